@@ -1,0 +1,1 @@
+//! Import a LUN as a bdev, export a bdev as a LUN.

@@ -1,0 +1,1 @@
+//! The mirror: RAID1 over two legs, pure core and one driver.

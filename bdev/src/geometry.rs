@@ -1,0 +1,86 @@
+//! Sizes, addresses and powers of a block device.
+
+use core::fmt;
+
+use bitflags::bitflags;
+
+/// Size and block sizes of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Geometry {
+    /// Logical block size in bytes: 512 or 4096.
+    pub block_size: u32,
+    /// Physical block size in bytes, a multiple of `block_size`: what the medium writes without a read.
+    pub physical_block_size: u32,
+    /// Number of logical blocks.
+    pub blocks: u64,
+}
+
+impl Geometry {
+    /// Capacity in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.blocks * u64::from(self.block_size)
+    }
+
+    /// True when `range` lies inside the device.
+    pub fn contains(&self, range: BlockRange) -> bool {
+        range.lba.checked_add(u64::from(range.blocks)).is_some_and(|end| end <= self.blocks)
+    }
+}
+
+/// A run of logical blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockRange {
+    /// First logical block address.
+    pub lba: u64,
+    /// Number of logical blocks; may be zero.
+    pub blocks: u32,
+}
+
+impl BlockRange {
+    /// The run of `blocks` blocks at `lba`.
+    pub const fn new(lba: u64, blocks: u32) -> Self {
+        Self { lba, blocks }
+    }
+
+    /// One past the last block.
+    ///
+    /// # Panics
+    /// On overflow: check ranges from outside with [`Geometry::contains`] first.
+    pub fn end(&self) -> u64 {
+        self.lba.checked_add(u64::from(self.blocks)).expect("range was checked against a geometry")
+    }
+
+    /// True when the two runs share a block.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.blocks != 0 && other.blocks != 0 && self.lba < other.end() && other.lba < self.end()
+    }
+}
+
+impl fmt::Display for BlockRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{}", self.lba, self.blocks)
+    }
+}
+
+bitflags! {
+    /// What a device can do beyond read and write.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Capabilities: u32 {
+        /// `Op::Flush` reaches stable storage.
+        const FLUSH = 1 << 0;
+        /// `Durability::Durable` writes are stable when they complete.
+        const FUA = 1 << 1;
+        /// `Op::Discard`.
+        const DISCARD = 1 << 2;
+        /// `Op::WriteZeroes`.
+        const WRITE_ZEROES = 1 << 3;
+        /// Discarded blocks read as zeroes.
+        const DISCARD_ZEROES = 1 << 4;
+        /// `Op::Fence`: old generations can be locked out.
+        const FENCE = 1 << 5;
+        /// Completed `Durability::Accepted` writes may be lost with the power until a flush.
+        const VOLATILE_CACHE = 1 << 6;
+        /// Writes are refused.
+        const READ_ONLY = 1 << 7;
+    }
+}

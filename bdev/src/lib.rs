@@ -1,0 +1,15 @@
+//! Block devices: the `Bdev` and `Channel` traits and the devices behind them.
+//!
+//! A device has two halves. The control half, [`Bdev`], is shared: identity, geometry, capabilities. The data half,
+//! [`Channel`], is opened for one reactor and owned by it. An I/O is one value, [`Io`], that moves into a channel and
+//! comes back exactly once as a [`Completed`].
+
+pub mod channel;
+pub mod error;
+pub mod geometry;
+pub mod request;
+
+pub use channel::{Bdev, Channel, Completions, Link, LinkDown, OpenError};
+pub use error::{IoError, NotReady};
+pub use geometry::{BlockRange, Capabilities, Geometry};
+pub use request::{Completed, Durability, FenceKey, Io, Op, Refused, Stamps, Tag};

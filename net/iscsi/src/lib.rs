@@ -1,0 +1,1 @@
+//! iSCSI (RFC 7143), both ends, without I/O.

@@ -1,0 +1,1 @@
+//! SCSI: CDBs, sense, inquiry and mode pages, without I/O.

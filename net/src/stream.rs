@@ -1,0 +1,149 @@
+//! The seam between a transport and whoever speaks a protocol on it.
+//!
+//! All of it is polled from one reactor and never blocks. Receiving is a window: [`Stream::readable`] shows bytes that the
+//! transport holds, [`Stream::consume`] gives them back; the reader copies each payload byte once, into its own frame.
+//! Sending is a queue of owned [`Segment`]s: a frame stays alive until its last byte left.
+
+use core::fmt;
+use core::net::SocketAddr;
+
+use engine::{Buf, Instant, Progress};
+
+/// Why a stream is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The owner called [`Stream::close`].
+    Local,
+    /// The peer closed its sending side in order.
+    Peer,
+    /// The peer reset the connection.
+    Reset,
+    /// Nobody listens at the address.
+    Refused,
+    /// The peer did not answer in time (connecting, or unacknowledged data).
+    TimedOut,
+    /// The operating system's error number.
+    Os(i32),
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("closed by this node"),
+            Self::Peer => f.write_str("closed by the peer"),
+            Self::Reset => f.write_str("reset by the peer"),
+            Self::Refused => f.write_str("connection refused"),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::Os(errno) => write!(f, "{}", std::io::Error::from_raw_os_error(*errno)),
+        }
+    }
+}
+
+/// Where a stream is in its life: `Connecting -> Open -> Closed`, never back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamStatus {
+    /// Not yet established; pushed segments wait.
+    Connecting,
+    /// Established.
+    Open,
+    /// Over. Bytes that arrived before may still be [`Stream::readable`]; segments not yet sent are gone.
+    Closed(CloseReason),
+}
+
+/// Bytes to send, owned by the stream until they are sent.
+#[derive(Clone, Debug)]
+pub enum Segment {
+    /// Up to [`Segment::INLINE_MAX`] bytes by value: headers, digests, padding.
+    Inline {
+        /// The bytes; only the first `len` count.
+        bytes: [u8; Segment::INLINE_MAX],
+        /// How many of them to send.
+        len: u8,
+    },
+    /// A shared frame, sent without a copy in user space.
+    Frame(Buf),
+}
+
+impl Segment {
+    /// The longest inline segment: a basic header segment, an additional header segment and two digests.
+    pub const INLINE_MAX: usize = 64;
+
+    /// An inline segment.
+    ///
+    /// # Panics
+    /// When `bytes` is longer than [`Segment::INLINE_MAX`].
+    pub fn inline(bytes: &[u8]) -> Self {
+        let mut array = [0; Self::INLINE_MAX];
+        array[..bytes.len()].copy_from_slice(bytes);
+        Self::Inline { bytes: array, len: u8::try_from(bytes.len()).expect("INLINE_MAX fits in u8") }
+    }
+
+    /// The bytes to send.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Inline { bytes, len } => &bytes[..usize::from(*len)],
+            Self::Frame(buf) => buf,
+        }
+    }
+}
+
+/// One reliable, ordered byte stream.
+pub trait Stream {
+    /// Where the stream is in its life.
+    fn status(&self) -> StreamStatus;
+
+    /// This end's address, once known.
+    fn local_addr(&self) -> Option<SocketAddr>;
+
+    /// The other end's address.
+    fn peer_addr(&self) -> Option<SocketAddr>;
+
+    /// The next received bytes, in order. Empty when there are none now. Not necessarily all that arrived: consume and
+    /// look again.
+    fn readable(&self) -> &[u8];
+
+    /// Gives the first `count` readable bytes back to the transport.
+    ///
+    /// # Panics
+    /// When fewer bytes are readable.
+    fn consume(&mut self, count: usize);
+
+    /// How many more segments [`Stream::push`] takes now. Zero is back-pressure: poll and try later.
+    fn free_segments(&self) -> usize;
+
+    /// Queues a segment behind all earlier ones. On a closed stream the segment is dropped.
+    ///
+    /// # Panics
+    /// When [`Stream::free_segments`] is zero: the caller lost count.
+    fn push(&mut self, segment: Segment);
+
+    /// True while pushed bytes have not all been handed to the transport.
+    fn is_sending(&self) -> bool;
+
+    /// Takes completions and starts what was pushed. Call once a turn.
+    fn poll(&mut self, now: Instant) -> Progress;
+
+    /// Closes at once; nothing more is sent.
+    fn close(&mut self);
+}
+
+/// A passive socket.
+pub trait Listener {
+    /// The bound address, with the port that the system chose where 0 was asked.
+    fn local_addr(&self) -> SocketAddr;
+
+    /// The next accepted connection.
+    fn accept(&mut self, now: Instant) -> Option<Box<dyn Stream>>;
+}
+
+/// A way to reach other nodes from one reactor.
+pub trait Network {
+    /// Binds and listens.
+    ///
+    /// # Errors
+    /// The operating system's, with the address in the text of whoever reports it.
+    fn listen(&self, address: SocketAddr) -> std::io::Result<Box<dyn Listener>>;
+
+    /// Starts to connect; the outcome shows in [`Stream::status`].
+    fn connect(&self, address: SocketAddr) -> Box<dyn Stream>;
+}

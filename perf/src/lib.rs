@@ -1,0 +1,1 @@
+//! gemel-perf: load with verification and percentiles.

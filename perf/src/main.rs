@@ -1,0 +1,3 @@
+//! gemel-perf: load with verification and percentiles.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! gemel: the administrator's command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! gemeld, the node.

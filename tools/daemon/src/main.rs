@@ -1,0 +1,3 @@
+//! gemeld: the node.
+
+fn main() {}
