@@ -1,10 +1,23 @@
-//! All of Gemel's unsafe code: the huge-page arena, frames, the io_uring ring.
+//! All of Gemel's unsafe code: the huge-page arena, frames, the io_uring ring, files and sockets for it, wake-ups.
 //!
 //! Each unsafe block states its reason. What leaves this crate is safe: no caller can reach memory that is not its own or
 //! free a buffer that the kernel still uses.
 
 mod arena;
+pub mod file;
 pub mod pool;
+pub mod ring;
+mod segment;
+mod socket;
+mod waker;
 
 pub use arena::{ArenaError, HUGE_PAGE, PageBacking};
+pub use file::{Access, Caching, File, FileKind};
 pub use pool::{BUF_LEN_MAX, Buf, BufMut, ClassStats, FRAME_ALIGN, FRAME_SIZES, Pages, Pool, PoolConfig};
+pub use ring::{
+    Completion, Operation, RangeMode, RingCapabilities, RingClient, RingConfig, RingHandle, RingMode,
+    WriteMode,
+};
+pub use segment::Segment;
+pub use socket::Socket;
+pub use waker::Waker;

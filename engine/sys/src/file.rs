@@ -1,0 +1,157 @@
+//! Regular files and block devices, opened for the ring.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Read and write, or read alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads and writes.
+    ReadWrite,
+    /// Reads; writes are refused by the system.
+    ReadOnly,
+}
+
+/// Whether the page cache lies between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caching {
+    /// `O_DIRECT`: memory, offsets and lengths are multiples of the alignment in bytes.
+    Direct {
+        /// Required alignment in bytes.
+        alignment: u32,
+    },
+    /// Through the page cache, because the file system has no direct I/O.
+    Buffered,
+}
+
+/// What kind of file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    Regular,
+    /// A block device.
+    BlockDevice,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: fs::File,
+    kind: FileKind,
+    caching: Caching,
+}
+
+/// An open file, shared by every operation on it: it cannot close while one is in flight.
+#[derive(Clone, Debug)]
+pub struct File {
+    inner: Arc<Inner>,
+}
+
+impl File {
+    /// Opens an existing regular file or block device, with direct I/O where it works, and locks it against any other
+    /// process that locks it (`flock`; `O_EXCL` for a block device).
+    ///
+    /// # Errors
+    /// The system's; `ResourceBusy` when another process has it; `Unsupported` for a file of another kind.
+    pub fn open(path: &Path, access: Access) -> io::Result<Self> {
+        let kind = kind_of(&fs::metadata(path)?)?;
+        let (file, caching) =
+            open_direct(path, access, kind).or_else(|error| match error.raw_os_error() {
+                Some(libc::EINVAL) => Ok((open_with(path, access, kind, 0)?, Caching::Buffered)),
+                _ => Err(error),
+            })?;
+        file.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => io::Error::from_raw_os_error(libc::EBUSY),
+            fs::TryLockError::Error(error) => error,
+        })?;
+        Ok(Self { inner: Arc::new(Inner { file, kind, caching }) })
+    }
+
+    /// Size in bytes, now.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn size(&self) -> io::Result<u64> {
+        match self.inner.kind {
+            FileKind::Regular => Ok(self.inner.file.metadata()?.len()),
+            // A block device's end is its size, without a device-specific call.
+            FileKind::BlockDevice => io::Seek::seek(&mut &self.inner.file, io::SeekFrom::End(0)),
+        }
+    }
+
+    /// Block size in bytes that the file system or device prefers.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn preferred_block_size(&self) -> io::Result<u64> {
+        Ok(self.inner.file.metadata()?.blksize())
+    }
+
+    /// Regular file or block device.
+    pub fn kind(&self) -> FileKind {
+        self.inner.kind
+    }
+
+    /// Whether the page cache lies between.
+    pub fn caching(&self) -> Caching {
+        self.inner.caching
+    }
+
+    pub(crate) fn raw(&self) -> RawFd {
+        self.inner.file.as_raw_fd()
+    }
+}
+
+fn kind_of(metadata: &fs::Metadata) -> io::Result<FileKind> {
+    if metadata.is_file() {
+        Ok(FileKind::Regular)
+    } else if metadata.file_type().is_block_device() {
+        Ok(FileKind::BlockDevice)
+    } else {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "neither a regular file nor a block device"))
+    }
+}
+
+fn open_with(path: &Path, access: Access, kind: FileKind, flags: i32) -> io::Result<fs::File> {
+    let exclusive =
+        if kind == FileKind::BlockDevice && access == Access::ReadWrite { libc::O_EXCL } else { 0 };
+    fs::OpenOptions::new()
+        .read(true)
+        .write(access == Access::ReadWrite)
+        .custom_flags(flags | exclusive | libc::O_CLOEXEC)
+        .open(path)
+}
+
+/// Opens with `O_DIRECT` and finds the alignment by asking `statx`; `EINVAL` where direct I/O does not work.
+fn open_direct(path: &Path, access: Access, kind: FileKind) -> io::Result<(fs::File, Caching)> {
+    let file = open_with(path, access, kind, libc::O_DIRECT)?;
+    match direct_alignment(&file) {
+        Some(alignment) if alignment <= 4096 => Ok((file, Caching::Direct { alignment })),
+        _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+    }
+}
+
+/// Direct I/O alignment in bytes: the larger of memory's and offset's. `None` where the system does not say or the file
+/// has none.
+fn direct_alignment(file: &fs::File) -> Option<u32> {
+    let mut stat = core::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the descriptor is open, the path is an empty NUL-terminated string (AT_EMPTY_PATH), and the buffer is a whole
+    // `statx` that the kernel fills.
+    let result = unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_DIOALIGN,
+            stat.as_mut_ptr(),
+        )
+    };
+    // SAFETY: the buffer was zeroed, and all-zero is a valid `statx`.
+    let stat = unsafe { stat.assume_init() };
+    let known = result == 0 && stat.stx_mask & libc::STATX_DIOALIGN != 0;
+    let alignment = stat.stx_dio_mem_align.max(stat.stx_dio_offset_align);
+    (known && alignment != 0).then_some(alignment)
+}

@@ -1,0 +1,64 @@
+//! What the kernel offers, found out once at start. For each capability that is absent there is a path that works.
+
+use std::io;
+
+use io_uring::{IoUring, Probe, opcode};
+
+use super::RingConfig;
+
+/// What to use of what the kernel has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingMode {
+    /// Everything that works.
+    Probe,
+    /// Nothing beyond the oldest interface: to test the fall-backs, or to rule out a kernel's fault.
+    Plain,
+}
+
+/// What a ring uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingCapabilities {
+    /// Completions are prepared when the reactor asks, not by interrupting it (`DEFER_TASKRUN`). Without: signalled task work.
+    pub deferred_work: bool,
+    /// A wait takes its timeout as an argument (`EXT_ARG`). Without: waiting is refused at start.
+    pub timed_wait: bool,
+    /// The arena is registered: no page pinning for each disk operation. Without: ordinary reads and writes.
+    pub fixed_buffers: bool,
+    /// The ring can punch holes and zero ranges. Without: the devices say that they cannot.
+    pub fallocate: bool,
+}
+
+/// Builds the best ring that the kernel allows.
+pub(super) fn build(config: RingConfig) -> io::Result<(IoUring, RingCapabilities)> {
+    let mut capabilities = RingCapabilities::default();
+    let deferred = match config.mode {
+        RingMode::Probe => IoUring::builder()
+            .setup_cqsize(config.entries * 2)
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .build(config.entries),
+        RingMode::Plain => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+    };
+    let uring = match deferred {
+        Ok(uring) => {
+            capabilities.deferred_work = true;
+            uring
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            IoUring::builder().setup_cqsize(config.entries * 2).build(config.entries)?
+        }
+        Err(error) => return Err(error),
+    };
+    let mut probe = Probe::new();
+    uring.submitter().register_probe(&mut probe)?;
+    capabilities.fallocate = probe.is_supported(opcode::Fallocate::CODE);
+    capabilities.timed_wait = uring.params().is_feature_ext_arg();
+    if !capabilities.timed_wait {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "io_uring without timed waits: Linux 5.11 or later is needed",
+        ));
+    }
+    Ok((uring, capabilities))
+}

@@ -1,0 +1,90 @@
+//! TCP sockets, made for the ring.
+
+use core::net::SocketAddr;
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+/// A socket, shared by every operation on it: it cannot close while one is in flight.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    fd: Arc<OwnedFd>,
+}
+
+impl Socket {
+    /// A listening TCP socket at `address`; port 0 lets the system choose.
+    ///
+    /// # Errors
+    /// The system's: address in use, not of this machine, not permitted.
+    pub fn listen(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self::from_fd(TcpListener::bind(address)?.into()))
+    }
+
+    /// An unconnected TCP socket of `address`'s family.
+    ///
+    /// # Errors
+    /// The system's: no descriptors left.
+    pub fn unconnected(address: SocketAddr) -> io::Result<Self> {
+        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        // SAFETY: no pointer is passed.
+        let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just made and nobody else has it.
+        Ok(unsafe { Self::from_raw(fd) })
+    }
+
+    /// # Safety
+    /// `fd` is open and nobody else owns it.
+    pub(crate) unsafe fn from_raw(fd: RawFd) -> Self {
+        // SAFETY: the caller's promise.
+        Self::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    fn from_fd(fd: OwnedFd) -> Self {
+        Self { fd: Arc::new(fd) }
+    }
+
+    /// Small writes leave at once (`TCP_NODELAY`).
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_no_delay(&self) -> io::Result<()> {
+        self.as_stream()?.set_nodelay(true)
+    }
+
+    /// This end's address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.as_stream()?.local_addr()
+    }
+
+    /// The other end's address.
+    ///
+    /// # Errors
+    /// The system's: not connected.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.as_stream()?.peer_addr()
+    }
+
+    /// Ends both directions; operations in flight complete. Errors do not matter: the connection is over either way.
+    pub fn shutdown(&self) {
+        if let Ok(stream) = self.as_stream() {
+            // Not connected any more is what we want.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// A second descriptor as the standard library's type, for calls that are off the data path.
+    fn as_stream(&self) -> io::Result<TcpStream> {
+        Ok(TcpStream::from(self.fd.try_clone()?))
+    }
+
+    pub(crate) fn raw(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
