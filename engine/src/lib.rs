@@ -1,13 +1,31 @@
 //! Reactors, mailboxes, timers, buffers and statistics.
 //!
-//! One reactor thread for each configured core runs a shard through `turn(now)`. Nothing below a shard reads a clock:
+//! One reactor thread for each configured core runs a [`Shard`] through `turn(now)`. Nothing below a shard reads a clock:
 //! time comes in as [`Instant`].
 
 pub mod clock;
 pub mod core;
+pub mod idle;
+pub mod mailbox;
 pub mod progress;
+pub mod reactor;
+pub mod slots;
+pub mod stats;
+pub mod timers;
+pub mod topology;
 
 pub use crate::core::Core;
 pub use clock::{Clock, Instant, MonotonicClock};
-pub use engine_sys::{BUF_LEN_MAX, Buf, BufMut, Pages, Pool, PoolConfig};
+pub use engine_sys::{
+    Access, BUF_LEN_MAX, Buf, BufMut, Caching, ClassStats, Completion, File, FileKind, Operation,
+    PageBacking, Pages, Pool, PoolConfig, RangeMode, RingCapabilities, RingClient, RingConfig, RingHandle,
+    RingMode, Segment, Socket, Waker, WriteMode,
+};
+pub use idle::IdlePolicy;
+pub use mailbox::{Receiver, Sender, mailbox};
 pub use progress::Progress;
+pub use reactor::{Reactor, Shard};
+pub use slots::{Key, Slots};
+pub use stats::{LatencyHistogram, LatencySummary, ReactorSnapshot, ReactorStats};
+pub use timers::Timers;
+pub use topology::{CoreList, Pinning, ReactorThread, spawn};

@@ -51,15 +51,15 @@ pub struct File {
 }
 
 impl File {
-    /// Opens an existing regular file or block device, with direct I/O where it works, and locks it against any other
+    /// Opens an existing regular file or block device, with direct I/O where blocks of `block_size` bytes allow it, and locks it against any other
     /// process that locks it (`flock`; `O_EXCL` for a block device).
     ///
     /// # Errors
     /// The system's; `ResourceBusy` when another process has it; `Unsupported` for a file of another kind.
-    pub fn open(path: &Path, access: Access) -> io::Result<Self> {
+    pub fn open(path: &Path, access: Access, block_size: u32) -> io::Result<Self> {
         let kind = kind_of(&fs::metadata(path)?)?;
         let (file, caching) =
-            open_direct(path, access, kind).or_else(|error| match error.raw_os_error() {
+            open_direct(path, access, kind, block_size).or_else(|error| match error.raw_os_error() {
                 Some(libc::EINVAL) => Ok((open_with(path, access, kind, 0)?, Caching::Buffered)),
                 _ => Err(error),
             })?;
@@ -125,11 +125,17 @@ fn open_with(path: &Path, access: Access, kind: FileKind, flags: i32) -> io::Res
         .open(path)
 }
 
-/// Opens with `O_DIRECT` and finds the alignment by asking `statx`; `EINVAL` where direct I/O does not work.
-fn open_direct(path: &Path, access: Access, kind: FileKind) -> io::Result<(fs::File, Caching)> {
+/// Opens with `O_DIRECT` and finds the alignment by asking `statx`; `EINVAL` where direct I/O does not work
+/// for blocks of this size.
+fn open_direct(
+    path: &Path,
+    access: Access,
+    kind: FileKind,
+    block_size: u32,
+) -> io::Result<(fs::File, Caching)> {
     let file = open_with(path, access, kind, libc::O_DIRECT)?;
     match direct_alignment(&file) {
-        Some(alignment) if alignment <= 4096 => Ok((file, Caching::Direct { alignment })),
+        Some(alignment) if alignment <= block_size => Ok((file, Caching::Direct { alignment })),
         _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
     }
 }

@@ -28,7 +28,7 @@ fn complete(ring: &RingHandle, client: &RingClient) -> Completion {
 fn scratch(bytes: u64) -> (tempfile::NamedTempFile, File) {
     let temp = tempfile::NamedTempFile::new().expect("temporary file");
     temp.as_file().set_len(bytes).expect("size");
-    let file = File::open(temp.path(), Access::ReadWrite).expect("open");
+    let file = File::open(temp.path(), Access::ReadWrite, 4096).expect("open");
     (temp, file)
 }
 
@@ -78,7 +78,7 @@ fn a_punched_range_reads_as_zeroes() {
 #[test]
 fn a_file_is_locked_against_a_second_open() {
     let (temp, _file) = scratch(4096);
-    let error = File::open(temp.path(), Access::ReadWrite).expect_err("locked");
+    let error = File::open(temp.path(), Access::ReadWrite, 4096).expect_err("locked");
     assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
 }
 
