@@ -71,6 +71,18 @@ pub enum Link {
     Down(LinkDown),
 }
 
+impl Link {
+    /// A local device's link: always up.
+    pub fn local(geometry: Geometry, now: Instant) -> Self {
+        Self::Up { session: 0, geometry, alive_at: now }
+    }
+
+    /// True when the far end is there.
+    pub fn is_up(&self) -> bool {
+        matches!(self, Self::Up { .. })
+    }
+}
+
 /// Control half of a device: shared, cheap to ask, never on the data path.
 pub trait Bdev: Send + Sync {
     /// Unique name on this node.

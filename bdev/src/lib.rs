@@ -6,10 +6,16 @@
 
 pub mod channel;
 pub mod error;
+pub mod fault;
 pub mod geometry;
+pub mod hop;
+pub mod malloc;
+pub mod null;
 pub mod request;
+pub mod sim;
+pub mod uring;
 
 pub use channel::{Bdev, Channel, Completions, Link, LinkDown, OpenError};
 pub use error::{IoError, NotReady};
 pub use geometry::{BlockRange, Capabilities, Geometry};
-pub use request::{Completed, Durability, FenceKey, Io, Op, Refused, Stamps, Tag};
+pub use request::{Completed, Durability, FenceKey, Io, IoShell, Op, Refused, Stamps, Tag};

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod core;
 pub mod idle;
 pub mod mailbox;
+pub mod prng;
 pub mod progress;
 pub mod reactor;
 pub mod slots;
@@ -23,6 +24,7 @@ pub use engine_sys::{
 };
 pub use idle::IdlePolicy;
 pub use mailbox::{Receiver, Sender, mailbox};
+pub use prng::Prng;
 pub use progress::Progress;
 pub use reactor::{Reactor, Shard};
 pub use slots::{Key, Slots};

@@ -1,0 +1,301 @@
+//! A device whose I/Os are served on one reactor and whose channels may be opened on any.
+//!
+//! Each channel is a lane: a ring of requests and a ring of replies, both lock-free and of fixed depth. The owner holds the
+//! [`HopServer`]: it takes I/Os from all lanes in turn and answers each one. A lane never holds more than its depth, so an
+//! answer always finds room.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+use engine::{Core, Instant, Progress, Waker};
+use uuid::Uuid;
+
+use crate::channel::{Bdev, Channel, Completions, Link, OpenError};
+use crate::error::IoError;
+use crate::geometry::{Capabilities, Geometry};
+use crate::request::{Completed, Io, Refused};
+
+/// I/Os in flight on one lane at the most.
+pub const LANE_DEPTH: usize = 256;
+/// Lanes that can wait for the owner to notice them.
+const NEW_LANES_MAX: usize = 256;
+
+/// The owner's name for one channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u64);
+
+/// What happened to a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HopEvent {
+    /// A channel was opened.
+    Opened(ClientId),
+    /// A channel was dropped and all its I/Os are answered.
+    Closed(ClientId),
+}
+
+struct Lane {
+    requests: ArrayQueue<Io>,
+    replies: ArrayQueue<Completed>,
+    client: Waker,
+    client_gone: AtomicBool,
+}
+
+impl Lane {
+    fn abort_requests(&self, now: Instant, mut answer: impl FnMut(Completed)) {
+        while let Some(io) = self.requests.pop() {
+            answer(io.complete(Err(IoError::Aborted), now));
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // Both ends are gone: nobody is left to be told.
+        self.abort_requests(Instant::EPOCH, drop);
+    }
+}
+
+struct Shared {
+    name: String,
+    product: &'static str,
+    uuid: Uuid,
+    block_size: AtomicU32,
+    physical_block_size: AtomicU32,
+    blocks: AtomicU64,
+    capabilities: AtomicU32,
+    server_gone: AtomicBool,
+    new_lanes: ArrayQueue<Arc<Lane>>,
+    server: Waker,
+}
+
+impl Shared {
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            block_size: self.block_size.load(Ordering::Relaxed),
+            physical_block_size: self.physical_block_size.load(Ordering::Relaxed),
+            blocks: self.blocks.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Control half.
+pub struct HopBdev {
+    shared: Arc<Shared>,
+}
+
+/// Who a hop device is.
+#[derive(Clone, Debug)]
+pub struct HopIdentity {
+    /// Its name.
+    pub name: String,
+    /// Its kind, as SPDK's `product_name`.
+    pub product: &'static str,
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Its first size.
+    pub geometry: Geometry,
+    /// What it can do.
+    pub capabilities: Capabilities,
+}
+
+/// Makes a device served on the reactor that `server` wakes.
+pub fn hop(identity: HopIdentity, server: Waker) -> (Arc<HopBdev>, HopServer) {
+    let geometry = identity.geometry;
+    let shared = Arc::new(Shared {
+        name: identity.name,
+        product: identity.product,
+        uuid: identity.uuid,
+        block_size: AtomicU32::new(geometry.block_size),
+        physical_block_size: AtomicU32::new(geometry.physical_block_size),
+        blocks: AtomicU64::new(geometry.blocks),
+        capabilities: AtomicU32::new(identity.capabilities.bits()),
+        server_gone: AtomicBool::new(false),
+        new_lanes: ArrayQueue::new(NEW_LANES_MAX),
+        server,
+    });
+    let bdev = Arc::new(HopBdev { shared: shared.clone() });
+    (bdev, HopServer { shared, lanes: BTreeMap::new(), next_id: 0, cursor: 0 })
+}
+
+impl Bdev for HopBdev {
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    fn product(&self) -> &'static str {
+        self.shared.product
+    }
+
+    fn uuid(&self) -> Uuid {
+        self.shared.uuid
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.shared.geometry()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::from_bits_truncate(self.shared.capabilities.load(Ordering::Relaxed))
+    }
+
+    fn open(self: Arc<Self>, core: &Core) -> Result<Box<dyn Channel>, OpenError> {
+        let lane = Arc::new(Lane {
+            requests: ArrayQueue::new(LANE_DEPTH),
+            replies: ArrayQueue::new(LANE_DEPTH),
+            client: core.waker().clone(),
+            client_gone: AtomicBool::new(false),
+        });
+        let no_room = |_| OpenError::NoRoom { name: self.shared.name.clone(), core: core.id() };
+        self.shared.new_lanes.push(lane.clone()).map_err(no_room)?;
+        self.shared.server.wake();
+        Ok(Box::new(HopChannel { lane, shared: self.shared.clone(), in_flight: 0 }))
+    }
+}
+
+/// Data half.
+struct HopChannel {
+    lane: Arc<Lane>,
+    shared: Arc<Shared>,
+    in_flight: usize,
+}
+
+impl Channel for HopChannel {
+    fn submit(&mut self, mut io: Io, now: Instant) -> Result<(), Refused> {
+        if self.shared.server_gone.load(Ordering::Acquire) {
+            return Err(io.refuse(IoError::Aborted));
+        }
+        if self.in_flight == LANE_DEPTH {
+            return Err(io.refuse(IoError::Busy));
+        }
+        io.stamps.submitted = now;
+        match self.lane.requests.push(io) {
+            Ok(()) => {
+                self.in_flight += 1;
+                self.shared.server.wake();
+                Ok(())
+            }
+            Err(io) => Err(io.refuse(IoError::Busy)),
+        }
+    }
+
+    fn poll(&mut self, now: Instant, done: &mut Completions) -> Progress {
+        let before = done.len();
+        if self.shared.server_gone.load(Ordering::Acquire) {
+            self.lane.abort_requests(now, |completed| done.push_back(completed));
+        }
+        while let Some(completed) = self.lane.replies.pop() {
+            done.push_back(completed);
+        }
+        let count = done.len() - before;
+        self.in_flight -= count;
+        Progress::from_count(count)
+    }
+
+    fn link(&self, now: Instant) -> Link {
+        Link::local(self.shared.geometry(), now)
+    }
+}
+
+impl Drop for HopChannel {
+    fn drop(&mut self) {
+        self.lane.client_gone.store(true, Ordering::Release);
+        self.shared.server.wake();
+    }
+}
+
+struct ServerLane {
+    lane: Arc<Lane>,
+    taken: usize,
+}
+
+/// The owner's end: on one reactor.
+pub struct HopServer {
+    shared: Arc<Shared>,
+    lanes: BTreeMap<ClientId, ServerLane>,
+    next_id: u64,
+    cursor: u64,
+}
+
+impl HopServer {
+    /// The next lane that appeared or went. Call until `None` before [`HopServer::take`].
+    pub fn next_event(&mut self) -> Option<HopEvent> {
+        if let Some(lane) = self.shared.new_lanes.pop() {
+            self.next_id += 1;
+            let id = ClientId(self.next_id);
+            self.lanes.insert(id, ServerLane { lane, taken: 0 });
+            return Some(HopEvent::Opened(id));
+        }
+        let ended = |lane: &ServerLane| {
+            lane.taken == 0 && lane.lane.client_gone.load(Ordering::Acquire) && lane.lane.requests.is_empty()
+        };
+        let id = *self.lanes.iter().find(|(_, lane)| ended(lane))?.0;
+        self.lanes.remove(&id);
+        Some(HopEvent::Closed(id))
+    }
+
+    /// The next I/O, from the lanes in turn. Each must be answered with [`HopServer::complete`].
+    pub fn take(&mut self) -> Option<(ClientId, Io)> {
+        let after = self.lanes.range_mut(ClientId(self.cursor + 1)..);
+        let found = after.map(|(id, lane)| (*id, lane)).find_map(|(id, lane)| take_from(id, lane));
+        let found = match found {
+            Some(found) => Some(found),
+            None => self.lanes.iter_mut().find_map(|(id, lane)| take_from(*id, lane)),
+        };
+        if let Some((id, _)) = &found {
+            self.cursor = id.0;
+        }
+        found
+    }
+
+    /// True when a channel has something to take.
+    pub fn has_requests(&self) -> bool {
+        self.lanes.values().any(|lane| !lane.lane.requests.is_empty()) || !self.shared.new_lanes.is_empty()
+    }
+
+    /// Answers an I/O.
+    ///
+    /// # Panics
+    /// When more is answered than was taken.
+    pub fn complete(&mut self, client: ClientId, completed: Completed) {
+        let lane = self.lanes.get_mut(&client).expect("a lane stays until all its I/Os are answered");
+        lane.taken = lane.taken.checked_sub(1).expect("each I/O is answered once");
+        if lane.lane.replies.push(completed).is_err() {
+            unreachable!("a lane has a reply's room for each request");
+        }
+        lane.lane.client.wake();
+    }
+
+    /// The size from now on.
+    pub fn set_geometry(&mut self, geometry: Geometry) {
+        self.shared.block_size.store(geometry.block_size, Ordering::Relaxed);
+        self.shared.physical_block_size.store(geometry.physical_block_size, Ordering::Relaxed);
+        self.shared.blocks.store(geometry.blocks, Ordering::Relaxed);
+    }
+
+    /// The powers from now on.
+    pub fn set_capabilities(&mut self, capabilities: Capabilities) {
+        self.shared.capabilities.store(capabilities.bits(), Ordering::Relaxed);
+    }
+
+    /// The size now.
+    pub fn geometry(&self) -> Geometry {
+        self.shared.geometry()
+    }
+}
+
+fn take_from(id: ClientId, lane: &mut ServerLane) -> Option<(ClientId, Io)> {
+    let io = lane.lane.requests.pop()?;
+    lane.taken += 1;
+    Some((id, io))
+}
+
+impl Drop for HopServer {
+    fn drop(&mut self) {
+        self.shared.server_gone.store(true, Ordering::Release);
+        for lane in self.lanes.values() {
+            lane.lane.client.wake();
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The null device: accepts everything, stores nothing, reads as zeroes. The template for a new device.
+
+use std::sync::Arc;
+
+use engine::{Core, Instant, Progress};
+use uuid::Uuid;
+
+use crate::channel::{Bdev, Channel, Completions, Link, OpenError};
+use crate::error::IoError;
+use crate::geometry::{Capabilities, Geometry};
+use crate::request::{Io, Op, Refused};
+
+/// Control half.
+#[derive(Debug)]
+pub struct NullBdev {
+    name: String,
+    uuid: Uuid,
+    geometry: Geometry,
+}
+
+impl NullBdev {
+    /// A device of the given size.
+    pub fn new(name: impl Into<String>, uuid: Uuid, geometry: Geometry) -> Arc<Self> {
+        Arc::new(Self { name: name.into(), uuid, geometry })
+    }
+}
+
+impl Bdev for NullBdev {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn product(&self) -> &'static str {
+        "Null disk"
+    }
+
+    fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::FLUSH | Capabilities::FUA | Capabilities::DISCARD | Capabilities::WRITE_ZEROES
+    }
+
+    fn open(self: Arc<Self>, _core: &Core) -> Result<Box<dyn Channel>, OpenError> {
+        Ok(Box::new(NullChannel { geometry: self.geometry, done: Completions::new() }))
+    }
+}
+
+/// Data half.
+struct NullChannel {
+    geometry: Geometry,
+    done: Completions,
+}
+
+impl Channel for NullChannel {
+    fn submit(&mut self, mut io: Io, now: Instant) -> Result<(), Refused> {
+        let geometry = self.geometry;
+        let inside = io.op().range().is_none_or(|range| geometry.contains(range));
+        let result = match io.op_mut() {
+            _ if !inside => Err(IoError::OutOfRange),
+            Op::Read { into, .. } => {
+                into.fill(0);
+                Ok(())
+            }
+            Op::Fence { .. } => Err(IoError::Unsupported),
+            _ => Ok(()),
+        };
+        self.done.push_back(io.complete(result, now));
+        Ok(())
+    }
+
+    fn poll(&mut self, _now: Instant, done: &mut Completions) -> Progress {
+        let progress = Progress::from_count(self.done.len());
+        done.append(&mut self.done);
+        progress
+    }
+
+    fn link(&self, now: Instant) -> Link {
+        Link::local(self.geometry, now)
+    }
+}
