@@ -1,0 +1,503 @@
+//! The initiator's end of one connection, which is one session.
+//!
+//! ```text
+//! Security -> Operational -> FullFeature --(logout answered)--> closed
+//!     \------------\-------------\--(refused, peer misbehaves, digest)--> closed
+//! ```
+//!
+//! Error recovery level 0: when the connection is lost the owner makes a new one with the same ISID, which reinstates the
+//! session, and repeats what had not been answered.
+
+mod login;
+mod task;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::deframe::{Deframer, Sink, Step};
+use crate::digest::Digest;
+use crate::keys::{Preferences, SessionParameters};
+use crate::pdu::{Header, NO_TAG, flag, opcode};
+use crate::protocol::{Body, CloseReason, Protocol, TaskId, Transmit, Want};
+use crate::serial;
+use login::{Login, Stage};
+use task::{Outgoing, Task};
+
+/// Longest data segment of a control PDU that is kept, in bytes.
+const CONTROL_DATA_MAX: usize = 64 << 10;
+
+/// Who logs in, to what.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// InitiatorName.
+    pub initiator: String,
+    /// TargetName; `None` for a discovery session.
+    pub target: Option<String>,
+    /// ISID: the same at each reconnection, so that the target replaces the old session.
+    pub isid: [u8; 6],
+    /// What to negotiate for.
+    pub preferences: Preferences,
+}
+
+/// Which way a command moves data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Neither.
+    None,
+    /// From the target.
+    Read,
+    /// To the target.
+    Write,
+}
+
+/// A SCSI command to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Raw logical unit number.
+    pub lun: u64,
+    /// Command descriptor block.
+    pub cdb: [u8; 16],
+    /// Which way its data go.
+    pub direction: Direction,
+    /// How many bytes, which the task's buffer has.
+    pub len: u32,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// SCSI status byte.
+    pub status: u8,
+    /// Sense data; empty for none.
+    pub sense: Vec<u8>,
+    /// iSCSI response code: zero is "command completed at target".
+    pub response: u8,
+    /// Bytes that the target did not move although they were expected.
+    pub underflow: u32,
+    /// Bytes that the target would have moved beyond the expected.
+    pub overflow: u32,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The session is in full feature phase.
+    LoggedIn,
+    /// A command ended; its buffer is the owner's again.
+    Completed(TaskId, Completion),
+    /// A ping was answered.
+    Pong,
+    /// A management request was answered with this response code.
+    TaskManagementDone(TaskId, u8),
+    /// The whole answer to SendTargets, as text.
+    Text(Vec<u8>),
+    /// The target wants the session to be logged out within these seconds (asynchronous events 1 to 3).
+    LogoutRequested {
+        /// Seconds to wait before reconnecting.
+        seconds: u16,
+    },
+}
+
+/// Why a command cannot be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    /// Not logged in, or over.
+    NotLoggedIn,
+    /// The target's command window is closed: wait for an answer.
+    WindowClosed,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Connection {
+    config: Config,
+    stage: Stage,
+    deframer: Deframer,
+    login: Login,
+    parameters: SessionParameters,
+    tasks: BTreeMap<TaskId, Task>,
+    cmd_sn: u32,
+    exp_stat_sn: u32,
+    max_cmd_sn: u32,
+    next_itt: u32,
+    outgoing: VecDeque<Outgoing>,
+    events: VecDeque<Event>,
+    closed: Option<CloseReason>,
+    text: Vec<u8>,
+    /// The tag of a logout that is on its way.
+    logout: Option<u32>,
+}
+
+impl Connection {
+    /// A connection on a stream that is open or about to be; the first login request waits in `poll_transmit`.
+    pub fn new(config: Config) -> Self {
+        let login = Login::new(config.preferences);
+        let mut connection = Self {
+            config,
+            stage: Stage::Security,
+            deframer: Deframer::new(),
+            login,
+            parameters: SessionParameters::default(),
+            tasks: BTreeMap::new(),
+            cmd_sn: 1,
+            exp_stat_sn: 0,
+            max_cmd_sn: 1,
+            next_itt: 1,
+            outgoing: VecDeque::new(),
+            events: VecDeque::new(),
+            closed: None,
+            text: Vec::new(),
+            logout: None,
+        };
+        connection.send_login();
+        connection
+    }
+
+    /// What the login agreed on; defaults before.
+    pub fn parameters(&self) -> &SessionParameters {
+        &self.parameters
+    }
+
+    /// True between login and logout.
+    pub fn is_full_feature(&self) -> bool {
+        self.stage == Stage::FullFeature
+    }
+
+    /// Commands without an answer.
+    pub fn open_tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// What happened, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Sends a command. Its buffer must hold the data of a write until the command completed.
+    ///
+    /// # Errors
+    /// See [`NotSent`]; nothing was sent.
+    pub fn submit(&mut self, command: Command) -> Result<TaskId, NotSent> {
+        if self.stage != Stage::FullFeature || self.logout.is_some() {
+            return Err(NotSent::NotLoggedIn);
+        }
+        if serial::before(self.max_cmd_sn, self.cmd_sn) {
+            return Err(NotSent::WindowClosed);
+        }
+        let task = TaskId(self.new_itt());
+        let cmd_sn = self.take_cmd_sn();
+        let (open, first) = Task::open(task, &command, cmd_sn, &self.parameters);
+        self.tasks.insert(task, open);
+        self.outgoing.extend(first);
+        Ok(task)
+    }
+
+    /// Sends an immediate ping; the answer is [`Event::Pong`].
+    pub fn ping(&mut self) {
+        if self.stage == Stage::FullFeature {
+            let header = Header::new(opcode::NOP_OUT, flag::FINAL)
+                .with_immediate()
+                .with_itt(self.new_itt())
+                .with_ttt(NO_TAG)
+                .with_cmd_sn(self.cmd_sn);
+            self.outgoing.push_back(Outgoing::Control { header, body: Body::None });
+        }
+    }
+
+    /// Asks for the targets that `which` names ("All", a target's name, or nothing for the session's own).
+    pub fn send_targets(&mut self, which: &str) {
+        let mut text = Vec::new();
+        crate::text::emit(&mut text, "SendTargets", which);
+        let header = Header::new(opcode::TEXT, flag::FINAL).with_ttt(NO_TAG);
+        self.send_text(header, Body::Inline(text));
+    }
+
+    fn send_text(&mut self, header: Header, body: Body) {
+        let header = header.with_itt(self.new_itt());
+        let header = header.with_cmd_sn(self.take_cmd_sn());
+        self.outgoing.push_back(Outgoing::Control { header, body });
+    }
+
+    /// Asks the target to abort a task (function 1), or to reset the logical unit (function 5); the answer is
+    /// [`Event::TaskManagementDone`] with the returned name.
+    pub fn manage(&mut self, function: u8, lun: u64, referenced: Option<TaskId>) -> TaskId {
+        let request = TaskId(self.new_itt());
+        let ref_cmd_sn = referenced.and_then(|task| self.tasks.get(&task)).map_or(0, Task::cmd_sn);
+        let header = Header::new(opcode::TASK_MANAGEMENT, flag::FINAL | function)
+            .with_immediate()
+            .with_lun(lun)
+            .with_itt(request.0)
+            .with_ttt(referenced.map_or(NO_TAG, |task| task.0))
+            .with_cmd_sn(self.cmd_sn)
+            .with_max_cmd_sn(ref_cmd_sn);
+        self.outgoing.push_back(Outgoing::Control { header, body: Body::None });
+        request
+    }
+
+    /// Logs out; the connection is over once the target answered.
+    pub fn log_out(&mut self) {
+        if self.stage == Stage::FullFeature && self.logout.is_none() {
+            let itt = self.new_itt();
+            self.logout = Some(itt);
+            let header = Header::new(opcode::LOGOUT, flag::FINAL)
+                .with_immediate()
+                .with_itt(itt)
+                .with_cmd_sn(self.cmd_sn);
+            self.outgoing.push_back(Outgoing::Control { header, body: Body::None });
+        }
+    }
+
+    /// Drops the connection.
+    pub fn drop_connection(&mut self, why: &'static str) {
+        self.close(CloseReason::Local(why));
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        self.stage = Stage::Closed;
+        self.outgoing.clear();
+        self.closed.get_or_insert(reason);
+    }
+
+    fn misbehaved(&mut self, what: &'static str) {
+        self.close(CloseReason::PeerMisbehaved(what));
+    }
+
+    fn new_itt(&mut self) -> u32 {
+        loop {
+            let itt = self.next_itt;
+            self.next_itt = self.next_itt.wrapping_add(1);
+            if itt != NO_TAG && !self.tasks.contains_key(&TaskId(itt)) {
+                return itt;
+            }
+        }
+    }
+
+    fn take_cmd_sn(&mut self) -> u32 {
+        let cmd_sn = self.cmd_sn;
+        self.cmd_sn = self.cmd_sn.wrapping_add(1);
+        cmd_sn
+    }
+
+    // Receiving.
+
+    fn on_step(&mut self, mut step: Step) {
+        loop {
+            step = match step {
+                Step::More => return,
+                Step::HeaderDigestError => return self.close(CloseReason::HeaderDigest),
+                Step::DataDigestError => return self.misbehaved("a data digest is wrong"),
+                Step::Header => match self.on_header() {
+                    Some(sink) => self.deframer.accept(sink),
+                    None => return,
+                },
+                Step::Pdu => return self.on_pdu(),
+            };
+            if self.stage == Stage::Closed {
+                return;
+            }
+        }
+    }
+
+    fn on_header(&mut self) -> Option<Sink> {
+        let header = self.deframer.header();
+        let limit = match self.stage {
+            Stage::Security | Stage::Operational => 8192.max(CONTROL_DATA_MAX),
+            _ => self.parameters.max_recv_data_segment_length as usize,
+        };
+        if header.data_len() > limit {
+            self.misbehaved("a data segment longer than MaxRecvDataSegmentLength");
+            return None;
+        }
+        if header.opcode() == opcode::DATA_IN {
+            return self.on_data_in_header(&header);
+        }
+        Some(if header.data_len() <= CONTROL_DATA_MAX { Sink::Internal } else { Sink::Discard })
+    }
+
+    fn on_data_in_header(&mut self, header: &Header) -> Option<Sink> {
+        let task = TaskId(header.itt());
+        let Some(open) = self.tasks.get_mut(&task) else {
+            self.misbehaved("data for a task that does not exist");
+            return None;
+        };
+        if open.on_data_in(header).is_err() {
+            self.misbehaved("read data out of order or beyond the expected length");
+            return None;
+        }
+        Some(Sink::Task(task, header.buffer_offset()))
+    }
+
+    fn on_pdu(&mut self) {
+        let header = self.deframer.header();
+        let data = self.deframer.take_data();
+        if matches!(self.stage, Stage::Security | Stage::Operational) {
+            return self.on_login_response(&header, &data);
+        }
+        self.on_numbers(&header);
+        match header.opcode() {
+            opcode::SCSI_RESPONSE => self.on_response(&header, &data),
+            opcode::DATA_IN => self.on_data_in_end(&header),
+            opcode::R2T => self.on_r2t(&header),
+            opcode::NOP_IN => self.on_nop_in(&header, data),
+            opcode::TEXT_RESPONSE => self.on_text(&header, &data),
+            opcode::TASK_MANAGEMENT_RESPONSE => {
+                let done = Event::TaskManagementDone(TaskId(header.itt()), header.byte(2));
+                self.events.push_back(done);
+            }
+            opcode::LOGOUT_RESPONSE => self.close(CloseReason::LoggedOut),
+            opcode::ASYNC => self.on_async(&header),
+            opcode::REJECT => self.misbehaved("the target rejected a PDU"),
+            _ => self.misbehaved("a PDU that a target does not send"),
+        }
+    }
+
+    /// ExpStatSN and MaxCmdSN from any PDU of the full feature phase.
+    fn on_numbers(&mut self, header: &Header) {
+        let numbered = match header.opcode() {
+            opcode::DATA_IN => header.has(flag::STATUS),
+            opcode::R2T => false,
+            opcode::NOP_IN => header.itt() != NO_TAG,
+            _ => true,
+        };
+        let next = header.stat_sn().wrapping_add(1);
+        if numbered && serial::before(self.exp_stat_sn, next) {
+            self.exp_stat_sn = next;
+        }
+        //= rfc7143#section-4.2.2.1: an older window is ignored.
+        if serial::before(self.max_cmd_sn, header.max_cmd_sn()) {
+            self.max_cmd_sn = header.max_cmd_sn();
+        }
+    }
+
+    fn on_response(&mut self, header: &Header, data: &[u8]) {
+        let sense_len = data.get(..2).map_or(0, |len| usize::from(u16::from_be_bytes([len[0], len[1]])));
+        let sense = data.get(2..).map_or(&[][..], |rest| &rest[..sense_len.min(rest.len())]).to_vec();
+        self.complete(header, header.byte(2), sense);
+    }
+
+    fn on_data_in_end(&mut self, header: &Header) {
+        if header.has(flag::STATUS) {
+            self.complete(header, 0, Vec::new());
+        }
+    }
+
+    fn complete(&mut self, header: &Header, response: u8, sense: Vec<u8>) {
+        let task = TaskId(header.itt());
+        if self.tasks.remove(&task).is_none() {
+            return self.misbehaved("an answer for a task that does not exist");
+        }
+        self.outgoing.retain(|outgoing| outgoing.task() != Some(task));
+        let count = |bit| if header.has(bit) { header.residual() } else { 0 };
+        let completion = Completion {
+            status: header.byte(3),
+            sense,
+            response,
+            underflow: count(flag::UNDERFLOW),
+            overflow: count(flag::OVERFLOW),
+        };
+        self.events.push_back(Event::Completed(task, completion));
+    }
+
+    fn on_r2t(&mut self, header: &Header) {
+        let task = TaskId(header.itt());
+        let Some(open) = self.tasks.get_mut(&task) else {
+            return self.misbehaved("an R2T for a task that does not exist");
+        };
+        match open.on_r2t(task, header, &self.parameters) {
+            Ok(burst) => self.outgoing.push_back(burst),
+            Err(()) => self.misbehaved("an R2T beyond the expected length"),
+        }
+    }
+
+    fn on_nop_in(&mut self, header: &Header, data: Vec<u8>) {
+        if header.itt() != NO_TAG {
+            return self.events.push_back(Event::Pong);
+        }
+        if header.ttt() != NO_TAG {
+            let answer = Header::new(opcode::NOP_OUT, flag::FINAL)
+                .with_immediate()
+                .with_lun(header.lun())
+                .with_itt(NO_TAG)
+                .with_ttt(header.ttt())
+                .with_cmd_sn(self.cmd_sn);
+            let body = if data.is_empty() { Body::None } else { Body::Inline(data) };
+            self.outgoing.push_back(Outgoing::Control { header: answer, body });
+        }
+    }
+
+    fn on_text(&mut self, header: &Header, data: &[u8]) {
+        if self.text.len() + data.len() > 16 * CONTROL_DATA_MAX {
+            return self.misbehaved("an endless text answer");
+        }
+        self.text.extend_from_slice(data);
+        if header.has(flag::CONTINUE) || !header.has(flag::FINAL) {
+            let request = Header::new(opcode::TEXT, flag::FINAL).with_ttt(header.ttt());
+            self.send_text(request, Body::None);
+        } else {
+            self.events.push_back(Event::Text(core::mem::take(&mut self.text)));
+        }
+    }
+
+    fn on_async(&mut self, header: &Header) {
+        match header.byte(36) {
+            1 => self.events.push_back(Event::LogoutRequested { seconds: header.u16_at(42) }),
+            2 | 3 => self.close(CloseReason::Local("the target announced that it drops the connection")),
+            _ => {}
+        }
+    }
+
+    // Sending.
+
+    fn frame(&self, header: &Header, body: Body) -> Transmit {
+        let (header_digest, data_digest) = match self.stage {
+            Stage::Security | Stage::Operational => (Digest::None, Digest::None),
+            _ => (self.parameters.header_digest, self.parameters.data_digest),
+        };
+        Transmit::new(&header.with_exp_stat_sn(self.exp_stat_sn), body, header_digest, data_digest)
+    }
+}
+
+impl Protocol for Connection {
+    fn want(&self) -> Want {
+        match self.stage {
+            Stage::Closed => Want::Nothing,
+            _ => self.deframer.want(),
+        }
+    }
+
+    fn handle_bytes(&mut self, bytes: &[u8]) {
+        if self.stage != Stage::Closed {
+            let step = self.deframer.handle(bytes);
+            self.on_step(step);
+        }
+    }
+
+    fn handle_payload(&mut self, bytes: &[u8]) {
+        self.handle_bytes(bytes);
+    }
+
+    fn poll_transmit(&mut self) -> Option<Transmit> {
+        let outgoing = self.outgoing.pop_front()?;
+        match outgoing {
+            Outgoing::Control { header, body } => Some(self.frame(&header, body)),
+            Outgoing::Command { task, header, immediate } => {
+                let body =
+                    if immediate > 0 { Body::Task { task, offset: 0, len: immediate } } else { Body::None };
+                Some(self.frame(&header, body))
+            }
+            Outgoing::Burst(mut burst) => {
+                let (header, body) = burst.next_data_out(&self.parameters);
+                let transmit = self.frame(&header, body);
+                if !burst.is_sent() {
+                    self.outgoing.push_front(Outgoing::Burst(burst));
+                }
+                Some(transmit)
+            }
+        }
+    }
+
+    fn closed(&self) -> Option<&CloseReason> {
+        self.closed.as_ref()
+    }
+}

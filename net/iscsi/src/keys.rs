@@ -1,0 +1,505 @@
+//! The operational keys: one table, one negotiation for both ends (RFC 7143 section 13).
+//!
+//! A row says how two values combine. The responder answers each offer with the combination; the originator takes the
+//! answer and checks that it is one that its offer allows.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use crate::digest::Digest;
+use crate::text::parse_number;
+
+/// What one end would like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preferences {
+    /// Header digest: asked for by an initiator, accepted by a target.
+    pub header_digest: DigestPreference,
+    /// Data digest, likewise.
+    pub data_digest: DigestPreference,
+    /// Longest data segment that this end takes, in bytes.
+    pub max_recv_data_segment_length: u32,
+    /// Longest solicited burst in bytes.
+    pub max_burst_length: u32,
+    /// Longest unsolicited burst in bytes.
+    pub first_burst_length: u32,
+    /// Whether writes must wait for an R2T.
+    pub initial_r2t: Choice,
+    /// Whether commands may carry data.
+    pub immediate_data: Choice,
+    /// R2Ts outstanding for one task.
+    pub max_outstanding_r2t: u32,
+    /// Seconds to wait before reconnecting.
+    pub default_time2wait: u32,
+    /// Seconds that tasks survive a lost connection.
+    pub default_time2retain: u32,
+}
+
+/// A yes or no of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Yes.
+    Yes,
+    /// No.
+    No,
+}
+
+impl Choice {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Yes => "Yes",
+            Self::No => "No",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Yes" => Some(Self::Yes),
+            "No" => Some(Self::No),
+            _ => None,
+        }
+    }
+
+    /// True for yes.
+    pub fn is_yes(self) -> bool {
+        self == Self::Yes
+    }
+}
+
+/// What one end thinks of a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DigestPreference {
+    /// With CRC32C if the other end can.
+    Prefer,
+    /// Only with CRC32C.
+    Require,
+    /// Without, if the other end agrees.
+    Avoid,
+    /// Only without.
+    Never,
+}
+
+impl DigestPreference {
+    fn offer(self) -> &'static str {
+        match self {
+            Self::Prefer => "CRC32C,None",
+            Self::Require => "CRC32C",
+            Self::Avoid => "None,CRC32C",
+            Self::Never => "None",
+        }
+    }
+
+    fn accepts(self, digest: Digest) -> bool {
+        match digest {
+            Digest::Crc32c => self != Self::Never,
+            Digest::None => self != Self::Require,
+        }
+    }
+}
+
+impl Default for Preferences {
+    fn default() -> Self {
+        Self {
+            header_digest: DigestPreference::Avoid,
+            data_digest: DigestPreference::Avoid,
+            max_recv_data_segment_length: 256 << 10,
+            max_burst_length: 1 << 20,
+            first_burst_length: 256 << 10,
+            initial_r2t: Choice::No,
+            immediate_data: Choice::Yes,
+            max_outstanding_r2t: 4,
+            default_time2wait: 2,
+            default_time2retain: 0,
+        }
+    }
+}
+
+/// What a login agreed on. Immutable once the session is in full feature phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionParameters {
+    /// Digest of header segments.
+    pub header_digest: Digest,
+    /// Digest of data segments.
+    pub data_digest: Digest,
+    /// Longest data segment that this end takes, in bytes.
+    pub max_recv_data_segment_length: u32,
+    /// Longest data segment that the peer takes, in bytes.
+    pub max_send_data_segment_length: u32,
+    /// Longest solicited burst in bytes.
+    pub max_burst_length: u32,
+    /// Longest unsolicited burst in bytes.
+    pub first_burst_length: u32,
+    /// Whether writes wait for an R2T.
+    pub initial_r2t: Choice,
+    /// Whether commands carry data.
+    pub immediate_data: Choice,
+    /// R2Ts outstanding for one task.
+    pub max_outstanding_r2t: u32,
+}
+
+impl Default for SessionParameters {
+    /// What holds when nothing was negotiated (the defaults of RFC 7143 section 13).
+    fn default() -> Self {
+        Self {
+            header_digest: Digest::None,
+            data_digest: Digest::None,
+            max_recv_data_segment_length: 8192,
+            max_send_data_segment_length: 8192,
+            max_burst_length: 262_144,
+            first_burst_length: 65_536,
+            initial_r2t: Choice::Yes,
+            immediate_data: Choice::Yes,
+            max_outstanding_r2t: 1,
+        }
+    }
+}
+
+/// How a key's values combine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// The first of the originator's list that the responder accepts.
+    DigestList,
+    /// Yes when both say yes.
+    And,
+    /// Yes when one says yes.
+    Or,
+    /// The smaller, within bounds.
+    Minimum(u32, u32),
+    /// The larger, within bounds.
+    Maximum(u32, u32),
+    /// Each end declares its own, within bounds.
+    Declare(u32, u32),
+    /// Obsolete markers: always "No" (RFC 7143 section 13.25).
+    ObsoleteNo,
+    /// Obsolete marker intervals: always "Reject" (RFC 7143 section 13.25).
+    ObsoleteReject,
+}
+
+/// The operational keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    HeaderDigest,
+    DataDigest,
+    MaxConnections,
+    InitialR2T,
+    ImmediateData,
+    MaxRecvDataSegmentLength,
+    MaxBurstLength,
+    FirstBurstLength,
+    DefaultTime2Wait,
+    DefaultTime2Retain,
+    MaxOutstandingR2T,
+    DataPduInOrder,
+    DataSequenceInOrder,
+    ErrorRecoveryLevel,
+    ProtocolLevel,
+    IfMarker,
+    OfMarker,
+    IfMarkInt,
+    OfMarkInt,
+}
+
+const LENGTH_MAX: u32 = (1 << 24) - 1;
+
+/// Name, rule and section of RFC 7143 of each key.
+const TABLE: [(Key, &str, Rule); 19] = [
+    (Key::HeaderDigest, "HeaderDigest", Rule::DigestList), // 13.1
+    (Key::DataDigest, "DataDigest", Rule::DigestList),     // 13.1
+    (Key::MaxConnections, "MaxConnections", Rule::Minimum(1, 65535)), // 13.2
+    (Key::InitialR2T, "InitialR2T", Rule::Or),             // 13.10
+    (Key::ImmediateData, "ImmediateData", Rule::And),      // 13.11
+    (Key::MaxRecvDataSegmentLength, "MaxRecvDataSegmentLength", Rule::Declare(512, LENGTH_MAX)), // 13.12
+    (Key::MaxBurstLength, "MaxBurstLength", Rule::Minimum(512, LENGTH_MAX)), // 13.13
+    (Key::FirstBurstLength, "FirstBurstLength", Rule::Minimum(512, LENGTH_MAX)), // 13.14
+    (Key::DefaultTime2Wait, "DefaultTime2Wait", Rule::Maximum(0, 3600)), // 13.15
+    (Key::DefaultTime2Retain, "DefaultTime2Retain", Rule::Minimum(0, 3600)), // 13.16
+    (Key::MaxOutstandingR2T, "MaxOutstandingR2T", Rule::Minimum(1, 65535)), // 13.17
+    (Key::DataPduInOrder, "DataPDUInOrder", Rule::Or),     // 13.18
+    (Key::DataSequenceInOrder, "DataSequenceInOrder", Rule::Or), // 13.19
+    (Key::ErrorRecoveryLevel, "ErrorRecoveryLevel", Rule::Minimum(0, 2)), // 13.20
+    (Key::ProtocolLevel, "iSCSIProtocolLevel", Rule::Minimum(0, 31)), // RFC 7144 7.1.1
+    (Key::IfMarker, "IFMarker", Rule::ObsoleteNo),         // 13.25
+    (Key::OfMarker, "OFMarker", Rule::ObsoleteNo),         // 13.25
+    (Key::IfMarkInt, "IFMarkInt", Rule::ObsoleteReject),   // 13.25
+    (Key::OfMarkInt, "OFMarkInt", Rule::ObsoleteReject),   // 13.25
+];
+
+/// The state of one end's negotiation.
+#[derive(Clone, Debug)]
+pub struct Negotiation {
+    preferences: Preferences,
+    parameters: SessionParameters,
+    /// Keys settled so far, one bit each: none may be negotiated twice.
+    settled: u32,
+    declared: bool,
+}
+
+/// A value that the protocol does not allow; the login fails with "initiator error".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NegotiationError(pub &'static str);
+
+impl Negotiation {
+    /// A negotiation that has not begun.
+    pub fn new(preferences: Preferences) -> Self {
+        let parameters = SessionParameters {
+            max_recv_data_segment_length: preferences.max_recv_data_segment_length,
+            ..SessionParameters::default()
+        };
+        Self { preferences, parameters, settled: 0, declared: false }
+    }
+
+    /// The keys that an originator offers for a normal session, in order.
+    pub fn offers(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
+        let obsolete = |rule| matches!(rule, Rule::ObsoleteNo | Rule::ObsoleteReject);
+        TABLE
+            .iter()
+            .filter(move |(key, _, rule)| !obsolete(*rule) && *key != Key::ProtocolLevel)
+            .map(|(key, name, _)| (*name, self.ours(*key)))
+    }
+
+    /// This end's declaration that the peer has not seen yet.
+    pub fn declaration(&mut self) -> Option<(&'static str, String)> {
+        if self.declared {
+            return None;
+        }
+        self.declared = true;
+        Some(("MaxRecvDataSegmentLength", self.ours(Key::MaxRecvDataSegmentLength)))
+    }
+
+    /// A responder's answer to an offer; `None` when the key wants no answer.
+    ///
+    /// # Errors
+    /// When the key was negotiated before or its value is out of its range.
+    pub fn respond(&mut self, name: &str, offer: &str) -> Result<Option<String>, NegotiationError> {
+        let Some((key, _, rule)) = TABLE.iter().find(|(_, known, _)| *known == name).copied() else {
+            //= rfc7143#section-6.2: unknown keys are answered NotUnderstood.
+            return Ok(Some("NotUnderstood".to_string()));
+        };
+        self.settle_once(key)?;
+        match rule {
+            Rule::ObsoleteNo => return Ok(Some("No".to_string())),
+            Rule::ObsoleteReject => return Ok(Some("Reject".to_string())),
+            _ => {}
+        }
+        let Some(combined) = self.combine(key, rule, offer) else {
+            return match rule {
+                //= rfc7143#section-6.2.1: a list without an acceptable value is answered Reject.
+                Rule::DigestList => Ok(Some("Reject".to_string())),
+                _ => Err(NegotiationError("a key's value is out of its range")),
+            };
+        };
+        self.record(key, &combined);
+        Ok(if matches!(rule, Rule::Declare(..)) { None } else { Some(combined) })
+    }
+
+    /// An originator takes the answer to its offer.
+    ///
+    /// # Errors
+    /// When the answer is not one that the offer allows.
+    pub fn conclude(&mut self, name: &str, answer: &str) -> Result<(), NegotiationError> {
+        let Some((key, _, rule)) = TABLE.iter().find(|(_, known, _)| *known == name).copied() else {
+            return Ok(());
+        };
+        if matches!(answer, "NotUnderstood" | "Irrelevant") {
+            return Ok(());
+        }
+        if answer == "Reject" {
+            return Err(NegotiationError("the target rejected a key"));
+        }
+        self.settle_once(key)?;
+        let combined =
+            self.combine(key, rule, answer).ok_or(NegotiationError("the target's answer is out of range"))?;
+        // The answer is a combination already: combining it with our offer again must not change it.
+        let same = match parse_number(answer) {
+            Some(number) => parse_number(&combined) == Some(number),
+            None => combined == answer,
+        };
+        if !same {
+            return Err(NegotiationError("the target's answer contradicts the offer"));
+        }
+        self.record(key, answer);
+        Ok(())
+    }
+
+    /// What was agreed on.
+    pub fn into_parameters(mut self) -> SessionParameters {
+        let parameters = &mut self.parameters;
+        //= rfc7143#section-13.14: FirstBurstLength MUST NOT exceed MaxBurstLength.
+        parameters.first_burst_length = parameters.first_burst_length.min(parameters.max_burst_length);
+        self.parameters
+    }
+
+    fn settle_once(&mut self, key: Key) -> Result<(), NegotiationError> {
+        let bit = 1 << key as u32;
+        if self.settled & bit != 0 {
+            return Err(NegotiationError("a key was negotiated twice"));
+        }
+        self.settled |= bit;
+        Ok(())
+    }
+
+    /// This end's value in words.
+    fn ours(&self, key: Key) -> String {
+        let p = &self.preferences;
+        let number = match key {
+            Key::HeaderDigest => return p.header_digest.offer().to_string(),
+            Key::DataDigest => return p.data_digest.offer().to_string(),
+            Key::InitialR2T => return p.initial_r2t.text().to_string(),
+            Key::ImmediateData => return p.immediate_data.text().to_string(),
+            Key::DataPduInOrder | Key::DataSequenceInOrder => return "Yes".to_string(),
+            Key::IfMarker | Key::OfMarker | Key::IfMarkInt | Key::OfMarkInt => return "No".to_string(),
+            Key::MaxConnections => 1,
+            Key::MaxRecvDataSegmentLength => p.max_recv_data_segment_length,
+            Key::MaxBurstLength => p.max_burst_length,
+            Key::FirstBurstLength => p.first_burst_length,
+            Key::DefaultTime2Wait => p.default_time2wait,
+            Key::DefaultTime2Retain => p.default_time2retain,
+            Key::MaxOutstandingR2T => p.max_outstanding_r2t,
+            Key::ErrorRecoveryLevel => 0,
+            Key::ProtocolLevel => 1,
+        };
+        format!("{number}")
+    }
+
+    fn combine(&self, key: Key, rule: Rule, theirs: &str) -> Option<String> {
+        let ours = self.ours(key);
+        let number = |low: u32, high: u32| parse_number(theirs).filter(|value| (low..=high).contains(value));
+        let own = || parse_number(&ours).expect("our own number");
+        match rule {
+            Rule::DigestList => self.choose_digest(key, theirs).map(ToString::to_string),
+            Rule::And => {
+                let both = Choice::parse(theirs)?.is_yes() && ours == "Yes";
+                Some(if both { "Yes" } else { "No" }.to_string())
+            }
+            Rule::Or => {
+                let either = Choice::parse(theirs)?.is_yes() || ours == "Yes";
+                Some(if either { "Yes" } else { "No" }.to_string())
+            }
+            Rule::Minimum(low, high) => Some(format!("{}", number(low, high)?.min(own()))),
+            Rule::Maximum(low, high) => Some(format!("{}", number(low, high)?.max(own()))),
+            Rule::Declare(low, high) => Some(format!("{}", number(low, high)?)),
+            Rule::ObsoleteNo | Rule::ObsoleteReject => None,
+        }
+    }
+
+    fn choose_digest(&self, key: Key, list: &str) -> Option<&'static str> {
+        let preference = match key {
+            Key::HeaderDigest => self.preferences.header_digest,
+            _ => self.preferences.data_digest,
+        };
+        list.split(',').find_map(|name| match name {
+            "CRC32C" if preference.accepts(Digest::Crc32c) => Some("CRC32C"),
+            "None" if preference.accepts(Digest::None) => Some("None"),
+            _ => None,
+        })
+    }
+
+    fn record(&mut self, key: Key, value: &str) {
+        let digest = if value == "CRC32C" { Digest::Crc32c } else { Digest::None };
+        let choice = if value == "Yes" { Choice::Yes } else { Choice::No };
+        let number = parse_number(value).unwrap_or(0);
+        let parameters = &mut self.parameters;
+        match key {
+            Key::HeaderDigest => parameters.header_digest = digest,
+            Key::DataDigest => parameters.data_digest = digest,
+            Key::InitialR2T => parameters.initial_r2t = choice,
+            Key::ImmediateData => parameters.immediate_data = choice,
+            Key::MaxRecvDataSegmentLength => parameters.max_send_data_segment_length = number,
+            Key::MaxBurstLength => parameters.max_burst_length = number,
+            Key::FirstBurstLength => parameters.first_burst_length = number,
+            Key::MaxOutstandingR2T => parameters.max_outstanding_r2t = number,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_agree_whatever_they_prefer() {
+        let digests = [
+            DigestPreference::Prefer,
+            DigestPreference::Require,
+            DigestPreference::Avoid,
+            DigestPreference::Never,
+        ];
+        let choices = [Choice::Yes, Choice::No];
+        for a in digests {
+            for b in digests {
+                for r2t in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    let ours = Preferences {
+                        header_digest: a,
+                        initial_r2t: choices[r2t.0],
+                        ..Preferences::default()
+                    };
+                    let theirs = Preferences {
+                        header_digest: b,
+                        initial_r2t: choices[r2t.1],
+                        max_burst_length: 65536,
+                        max_recv_data_segment_length: 4096,
+                        ..Preferences::default()
+                    };
+                    negotiate(ours, theirs);
+                }
+            }
+        }
+    }
+
+    fn negotiate(ours: Preferences, theirs: Preferences) {
+        let mut originator = Negotiation::new(ours);
+        let mut responder = Negotiation::new(theirs);
+        let offers: alloc::vec::Vec<_> = originator.offers().collect();
+        for (name, offer) in offers {
+            if let Some(answer) = responder.respond(name, &offer).expect("a legal offer") {
+                match originator.conclude(name, &answer) {
+                    Ok(()) => {}
+                    Err(_) => {
+                        let never = DigestPreference::Never;
+                        let require = DigestPreference::Require;
+                        let pair = (ours.header_digest, theirs.header_digest);
+                        assert!(
+                            pair == (never, require) || pair == (require, never),
+                            "{name}: {offer} -> {answer}"
+                        );
+                        return;
+                    }
+                }
+            }
+        }
+        let (name, value) = responder.declaration().expect("not yet declared");
+        originator.conclude(name, &value).expect("a declaration");
+        let ours = originator.into_parameters();
+        let theirs = responder.into_parameters();
+        assert_eq!(ours.max_send_data_segment_length, theirs.max_recv_data_segment_length);
+        assert_eq!(ours.max_recv_data_segment_length, theirs.max_send_data_segment_length);
+        let common = |p: &SessionParameters| {
+            (
+                p.header_digest,
+                p.data_digest,
+                p.max_burst_length,
+                p.first_burst_length,
+                p.initial_r2t,
+                p.immediate_data,
+            )
+        };
+        assert_eq!(common(&ours), common(&theirs));
+        assert_eq!(ours.max_burst_length, 65536);
+        assert!(ours.first_burst_length <= ours.max_burst_length);
+    }
+
+    #[test]
+    fn odd_keys_get_the_answers_that_the_rfc_names() {
+        let mut negotiation = Negotiation::new(Preferences::default());
+        let mut respond = |name: &str, offer: &str| negotiation.respond(name, offer);
+        assert_eq!(respond("X-com.example.mood", "blue"), Ok(Some("NotUnderstood".into())));
+        assert_eq!(respond("IFMarker", "Yes"), Ok(Some("No".into())));
+        assert_eq!(respond("OFMarkInt", "1~2"), Ok(Some("Reject".into())));
+        assert_eq!(respond("HeaderDigest", "CRC64"), Ok(Some("Reject".into())));
+        assert_eq!(respond("ErrorRecoveryLevel", "2"), Ok(Some("0".into())));
+        assert_eq!(respond("MaxRecvDataSegmentLength", "8192"), Ok(None));
+        respond("MaxRecvDataSegmentLength", "8192").expect_err("twice");
+        respond("MaxBurstLength", "5").expect_err("below 512");
+        respond("InitialR2T", "Maybe").expect_err("neither");
+    }
+}
