@@ -51,7 +51,7 @@ fn give(end: &mut impl Protocol, wire: &mut Wire, buffers: &mut Buffers, chunk: 
         Want::Payload { task, offset, len } => {
             let bytes: Vec<u8> = wire.bytes.drain(..len.min(available)).collect();
             if let Some(buffer) = buffers.get_mut(&task) {
-                let at = offset as usize;
+                let at = buffer.len().min(offset as usize);
                 let fits = buffer.len().saturating_sub(at).min(bytes.len());
                 buffer[at..at + fits].copy_from_slice(&bytes[..fits]);
             }
