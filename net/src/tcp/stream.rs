@@ -208,6 +208,9 @@ impl Stream for TcpStream {
 
     fn consume(&mut self, count: usize) {
         self.window.consume(count);
+        if matches!(self.phase, Phase::Open) {
+            self.start_receive();
+        }
     }
 
     fn free_segments(&self) -> usize {

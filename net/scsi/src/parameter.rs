@@ -1,0 +1,92 @@
+//! Parameter lists and data of commands that have their own.
+
+use alloc::vec::Vec;
+
+use crate::inquiry::{UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX};
+use crate::sense::Sense;
+
+/// The block ranges of an UNMAP parameter list (SBC-3 section 5.28.2), empty ones left out.
+///
+/// # Errors
+/// A list that contradicts itself, or more than the advertised limits.
+pub fn unmap_ranges(list: &[u8]) -> Result<Vec<(u64, u32)>, Sense> {
+    if list.is_empty() {
+        return Ok(Vec::new());
+    }
+    let header = list.get(..8).ok_or(Sense::PARAMETER_LENGTH)?;
+    let claimed = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let descriptors = &list[8..list.len().min(8 + claimed - claimed % 16)];
+    if descriptors.len() / 16 > UNMAP_DESCRIPTORS_MAX as usize {
+        return Err(Sense::invalid_parameter_byte(2));
+    }
+    let mut total = 0u64;
+    let mut ranges = Vec::new();
+    for descriptor in descriptors.chunks_exact(16) {
+        let lba = u64::from_be_bytes(descriptor[..8].try_into().expect("eight bytes"));
+        let blocks = u32::from_be_bytes(descriptor[8..12].try_into().expect("four bytes"));
+        total += u64::from(blocks);
+        ranges.push((lba, blocks));
+    }
+    if total > u64::from(UNMAP_BLOCKS_MAX) {
+        return Err(Sense::INVALID_FIELD_IN_PARAMETERS);
+    }
+    Ok(ranges)
+}
+
+/// The service action reservation key of a PERSISTENT RESERVE OUT parameter list (SPC-4 section 6.16.3).
+///
+/// # Errors
+/// A list of another length.
+pub fn reserve_out_key(list: &[u8]) -> Result<u64, Sense> {
+    if list.len() != 24 {
+        return Err(Sense::PARAMETER_LENGTH);
+    }
+    Ok(u64::from_be_bytes(list[8..16].try_into().expect("eight bytes")))
+}
+
+/// Data of PERSISTENT RESERVE IN, READ KEYS: generation and keys.
+pub fn reserve_in_keys(generation: u32, keys: &[u64]) -> Vec<u8> {
+    let len = u32::try_from(keys.len() * 8).unwrap_or(u32::MAX);
+    let mut data = [generation.to_be_bytes(), len.to_be_bytes()].concat();
+    for key in keys {
+        data.extend_from_slice(&key.to_be_bytes());
+    }
+    data
+}
+
+/// Data of REPORT LUNS, from the raw LUNs.
+pub fn report_luns(luns: &[u64]) -> Vec<u8> {
+    let len = u32::try_from(luns.len() * 8).unwrap_or(u32::MAX);
+    let mut data = [len.to_be_bytes(), [0; 4]].concat();
+    for lun in luns {
+        data.extend_from_slice(&lun.to_be_bytes());
+    }
+    data
+}
+
+/// Data of GET LBA STATUS: the whole rest of the unit as mapped (SBC-3 section 5.6).
+pub fn lba_status(lba: u64, blocks: u64) -> Vec<u8> {
+    let count = u32::try_from(blocks.saturating_sub(lba)).unwrap_or(u32::MAX);
+    let mut data = [20u32.to_be_bytes(), [0; 4]].concat();
+    data.extend_from_slice(&lba.to_be_bytes());
+    data.extend_from_slice(&count.to_be_bytes());
+    data.extend_from_slice(&[0; 4]);
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::initiator;
+
+    #[test]
+    fn unmap_lists_are_parsed_as_they_are_built() {
+        let list = initiator::unmap_list(1 << 33, 77);
+        assert_eq!(unmap_ranges(&list), Ok(alloc::vec![(1 << 33, 77)]));
+        assert_eq!(unmap_ranges(&list[..7]), Err(Sense::PARAMETER_LENGTH));
+        assert_eq!(unmap_ranges(&[0; 8]), Ok(Vec::new()));
+        let huge = initiator::unmap_list(0, u32::MAX);
+        assert_eq!(unmap_ranges(&huge), Err(Sense::INVALID_FIELD_IN_PARAMETERS));
+        assert_eq!(reserve_out_key(&initiator::register_list(9)), Ok(9));
+    }
+}

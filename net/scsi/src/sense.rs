@@ -1,0 +1,216 @@
+//! Sense data, fixed and descriptor format (SPC-4 section 4.5).
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Sense keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SenseKey {
+    /// No sense.
+    NoSense = 0,
+    /// Not ready.
+    NotReady = 2,
+    /// Medium error.
+    MediumError = 3,
+    /// Hardware error.
+    HardwareError = 4,
+    /// Illegal request.
+    IllegalRequest = 5,
+    /// Unit attention.
+    UnitAttention = 6,
+    /// Data protect.
+    DataProtect = 7,
+    /// Aborted command.
+    AbortedCommand = 0xb,
+    /// Miscompare.
+    Miscompare = 0xe,
+}
+
+/// Which byte is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldPointer {
+    /// A byte of the command descriptor block.
+    Cdb(u16),
+    /// A byte of the parameter list.
+    Parameter(u16),
+}
+
+/// Fixed or descriptor format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SenseFormat {
+    /// Fixed, 18 bytes.
+    #[default]
+    Fixed,
+    /// Descriptors.
+    Descriptor,
+}
+
+/// What went wrong, as SCSI says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sense {
+    /// Sense key.
+    pub key: SenseKey,
+    /// Additional sense code and qualifier.
+    pub asc_ascq: u16,
+    /// INFORMATION field: an LBA, or the offset of a miscompare.
+    pub information: Option<u64>,
+    /// Which byte is at fault, for an illegal request.
+    pub field: Option<FieldPointer>,
+}
+
+macro_rules! senses {
+    ($($(#[$doc:meta])* $name:ident = $key:ident, $code:expr;)*) => {
+        $($(#[$doc])* pub const $name: Self = Self::new(SenseKey::$key, $code);)*
+    };
+}
+
+impl Sense {
+    senses! {
+        /// No sense.
+        NONE = NoSense, 0;
+        /// The logical unit is becoming ready.
+        BECOMING_READY = NotReady, 0x0401;
+        /// The target port is in the standby state.
+        PORT_STANDBY = NotReady, 0x040b;
+        /// The target port is in the unavailable state.
+        PORT_UNAVAILABLE = NotReady, 0x040c;
+        /// Unrecovered read error.
+        READ_ERROR = MediumError, 0x1100;
+        /// Write error.
+        WRITE_ERROR = MediumError, 0x0c00;
+        /// Internal target failure.
+        INTERNAL_FAILURE = HardwareError, 0x4400;
+        /// Logical unit communication failure.
+        COMMUNICATION_FAILURE = HardwareError, 0x0800;
+        /// Invalid command operation code.
+        INVALID_OPCODE = IllegalRequest, 0x2000;
+        /// Logical block address out of range.
+        LBA_OUT_OF_RANGE = IllegalRequest, 0x2100;
+        /// Invalid field in CDB.
+        INVALID_FIELD_IN_CDB = IllegalRequest, 0x2400;
+        /// Logical unit not supported.
+        LUN_NOT_SUPPORTED = IllegalRequest, 0x2500;
+        /// Invalid field in parameter list.
+        INVALID_FIELD_IN_PARAMETERS = IllegalRequest, 0x2600;
+        /// Parameter list length error.
+        PARAMETER_LENGTH = IllegalRequest, 0x1a00;
+        /// Power on, reset, or bus device reset occurred.
+        POWER_ON = UnitAttention, 0x2900;
+        /// Bus device reset function occurred.
+        LUN_RESET = UnitAttention, 0x2903;
+        /// Mode parameters changed.
+        MODE_CHANGED = UnitAttention, 0x2a01;
+        /// Capacity data has changed.
+        CAPACITY_CHANGED = UnitAttention, 0x2a09;
+        /// Reported LUNs data has changed.
+        LUNS_CHANGED = UnitAttention, 0x3f0e;
+        /// Write protected.
+        WRITE_PROTECTED = DataProtect, 0x2700;
+        /// Space allocation failed: the thin device is full.
+        SPACE_ALLOCATION_FAILED = DataProtect, 0x2707;
+        /// Protocol service CRC error.
+        CRC_ERROR = AbortedCommand, 0x4705;
+        /// I/O process terminated.
+        TERMINATED = AbortedCommand, 0x0006;
+        /// Miscompare during verify operation.
+        MISCOMPARE = Miscompare, 0x1d00;
+    }
+
+    /// Sense without further fields.
+    pub const fn new(key: SenseKey, asc_ascq: u16) -> Self {
+        Self { key, asc_ascq, information: None, field: None }
+    }
+
+    /// Invalid field in CDB, at this byte.
+    pub const fn invalid_cdb_byte(byte: u16) -> Self {
+        Self { field: Some(FieldPointer::Cdb(byte)), ..Self::INVALID_FIELD_IN_CDB }
+    }
+
+    /// Invalid field in the parameter list, at this byte.
+    pub const fn invalid_parameter_byte(byte: u16) -> Self {
+        Self { field: Some(FieldPointer::Parameter(byte)), ..Self::INVALID_FIELD_IN_PARAMETERS }
+    }
+
+    /// The same with an INFORMATION field.
+    #[must_use]
+    pub const fn with_information(mut self, information: u64) -> Self {
+        self.information = Some(information);
+        self
+    }
+
+    /// As bytes.
+    pub fn encode(&self, format: SenseFormat) -> Vec<u8> {
+        match format {
+            SenseFormat::Fixed => self.encode_fixed(),
+            SenseFormat::Descriptor => self.encode_descriptors(),
+        }
+    }
+
+    fn key_specific(&self) -> Option<[u8; 3]> {
+        let (flag, byte) = match self.field? {
+            FieldPointer::Cdb(byte) => (0xc0, byte),
+            FieldPointer::Parameter(byte) => (0x80, byte),
+        };
+        let pointer = byte.to_be_bytes();
+        Some([flag, pointer[0], pointer[1]])
+    }
+
+    fn encode_fixed(&self) -> Vec<u8> {
+        let mut bytes = vec![0; 18];
+        bytes[0] = 0x70;
+        bytes[2] = self.key as u8;
+        bytes[7] = 10;
+        // A larger value does not fit in the fixed format: VALID stays zero (SPC-4 4.5.3).
+        if let Some(information) = self.information.and_then(|value| u32::try_from(value).ok()) {
+            bytes[0] |= 0x80;
+            bytes[3..7].copy_from_slice(&information.to_be_bytes());
+        }
+        bytes[12..14].copy_from_slice(&self.asc_ascq.to_be_bytes());
+        if let Some(specific) = self.key_specific() {
+            bytes[15..18].copy_from_slice(&specific);
+        }
+        bytes
+    }
+
+    fn encode_descriptors(&self) -> Vec<u8> {
+        let code = self.asc_ascq.to_be_bytes();
+        let mut bytes = vec![0x72, self.key as u8, code[0], code[1], 0, 0, 0, 0];
+        if let Some(information) = self.information {
+            bytes.extend_from_slice(&[0, 0x0a, 0x80, 0]);
+            bytes.extend_from_slice(&information.to_be_bytes());
+        }
+        if let Some(specific) = self.key_specific() {
+            bytes.extend_from_slice(&[2, 6, 0, 0, specific[0], specific[1], specific[2], 0]);
+        }
+        bytes[7] = u8::try_from(bytes.len() - 8).expect("two short descriptors");
+        bytes
+    }
+}
+
+/// Key and code of received sense data of either format; `None` when it is neither.
+pub fn decode(bytes: &[u8]) -> Option<(u8, u16)> {
+    let code = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
+    match bytes.first()? & 0x7f {
+        0x70 | 0x71 => Some((bytes.get(2)? & 0xf, code(12)?)),
+        0x72 | 0x73 => Some((bytes.get(1)? & 0xf, code(2)?)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_formats_decode_to_what_was_encoded() {
+        let sense = Sense::invalid_cdb_byte(2).with_information(77);
+        for format in [SenseFormat::Fixed, SenseFormat::Descriptor] {
+            assert_eq!(decode(&sense.encode(format)), Some((5, 0x2400)));
+        }
+        let fixed = sense.encode(SenseFormat::Fixed);
+        assert_eq!((fixed[0], fixed[15], fixed[17]), (0xf0, 0xc0, 2));
+        assert_eq!(decode(&[0x70, 0]), None);
+        assert_eq!(decode(&[]), None);
+    }
+}

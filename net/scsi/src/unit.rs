@@ -1,0 +1,139 @@
+//! A logical unit as commands that need no medium see it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::command::Command;
+use crate::sense::{Sense, SenseFormat};
+use crate::{inquiry, mode, opcodes};
+
+/// Who a logical unit is. The same through every path to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// T10 vendor identification, at most 8 ASCII characters.
+    pub vendor: String,
+    /// Product identification, at most 16.
+    pub product: String,
+    /// Product revision level, at most 4.
+    pub revision: String,
+    /// Unit serial number.
+    pub serial: String,
+    /// NAA designator: eight bytes, first nibble 3 (locally assigned).
+    pub naa: u64,
+    /// Relative target port identifier of the path.
+    pub relative_port: u16,
+    /// Target port group of the path.
+    pub port_group: u16,
+    /// SCSI name string of the target port.
+    pub port_name: String,
+}
+
+/// How blocks are provisioned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provisioning {
+    /// Every block is backed.
+    Full,
+    /// Blocks can be given back; unmapped ones read as zeroes.
+    Thin,
+}
+
+/// Whether completed writes may sit in a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteCache {
+    /// WCE is zero: a write's status means that it is stable.
+    Disabled,
+    /// WCE is one: SYNCHRONIZE CACHE makes writes stable.
+    Enabled,
+}
+
+/// Whether writes are allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteProtection {
+    /// They are.
+    Writable,
+    /// They are not.
+    Protected,
+}
+
+/// A logical unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Who it is.
+    pub identity: Identity,
+    /// Logical block size in bytes.
+    pub block_size: u32,
+    /// Physical block size in bytes: `block_size` times a power of two.
+    pub physical_block_size: u32,
+    /// Number of logical blocks.
+    pub blocks: u64,
+    /// Longest transfer of one command in blocks.
+    pub transfer_max: u32,
+    /// How blocks are provisioned.
+    pub provisioning: Provisioning,
+    /// WCE.
+    pub write_cache: WriteCache,
+    /// Write protection.
+    pub protection: WriteProtection,
+    /// Format of sense data.
+    pub sense_format: SenseFormat,
+}
+
+impl Unit {
+    /// Checks a run of blocks against the unit.
+    ///
+    /// # Errors
+    /// Out of range.
+    pub fn check_range(&self, lba: u64, blocks: u32) -> Result<(), Sense> {
+        match lba.checked_add(u64::from(blocks)) {
+            Some(end) if end <= self.blocks && (lba < self.blocks || blocks == 0) => Ok(()),
+            _ => Err(Sense::LBA_OUT_OF_RANGE),
+        }
+    }
+}
+
+/// Answers a command that needs no medium: the data, cut at the allocation length. `None` for other commands.
+///
+/// # Errors
+/// An illegal field.
+pub fn answer(command: &Command, unit: &Unit) -> Option<Result<Vec<u8>, Sense>> {
+    let (data, allocation) = match *command {
+        Command::Inquiry { page, allocation } => (inquiry::data(page, unit), allocation),
+        Command::RequestSense { descriptor, allocation } => {
+            let format = if descriptor { SenseFormat::Descriptor } else { SenseFormat::Fixed };
+            (Ok(Sense::NONE.encode(format)), allocation)
+        }
+        Command::ModeSense { allocation, .. } => (mode::sense(command, unit), allocation),
+        Command::ReadCapacity10 => (Ok(read_capacity10(unit)), u32::MAX),
+        Command::ReadCapacity16 { allocation } => (Ok(read_capacity16(unit)), allocation),
+        Command::ReportSupportedOpcodes { option, opcode, service_action, timeouts, allocation } => {
+            (opcodes::report(option, opcode, service_action, timeouts), allocation)
+        }
+        _ => return None,
+    };
+    Some(data.map(|mut data| {
+        data.truncate(allocation as usize);
+        data
+    }))
+}
+
+fn read_capacity10(unit: &Unit) -> Vec<u8> {
+    let last = u32::try_from(unit.blocks.saturating_sub(1)).unwrap_or(u32::MAX);
+    [last.to_be_bytes(), unit.block_size.to_be_bytes()].concat()
+}
+
+/// Logical blocks per physical block, as a power of two.
+fn physical_exponent(unit: &Unit) -> u8 {
+    (unit.physical_block_size / unit.block_size).max(1).ilog2() as u8
+}
+
+fn read_capacity16(unit: &Unit) -> Vec<u8> {
+    let mut data = alloc::vec![0; 32];
+    data[..8].copy_from_slice(&unit.blocks.saturating_sub(1).to_be_bytes());
+    data[8..12].copy_from_slice(&unit.block_size.to_be_bytes());
+    data[13] = physical_exponent(unit);
+    if unit.provisioning == Provisioning::Thin {
+        // LBPME and LBPRZ.
+        data[14] = 0xc0;
+    }
+    data
+}
