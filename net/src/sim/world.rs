@@ -400,6 +400,11 @@ impl World {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.is_empty() && self.listeners.is_empty()
+    }
+
     fn forget_if_over(&mut self, id: EndId) {
         if self.connections.get(&id.connection).is_some_and(Connection::is_over) {
             self.connections.remove(&id.connection);

@@ -102,10 +102,9 @@ impl TcpStream {
     }
 
     fn check_deadline(&mut self, now: Instant) {
-        if let Phase::Connecting { timeout, deadline, .. } = &mut self.phase {
-            if now >= *deadline.get_or_insert(now + *timeout) {
-                self.finish(CloseReason::TimedOut);
-            }
+        let Phase::Connecting { timeout, deadline, .. } = &mut self.phase else { return };
+        if now >= *deadline.get_or_insert(now + *timeout) {
+            self.finish(CloseReason::TimedOut);
         }
     }
 

@@ -1,1 +1,143 @@
+use std::io::{Read, Write};
 
+use engine::{Clock, MonotonicClock, Pool, RingConfig, Segment, Waker};
+
+use super::send::{Queue, SEGMENTS_MAX};
+use super::*;
+use crate::stream::StreamStatus;
+
+fn core() -> Core {
+    let pool = Pool::for_tests();
+    let ring =
+        RingHandle::new(RingConfig::default(), &pool, Waker::new().expect("eventfd")).expect("io_uring");
+    Core::new(0, pool, ring)
+}
+
+fn free_frames(core: &Core) -> [usize; 3] {
+    core.pool().stats().map(|class| class.free)
+}
+
+/// Turns until `done`; fails after ten seconds.
+fn until(core: &Core, mut done: impl FnMut(engine::Instant) -> bool) {
+    let clock = MonotonicClock::start();
+    let limit = clock.now() + Duration::from_secs(10);
+    while !done(clock.now()) {
+        assert!(clock.now() < limit, "nothing came of it in ten seconds");
+        core.ring().expect("a ring").turn().expect("turn");
+    }
+}
+
+fn accepted(core: &Core) -> (Box<dyn Stream>, std::net::TcpStream) {
+    let network = TcpNetwork::new(core, TcpConfig::default());
+    let mut listener = network.listen("127.0.0.1:0".parse().expect("address")).expect("listen");
+    let other = std::net::TcpStream::connect(listener.local_addr()).expect("connect");
+    let mut stream = None;
+    until(core, |now| {
+        stream = stream.take().or_else(|| listener.accept(now));
+        stream.is_some()
+    });
+    (stream.expect("accepted"), other)
+}
+
+#[test]
+fn a_send_that_ends_early_goes_on_where_it_stopped() {
+    let core = core();
+    let (_stream, _other) = accepted(&core);
+    let socket = engine::Socket::unconnected("127.0.0.1:1".parse().expect("address")).expect("socket");
+    let mut queue = Queue::new();
+    for text in [&b"abc"[..], b"", b"defg", b"h"] {
+        queue.push(Segment::inline(text));
+    }
+    assert_eq!(queue.free(), SEGMENTS_MAX - 3, "an empty segment needs no room");
+    let mut sent = Vec::new();
+    // Each send moves two bytes more.
+    while let Some(engine::Operation::Send { segments, skip, .. }) = queue.start(&socket) {
+        assert!(queue.start(&socket).is_none(), "one send at a time");
+        let bytes: Vec<u8> = segments.iter().flat_map(|segment| segment.as_bytes().to_vec()).collect();
+        let moved = bytes.len().min(skip + 2) - skip;
+        sent.extend_from_slice(&bytes[skip..skip + moved]);
+        queue.finish(segments, skip, moved);
+    }
+    assert_eq!(sent, b"abcdefgh");
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn a_peer_that_resets_is_told_from_one_that_closes() {
+    let core = core();
+    let (mut stream, mut other) = accepted(&core);
+    stream.push(Segment::inline(b"unread"));
+    until(&core, |now| {
+        let _ = stream.poll(now);
+        !stream.is_sending()
+    });
+    // The bytes must have arrived before the close, which is a reset because they were not read.
+    other.peek(&mut [0; 6]).expect("peek");
+    other.write_all(b"last words").expect("write");
+    drop(other);
+    until(&core, |now| {
+        let _ = stream.poll(now);
+        matches!(stream.status(), StreamStatus::Closed(_))
+    });
+    assert_eq!(stream.status(), StreamStatus::Closed(CloseReason::Reset));
+}
+
+#[test]
+fn dropping_a_stream_closes_it_and_gives_its_frames_back() {
+    let core = core();
+    let before = free_frames(&core);
+    let (mut stream, mut other) = accepted(&core);
+    until(&core, |now| {
+        let _ = stream.poll(now);
+        other.set_nonblocking(true).is_ok()
+    });
+    drop(stream);
+    until(&core, |_| matches!(other.read(&mut [0; 1]), Ok(0)));
+    until(&core, |_| free_frames(&core) == before);
+}
+
+#[test]
+fn a_dropped_listener_stops_listening() {
+    let core = core();
+    let network = TcpNetwork::new(&core, TcpConfig::default());
+    let listener = network.listen("127.0.0.1:0".parse().expect("address")).expect("listen");
+    let address = listener.local_addr();
+    drop(listener);
+    until(&core, |_| std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_connect_that_takes_too_long_times_out_and_stays_so() {
+    let core = core();
+    let before = free_frames(&core);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let network = TcpNetwork::new(&core, TcpConfig::default());
+    let mut stream = network.connect(listener.local_addr().expect("address"));
+    let start = MonotonicClock::start().now();
+    let _ = stream.poll(start);
+    assert_eq!(stream.status(), StreamStatus::Connecting);
+    let _ = stream.poll(start + TcpConfig::default().connect_timeout);
+    assert_eq!(stream.status(), StreamStatus::Closed(CloseReason::TimedOut));
+    // The kernel's late answer changes nothing.
+    until(&core, |now| {
+        let _ = stream.poll(now);
+        core.ring().expect("a ring").in_flight() == 0
+    });
+    assert_eq!(stream.status(), StreamStatus::Closed(CloseReason::TimedOut));
+    drop(stream);
+    assert_eq!(free_frames(&core), before);
+}
+
+#[test]
+fn without_frames_or_a_ring_a_connect_fails_in_words() {
+    let core = core();
+    let pool = core.pool();
+    let hoard: Vec<_> = std::iter::from_fn(|| pool.alloc(64 << 10)).collect();
+    let network = TcpNetwork::new(&core, TcpConfig::default());
+    let stream = network.connect("127.0.0.1:1".parse().expect("address"));
+    assert_eq!(stream.status(), StreamStatus::Closed(CloseReason::Os(ENOBUFS)));
+    drop(hoard);
+    let network = TcpNetwork::new(&Core::for_tests(Pool::for_tests()), TcpConfig::default());
+    let error = network.listen("127.0.0.1:0".parse().expect("address")).err().expect("no ring");
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+}
