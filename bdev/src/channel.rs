@@ -130,3 +130,9 @@ pub trait Channel {
     /// Whether the far end is there.
     fn link(&self, now: Instant) -> Link;
 }
+
+impl core::fmt::Debug for dyn Bdev {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} ({})", self.name(), self.product())
+    }
+}

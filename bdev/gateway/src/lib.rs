@@ -1,1 +1,14 @@
-//! Import a LUN as a bdev, export a bdev as a LUN.
+//! The one place that knows both block devices and the network, in two directions that mirror each other:
+//! [`export`] makes a LUN of a bdev, [`remote`] makes a bdev of a LUN. [`translate`] is the table between their errors.
+
+pub mod access;
+pub mod export;
+pub mod remote;
+pub mod translate;
+mod wire;
+
+pub use access::{InitiatorGroup, NetMask};
+pub use export::{
+    ConnectionInfo, ExportError, LunConfig, LunInfo, LunMode, NodeConfig, PortalGroup, Target, TargetConfig,
+};
+pub use remote::{Remote, RemoteConfig};

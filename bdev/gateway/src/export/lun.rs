@@ -1,0 +1,89 @@
+//! A bdev as a logical unit.
+
+use std::sync::Arc;
+
+use bdev::{Bdev, Capabilities};
+use engine::BUF_LEN_MAX;
+use scsi::{Identity, Provisioning, SenseFormat, Unit, WriteCache, WriteProtection};
+
+/// When a write's status means that it is stable: the LUN's durability mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LunMode {
+    /// Every write is stable before its status; WCE=0.
+    #[default]
+    SyncDurable,
+    /// Writes may sit in caches until SYNCHRONIZE CACHE or FUA; WCE=1.
+    SyncCached,
+}
+
+impl LunMode {
+    /// As configurations write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SyncDurable => "sync-durable",
+            Self::SyncCached => "sync-cached",
+        }
+    }
+}
+
+/// How a bdev is exported.
+#[derive(Clone, Debug)]
+pub struct LunConfig {
+    /// The device.
+    pub bdev: Arc<dyn Bdev>,
+    /// Durability mode.
+    pub mode: LunMode,
+    /// Unit serial number; the same through every path to the data.
+    pub serial: String,
+    /// T10 vendor identification.
+    pub vendor: String,
+    /// Product identification.
+    pub product: String,
+}
+
+impl LunConfig {
+    /// A LUN whose identity derives from the device's uuid.
+    pub fn new(bdev: Arc<dyn Bdev>, mode: LunMode) -> Self {
+        let serial = bdev.uuid().simple().to_string();
+        Self { bdev, mode, serial, vendor: "GEMEL".to_owned(), product: "Mirrored LUN".to_owned() }
+    }
+
+    /// The unit as SCSI sees it now.
+    pub(crate) fn unit(&self, port_name: &str, relative_port: u16) -> Unit {
+        let geometry = self.bdev.geometry();
+        let capabilities = self.bdev.capabilities();
+        let thin = capabilities.contains(Capabilities::DISCARD | Capabilities::DISCARD_ZEROES);
+        let read_only = capabilities.contains(Capabilities::READ_ONLY);
+        Unit {
+            identity: Identity {
+                vendor: self.vendor.clone(),
+                product: self.product.clone(),
+                revision: "0001".to_owned(),
+                serial: self.serial.clone(),
+                naa: naa(&self.serial),
+                relative_port,
+                port_group: relative_port,
+                port_name: port_name.to_owned(),
+            },
+            block_size: geometry.block_size,
+            physical_block_size: geometry.physical_block_size,
+            blocks: geometry.blocks,
+            transfer_max: u32::try_from(BUF_LEN_MAX).expect("a frame is short") / geometry.block_size,
+            provisioning: if thin { Provisioning::Thin } else { Provisioning::Full },
+            write_cache: match self.mode {
+                LunMode::SyncDurable => WriteCache::Disabled,
+                LunMode::SyncCached => WriteCache::Enabled,
+            },
+            protection: if read_only { WriteProtection::Protected } else { WriteProtection::Writable },
+            sense_format: SenseFormat::Fixed,
+        }
+    }
+}
+
+/// A locally assigned NAA designator (first nibble 3) from the serial number: FNV-1a, 60 bits.
+fn naa(serial: &str) -> u64 {
+    let hash = serial.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    3 << 60 | hash >> 4
+}

@@ -1,0 +1,126 @@
+//! Target nodes, portal groups and LUNs: what the administrator configured, with the counters that he asks for.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use core::net::SocketAddr;
+use thiserror::Error;
+
+use super::lun::LunConfig;
+
+/// Portals that share a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortalGroup {
+    /// Its tag.
+    pub tag: i32,
+    /// Where it listens; after it listens, with the ports that the system chose.
+    pub portals: Vec<SocketAddr>,
+}
+
+/// A target node as it is configured.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// iSCSI name.
+    pub name: String,
+    /// Alias.
+    pub alias: String,
+    /// Pairs of portal group tag and initiator group tag.
+    pub maps: Vec<(i32, i32)>,
+    /// LUNs by number.
+    pub luns: BTreeMap<u16, LunConfig>,
+    /// Commands that one session may have open.
+    pub queue_depth: u32,
+}
+
+/// Why a configuration change was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum ExportError {
+    #[error("portal group {0} exists already")]
+    PortalGroupExists(i32),
+    #[error("initiator group {0} exists already")]
+    InitiatorGroupExists(i32),
+    #[error("there is no portal group {0}; create it first")]
+    NoPortalGroup(i32),
+    #[error("there is no initiator group {0}; create it first")]
+    NoInitiatorGroup(i32),
+    #[error("group {tag} is used by target {target}; delete the target first")]
+    GroupInUse { tag: i32, target: String },
+    #[error("target {0} exists already")]
+    TargetExists(String),
+    #[error("there is no target {0}")]
+    NoTarget(String),
+    #[error("{0:?} is no iSCSI name: it must begin with iqn., eui. or naa.")]
+    BadName(String),
+    #[error("target {0} needs LUN 0")]
+    NoLunZero(String),
+    #[error("LUN {0} exists already")]
+    LunExists(u16),
+    #[error("queue depth must be 1 to 256, not {0}")]
+    QueueDepth(u32),
+    #[error("cannot listen on {address}: {cause}")]
+    Listen { address: SocketAddr, cause: String },
+}
+
+/// Counters of one LUN.
+#[derive(Debug, Default)]
+pub(super) struct LunStats {
+    pub(super) active: Cell<u32>,
+    pub(super) commands: Cell<u64>,
+    pub(super) read_bytes: Cell<u64>,
+    pub(super) written_bytes: Cell<u64>,
+}
+
+/// A LUN in service.
+#[derive(Debug)]
+pub(super) struct Lun {
+    pub(super) config: LunConfig,
+    pub(super) stats: LunStats,
+}
+
+/// A target node in service.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) config: RefCell<NodeConfig>,
+    pub(super) luns: RefCell<BTreeMap<u16, Rc<Lun>>>,
+}
+
+impl Node {
+    pub(super) fn new(config: NodeConfig) -> Self {
+        let lun = |config: &LunConfig| Rc::new(Lun { config: config.clone(), stats: LunStats::default() });
+        let luns = config.luns.iter().map(|(number, config)| (*number, lun(config))).collect();
+        Self { config: RefCell::new(config), luns: RefCell::new(luns) }
+    }
+
+    pub(super) fn lun(&self, number: u16) -> Option<Rc<Lun>> {
+        self.luns.borrow().get(&number).cloned()
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.config.borrow().name.clone()
+    }
+}
+
+/// A LUN as `lun list` shows it.
+#[derive(Clone, Debug)]
+pub struct LunInfo {
+    /// Its target.
+    pub target: String,
+    /// Its number.
+    pub number: u16,
+    /// How it is exported.
+    pub config: LunConfig,
+    /// Commands that one session may have open.
+    pub queue_depth: u32,
+    /// Commands open now.
+    pub active: u32,
+    /// Commands ended.
+    pub commands: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Initiators that may use it, as their groups list them.
+    pub initiators: Vec<String>,
+}

@@ -1,0 +1,457 @@
+//! The data half of a remote device.
+//!
+//! ```text
+//! Down --(retry time)--> LoggingIn --(logged in)--> Probing --(capacity)--> Up
+//!   ^------- stream closed, login refused, silence, deadline missed ---------/
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bdev::{Channel, Completions, Durability, Geometry, Io, IoError, Link, LinkDown, Op, Refused};
+use core::time::Duration;
+use engine::{Buf, BufMut, Core, Instant, Progress};
+use iscsi::initiator::{self, Command, Completion, Connection, Direction, Event, NotSent};
+use iscsi::{Protocol, TaskId};
+use net::{Network, Stream, StreamStatus};
+use scsi::initiator as cdb;
+
+use super::{Learnt, RemoteConfig};
+use crate::translate;
+use crate::wire::{self, Buffers, Sender};
+
+/// I/Os in flight at the most; the target's window may allow fewer.
+const QUEUE_DEPTH: usize = 256;
+
+/// What a command's data are, beside those of its I/O.
+enum Payload {
+    /// The I/O's own buffer, or none.
+    Io,
+    /// A parameter list.
+    List(Buf),
+    /// Capacity data of a new session.
+    Capacity(BufMut),
+}
+
+struct Flight {
+    /// `None` for the session's own commands.
+    io: Option<Io>,
+    payload: Payload,
+    deadline: Instant,
+    /// The operation is done and only its flush is missing.
+    syncing: bool,
+}
+
+#[derive(Default)]
+struct Flights {
+    open: BTreeMap<TaskId, Flight>,
+}
+
+impl Buffers for Flights {
+    fn store(&mut self, task: TaskId, offset: usize, bytes: &[u8]) {
+        let target: &mut [u8] = match self.open.get_mut(&task) {
+            Some(Flight { payload: Payload::Capacity(data), .. }) => data,
+            Some(Flight { io: Some(io), .. }) => match io.op_mut() {
+                Op::Read { into, .. } => into,
+                _ => return,
+            },
+            _ => return,
+        };
+        let room = target.len().saturating_sub(offset).min(bytes.len());
+        if room > 0 {
+            target[offset..offset + room].copy_from_slice(&bytes[..room]);
+        }
+    }
+
+    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Buf> {
+        let flight = self.open.get(&task)?;
+        let source = match (&flight.payload, flight.io.as_ref().map(Io::op)) {
+            (Payload::List(list), _) => list,
+            (_, Some(Op::Write { from, .. })) => from,
+            _ => return None,
+        };
+        (offset + len <= source.len()).then(|| source.slice(offset..offset + len))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    LoggingIn,
+    Probing,
+    Up(Geometry),
+}
+
+/// A session, from the connect on.
+struct Live {
+    stream: Box<dyn Stream>,
+    connection: Connection,
+    flights: Flights,
+    sender: Sender,
+    phase: Phase,
+    /// When the ping on its way was sent.
+    ping_sent: Option<Instant>,
+    /// When the last answered ping had been sent.
+    alive_at: Instant,
+    /// When to send the next.
+    next_ping: Instant,
+}
+
+enum State {
+    Down { cause: LinkDown, retry_at: Instant },
+    Live(Box<Live>),
+}
+
+pub(super) struct RemoteChannel {
+    core: Core,
+    network: Box<dyn Network>,
+    config: RemoteConfig,
+    learnt: Arc<Learnt>,
+    state: State,
+    session: u64,
+    pause: Duration,
+    /// I/Os to send again: the target answered with a unit attention, which says nothing about them.
+    again: VecDeque<Io>,
+    done: Completions,
+}
+
+impl RemoteChannel {
+    pub(super) fn new(
+        core: &Core,
+        network: Box<dyn Network>,
+        config: RemoteConfig,
+        learnt: Arc<Learnt>,
+    ) -> Self {
+        let pause = config.retry_min;
+        Self {
+            core: core.clone(),
+            network,
+            config,
+            learnt,
+            state: State::Down { cause: LinkDown::Connecting, retry_at: Instant::EPOCH },
+            session: 0,
+            pause,
+            again: VecDeque::new(),
+            done: Completions::new(),
+        }
+    }
+
+    fn connect(&mut self, now: Instant) {
+        let connection = Connection::new(initiator::Config {
+            initiator: self.config.initiator.clone(),
+            target: Some(self.config.target.clone()),
+            isid: self.config.isid,
+            preferences: self.config.preferences,
+        });
+        self.state = State::Live(Box::new(Live {
+            stream: self.network.connect(self.config.address),
+            connection,
+            flights: Flights::default(),
+            sender: Sender::default(),
+            phase: Phase::LoggingIn,
+            ping_sent: Some(now),
+            alive_at: now,
+            next_ping: now + self.config.keep_alive,
+        }));
+    }
+
+    /// Ends the session: everything in flight comes back with an unknown outcome.
+    fn go_down(&mut self, cause: LinkDown, now: Instant) {
+        let down = State::Down { cause, retry_at: now + self.pause };
+        self.pause = (self.pause * 2).min(self.config.retry_max);
+        let State::Live(mut live) = std::mem::replace(&mut self.state, down) else { return };
+        live.stream.close();
+        for flight in live.flights.open.into_values() {
+            if let Some(io) = flight.io {
+                let error = if now >= flight.deadline { IoError::TimedOut } else { IoError::LinkDown };
+                self.done.push_back(io.complete(Err(error), now));
+            }
+        }
+        for io in self.again.drain(..) {
+            self.done.push_back(io.complete(Err(IoError::LinkDown), now));
+        }
+    }
+
+    /// Sends an I/O.
+    fn send(&mut self, mut io: Io, now: Instant) -> Result<(), Refused> {
+        let State::Live(live) = &mut self.state else { return Err(io.refuse(IoError::LinkDown)) };
+        let Phase::Up(geometry) = live.phase else { return Err(io.refuse(IoError::LinkDown)) };
+        if live.flights.open.len() >= QUEUE_DEPTH {
+            return Err(io.refuse(IoError::Busy));
+        }
+        if io.op().range().is_some_and(|range| !geometry.contains(range)) {
+            self.done.push_back(io.complete(Err(IoError::OutOfRange), now));
+            return Ok(());
+        }
+        let list = match parameter_list(io.op()) {
+            None => None,
+            Some(bytes) => match self.core.pool().alloc(bytes.len()) {
+                None => return Err(io.refuse(IoError::Busy)),
+                Some(mut frame) => {
+                    frame.copy_from_slice(&bytes);
+                    Some(frame.freeze())
+                }
+            },
+        };
+        let command = command(io.op(), geometry.block_size, self.config.lun);
+        match live.connection.submit(command) {
+            Ok(task) => {
+                io.stamps.submitted = now;
+                let deadline = io.deadline.unwrap_or(now + self.config.io_timeout);
+                let payload = list.map_or(Payload::Io, Payload::List);
+                live.flights.open.insert(task, Flight { io: Some(io), payload, deadline, syncing: false });
+                Ok(())
+            }
+            Err(NotSent::WindowClosed) => Err(io.refuse(IoError::Busy)),
+            Err(NotSent::NotLoggedIn) => Err(io.refuse(IoError::LinkDown)),
+        }
+    }
+
+    fn send_own(&mut self, cdb: cdb::Cdb, len: u32, flight: Flight) {
+        let State::Live(live) = &mut self.state else { return };
+        let lun = scsi::lun::encode(self.config.lun);
+        let direction = if len == 0 { Direction::None } else { Direction::Read };
+        match live.connection.submit(Command { lun, cdb, direction, len }) {
+            Ok(task) => {
+                live.flights.open.insert(task, flight);
+            }
+            Err(_) => {
+                if let Some(io) = flight.io {
+                    self.again.push_back(io);
+                }
+            }
+        }
+    }
+
+    fn probe(&mut self, now: Instant) {
+        let Some(frame) = self.core.pool().alloc_zeroed(32) else { return };
+        if let State::Live(live) = &mut self.state {
+            live.phase = Phase::Probing;
+        }
+        let deadline = now + self.config.io_timeout;
+        let flight = Flight { io: None, payload: Payload::Capacity(frame), deadline, syncing: false };
+        self.send_own(cdb::read_capacity(), 32, flight);
+    }
+
+    fn on_event(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::LoggedIn => self.probe(now),
+            Event::Completed(task, completion) => self.on_completed(task, &completion, now),
+            Event::Pong => {
+                if let State::Live(live) = &mut self.state {
+                    live.alive_at = live.ping_sent.take().unwrap_or(live.alive_at);
+                }
+            }
+            Event::LogoutRequested { .. } => {
+                self.go_down(LinkDown::Lost("the target asked for a logout".to_owned()), now);
+            }
+            Event::TaskManagementDone(..) | Event::Text(_) => {}
+        }
+    }
+
+    fn on_completed(&mut self, task: TaskId, completion: &Completion, now: Instant) {
+        let State::Live(live) = &mut self.state else { return };
+        let Some(flight) = live.flights.open.remove(&task) else { return };
+        let attention = scsi::sense::decode(&completion.sense).is_some_and(|(key, _)| key == 6);
+        match (flight.io, flight.payload) {
+            (None, Payload::Capacity(data)) => self.on_capacity(&data, completion, attention, now),
+            (Some(io), _) if attention => self.again.push_back(io),
+            (Some(io), _) => self.finish(io, completion, flight.syncing, now),
+            (None, _) => {}
+        }
+    }
+
+    fn on_capacity(&mut self, data: &[u8], completion: &Completion, attention: bool, now: Instant) {
+        if attention {
+            return self.probe(now);
+        }
+        let capacity = cdb::capacity(data).filter(|_| completion.status == scsi::status::GOOD);
+        let Some(capacity) = capacity else {
+            let why = match scsi::sense::decode(&completion.sense) {
+                Some((key, code)) => format!("the LUN does not serve (sense key {key:x}h, code {code:04x}h)"),
+                None => format!("the LUN does not serve (status {:02x}h)", completion.status),
+            };
+            return self.go_down(LinkDown::Refused(why), now);
+        };
+        let geometry = Geometry {
+            block_size: capacity.block_size,
+            physical_block_size: capacity.physical_block_size,
+            blocks: capacity.blocks,
+        };
+        self.learnt.set(geometry);
+        self.session += 1;
+        self.pause = self.config.retry_min;
+        if let State::Live(live) = &mut self.state {
+            live.phase = Phase::Up(geometry);
+        }
+    }
+
+    fn finish(&mut self, io: Io, completion: &Completion, syncing: bool, now: Instant) {
+        let lba = io.op().range().map_or(0, |range| range.lba);
+        let result = translate::from_scsi(completion.status, &completion.sense, lba);
+        let short = result.is_ok() && !syncing && completion.underflow > 0;
+        // Zeroing has no forced unit access: its durable form is followed by a flush.
+        let flush_follows = matches!(io.op(), Op::WriteZeroes { durability: Durability::Durable, .. });
+        if result.is_ok() && flush_follows && !syncing {
+            let deadline = io.deadline.unwrap_or(now + self.config.io_timeout);
+            let flight = Flight { io: Some(io), payload: Payload::Io, deadline, syncing: true };
+            return self.send_own(cdb::synchronize_cache(), 0, flight);
+        }
+        let result = if short { Err(IoError::Protocol) } else { result };
+        self.done.push_back(io.complete(result, now));
+    }
+
+    fn exchange(&mut self, now: Instant) -> Progress {
+        let State::Live(live) = &mut self.state else { return Progress::Idle };
+        let mut progress = live.stream.poll(now);
+        let taken = wire::receive(&mut *live.stream, &mut live.connection, &mut live.flights, |_| false);
+        progress |= Progress::from_count(taken);
+        let mut events = Vec::new();
+        while let Some(event) = live.connection.poll_event() {
+            events.push(event);
+        }
+        progress |= Progress::from_count(events.len());
+        for event in events {
+            self.on_event(event, now);
+        }
+        for _ in 0..self.again.len() {
+            let Some(io) = self.again.pop_front() else { break };
+            if let Err(refused) = self.send(io, now) {
+                self.again.push_back(refused.io);
+            }
+        }
+        progress | self.transmit(now)
+    }
+
+    fn transmit(&mut self, now: Instant) -> Progress {
+        let State::Live(live) = &mut self.state else { return Progress::Idle };
+        if live.stream.status() != StreamStatus::Open {
+            return Progress::Idle;
+        }
+        let sent = live.sender.run(&mut *live.stream, &mut live.connection, &live.flights, self.core.pool());
+        live.sender.ended.clear();
+        let count = sent.unwrap_or_else(|_| {
+            live.connection.drop_connection("internal error: a command without its buffer");
+            1
+        });
+        Progress::from_count(count) | live.stream.poll(now)
+    }
+
+    /// Pings, and notices death.
+    fn watch(&mut self, now: Instant) {
+        let State::Live(live) = &mut self.state else { return };
+        if let StreamStatus::Closed(reason) = live.stream.status() {
+            return self.go_down(LinkDown::Lost(reason.to_string()), now);
+        }
+        if let Some(reason) = live.connection.closed() {
+            let cause = match reason {
+                iscsi::CloseReason::LoginRefused { .. } => LinkDown::Refused(reason.to_string()),
+                _ => LinkDown::Lost(reason.to_string()),
+            };
+            return self.go_down(cause, now);
+        }
+        if live.ping_sent.is_some_and(|sent| now.saturating_since(sent) >= self.config.silence_max) {
+            return self.go_down(LinkDown::Silent, now);
+        }
+        if live.flights.open.values().any(|flight| now >= flight.deadline) {
+            return self.go_down(LinkDown::Silent, now);
+        }
+        let up = matches!(live.phase, Phase::Up(_));
+        if up && live.alive_at == Instant::EPOCH {
+            live.alive_at = now;
+        }
+        if up && live.ping_sent.is_none() && now >= live.next_ping {
+            live.connection.ping();
+            live.ping_sent = Some(now);
+            live.next_ping = now + self.config.keep_alive;
+        }
+    }
+}
+
+/// The command of an operation.
+fn command(op: &Op, block_size: u32, lun: u16) -> Command {
+    let bytes = |blocks: u32| blocks * block_size;
+    let (cdb, direction, len) = match op {
+        Op::Read { range, .. } => {
+            (cdb::read16(range.lba, range.blocks), Direction::Read, bytes(range.blocks))
+        }
+        Op::Write { range, durability, .. } => {
+            let cdb = match durability {
+                Durability::Durable => cdb::write16_fua(range.lba, range.blocks),
+                Durability::Accepted => cdb::write16(range.lba, range.blocks),
+            };
+            (cdb, Direction::Write, bytes(range.blocks))
+        }
+        Op::Flush => (cdb::synchronize_cache(), Direction::None, 0),
+        Op::Discard { .. } => (cdb::unmap(), Direction::Write, 24),
+        Op::WriteZeroes { range, .. } => (cdb::write_zeroes(range.lba, range.blocks), Direction::None, 0),
+        Op::Fence { .. } => (cdb::register(), Direction::Write, 24),
+    };
+    Command { lun: scsi::lun::encode(lun), cdb, direction, len }
+}
+
+fn parameter_list(op: &Op) -> Option<Vec<u8>> {
+    match op {
+        Op::Discard { range } => Some(cdb::unmap_list(range.lba, range.blocks)),
+        Op::Fence { key } => Some(cdb::register_list(key.to_reservation_key())),
+        _ => None,
+    }
+}
+
+impl Channel for RemoteChannel {
+    fn submit(&mut self, io: Io, now: Instant) -> Result<(), Refused> {
+        match self.send(io, now) {
+            Err(refused) if refused.why == IoError::LinkDown => {
+                self.done.push_back(refused.io.complete(Err(IoError::LinkDown), now));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn poll(&mut self, now: Instant, done: &mut Completions) -> Progress {
+        match &self.state {
+            State::Down { retry_at, .. } if now >= *retry_at => self.connect(now),
+            _ => {}
+        }
+        let mut progress = self.exchange(now);
+        // The login counts as a ping: a peer that accepts and says nothing is dead, too.
+        if let State::Live(live) = &mut self.state {
+            if matches!(live.phase, Phase::Up(_)) && live.ping_sent.is_some_and(|sent| sent <= live.alive_at)
+            {
+                live.ping_sent = None;
+            }
+        }
+        self.watch(now);
+        progress |= self.transmit(now);
+        progress |= Progress::from_count(self.done.len());
+        done.append(&mut self.done);
+        progress
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Down { retry_at, .. } => Some(*retry_at),
+            State::Live(live) => {
+                let silence = live.ping_sent.map(|sent| sent + self.config.silence_max);
+                let io = live.flights.open.values().map(|flight| flight.deadline).min();
+                Instant::earliest(Instant::earliest(silence, io), Some(live.next_ping))
+            }
+        }
+    }
+
+    fn link(&self, _now: Instant) -> Link {
+        match &self.state {
+            State::Down { cause, .. } => Link::Down(cause.clone()),
+            State::Live(live) => match live.phase {
+                Phase::Up(geometry) => Link::Up { session: self.session, geometry, alive_at: live.alive_at },
+                _ => Link::Down(LinkDown::Connecting),
+            },
+        }
+    }
+}
+
+impl Drop for RemoteChannel {
+    fn drop(&mut self) {
+        self.go_down(LinkDown::Lost("closed by this node".to_owned()), Instant::EPOCH);
+    }
+}

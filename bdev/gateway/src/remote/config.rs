@@ -1,0 +1,64 @@
+//! How a remote device connects.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use iscsi::Preferences;
+use iscsi::keys::{Choice, DigestPreference};
+
+/// How a remote device connects.
+#[derive(Clone, Debug)]
+pub struct RemoteConfig {
+    /// This end's iSCSI name.
+    pub initiator: String,
+    /// The target's iSCSI name.
+    pub target: String,
+    /// The target's portal.
+    pub address: SocketAddr,
+    /// Logical unit number.
+    pub lun: u16,
+    /// ISID: stable, so that a reconnection replaces the old session.
+    pub isid: [u8; 6],
+    /// Between pings.
+    pub keep_alive: Duration,
+    /// A ping without an answer for this long means that the peer is dead.
+    pub silence_max: Duration,
+    /// The first pause between attempts; it doubles up to the last.
+    pub retry_min: Duration,
+    /// The last pause between attempts.
+    pub retry_max: Duration,
+    /// An I/O without a deadline of its own gets this one.
+    pub io_timeout: Duration,
+    /// What to negotiate for.
+    pub preferences: Preferences,
+}
+
+impl RemoteConfig {
+    /// The settings of a replication link: digests on, bursts as long as the longest write, so that a write costs one round
+    /// trip and never an R2T.
+    pub fn new(initiator: impl Into<String>, target: impl Into<String>, address: SocketAddr) -> Self {
+        let preferences = Preferences {
+            header_digest: DigestPreference::Prefer,
+            data_digest: DigestPreference::Prefer,
+            max_recv_data_segment_length: 1 << 20,
+            max_burst_length: 1 << 20,
+            first_burst_length: 1 << 20,
+            initial_r2t: Choice::No,
+            immediate_data: Choice::Yes,
+            ..Preferences::default()
+        };
+        Self {
+            initiator: initiator.into(),
+            target: target.into(),
+            address,
+            lun: 0,
+            isid: [0x80, 0, 0, 0x47, 0x4d, 0],
+            keep_alive: Duration::from_millis(250),
+            silence_max: Duration::from_millis(1000),
+            retry_min: Duration::from_millis(50),
+            retry_max: Duration::from_millis(1000),
+            io_timeout: Duration::from_millis(5000),
+            preferences,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Between a stream and a protocol: payload bytes are copied once, from the stream's window into the task's frame.
+
+use engine::{Buf, Pool, Segment};
+use iscsi::digest::Trailer;
+use iscsi::{Body, Protocol, TaskId, Transmit, Want};
+use net::Stream;
+
+/// The segments that one PDU may need: header, body, trailer.
+const SEGMENTS_PER_PDU: usize = 3;
+
+/// Bytes taken from one stream in one turn at the most, so that one peer does not starve the others.
+const RECEIVE_BUDGET: usize = 1 << 20;
+
+/// Where a protocol's payload lives.
+pub(crate) trait Buffers {
+    /// Copies received bytes into a task's frame; bytes past its end, or of a task without one, are dropped.
+    fn store(&mut self, task: TaskId, offset: usize, bytes: &[u8]);
+
+    /// A part of a task's frame, to send.
+    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Buf>;
+}
+
+/// Gives what was received to the protocol until it wants nothing, nothing is left, or `pause` says so. Returns the bytes
+/// taken.
+pub(crate) fn receive<P: Protocol>(
+    stream: &mut dyn Stream,
+    protocol: &mut P,
+    buffers: &mut impl Buffers,
+    mut pause: impl FnMut(&mut P) -> bool,
+) -> usize {
+    let mut taken = 0;
+    while taken < RECEIVE_BUDGET && !pause(protocol) {
+        let window = stream.readable();
+        let count = match protocol.want() {
+            _ if window.is_empty() => break,
+            Want::Nothing => break,
+            Want::Bytes(len) => {
+                let count = len.min(window.len());
+                protocol.handle_bytes(&window[..count]);
+                count
+            }
+            Want::Payload { task, offset, len } => {
+                let count = len.min(window.len());
+                buffers.store(task, offset as usize, &window[..count]);
+                protocol.handle_payload(&window[..count]);
+                count
+            }
+        };
+        stream.consume(count);
+        taken += count;
+    }
+    taken
+}
+
+/// PDUs made in one turn at the most.
+const PDUS_PER_TURN: usize = 256;
+
+/// The sending half of one end.
+#[derive(Default)]
+pub(crate) struct Sender {
+    /// A PDU that waits for a frame.
+    held: Option<Transmit>,
+    /// Tasks that are over with what was sent; the owner takes them.
+    pub(crate) ended: Vec<TaskId>,
+}
+
+/// A PDU names a task whose buffer is gone: a programmer's error that costs the connection, not the process.
+#[derive(Debug)]
+pub(crate) struct NoBuffer;
+
+impl Sender {
+    /// Sends what there is room for; returns how many PDUs.
+    pub(crate) fn run<P: Protocol>(
+        &mut self,
+        stream: &mut dyn Stream,
+        protocol: &mut P,
+        buffers: &impl Buffers,
+        pool: &Pool,
+    ) -> Result<usize, NoBuffer> {
+        for count in 0..PDUS_PER_TURN {
+            if stream.free_segments() < SEGMENTS_PER_PDU {
+                return Ok(count);
+            }
+            let Some(transmit) = self.held.take().or_else(|| protocol.poll_transmit()) else {
+                return Ok(count);
+            };
+            let Some((body, trailer)) = body_segment(&transmit, buffers, pool)? else {
+                self.held = Some(transmit);
+                return Ok(count);
+            };
+            stream.push(Segment::inline(transmit.head()));
+            if let Some(body) = body {
+                stream.push(body);
+            }
+            if !trailer.as_bytes().is_empty() {
+                stream.push(Segment::inline(trailer.as_bytes()));
+            }
+            self.ended.extend(transmit.ends);
+        }
+        Ok(PDUS_PER_TURN)
+    }
+}
+
+/// The data segment and what follows it; `None` when the pool has no frame for it now.
+fn body_segment(
+    transmit: &Transmit,
+    buffers: &impl Buffers,
+    pool: &Pool,
+) -> Result<Option<(Option<Segment>, Trailer)>, NoBuffer> {
+    let segment = match &transmit.body {
+        Body::None => return Ok(Some((None, Trailer::of(&[], transmit.data_digest)))),
+        Body::Inline(bytes) if bytes.len() <= Segment::INLINE_MAX => Segment::inline(bytes),
+        Body::Inline(bytes) => {
+            let Some(mut frame) = pool.alloc(bytes.len()) else { return Ok(None) };
+            frame.copy_from_slice(bytes);
+            Segment::Frame(frame.freeze())
+        }
+        Body::Task { task, offset, len } => {
+            Segment::Frame(buffers.load(*task, *offset as usize, *len as usize).ok_or(NoBuffer)?)
+        }
+    };
+    let trailer = Trailer::of(segment.as_bytes(), transmit.data_digest);
+    Ok(Some((Some(segment), trailer)))
+}

@@ -1,0 +1,250 @@
+//! Import against export over simulated links: a bdev, exported, imported, is the same bdev.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bdev::fault::{Fault, FaultBdev, FaultTarget};
+use bdev::malloc::MallocBdev;
+use bdev::{
+    BlockRange, Channel, Completed, Completions, Durability, Geometry, Io, IoError, Link, LinkDown, Op, Tag,
+};
+use engine::{Core, Instant, Pool, Prng};
+use gateway::{
+    InitiatorGroup, LunConfig, LunMode, NetMask, NodeConfig, PortalGroup, Remote, RemoteConfig, Target,
+    TargetConfig,
+};
+use iscsi::keys::DigestPreference;
+use net::sim::{SimConfig, SimNet};
+use uuid::Uuid;
+
+const TARGET: &str = "iqn.2026-11.example:t0";
+const HOST: &str = "iqn.2026-11.example:h0";
+
+struct World {
+    core: Core,
+    network: SimNet,
+    now: Instant,
+    target: Target,
+    channel: Box<dyn Channel>,
+    medium: Arc<MallocBdev>,
+    fault: Arc<FaultBdev>,
+    done: Completions,
+}
+
+fn ip(host: u8) -> core::net::IpAddr {
+    [10, 0, 0, host].into()
+}
+
+fn config(address: &str) -> RemoteConfig {
+    RemoteConfig::new(HOST, TARGET, address.parse().expect("address"))
+}
+
+impl World {
+    fn new(seed: u64, remote: RemoteConfig, initiators: &[&str]) -> Self {
+        let core = Core::for_tests(Pool::for_tests());
+        let network = SimNet::new(SimConfig { seed, ..SimConfig::default() });
+        let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
+        let medium = MallocBdev::new("m0", Uuid::from_u128(7), geometry);
+        let fault = FaultBdev::new("f0", "fault", Uuid::from_u128(7), medium.clone());
+        let mut target = Target::new(&core, Box::new(network.host(ip(1))), TargetConfig::default());
+        let portals = vec!["10.0.0.1:3260".parse().expect("address")];
+        target.add_portal_group(PortalGroup { tag: 1, portals }).expect("listening");
+        let initiators = initiators.iter().map(|name| (*name).to_owned()).collect();
+        target
+            .add_initiator_group(InitiatorGroup { tag: 1, initiators, netmasks: vec![NetMask::Any] })
+            .expect("new");
+        let luns = BTreeMap::from([(0, LunConfig::new(fault.clone(), LunMode::SyncCached))]);
+        let node =
+            NodeConfig { name: TARGET.into(), alias: "t0".into(), maps: vec![(1, 1)], luns, queue_depth: 32 };
+        target.add_node(node).expect("new");
+        let remote = Remote::new("r0", Uuid::nil(), remote);
+        let channel = remote.open_over(&core, Box::new(network.host(ip(2))));
+        let now = Instant::from_nanos(1_000_000_000);
+        Self { core, network, now, target, channel, medium, fault, done: Completions::new() }
+    }
+
+    fn step(&mut self) {
+        self.now += Duration::from_micros(20);
+        let _ = self.network.advance(self.now);
+        let _ = self.channel.poll(self.now, &mut self.done);
+        let _ = self.target.poll(self.now);
+    }
+
+    fn run_until(&mut self, limit: Duration, mut ready: impl FnMut(&Self) -> bool) -> bool {
+        let until = self.now + limit;
+        while self.now < until {
+            if ready(self) {
+                return true;
+            }
+            self.step();
+        }
+        ready(self)
+    }
+
+    fn up(&mut self) {
+        assert!(
+            self.run_until(Duration::from_secs(5), |world| world.channel.link(world.now).is_up()),
+            "{:?} {:?}",
+            self.channel.link(self.now),
+            self.target.connections()
+        );
+    }
+
+    fn submit(&mut self, op: Op, tag: u64) {
+        let now = self.now;
+        self.channel.submit(Io::new(op, Tag(tag), now), now).expect("room");
+    }
+
+    fn run(&mut self, op: Op) -> Completed {
+        self.submit(op, 1);
+        assert!(self.run_until(Duration::from_secs(10), |world| !world.done.is_empty()), "no answer");
+        self.done.pop_front().expect("one")
+    }
+
+    fn write(&mut self, lba: u64, blocks: u32, byte: u8) -> Result<(), IoError> {
+        let mut buf = self.core.pool().alloc(blocks as usize * 512).expect("a frame");
+        buf.fill(byte);
+        let range = BlockRange::new(lba, blocks);
+        self.run(Op::Write { range, from: buf.freeze(), durability: Durability::Durable }).result
+    }
+
+    fn read(&mut self, lba: u64, blocks: u32) -> Result<Vec<u8>, IoError> {
+        let into = self.core.pool().alloc(blocks as usize * 512).expect("a frame");
+        let completed = self.run(Op::Read { range: BlockRange::new(lba, blocks), into });
+        let Op::Read { into, .. } = completed.op else { panic!("another operation came back") };
+        completed.result.map(|()| into.to_vec())
+    }
+}
+
+#[test]
+fn an_exported_bdev_imported_is_the_same_bdev() {
+    for (seed, digest) in [(1, DigestPreference::Prefer), (2, DigestPreference::Never)] {
+        let mut remote = config("10.0.0.1:3260");
+        remote.preferences.data_digest = digest;
+        remote.preferences.header_digest = digest;
+        if digest == DigestPreference::Never {
+            // Small segments and bursts: R2Ts and many Data-Ins.
+            remote.preferences.max_burst_length = 8192;
+            remote.preferences.first_burst_length = 4096;
+            remote.preferences.max_recv_data_segment_length = 4096;
+        }
+        let mut world = World::new(seed, remote, &[HOST]);
+        world.up();
+        let mut prng = Prng::from_seed(seed);
+        let mut model = vec![0u8; 16384 * 512];
+        for round in 0..60 {
+            let blocks = 1 + prng.below(if round % 10 == 0 { 2048 } else { 64 }) as u32;
+            let lba = prng.below(16384 - u64::from(blocks));
+            let bytes = lba as usize * 512..(lba as usize + blocks as usize) * 512;
+            match prng.below(4) {
+                0 => assert_eq!(world.read(lba, blocks).expect("read"), &model[bytes]),
+                1 => {
+                    let range = BlockRange::new(lba, blocks);
+                    world
+                        .run(Op::WriteZeroes { range, durability: Durability::Durable })
+                        .result
+                        .expect("zeroed");
+                    model[bytes].fill(0);
+                }
+                2 => {
+                    world.run(Op::Discard { range: BlockRange::new(lba, blocks) }).result.expect("discarded");
+                    model[bytes].fill(0);
+                }
+                _ => {
+                    world.write(lba, blocks, round).expect("written");
+                    model[bytes].fill(round);
+                }
+            }
+        }
+        world.run(Op::Flush).result.expect("flushed");
+        assert!(world.medium.snapshot(BlockRange::new(0, 16384)) == model);
+        assert_eq!(world.read(16383, 2), Err(IoError::OutOfRange));
+        let info = &world.target.luns()[0];
+        assert!(info.written_bytes > 0 && info.active == 0, "{info:?}");
+    }
+}
+
+#[test]
+fn errors_of_the_medium_cross_the_wire() {
+    let mut world = World::new(3, config("10.0.0.1:3260"), &["ANY"]);
+    world.up();
+    world.fault.plan().arm(FaultTarget::Write, Fault::Error, 1);
+    assert_eq!(world.write(5, 1, 1), Err(IoError::Medium { lba: 5 }));
+    world.write(5, 1, 1).expect("the fault is spent");
+    let key = bdev::FenceKey { node: 0, generation: 3 };
+    assert_eq!(world.run(Op::Fence { key }).result, Err(IoError::Unsupported), "this device cannot fence");
+}
+
+#[test]
+fn an_initiator_that_is_not_listed_is_told_so() {
+    let mut world = World::new(4, config("10.0.0.1:3260"), &["iqn.other", "!ANY"]);
+    let refused = |world: &World| match world.channel.link(world.now) {
+        Link::Down(LinkDown::Refused(why)) => why.contains("may not use"),
+        _ => false,
+    };
+    assert!(world.run_until(Duration::from_secs(1), refused), "{:?}", world.channel.link(world.now));
+}
+
+#[test]
+fn a_reset_connection_gives_everything_back_and_comes_up_again() {
+    let mut world = World::new(5, config("10.0.0.1:3260"), &[HOST]);
+    world.up();
+    world.fault.plan().set_latency(FaultTarget::Write, Duration::from_millis(20));
+    for tag in 0..8 {
+        let mut buf = world.core.pool().alloc(512).expect("a frame");
+        buf.fill(9);
+        let range = BlockRange::new(tag, 1);
+        world.submit(Op::Write { range, from: buf.freeze(), durability: Durability::Accepted }, tag);
+    }
+    for _ in 0..50 {
+        world.step();
+    }
+    world.network.reset(ip(1), ip(2));
+    assert!(
+        world.run_until(Duration::from_millis(50), |world| world.done.len() == 8),
+        "{}",
+        world.done.len()
+    );
+    assert!(world.done.drain(..).all(|completed| completed.result == Err(IoError::LinkDown)));
+    world.up();
+    // The old session's writes had ended before the new one was let in: nothing lands late.
+    world.fault.plan().set_latency(FaultTarget::Write, Duration::ZERO);
+    world.write(0, 8, 1).expect("written");
+    world.run_until(Duration::from_millis(100), |_| false);
+    assert!(world.medium.snapshot(BlockRange::new(0, 8)).iter().all(|byte| *byte == 1));
+    assert_eq!(world.target.connections().len(), 1);
+}
+
+#[test]
+fn a_silent_peer_is_noticed_within_the_keep_alive() {
+    let mut world = World::new(6, config("10.0.0.1:3260"), &[HOST]);
+    world.up();
+    world.network.partition_one_way(ip(1), ip(2));
+    let into = world.core.pool().alloc(512).expect("a frame");
+    world.submit(Op::Read { range: BlockRange::new(0, 1), into }, 3);
+    let before = world.now;
+    assert!(world.run_until(Duration::from_secs(3), |world| !world.done.is_empty()));
+    assert!(world.now - before <= Duration::from_millis(1300), "{:?}", world.now - before);
+    drop(world.done.pop_front());
+    assert!(!world.channel.link(world.now).is_up());
+    world.network.heal(ip(1), ip(2));
+    world.up();
+}
+
+#[test]
+fn a_deadline_is_kept_whatever_the_medium_does() {
+    let mut world = World::new(7, config("10.0.0.1:3260"), &[HOST]);
+    world.up();
+    world.fault.plan().arm(FaultTarget::Read, Fault::Silence, 1);
+    let into = world.core.pool().alloc(512).expect("a frame");
+    let deadline = world.now + Duration::from_millis(300);
+    let now = world.now;
+    let io = Io::new(Op::Read { range: BlockRange::new(0, 1), into }, Tag(1), now).with_deadline(deadline);
+    world.channel.submit(io, now).expect("room");
+    assert!(world.run_until(Duration::from_millis(400), |world| !world.done.is_empty()));
+    assert_eq!(world.done.pop_front().expect("one").result, Err(IoError::TimedOut));
+    world.fault.plan().clear(FaultTarget::Read);
+    world.up();
+    world.read(0, 1).expect("served again");
+}
