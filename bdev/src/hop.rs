@@ -3,16 +3,20 @@
 //! Each channel is a lane: a ring of requests and a ring of replies, both lock-free and of fixed depth. The owner holds the
 //! [`HopServer`]: it takes I/Os from all lanes in turn and answers each one. A lane never holds more than its depth, so an
 //! answer always finds room.
+//!
+//! Invariants: an I/O is in one lane's requests, with the owner, or in the same lane's replies; a lane whose channel was
+//! dropped stays until the owner has answered what it took; when the owner goes, what it had not taken comes back as
+//! aborted (what it took, it must have answered before).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crossbeam_queue::ArrayQueue;
 use engine::{Core, Instant, Progress, Waker};
 use uuid::Uuid;
 
-use crate::channel::{Bdev, Channel, Completions, Link, OpenError};
+use crate::channel::{Bdev, Channel, Completions, Link, LinkDown, OpenError};
 use crate::error::IoError;
 use crate::geometry::{Capabilities, Geometry};
 use crate::request::{Completed, Io, Refused};
@@ -65,9 +69,18 @@ struct Shared {
     physical_block_size: AtomicU32,
     blocks: AtomicU64,
     capabilities: AtomicU32,
+    link: RwLock<HopLink>,
     server_gone: AtomicBool,
     new_lanes: ArrayQueue<Arc<Lane>>,
     server: Waker,
+}
+
+/// What channels say of the way to the device's medium.
+#[derive(Debug)]
+struct HopLink {
+    /// Rises each time the link comes up.
+    session: u64,
+    down: Option<LinkDown>,
 }
 
 impl Shared {
@@ -111,6 +124,7 @@ pub fn hop(identity: HopIdentity, server: Waker) -> (Arc<HopBdev>, HopServer) {
         physical_block_size: AtomicU32::new(geometry.physical_block_size),
         blocks: AtomicU64::new(geometry.blocks),
         capabilities: AtomicU32::new(identity.capabilities.bits()),
+        link: RwLock::new(HopLink { session: 0, down: None }),
         server_gone: AtomicBool::new(false),
         new_lanes: ArrayQueue::new(NEW_LANES_MAX),
         server,
@@ -194,7 +208,14 @@ impl Channel for HopChannel {
     }
 
     fn link(&self, now: Instant) -> Link {
-        Link::local(self.shared.geometry(), now)
+        if self.shared.server_gone.load(Ordering::Acquire) {
+            return Link::Down(LinkDown::Lost(format!("{} is not served any more", self.shared.name)));
+        }
+        let link = self.shared.link.read().unwrap_or_else(PoisonError::into_inner);
+        match &link.down {
+            Some(why) => Link::Down(why.clone()),
+            None => Link::Up { session: link.session, geometry: self.shared.geometry(), alive_at: now },
+        }
     }
 }
 
@@ -279,6 +300,16 @@ impl HopServer {
         self.shared.capabilities.store(capabilities.bits(), Ordering::Relaxed);
     }
 
+    /// What channels say of their link from now on: up, or down with a cause. I/Os still arrive, and are the owner's to
+    /// answer.
+    pub fn set_link(&mut self, link: Result<(), LinkDown>) {
+        let mut shared = self.shared.link.write().unwrap_or_else(PoisonError::into_inner);
+        if shared.down.is_some() && link.is_ok() {
+            shared.session += 1;
+        }
+        shared.down = link.err();
+    }
+
     /// The size now.
     pub fn geometry(&self) -> Geometry {
         self.shared.geometry()
@@ -296,6 +327,10 @@ impl Drop for HopServer {
         self.shared.server_gone.store(true, Ordering::Release);
         for lane in self.lanes.values() {
             lane.lane.client.wake();
+        }
+        // Lanes that were never noticed have channels that wait too.
+        while let Some(lane) = self.shared.new_lanes.pop() {
+            lane.client.wake();
         }
     }
 }

@@ -79,9 +79,7 @@ impl MallocBdev {
     }
 
     fn execute(&self, op: &mut Op) -> Result<(), IoError> {
-        if op.range().is_some_and(|range| !self.geometry.contains(range)) {
-            return Err(IoError::OutOfRange);
-        }
+        op.check(self.geometry)?;
         match op {
             Op::Read { range, into } => self.read(*range, into),
             Op::Write { range, from, .. } => self.write(*range, from),
@@ -131,6 +129,7 @@ struct MallocChannel {
 
 impl Channel for MallocChannel {
     fn submit(&mut self, mut io: Io, now: Instant) -> Result<(), Refused> {
+        io.stamps.submitted = now;
         let result = self.bdev.execute(io.op_mut());
         self.done.push_back(io.complete(result, now));
         Ok(())

@@ -59,17 +59,15 @@ struct NullChannel {
 
 impl Channel for NullChannel {
     fn submit(&mut self, mut io: Io, now: Instant) -> Result<(), Refused> {
-        let geometry = self.geometry;
-        let inside = io.op().range().is_none_or(|range| geometry.contains(range));
-        let result = match io.op_mut() {
-            _ if !inside => Err(IoError::OutOfRange),
+        io.stamps.submitted = now;
+        let result = io.op().check(self.geometry).and_then(|()| match io.op_mut() {
             Op::Read { into, .. } => {
                 into.fill(0);
                 Ok(())
             }
             Op::Fence { .. } => Err(IoError::Unsupported),
             _ => Ok(()),
-        };
+        });
         self.done.push_back(io.complete(result, now));
         Ok(())
     }

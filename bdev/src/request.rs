@@ -15,7 +15,7 @@ use core::mem;
 use engine::{Buf, BufMut, Instant};
 
 use crate::error::IoError;
-use crate::geometry::BlockRange;
+use crate::geometry::{BlockRange, Geometry};
 
 /// The owner's name for an I/O; it has no meaning to the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,6 +110,30 @@ impl Op {
             | Self::WriteZeroes { range, .. } => Some(*range),
             Self::Flush | Self::Fence { .. } => None,
         }
+    }
+
+    /// Checks the range against a device.
+    ///
+    /// # Errors
+    /// [`IoError::OutOfRange`].
+    ///
+    /// # Panics
+    /// When the buffer does not have the range's length: the caller's programming error. A range of no blocks has no
+    /// bytes, whatever its buffer.
+    pub fn check(&self, geometry: Geometry) -> Result<(), IoError> {
+        let (range, len) = match self {
+            Self::Read { range, into } => (*range, Some(into.len())),
+            Self::Write { range, from, .. } => (*range, Some(from.len())),
+            Self::Discard { range } | Self::WriteZeroes { range, .. } => (*range, None),
+            Self::Flush | Self::Fence { .. } => return Ok(()),
+        };
+        if !geometry.contains(range) {
+            return Err(IoError::OutOfRange);
+        }
+        let bytes = u64::from(range.blocks) * u64::from(geometry.block_size);
+        let fits = len.is_none_or(|len| len as u64 == bytes) || range.blocks == 0;
+        assert!(fits, "a {} of {bytes} bytes with a buffer of {len:?}", self.name());
+        Ok(())
     }
 
     /// True when the operation changes the medium's content.

@@ -1,0 +1,171 @@
+//! A regular file or block device through the reactor's io_uring.
+//!
+//! Direct I/O where the file and the block size allow it. A durable write is a write with `RWF_DSYNC`; a flush is
+//! `fdatasync`; discarding and zeroing punch a hole, or write zeroes where the file cannot have one. The file is locked, so
+//! that neither a second process nor a second device can open the same leg.
+
+mod channel;
+mod flight;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use engine::{Access, Caching, Core, File, FileKind};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::channel::{Bdev, Channel, OpenError};
+use crate::geometry::{Capabilities, Geometry};
+pub use channel::QUEUE_DEPTH;
+use channel::UringChannel;
+
+/// The physical block size that is reported in bytes, where the logical one is not larger: what file systems and disks
+/// write without reading first.
+const PHYSICAL_BLOCK_SIZE: u32 = 4096;
+
+/// Why a file cannot be a block device.
+#[derive(Debug, Error)]
+pub enum UringError {
+    /// The system's error on opening it.
+    #[error("cannot open {path}: {source}{hint}", path = path.display(), hint = hint(source))]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The block size is neither 512 nor 4096.
+    #[error("block size {0} is not supported: use 512 or 4096")]
+    BlockSize(u32),
+    /// There is not one whole block.
+    #[error("{path} holds {bytes} bytes, less than one block of {block_size}", path = path.display())]
+    TooSmall {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// The block size asked for.
+        block_size: u32,
+    },
+}
+
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::ResourceBusy => " (another process, or another bdev of this one, has it open)",
+        io::ErrorKind::NotFound => " (create it first, with the size that it shall have)",
+        io::ErrorKind::PermissionDenied => " (run as a user who may read and write it)",
+        _ => "",
+    }
+}
+
+/// Control half.
+#[derive(Debug)]
+pub struct UringBdev {
+    name: String,
+    uuid: Uuid,
+    path: PathBuf,
+    file: File,
+    access: Access,
+    block_size: u32,
+    blocks: AtomicU64,
+}
+
+impl UringBdev {
+    /// Opens and locks a file.
+    ///
+    /// # Errors
+    /// See [`UringError`].
+    pub fn open_file(
+        name: impl Into<String>,
+        uuid: Uuid,
+        path: &Path,
+        block_size: u32,
+        access: Access,
+    ) -> Result<Arc<Self>, UringError> {
+        if ![512, 4096].contains(&block_size) {
+            return Err(UringError::BlockSize(block_size));
+        }
+        let open_error = |source| UringError::Open { path: path.to_owned(), source };
+        let file = File::open(path, access, block_size).map_err(open_error)?;
+        let bytes = file.size().map_err(open_error)?;
+        if bytes < u64::from(block_size) {
+            return Err(UringError::TooSmall { path: path.to_owned(), bytes, block_size });
+        }
+        Ok(Arc::new(Self {
+            name: name.into(),
+            uuid,
+            path: path.to_owned(),
+            file,
+            access,
+            block_size,
+            blocks: AtomicU64::new(bytes / u64::from(block_size)),
+        }))
+    }
+
+    /// Looks at the file's size again; returns the number of blocks. Open channels see it at once.
+    ///
+    /// # Errors
+    /// See [`UringError`].
+    pub fn rescan(&self) -> Result<u64, UringError> {
+        let bytes =
+            self.file.size().map_err(|source| UringError::Open { path: self.path.clone(), source })?;
+        let blocks = bytes / u64::from(self.block_size);
+        self.blocks.store(blocks, Ordering::Relaxed);
+        Ok(blocks)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the page cache lies between.
+    pub fn caching(&self) -> Caching {
+        self.file.caching()
+    }
+
+    /// Regular file or block device.
+    pub fn kind(&self) -> FileKind {
+        self.file.kind()
+    }
+}
+
+impl Bdev for UringBdev {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn product(&self) -> &'static str {
+        "URING bdev"
+    }
+
+    fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            block_size: self.block_size,
+            physical_block_size: PHYSICAL_BLOCK_SIZE.max(self.block_size),
+            blocks: self.blocks.load(Ordering::Relaxed),
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let base = Capabilities::FLUSH | Capabilities::FUA | Capabilities::VOLATILE_CACHE;
+        match self.access {
+            Access::ReadOnly => base | Capabilities::READ_ONLY,
+            Access::ReadWrite => {
+                base | Capabilities::DISCARD | Capabilities::WRITE_ZEROES | Capabilities::DISCARD_ZEROES
+            }
+        }
+    }
+
+    fn open(self: Arc<Self>, core: &Core) -> Result<Box<dyn Channel>, OpenError> {
+        let ring =
+            core.ring().ok_or_else(|| OpenError::NoRoom { name: self.name.clone(), core: core.id() })?;
+        Ok(Box::new(UringChannel::new(self, core, ring)))
+    }
+}
