@@ -85,7 +85,7 @@ pub struct ReactorThread<M> {
     pub stats: ReactorStats,
 }
 
-/// Starts a reactor on `core`; `build` makes its shard on the new thread.
+/// Starts a reactor on `core`; `build` makes its shard on the new thread, from the core and the reactor's counters.
 ///
 /// # Errors
 /// The system's, when there is no thread or no io_uring.
@@ -99,7 +99,7 @@ pub fn spawn<S, C, F>(
 where
     S: Shard,
     C: Clock + Send + 'static,
-    F: FnOnce(&Core) -> S + Send + 'static,
+    F: FnOnce(&Core, ReactorStats) -> S + Send + 'static,
 {
     let waker = Waker::new()?;
     let (sender, inbox) = mailbox(MAILBOX_CAPACITY, waker.clone());
@@ -118,7 +118,7 @@ where
                 }
             };
             let context = Core::new(core, pool, ring.clone());
-            let shard = build(&context);
+            let shard = build(&context, stats.clone());
             let _ = started.send(Ok(pinning));
             Reactor::new(shard, inbox, ring, clock, policy, stats).run().map(drop)
         }
@@ -182,7 +182,7 @@ mod tests {
         for policy in ["spin", "yield", "adaptive:50", "block"] {
             let (replies, answers) = std::sync::mpsc::channel();
             let policy = policy.parse().expect("a policy");
-            let build = move |_: &Core| Echo { replies, finished: false };
+            let build = move |_: &Core, _| Echo { replies, finished: false };
             let reactor =
                 spawn(0, Pool::for_tests(), policy, MonotonicClock::start(), build).expect("a reactor");
             for message in (0..200).rev() {

@@ -49,7 +49,7 @@ impl World {
         let fault = FaultBdev::new("f0", "fault", Uuid::from_u128(7), medium.clone());
         let mut target = Target::new(&core, Box::new(network.host(ip(1))), TargetConfig::default());
         let portals = vec!["10.0.0.1:3260".parse().expect("address")];
-        target.add_portal_group(PortalGroup { tag: 1, portals }).expect("listening");
+        target.add_portal_group(&PortalGroup { tag: 1, portals }).expect("listening");
         let initiators = initiators.iter().map(|name| (*name).to_owned()).collect();
         target
             .add_initiator_group(InitiatorGroup { tag: 1, initiators, netmasks: vec![NetMask::Any] })

@@ -1,3 +1,124 @@
-//! gemel: the administrator's command.
+//! gemel: the administrator's command. Every subcommand is one or two calls of the control socket; `--json` shows the answers
+//! as they are.
 
-fn main() {}
+mod show;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use rpc::{Client, ClientError};
+use serde_json::{Value, json};
+
+/// Looks at and changes a running Gemel node.
+#[derive(Parser)]
+#[command(name = "gemel", version)]
+struct Options {
+    /// The node's control socket.
+    #[arg(short, long, global = true, default_value = "/var/tmp/spdk.sock")]
+    socket: PathBuf,
+    /// Print answers as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// LUNs.
+    #[command(subcommand)]
+    Lun(Lun),
+    /// Block devices.
+    #[command(subcommand)]
+    Bdev(Bdev),
+    /// iSCSI connections.
+    Connections,
+    /// The configuration.
+    #[command(subcommand)]
+    Config(Config),
+    /// Call any method.
+    Rpc {
+        /// The method.
+        method: String,
+        /// Its parameters as JSON.
+        params: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Lun {
+    /// List them with their counters.
+    List,
+}
+
+#[derive(Subcommand)]
+enum Bdev {
+    /// List them.
+    List,
+}
+
+#[derive(Subcommand)]
+enum Config {
+    /// Write the running configuration to a file that `gemeld --config` loads.
+    Save {
+        /// The file; `-` for standard output.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{0} is no JSON: {1}")]
+    Json(String, serde_json::Error),
+    #[error("cannot write {}: {}", .0.display(), .1)]
+    Write(PathBuf, std::io::Error),
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("gemel: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<String, Failure> {
+    let mut client = Client::connect(&options.socket)?;
+    let (answer, show): (Value, fn(&Value) -> String) = match &options.command {
+        Command::Lun(Lun::List) => (client.call("lun_get_list", None)?, show::luns),
+        Command::Bdev(Bdev::List) => (client.call("bdev_get_bdevs", None)?, show::bdevs),
+        Command::Connections => (client.call("iscsi_get_connections", None)?, show::connections),
+        Command::Config(Config::Save { file }) => return save(&mut client, file),
+        Command::Rpc { method, params } => {
+            let parse = |text: &String| {
+                serde_json::from_str(text).map_err(|error| Failure::Json(text.clone(), error))
+            };
+            (client.call(method, params.as_ref().map(parse).transpose()?)?, show::pretty)
+        }
+    };
+    Ok(if options.json { show::pretty(&answer) } else { show(&answer) })
+}
+
+/// Asks each subsystem for the calls that make its objects again.
+fn save(client: &mut Client, file: &PathBuf) -> Result<String, Failure> {
+    let mut subsystems = Vec::new();
+    for subsystem in client.call("framework_get_subsystems", None)?.as_array().into_iter().flatten() {
+        let name = &subsystem["subsystem"];
+        let config = client.call("framework_get_config", Some(json!({"name": name})))?;
+        subsystems.push(json!({"subsystem": name, "config": config}));
+    }
+    let text = show::pretty(&json!({"subsystems": subsystems}));
+    if file.as_os_str() == "-" {
+        return Ok(text);
+    }
+    std::fs::write(file, text + "\n").map_err(|error| Failure::Write(file.clone(), error))?;
+    Ok(format!("saved to {}", file.display()))
+}

@@ -126,7 +126,7 @@ impl Target {
     ///
     /// # Errors
     /// The tag is taken, or an address cannot be listened on.
-    pub fn add_portal_group(&mut self, group: PortalGroup) -> Result<PortalGroup, ExportError> {
+    pub fn add_portal_group(&mut self, group: &PortalGroup) -> Result<PortalGroup, ExportError> {
         if self.portal_groups.contains_key(&group.tag) {
             return Err(ExportError::PortalGroupExists(group.tag));
         }
@@ -138,7 +138,7 @@ impl Target {
             portals.push(Portal { group: group.tag, listener });
         }
         let bound = portals.iter().map(|portal| portal.listener.local_addr()).collect();
-        let group = PortalGroup { portals: bound, ..group };
+        let group = PortalGroup { tag: group.tag, portals: bound };
         self.portals.append(&mut portals);
         self.portal_groups.insert(group.tag, group.clone());
         Ok(group)
@@ -372,15 +372,15 @@ impl Target {
 
     fn on_request(&mut self, id: u64, request: Request) {
         match request {
-            Request::Login(who) => self.on_login(id, who),
+            Request::Login(who) => self.on_login(id, &who),
             Request::SendTargets(request, which) => self.on_send_targets(id, request, &which),
             Request::Reset { request, lun } => self.on_reset(id, request, lun),
         }
     }
 
-    fn on_login(&mut self, id: u64, who: LoginRequest) {
+    fn on_login(&mut self, id: u64, who: &LoginRequest) {
         let Some(entry) = self.sessions.get(&id) else { return };
-        let decision = self.judge(&entry.session, &who);
+        let decision = self.judge(&entry.session, who);
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         let (node, queue_depth) = match decision {
             Ok(found) => found,
@@ -398,7 +398,7 @@ impl Target {
             target_alias: alias,
             queue_depth,
         };
-        let predecessors = self.end_predecessors(id, &who);
+        let predecessors = self.end_predecessors(id, who);
         if let Some(entry) = self.sessions.get_mut(&id) {
             entry.waiting = Some((grant, predecessors));
         }
@@ -460,10 +460,10 @@ impl Target {
         let alive: BTreeSet<u64> = self.sessions.keys().copied().collect();
         for entry in self.sessions.values_mut() {
             let ready = |waiting: &(Grant, Vec<u64>)| waiting.1.iter().all(|old| !alive.contains(old));
-            if entry.waiting.as_ref().is_some_and(ready) {
-                if let Some((grant, _)) = entry.waiting.take() {
-                    entry.session.connection().grant_login(grant);
-                }
+            if entry.waiting.as_ref().is_some_and(ready)
+                && let Some((grant, _)) = entry.waiting.take()
+            {
+                entry.session.connection().grant_login(grant);
             }
         }
     }
@@ -520,10 +520,8 @@ impl Target {
                 entry.session.node.as_ref().is_some_and(|of| Rc::ptr_eq(of, &reset.node))
                     && !entry.session.is_reset(reset.lun)
             });
-            if !at_work {
-                if let Some(entry) = sessions.get_mut(&reset.by) {
-                    entry.session.connection().respond_task_management(reset.request, TaskResponse::Complete);
-                }
+            if !at_work && let Some(entry) = sessions.get_mut(&reset.by) {
+                entry.session.connection().respond_task_management(reset.request, TaskResponse::Complete);
             }
             at_work
         });

@@ -398,7 +398,7 @@ impl Session {
             }
             // The queue is full: the step stays and is tried again next turn.
             Err(refused) if refused.why == IoError::Busy => {
-                drop(refused.io.complete(Err(IoError::Busy), now))
+                drop(refused.io.complete(Err(IoError::Busy), now));
             }
             Err(refused) => {
                 let why = refused.why;

@@ -415,11 +415,11 @@ impl Channel for RemoteChannel {
         }
         let mut progress = self.exchange(now);
         // The login counts as a ping: a peer that accepts and says nothing is dead, too.
-        if let State::Live(live) = &mut self.state {
-            if matches!(live.phase, Phase::Up(_)) && live.ping_sent.is_some_and(|sent| sent <= live.alive_at)
-            {
-                live.ping_sent = None;
-            }
+        if let State::Live(live) = &mut self.state
+            && matches!(live.phase, Phase::Up(_))
+            && live.ping_sent.is_some_and(|sent| sent <= live.alive_at)
+        {
+            live.ping_sent = None;
         }
         self.watch(now);
         progress |= self.transmit(now);

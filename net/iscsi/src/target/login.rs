@@ -237,10 +237,8 @@ impl Connection {
                 return self.fail_login(status);
             }
         }
-        if in_operational {
-            if let Some((key, value)) = self.login.negotiation.declaration() {
-                text::emit(&mut text, key, &value);
-            }
+        if in_operational && let Some((key, value)) = self.login.negotiation.declaration() {
+            text::emit(&mut text, key, &value);
         }
         let transit =
             if pending.header.has(flag::TRANSIT) { flag::TRANSIT | next_stage(&pending.header) } else { 0 };

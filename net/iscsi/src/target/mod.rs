@@ -408,10 +408,10 @@ impl Connection {
         match header.opcode() {
             opcode::SCSI_COMMAND | opcode::DATA_OUT => {
                 let task = TaskId(header.itt());
-                if let Some(open) = self.tasks.get_mut(&task) {
-                    if open.fail() {
-                        self.events.push_back(Event::DataLost(task));
-                    }
+                if let Some(open) = self.tasks.get_mut(&task)
+                    && open.fail()
+                {
+                    self.events.push_back(Event::DataLost(task));
                 }
             }
             // The request was not seen; a numbered one leaves a hole that only a new connection fills.

@@ -1,0 +1,139 @@
+//! The framework: version, methods, start, configuration, reactors.
+
+use rpc::RpcError;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Method, When, allowed, table};
+use crate::node::{Node, State};
+use crate::params;
+
+pub(super) const METHODS: &[Method] = &[
+    Method { name: "spdk_get_version", when: When::Always, run: version },
+    Method { name: "rpc_get_methods", when: When::Always, run: methods },
+    Method { name: "spdk_kill_instance", when: When::Always, run: kill },
+    Method { name: "framework_start_init", when: When::Startup, run: start_init },
+    Method { name: "framework_wait_init", when: When::Runtime, run: wait_init },
+    Method { name: "framework_get_subsystems", when: When::Runtime, run: subsystems },
+    Method { name: "framework_get_config", when: When::Runtime, run: config },
+    Method { name: "framework_get_reactors", when: When::Runtime, run: reactors },
+    Method { name: "thread_get_stats", when: When::Runtime, run: threads },
+];
+
+/// Subsystems in the order of their start, with what they need.
+const SUBSYSTEMS: [(&str, &[&str]); 2] = [("bdev", &[]), ("iscsi", &["bdev"])];
+
+fn version(_: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    params::none(given)?;
+    let version = env!("CARGO_PKG_VERSION");
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    Ok(json!({
+        "version": format!("Gemel {version}"),
+        "fields": {"major": next(), "minor": next(), "patch": next(), "suffix": ""},
+    }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetMethods {
+    #[serde(default)]
+    current: bool,
+    #[serde(default)]
+    #[expect(dead_code, reason = "accepted for SPDK's client; there are no aliases")]
+    include_aliases: bool,
+}
+
+fn methods(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: GetMethods = params::parse(given)?;
+    let now = |method: &&Method| !given.current || allowed(method.when, node.state);
+    Ok(table().filter(now).map(|method| method.name).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kill {
+    sig_name: String,
+}
+
+fn kill(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: Kill = params::parse(given)?;
+    match given.sig_name.trim_start_matches("SIG") {
+        "INT" | "TERM" | "QUIT" | "HUP" => {
+            node.request_end();
+            Ok(json!(true))
+        }
+        other => Err(RpcError::refused(format!("signal {other:?} is not supported: use SIGINT or SIGTERM"))),
+    }
+}
+
+fn start_init(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    params::none(given)?;
+    node.state = State::Runtime;
+    Ok(json!(true))
+}
+
+fn wait_init(_: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    params::none(given)?;
+    Ok(json!(true))
+}
+
+fn subsystems(_: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    params::none(given)?;
+    let one = |(name, depends_on): &(&str, &[&str])| json!({"subsystem": name, "depends_on": depends_on});
+    Ok(SUBSYSTEMS.iter().map(one).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetConfig {
+    name: String,
+    #[serde(default)]
+    #[expect(dead_code, reason = "accepted for SPDK's client; nothing is batched")]
+    with_batches: bool,
+}
+
+/// The calls that make the subsystem's objects again.
+fn config(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: GetConfig = params::parse(given)?;
+    let call = |(method, params): &(String, Value)| json!({"method": method, "params": params});
+    match given.name.as_str() {
+        "bdev" => Ok(super::bdev::in_order(node).map(|entry| call(&entry.created_by)).collect()),
+        "iscsi" => {
+            let options = node.options.iter().map(|(method, params)| (method.clone(), params.clone()));
+            Ok(options.chain(node.target_calls.iter().cloned()).map(|made| call(&made)).collect())
+        }
+        other => Err(RpcError::refused(format!("there is no subsystem {other:?}"))),
+    }
+}
+
+fn reactors(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    params::none(given)?;
+    let stats = node.stats.snapshot();
+    let id = node.core.id();
+    Ok(json!({
+        "tick_rate": 1_000_000_000,
+        "pid": std::process::id(),
+        "reactors": [{
+            "lcore": id, "tid": 0, "busy": stats.busy_nanos, "idle": stats.idle_nanos, "in_interrupt": false,
+            "irq": 0, "sys": 0, "usr": 0,
+            "lw_threads": [{"name": "app_thread", "id": 1, "cpumask": mask(id), "elapsed": stats.busy_nanos + stats.idle_nanos}],
+        }],
+    }))
+}
+
+fn threads(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    params::none(given)?;
+    let stats = node.stats.snapshot();
+    Ok(json!({
+        "tick_rate": 1_000_000_000,
+        "threads": [{
+            "name": "app_thread", "id": 1, "cpumask": mask(node.core.id()), "busy": stats.busy_nanos, "idle": stats.idle_nanos,
+            "active_pollers_count": 1, "timed_pollers_count": 0, "paused_pollers_count": 0,
+        }],
+    }))
+}
+
+fn mask(core: u32) -> String {
+    format!("{:x}", 1u128.checked_shl(core).unwrap_or(0))
+}

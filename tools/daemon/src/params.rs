@@ -1,0 +1,26 @@
+//! Parameters of calls: typed, and strict about what is unknown.
+
+use rpc::RpcError;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Parameters of a method that has some.
+///
+/// # Errors
+/// A missing, unknown or wrongly typed parameter, named in the message.
+pub fn parse<T: DeserializeOwned>(params: Option<&Value>) -> Result<T, RpcError> {
+    let empty = Value::Object(serde_json::Map::new());
+    let parsed = T::deserialize(params.unwrap_or(&empty));
+    parsed.map_err(|error| RpcError::invalid_params(format!("Invalid parameters: {error}")))
+}
+
+/// Checks that a method without parameters got none.
+///
+/// # Errors
+/// It got some.
+pub fn none(params: Option<&Value>) -> Result<(), RpcError> {
+    match params {
+        None => Ok(()),
+        Some(_) => Err(RpcError::invalid_params("Invalid parameters: this method takes none")),
+    }
+}

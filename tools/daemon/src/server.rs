@@ -1,0 +1,147 @@
+//! The control socket: a UNIX stream socket, one thread for each connection.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use engine::Sender;
+use rpc::{Frames, Incoming, Request, RpcError, response};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::node::{Call, Message};
+
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Why the control socket cannot be opened.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// Another node has it.
+    #[error("control socket {path} is in use by another process: stop it or choose another --socket", path = .0.display())]
+    InUse(PathBuf),
+    /// The system's error.
+    #[error("cannot open control socket {path}: {source}", path = path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// The open socket; dropping it removes the file.
+pub struct Server {
+    path: PathBuf,
+    listener: UnixListener,
+    _lock: File,
+}
+
+impl Server {
+    /// Takes the socket's lock and listens.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub fn bind(path: &Path) -> Result<Self, ServerError> {
+        let io_error = |source| ServerError::Io { path: path.to_owned(), source };
+        let lock_path = PathBuf::from(format!("{}.lock", path.display()));
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).open(lock_path).map_err(io_error)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => ServerError::InUse(path.to_owned()),
+            TryLockError::Error(source) => io_error(source),
+        })?;
+        // With the lock held, a socket file is a dead process's.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(io_error)?;
+        Ok(Self { path: path.to_owned(), listener, _lock: lock })
+    }
+
+    /// Serves connections on a thread of its own until the process ends.
+    ///
+    /// # Errors
+    /// The system's, when there is no thread.
+    pub fn serve(&self, node: Sender<Message>) -> io::Result<()> {
+        let listener = self.listener.try_clone()?;
+        let open = Arc::new(AtomicUsize::new(0));
+        std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+                    open.fetch_sub(1, Ordering::Relaxed);
+                    continue;
+                }
+                let (node, open) = (node.clone(), open.clone());
+                let serve = move || {
+                    // A broken connection is the client's affair.
+                    let _ = serve_connection(stream, &node);
+                    open.fetch_sub(1, Ordering::Relaxed);
+                };
+                let _ = std::thread::Builder::new().name("control_peer".to_owned()).spawn(serve);
+            }
+        })?;
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A file that is gone already is what is wanted.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn serve_connection(mut stream: UnixStream, node: &Sender<Message>) -> io::Result<()> {
+    let mut frames = Frames::default();
+    let mut chunk = [0; 65536];
+    loop {
+        let count = stream.read(&mut chunk)?;
+        if count == 0 {
+            return Ok(());
+        }
+        frames.extend(&chunk[..count]);
+        // Bytes that are no JSON close the connection without an answer, as SPDK does.
+        while let Some(incoming) = frames.next_text().map_err(|_| io::ErrorKind::InvalidData)? {
+            if let Some(answer) = answer(incoming, node) {
+                let mut line = answer.to_string();
+                line.push('\n');
+                stream.write_all(line.as_bytes())?;
+            }
+        }
+    }
+}
+
+fn answer(incoming: Incoming, node: &Sender<Message>) -> Option<Value> {
+    match incoming {
+        Incoming::Single(request) => answer_one(request, node),
+        Incoming::Batch(list) => {
+            let answers: Vec<Value> =
+                list.into_iter().filter_map(|request| answer_one(request, node)).collect();
+            (!answers.is_empty()).then_some(Value::Array(answers))
+        }
+    }
+}
+
+fn answer_one(request: Result<Request, (Value, RpcError)>, node: &Sender<Message>) -> Option<Value> {
+    match request {
+        Ok(request) => response(request.id, call(node, request.method, request.params)),
+        Err((id, error)) => response(Some(id), Err(error)),
+    }
+}
+
+/// Calls a method on the node's reactor and waits for its answer.
+///
+/// # Errors
+/// The method's.
+pub fn call(node: &Sender<Message>, method: String, params: Option<Value>) -> Result<Value, RpcError> {
+    let (reply, answer) = mpsc::channel();
+    let busy = |_| RpcError::busy("the node's mailbox is full: try again");
+    node.send(Message::Call(Call { method, params, reply })).map_err(busy)?;
+    answer.recv().unwrap_or_else(|_| Err(RpcError::internal("the node is shutting down")))
+}
