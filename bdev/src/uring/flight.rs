@@ -169,3 +169,111 @@ pub(super) fn write_mode(durability: Durability) -> WriteMode {
         Durability::Durable => WriteMode::Durable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use engine::{Instant, Pool};
+
+    use super::*;
+    use crate::request::{Io, Tag};
+
+    const BLOCK_SIZE: u32 = 512;
+    const RANGE: BlockRange = BlockRange::new(10, 4);
+    const SPAN: Span = Span { offset: 5120, len: 2048 };
+
+    fn flight(op: Op, step: Step) -> Flight {
+        let (shell, op) = Io::new(op, Tag(0), Instant::EPOCH).detach();
+        Flight { shell, op, range: RANGE, block_size: BLOCK_SIZE, step }
+    }
+
+    fn zeroing(step: Step, durability: Durability) -> Flight {
+        flight(Op::WriteZeroes { range: RANGE, durability }, step)
+    }
+
+    fn writing(from: &Buf) -> Flight {
+        let (from, durability) = (from.clone(), Durability::Durable);
+        let step = Step::Write { span: SPAN, from: from.clone(), mode: WriteMode::Durable };
+        flight(Op::Write { range: RANGE, from, durability }, step)
+    }
+
+    fn errno(number: i32) -> io::Error {
+        io::Error::from_raw_os_error(number)
+    }
+
+    #[test]
+    fn a_write_that_ends_early_goes_on_with_whole_blocks() {
+        let from = Pool::for_tests().alloc_zeroed(2048).expect("a frame").freeze();
+        let flight = writing(&from);
+        assert!(matches!(flight.next(Ok(2048)), Next::Finish(Ok(()))));
+        let Next::Continue(Step::Write { span, from, mode }) = flight.next(Ok(1100)) else {
+            panic!("there is more to write");
+        };
+        assert_eq!((span, mode), (Span { offset: 6144, len: 1024 }, WriteMode::Durable));
+        assert_eq!(from.len(), 1024);
+        assert!(matches!(flight.next(Ok(511)), Next::Finish(Err(IoError::Medium { lba: 10 }))));
+    }
+
+    #[test]
+    fn errors_name_their_culprit() {
+        let from = Pool::for_tests().alloc_zeroed(2048).expect("a frame").freeze();
+        let expected = [
+            (EIO, IoError::Medium { lba: 10 }),
+            (ENOSPC, IoError::NoSpace),
+            (EDQUOT, IoError::NoSpace),
+            (EFBIG, IoError::NoSpace),
+            (EROFS, IoError::ReadOnly),
+            (EOPNOTSUPP, IoError::Unsupported),
+            (EBUSY, IoError::Busy),
+            (EINVAL, IoError::Os(EINVAL)),
+        ];
+        for (number, error) in expected {
+            let Next::Finish(result) = writing(&from).next(Err(&errno(number))) else {
+                panic!("errno {number} ends a write");
+            };
+            assert_eq!(result, Err(error));
+        }
+    }
+
+    #[test]
+    fn where_there_can_be_no_hole_zeroes_are_written() {
+        for number in [EOPNOTSUPP, EINVAL] {
+            let punch = zeroing(Step::Punch { span: SPAN }, Durability::Durable);
+            let Next::Continue(step) = punch.next(Err(&errno(number))) else { panic!("zeroes follow") };
+            assert!(matches!(step, Step::Zero { span: SPAN }));
+        }
+        let punch = zeroing(Step::Punch { span: SPAN }, Durability::Durable);
+        assert!(matches!(punch.next(Err(&errno(EIO))), Next::Finish(Err(IoError::Medium { lba: 10 }))));
+    }
+
+    #[test]
+    fn zeroes_are_written_piece_by_piece_and_made_stable_when_asked() {
+        let mut flight = zeroing(Step::Zero { span: SPAN }, Durability::Durable);
+        let mut offsets = Vec::new();
+        while let Step::Zero { span } = flight.step {
+            offsets.push(span.offset);
+            let Next::Continue(step) = flight.next(Ok(1024)) else { panic!("it ends with a sync") };
+            flight.step = step;
+        }
+        assert_eq!(offsets, [5120, 6144]);
+        assert!(matches!(flight.step, Step::Sync));
+        assert!(matches!(flight.next(Ok(0)), Next::Finish(Ok(()))));
+        for step in [Step::Zero { span: SPAN }, Step::Punch { span: SPAN }] {
+            let accepted = zeroing(step, Durability::Accepted);
+            assert!(matches!(accepted.next(Ok(2048)), Next::Finish(Ok(()))));
+        }
+        let stuck = zeroing(Step::Zero { span: SPAN }, Durability::Accepted);
+        assert!(matches!(stuck.next(Ok(0)), Next::Finish(Err(IoError::Medium { lba: 10 }))));
+    }
+
+    #[test]
+    fn without_a_frame_of_zeroes_zeroing_is_busy() {
+        let path = tempfile::NamedTempFile::new().expect("temporary file");
+        path.as_file().set_len(8192).expect("size");
+        let file = File::open(path.path(), engine::Access::ReadWrite, BLOCK_SIZE).expect("open");
+        let mut flight = zeroing(Step::Zero { span: SPAN }, Durability::Accepted);
+        assert!(matches!(flight.operation(file.clone(), None), Err(IoError::Busy)));
+        let zeroes = Pool::for_tests().alloc_zeroed(4096).expect("a frame").freeze();
+        let operation = flight.operation(file, Some(&zeroes)).expect("a write");
+        assert!(matches!(operation, Operation::Write { offset: 5120, from, .. } if from.len() == 2048));
+    }
+}

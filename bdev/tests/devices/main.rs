@@ -1,0 +1,8 @@
+//! Tests of all devices: the common contract, and what is particular to each.
+
+mod common;
+mod contract;
+mod fault;
+mod hop;
+mod sim;
+mod uring;
