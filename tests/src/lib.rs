@@ -1,1 +1,3 @@
-//! Tests across crates: tidy, proto, sim, end to end.
+//! Tests across crates: real processes, real initiators.
+
+pub mod node;

@@ -11,4 +11,4 @@ pub use access::{InitiatorGroup, NetMask};
 pub use export::{
     ConnectionInfo, ExportError, LunConfig, LunInfo, LunMode, NodeConfig, PortalGroup, Target, TargetConfig,
 };
-pub use remote::{Remote, RemoteConfig};
+pub use remote::{Remote, RemoteConfig, Served};

@@ -9,7 +9,7 @@ use bdev::fault::FaultPlan;
 use bdev::uring::UringBdev;
 use core::time::Duration;
 use engine::{Core, Instant, Progress, ReactorStats, Shard};
-use gateway::{Target, TargetConfig};
+use gateway::{Served, Target, TargetConfig};
 use net::tcp::{TcpConfig, TcpNetwork};
 use rpc::RpcError;
 use serde_json::{Value, json};
@@ -48,6 +48,8 @@ pub struct Entry {
     pub file: Option<Arc<UringBdev>>,
     /// Another device that it is made of.
     pub base: Option<String>,
+    /// The session behind an import.
+    pub import: Option<Served>,
 }
 
 /// Before or after `framework_start_init`.
@@ -169,15 +171,18 @@ impl Shard for Node {
 
     fn poll(&mut self, now: Instant) -> Progress {
         self.progress_of_end(now);
-        self.target.poll(now)
+        let imports = self.bdevs.values_mut().filter_map(|entry| entry.import.as_mut());
+        let progress = imports.fold(Progress::Idle, |progress, import| progress | import.poll(now));
+        progress | self.target.poll(now)
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        match self.life {
-            Life::Running => self.target.next_deadline(),
-            Life::Ending { until } => Instant::earliest(Some(until), self.target.next_deadline()),
-            Life::Ended => None,
-        }
+        let imports = self.bdevs.values().filter_map(|entry| entry.import.as_ref()?.next_deadline()).min();
+        let end = match self.life {
+            Life::Ending { until } => Some(until),
+            Life::Running | Life::Ended => None,
+        };
+        Instant::earliest(end, Instant::earliest(imports, self.target.next_deadline()))
     }
 
     fn is_finished(&self) -> bool {

@@ -10,7 +10,7 @@ use serde_json::Value;
 /// A missing, unknown or wrongly typed parameter, named in the message.
 pub fn parse<T: DeserializeOwned>(params: Option<&Value>) -> Result<T, RpcError> {
     let empty = Value::Object(serde_json::Map::new());
-    let parsed = T::deserialize(params.unwrap_or(&empty));
+    let parsed = serde_path_to_error::deserialize(params.unwrap_or(&empty));
     parsed.map_err(|error| RpcError::invalid_params(format!("Invalid parameters: {error}")))
 }
 

@@ -253,6 +253,11 @@ impl Session {
         }
         lun.stats.commands.set(lun.stats.commands.get() + 1);
         let unit = self.unit(&lun);
+        // An import that was never connected has no size yet.
+        let identifies = matches!(parsed, scsi::Command::Inquiry { .. } | scsi::Command::RequestSense { .. });
+        if unit.blocks == 0 && !identifies {
+            return self.refuse(command.task, Sense::BECOMING_READY);
+        }
         match job::start(&parsed, &unit, lun.config.mode) {
             Start::Fail(sense) => self.refuse(command.task, sense),
             Start::Data(data) => self.answer_bytes(command.task, &data),

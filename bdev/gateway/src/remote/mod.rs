@@ -6,6 +6,7 @@
 
 mod channel;
 mod config;
+mod served;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use uuid::Uuid;
 
 use channel::RemoteChannel;
 pub use config::RemoteConfig;
+pub use served::Served;
 
 /// What the last session learnt, for the control half.
 #[derive(Debug, Default)]

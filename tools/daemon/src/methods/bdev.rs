@@ -12,7 +12,7 @@ use bdev::{Bdev, Capabilities, Geometry};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use engine::Access;
-use gateway::{Remote, RemoteConfig};
+use gateway::{Remote, RemoteConfig, Served};
 use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ fn replay(method: &str, params: Option<&Value>, bdev: &dyn Bdev) -> (String, Val
 }
 
 fn plain(bdev: Arc<dyn Bdev>, created_by: (String, Value)) -> Entry {
-    Entry { bdev, created_by, faults: None, file: None, base: None }
+    Entry { bdev, created_by, faults: None, file: None, base: None, import: None }
 }
 
 #[derive(Deserialize)]
@@ -385,9 +385,15 @@ fn iscsi_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcErro
     let (address, target, lun) = parse_url(&parsed.url).ok_or_else(bad)?;
     let uuid = uuid_of(parsed.uuid.as_deref())?;
     let config = RemoteConfig { lun, ..RemoteConfig::new(parsed.initiator_iqn, target, address) };
-    let bdev = Remote::new(parsed.name.as_str(), uuid, config);
-    let made = replay("bdev_iscsi_create", given, &*bdev);
-    node.add_bdev(&parsed.name, plain(bdev, made))
+    if node.bdevs.contains_key(&parsed.name) {
+        return Err(RpcError::exists(format!("bdev {:?} exists already", parsed.name)));
+    }
+    let remote = Remote::new(parsed.name.as_str(), uuid, config);
+    let made = replay("bdev_iscsi_create", given, &*remote);
+    let opened = Served::new(remote, &node.core).map_err(|error| RpcError::internal(error.to_string()));
+    let (bdev, import) = opened?;
+    let entry = Entry { import: Some(import), ..plain(bdev, made) };
+    node.add_bdev(&parsed.name, entry)
 }
 
 #[cfg(test)]

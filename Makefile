@@ -1,0 +1,43 @@
+# Gemel. `make` alone lists the targets.
+
+CARGO ?= cargo
+.DEFAULT_GOAL := help
+
+.PHONY: help run test check fmt lint doc e2e sim bench setup
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Build, start a node on this machine, export a LUN, print its URL and live status (Ctrl-C ends it)
+	@tests/scripts/run.sh
+
+test: setup fmt lint doc ## Everything that CI runs
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace
+
+check: ## Type-check everything
+	$(CARGO) check --workspace --all-targets
+
+fmt: ## Check the formatting
+	$(CARGO) fmt --all -- --check
+
+lint: ## Clippy, warnings are errors
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+doc: ## Build the documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+sim: ## Tests on simulated links, disks and clocks
+	$(CARGO) test -p iscsi --test pair
+	$(CARGO) test -p gateway --test loop
+
+e2e: setup ## Tests with real processes and real initiators
+	$(CARGO) build --workspace --bins
+	$(CARGO) test -p tests --test e2e
+
+bench: ## Time 4 KiB commands of a real initiator against a RAM disk
+	$(CARGO) build --release -p daemon -p ctl
+	@tests/scripts/bench.sh
+
+setup: ## Install what the tests need, or say what is missing
+	@tests/scripts/setup.sh

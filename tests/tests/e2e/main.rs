@@ -1,0 +1,7 @@
+//! Real processes and real initiators. Each test starts its own nodes on free ports of loopback.
+
+mod bad_input;
+mod config;
+mod conformance;
+mod initiators;
+mod repeater;

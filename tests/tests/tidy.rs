@@ -1,0 +1,128 @@
+//! The house rules that a machine can hold: the crate graph, and what must not appear in the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Which of our crates each crate may use: the layers of ARCHITECTURE.md, lowest first.
+const LAYERS: [(&str, &[&str]); 13] = [
+    ("engine-sys", &[]),
+    ("iscsi", &[]),
+    ("scsi", &[]),
+    ("rpc", &[]),
+    ("engine", &["engine-sys"]),
+    ("net", &["engine"]),
+    ("bdev", &["engine"]),
+    ("mirror", &["bdev", "engine"]),
+    ("gateway", &["bdev", "engine", "iscsi", "net", "scsi"]),
+    ("daemon", &["bdev", "engine", "gateway", "iscsi", "mirror", "net", "rpc", "scsi"]),
+    ("ctl", &["rpc"]),
+    ("perf", &["bdev", "engine", "gateway", "iscsi", "net"]),
+    ("tests", &["bdev", "engine", "gateway", "iscsi", "mirror", "net", "perf", "rpc", "scsi"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
+}
+
+fn metadata() -> Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo metadata");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn crates_use_only_the_layers_below_them() {
+    let layers = BTreeMap::from(LAYERS);
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().expect("packages");
+    let name = |package: &Value| package["name"].as_str().expect("a name").to_owned();
+    let ours: BTreeSet<String> = packages.iter().map(name).collect();
+    for package in packages {
+        let crate_name = name(package);
+        let allowed =
+            layers.get(crate_name.as_str()).unwrap_or_else(|| panic!("{crate_name} is in no layer"));
+        for dependency in package["dependencies"].as_array().expect("dependencies") {
+            let used = dependency["name"].as_str().expect("a name");
+            let counts = ours.contains(used) && dependency["kind"] != "dev";
+            assert!(!counts || allowed.contains(&used), "{crate_name} must not use {used}");
+        }
+    }
+}
+
+fn sources() -> Vec<PathBuf> {
+    let output = Command::new("git").args(["ls-files", "*.rs"]).current_dir(root()).output().expect("git");
+    let list = String::from_utf8(output.stdout).expect("names");
+    list.lines().map(|line| root().join(line)).filter(|path| path.exists()).collect()
+}
+
+/// Code without comments and string contents is not needed: the words are chosen so that neither holds them.
+fn offenders(banned: &str, exempt: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in sources() {
+        let shown = path.strip_prefix(root()).expect("inside").display().to_string();
+        if exempt(&shown) || shown == "tests/tests/tidy.rs" {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("a source");
+        for (number, line) in text.lines().enumerate() {
+            if line.contains(banned) {
+                found.push(format!("{shown}:{}: {line}", number + 1));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn unsafe_code_lives_in_one_crate() {
+    for banned in ["unsafe {", "unsafe fn", "unsafe impl"] {
+        let found = offenders(banned, |path| path.starts_with("engine/sys/"));
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+#[test]
+fn nothing_is_left_for_later_in_the_code() {
+    for banned in ["todo!", "unimplemented!", "TODO", "FIXME", "XXX"] {
+        let found = offenders(banned, |_| false);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+#[test]
+fn protocol_crates_do_no_io() {
+    for banned in ["std::net", "std::fs", "std::time", "std::thread"] {
+        let pure = ["net/iscsi/src", "net/scsi/src"];
+        let found = offenders(banned, |path| !pure.iter().any(|crate_path| path.starts_with(crate_path)));
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+#[test]
+fn files_stay_short() {
+    for path in sources() {
+        let lines = std::fs::read_to_string(&path).expect("a source").lines().count();
+        assert!(lines <= 800, "{} has {lines} lines: split it", path.display());
+    }
+}
+
+#[test]
+fn the_readme_names_commands_that_exist() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("a README");
+    let makefile = std::fs::read_to_string(root().join("Makefile")).expect("a Makefile");
+    let mut named = 0;
+    for line in readme.lines() {
+        if let Some(target) = line.trim().strip_prefix("make ") {
+            let target = target.split_whitespace().next().expect("a target");
+            assert!(makefile.contains(&format!("\n{target}:")), "README names make {target}");
+            named += 1;
+        }
+    }
+    assert!(named >= 2, "the README names make run and make test");
+}
