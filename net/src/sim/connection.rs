@@ -114,10 +114,6 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    pub(super) fn last_due(&self) -> Instant {
-        self.parcels.back().map_or(Instant::EPOCH, |last| last.due)
-    }
-
     /// Loses everything.
     pub(super) fn clear(&mut self) {
         *self = Self::default();

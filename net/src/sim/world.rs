@@ -265,9 +265,8 @@ impl World {
         let latency = latency_min + Duration::from_nanos(self.prng.below(spread.max(1)));
         let sent = self.now;
         let pipe = &mut self.connection(from).pipes[from.side];
-        // Behind everything sent before.
-        let due = (sent + latency).max(pipe.last_due());
-        pipe.parcels.push_back(Travelling { parcel, sent, due });
+        // It cannot overtake: only the first parcel of a pipe is ever looked at.
+        pipe.parcels.push_back(Travelling { parcel, sent, due: sent + latency });
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -376,11 +375,6 @@ impl World {
             return;
         }
         head.due = due + RETRANSMISSION;
-        let due = head.due;
-        // Nothing overtakes it.
-        for behind in connection.pipes[from.side].parcels.iter_mut().skip(1) {
-            behind.due = behind.due.max(due);
-        }
     }
 
     /// Tells senders what was consumed, where the way back is open again.
