@@ -76,19 +76,11 @@ pub enum Command {
         unmap: bool,
         no_data: bool,
     },
-    GetLbaStatus {
-        lba: u64,
-        allocation: u32,
-    },
     ReportSupportedOpcodes {
         option: u8,
         opcode: u8,
         service_action: u16,
         timeouts: bool,
-        allocation: u32,
-    },
-    PersistentReserveIn {
-        service_action: u8,
         allocation: u32,
     },
     PersistentReserveOut {
@@ -259,7 +251,7 @@ macro_rules! row {
 }
 
 /// Every command that is supported, by operation code and service action.
-pub const TABLE: [Row; 36] = [
+pub const TABLE: [Row; 33] = [
     row!(0x00, None, 6, usage::block(0x00, 0, [(0, 0), (0, 0)]), "TEST UNIT READY", |_| Ok(
         Command::TestUnitReady
     )),
@@ -323,22 +315,6 @@ pub const TABLE: [Row; 36] = [
         Ok(mode_sense(cdb, true, u32::from(u16_at(cdb, 7))))
     }),
     row!(
-        0x5e,
-        Some(0),
-        10,
-        usage::block(0x5e, 0x1f, [(7, 9), (0, 0)]),
-        "PERSISTENT RESERVE IN, READ KEYS",
-        reserve_in
-    ),
-    row!(
-        0x5e,
-        Some(2),
-        10,
-        usage::block(0x5e, 0x1f, [(7, 9), (0, 0)]),
-        "PERSISTENT RESERVE IN, REPORT CAPABILITIES",
-        reserve_in
-    ),
-    row!(
         0x5f,
         Some(6),
         10,
@@ -365,9 +341,6 @@ pub const TABLE: [Row; 36] = [
     }),
     row!(0x9e, Some(0x10), 16, usage::block(0x9e, 0x1f, [(10, 14), (0, 0)]), "READ CAPACITY(16)", |cdb| {
         Ok(Command::ReadCapacity16 { allocation: u32_at(cdb, 10) })
-    }),
-    row!(0x9e, Some(0x12), 16, usage::block(0x9e, 0x1f, [(2, 14), (0, 0)]), "GET LBA STATUS", |cdb| {
-        Ok(Command::GetLbaStatus { lba: u64_at(cdb, 2), allocation: u32_at(cdb, 10) })
     }),
     row!(0xa0, None, 12, usage::block(0xa0, 0, [(2, 3), (6, 10)]), "REPORT LUNS", |cdb| {
         Ok(Command::ReportLuns { select: cdb[2], allocation: u32_at(cdb, 6) })
@@ -400,10 +373,6 @@ pub const TABLE: [Row; 36] = [
         cdb
     )),
 ];
-
-fn reserve_in(cdb: &[u8; 16]) -> Result<Command, Sense> {
-    Ok(Command::PersistentReserveIn { service_action: cdb[1] & 0x1f, allocation: u32::from(u16_at(cdb, 7)) })
-}
 
 /// The service action of a CDB whose operation code has them.
 fn service_action_of(cdb: &[u8; 16]) -> u16 {

@@ -11,8 +11,10 @@ const PAGES: [u8; 7] = [0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2];
 
 /// Most UNMAP descriptors in one parameter list.
 pub const UNMAP_DESCRIPTORS_MAX: u32 = 256;
-/// Most blocks of one UNMAP or WRITE SAME.
+/// Most blocks of one UNMAP.
 pub const UNMAP_BLOCKS_MAX: u32 = 1 << 20;
+/// Most blocks of one WRITE SAME: bounded, because a pattern that is not zero is written piece by piece.
+pub const WRITE_SAME_BLOCKS_MAX: u32 = 1 << 15;
 
 /// INQUIRY data of a page, or the standard data.
 ///
@@ -124,7 +126,7 @@ fn block_limits(unit: &Unit) -> Vec<u8> {
         put(28, granularity);
         put(32, 0x8000_0000);
     }
-    put(40, UNMAP_BLOCKS_MAX);
+    put(40, WRITE_SAME_BLOCKS_MAX);
     payload[3] = u8::try_from(granularity).unwrap_or(0);
     payload
 }

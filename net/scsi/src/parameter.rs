@@ -44,16 +44,6 @@ pub fn reserve_out_key(list: &[u8]) -> Result<u64, Sense> {
     Ok(u64::from_be_bytes(list[8..16].try_into().expect("eight bytes")))
 }
 
-/// Data of PERSISTENT RESERVE IN, READ KEYS: generation and keys.
-pub fn reserve_in_keys(generation: u32, keys: &[u64]) -> Vec<u8> {
-    let len = u32::try_from(keys.len() * 8).unwrap_or(u32::MAX);
-    let mut data = [generation.to_be_bytes(), len.to_be_bytes()].concat();
-    for key in keys {
-        data.extend_from_slice(&key.to_be_bytes());
-    }
-    data
-}
-
 /// Data of REPORT LUNS, from the raw LUNs.
 pub fn report_luns(luns: &[u64]) -> Vec<u8> {
     let len = u32::try_from(luns.len() * 8).unwrap_or(u32::MAX);
@@ -61,16 +51,6 @@ pub fn report_luns(luns: &[u64]) -> Vec<u8> {
     for lun in luns {
         data.extend_from_slice(&lun.to_be_bytes());
     }
-    data
-}
-
-/// Data of GET LBA STATUS: the whole rest of the unit as mapped (SBC-3 section 5.6).
-pub fn lba_status(lba: u64, blocks: u64) -> Vec<u8> {
-    let count = u32::try_from(blocks.saturating_sub(lba)).unwrap_or(u32::MAX);
-    let mut data = [20u32.to_be_bytes(), [0; 4]].concat();
-    data.extend_from_slice(&lba.to_be_bytes());
-    data.extend_from_slice(&count.to_be_bytes());
-    data.extend_from_slice(&[0; 4]);
     data
 }
 

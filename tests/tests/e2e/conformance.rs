@@ -8,6 +8,16 @@ use tests::node::{Node, has_tool};
 /// Tests of version 1.19.0 that pass on a thin 64 MiB LUN of 512-byte blocks.
 const PASSING: &str = include_str!("conformance.txt");
 
+/// The suite's own count says that its one test ran and passed, and it skipped nothing of it. (Before and after each test it
+/// looks for reservations, and says that it skips that where a target has none.)
+fn passes(text: &str) -> bool {
+    let summary = text.lines().find(|line| line.trim_start().starts_with("tests "));
+    let counts: Vec<&str> = summary.unwrap_or_default().split_whitespace().skip(1).collect();
+    let skipped =
+        |line: &str| line.contains("SKIPPED") && !line.contains("PERSISTENT RESERVE IN is not implemented");
+    counts.starts_with(&["1", "1", "1", "0"]) && !text.lines().any(skipped)
+}
+
 #[test]
 fn what_passes_in_libiscsis_suite_goes_on_passing() {
     if !has_tool("iscsi-test-cu") {
@@ -28,7 +38,7 @@ fn what_passes_in_libiscsis_suite_goes_on_passing() {
             .output()
             .expect("the suite");
         let text = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
-        if run.status.success() && !text.contains("FAILED") && !text.contains("SKIPPED") {
+        if passes(&text) {
             passed += 1;
         } else {
             failed.push(test);

@@ -31,7 +31,7 @@ fn writes_through_a_repeater_reach_the_far_file_and_survive_the_far_nodes_restar
     let far = Node::start(&[]);
     let file = far.file("leg", 64 << 20);
     let create = json!({"name": "d0", "filename": file, "block_size": 512, "uuid": "11111111-2222-3333-4444-555555555555"});
-    far.must("bdev_uring_create", create.clone());
+    far.must("bdev_uring_create", create);
     let far_url = far.export("d0");
     let near = Node::start(&[]);
     import(&near, &far_url);

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use bdev::{BlockRange, Durability, FenceKey, IoError, Op};
+use bdev::{BlockRange, Capabilities, Durability, FenceKey, IoError, Op};
 use engine::{Buf, BufMut, Pool};
 use iscsi::target::Response;
 use scsi::{ByteCheck, Command, Sense, Transfer, Unit, parameter, status};
@@ -67,12 +67,26 @@ pub(super) enum Start {
     Fail(Sense),
 }
 
+/// Whether the device below can lock old generations out: a leg can, and takes the registration of a key as `Op::Fence`.
+/// Persistent reservations of ordinary LUNs are not supported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fencing {
+    Possible,
+    Impossible,
+}
+
+impl Fencing {
+    pub(super) fn of(capabilities: Capabilities) -> Self {
+        if capabilities.contains(Capabilities::FENCE) { Self::Possible } else { Self::Impossible }
+    }
+}
+
 /// Looks at a command that has been parsed. Commands about the target's LUNs are not for here.
-pub(super) fn start(command: &Command, unit: &Unit, mode: LunMode) -> Start {
+pub(super) fn start(command: &Command, unit: &Unit, mode: LunMode, fencing: Fencing) -> Start {
     if let Some(answer) = scsi::answer(command, unit) {
         return answer.map_or_else(Start::Fail, Start::Data);
     }
-    begin(command, unit, mode).unwrap_or_else(Start::Fail)
+    begin(command, unit, mode, fencing).unwrap_or_else(Start::Fail)
 }
 
 fn steps(steps: impl IntoIterator<Item = Step>) -> Result<Start, Sense> {
@@ -96,7 +110,7 @@ fn collect(transfer: &Transfer, unit: &Unit) -> Result<Start, Sense> {
     }
 }
 
-fn begin(command: &Command, unit: &Unit, mode: LunMode) -> Result<Start, Sense> {
+fn begin(command: &Command, unit: &Unit, mode: LunMode, fencing: Fencing) -> Result<Start, Sense> {
     match command {
         Command::TestUnitReady => steps([Step::Read(BlockRange::new(0, 1))]),
         Command::StartStopUnit | Command::PreventAllow => steps([]),
@@ -121,26 +135,9 @@ fn begin(command: &Command, unit: &Unit, mode: LunMode) -> Result<Start, Sense> 
         Command::Unmap { length: 0 } => steps([]),
         Command::ModeSelect { length: 0, .. } => steps([]),
         Command::Unmap { length } | Command::ModeSelect { length, .. } => Ok(Start::Collect(*length)),
-        Command::PersistentReserveOut { length, .. } => match *length {
-            24 => Ok(Start::Collect(24)),
-            _ => Err(Sense::PARAMETER_LENGTH),
-        },
-        Command::GetLbaStatus { lba, allocation } => {
-            if *lba >= unit.blocks {
-                return Err(Sense::LBA_OUT_OF_RANGE);
-            }
-            let mut data = parameter::lba_status(*lba, unit.blocks);
-            data.truncate(*allocation as usize);
-            Ok(Start::Data(data))
-        }
-        Command::PersistentReserveIn { service_action, allocation } => {
-            let mut data = match service_action {
-                0 => parameter::reserve_in_keys(0, &[]),
-                _ => vec![0, 8, 0, 0, 0, 0, 0, 0],
-            };
-            data.truncate(*allocation as usize);
-            Ok(Start::Data(data))
-        }
+        Command::PersistentReserveOut { .. } if fencing == Fencing::Impossible => Err(Sense::INVALID_OPCODE),
+        Command::PersistentReserveOut { length: 24, .. } => Ok(Start::Collect(24)),
+        Command::PersistentReserveOut { .. } => Err(Sense::PARAMETER_LENGTH),
         _ => Err(Sense::INVALID_OPCODE),
     }
 }
@@ -175,7 +172,7 @@ fn write_same(
     unit.check_range(transfer.lba, transfer.blocks)?;
     // WSNZ is zero: a count of zero means "to the end", within MAXIMUM WRITE SAME LENGTH.
     let blocks = if transfer.blocks == 0 { unit.blocks - transfer.lba } else { u64::from(transfer.blocks) };
-    if blocks > u64::from(scsi::inquiry::UNMAP_BLOCKS_MAX) {
+    if blocks > u64::from(scsi::inquiry::WRITE_SAME_BLOCKS_MAX) {
         return Err(Sense::INVALID_FIELD_IN_CDB);
     }
     if unmap && unit.provisioning == scsi::Provisioning::Full {

@@ -13,7 +13,7 @@ use iscsi::{Protocol, TaskId};
 use net::{Stream, StreamStatus};
 use scsi::{Sense, Unit, parameter};
 
-use super::job::{self, Start, Step};
+use super::job::{self, Fencing, Start, Step};
 use super::node::{Lun, Node};
 use crate::wire::{self, Buffers, Sender};
 
@@ -258,7 +258,8 @@ impl Session {
         if unit.blocks == 0 && !identifies {
             return self.refuse(command.task, Sense::BECOMING_READY);
         }
-        match job::start(&parsed, &unit, lun.config.mode) {
+        let fencing = Fencing::of(lun.config.bdev.capabilities());
+        match job::start(&parsed, &unit, lun.config.mode, fencing) {
             Start::Fail(sense) => self.refuse(command.task, sense),
             Start::Data(data) => self.answer_bytes(command.task, &data),
             Start::Collect(len) => {
@@ -329,17 +330,26 @@ impl Session {
             len if moves_blocks => len - len % unit.block_size,
             len => len,
         };
-        if len == 0 {
+        if let Some(sense) = wrong_length(&stalled.parsed, expected, unit.block_size) {
             let task = stalled.command.task;
             self.stalled = None;
-            return self.refuse(task, Sense::INVALID_FIELD_IN_CDB);
+            return self.refuse(task, sense);
+        }
+        if len == 0 {
+            return self.move_nothing(now);
         }
         let Some(frame) = self.core.pool().alloc(len as usize) else { return };
         let Some(Stalled { command, parsed, lun, number, .. }) = self.stalled.take() else { return };
         let task = command.task;
         self.open_job(&command, parsed, lun, number, Stage::Collecting(frame), VecDeque::new());
         self.connection.solicit(task, len);
-        let _ = now;
+    }
+
+    /// The initiator expects to move less than a block: nothing is written, and the residual tells it.
+    fn move_nothing(&mut self, now: Instant) {
+        let Some(Stalled { command, parsed, lun, number, .. }) = self.stalled.take() else { return };
+        self.open_job(&command, parsed, lun, number, Stage::Working, VecDeque::new());
+        self.advance(command.task, now);
     }
 
     fn open_job(
@@ -637,6 +647,22 @@ impl Session {
         for management in self.management.extract_if(.., ended) {
             self.connection.respond_task_management(management.request, management.response);
         }
+    }
+}
+
+/// What is wrong with the length of data that must be exact.
+fn wrong_length(command: &scsi::Command, expected: u32, block_size: u32) -> Option<Sense> {
+    match command {
+        // The data-out buffer of WRITE SAME is one block (SBC-3 section 5.43).
+        scsi::Command::WriteSame { .. } if expected != block_size => Some(Sense::INVALID_FIELD_IN_CDB),
+        scsi::Command::Unmap { length }
+        | scsi::Command::ModeSelect { length, .. }
+        | scsi::Command::PersistentReserveOut { length, .. }
+            if expected < *length =>
+        {
+            Some(Sense::PARAMETER_LENGTH)
+        }
+        _ => None,
     }
 }
 
