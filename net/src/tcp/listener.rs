@@ -7,6 +7,7 @@ use std::io;
 
 use engine::{Core, Instant, Operation, Pool, RingClient, RingHandle, Socket};
 
+use super::receive::Window;
 use super::stream::TcpStream;
 use crate::stream::{Listener, Stream};
 
@@ -72,13 +73,16 @@ impl Listener for TcpListener {
 
     fn accept(&mut self, now: Instant) -> Option<Box<dyn Stream>> {
         self.take_completions(now);
-        let socket = self.ready.pop_front();
         if now >= self.paused_until {
             self.arm();
         }
-        // A connection for which there is no memory is closed by dropping its socket.
-        let stream = TcpStream::accepted(&self.pool, &self.ring, socket?).ok()?;
-        Some(Box::new(stream))
+        // A connection for which there are no frames waits until there are.
+        if self.ready.is_empty() {
+            return None;
+        }
+        let window = Window::new(&self.pool)?;
+        let socket = self.ready.pop_front()?;
+        Some(Box::new(TcpStream::accepted(window, &self.ring, socket)))
     }
 }
 

@@ -57,24 +57,24 @@ impl TcpStream {
         timeout: Duration,
     ) -> io::Result<Self> {
         let phase = Phase::Connecting { connect: Connect::Waiting, timeout, deadline: None };
-        let mut stream = Self::new(pool, ring, Socket::unconnected(address)?, phase)?;
+        let window = Window::new(pool).ok_or_else(|| io::Error::from_raw_os_error(ENOBUFS))?;
+        let mut stream = Self::new(window, ring, Socket::unconnected(address)?, phase);
         stream.peer = Some(address);
         stream.start_connect();
         Ok(stream)
     }
 
-    pub(super) fn accepted(pool: &Pool, ring: &RingHandle, socket: Socket) -> io::Result<Self> {
+    pub(super) fn accepted(window: Window, ring: &RingHandle, socket: Socket) -> Self {
         // An error means that the peer is gone again: the first receive says so in order.
         let peer = socket.peer_addr().ok();
-        let mut stream = Self::new(pool, ring, socket, Phase::Open)?;
+        let mut stream = Self::new(window, ring, socket, Phase::Open);
         stream.peer = peer;
         stream.on_established();
-        Ok(stream)
+        stream
     }
 
-    fn new(pool: &Pool, ring: &RingHandle, socket: Socket, phase: Phase) -> io::Result<Self> {
-        let window = Window::new(pool).ok_or_else(|| io::Error::from_raw_os_error(ENOBUFS))?;
-        Ok(Self {
+    fn new(window: Window, ring: &RingHandle, socket: Socket, phase: Phase) -> Self {
+        Self {
             client: ring.attach(),
             socket,
             phase,
@@ -83,7 +83,7 @@ impl TcpStream {
             queue: Queue::new(),
             local: None,
             peer: None,
-        })
+        }
     }
 
     fn start_connect(&mut self) {

@@ -131,6 +131,29 @@ fn a_connect_that_takes_too_long_times_out_and_stays_so() {
 }
 
 #[test]
+fn a_connection_waits_where_there_are_no_frames_for_it() {
+    let core = core();
+    let network = TcpNetwork::new(&core, TcpConfig::default());
+    let mut listener = network.listen("127.0.0.1:0".parse().expect("address")).expect("listen");
+    let hoard: Vec<_> = std::iter::from_fn(|| core.pool().alloc(64 << 10)).collect();
+    let mut other = std::net::TcpStream::connect(listener.local_addr()).expect("connect");
+    other.write_all(b"hello").expect("write");
+    for _ in 0..100 {
+        core.ring().expect("a ring").turn().expect("turn");
+        assert!(listener.accept(engine::Instant::EPOCH).is_none());
+    }
+    drop(hoard);
+    let mut stream = None;
+    until(&core, |now| {
+        stream = stream.take().or_else(|| listener.accept(now));
+        stream.as_mut().is_some_and(|stream: &mut Box<dyn Stream>| {
+            let _ = stream.poll(now);
+            stream.readable() == b"hello"
+        })
+    });
+}
+
+#[test]
 fn without_frames_or_a_ring_a_connect_fails_in_words() {
     let core = core();
     let pool = core.pool();
