@@ -1,1 +1,13 @@
-//! gemel-perf: load with verification and percentiles.
+//! Load on LUNs over iSCSI, with verification and percentiles.
+//!
+//! [`stamp`] says what a block holds, [`ledger`] what each block may hold, [`load`] keeps a queue of commands at work over one
+//! or several paths, [`url`] names a LUN.
+
+pub mod ledger;
+pub mod load;
+pub mod stamp;
+pub mod url;
+
+pub use ledger::{Ledger, Mismatch};
+pub use load::{Load, LoadConfig, Mix, Report};
+pub use url::LunUrl;

@@ -25,7 +25,7 @@ struct Options {
     /// Core of the reactor.
     #[arg(short = 'm', long, default_value = "0")]
     cores: CoreList,
-    /// What the reactor does when idle: spin, yield, adaptive[:MICROSECONDS] or block.
+    /// What the reactor does when idle: `spin`, `yield`, `adaptive[:MICROSECONDS]` or `block`.
     #[arg(long, default_value = "adaptive:200")]
     poll: IdlePolicy,
     /// Buffer memory in MiB.
