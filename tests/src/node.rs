@@ -132,13 +132,49 @@ impl Node {
         path
     }
 
+    /// Sends a signal by name.
+    ///
+    /// # Panics
+    /// When there is no `kill`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill");
+        assert!(sent.success(), "kill -{name} {pid}");
+    }
+
+    /// Kills the node (SIGKILL); gives its folder.
+    ///
+    /// # Panics
+    /// When there is no other folder to be had.
+    pub fn kill(mut self) -> TempDir {
+        self.child.kill().expect("the node is ours");
+        self.child.wait().expect("the node ends");
+        std::mem::replace(&mut self.folder, TempDir::new().expect("a folder"))
+    }
+
+    /// Saves the configuration into the node's folder; gives the file.
+    ///
+    /// # Panics
+    /// When it cannot be saved.
+    pub fn save_config(&self) -> PathBuf {
+        let file = self.folder.path().join("config.json");
+        let saved = Command::new(binary("gemel"))
+            .arg("--socket")
+            .arg(self.socket())
+            .args(["config", "save"])
+            .arg(&file)
+            .stdout(Stdio::null())
+            .status();
+        assert!(saved.expect("gemel is built with the tests").success());
+        file
+    }
+
     /// Ends the node in order (SIGTERM); gives its folder and exit status.
     ///
     /// # Panics
     /// When it does not end within ten seconds.
     pub fn stop(mut self) -> (TempDir, ExitStatus) {
-        let pid = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        self.signal("TERM");
         for _ in 0..1000 {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 let folder = std::mem::replace(&mut self.folder, TempDir::new().expect("a folder"));

@@ -3,5 +3,6 @@
 mod bad_input;
 mod config;
 mod conformance;
+mod crash;
 mod initiators;
 mod repeater;

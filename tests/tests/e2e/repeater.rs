@@ -46,18 +46,7 @@ fn writes_through_a_repeater_reach_the_far_file_and_survive_the_far_nodes_restar
     assert!(passes(20), "{}", near.log());
     let written = far.must("lun_get_list", Value::Null)[0]["bytes_written"].as_u64().expect("a count");
     assert!(written > 0);
-    let config = far.folder.path().join("config.json");
-    let saved = Command::new(tests::node::binary("gemel"))
-        .args([
-            "--socket",
-            far.socket().to_str().expect("a path"),
-            "config",
-            "save",
-            config.to_str().expect("a path"),
-        ])
-        .status()
-        .expect("gemel");
-    assert!(saved.success());
+    let config = far.save_config();
     let (folder, status) = far.stop();
     assert!(status.success());
     assert!(!writes_pass(&near_url), "nobody answers for a dead node");
