@@ -6,3 +6,4 @@ mod conformance;
 mod crash;
 mod initiators;
 mod repeater;
+mod spdk_client;

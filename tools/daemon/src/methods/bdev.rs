@@ -131,12 +131,35 @@ struct Sized {
     num_blocks: u64,
     uuid: Option<String>,
     physical_block_size: Option<u32>,
+    // SPDK's client sends these with their defaults; anything else is refused, not ignored.
+    #[serde(default)]
+    optimal_io_boundary: u32,
+    #[serde(default)]
+    md_size: u32,
+    #[serde(default)]
+    md_interleave: bool,
+    #[serde(default)]
+    dif_type: i32,
+    #[serde(default)]
+    dif_is_head_of_md: bool,
+    #[serde(default)]
+    dif_pi_format: u32,
+    numa_id: Option<i32>,
 }
 
 /// RAM disks larger than this are refused: more likely a slip than a wish.
 const MALLOC_MAX: u64 = 1 << 36;
 
 fn sized_geometry(given: &Sized) -> Result<Geometry, RpcError> {
+    let numbers =
+        [given.optimal_io_boundary, given.md_size, given.dif_pi_format, given.dif_type.unsigned_abs()];
+    let wants_metadata =
+        numbers.iter().any(|number| *number != 0) || given.md_interleave || given.dif_is_head_of_md;
+    if wants_metadata || given.numa_id.is_some_and(|id| id >= 0) {
+        return Err(RpcError::refused(
+            "metadata, protection information, I/O boundaries and NUMA placement are not supported",
+        ));
+    }
     let physical = given.physical_block_size.unwrap_or(given.block_size);
     let legal = [512, 4096].contains(&given.block_size) && physical.is_multiple_of(given.block_size);
     if !legal {
