@@ -1,0 +1,114 @@
+//! What a failed write or flush of a leg means for the array.
+//!
+//! Reads are another matter: a read that fails is read from the other leg and rewritten.
+
+use bdev::IoError;
+
+use crate::format::{ArbiterKind, Config, LegIndex, LegMask, Reason};
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FailureVerdict {
+    /// A newer generation holds the leg: stop the front end, acknowledge nothing, become standby. Never a degrade.
+    StepDown,
+    /// Nothing is wrong with the leg: send it again, until its deadline.
+    Retry,
+    /// The leg is not in sync: stop copying to it. The config and the front end do not notice (I14).
+    StopResync(Reason),
+    /// Take the leg out: arbiter first, own superblock second, marks, then release what waits (R3, R8).
+    Degrade(Reason),
+    /// Ask the arbiter for the same, and freeze until it answers.
+    AskArbiter(Reason),
+    /// Freeze I/O with an alarm until the operator decides.
+    Freeze(Reason),
+    /// The last leg in sync: the error goes to the host, the volume stays.
+    Report,
+}
+
+/// Decides on a write or flush of `leg` that failed with `error` under `config`.
+pub fn on_write_failure(
+    arbiter: ArbiterKind,
+    config: &Config,
+    leg: LegIndex,
+    error: IoError,
+) -> FailureVerdict {
+    let reason = match error {
+        IoError::Fenced => return FailureVerdict::StepDown,
+        IoError::Busy | IoError::NotReady(_) | IoError::Aborted => return FailureVerdict::Retry,
+        IoError::LinkDown => Reason::LinkLost,
+        IoError::TimedOut => Reason::TimedOut,
+        IoError::Medium { .. }
+        | IoError::Os(_)
+        | IoError::OutOfRange
+        | IoError::Unsupported
+        | IoError::ReadOnly
+        | IoError::NoSpace
+        | IoError::Protocol => Reason::IoError,
+    };
+    if !config.in_sync.has(leg) {
+        return FailureVerdict::StopResync(reason);
+    }
+    if config.in_sync == LegMask::only(leg) {
+        return FailureVerdict::Report;
+    }
+    match arbiter {
+        ArbiterKind::Biased => FailureVerdict::Degrade(reason),
+        ArbiterKind::ClusterManager | ArbiterKind::Etcd => FailureVerdict::AskArbiter(reason),
+        ArbiterKind::Manual => FailureVerdict::Freeze(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bdev::NotReady;
+
+    const ERRORS: [(IoError, Option<Reason>); 13] = [
+        (IoError::Fenced, None),
+        (IoError::Busy, None),
+        (IoError::NotReady(NotReady::Standby), None),
+        (IoError::Aborted, None),
+        (IoError::LinkDown, Some(Reason::LinkLost)),
+        (IoError::TimedOut, Some(Reason::TimedOut)),
+        (IoError::Medium { lba: 7 }, Some(Reason::IoError)),
+        (IoError::Os(5), Some(Reason::IoError)),
+        (IoError::OutOfRange, Some(Reason::IoError)),
+        (IoError::Unsupported, Some(Reason::IoError)),
+        (IoError::ReadOnly, Some(Reason::IoError)),
+        (IoError::NoSpace, Some(Reason::IoError)),
+        (IoError::Protocol, Some(Reason::IoError)),
+    ];
+
+    #[test]
+    fn every_error_on_every_leg_under_every_policy() {
+        for in_sync in [LegMask::ZERO, LegMask::ONE, LegMask::both()] {
+            let config = Config::first(1, LegIndex::Zero, in_sync);
+            for arbiter in
+                [ArbiterKind::Biased, ArbiterKind::Manual, ArbiterKind::ClusterManager, ArbiterKind::Etcd]
+            {
+                for leg in LegIndex::BOTH {
+                    for (error, reason) in ERRORS {
+                        check(arbiter, &config, leg, error, reason);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(arbiter: ArbiterKind, config: &Config, leg: LegIndex, error: IoError, reason: Option<Reason>) {
+        let verdict = on_write_failure(arbiter, config, leg, error);
+        let Some(reason) = reason else {
+            let wanted =
+                if error == IoError::Fenced { FailureVerdict::StepDown } else { FailureVerdict::Retry };
+            return assert_eq!(verdict, wanted, "{error:?} never changes a config");
+        };
+        let wanted = match (config.in_sync.has(leg), config.in_sync == LegMask::both(), arbiter) {
+            (false, ..) => FailureVerdict::StopResync(reason),
+            (true, false, _) => FailureVerdict::Report,
+            (true, true, ArbiterKind::Biased) => FailureVerdict::Degrade(reason),
+            (true, true, ArbiterKind::Manual) => FailureVerdict::Freeze(reason),
+            (true, true, _) => FailureVerdict::AskArbiter(reason),
+        };
+        assert_eq!(verdict, wanted, "{arbiter:?} {config:?} {leg:?} {error:?}");
+    }
+}

@@ -1,0 +1,180 @@
+//! What the holder does with the leg that it finds at its peer, at every (re)connect: identity and generation are checked
+//! before a byte of it is believed.
+
+use thiserror::Error;
+
+use crate::format::{Access, Config, ConfigId, LegFlags, LegRecord, Relation, Superblock, compare};
+use crate::probe::{LegFound, ProbeError};
+
+/// What to do with the peer's leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerVerdict {
+    /// The config counts it in sync and nothing says otherwise: it carries every acknowledged write.
+    Member,
+    /// Fence it at a new generation, then bring it in sync.
+    Resync(SyncPlan),
+    /// The peer went on without us: stop, become standby, wait for its resync.
+    StepDown {
+        /// The peer's config.
+        newer: Config,
+    },
+    /// Both went on without the other: report it, touch nothing (I11).
+    Split {
+        /// The newest config that both know.
+        last_shared: Option<ConfigId>,
+    },
+    /// Not a leg that may be touched.
+    Refuse(Refusal),
+}
+
+/// How to bring a leg in sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SyncPlan {
+    /// Copy what is set in the union of our bitmap, our log, its bitmap and its log.
+    Delta,
+    /// Copy everything.
+    Full(FullReason),
+}
+
+/// Why everything has to be copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub enum FullReason {
+    /// A new leg in a vacant place, and not both were zeroed when created.
+    #[error("the leg is new")]
+    NewLeg,
+    /// Another leg than the one that was here.
+    #[error("the leg replaces another one")]
+    Replaced,
+    /// The bitmap does not go back to when the leg was in sync.
+    #[error("changes were not tracked since the leg was last in sync")]
+    NotTracked,
+    /// Its superblock is older than one that we have seen of it.
+    #[error("the leg was set back to an older state")]
+    Reverted,
+}
+
+/// Why the peer's leg is left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Nothing is there: its own node formats it.
+    #[error("the peer's leg is blank: let its node join the array first")]
+    Blank,
+    /// Foreign, damaged, of another array, or unusable.
+    #[error("the peer's leg: {0}")]
+    Probe(ProbeError),
+    /// A copy of our own leg, or our own leg itself over a loop.
+    #[error("the peer's leg is a copy of ours: check what the peer exports")]
+    Clone,
+    /// Not the other place of the array.
+    #[error(
+        "the peer's leg takes the same place in the array as ours: one of the two nodes is configured wrongly"
+    )]
+    SamePlace,
+    /// Data size, block size or log differ.
+    #[error("the peer's leg has another geometry than the array")]
+    Geometry,
+    /// Newer features: it may not be written.
+    #[error("the peer's leg has features {ro_compat:#x} that this program may not write: use a newer one")]
+    ReadOnly {
+        /// The unknown features.
+        ro_compat: u32,
+    },
+    /// History too short to tell behind from diverged.
+    #[error(
+        "the histories do not reach back far enough to prove that the peer's leg is merely old: replace it by hand"
+    )]
+    Unprovable,
+    /// Neither side holds data.
+    #[error("neither leg has ever been in sync")]
+    NoData,
+}
+
+/// Decides, for the holder with superblock `ours`, on what was found at the peer.
+pub fn on_peer(ours: &Superblock, found: &LegFound) -> PeerVerdict {
+    let theirs = match found {
+        LegFound::Blank => return PeerVerdict::Refuse(Refusal::Blank),
+        LegFound::Refused(error) => return PeerVerdict::Refuse(Refusal::Probe(error.clone())),
+        LegFound::Leg(leg) => leg,
+    };
+    if let Err(refusal) = identify(ours, &theirs.superblock, theirs.access) {
+        return PeerVerdict::Refuse(refusal);
+    }
+    let theirs = &theirs.superblock;
+    match compare(&ours.history, &theirs.history) {
+        Relation::TheyAreDescendant => PeerVerdict::StepDown { newer: *theirs.config() },
+        Relation::Split { last_shared } => PeerVerdict::Split { last_shared },
+        Relation::Unprovable => PeerVerdict::Refuse(Refusal::Unprovable),
+        Relation::Newcomer if ours.config().generation() == 0 => PeerVerdict::Refuse(Refusal::NoData),
+        Relation::Newcomer => PeerVerdict::Resync(plan_for_newcomer(ours, theirs)),
+        Relation::TheyAreAncestor { .. } => PeerVerdict::Resync(plan(ours, theirs)),
+        Relation::Equal => on_equal(ours, theirs),
+    }
+}
+
+fn identify(ours: &Superblock, theirs: &Superblock, access: Access) -> Result<(), Refusal> {
+    if theirs.array != ours.array {
+        let (array, name, expected) = (theirs.array, theirs.name.as_str().to_owned(), ours.array);
+        return Err(Refusal::Probe(ProbeError::OtherArray { array, name, expected }));
+    }
+    if theirs.leg == ours.leg {
+        return Err(Refusal::Clone);
+    }
+    if theirs.index == ours.index {
+        return Err(Refusal::SamePlace);
+    }
+    if !theirs.layout.same_array(&ours.layout) {
+        return Err(Refusal::Geometry);
+    }
+    match access {
+        Access::Full => Ok(()),
+        Access::ReadOnly { ro_compat } => Err(Refusal::ReadOnly { ro_compat }),
+        Access::Refused { incompat } => {
+            Err(Refusal::Probe(ProbeError::Unusable(crate::format::SuperblockError::Incompatible {
+                incompat,
+            })))
+        }
+    }
+}
+
+fn on_equal(ours: &Superblock, theirs: &Superblock) -> PeerVerdict {
+    let same_leg = ours.peer().uuid == theirs.leg && theirs.seq >= ours.peer().seen_seq;
+    if ours.config().in_sync.has(theirs.index) && same_leg && kept_its_cache(ours.peer(), theirs) {
+        PeerVerdict::Member
+    } else {
+        PeerVerdict::Resync(plan(ours, theirs))
+    }
+}
+
+/// True unless the leg has a volatile cache and its node went through a restart since we last saw it.
+pub(super) fn kept_its_cache(record: &LegRecord, theirs: &Superblock) -> bool {
+    !theirs.own().flags.contains(LegFlags::VOLATILE_CACHE) || record.incarnation == theirs.own().incarnation
+}
+
+fn plan_for_newcomer(ours: &Superblock, theirs: &Superblock) -> SyncPlan {
+    let record = ours.peer();
+    if record.is_taken() && record.uuid != theirs.leg {
+        return SyncPlan::Full(FullReason::Replaced);
+    }
+    let zeroed = ours.own().flags.contains(LegFlags::ZEROED) && theirs.own().flags.contains(LegFlags::ZEROED);
+    if zeroed && record.tracked_since == 1 {
+        // Everything written since creation is tracked, and before that both were zero.
+        SyncPlan::Delta
+    } else {
+        SyncPlan::Full(FullReason::NewLeg)
+    }
+}
+
+fn plan(ours: &Superblock, theirs: &Superblock) -> SyncPlan {
+    let record = ours.peer();
+    if record.uuid != theirs.leg {
+        return SyncPlan::Full(FullReason::Replaced);
+    }
+    if theirs.seq < record.seen_seq {
+        return SyncPlan::Full(FullReason::Reverted);
+    }
+    match record.tracked_since {
+        0 => SyncPlan::Full(FullReason::NotTracked),
+        since if theirs.config().generation() < since => SyncPlan::Full(FullReason::Reverted),
+        _ => SyncPlan::Delta,
+    }
+}

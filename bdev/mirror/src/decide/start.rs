@@ -1,0 +1,170 @@
+//! What a node does when it starts (R8, R11): serve, stand by, or hold still until it knows more.
+
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::peer::{PeerVerdict, Refusal, SyncPlan, kept_its_cache, on_peer};
+use crate::format::{Config, ConfigId, LegFlags, LegMask, LegState, RunState, Superblock};
+use crate::probe::LegFound;
+
+/// What is known of the peer's leg.
+#[derive(Clone, Copy, Debug)]
+pub enum PeerSight<'a> {
+    /// Not reachable so far.
+    Unseen,
+    /// This was found there.
+    Seen(&'a LegFound),
+}
+
+/// Whether to start without the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DegradedStart {
+    /// Not yet: the policy says ask, or its time has not come.
+    Withheld,
+    /// By policy, after its time, or by the operator's command.
+    Allowed,
+}
+
+/// What the own log and bitmap say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Differences {
+    /// Both are empty.
+    None,
+    /// Something may differ.
+    Possible,
+}
+
+/// All that the decision looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct StartFacts<'a> {
+    /// The own superblock.
+    pub own: &'a Superblock,
+    /// The own boot id now.
+    pub incarnation: Uuid,
+    /// The own log and bitmap.
+    pub differences: Differences,
+    /// The peer's leg.
+    pub peer: PeerSight<'a>,
+    /// Policy or command.
+    pub degraded: DegradedStart,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartVerdict {
+    /// Take a new generation (R11) and serve.
+    Serve(Starting),
+    /// The peer serves or will: wait for it.
+    Standby(StandbyReason),
+    /// Consistent-hold: answer the front end "starting", look again when something is known.
+    Hold(HoldReason),
+}
+
+/// How to begin serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Starting {
+    /// Fence the peer's leg; both legs in sync from the start: nothing differs.
+    Both,
+    /// Fence the peer's leg; this leg alone in sync, then resync.
+    Resync(SyncPlan),
+    /// Fence the peer's leg; the peer's leg alone in sync. Before serving from our own leg, copy our log's and bitmap's
+    /// ranges *from* it, then flush both (R4): it kept its cache and we lost ours, or the config has us out.
+    FromPeer,
+    /// This leg alone in sync, the peer's leg not touched.
+    Alone,
+}
+
+/// Why this node stands by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum StandbyReason {
+    /// The config says that the peer holds.
+    #[error("the peer holds the array")]
+    PeerHolds,
+    /// The peer went on without us.
+    #[error("the peer went on in generation {}", .newer.generation())]
+    PeerIsNewer {
+        /// The peer's config.
+        newer: Config,
+    },
+    /// This leg has no data yet.
+    #[error("this leg has not been brought in sync yet")]
+    Joining,
+}
+
+/// Why this node holds still.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum HoldReason {
+    /// The peer's leg was in sync and might have gone on without us.
+    #[error(
+        "the peer cannot be reached and may have gone on without this node: start it, or start degraded by command"
+    )]
+    PeerUnseen,
+    /// The same, with a leg there that proves nothing.
+    #[error("{0}; start degraded by command to go on without it")]
+    PeerRefused(Refusal),
+    /// The config has our own leg out, so the data is at the peer.
+    #[error("this node's leg is not in sync and the peer's cannot be used: start the peer")]
+    OwnLegExcluded,
+    /// Diverged.
+    #[error("the two legs have diverged: choose one side by hand")]
+    Split {
+        /// The newest config that both know.
+        last_shared: Option<ConfigId>,
+    },
+}
+
+/// Decides how to start.
+pub fn on_start(facts: &StartFacts<'_>) -> StartVerdict {
+    let own = facts.own;
+    if own.config().generation() == 0 {
+        return StartVerdict::Standby(StandbyReason::Joining);
+    }
+    if own.own().state == LegState::Split {
+        return StartVerdict::Hold(HoldReason::Split { last_shared: None });
+    }
+    if own.config().holder != own.index {
+        return StartVerdict::Standby(StandbyReason::PeerHolds);
+    }
+    let PeerSight::Seen(found) = facts.peer else { return alone_or(facts, HoldReason::PeerUnseen) };
+    match on_peer(own, found) {
+        PeerVerdict::StepDown { newer } => StartVerdict::Standby(StandbyReason::PeerIsNewer { newer }),
+        PeerVerdict::Split { last_shared } => StartVerdict::Hold(HoldReason::Split { last_shared }),
+        PeerVerdict::Refuse(refusal) => alone_or(facts, HoldReason::PeerRefused(refusal)),
+        PeerVerdict::Resync(_) if !own.is_in_sync() => StartVerdict::Hold(HoldReason::OwnLegExcluded),
+        PeerVerdict::Resync(plan) => StartVerdict::Serve(Starting::Resync(plan)),
+        PeerVerdict::Member => StartVerdict::Serve(with_member(facts, found)),
+    }
+}
+
+/// Alone in sync: nobody else can have gone on. Both in sync: the peer can.
+fn alone_or(facts: &StartFacts<'_>, why: HoldReason) -> StartVerdict {
+    if !facts.own.is_in_sync() {
+        return StartVerdict::Hold(HoldReason::OwnLegExcluded);
+    }
+    let only_us = facts.own.config().in_sync == LegMask::only(facts.own.index);
+    if only_us || facts.degraded == DegradedStart::Allowed {
+        StartVerdict::Serve(Starting::Alone)
+    } else {
+        StartVerdict::Hold(why)
+    }
+}
+
+/// The peer's leg carries every acknowledged write. Does ours?
+fn with_member(facts: &StartFacts<'_>, found: &LegFound) -> Starting {
+    let own = facts.own;
+    if !own.is_in_sync() {
+        return Starting::FromPeer;
+    }
+    let LegFound::Leg(theirs) = found else { unreachable!("a member is a leg") };
+    let theirs = &theirs.superblock;
+    let clean = own.run_state == RunState::Clean && theirs.run_state == RunState::Clean;
+    if clean && facts.differences == Differences::None {
+        return Starting::Both;
+    }
+    let volatile = own.own().flags.contains(LegFlags::VOLATILE_CACHE);
+    let lost_cache = volatile && own.own().incarnation != facts.incarnation;
+    if lost_cache && own.run_state == RunState::Running && kept_its_cache(own.peer(), theirs) {
+        return Starting::FromPeer;
+    }
+    Starting::Resync(SyncPlan::Delta)
+}
