@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts a node on this machine, as an ordinary user, and exports a file-backed LUN on loopback.
-# RUN_DIR keeps the file and the socket (default .run); PORT is the portal's (default 3260).
+# RUN_DIR keeps the file and the socket (default .run); PORT is the portal's (default 3260, 0 for a free one).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -29,6 +29,7 @@ gemel rpc bdev_uring_create "{\"name\":\"leg0\",\"filename\":\"$run_dir/leg.img\
 gemel rpc iscsi_create_portal_group "{\"tag\":1,\"portals\":[{\"host\":\"127.0.0.1\",\"port\":\"$port\"}]}" >/dev/null
 gemel rpc iscsi_create_initiator_group '{"tag":1,"initiators":["ANY"],"netmasks":["127.0.0.0/8"]}' >/dev/null
 gemel rpc iscsi_create_target_node "{\"name\":\"$target\",\"alias_name\":\"demo\",\"pg_ig_maps\":[{\"pg_tag\":1,\"ig_tag\":1}],\"luns\":[{\"bdev_name\":\"leg0\",\"lun_id\":0}],\"queue_depth\":64}" >/dev/null
+port=$(gemel rpc iscsi_get_portal_groups | sed -n 's/.*"port": "\([0-9]*\)".*/\1/p')
 echo
 echo "LUN:     iscsi://127.0.0.1:$port/$target/0"
 echo "Control: gemel --socket $socket lun list"

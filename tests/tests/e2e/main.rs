@@ -4,6 +4,7 @@ mod bad_input;
 mod config;
 mod conformance;
 mod crash;
+mod demo;
 mod initiators;
 mod repeater;
 mod spdk_client;
