@@ -248,3 +248,18 @@ fn a_deadline_is_kept_whatever_the_medium_does() {
     world.up();
     world.read(0, 1).expect("served again");
 }
+
+#[test]
+fn the_session_of_an_initiator_that_died_ends_by_itself() {
+    let mut world = World::new(8, config("10.0.0.1:3260"), &[HOST]);
+    world.up();
+    assert_eq!(world.target.connections().len(), 1);
+    world.network.partition(ip(1), ip(2));
+    let mut now = world.now;
+    for _ in 0..600 {
+        now += Duration::from_millis(100);
+        let _ = world.network.advance(now);
+        let _ = world.target.poll(now);
+    }
+    assert_eq!(world.target.connections(), []);
+}

@@ -3,6 +3,7 @@
 //! A session whose stream is gone stays until its I/Os came back: a successor of the same nexus is let in only then, so that
 //! nothing of the old session lands after the new one began.
 
+use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
@@ -16,6 +17,11 @@ use scsi::{Sense, Unit, parameter};
 use super::job::{self, Fencing, Start, Step};
 use super::node::{Lun, Node};
 use crate::wire::{self, Buffers, Sender};
+
+/// An initiator that says nothing for this long is pinged,
+const QUIET: Duration = Duration::from_secs(15);
+/// and when it says nothing for this long its session ends: a dead host must not hold a place for ever.
+const SILENT: Duration = Duration::from_secs(45);
 
 /// What a job is at.
 enum Stage {
@@ -103,6 +109,7 @@ pub(super) struct Session {
     done: Completions,
     sender: Sender,
     logging_out: bool,
+    heard_at: Option<Instant>,
     pub(super) node: Option<Rc<Node>>,
     pub(super) who: Option<target::LoginRequest>,
     pub(super) portal_group: i32,
@@ -129,6 +136,7 @@ impl Session {
             done: Completions::new(),
             sender: Sender::default(),
             logging_out: false,
+            heard_at: None,
             node: None,
             who: None,
             portal_group,
@@ -175,6 +183,7 @@ impl Session {
         progress |= self.poll_channels(now);
         if !self.is_over() {
             progress |= self.receive(now, requests);
+            self.watch_silence(now);
             self.finish_management();
             progress |= self.transmit();
             // What was pushed leaves in this turn, not in the next.
@@ -202,6 +211,9 @@ impl Session {
                 });
             pending.extend(self.connection.poll_event());
             taken += count;
+            if count > 0 {
+                self.heard_at = Some(now);
+            }
             if pending.is_empty() {
                 break;
             }
@@ -211,6 +223,17 @@ impl Session {
             }
         }
         Progress::from_count(taken)
+    }
+
+    /// Pings a quiet initiator, and ends the session of a silent one.
+    fn watch_silence(&mut self, now: Instant) {
+        let heard = *self.heard_at.get_or_insert(now);
+        if now - heard >= SILENT {
+            self.end("the initiator is silent");
+        } else if now - heard >= QUIET {
+            // Once is enough: a second ping waits for the first one's answer.
+            self.connection.ping();
+        }
     }
 
     fn on_event(&mut self, event: Event, now: Instant, requests: &mut Vec<Request>) {
@@ -586,6 +609,7 @@ impl Session {
             TaskFunction::AbortTask(task) if self.jobs.open.contains_key(&task) => {
                 (vec![task], TaskResponse::Complete)
             }
+            TaskFunction::AbortTask(task) if self.is_stalled(task) => (Vec::new(), TaskResponse::Complete),
             TaskFunction::AbortTask(_) => (Vec::new(), TaskResponse::NoTask),
             TaskFunction::TargetWarmReset | TaskFunction::TargetColdReset => {
                 return requests.push(Request::Reset { request, lun: None });
@@ -598,10 +622,19 @@ impl Session {
             TaskFunction::TaskReassign => (Vec::new(), TaskResponse::ReassignUnsupported),
             TaskFunction::ClearAca | TaskFunction::Unknown(_) => (Vec::new(), TaskResponse::Unsupported),
         };
+        if let TaskFunction::AbortTask(task) = function {
+            // A command that waits for a frame is no job yet.
+            self.stalled.take_if(|stalled| stalled.command.task == task);
+            self.connection.abort(task);
+        }
         for task in &waits_for {
             self.abort(*task);
         }
         self.management.push(Management { request, waits_for, response });
+    }
+
+    fn is_stalled(&self, task: TaskId) -> bool {
+        self.stalled.as_ref().is_some_and(|stalled| stalled.command.task == task)
     }
 
     fn tasks_of(&self, number: Option<u16>) -> Vec<TaskId> {
@@ -625,8 +658,9 @@ impl Session {
         for task in self.tasks_of(number) {
             self.abort(task);
         }
-        if self.stalled.as_ref().is_some_and(|stalled| number.is_none_or(|number| stalled.number == number)) {
-            self.stalled = None;
+        let hit = |stalled: &mut Stalled| number.is_none_or(|number| stalled.number == number);
+        if let Some(stalled) = self.stalled.take_if(hit) {
+            self.connection.abort(stalled.command.task);
         }
         let (Some(sense), Some(node)) = (attention, &self.node) else { return };
         for lun in node.luns.borrow().keys().filter(|lun| number.is_none_or(|number| number == **lun)) {
