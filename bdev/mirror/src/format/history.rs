@@ -14,7 +14,7 @@ const RECENT: usize = HISTORY_LEN / 2;
 ///
 /// When it is full, the oldest record *of a single leg* beyond the newest eight goes first: the absent leg has never
 /// carried one of those, so a holder that restarts many times alone still recognises its peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct History {
     entries: [Config; HISTORY_LEN],
     len: usize,
@@ -110,6 +110,20 @@ impl History {
     /// True when a record of this age may have been dropped.
     fn forgets(&self, config: &Config) -> bool {
         self.forgot == Forgot::Some && config.generation() < self.entries[RECENT - 1].generation()
+    }
+}
+
+impl PartialEq for History {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries() == other.entries() && self.forgot == other.forgot
+    }
+}
+
+impl Eq for History {}
+
+impl core::fmt::Debug for History {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.entries()).finish()
     }
 }
 

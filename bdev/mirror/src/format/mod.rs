@@ -1,7 +1,8 @@
 //! The on-disk format of a leg: what is where, and how each block proves that it is whole and belongs there.
 //!
 //! Owner: pure functions and values, no I/O, no clock, no random source. Byte tables, update order and crash cases:
-//! `FORMAT.md` beside `Cargo.toml`, checked against the constants by a test. Rules: R8, R9, I8, I9, I20.
+//! `FORMAT.md`, below, checked against the constants by a test. Rules: R8, R9, I8, I9, I20.
+#![doc = include_str!("../../FORMAT.md")]
 
 pub mod config;
 pub mod copies;
@@ -14,7 +15,9 @@ pub mod leg_record;
 pub mod superblock;
 
 #[cfg(test)]
-mod tests;
+mod doc_tests;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use config::{Config, ConfigFlags, ConfigId, LegIndex, LegMask, Reason};
 pub use copies::{Chosen, Copies, Copy, CopyState, SuperblockWrites};

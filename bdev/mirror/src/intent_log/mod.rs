@@ -58,6 +58,10 @@ impl Permit {
     pub fn range(&self) -> ByteRange {
         self.range
     }
+
+    fn into_extents(self) -> UnitRange {
+        self.extents
+    }
 }
 
 /// Answer to a write that asks for its extents.
@@ -337,14 +341,12 @@ impl IntentLog {
             reach == Reach::BothLegs || bitmap.is_set(permit.range),
             "a write that missed a leg is not marked"
         );
-        let Permit { extents, .. } = permit;
-        self.unpin(extents, durability);
+        self.unpin(permit.into_extents(), durability);
     }
 
     /// A write that was admitted and never sent to any leg.
     pub fn cancel(&mut self, permit: Permit) {
-        let Permit { extents, .. } = permit;
-        self.unpin(extents, Durability::Durable);
+        self.unpin(permit.into_extents(), Durability::Durable);
     }
 
     fn unpin(&mut self, extents: UnitRange, durability: Durability) {
