@@ -15,8 +15,12 @@ const GRANULE: u64 = 1 << SHIFT;
 /// A data area of two pages and a short last granule.
 fn layout() -> Layout {
     let data_size = (PAGE_BITS + 100) * GRANULE + 4096;
-    let request =
-        LayoutRequest { leg_size: 3 << 30, block_size: 4096, data_size: Some(data_size), max_crash_resync: None };
+    let request = LayoutRequest {
+        leg_size: 3 << 30,
+        block_size: 4096,
+        data_size: Some(data_size),
+        max_crash_resync: None,
+    };
     Layout::plan(request).expect("fits")
 }
 
@@ -33,7 +37,8 @@ enum Change {
 fn changes() -> impl Strategy<Value = Vec<Change>> {
     let size = layout().data_size;
     // Around the end of the first page, of the area, and anywhere.
-    let start = prop_oneof![0..size, (PAGE_BITS - 3) * GRANULE..(PAGE_BITS + 3) * GRANULE, size - 300_000..size];
+    let start =
+        prop_oneof![0..size, (PAGE_BITS - 3) * GRANULE..(PAGE_BITS + 3) * GRANULE, size - 300_000..size];
     let change = (start, 0..40 * GRANULE, any::<bool>()).prop_map(|(start, len, set)| {
         let range = ByteRange::new(start, len);
         if set { Change::Set(range) } else { Change::Clear(range) }

@@ -98,9 +98,12 @@ fn format_md_says_what_the_constants_say() {
 
 #[test]
 fn tables_have_no_holes_and_no_overlaps() {
-    for (table, start) in
-        [(HEADER_FIELDS, 0), (SUPERBLOCK_FIELDS, HEADER_LEN), (TRANSACTION_FIELDS, HEADER_LEN), (LEG_FIELDS, 0)]
-    {
+    for (table, start) in [
+        (HEADER_FIELDS, 0),
+        (SUPERBLOCK_FIELDS, HEADER_LEN),
+        (TRANSACTION_FIELDS, HEADER_LEN),
+        (LEG_FIELDS, 0),
+    ] {
         assert_eq!(table[0].offset, start);
         assert!(table.windows(2).all(|pair| pair[0].end() == pair[1].offset));
     }

@@ -233,7 +233,9 @@ fn a_rotten_newest_slot_is_mended_from_the_end_copy_as_running() {
     let first = example_superblock();
     let disk = Disk::new(&first);
     let mut next = first.clone();
-    next.history.push(first.config().successor(5, LegIndex::One, LegMask::ONE, Reason::Restarted).expect("some left"));
+    next.history.push(
+        first.config().successor(5, LegIndex::One, LegMask::ONE, Reason::Restarted).expect("some left"),
+    );
     let writes = next.succeed(&first);
     let mut disk = disk.done(&writes.slot).done(writes.tail.as_ref().expect("config changed"));
     disk.block(writes.slot.offset)[100] ^= 4;
@@ -265,7 +267,8 @@ fn without_a_whole_slot_nothing_is_chosen() {
 fn a_superblock_never_falls_back() {
     let old = example_superblock();
     let mut next = old.clone();
-    next.history.push(old.config().successor(5, LegIndex::One, LegMask::ONE, Reason::Restarted).expect("some left"));
+    next.history
+        .push(old.config().successor(5, LegIndex::One, LegMask::ONE, Reason::Restarted).expect("some left"));
     let mut older = old;
     let _ = older.succeed(&next);
 }
@@ -275,7 +278,8 @@ fn layouts_of_all_sizes_are_sound() {
     for shift in 23..54_u64 {
         for extra in [0, 1, 4096, 65_536, MIB, 3 * MIB + 77] {
             let leg_size = (1 << shift) + extra;
-            let request = LayoutRequest { leg_size, block_size: 4096, data_size: None, max_crash_resync: None };
+            let request =
+                LayoutRequest { leg_size, block_size: 4096, data_size: None, max_crash_resync: None };
             let layout = Layout::plan(request).expect("8 MiB and more");
             assert!(layout.is_sound(), "{layout:?}");
             assert!(layout.data_offset >= layout::BITMAP_OFFSET + 8 * layout.bitmap_len());
@@ -310,7 +314,8 @@ fn the_crash_resync_bound_is_kept() {
 
 #[test]
 fn legs_that_cannot_be_laid_out_are_refused() {
-    let request = LayoutRequest { leg_size: 5 * MIB, block_size: 512, data_size: None, max_crash_resync: None };
+    let request =
+        LayoutRequest { leg_size: 5 * MIB, block_size: 512, data_size: None, max_crash_resync: None };
     let Err(LayoutError::TooSmall { needed, .. }) = Layout::plan(request) else { panic!("no room for data") };
     let fits = Layout::plan(LayoutRequest { leg_size: needed, ..request }).expect("the size it asked for");
     assert_eq!(fits.data_size, 65_536);
