@@ -69,7 +69,7 @@ fn set_of(bitmap: &Bitmap) -> BTreeSet<u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn behaves_as_a_set(changes in changes(), probe in 0..layout().data_size, len in 1..30 * GRANULE) {

@@ -1,1 +1,319 @@
+//! Every combination of facts has exactly one answer, and the answers that matter are these.
 
+use uuid::Uuid;
+
+use super::*;
+use crate::format::tests::example_create;
+use crate::format::{
+    Access, Config, Copy, Features, History, LegFlags, LegIndex, LegMask, LegState, Reason, RunState,
+    Superblock,
+};
+use crate::probe::{FoundLeg, LegFound, ProbeError};
+
+/// The two superblocks of a pair that runs with both legs in sync in generation 2.
+fn pair() -> (Superblock, Superblock) {
+    let mut ours = example_create(LegIndex::Zero).founder(1);
+    let mut theirs = example_create(LegIndex::One).joiner();
+    let both =
+        ours.config().successor(2, LegIndex::Zero, LegMask::both(), Reason::Rejoined).expect("some left");
+    ours.history.push(both);
+    theirs.history = ours.history;
+    theirs.legs[1].state = LegState::InSync;
+    theirs.legs[1].tracked_since = 2;
+    theirs.legs[0] = *ours.own();
+    ours.legs[1] = *theirs.own();
+    (ours, theirs)
+}
+
+fn push(superblock: &mut Superblock, nonce: u64, mask: LegMask, reason: Reason) {
+    let index = superblock.index;
+    let next = superblock.config().successor(nonce, index, mask, reason).expect("some left");
+    superblock.history.push(next);
+}
+
+fn found(superblock: &Superblock) -> LegFound {
+    let (superblock, access) = (superblock.clone(), superblock.features.access());
+    LegFound::Leg(Box::new(FoundLeg { superblock, from: Copy::Slot0, access }))
+}
+
+fn on(ours: &Superblock, theirs: &Superblock) -> PeerVerdict {
+    on_peer(ours, &found(theirs))
+}
+
+#[test]
+fn a_peer_with_the_same_config_is_a_member_unless_it_lost_something() {
+    let (mut ours, theirs) = pair();
+    assert_eq!(on(&ours, &theirs), PeerVerdict::Member);
+    let mut rebooted = theirs.clone();
+    rebooted.legs[1].incarnation = Uuid::from_u128(0xb008);
+    assert_eq!(on(&ours, &rebooted), PeerVerdict::Resync(SyncPlan::Delta), "its cache is gone");
+    rebooted.legs[1].flags = LegFlags::empty();
+    assert_eq!(on(&ours, &rebooted), PeerVerdict::Member, "it has no volatile cache");
+    ours.legs[1].seen_seq = theirs.seq + 1;
+    assert_eq!(on(&ours, &theirs), PeerVerdict::Resync(SyncPlan::Full(FullReason::Reverted)));
+}
+
+#[test]
+fn a_peer_left_behind_gets_a_delta_if_everything_was_tracked() {
+    let (mut ours, theirs) = pair();
+    push(&mut ours, 3, LegMask::ZERO, Reason::LinkLost);
+    push(&mut ours, 4, LegMask::ZERO, Reason::Restarted);
+    assert_eq!(on(&ours, &theirs), PeerVerdict::Resync(SyncPlan::Delta));
+    ours.legs[1].tracked_since = 3;
+    assert_eq!(on(&ours, &theirs), PeerVerdict::Resync(SyncPlan::Full(FullReason::Reverted)));
+    ours.legs[1].tracked_since = 0;
+    assert_eq!(on(&ours, &theirs), PeerVerdict::Resync(SyncPlan::Full(FullReason::NotTracked)));
+    ours.legs[1].uuid = Uuid::from_u128(4);
+    assert_eq!(on(&ours, &theirs), PeerVerdict::Resync(SyncPlan::Full(FullReason::Replaced)));
+}
+
+#[test]
+fn a_new_leg_needs_everything_unless_both_were_zero() {
+    let ours = example_create(LegIndex::Zero).founder(1);
+    let mut theirs = example_create(LegIndex::One).joiner();
+    assert_eq!(on(&ours, &theirs), PeerVerdict::Resync(SyncPlan::Delta));
+    theirs.legs[1].flags.remove(LegFlags::ZEROED);
+    assert_eq!(on(&ours, &theirs), PeerVerdict::Resync(SyncPlan::Full(FullReason::NewLeg)));
+    let (ours, _) = pair();
+    let mut replacement = example_create(LegIndex::One).joiner();
+    replacement.leg = Uuid::from_u128(0x77);
+    assert_eq!(on(&ours, &replacement), PeerVerdict::Resync(SyncPlan::Full(FullReason::Replaced)));
+}
+
+#[test]
+fn newer_diverged_and_unprovable_peers_are_not_touched() {
+    let (ours, theirs) = pair();
+    let mut newer = theirs.clone();
+    push(&mut newer, 9, LegMask::ONE, Reason::Promoted);
+    assert_eq!(on(&ours, &newer), PeerVerdict::StepDown { newer: *newer.config() });
+    let mut alone = ours.clone();
+    push(&mut alone, 8, LegMask::ZERO, Reason::LinkLost);
+    let shared = Some(ours.config().id);
+    assert_eq!(on(&alone, &newer), PeerVerdict::Split { last_shared: shared });
+    for nonce in 0..40 {
+        push(&mut alone, 100 + nonce, LegMask::both(), Reason::Rejoined);
+    }
+    assert_eq!(on(&alone, &theirs), PeerVerdict::Refuse(Refusal::Unprovable));
+}
+
+#[test]
+fn legs_that_are_not_the_peers_are_refused() {
+    let (ours, theirs) = pair();
+    let refused = |change: &dyn Fn(&mut Superblock)| {
+        let mut theirs = theirs.clone();
+        change(&mut theirs);
+        match on(&ours, &theirs) {
+            PeerVerdict::Refuse(refusal) => refusal,
+            verdict => panic!("{verdict:?}"),
+        }
+    };
+    assert_eq!(refused(&|theirs| theirs.leg = ours.leg), Refusal::Clone);
+    assert_eq!(refused(&|theirs| theirs.index = LegIndex::Zero), Refusal::SamePlace);
+    assert_eq!(refused(&|theirs| theirs.layout.data_size -= 4096), Refusal::Geometry);
+    assert_eq!(refused(&|theirs| theirs.features.ro_compat = 2), Refusal::ReadOnly { ro_compat: 2 });
+    let other = Uuid::from_u128(5);
+    let error = ProbeError::OtherArray { array: other, name: "example".into(), expected: ours.array };
+    assert_eq!(refused(&|theirs| theirs.array = other), Refusal::Probe(error));
+    assert_eq!(on_peer(&ours, &LegFound::Blank), PeerVerdict::Refuse(Refusal::Blank));
+    let torn = LegFound::Refused(ProbeError::Torn { tail: None });
+    assert!(matches!(on_peer(&ours, &torn), PeerVerdict::Refuse(Refusal::Probe(_))));
+    let nobody = example_create(LegIndex::Zero).joiner();
+    assert_eq!(on(&nobody, &example_create(LegIndex::One).joiner()), PeerVerdict::Refuse(Refusal::NoData));
+}
+
+/// Every combination of: who holds, who is in sync, what the peer is to us, clean or not, caches, differences, policy.
+#[test]
+fn a_start_never_serves_what_may_be_old() {
+    let mut combinations = 0;
+    for holder in LegIndex::BOTH {
+        for in_sync in [LegMask::ZERO, LegMask::ONE, LegMask::both()] {
+            for case in PEER_CASES {
+                for bits in 0..32_u32 {
+                    check_start(holder, in_sync, case, bits);
+                    combinations += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(combinations, 2 * 3 * 6 * 32);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PeerCase {
+    Unseen,
+    Blank,
+    Equal,
+    Behind,
+    Ahead,
+    Split,
+}
+
+const PEER_CASES: [PeerCase; 6] =
+    [PeerCase::Unseen, PeerCase::Blank, PeerCase::Equal, PeerCase::Behind, PeerCase::Ahead, PeerCase::Split];
+
+fn check_start(holder: LegIndex, in_sync: LegMask, case: PeerCase, bits: u32) {
+    let is = |bit: u32| bits >> bit & 1 == 1;
+    let (clean, our_cache_lost, their_cache_lost, differences, allowed) = (is(0), is(1), is(2), is(3), is(4));
+    let (mut own, mut theirs) = pair();
+    let before = own.history;
+    let config = own.config().successor(5, holder, in_sync, Reason::Restarted).expect("some left");
+    own.history.push(config);
+    theirs.history = if case == PeerCase::Behind { before } else { own.history };
+    if matches!(case, PeerCase::Ahead | PeerCase::Split) {
+        push(&mut theirs, 6, LegMask::ONE, Reason::Promoted);
+    }
+    if case == PeerCase::Split {
+        push(&mut own, 7, in_sync, Reason::Restarted);
+        let config = Config { holder, ..*own.config() };
+        own.history = before;
+        own.history.push(config);
+    }
+    own.run_state = if clean { RunState::Clean } else { RunState::Running };
+    theirs.run_state = own.run_state;
+    if their_cache_lost {
+        theirs.legs[1].incarnation = Uuid::from_u128(1);
+    }
+    let peer = if case == PeerCase::Blank { LegFound::Blank } else { found(&theirs) };
+    let verdict = on_start(&StartFacts {
+        own: &own,
+        incarnation: if our_cache_lost { Uuid::from_u128(2) } else { own.own().incarnation },
+        differences: if differences { Differences::Possible } else { Differences::None },
+        peer: if case == PeerCase::Unseen { PeerSight::Unseen } else { PeerSight::Seen(&peer) },
+        degraded: if allowed { DegradedStart::Allowed } else { DegradedStart::Withheld },
+    });
+    let told = format!("{holder:?} {in_sync:?} {case:?} {bits:05b}: {verdict:?}");
+    if holder != own.index {
+        return assert_eq!(verdict, StartVerdict::Standby(StandbyReason::PeerHolds), "{told}");
+    }
+    let (ours_in, theirs_in) = (in_sync.has(LegIndex::Zero), in_sync.has(LegIndex::One));
+    match (case, verdict) {
+        (PeerCase::Ahead, StartVerdict::Standby(StandbyReason::PeerIsNewer { .. })) => {}
+        (PeerCase::Split, StartVerdict::Hold(HoldReason::Split { .. })) => {}
+        (PeerCase::Unseen | PeerCase::Blank, StartVerdict::Serve(Starting::Alone)) => {
+            assert!(ours_in && (allowed || !theirs_in), "{told}");
+        }
+        (PeerCase::Unseen | PeerCase::Blank, StartVerdict::Hold(HoldReason::OwnLegExcluded)) => {
+            assert!(!ours_in, "{told}");
+        }
+        (PeerCase::Unseen, StartVerdict::Hold(HoldReason::PeerUnseen))
+        | (PeerCase::Blank, StartVerdict::Hold(HoldReason::PeerRefused(Refusal::Blank))) => {
+            assert!(theirs_in && !allowed, "{told}");
+        }
+        (PeerCase::Equal, StartVerdict::Serve(Starting::Both)) => {
+            assert!(ours_in && theirs_in && clean && !differences && !their_cache_lost, "{told}");
+        }
+        (PeerCase::Equal, StartVerdict::Serve(Starting::FromPeer)) => {
+            assert!(theirs_in && !their_cache_lost && (!ours_in || our_cache_lost && !clean), "{told}");
+        }
+        (PeerCase::Equal | PeerCase::Behind, StartVerdict::Hold(HoldReason::OwnLegExcluded)) => {
+            assert!(!ours_in && (case == PeerCase::Behind || their_cache_lost), "{told}");
+        }
+        (PeerCase::Behind, StartVerdict::Serve(Starting::Resync(SyncPlan::Delta))) => {
+            assert!(ours_in, "{told}");
+        }
+        (PeerCase::Equal, StartVerdict::Serve(Starting::Resync(SyncPlan::Delta))) => {
+            assert!(ours_in, "{told}");
+            let survivor = theirs_in && our_cache_lost && !their_cache_lost && !clean;
+            assert!(!survivor, "the peer has what our cache lost: {told}");
+        }
+        _ => panic!("{told}"),
+    }
+}
+
+#[test]
+fn newcomers_and_split_legs_do_not_start() {
+    let joiner = example_create(LegIndex::One).joiner();
+    let facts = |own| StartFacts {
+        own,
+        incarnation: Uuid::nil(),
+        differences: Differences::None,
+        peer: PeerSight::Unseen,
+        degraded: DegradedStart::Allowed,
+    };
+    assert_eq!(on_start(&facts(&joiner)), StartVerdict::Standby(StandbyReason::Joining));
+    let (mut split, _) = pair();
+    split.legs[0].state = LegState::Split;
+    assert!(matches!(on_start(&facts(&split)), StartVerdict::Hold(HoldReason::Split { .. })));
+}
+
+/// Every combination of leg state, config, mode, session and what the operator says.
+#[test]
+fn a_promotion_without_force_serves_everything_acknowledged() {
+    let mut granted = 0;
+    for state in LegState::ALL {
+        for holder in LegIndex::BOTH {
+            for in_sync in [LegMask::ZERO, LegMask::ONE, LegMask::both()] {
+                for mode in [PromoteMode::Ordinary, PromoteMode::Forced] {
+                    for session in [HolderSession::Alive, HolderSession::Absent] {
+                        for says in [HolderState::Unknown, HolderState::ConfirmedDown] {
+                            granted += check_promotion(state, (holder, in_sync), mode, (session, says));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    // In sync by state and config, the other holds: 2 configs, less the one of 4 session cases that is refused.
+    assert_eq!(granted, 2 * 3);
+}
+
+fn check_promotion(
+    state: LegState,
+    (holder, in_sync): (LegIndex, LegMask),
+    mode: PromoteMode,
+    (session, says): (HolderSession, HolderState),
+) -> usize {
+    let (mut own, _) = pair();
+    let config = own.config().successor(5, holder, in_sync, Reason::Restarted).expect("some left");
+    own.history.push(config);
+    own.legs[0].state = state;
+    own.fence.generation = 7;
+    let verdict = may_promote(&own, mode, session, says);
+    let told = format!("{state:?} {config:?} {mode:?} {session:?} {says:?}: {verdict:?}");
+    let at_work = session == HolderSession::Alive && says == HolderState::Unknown;
+    let current = state == LegState::InSync && in_sync.has(LegIndex::Zero);
+    match (mode, verdict) {
+        (PromoteMode::Ordinary, Ok(promotion)) => {
+            assert!(current && !at_work && holder != own.index, "{told}");
+            assert_eq!(promotion, Promotion { generation: 8, data: DataAge::Current });
+            return 1;
+        }
+        (PromoteMode::Forced, Ok(promotion)) => {
+            assert!(!at_work && !matches!(state, LegState::Spare | LegState::Joining), "{told}");
+            assert!(promotion.generation > 1 << 32, "{told}");
+            assert_eq!(promotion.data == DataAge::Current, current, "{told}");
+            assert_eq!(promotion.data == DataAge::Mixed, state == LegState::Syncing, "{told}");
+        }
+        (_, Err(PromoteRefusal::NoData)) => assert!(matches!(state, LegState::Spare | LegState::Joining)),
+        (_, Err(PromoteRefusal::HolderAlive)) => assert!(at_work, "{told}"),
+        (PromoteMode::Ordinary, Err(PromoteRefusal::AlreadyHolder)) => {
+            assert_eq!(holder, own.index, "{told}")
+        }
+        (PromoteMode::Ordinary, Err(PromoteRefusal::NotInSync)) => assert!(!current, "{told}"),
+        (PromoteMode::Ordinary, Err(PromoteRefusal::Split)) => assert_eq!(state, LegState::Split, "{told}"),
+        _ => panic!("{told}"),
+    }
+    0
+}
+
+#[test]
+fn a_newcomer_is_never_promoted_and_generations_end() {
+    let joiner = example_create(LegIndex::One).joiner();
+    let forced = may_promote(&joiner, PromoteMode::Forced, HolderSession::Absent, HolderState::ConfirmedDown);
+    assert_eq!(forced, Err(PromoteRefusal::NoData));
+    let (_, mut theirs) = pair();
+    theirs.fence.generation = crate::format::config::GENERATION_MAX;
+    let ordinary = may_promote(&theirs, PromoteMode::Ordinary, HolderSession::Absent, HolderState::Unknown);
+    assert_eq!(ordinary, Err(PromoteRefusal::GenerationsExhausted));
+}
+
+#[test]
+fn refused_access_is_refused_by_whatever_way_it_comes() {
+    let (ours, theirs) = pair();
+    let access = Access::Refused { incompat: 1 };
+    let leg = FoundLeg { superblock: theirs, from: Copy::Tail, access };
+    let verdict = on_peer(&ours, &LegFound::Leg(Box::new(leg)));
+    assert!(matches!(verdict, PeerVerdict::Refuse(Refusal::Probe(ProbeError::Unusable(_)))));
+    assert_eq!(Features::default().access(), Access::Full);
+    assert_eq!(History::new(*ours.config()).entries().len(), 1);
+}
