@@ -287,7 +287,7 @@ fn check_promotion(
         (_, Err(PromoteRefusal::NoData)) => assert!(matches!(state, LegState::Spare | LegState::Joining)),
         (_, Err(PromoteRefusal::HolderAlive)) => assert!(at_work, "{told}"),
         (PromoteMode::Ordinary, Err(PromoteRefusal::AlreadyHolder)) => {
-            assert_eq!(holder, own.index, "{told}")
+            assert_eq!(holder, own.index, "{told}");
         }
         (PromoteMode::Ordinary, Err(PromoteRefusal::NotInSync)) => assert!(!current, "{told}"),
         (PromoteMode::Ordinary, Err(PromoteRefusal::Split)) => assert_eq!(state, LegState::Split, "{told}"),
