@@ -2,6 +2,8 @@
 
 use bdev::FenceKey;
 
+use crate::format::Superblock;
+
 /// Answer to a request to fence a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FenceVerdict {
@@ -33,6 +35,13 @@ pub fn may_write(stands: FenceKey, session: Option<FenceKey>) -> Result<(), bdev
     if session == Some(stands) { Ok(()) } else { Err(bdev::IoError::Fenced) }
 }
 
+/// The generation that a node takes next, knowing its own superblock and perhaps the peer's: above everything that either leg has
+/// seen, so that no session of a crashed incarnation can pass for the new one (R11).
+pub fn next_generation(own: &Superblock, peer: Option<&Superblock>) -> u64 {
+    let seen = |superblock: &Superblock| superblock.config().generation().max(superblock.fence.generation);
+    seen(own).max(peer.map_or(0, seen)) + 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +60,20 @@ mod tests {
             }
             assert_eq!(may_write(stands, None), Err(bdev::IoError::Fenced));
         }
+    }
+
+    #[test]
+    fn the_next_generation_is_above_all_that_was_seen() {
+        use crate::format::{LegIndex, tests::example_create};
+        let mut own = example_create(LegIndex::Zero).founder(1);
+        let mut peer = own.clone();
+        assert_eq!(next_generation(&own, None), 2);
+        peer.fence.generation = 9;
+        assert_eq!(next_generation(&own, Some(&peer)), 10);
+        own.fence.generation = 12;
+        assert_eq!(next_generation(&own, Some(&peer)), 13);
+        assert_eq!(own.config().raised_to(13).generation(), 13);
+        assert_eq!(own.config().raised_to(0).generation(), 1);
     }
 
     fn keys() -> impl Iterator<Item = FenceKey> {

@@ -10,7 +10,7 @@ pub mod promote;
 pub mod start;
 
 pub use failure::{FailureVerdict, on_write_failure};
-pub use fence::{FenceVerdict, may_write, on_fence};
+pub use fence::{FenceVerdict, may_write, next_generation, on_fence};
 pub use peer::{FullReason, PeerVerdict, Refusal, SyncPlan, on_peer};
 pub use promote::{DataAge, HolderSession, HolderState, PromoteMode, PromoteRefusal, Promotion, may_promote};
 pub use start::{

@@ -221,6 +221,13 @@ impl Config {
         Ok(Self { id: ConfigId { generation, nonce }, holder, in_sync, flags, reason })
     }
 
+    /// The same record in a later generation: where a fence has already used the next one up.
+    #[must_use]
+    pub fn raised_to(mut self, generation: u64) -> Self {
+        self.id.generation = self.id.generation.max(generation);
+        self
+    }
+
     /// The first record of an array.
     pub const fn first(nonce: u64, holder: LegIndex, in_sync: LegMask) -> Self {
         let id = ConfigId { generation: 1, nonce };
