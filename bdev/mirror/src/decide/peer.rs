@@ -9,7 +9,7 @@ use crate::probe::{LegFound, ProbeError};
 /// What to do with the peer's leg.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerVerdict {
-    /// The config counts it in sync and nothing says otherwise: it carries every acknowledged write.
+    /// The config counts it in sync, it is the leg that we know, and it lost no cache: it carries every acknowledged write.
     Member,
     /// Fence it at a new generation, then bring it in sync.
     Resync(SyncPlan),
@@ -146,7 +146,7 @@ fn on_equal(ours: &Superblock, theirs: &Superblock) -> PeerVerdict {
 }
 
 /// True unless the leg has a volatile cache and its node went through a restart since we last saw it.
-pub(super) fn kept_its_cache(record: &LegRecord, theirs: &Superblock) -> bool {
+fn kept_its_cache(record: &LegRecord, theirs: &Superblock) -> bool {
     !theirs.own().flags.contains(LegFlags::VOLATILE_CACHE) || record.incarnation == theirs.own().incarnation
 }
 

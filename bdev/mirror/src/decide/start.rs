@@ -3,7 +3,7 @@
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::peer::{PeerVerdict, Refusal, SyncPlan, kept_its_cache, on_peer};
+use super::peer::{PeerVerdict, Refusal, SyncPlan, on_peer};
 use crate::format::{Config, ConfigId, LegFlags, LegMask, LegState, RunState, Superblock};
 use crate::probe::LegFound;
 
@@ -163,7 +163,8 @@ fn with_member(facts: &StartFacts<'_>, found: &LegFound) -> Starting {
     }
     let volatile = own.own().flags.contains(LegFlags::VOLATILE_CACHE);
     let lost_cache = volatile && own.own().incarnation != facts.incarnation;
-    if lost_cache && own.run_state == RunState::Running && kept_its_cache(own.peer(), theirs) {
+    // A member kept its cache, or it would not be one.
+    if lost_cache && own.run_state == RunState::Running {
         return Starting::FromPeer;
     }
     Starting::Resync(SyncPlan::Delta)

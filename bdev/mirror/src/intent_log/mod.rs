@@ -18,6 +18,7 @@ pub mod evict;
 mod index;
 mod lru;
 pub mod replay;
+mod types;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 pub use codec::FREE;
 pub use evict::{CacheState, ExtentFacts, Held, Marks, Writes, may_leave};
 pub use replay::{Replay, Replayed, replay};
+pub use types::{Admission, FlushTicket, LogUsage, Permit, Reach, Relief, TransactionWrite};
 
 use crate::bitmap::Bitmap;
 use crate::format::BlockWrite;
@@ -43,86 +45,6 @@ use lru::Lru;
 const PREFETCH: u32 = 2;
 /// Slots looked at for eviction in one transaction, so that a table of busy extents costs bounded time.
 const EVICTION_SCAN: usize = 4 * UPDATES_MAX;
-
-/// The right to write a range once its extents are active. It pins them until [`IntentLog::finish`]; a permit that is
-/// dropped pins them until the array stops, which costs slots but loses nothing.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a permit pins its extents until it is finished"]
-pub struct Permit {
-    range: ByteRange,
-    extents: UnitRange,
-}
-
-impl Permit {
-    /// The bytes that may be written.
-    pub fn range(&self) -> ByteRange {
-        self.range
-    }
-
-    fn into_extents(self) -> UnitRange {
-        self.extents
-    }
-}
-
-/// Answer to a write that asks for its extents.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a permit pins its extents until it is finished"]
-pub enum Admission {
-    /// All its extents are active on disk: go (R1).
-    Active(Permit),
-    /// The extents are reserved; wait for [`IntentLog::is_active`], after the next transactions are durable.
-    NeedsTransaction(Permit),
-    /// No slot is free: nothing is reserved. See [`IntentLog::relief`], and ask again after the next transaction.
-    Full,
-}
-
-/// Which legs a finished write reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Both legs: they are equal in its range.
-    BothLegs,
-    /// Not both: its granules are set in the bitmap.
-    Marked,
-}
-
-/// A flush of every leg in sync, by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlushTicket(u64);
-
-/// A transaction to write and make durable on the leg that hosts the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TransactionWrite {
-    /// Its number, for [`IntentLog::on_durable`].
-    pub seq: u64,
-    /// Place and content.
-    pub write: BlockWrite,
-}
-
-/// What would let the oldest extents go when free slots are short: numbers of slots held up for each reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Relief {
-    /// Slots that wait for a flush of the legs in sync.
-    pub want_flush: u32,
-    /// Slots that wait for bitmap pages to be written.
-    pub want_marks: u32,
-}
-
-/// Figures for the status.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogUsage {
-    /// Slots of the table.
-    pub slots: u32,
-    /// Slots in use.
-    pub used: u32,
-    /// Bytes that would be copied after a crash now, at most.
-    pub exposed_bytes: u64,
-    /// Transactions written since start.
-    pub transactions: u64,
-    /// Extents found active.
-    pub hits: u64,
-    /// Extents that had to be activated.
-    pub misses: u64,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SlotState {
@@ -193,6 +115,8 @@ pub struct IntentLog {
     queue: VecDeque<u16>,
     /// Slots changed by the outstanding transaction.
     in_transaction: Vec<u16>,
+    /// Room for the updates of the next transaction, taken once (I23).
+    updates: Vec<Update>,
     outstanding: Option<Outstanding>,
     phase: Phase,
     next_seq: u64,
@@ -207,8 +131,22 @@ pub(crate) fn first_block(array: Uuid, geometry: &LogGeometry) -> BlockWrite {
     empty_transaction(array, geometry, 1, 0).write
 }
 
-/// A transaction that says: every slot is free. For a leg that was brought in sync, whose own log is history.
-pub fn empty_transaction(array: Uuid, geometry: &LogGeometry, seq: u64, generation: u64) -> TransactionWrite {
+/// The transactions that empty a ring from outside, each durable before the next: for a leg that was brought in sync, whose own
+/// log is history. One where the ring is readable, a whole ring of them where it is not.
+pub fn emptying(
+    array: Uuid,
+    geometry: LogGeometry,
+    replay: &Replay,
+    generation: u64,
+) -> impl Iterator<Item = TransactionWrite> + use<> {
+    let (first, count) = match replay {
+        Replay::Table(replayed) => (replayed.seq + 1, 1),
+        Replay::Unreadable { newest } => (newest + LOG_BLOCKS, LOG_BLOCKS),
+    };
+    (first..first + count).map(move |seq| empty_transaction(array, &geometry, seq, generation))
+}
+
+fn empty_transaction(array: Uuid, geometry: &LogGeometry, seq: u64, generation: u64) -> TransactionWrite {
     let table = vec![FREE; usize::from(geometry.slots)];
     TransactionWrite { seq, write: codec::encode(array, (seq, generation), seq, &[], &table) }
 }
@@ -246,6 +184,7 @@ impl IntentLog {
             free: (0..slots).rev().collect(),
             queue: VecDeque::with_capacity(slots.into()),
             in_transaction: Vec::with_capacity(UPDATES_MAX),
+            updates: Vec::with_capacity(UPDATES_MAX),
             outstanding: None,
             phase: Phase::Ready,
             next_seq: 1,
@@ -467,7 +406,9 @@ impl IntentLog {
             Phase::Salvaging(_) | Phase::Ready => {
                 self.phase = Phase::Ready;
                 let updates = self.collect_updates(bitmap);
-                (!updates.is_empty()).then(|| self.send(generation, &updates))
+                let transaction = (!updates.is_empty()).then(|| self.send(generation, &updates));
+                self.updates = updates;
+                transaction
             }
         }
     }
@@ -480,29 +421,32 @@ impl IntentLog {
         }
     }
 
+    /// What the next transaction says: queued extents first, then the oldest extents that may leave.
     fn collect_updates(&mut self, bitmap: &Bitmap) -> Vec<Update> {
-        let mut updates = Vec::with_capacity(UPDATES_MAX);
+        let mut updates = core::mem::take(&mut self.updates);
+        updates.clear();
         while updates.len() < UPDATES_MAX
             && let Some(slot) = self.queue.pop_front()
         {
             self.slots[usize::from(slot)].state = SlotState::Writing;
             updates.push(Update { slot, extent: self.slots[usize::from(slot)].extent });
         }
-        let wanted = self.reserve().saturating_sub(self.free.len()).min(UPDATES_MAX - updates.len());
-        for slot in self.victims(wanted, bitmap) {
-            self.index.remove(slot);
-            self.lru.remove(slot);
-            self.slots[usize::from(slot)].state = SlotState::Leaving;
-            updates.push(Update { slot, extent: FREE });
+        let activated = updates.len();
+        let wanted = self.reserve().saturating_sub(self.free.len()).min(UPDATES_MAX - activated);
+        updates.extend(self.victims(bitmap).take(wanted).map(|slot| Update { slot, extent: FREE }));
+        for Update { slot, .. } in &updates[activated..] {
+            self.index.remove(*slot);
+            self.lru.remove(*slot);
+            self.slots[usize::from(*slot)].state = SlotState::Leaving;
         }
         updates
     }
 
-    /// The least recently used extents that may leave.
-    fn victims(&self, wanted: usize, bitmap: &Bitmap) -> Vec<u16> {
+    /// Extents that may leave, least recently used first.
+    fn victims(&self, bitmap: &Bitmap) -> impl Iterator<Item = u16> {
         let active = |slot: &u16| self.slots[usize::from(*slot)].state == SlotState::Active;
         let oldest = self.lru.oldest_first().take(EVICTION_SCAN).filter(active);
-        oldest.filter(|&slot| may_leave(self.facts(slot, bitmap)).is_ok()).take(wanted).collect()
+        oldest.filter(|&slot| may_leave(self.facts(slot, bitmap)).is_ok())
     }
 
     fn send(&mut self, generation: u64, updates: &[Update]) -> TransactionWrite {

@@ -8,8 +8,9 @@ use uuid::Uuid;
 use super::codec::{CONTEXT_MAX, Transaction};
 use super::*;
 use crate::bitmap::{ClearedBy, Urgency};
+use crate::format::header::{self, SEQ_MAX};
 use crate::format::layout::{LOG_LEN, LOG_OFFSET, Layout};
-use crate::format::{BLOCK_SIZE, LayoutRequest};
+use crate::format::{At, BLOCK_SIZE, BlockKind, Header, LayoutRequest};
 
 const ARRAY: Uuid = Uuid::from_u128(0x106);
 
@@ -341,7 +342,10 @@ fn a_table_of_many_windows_is_rebuilt_from_the_last_ones() {
     assert_eq!(rotten.replay(&bench.layout), Replay::Unreadable { newest: found.seq });
     let mut old = bench.ring.clone();
     old.rot(found.seq - 20, 3000);
-    assert_eq!(old.replay(&bench.layout), Replay::Table(found), "older ones do not matter");
+    assert_eq!(old.replay(&bench.layout), Replay::Table(found.clone()), "older ones do not matter");
+    let mut lost = bench.ring.clone();
+    lost.write(&empty_transaction(ARRAY, &bench.layout.log, found.seq - 5 - LOG_BLOCKS, 1).write, 0xff);
+    assert_eq!(lost.replay(&bench.layout), Replay::Unreadable { newest: found.seq }, "a lost write");
 }
 
 #[test]
@@ -433,6 +437,27 @@ fn two_damaged_blocks_behind_the_newest_are_not_a_crash() {
     assert_eq!(bench.ring.replay(&bench.layout), Replay::Unreadable { newest: found.seq - 2 });
 }
 
+#[test]
+fn a_ring_is_emptied_from_outside() {
+    let mut bench = Bench::new(small());
+    bench.write(7, Durability::Durable);
+    for rotten in [false, true] {
+        let mut ring = bench.ring.clone();
+        if rotten {
+            ring.rot(2, 2000);
+            ring.rot(3, 2000);
+            ring.rot(1, 2000);
+        }
+        let transactions: Vec<_> =
+            emptying(ARRAY, bench.layout.log, &ring.replay(&bench.layout), 5).collect();
+        assert_eq!(transactions.len() as u64, if rotten { LOG_BLOCKS } else { 1 });
+        for transaction in transactions {
+            ring.write(&transaction.write, 0xff);
+        }
+        assert!(ring.replay(&bench.layout).is_empty());
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Admit(u64, u64),
@@ -493,6 +518,22 @@ proptest! {
             }
             check(&bench, &truth, &crashed)?;
         }
+    }
+
+    /// Whatever a whole block of ours holds, replay answers, and never names an extent that is not there.
+    #[test]
+    fn sealed_garbage_never_panics(at in 64..BLOCK_SIZE - 8, garbage in any::<[u8; 8]>(), seq in 0..SEQ_MAX) {
+        let layout = small();
+        let mut bench = Bench::new(layout);
+        let mut write = empty_transaction(ARRAY, &layout.log, seq, 1).write;
+        write.block[at..at + 8].copy_from_slice(&garbage);
+        let header = Header { kind: BlockKind::IntentLog, seq, generation: 1 };
+        header::seal(&mut write.block, header, At { array: ARRAY, address: write.offset });
+        bench.ring.write(&write, 0xff);
+        if let Replay::Table(found) = bench.ring.replay(&layout) {
+            prop_assert!(found.extents().iter().all(|&extent| extent < layout.log.extents));
+        }
+        let _ = Bench::start(layout, bench.ring);
     }
 
     #[test]
