@@ -1,6 +1,7 @@
 //! Runs of bytes in the data area of an array, and their rounding to a unit (granule, extent).
 //!
-//! All positions are bytes from the start of the *data area*, the same on both legs whatever their data offsets are.
+//! All positions are bytes from the start of the *data area*, the same on both legs whatever their data
+//! offsets are.
 
 use core::fmt;
 
@@ -19,7 +20,8 @@ impl ByteRange {
         Self { start, len }
     }
 
-    /// One past the last byte, saturating: a range past the end of all addresses is caught by the first bound check.
+    /// One past the last byte, saturating: a range past the end of all addresses is caught by the first bound
+    /// check.
     pub const fn end(self) -> u64 {
         self.start.saturating_add(self.len)
     }
@@ -43,8 +45,8 @@ impl ByteRange {
         UnitRange { first, count: ((self.end() - 1) >> shift) - first + 1 }
     }
 
-    /// The units of `1 << shift` bytes that it covers whole. In an area of `area` bytes whose last unit is short, a
-    /// range that reaches the end covers that unit.
+    /// The units of `1 << shift` bytes that it covers whole. In an area of `area` bytes whose last unit is
+    /// short, a range that reaches the end covers that unit.
     pub const fn covered(self, shift: u32, area: u64) -> UnitRange {
         let first = self.start.div_ceil(1 << shift);
         let past = if self.end() >= area { area.div_ceil(1 << shift) } else { self.end() >> shift };

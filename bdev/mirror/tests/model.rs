@@ -1,8 +1,10 @@
-//! Exhaustive small-scope search over the rules of the intent log (R1, R4, R6) with volatile caches on both legs.
+//! Exhaustive small-scope search over the rules of the intent log (R1, R4, R6) with volatile caches on both
+//! legs.
 //!
-//! Two blocks in two extents, a log of one slot, a holder with its local leg and a remote leg. Every order of writes, flushes, page
-//! writes, evictions, a remote restart that loses its cache, and a holder crash that loses memory and cache. Whether an
-//! extent may leave is asked of the very function that the intent log asks. Breaking any rule must be caught.
+//! Two blocks in two extents, a log of one slot, a holder with its local leg and a remote leg. Every order of
+//! writes, flushes, page writes, evictions, a remote restart that loses its cache, and a holder crash that
+//! loses memory and cache. Whether an extent may leave is asked of the very function that the intent log
+//! asks. Breaking any rule must be caught.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,13 +1,14 @@
-//! The out-of-sync bitmap: "these granules are known stale on that leg". One bit for 64 KiB, in memory, with a durable copy.
+//! The out-of-sync bitmap: "these granules are known stale on that leg". One bit for 64 KiB, in memory, with
+//! a durable copy.
 //!
 //! Owner: the array core; pure, no I/O. Rules: R5, R6, R7, R9, I5, I8, I9. Format: `FORMAT.md`.
 //!
 //! Setting is free and never waits: a set that is not on disk yet is covered by the intent log, which asks
-//! [`Bitmap::is_durable`] before an extent leaves (R4, R6). Clearing takes the reason that R5 allows, and reaches the disk
-//! whenever the page is written next.
+//! [`Bitmap::is_durable`] before an extent leaves (R4, R6). Clearing takes the reason that R5 allows, and
+//! reaches the disk whenever the page is written next.
 //!
-//! A page has two slots, used in turn, so a torn write leaves the older one. Both invalid: all ones (I9). At most one write of a
-//! page is outstanding.
+//! A page has two slots, used in turn, so a torn write leaves the older one. Both invalid: all ones (I9). At
+//! most one write of a page is outstanding.
 
 mod page;
 
@@ -124,8 +125,9 @@ impl Bitmap {
         }
     }
 
-    /// Reads the image of all pages, [`Layout::bitmap_len`] bytes from [`crate::format::layout::BITMAP_OFFSET`]. A block that
-    /// could not be read has to be given as all ones: never as zeroes.
+    /// Reads the image of all pages, [`Layout::bitmap_len`] bytes from
+    /// [`crate::format::layout::BITMAP_OFFSET`]. A block that could not be read has to be given as all ones:
+    /// never as zeroes.
     ///
     /// # Panics
     /// When the image has another length: the caller's mistake.
@@ -170,7 +172,7 @@ impl Bitmap {
         self.words[whole..].fill(0);
     }
 
-    // --- Asking ---------------------------------------------------------------------------------------------------------
+    // --- Asking ---
 
     /// Granules that are out of sync.
     pub fn set_granules(&self) -> u64 {
@@ -223,8 +225,8 @@ impl Bitmap {
         self.unmarked == 0
     }
 
-    /// The first run of out-of-sync granules at or after granule `from`, cut off after `max_bytes` and at the end of the data:
-    /// what a resync copies next.
+    /// The first run of out-of-sync granules at or after granule `from`, cut off after `max_bytes` and at the
+    /// end of the data: what a resync copies next.
     pub fn next_run(&self, from: u64, max_bytes: u64) -> Option<ByteRange> {
         let first = self.find(from, Bit::Set)?;
         let past = self.find(first, Bit::Clear).unwrap_or(self.granules);
@@ -258,7 +260,7 @@ impl Bitmap {
         None
     }
 
-    // --- Changing -------------------------------------------------------------------------------------------------------
+    // --- Changing ---
 
     /// Marks every granule that the range touches. Gives the number of granules that were clear.
     pub fn set(&mut self, range: ByteRange) -> u64 {
@@ -271,7 +273,8 @@ impl Bitmap {
         self.set(ByteRange::new(0, self.data_size))
     }
 
-    /// Clears the granules that the range covers whole, for a reason that R5 knows. Gives the number that were set.
+    /// Clears the granules that the range covers whole, for a reason that R5 knows. Gives the number that
+    /// were set.
     pub fn clear(&mut self, range: ByteRange, by: ClearedBy) -> u64 {
         match by {
             ClearedBy::CopiedAndFlushed | ClearedBy::WrittenToEveryLeg | ClearedBy::Operator => {}
@@ -324,9 +327,10 @@ impl Bitmap {
         }
     }
 
-    // --- Writing pages --------------------------------------------------------------------------------------------------
+    // --- Writing pages ---
 
-    /// The next page to write, if any. Several pages may be outstanding, each once. `generation` is the holder's current one.
+    /// The next page to write, if any. Several pages may be outstanding, each once. `generation` is the
+    /// holder's current one.
     pub fn next_page(&mut self, urgency: Urgency, generation: u64) -> Option<PageWrite> {
         if urgency == Urgency::Marks && self.unmarked == 0 {
             return None;
@@ -365,7 +369,7 @@ impl Bitmap {
         self.pages.iter().all(|page| page.writing.is_none() && page.version == page.durable)
     }
 
-    // --- Arithmetic -----------------------------------------------------------------------------------------------------
+    // --- Arithmetic ---
 
     fn clamp(&self, range: ByteRange) -> ByteRange {
         let start = range.start.min(self.data_size);

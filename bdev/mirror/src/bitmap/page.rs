@@ -52,7 +52,8 @@ pub(super) struct Found {
 pub enum PageHealth {
     /// Nothing damaged.
     Whole,
-    /// One slot damaged: torn by a crash, or rotten. Its bits are added to the other's, because nobody can tell which.
+    /// One slot damaged: torn by a crash, or rotten. Its bits are added to the other's, because nobody can
+    /// tell which.
     Mended,
     /// No slot whole: all ones (I9).
     Lost,

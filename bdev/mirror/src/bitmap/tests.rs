@@ -93,8 +93,8 @@ proptest! {
         prop_assert_eq!(bitmap.is_set(range), touched.all(|granule| model.contains(&granule)));
     }
 
-    /// Page writes in any order, any of them torn at 512 B by a crash: what is read back has every bit of which
-    /// `is_durable` spoke, and no bit that was never set.
+    /// Page writes in any order, any of them torn at 512 B by a crash: what is read back has every bit of
+    /// which `is_durable` spoke, and no bit that was never set.
     #[test]
     fn a_crash_never_loses_a_durable_bit(changes in changes(), saves in prop::collection::vec(0..4_u8, 60), sectors: u8) {
         let layout = layout();

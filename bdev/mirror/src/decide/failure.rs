@@ -9,7 +9,8 @@ use crate::format::{ArbiterKind, Config, LegIndex, LegMask, Reason};
 /// What to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FailureVerdict {
-    /// A newer generation holds the leg: stop the front end, acknowledge nothing, become standby. Never a degrade.
+    /// A newer generation holds the leg: stop the front end, acknowledge nothing, become standby. Never a
+    /// degrade.
     StepDown,
     /// Nothing is wrong with the leg: send it again, until its deadline.
     Retry,

@@ -7,10 +7,11 @@ use crate::format::Superblock;
 /// Answer to a request to fence a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FenceVerdict {
-    /// Store this fence durably, abort the commands of everybody else, wait until all that was submitted has ended, then
-    /// answer GOOD.
+    /// Store this fence durably, abort the commands of everybody else, wait until all that was submitted has
+    /// ended, then answer GOOD.
     Raise(FenceKey),
-    /// The same node asks for the same generation again, on a new session: nothing to store, but the wait is the same.
+    /// The same node asks for the same generation again, on a new session: nothing to store, but the wait is
+    /// the same.
     Again,
     /// An older generation, or another node in the same one: refuse.
     Refuse {
@@ -35,8 +36,8 @@ pub fn may_write(stands: FenceKey, session: Option<FenceKey>) -> Result<(), bdev
     if session == Some(stands) { Ok(()) } else { Err(bdev::IoError::Fenced) }
 }
 
-/// The generation that a node takes next, knowing its own superblock and perhaps the peer's: above everything that either leg has
-/// seen, so that no session of a crashed incarnation can pass for the new one (R11).
+/// The generation that a node takes next, knowing its own superblock and perhaps the peer's: above everything
+/// that either leg has seen, so that no session of a crashed incarnation can pass for the new one (R11).
 pub fn next_generation(own: &Superblock, peer: Option<&Superblock>) -> u64 {
     let seen = |superblock: &Superblock| superblock.config().generation().max(superblock.fence.generation);
     seen(own).max(peer.map_or(0, seen)) + 1

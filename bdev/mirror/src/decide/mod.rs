@@ -1,7 +1,7 @@
 //! Decisions of the mirror that need no state: from facts to one answer.
 //!
-//! Owner: the array core; pure. Each module decides one question, lists its facts as enums, and is tested for every combination of
-//! them (`mirror.md`: changes of config, leg states, R8, R10, R11, I10, I11).
+//! Owner: the array core; pure. Each module decides one question, lists its facts as enums, and is tested for
+//! every combination of them (`mirror.md`: changes of config, leg states, R8, R10, R11, I10, I11).
 
 pub mod failure;
 pub mod fence;

@@ -1,5 +1,5 @@
-//! What the holder does with the leg that it finds at its peer, at every (re)connect: identity and generation are checked
-//! before a byte of it is believed.
+//! What the holder does with the leg that it finds at its peer, at every (re)connect: identity and generation
+//! are checked before a byte of it is believed.
 
 use thiserror::Error;
 
@@ -9,7 +9,8 @@ use crate::probe::{LegFound, ProbeError};
 /// What to do with the peer's leg.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerVerdict {
-    /// The config counts it in sync, it is the leg that we know, and it lost no cache: it carries every acknowledged write.
+    /// The config counts it in sync, it is the leg that we know, and it lost no cache: it carries every
+    /// acknowledged write.
     Member,
     /// Fence it at a new generation, then bring it in sync.
     Resync(SyncPlan),

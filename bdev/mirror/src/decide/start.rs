@@ -67,8 +67,9 @@ pub enum Starting {
     Both,
     /// Fence the peer's leg; this leg alone in sync, then resync.
     Resync(SyncPlan),
-    /// Fence the peer's leg; the peer's leg alone in sync. Before serving from our own leg, copy our log's and bitmap's
-    /// ranges *from* it, then flush both (R4): it kept its cache and we lost ours, or the config has us out.
+    /// Fence the peer's leg; the peer's leg alone in sync. Before serving from our own leg, copy our log's
+    /// and bitmap's ranges *from* it, then flush both (R4): it kept its cache and we lost ours, or the config
+    /// has us out.
     FromPeer,
     /// This leg alone in sync, the peer's leg not touched.
     Alone,

@@ -121,7 +121,8 @@ fn legs_that_are_not_the_peers_are_refused() {
     assert_eq!(on(&nobody, &example_create(LegIndex::One).joiner()), PeerVerdict::Refuse(Refusal::NoData));
 }
 
-/// Every combination of: who holds, who is in sync, what the peer is to us, clean or not, caches, differences, policy.
+/// Every combination of: who holds, who is in sync, what the peer is to us, clean or not, caches,
+/// differences, policy.
 #[test]
 fn a_start_never_serves_what_may_be_old() {
     let mut combinations = 0;
@@ -253,7 +254,8 @@ fn a_promotion_without_force_serves_everything_acknowledged() {
             }
         }
     }
-    // In sync by state and config, the other holds: 2 configs, less the one of 4 session cases that is refused.
+    // In sync by state and config, the other holds: 2 configs, less the one of 4 session cases that is
+    // refused.
     assert_eq!(granted, 2 * 3);
 }
 

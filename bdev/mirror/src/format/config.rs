@@ -1,7 +1,8 @@
 //! The config record: who holds the array, with which legs in sync, in which generation.
 //!
-//! Every change of holder or of the in-sync set is a new generation (`mirror.md`, terms). The nonce tells two records of
-//! the same generation apart that were made by two nodes which did not see each other; it comes from the caller.
+//! Every change of holder or of the in-sync set is a new generation (`mirror.md`, terms). The nonce tells two
+//! records of the same generation apart that were made by two nodes which did not see each other; it comes
+//! from the caller.
 
 use bitflags::bitflags;
 
@@ -164,7 +165,8 @@ impl Reason {
     }
 }
 
-/// How far a generation jumps in a forced promotion, so that no ordinary count of the other side can reach it.
+/// How far a generation jumps in a forced promotion, so that no ordinary count of the other side can reach
+/// it.
 pub const FORCED_JUMP: u64 = 1 << 32;
 /// The largest generation: what a fence key can carry.
 pub const GENERATION_MAX: u64 = bdev::FenceKey::GENERATION_MAX;

@@ -1,7 +1,8 @@
 //! The three superblock copies: which one counts, and in which order they are written (R9).
 //!
-//! Slots 0 and 1 alternate by `seq & 1`, so a write never touches the copy that counts. The third copy, at the end of
-//! the leg, is written on config changes only, after the slot is durable. Crash cases: `FORMAT.md`.
+//! Slots 0 and 1 alternate by `seq & 1`, so a write never touches the copy that counts. The third copy, at
+//! the end of the leg, is written on config changes only, after the slot is durable. Crash cases:
+//! `FORMAT.md`.
 
 use super::header::HeaderError;
 use super::layout::Layout;
@@ -42,7 +43,8 @@ pub struct Chosen {
     pub from: Copy,
 }
 
-/// The blocks of one superblock write, in order: `slot`, wait until durable, then `tail` where present, wait until durable.
+/// The blocks of one superblock write, in order: `slot`, wait until durable, then `tail` where present, wait
+/// until durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SuperblockWrites {
     /// The slot that the current superblock is *not* in.
@@ -68,8 +70,8 @@ impl Copies {
     /// The newest valid copy; at least one *slot* must be valid.
     ///
     /// # Errors
-    /// [`NoSuperblock`] when both slots are invalid. The tail alone is not enough to go on by itself: it may be many
-    /// writes old. It is there for the operator ([`NoSuperblock::Torn`]).
+    /// [`NoSuperblock`] when both slots are invalid. The tail alone is not enough to go on by itself: it may
+    /// be many writes old. It is there for the operator ([`NoSuperblock::Torn`]).
     pub fn choose(&self) -> Result<Chosen, NoSuperblock> {
         if self.slot0.is_err() && self.slot1.is_err() {
             return Err(self.why_none());

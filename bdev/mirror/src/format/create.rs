@@ -1,5 +1,5 @@
-//! Formatting a leg: the steps that turn a blank device into a leg, in an order in which a crash leaves it blank or torn,
-//! never half a leg that looks whole. Superblocks come last.
+//! Formatting a leg: the steps that turn a blank device into a leg, in an order in which a crash leaves it
+//! blank or torn, never half a leg that looks whole. Superblocks come last.
 
 use bdev::FenceKey;
 use uuid::Uuid;
@@ -52,8 +52,8 @@ pub struct CreateLeg {
 }
 
 impl CreateLeg {
-    /// The superblock of the first leg of a new array: this node holds it, alone in sync, in generation 1. The other
-    /// place is vacant and tracked since creation.
+    /// The superblock of the first leg of a new array: this node holds it, alone in sync, in generation 1.
+    /// The other place is vacant and tracked since creation.
     pub fn founder(&self, nonce: u64) -> Superblock {
         let config = Config::first(nonce, self.index, LegMask::only(self.index));
         self.superblock(config, LegState::InSync, 1)
@@ -96,8 +96,8 @@ impl CreateLeg {
 }
 
 impl Superblock {
-    /// The steps that put this first superblock and empty metadata on a device. The bytes before 64 KiB and the data
-    /// area stay as they are.
+    /// The steps that put this first superblock and empty metadata on a device. The bytes before 64 KiB and
+    /// the data area stay as they are.
     pub fn format_steps(&self) -> Vec<Step> {
         let tail = self.layout.superblock_tail();
         let metadata_len = self.layout.data_offset - LOG_OFFSET;

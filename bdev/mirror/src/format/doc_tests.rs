@@ -1,4 +1,5 @@
-//! The tables of `FORMAT.md` and the images under `testdata/`, compared with what the code does. `BLESS=1` rewrites both.
+//! The tables of `FORMAT.md` and the images under `testdata/`, compared with what the code does. `BLESS=1`
+//! rewrites both.
 
 use super::field::Field;
 use super::header::{HEADER_FIELDS, HEADER_LEN};

@@ -1,8 +1,8 @@
 //! The header of every metadata block: each block describes itself.
 //!
-//! The checksum is CRC32C over array uuid, block address and the block with the checksum field zeroed, so that a block of
-//! another array, or one that was written to another place, fails even when it is whole. Uuid and address are stored
-//! as well, so that the failure can be named.
+//! The checksum is CRC32C over array uuid, block address and the block with the checksum field zeroed, so
+//! that a block of another array, or one that was written to another place, fails even when it is whole. Uuid
+//! and address are stored as well, so that the failure can be named.
 
 use thiserror::Error;
 use uuid::Uuid;
@@ -125,7 +125,8 @@ pub fn seal(block: &mut Block, header: Header, at: At) {
 /// Checks that `block` is whole, of this kind, and of this array and place.
 ///
 /// # Errors
-/// The first thing that is wrong; [`HeaderError::Corrupt`] before anything that a corrupt block merely claims.
+/// The first thing that is wrong; [`HeaderError::Corrupt`] before anything that a corrupt block merely
+/// claims.
 pub fn open(block: &Block, kind: BlockKind, at: At) -> Result<Header, HeaderError> {
     let (header, array) = open_any_array(block, kind, at.address)?;
     if array == at.array { Ok(header) } else { Err(HeaderError::OtherArray(array)) }

@@ -1,7 +1,8 @@
 //! The last configs of an array, and what two histories say about each other.
 //!
-//! Configs form a total order with one holder each; a node that was away knows an older record of the same line. Two
-//! nodes that each made a record the other has not seen have diverged: `split`, and nothing is overwritten (I11).
+//! Configs form a total order with one holder each; a node that was away knows an older record of the same
+//! line. Two nodes that each made a record the other has not seen have diverged: `split`, and nothing is
+//! overwritten (I11).
 
 use super::config::{Config, ConfigFlags, ConfigId, LegMask};
 
@@ -12,8 +13,8 @@ const RECENT: usize = HISTORY_LEN / 2;
 
 /// The last configs, newest first. Never empty: entry 0 is the current config.
 ///
-/// When it is full, the oldest record *of a single leg* beyond the newest eight goes first: the absent leg has never
-/// carried one of those, so a holder that restarts many times alone still recognises its peer.
+/// When it is full, the oldest record *of a single leg* beyond the newest eight goes first: the absent leg
+/// has never carried one of those, so a holder that restarts many times alone still recognises its peer.
 #[derive(Clone, Copy)]
 pub struct History {
     entries: [Config; HISTORY_LEN],

@@ -1,6 +1,7 @@
 //! What is where on a leg. Computed once when the leg is formatted, then stored in its superblock.
 //!
-//! The two legs of an array share the size of the data area, the granule and the extent; their data offsets may differ.
+//! The two legs of an array share the size of the data area, the granule and the extent; their data offsets
+//! may differ.
 
 use thiserror::Error;
 
@@ -105,8 +106,8 @@ pub struct LayoutRequest {
     pub block_size: u32,
     /// Bytes of the data area; the largest possible when absent. A joining leg takes the array's.
     pub data_size: Option<u64>,
-    /// Most bytes to copy after a crash; when absent a quarter of the data, at most 64 GiB. A joining leg takes the
-    /// array's log geometry instead ([`Layout::joining`]).
+    /// Most bytes to copy after a crash; when absent a quarter of the data, at most 64 GiB. A joining leg
+    /// takes the array's log geometry instead ([`Layout::joining`]).
     pub max_crash_resync: Option<u64>,
 }
 
@@ -226,7 +227,8 @@ impl Layout {
         self.data_size / self.block_size as u64
     }
 
-    /// Checks figures that came from a disk: whatever passes cannot overflow, overlap, or point outside the leg.
+    /// Checks figures that came from a disk: whatever passes cannot overflow, overlap, or point outside the
+    /// leg.
     pub(super) fn is_sound(&self) -> bool {
         let data_end = self.data_offset.checked_add(self.data_size);
         matches!(self.block_size, 512 | 4096)

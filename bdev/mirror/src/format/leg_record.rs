@@ -1,4 +1,5 @@
-//! What an array remembers of each leg. The config is the authority on who is in sync; this says what else is known.
+//! What an array remembers of each leg. The config is the authority on who is in sync; this says what else is
+//! known.
 
 use bitflags::bitflags;
 use uuid::Uuid;
@@ -68,8 +69,8 @@ pub struct LegRecord {
     pub flags: LegFlags,
     /// Boot or cache-loss id of its node, as last seen: a volatile cache with the same id has lost nothing.
     pub incarnation: Uuid,
-    /// The generation since which the bitmap and the intent logs tell everything that this leg misses: the last
-    /// generation in which it was in sync. 0: not tracked, only a full copy helps.
+    /// The generation since which the bitmap and the intent logs tell everything that this leg misses: the
+    /// last generation in which it was in sync. 0: not tracked, only a full copy helps.
     ///
     /// For a place that no leg has taken, 1 says that everything written since creation is tracked.
     pub tracked_since: u64,

@@ -1,7 +1,7 @@
 //! The on-disk format of a leg: what is where, and how each block proves that it is whole and belongs there.
 //!
-//! Owner: pure functions and values, no I/O, no clock, no random source. Byte tables, update order and crash cases:
-//! `FORMAT.md`, below, checked against the constants by a test. Rules: R8, R9, I8, I9, I20.
+//! Owner: pure functions and values, no I/O, no clock, no random source. Byte tables, update order and crash
+//! cases: `FORMAT.md`, below, checked against the constants by a test. Rules: R8, R9, I8, I9, I20.
 #![doc = include_str!("../../FORMAT.md")]
 
 pub mod config;

@@ -1,7 +1,7 @@
 //! The superblock: identity of array and leg, layout, config history, leg records, fence.
 //!
-//! One value, one codec, exact inverses of each other. Everything read from a disk is checked before it is believed: a
-//! decoded superblock holds only legal states and a layout that stays inside the leg.
+//! One value, one codec, exact inverses of each other. Everything read from a disk is checked before it is
+//! believed: a decoded superblock holds only legal states and a layout that stays inside the leg.
 
 use bdev::FenceKey;
 use thiserror::Error;

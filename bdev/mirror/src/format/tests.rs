@@ -1,4 +1,5 @@
-//! Codecs are inverse, every torn write reopens to a valid older or newer state (I8), nothing that a disk holds can panic.
+//! Codecs are inverse, every torn write reopens to a valid older or newer state (I8), nothing that a disk
+//! holds can panic.
 
 use bdev::FenceKey;
 use proptest::prelude::*;

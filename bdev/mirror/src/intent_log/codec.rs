@@ -1,7 +1,7 @@
 //! One transaction of the intent log as a 4 KiB block.
 //!
-//! It carries what changed (`updates`) and a window of the whole table (`context`) that moves on with every transaction, so
-//! that the last `ceil(slots / 860)` transactions rebuild the table.
+//! It carries what changed (`updates`) and a window of the whole table (`context`) that moves on with every
+//! transaction, so that the last `ceil(slots / 860)` transactions rebuild the table.
 
 use uuid::Uuid;
 
@@ -162,7 +162,8 @@ fn context_words(block: &Block) -> impl Iterator<Item = u32> {
     CONTEXT.of(block).chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().expect("four bytes")))
 }
 
-/// Every extent that a damaged block may have activated, read without trusting anything: a superset is harmless.
+/// Every extent that a damaged block may have activated, read without trusting anything: a superset is
+/// harmless.
 pub(super) fn salvage(block: &Block, geometry: &LogGeometry) -> Vec<u32> {
     let updates = (0..UPDATES_MAX).map(|i| get_update(block, i).extent);
     let mut extents: Vec<u32> = updates.filter(|&extent| extent < geometry.extents).collect();

@@ -54,8 +54,8 @@ pub enum Held {
     Unmarked,
 }
 
-/// R4: an extent leaves the log only when no write is pending on it, the legs were flushed since its last write, and its
-/// out-of-sync pages are durable.
+/// R4: an extent leaves the log only when no write is pending on it, the legs were flushed since its last
+/// write, and its out-of-sync pages are durable.
 ///
 /// # Errors
 /// The first reason why it stays.

@@ -3,7 +3,8 @@
 /// The order of use of numbered slots. All operations take constant time and no memory.
 #[derive(Debug)]
 pub(super) struct Lru {
-    /// Links of each slot, and of the anchor, which is the last element: its `newer` is the least recently used.
+    /// Links of each slot, and of the anchor, which is the last element: its `newer` is the least recently
+    /// used.
     links: Vec<Link>,
 }
 

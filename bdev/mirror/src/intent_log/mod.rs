@@ -1,4 +1,5 @@
-//! The intent log: "these extents may differ". Bounded, on the local leg alone, one 4 KiB write for each batch of misses.
+//! The intent log: "these extents may differ". Bounded, on the local leg alone, one 4 KiB write for each
+//! batch of misses.
 //!
 //! Owner: the array core; pure, no I/O. Rules: R1, R4, R6, I5, I7, I20. Format: [`codec`], `FORMAT.md`.
 //!
@@ -7,9 +8,10 @@
 //!                            ^ next_transaction                      next_transaction, on_durable
 //! ```
 //!
-//! A write asks for its extents with [`IntentLog::admit`] and gets a [`Permit`], which pins them. It may go to the legs when
-//! [`IntentLog::is_active`] says so (R1), and gives the permit back with [`IntentLog::finish`], saying how it ended. What R4
-//! asks is kept here and read from the bitmap itself, so the core has no way to let an extent go too early.
+//! A write asks for its extents with [`IntentLog::admit`] and gets a [`Permit`], which pins them. It may go
+//! to the legs when [`IntentLog::is_active`] says so (R1), and gives the permit back with
+//! [`IntentLog::finish`], saying how it ended. What R4 asks is kept here and read from the bitmap itself, so
+//! the core has no way to let an extent go too early.
 //!
 //! One transaction is outstanding at a time (group commit): what queues up meanwhile goes into the next one.
 
@@ -76,8 +78,8 @@ const EMPTY: Slot = Slot { extent: FREE, state: SlotState::Free, pending: 0, sta
 /// What the log may do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing may be written before these extents, salvaged from a torn block that the next transaction overwrites, are
-    /// marked on disk.
+    /// Nothing may be written before these extents, salvaged from a torn block that the next transaction
+    /// overwrites, are marked on disk.
     Salvaging(Vec<u32>),
     /// The ring was unreadable: once everything is marked on disk, so many empty transactions replace it.
     Rewriting(u64),
@@ -131,8 +133,8 @@ pub(crate) fn first_block(array: Uuid, geometry: &LogGeometry) -> BlockWrite {
     empty_transaction(array, geometry, 1, 0).write
 }
 
-/// The transactions that empty a ring from outside, each durable before the next: for a leg that was brought in sync, whose own
-/// log is history. One where the ring is readable, a whole ring of them where it is not.
+/// The transactions that empty a ring from outside, each durable before the next: for a leg that was brought
+/// in sync, whose own log is history. One where the ring is readable, a whole ring of them where it is not.
 pub fn emptying(
     array: Uuid,
     geometry: LogGeometry,
@@ -152,8 +154,8 @@ fn empty_transaction(array: Uuid, geometry: &LogGeometry, seq: u64, generation: 
 }
 
 impl IntentLog {
-    /// Goes on from what a ring said, and marks every extent that may differ in the bitmap: they stay active until those
-    /// marks are durable and a flush went by (R4 binds recovery too).
+    /// Goes on from what a ring said, and marks every extent that may differ in the bitmap: they stay active
+    /// until those marks are durable and a flush went by (R4 binds recovery too).
     pub fn resume(array: Uuid, geometry: LogGeometry, replay: &Replay, bitmap: &mut Bitmap) -> Self {
         let mut log = Self::empty(array, geometry);
         match replay {
@@ -201,7 +203,8 @@ impl IntentLog {
         }
         self.free.clear();
         for (slot, &extent) in (0..self.geometry.slots).zip(&replayed.table).rev() {
-            // The same extent twice is a table that no program of ours writes; it is marked, and one slot will do.
+            // The same extent twice is a table that no program of ours writes; it is marked, and one slot
+            // will do.
             if extent == FREE || self.index.get(extent).is_some() {
                 self.free.push(slot);
                 continue;
@@ -224,7 +227,8 @@ impl IntentLog {
         &self.geometry
     }
 
-    /// Most bytes of one write, so that a few writes fit into the table at a time. Larger ones have to be split.
+    /// Most bytes of one write, so that a few writes fit into the table at a time. Larger ones have to be
+    /// split.
     pub fn max_write_bytes(&self) -> u64 {
         (u64::from(self.geometry.slots) / 4 - 1) << self.geometry.extent_shift
     }
@@ -233,7 +237,7 @@ impl IntentLog {
         ByteRange::new(u64::from(extent) << self.geometry.extent_shift, self.geometry.extent_bytes())
     }
 
-    // --- Writes ---------------------------------------------------------------------------------------------------------
+    // --- Writes ---
 
     /// A write asks for its extents (R1).
     ///
@@ -325,7 +329,7 @@ impl IntentLog {
         }
     }
 
-    // --- Flushes --------------------------------------------------------------------------------------------------------
+    // --- Flushes ---
 
     /// A flush of every leg in sync begins: it covers the writes that have ended by now.
     pub fn begin_flush(&mut self) -> FlushTicket {
@@ -338,7 +342,7 @@ impl IntentLog {
         self.flushes_done = self.flushes_done.max(ticket.0);
     }
 
-    // --- Eviction -------------------------------------------------------------------------------------------------------
+    // --- Eviction ---
 
     fn facts(&self, slot: u16, bitmap: &Bitmap) -> ExtentFacts {
         let Slot { extent, pending, stable_after, .. } = self.slots[usize::from(slot)];
@@ -387,10 +391,10 @@ impl IntentLog {
         relief
     }
 
-    // --- Transactions ---------------------------------------------------------------------------------------------------
+    // --- Transactions ---
 
-    /// The next transaction to write, if one is due and none is outstanding. After [`IntentLog::on_failed`] it is the same one
-    /// again. `generation` is the holder's current one.
+    /// The next transaction to write, if one is due and none is outstanding. After [`IntentLog::on_failed`]
+    /// it is the same one again. `generation` is the holder's current one.
     pub fn next_transaction(&mut self, generation: u64, bitmap: &Bitmap) -> Option<TransactionWrite> {
         if let Some(outstanding) = &mut self.outstanding {
             let failed = outstanding.delivery == Delivery::Failed;
@@ -502,11 +506,12 @@ impl IntentLog {
         outstanding.delivery = Delivery::Failed;
     }
 
-    /// The transaction that frees all slots, for a clean shutdown (R12). Afterwards nothing is admitted any more.
+    /// The transaction that frees all slots, for a clean shutdown (R12). Afterwards nothing is admitted any
+    /// more.
     ///
     /// # Errors
-    /// Why some extent may not leave yet; [`Held::Busy`] also while a transaction is outstanding or the ring is being
-    /// repaired.
+    /// Why some extent may not leave yet; [`Held::Busy`] also while a transaction is outstanding or the ring
+    /// is being repaired.
     pub fn close(&mut self, generation: u64, bitmap: &Bitmap) -> Result<TransactionWrite, Held> {
         if self.outstanding.is_some() || self.phase != Phase::Ready {
             return Err(Held::Busy);
@@ -518,10 +523,10 @@ impl IntentLog {
         Ok(self.send_empty(generation))
     }
 
-    // --- For the core and the status ------------------------------------------------------------------------------------
+    // --- For the core and the status ---
 
-    /// The bytes that may differ between the legs: every extent that is pinned or not yet stable. A degrade marks these in
-    /// the bitmap before it lets go of pending acknowledgements.
+    /// The bytes that may differ between the legs: every extent that is pinned or not yet stable. A degrade
+    /// marks these in the bitmap before it lets go of pending acknowledgements.
     pub fn exposed(&self) -> impl Iterator<Item = ByteRange> {
         self.lru.oldest_first().filter_map(|slot| {
             let slot = self.slots[usize::from(slot)];

@@ -32,8 +32,9 @@ pub struct Replayed {
     pub base_seq: u64,
     /// The extent in each slot, or all ones for free.
     pub table: Vec<u32>,
-    /// Extents named by a damaged block right behind the newest transaction. A torn tail names extents that nothing was
-    /// written to; a rotten one names extents that something was written to. Both are counted as different.
+    /// Extents named by a damaged block right behind the newest transaction. A torn tail names extents that
+    /// nothing was written to; a rotten one names extents that something was written to. Both are counted as
+    /// different.
     pub salvaged: Vec<u32>,
 }
 
@@ -91,8 +92,8 @@ impl Ring<'_> {
         let newest = (0..LOG_BLOCKS).filter_map(|at| self.read(at).ok()).max_by_key(|found| found.seq);
         let Some(newest) = newest else { return Replay::Unreadable { newest: 0 } };
         let unreadable = Replay::Unreadable { newest: newest.seq };
-        // One transaction is outstanding at a time, so a crash damages one block at most: more is rot, and nobody knows
-        // what the rotten ones said.
+        // One transaction is outstanding at a time, so a crash damages one block at most: more is rot, and
+        // nobody knows what the rotten ones said.
         if self.is_damaged(newest.seq + 1) && self.is_damaged(newest.seq + 2) {
             return unreadable;
         }

@@ -504,8 +504,8 @@ struct Truth {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// R1, R4, I5, I7, I8 in one: after any events, cut off by a crash with the outstanding transaction torn at 512 B,
-    /// everything that may differ is in the replayed log or set in the durable bitmap.
+    /// R1, R4, I5, I7, I8 in one: after any events, cut off by a crash with the outstanding transaction torn
+    /// at 512 B, everything that may differ is in the replayed log or set in the durable bitmap.
     #[test]
     fn whatever_may_differ_is_logged_or_marked(events in events(), sectors: u8) {
         let mut bench = Bench::new(small());

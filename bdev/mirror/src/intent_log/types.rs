@@ -3,8 +3,8 @@
 use crate::format::BlockWrite;
 use crate::range::{ByteRange, UnitRange};
 
-/// The right to write a range once its extents are active. It pins them until [`super::IntentLog::finish`]; a permit that is
-/// dropped pins them until the array stops, which costs slots but loses nothing.
+/// The right to write a range once its extents are active. It pins them until [`super::IntentLog::finish`]; a
+/// permit that is dropped pins them until the array stops, which costs slots but loses nothing.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a permit pins its extents until it is finished"]
 pub struct Permit {
@@ -29,9 +29,11 @@ impl Permit {
 pub enum Admission {
     /// All its extents are active on disk: go (R1).
     Active(Permit),
-    /// The extents are reserved; wait for [`super::IntentLog::is_active`], after the next transactions are durable.
+    /// The extents are reserved; wait for [`super::IntentLog::is_active`], after the next transactions are
+    /// durable.
     NeedsTransaction(Permit),
-    /// No slot is free: nothing is reserved. See [`super::IntentLog::relief`], and ask again after the next transaction.
+    /// No slot is free: nothing is reserved. See [`super::IntentLog::relief`], and ask again after the next
+    /// transaction.
     Full,
 }
 

@@ -84,7 +84,8 @@ pub(super) fn look(image: &Image<'_>) -> Option<ForeignContent> {
     AT_START.iter().find(matches).map(|found| found.content).or_else(|| md_at_end(image))
 }
 
-/// MD 1.0 keeps its superblock 8 KiB before the end, 0.90 on the last multiple of 64 KiB that leaves as much behind it.
+/// MD 1.0 keeps its superblock 8 KiB before the end, 0.90 on the last multiple of 64 KiB that leaves as much
+/// behind it.
 fn md_at_end(image: &Image<'_>) -> Option<ForeignContent> {
     const KIB: u64 = 1024;
     let start = image.leg_size / 4096 * 4096 - image.tail.len() as u64;

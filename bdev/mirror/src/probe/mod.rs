@@ -1,7 +1,7 @@
 //! What is on a device: nothing, one of our legs, a damaged one, or something of somebody else's.
 //!
-//! Pure: the caller reads the first [`HEAD_LEN`] and the last [`TAIL_LEN`] bytes and gives them here. Nothing is ever written to
-//! a device that is not [`LegFound::Blank`] or the expected leg.
+//! Pure: the caller reads the first [`HEAD_LEN`] and the last [`TAIL_LEN`] bytes and gives them here. Nothing
+//! is ever written to a device that is not [`LegFound::Blank`] or the expected leg.
 
 mod foreign;
 
