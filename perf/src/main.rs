@@ -6,9 +6,9 @@ use std::time::Duration;
 use bdev::Channel;
 use clap::Parser;
 use engine::{Core, MonotonicClock, Pool, PoolConfig, RingConfig, RingHandle, Waker};
-use gateway::{Remote, RemoteConfig};
+use gateway::{LunUrl, Remote, RemoteConfig};
 use net::tcp::{TcpConfig, TcpNetwork};
-use perf::{Load, LoadConfig, LunUrl, Mix, Report};
+use perf::{Load, LoadConfig, Mix, Report};
 use serde_json::json;
 
 /// Writes and reads stamped 4 KiB blocks at random, then reads back every block that was written: each must hold its last

@@ -5,6 +5,7 @@ pub mod access;
 pub mod export;
 pub mod remote;
 pub mod translate;
+pub mod url;
 mod wire;
 
 pub use access::{InitiatorGroup, NetMask};
@@ -12,3 +13,4 @@ pub use export::{
     ConnectionInfo, ExportError, LunConfig, LunInfo, LunMode, NodeConfig, PortalGroup, Target, TargetConfig,
 };
 pub use remote::{Remote, RemoteConfig, Served};
+pub use url::LunUrl;

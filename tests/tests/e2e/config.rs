@@ -14,11 +14,10 @@ fn a_saved_configuration_makes_the_same_node_again() {
     node.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 2048}));
     let url = node.export("EE_d0");
     node.must("iscsi_target_node_add_lun", json!({"name": "iqn.2026-11.org.gemel:EE_d0", "bdev_name": "m0"}));
-    let saved = node.folder.path().join("saved.json");
+    let saved = node.save_config();
     let gemel = |node: &Node, arguments: &[&str]| {
         Command::new(binary("gemel")).arg("-s").arg(node.socket()).args(arguments).output().expect("gemel")
     };
-    assert!(gemel(&node, &["config", "save", saved.to_str().expect("a path")]).status.success());
     let objects = |node: &Node| {
         ["bdev_get_bdevs", "iscsi_get_portal_groups", "iscsi_get_initiator_groups", "iscsi_get_target_nodes"]
             .map(|method| node.must(method, Value::Null))

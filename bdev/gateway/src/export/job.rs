@@ -162,6 +162,18 @@ fn durability(transfer: &Transfer, mode: LunMode) -> Durability {
     if transfer.fua || mode == LunMode::SyncDurable { Durability::Durable } else { Durability::Accepted }
 }
 
+/// The blocks of a WRITE SAME. WSNZ is zero: a count of zero means "to the end", within MAXIMUM WRITE SAME LENGTH.
+fn same_range(transfer: &Transfer, unit: &Unit) -> Result<BlockRange, Sense> {
+    unit.check_range(transfer.lba, transfer.blocks)?;
+    let blocks = if transfer.blocks == 0 { unit.blocks - transfer.lba } else { u64::from(transfer.blocks) };
+    match u32::try_from(blocks) {
+        Ok(blocks) if blocks <= scsi::inquiry::WRITE_SAME_BLOCKS_MAX => {
+            Ok(BlockRange::new(transfer.lba, blocks))
+        }
+        _ => Err(Sense::INVALID_FIELD_IN_CDB),
+    }
+}
+
 fn write_same(
     transfer: &Transfer,
     unit: &Unit,
@@ -169,19 +181,13 @@ fn write_same(
     no_data: bool,
     unmap: bool,
 ) -> Result<Start, Sense> {
-    unit.check_range(transfer.lba, transfer.blocks)?;
-    // WSNZ is zero: a count of zero means "to the end", within MAXIMUM WRITE SAME LENGTH.
-    let blocks = if transfer.blocks == 0 { unit.blocks - transfer.lba } else { u64::from(transfer.blocks) };
-    if blocks > u64::from(scsi::inquiry::WRITE_SAME_BLOCKS_MAX) {
-        return Err(Sense::INVALID_FIELD_IN_CDB);
-    }
+    let range = same_range(transfer, unit)?;
     if unmap && unit.provisioning == scsi::Provisioning::Full {
         return Err(Sense::invalid_cdb_byte(1));
     }
     if !no_data {
         return Ok(Start::Collect(unit.block_size));
     }
-    let range = BlockRange::new(transfer.lba, u32::try_from(blocks).expect("bounded above"));
     steps([Step::Zero(range, durability(transfer, mode))])
 }
 
@@ -236,9 +242,7 @@ fn same(
     pattern: &[u8],
     pool: &Pool,
 ) -> Result<VecDeque<Step>, Sense> {
-    let blocks = if transfer.blocks == 0 { unit.blocks - transfer.lba } else { u64::from(transfer.blocks) };
-    let range =
-        BlockRange::new(transfer.lba, u32::try_from(blocks).map_err(|_| Sense::INVALID_FIELD_IN_CDB)?);
+    let range = same_range(transfer, unit)?;
     let durability = durability(transfer, mode);
     if pattern.iter().all(|byte| *byte == 0) {
         return Ok([Step::Zero(range, durability)].into());

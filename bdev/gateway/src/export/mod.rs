@@ -456,11 +456,14 @@ impl Target {
         ended
     }
 
+    /// Lets in whoever waited for a predecessor that is gone now.
     fn release_waiting(&mut self) {
-        let alive: BTreeSet<u64> = self.sessions.keys().copied().collect();
-        for entry in self.sessions.values_mut() {
-            let ready = |waiting: &(Grant, Vec<u64>)| waiting.1.iter().all(|old| !alive.contains(old));
-            if entry.waiting.as_ref().is_some_and(ready)
+        let gone = |waiting: &(Grant, Vec<u64>)| waiting.1.iter().all(|old| !self.sessions.contains_key(old));
+        let ready = |entry: &Entry| entry.waiting.as_ref().is_some_and(gone);
+        let ready: Vec<u64> =
+            self.sessions.iter().filter(|(_, entry)| ready(entry)).map(|(id, _)| *id).collect();
+        for id in ready {
+            if let Some(entry) = self.sessions.get_mut(&id)
                 && let Some((grant, _)) = entry.waiting.take()
             {
                 entry.session.connection().grant_login(grant);

@@ -7,7 +7,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use bdev::{Channel, Completed, Completions, Io, IoError, Op, Tag};
+use bdev::{Capabilities, Channel, Completed, Completions, Geometry, Io, IoError, Op, Tag};
 use engine::{Buf, BufMut, Core, Instant, Progress};
 use iscsi::target::{self, Connection, Event, Response, TaskFunction, TaskResponse};
 use iscsi::{Protocol, TaskId};
@@ -72,6 +72,13 @@ struct Attached {
     in_flight: usize,
 }
 
+/// A LUN's unit with what it was made from: made again only when the device changes, not for each command.
+struct CachedUnit {
+    geometry: Geometry,
+    capabilities: Capabilities,
+    unit: Rc<Unit>,
+}
+
 #[derive(Default)]
 struct Jobs {
     open: BTreeMap<TaskId, Job>,
@@ -102,6 +109,7 @@ pub(super) struct Session {
     connection: Connection,
     jobs: Jobs,
     channels: BTreeMap<u16, Attached>,
+    units: BTreeMap<u16, CachedUnit>,
     stalled: Option<Stalled>,
     management: Vec<Management>,
     attention: BTreeMap<u16, VecDeque<Sense>>,
@@ -129,6 +137,7 @@ impl Session {
             connection: Connection::new(config),
             jobs: Jobs::default(),
             channels: BTreeMap::new(),
+            units: BTreeMap::new(),
             stalled: None,
             management: Vec::new(),
             attention: BTreeMap::new(),
@@ -251,7 +260,19 @@ impl Session {
         }
     }
 
-    fn unit(&self, lun: &Lun) -> Unit {
+    fn unit(&mut self, number: u16, lun: &Lun) -> Rc<Unit> {
+        let (geometry, capabilities) = (lun.config.bdev.geometry(), lun.config.bdev.capabilities());
+        if let Some(cached) = self.units.get(&number)
+            && (cached.geometry, cached.capabilities) == (geometry, capabilities)
+        {
+            return cached.unit.clone();
+        }
+        let unit = Rc::new(self.make_unit(lun));
+        self.units.insert(number, CachedUnit { geometry, capabilities, unit: unit.clone() });
+        unit
+    }
+
+    fn make_unit(&self, lun: &Lun) -> Unit {
         let group = self.portal_group;
         let name = self.node.as_ref().map(|node| node.name()).unwrap_or_default();
         lun.config.unit(&format!("{name},t,0x{group:04x}"), u16::try_from(group).unwrap_or(1))
@@ -275,7 +296,7 @@ impl Session {
             return self.refuse(command.task, sense);
         }
         lun.stats.commands.set(lun.stats.commands.get() + 1);
-        let unit = self.unit(&lun);
+        let unit = self.unit(number, &lun);
         // An import that was never connected has no size yet.
         let identifies = matches!(parsed, scsi::Command::Inquiry { .. } | scsi::Command::RequestSense { .. });
         if unit.blocks == 0 && !identifies {
@@ -290,7 +311,8 @@ impl Session {
                 self.retry_stalled(now);
             }
             Start::Steps(steps) => {
-                self.open_job(&command, parsed, lun, number, Stage::Working, steps);
+                let job = Job::new(lun, number, parsed, command.expected_len, Stage::Working);
+                self.open_job(command.task, Job { steps, ..job });
                 self.advance(command.task, now);
             }
         }
@@ -340,7 +362,7 @@ impl Session {
 
     fn retry_stalled(&mut self, now: Instant) {
         let Some(stalled) = &self.stalled else { return };
-        let unit = self.unit(&stalled.lun);
+        let block_size = stalled.lun.config.bdev.geometry().block_size;
         // Fewer bytes than the CDB wants: whole blocks of what comes.
         let moves_blocks = !matches!(
             stalled.parsed,
@@ -350,10 +372,10 @@ impl Session {
         );
         let expected = if stalled.command.writes { stalled.command.expected_len } else { 0 };
         let len = match stalled.len.min(expected) {
-            len if moves_blocks => len - len % unit.block_size,
+            len if moves_blocks => len - len % block_size,
             len => len,
         };
-        if let Some(sense) = wrong_length(&stalled.parsed, expected, unit.block_size) {
+        if let Some(sense) = wrong_length(&stalled.parsed, expected, block_size) {
             let task = stalled.command.task;
             self.stalled = None;
             return self.refuse(task, sense);
@@ -364,47 +386,29 @@ impl Session {
         let Some(frame) = self.core.pool().alloc(len as usize) else { return };
         let Some(Stalled { command, parsed, lun, number, .. }) = self.stalled.take() else { return };
         let task = command.task;
-        self.open_job(&command, parsed, lun, number, Stage::Collecting(frame), VecDeque::new());
+        let job = Job::new(lun, number, parsed, command.expected_len, Stage::Collecting(frame));
+        self.open_job(task, job);
         self.connection.solicit(task, len);
     }
 
     /// The initiator expects to move less than a block: nothing is written, and the residual tells it.
     fn move_nothing(&mut self, now: Instant) {
         let Some(Stalled { command, parsed, lun, number, .. }) = self.stalled.take() else { return };
-        self.open_job(&command, parsed, lun, number, Stage::Working, VecDeque::new());
+        self.open_job(command.task, Job::new(lun, number, parsed, command.expected_len, Stage::Working));
         self.advance(command.task, now);
     }
 
-    fn open_job(
-        &mut self,
-        command: &target::Command,
-        parsed: scsi::Command,
-        lun: Rc<Lun>,
-        number: u16,
-        stage: Stage,
-        steps: VecDeque<Step>,
-    ) {
-        lun.stats.active.set(lun.stats.active.get() + 1);
-        let expected_len = command.expected_len;
-        let job = Job {
-            lun,
-            number,
-            command: parsed,
-            expected_len,
-            stage,
-            steps,
-            in_flight: false,
-            aborted: false,
-        };
-        self.jobs.open.insert(command.task, job);
+    fn open_job(&mut self, task: TaskId, job: Job) {
+        job.lun.stats.active.set(job.lun.stats.active.get() + 1);
+        self.jobs.open.insert(task, job);
     }
 
     fn on_collected(&mut self, task: TaskId, now: Instant) {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         let stage = std::mem::replace(&mut job.stage, Stage::Working);
         let Stage::Collecting(data) = stage else { return };
-        let (lun, command) = (job.lun.clone(), job.command);
-        let unit = self.unit(&lun);
+        let (number, lun, command) = (job.number, job.lun.clone(), job.command);
+        let unit = self.unit(number, &lun);
         match job::collected(&command, &unit, lun.config.mode, data, self.core.pool()) {
             Ok(steps) => {
                 if let Some(job) = self.jobs.open.get_mut(&task) {
@@ -555,18 +559,8 @@ impl Session {
             return self.refuse(task, Sense::LUN_NOT_SUPPORTED);
         };
         let available = u32::try_from(data.len()).expect("a frame is short");
-        lun.stats.active.set(lun.stats.active.get() + 1);
-        let job = Job {
-            lun,
-            number: 0,
-            command: scsi::Command::TestUnitReady,
-            expected_len: available,
-            stage: Stage::Answering(Some(data)),
-            steps: VecDeque::new(),
-            in_flight: false,
-            aborted: false,
-        };
-        self.jobs.open.insert(task, job);
+        let stage = Stage::Answering(Some(data));
+        self.open_job(task, Job::new(lun, 0, scsi::Command::TestUnitReady, available, stage));
         self.connection.send_data(task, available, response);
     }
 
@@ -701,6 +695,11 @@ fn wrong_length(command: &scsi::Command, expected: u32, block_size: u32) -> Opti
 }
 
 impl Job {
+    fn new(lun: Rc<Lun>, number: u16, command: scsi::Command, expected_len: u32, stage: Stage) -> Self {
+        let steps = VecDeque::new();
+        Self { lun, number, command, expected_len, stage, steps, in_flight: false, aborted: false }
+    }
+
     fn is_waiting(&self) -> bool {
         matches!(self.stage, Stage::Working) && !self.in_flight && !self.aborted
     }

@@ -282,6 +282,8 @@ impl RemoteChannel {
         self.pause = self.config.retry_min;
         if let State::Live(live) = &mut self.state {
             live.phase = Phase::Up(geometry);
+            // The login counted as a ping: a peer that accepts and says nothing is dead, too.
+            live.ping_sent = None;
         }
     }
 
@@ -319,7 +321,7 @@ impl RemoteChannel {
                 self.again.push_back(refused.io);
             }
         }
-        progress | self.transmit(now)
+        progress
     }
 
     fn transmit(&mut self, now: Instant) -> Progress {
@@ -356,9 +358,6 @@ impl RemoteChannel {
             return self.go_down(LinkDown::Silent, now);
         }
         let up = matches!(live.phase, Phase::Up(_));
-        if up && live.alive_at == Instant::EPOCH {
-            live.alive_at = now;
-        }
         if up && live.ping_sent.is_none() && now >= live.next_ping {
             live.connection.ping();
             live.ping_sent = Some(now);
@@ -414,13 +413,6 @@ impl Channel for RemoteChannel {
             _ => {}
         }
         let mut progress = self.exchange(now);
-        // The login counts as a ping: a peer that accepts and says nothing is dead, too.
-        if let State::Live(live) = &mut self.state
-            && matches!(live.phase, Phase::Up(_))
-            && live.ping_sent.is_some_and(|sent| sent <= live.alive_at)
-        {
-            live.ping_sent = None;
-        }
         self.watch(now);
         progress |= self.transmit(now);
         progress |= Progress::from_count(self.done.len());

@@ -9,10 +9,10 @@ use bdev::malloc::MallocBdev;
 use bdev::null::NullBdev;
 use bdev::uring::{UringBdev, UringError};
 use bdev::{Bdev, Capabilities, Geometry};
-use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use engine::Access;
-use gateway::{Remote, RemoteConfig, Served};
+use gateway::url::UrlError;
+use gateway::{LunUrl, Remote, RemoteConfig, Served};
 use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -389,25 +389,13 @@ struct IscsiCreate {
     uuid: Option<String>,
 }
 
-/// `iscsi://HOST[:PORT]/TARGET/LUN`, with a numerical host.
-fn parse_url(url: &str) -> Option<(SocketAddr, String, u16)> {
-    let rest = url.strip_prefix("iscsi://")?;
-    let mut parts = rest.splitn(3, '/');
-    let (portal, target, lun) = (parts.next()?, parts.next()?, parts.next()?);
-    let address = portal.parse().ok().or_else(|| {
-        Some(SocketAddr::new(portal.trim_matches(['[', ']']).parse::<IpAddr>().ok()?, ::iscsi::PORT))
-    })?;
-    Some((address, target.to_owned(), lun.parse().ok()?))
-}
-
 fn iscsi_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let parsed: IscsiCreate = params::parse(given)?;
-    let bad = || {
-        RpcError::invalid_params(format!("bad url {:?}: use iscsi://ADDRESS[:PORT]/TARGET/LUN", parsed.url))
-    };
-    let (address, target, lun) = parse_url(&parsed.url).ok_or_else(bad)?;
+    let url: LunUrl =
+        parsed.url.parse().map_err(|error: UrlError| RpcError::invalid_params(error.to_string()))?;
     let uuid = uuid_of(parsed.uuid.as_deref())?;
-    let config = RemoteConfig { lun, ..RemoteConfig::new(parsed.initiator_iqn, target, address) };
+    let config =
+        RemoteConfig { lun: url.lun, ..RemoteConfig::new(parsed.initiator_iqn, url.target, url.portal) };
     if node.bdevs.contains_key(&parsed.name) {
         return Err(RpcError::exists(format!("bdev {:?} exists already", parsed.name)));
     }
@@ -417,27 +405,4 @@ fn iscsi_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcErro
     let (bdev, import) = opened?;
     let entry = Entry { import: Some(import), ..plain(bdev, made) };
     node.add_bdev(&parsed.name, entry)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_name_portal_target_and_lun() {
-        let found = parse_url("iscsi://127.0.0.1:3261/iqn.2026-11.example:t/3").expect("a url");
-        assert_eq!(
-            found,
-            ("127.0.0.1:3261".parse().expect("address"), "iqn.2026-11.example:t".to_owned(), 3)
-        );
-        assert_eq!(
-            parse_url("iscsi://[::1]/iqn.x/0").expect("a url").0,
-            "[::1]:3260".parse().expect("address")
-        );
-        for bad in
-            ["", "http://127.0.0.1/x/0", "iscsi://127.0.0.1/x", "iscsi://host/x/0", "iscsi://127.0.0.1/x/y"]
-        {
-            assert_eq!(parse_url(bad), None, "{bad}");
-        }
-    }
 }

@@ -47,6 +47,9 @@ mod tests {
         let url: LunUrl = "iscsi://127.0.0.1:3270/iqn.2026-11.org.gemel:d0/1".parse().expect("a URL");
         assert_eq!((url.portal.port(), url.lun), (3270, 1));
         assert_eq!("iscsi://[::1]/iqn.x/0".parse::<LunUrl>().expect("a URL").portal.port(), 3260);
+        assert_eq!(url.target, "iqn.2026-11.org.gemel:d0");
+        "http://127.0.0.1/x/0".parse::<LunUrl>().expect_err("another scheme");
+        "iscsi://127.0.0.1/x/y".parse::<LunUrl>().expect_err("no number");
         for bad in ["", "iscsi://", "iscsi://127.0.0.1/iqn.x", "iscsi://127.0.0.1//0", "iscsi://host/iqn.x/0"]
         {
             bad.parse::<LunUrl>().expect_err(bad);
