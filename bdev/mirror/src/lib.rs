@@ -1,8 +1,23 @@
 //! The mirror: RAID1 over two legs, pure core and one driver.
 
 pub mod bitmap;
+pub mod command;
 pub mod decide;
+pub mod desk;
+pub mod driver;
+mod events;
 pub mod format;
+mod formatter;
+mod guard;
+pub mod holder;
 pub mod intent_log;
+pub mod leg_state;
+mod locks;
+pub mod node;
+mod pace;
 pub mod probe;
 pub mod range;
+mod reader;
+pub mod setup;
+pub mod status;
+mod store;

@@ -1,0 +1,240 @@
+//! The I/O desk: everything that the core sends to a leg goes out here with its purpose, and comes back with
+//! it.
+//!
+//! Owner: the node. Invariants: each I/O has one purpose; a completion finds it or is the programmer's
+//! mistake; metadata blocks have frames of their own, so that no shortage of frames stops a config change or
+//! a transaction (I23).
+
+use std::collections::VecDeque;
+
+use bdev::hop::ClientId;
+use bdev::{BlockRange, Completed, Durability, FenceKey, Geometry, Io, Op, Tag};
+use core::time::Duration;
+use engine::{Buf, BufMut, Instant, Key, Pool, Slots};
+
+use crate::format::{BLOCK_SIZE, BlockWrite};
+use crate::range::ByteRange;
+
+/// Which leg, as seen from this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// This node's own leg.
+    Own,
+    /// The peer's leg, over the link.
+    Peer,
+}
+
+impl Side {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Own, Self::Peer];
+
+    /// The other one.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Own => Self::Peer,
+            Self::Peer => Self::Own,
+        }
+    }
+}
+
+/// Why an I/O was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// An I/O of the peer on our leg, with the peer's tag.
+    Guarded { client: ClientId, tag: Tag },
+    /// Part of a metadata read.
+    Read { job: u32 },
+    /// A step of formatting.
+    Format,
+    /// A superblock block; for the peer's leg, on which way there.
+    Superblock { attempt: u32 },
+    /// A transaction of the intent log.
+    Transaction { seq: u64 },
+    /// A page of our bitmap.
+    Page { page: u32 },
+    /// Part of a request of the front end.
+    Request(Key),
+    /// A flush of the holder's own.
+    Flush,
+    /// The read of a copy.
+    CopyRead(Key),
+    /// The write of a copy.
+    CopyWrite(Key),
+    /// The fence of the peer's leg.
+    Fence { attempt: u32 },
+    /// The read that renews the lease.
+    Heartbeat { attempt: u32, sent: Instant },
+    /// A block of the peer's log or bitmap that is emptied.
+    Emptying { attempt: u32 },
+}
+
+/// I/Os in flight at the most, both legs together.
+const IN_FLIGHT_MAX: u32 = 4096;
+/// Of them, kept back for the core's own metadata.
+const METADATA_SHARE: usize = 256;
+/// Frames kept back for metadata blocks.
+const FRAMES_KEPT: usize = 32;
+
+/// See the module.
+pub(crate) struct Desk {
+    pool: Pool,
+    purposes: Slots<(Side, Purpose)>,
+    out: VecDeque<(Side, Io)>,
+    frames: Vec<BufMut>,
+    block_size: [u32; 2],
+    in_flight: [u32; 2],
+    /// Own I/Os that are not the peer's.
+    own_core: u32,
+    io_timeout: Duration,
+    /// The time of the event that is being handled.
+    pub(crate) now: Instant,
+}
+
+impl Desk {
+    pub(crate) fn new(pool: Pool, own: Geometry, io_timeout: Duration) -> Self {
+        let frames = (0..FRAMES_KEPT).filter_map(|_| pool.alloc(BLOCK_SIZE)).collect();
+        Self {
+            pool,
+            purposes: Slots::with_capacity(IN_FLIGHT_MAX),
+            out: VecDeque::with_capacity(IN_FLIGHT_MAX as usize),
+            frames,
+            block_size: [own.block_size, own.block_size],
+            in_flight: [0; 2],
+            own_core: 0,
+            io_timeout,
+            now: Instant::EPOCH,
+        }
+    }
+
+    /// The peer's leg says what its blocks are.
+    pub(crate) fn set_peer_block_size(&mut self, block_size: u32) {
+        self.block_size[Side::Peer as usize] = block_size;
+    }
+
+    /// True while there is room for another request of a host or of the peer.
+    pub(crate) fn has_room(&self) -> bool {
+        self.purposes.len() + METADATA_SHARE < self.purposes.capacity()
+    }
+
+    /// I/Os in flight on a leg, the peer's on ours included.
+    pub(crate) fn in_flight(&self, side: Side) -> u32 {
+        self.in_flight[side as usize]
+    }
+
+    /// I/Os of this node itself in flight on its own leg.
+    pub(crate) fn own_in_flight(&self) -> u32 {
+        self.own_core
+    }
+
+    /// The next I/O for a channel.
+    pub(crate) fn next_out(&mut self) -> Option<(Side, Io)> {
+        self.out.pop_front()
+    }
+
+    /// A frame for data.
+    pub(crate) fn frame(&self, len: usize) -> Option<BufMut> {
+        self.pool.alloc(len)
+    }
+
+    fn blocks(&self, side: Side, bytes: ByteRange) -> BlockRange {
+        let size = u64::from(self.block_size[side as usize]);
+        debug_assert!(
+            bytes.start.is_multiple_of(size) && bytes.len.is_multiple_of(size),
+            "{bytes} in blocks of {size}"
+        );
+        let blocks = u32::try_from(bytes.len / size).expect("an I/O is shorter than 2^32 blocks");
+        BlockRange::new(bytes.start / size, blocks)
+    }
+
+    /// Sends any operation.
+    pub(crate) fn submit(&mut self, side: Side, op: Op, purpose: Purpose) {
+        let key = self.purposes.insert((side, purpose)).expect("requests are bounded by has_room");
+        let mut io = Io::new(op, Tag(key.to_bits()), self.now);
+        if side == Side::Peer {
+            io = io.with_deadline(self.now + self.io_timeout);
+        }
+        self.in_flight[side as usize] += 1;
+        self.own_core += u32::from(is_own_core(side, purpose));
+        self.out.push_back((side, io));
+    }
+
+    /// Reads bytes of a leg into a frame.
+    pub(crate) fn read(&mut self, side: Side, bytes: ByteRange, into: BufMut, purpose: Purpose) {
+        let range = self.blocks(side, bytes);
+        self.submit(side, Op::Read { range, into }, purpose);
+    }
+
+    /// Writes bytes of a leg.
+    pub(crate) fn write(
+        &mut self,
+        side: Side,
+        offset: u64,
+        from: Buf,
+        durability: Durability,
+        purpose: Purpose,
+    ) {
+        let range = self.blocks(side, ByteRange::new(offset, from.len() as u64));
+        self.submit(side, Op::Write { range, from, durability }, purpose);
+    }
+
+    /// Makes bytes of a leg read as zeroes.
+    pub(crate) fn zero(&mut self, side: Side, bytes: ByteRange, durability: Durability, purpose: Purpose) {
+        let range = self.blocks(side, bytes);
+        self.submit(side, Op::WriteZeroes { range, durability }, purpose);
+    }
+
+    /// Flushes a leg.
+    pub(crate) fn flush(&mut self, side: Side, purpose: Purpose) {
+        self.submit(side, Op::Flush, purpose);
+    }
+
+    /// Fences the peer's leg.
+    pub(crate) fn fence(&mut self, key: FenceKey, purpose: Purpose) {
+        self.submit(Side::Peer, Op::Fence { key }, purpose);
+    }
+
+    /// True when a metadata block can be written now.
+    pub(crate) fn has_block(&mut self) -> bool {
+        if self.frames.is_empty() {
+            self.frames.extend(self.pool.alloc(BLOCK_SIZE));
+        }
+        !self.frames.is_empty()
+    }
+
+    /// Writes a metadata block durably. The caller has asked [`Desk::has_block`].
+    pub(crate) fn write_block(&mut self, side: Side, write: &BlockWrite, purpose: Purpose) {
+        let mut frame = self.frames.pop().expect("asked for before");
+        frame.copy_from_slice(&write.block);
+        self.write(side, write.offset, frame.freeze(), Durability::Durable, purpose);
+    }
+
+    /// Takes a completion and says what it was for.
+    pub(crate) fn settle(&mut self, mut completed: Completed) -> (Side, Purpose, Completed) {
+        let found = self.purposes.remove(Key::from_bits(completed.tag.0));
+        let (side, purpose) = found.expect("each I/O completes once");
+        self.in_flight[side as usize] -= 1;
+        self.own_core -= u32::from(is_own_core(side, purpose));
+        if let Purpose::Superblock { .. }
+        | Purpose::Transaction { .. }
+        | Purpose::Page { .. }
+        | Purpose::Emptying { .. } = purpose
+        {
+            completed = self.keep_frame(completed);
+        }
+        (side, purpose, completed)
+    }
+
+    fn keep_frame(&mut self, mut completed: Completed) -> Completed {
+        if let Op::Write { from, .. } = core::mem::replace(&mut completed.op, Op::Flush)
+            && self.frames.len() < FRAMES_KEPT
+            && let Ok(frame) = from.try_unique()
+        {
+            self.frames.push(frame);
+        }
+        completed
+    }
+}
+
+fn is_own_core(side: Side, purpose: Purpose) -> bool {
+    side == Side::Own && !matches!(purpose, Purpose::Guarded { .. })
+}

@@ -1,0 +1,83 @@
+//! Flushes of hosts: GOOD only when every leg in sync has flushed (I18).
+
+use bdev::IoError;
+use engine::Key;
+
+use super::request::{Flush, FlushStage, Work};
+use super::write::Judgement;
+use super::{Ctx, Holder, Sides};
+use crate::desk::{Purpose, Side};
+
+impl Holder {
+    pub(super) fn new_flush(&mut self) -> Flush {
+        let ticket = self.log.begin_flush();
+        Flush { ticket, waiting: Sides::empty(), failed: [None; 2], stage: FlushStage::Flying }
+    }
+
+    fn flush_mut(&mut self, key: Key) -> Option<&mut Flush> {
+        match self.requests.get_mut(key).map(|request| &mut request.work) {
+            Some(Work::Flush(flush)) => Some(flush),
+            _ => None,
+        }
+    }
+
+    /// Every leg that writes go to.
+    pub(super) fn flushed_sides(&self) -> Sides {
+        if self.is_target_current() { Sides::all() } else { self.in_sync() }
+    }
+
+    pub(super) fn send_flush(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        let sides = self.flushed_sides();
+        for side in Side::BOTH {
+            if sides.has(side) {
+                self.flush_leg(key, side, ctx);
+            }
+        }
+    }
+
+    pub(super) fn flush_leg(&mut self, key: Key, side: Side, ctx: &mut Ctx<'_>) {
+        let Some(flush) = self.flush_mut(key) else { return };
+        flush.stage = FlushStage::Flying;
+        flush.waiting |= Sides::only(side);
+        flush.failed[side as usize] = None;
+        ctx.desk.flush(side, Purpose::Request(key));
+    }
+
+    pub(super) fn on_flush(&mut self, key: Key, side: Side, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
+        let Some(flush) = self.flush_mut(key) else { return };
+        flush.waiting -= Sides::only(side);
+        flush.failed[side as usize] = result.err();
+        if flush.waiting.is_empty() {
+            self.judge_flush(key, ctx);
+        }
+    }
+
+    pub(super) fn judge_flush(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        let mut reported = None;
+        for side in [Side::Peer, Side::Own] {
+            let Some(error) = self.flush_mut(key).and_then(|flush| flush.failed[side as usize]) else {
+                continue;
+            };
+            match self.judge(side, error, ctx) {
+                Judgement::Wait => return self.park_flush(key),
+                Judgement::Irrelevant => {}
+                Judgement::Report => reported = Some(error),
+            }
+        }
+        let Some(ticket) = self.flush_mut(key).map(|flush| flush.ticket) else { return };
+        match reported {
+            None => {
+                self.log.end_flush(ticket);
+                self.reply(key, Ok(()), ctx);
+            }
+            Some(error) => self.reply(key, Err(error), ctx),
+        }
+    }
+
+    fn park_flush(&mut self, key: Key) {
+        if let Some(flush) = self.flush_mut(key) {
+            flush.stage = FlushStage::Parked;
+            self.parked.push(key);
+        }
+    }
+}

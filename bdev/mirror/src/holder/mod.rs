@@ -1,0 +1,575 @@
+//! The holder: the node that runs the mirror. What happens to a write is in [`write`]; what happens when the
+//! peer dies with writes in flight is in [`change`] (the config without it) and [`write`] (what waited for
+//! it); how it comes back is in [`membership`] and [`resync`].
+//!
+//! Owner: the node. Pure: events in, I/Os out through the desk. Rules: R1-R5, R7, R8, R12; I1, I2, I4-I6,
+//! I12-I14, I18, I21.
+//!
+//! ```text
+//! Opening --(config durable, peer settled)--> Serving --(stop)--> Closing --(clean)--> Ended(Clean)
+//!    '------------(a newer generation)-----------'---------------------> Leaving ----> Ended(Superseded)
+//! ```
+
+pub(crate) mod change;
+mod flush;
+mod journal;
+pub(crate) mod membership;
+mod read;
+mod request;
+pub mod resync;
+mod stop;
+pub(crate) mod write;
+
+use std::collections::VecDeque;
+
+use bdev::hop::ClientId;
+use bdev::{Completed, Geometry, Io, IoError, Link, NotReady};
+use bitflags::bitflags;
+use engine::{Buf, Instant, Key, Prng, Slots};
+use uuid::Uuid;
+
+use crate::bitmap::Bitmap;
+use crate::command::Refusal;
+use crate::decide::Starting;
+use crate::desk::{Desk, Purpose, Side};
+use crate::events::Events;
+use crate::format::{
+    ArbiterKind, Config, History, Layout, LegIndex, LegMask, LegRecord, Reason, RunState, Superblock,
+};
+use crate::intent_log::IntentLog;
+use crate::locks::{Owner, RangeLocks};
+use crate::pace::Pace;
+use crate::range::ByteRange;
+use crate::setup::Setup;
+use crate::status::{PeerStatus, RoleKind, Status};
+use crate::store::Store;
+use change::Change;
+use journal::Journal;
+use membership::{Membership, Outstanding, PeerLeg};
+use request::Request;
+use resync::{Progress, Resync};
+
+pub(crate) use request::REQUESTS_MAX;
+
+bitflags! {
+    /// A set of sides.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Sides: u8 {
+        const OWN = 1;
+        const PEER = 2;
+    }
+}
+
+impl Sides {
+    pub(crate) const fn only(side: Side) -> Self {
+        match side {
+            Side::Own => Self::OWN,
+            Side::Peer => Self::PEER,
+        }
+    }
+
+    pub(crate) const fn has(self, side: Side) -> bool {
+        self.contains(Self::only(side))
+    }
+}
+
+/// What the holder is given to work with at each event.
+pub(crate) struct Ctx<'a> {
+    pub(crate) desk: &'a mut Desk,
+    pub(crate) own: &'a mut Store,
+    pub(crate) front: &'a mut VecDeque<(ClientId, Completed)>,
+    pub(crate) prng: &'a mut Prng,
+    pub(crate) events: &'a mut Events,
+    pub(crate) setup: &'a Setup,
+    pub(crate) link: &'a Link,
+}
+
+impl Ctx<'_> {
+    pub(crate) fn now(&self) -> Instant {
+        self.desk.now
+    }
+
+    pub(crate) fn note(&mut self, what: impl Into<String>) {
+        self.events.note(self.desk.now, what);
+    }
+}
+
+/// What the holder says about the array: the same on both legs.
+#[derive(Clone, Debug)]
+pub(crate) struct Truth {
+    pub(crate) history: History,
+    pub(crate) legs: [LegRecord; 2],
+    pub(crate) run_state: RunState,
+    /// The generation that both legs accept, this node's.
+    pub(crate) fence: u64,
+}
+
+impl Truth {
+    fn of(superblock: &Superblock) -> Self {
+        let Superblock { history, legs, run_state, fence, .. } = superblock;
+        Self { history: *history, legs: *legs, run_state: *run_state, fence: fence.generation }
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        self.history.current()
+    }
+
+    /// A leg's superblock that says so.
+    fn on(&self, base: &Superblock, who: LegIndex) -> Superblock {
+        let mut next = base.clone();
+        (next.history, next.legs, next.run_state) = (self.history, self.legs, self.run_state);
+        next.fence = next.fence.max_generation(who, self.fence);
+        next
+    }
+}
+
+trait MaxGeneration {
+    fn max_generation(self, who: LegIndex, generation: u64) -> Self;
+}
+
+impl MaxGeneration for bdev::FenceKey {
+    /// A fence never falls.
+    fn max_generation(self, who: LegIndex, generation: u64) -> Self {
+        if generation > self.generation { Self { node: who.number(), generation } } else { self }
+    }
+}
+
+/// The holder's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Not serving yet.
+    Opening(Opening),
+    /// Serving the front end.
+    Serving,
+    /// Stopping in order (R12).
+    Closing(stop::Closing),
+    /// A newer generation is at work: nothing is acknowledged any more; I/Os in flight come back.
+    Leaving(Ending),
+    /// Over.
+    Ended(Ending),
+}
+
+/// What serving waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// The first config on the own leg.
+    Config,
+    /// The peer's leg joined, or a config without it.
+    Peer,
+    /// The own leg brought in sync from the peer's.
+    Recovery,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Stopped in order.
+    Clean,
+    /// A newer generation.
+    Superseded,
+    /// The only leg in sync, the peer's, went away before the own one was in sync: hold again.
+    Orphaned,
+}
+
+/// Whether I/O stands still until somebody decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freeze {
+    /// It flows.
+    Flowing,
+    /// The policy asks the operator; the reason to degrade.
+    Frozen(Reason),
+}
+
+/// Whether the peer's guard has locked us out for a reason that is not known yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// No.
+    None,
+    /// A session that was not fenced for us yet, or a newer generation: its superblock will tell.
+    Fenced,
+}
+
+/// Figures since the holder began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Reads answered.
+    pub reads: u64,
+    /// Writes answered, write-zeroes and discards among them.
+    pub writes: u64,
+    /// Flushes answered.
+    pub flushes: u64,
+    /// Requests that the host got an error for.
+    pub errors: u64,
+    /// Bytes read by hosts.
+    pub read_bytes: u64,
+    /// Bytes written by hosts.
+    pub written_bytes: u64,
+    /// Blocks of a leg rewritten from the other after a medium error.
+    pub mended: u64,
+}
+
+/// See the module.
+pub(crate) struct Holder {
+    who: LegIndex,
+    arbiter: ArbiterKind,
+    layout: Layout,
+    phase: Phase,
+    truth: Truth,
+    change: Option<Change>,
+    retry_change_at: Option<Instant>,
+    freeze: Freeze,
+    membership: Membership,
+    peer: Option<PeerLeg>,
+    /// Numbers the ways to the peer's leg: what an older one sends back is not believed.
+    attempt: u32,
+    session: Option<u64>,
+    peer_size: u64,
+    next_probe: Instant,
+    /// Since when a leg that the config counts is away, and why.
+    lost_since: Option<Instant>,
+    lost_reason: Reason,
+    own_failure: Option<Reason>,
+    doubt: Doubt,
+    emptying: Outstanding,
+    log: IntentLog,
+    bitmap: Bitmap,
+    locks: RangeLocks,
+    granted: VecDeque<Owner>,
+    requests: Slots<Request>,
+    /// Writes that wait for a slot of the log, oldest first.
+    admitting: VecDeque<Key>,
+    /// Writes that wait for a transaction.
+    logging: Vec<Key>,
+    /// Writes and flushes that a leg failed, waiting for a config or the leg's return.
+    parked: Vec<Key>,
+    /// Reads that wait for the lease.
+    unleased: Vec<Key>,
+    lease_until: Instant,
+    next_heartbeat: Instant,
+    journal: Journal,
+    resync: Resync,
+    pace: Pace,
+    counters: Counters,
+}
+
+/// What a new holder begins with.
+pub(crate) struct Inheritance {
+    /// What this node's own log and bitmap say.
+    pub(crate) log: IntentLog,
+    pub(crate) bitmap: Bitmap,
+    pub(crate) starting: Starting,
+    pub(crate) reason: Reason,
+    /// The least generation to take.
+    pub(crate) generation: u64,
+}
+
+impl Holder {
+    /// Begins with a new generation (R11), which is on its way to the own leg when this returns.
+    pub(crate) fn begin(inheritance: Inheritance, ctx: &mut Ctx<'_>) -> Self {
+        let own = ctx.own.current().clone();
+        let Inheritance { log, bitmap, starting, reason, generation } = inheritance;
+        let mut holder = Self {
+            who: own.index,
+            arbiter: own.arbiter,
+            layout: own.layout,
+            phase: Phase::Opening(Opening::Config),
+            truth: Truth::of(&own),
+            change: None,
+            retry_change_at: None,
+            freeze: Freeze::Flowing,
+            membership: Membership::Away,
+            peer: None,
+            attempt: 0,
+            session: None,
+            peer_size: 0,
+            next_probe: Instant::EPOCH,
+            lost_since: None,
+            lost_reason: Reason::LinkLost,
+            own_failure: None,
+            doubt: Doubt::None,
+            emptying: Outstanding::No,
+            log,
+            bitmap,
+            locks: RangeLocks::default(),
+            granted: VecDeque::new(),
+            requests: Slots::with_capacity(REQUESTS_MAX),
+            admitting: VecDeque::new(),
+            logging: Vec::new(),
+            parked: Vec::new(),
+            unleased: Vec::new(),
+            lease_until: Instant::EPOCH,
+            next_heartbeat: Instant::EPOCH,
+            journal: Journal::default(),
+            resync: Resync::new(),
+            pace: Pace::default(),
+            counters: Counters::default(),
+        };
+        holder.open(starting, reason, generation, ctx);
+        holder
+    }
+
+    // --- Facts ---
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub(crate) fn truth(&self) -> &Truth {
+        &self.truth
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        self.truth.config()
+    }
+
+    fn leg(&self, side: Side) -> LegIndex {
+        match side {
+            Side::Own => self.who,
+            Side::Peer => self.who.other(),
+        }
+    }
+
+    fn record_mut(truth: &mut Truth, leg: LegIndex) -> &mut LegRecord {
+        &mut truth.legs[leg.index()]
+    }
+
+    /// The legs that the config counts.
+    fn in_sync(&self) -> Sides {
+        self.sides(self.config().in_sync)
+    }
+
+    fn sides(&self, mask: LegMask) -> Sides {
+        let side = |side| if mask.has(self.leg(side)) { Sides::only(side) } else { Sides::empty() };
+        side(Side::Own) | side(Side::Peer)
+    }
+
+    fn mask(&self, sides: Sides) -> LegMask {
+        let leg = |side| if sides.has(side) { LegMask::only(self.leg(side)) } else { LegMask::empty() };
+        leg(Side::Own) | leg(Side::Peer)
+    }
+
+    fn is_both(&self) -> bool {
+        self.in_sync() == Sides::all()
+    }
+
+    fn data_offset(&self, side: Side) -> u64 {
+        match (side, &self.peer) {
+            (Side::Peer, Some(peer)) => peer.store.current().layout.data_offset,
+            (Side::Own | Side::Peer, _) => self.layout.data_offset,
+        }
+    }
+
+    /// A stretch of the data area as bytes of a leg.
+    fn on_leg(&self, side: Side, range: ByteRange) -> ByteRange {
+        ByteRange::new(self.data_offset(side) + range.start, range.len)
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        let Layout { block_size, data_size, .. } = self.layout;
+        Geometry {
+            block_size,
+            physical_block_size: 4096.max(block_size),
+            blocks: data_size / u64::from(block_size),
+        }
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        !self.requests.is_full()
+    }
+
+    // --- Events ---
+
+    /// An I/O of a host.
+    pub(crate) fn on_front(&mut self, client: ClientId, io: Io, ctx: &mut Ctx<'_>) {
+        let now = ctx.now();
+        let refusal = match self.phase {
+            Phase::Serving => io.op().check(self.geometry()).err(),
+            Phase::Opening(_) => Some(IoError::NotReady(NotReady::Starting)),
+            Phase::Closing(_) | Phase::Leaving(_) | Phase::Ended(_) => {
+                Some(IoError::NotReady(NotReady::Standby))
+            }
+        };
+        if let Some(error) = refusal {
+            return ctx.front.push_back((client, io.complete(Err(error), now)));
+        }
+        self.accept(client, io, ctx);
+        self.settle(ctx);
+    }
+
+    /// An I/O on a leg came back.
+    pub(crate) fn on_completed(
+        &mut self,
+        side: Side,
+        purpose: Purpose,
+        completed: Completed,
+        ctx: &mut Ctx<'_>,
+    ) {
+        match purpose {
+            Purpose::Request(key) => self.on_request_done(key, side, completed, ctx),
+            Purpose::Transaction { seq } => self.on_transaction(seq, completed.result, ctx),
+            Purpose::Page { page } => self.on_page(page, completed.result, ctx),
+            Purpose::Flush => self.on_flushed(side, completed.result, ctx),
+            Purpose::CopyRead(key) => self.on_copy_read(key, completed, ctx),
+            Purpose::CopyWrite(key) => self.on_copy_written(key, completed.result, ctx),
+            Purpose::Superblock { attempt } => self.on_superblock(side, attempt, completed.result, ctx),
+            Purpose::Read { .. }
+            | Purpose::Fence { .. }
+            | Purpose::Emptying { .. }
+            | Purpose::Heartbeat { .. } => {
+                self.on_membership(purpose, &completed, ctx);
+            }
+            Purpose::Guarded { .. } | Purpose::Format => {}
+        }
+        self.settle(ctx);
+    }
+
+    /// Time passed, or the link changed.
+    pub(crate) fn on_tick(&mut self, ctx: &mut Ctx<'_>) {
+        let copying =
+            if self.resync.is_at_work() { crate::pace::Copying::Yes } else { crate::pace::Copying::No };
+        self.pace.on_time(ctx.now(), copying);
+        self.watch_link(ctx);
+        self.settle(ctx);
+    }
+
+    /// Does everything that the last event made possible, in a fixed order.
+    fn settle(&mut self, ctx: &mut Ctx<'_>) {
+        self.run_granted(ctx);
+        self.drive_change(ctx);
+        self.drive_membership(ctx);
+        self.drive_leases(ctx);
+        self.drive_resync(ctx);
+        self.drive_journal(ctx);
+        self.run_granted(ctx);
+        self.drive_phase(ctx);
+    }
+
+    /// The phase moves on when what it waits for is there.
+    fn drive_phase(&mut self, ctx: &mut Ctx<'_>) {
+        match self.phase {
+            Phase::Opening(Opening::Peer) if self.is_settled() => self.serve(ctx),
+            Phase::Opening(Opening::Recovery)
+                if self.peer_to_drop(ctx).is_some() && self.change.is_none() =>
+            {
+                ctx.note("the peer went away before this leg was in sync");
+                self.phase = Phase::Leaving(Ending::Orphaned);
+                self.drive_leaving(Ending::Orphaned, ctx);
+            }
+            Phase::Opening(Opening::Recovery) if self.is_both() => self.serve(ctx),
+            Phase::Closing(_) => self.drive_closing(ctx),
+            Phase::Leaving(ending) => self.drive_leaving(ending, ctx),
+            Phase::Opening(_) | Phase::Serving | Phase::Ended(_) => {}
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        matches!(self.membership, Membership::Joined) || !self.in_sync().has(Side::Peer)
+    }
+
+    fn serve(&mut self, ctx: &mut Ctx<'_>) {
+        self.phase = Phase::Serving;
+        ctx.note(format!("serving in generation {}", self.config().generation()));
+    }
+
+    /// A newer generation is at work: acknowledge nothing more.
+    pub(crate) fn step_down(&mut self, ctx: &mut Ctx<'_>) {
+        if !matches!(self.phase, Phase::Leaving(_) | Phase::Ended(_)) {
+            ctx.note("a newer generation holds the array: stepping down");
+            self.phase = Phase::Leaving(Ending::Superseded);
+        }
+    }
+
+    fn drive_leaving(&mut self, ending: Ending, ctx: &mut Ctx<'_>) {
+        self.abandon_requests(ctx);
+        let quiet = self.requests.is_empty() && ctx.desk.own_in_flight() == 0 && !ctx.own.is_busy();
+        if quiet {
+            self.phase = Phase::Ended(ending);
+        }
+    }
+
+    /// When to be called at the latest.
+    pub(crate) fn next_deadline(&self, ctx_link: &Link, setup: &Setup) -> Option<Instant> {
+        let mut next = self.membership_deadline(ctx_link, setup);
+        next = Instant::earliest(next, self.retry_change_at);
+        if self.resync.is_at_work() {
+            next = Instant::earliest(next, Some(self.pace.next_try()));
+        }
+        next
+    }
+
+    fn nonce(ctx: &mut Ctx<'_>) -> u64 {
+        ctx.prng.next_u64()
+    }
+
+    fn incarnation(ctx: &Ctx<'_>) -> Uuid {
+        ctx.setup.incarnation
+    }
+}
+
+/// The whole blocks of a write's body.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// Bytes of the host.
+    Data(Buf),
+    /// Zeroes; discarded blocks read as zeroes on both legs, so that they are equal (I22).
+    Zeroes,
+    /// Zeroes for a discard.
+    Discard,
+}
+
+// --- For the operator ---
+
+impl Holder {
+    /// Lets the resync run, or not.
+    pub(crate) fn throttle(&mut self, throttle: resync::Throttle, ctx: &mut Ctx<'_>) {
+        self.resync.throttle = throttle;
+        self.settle(ctx);
+    }
+
+    /// Goes on without the peer by the operator's command.
+    pub(crate) fn degrade_by_hand(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        if !self.is_both() {
+            return Err(Refusal::Degraded);
+        }
+        if self.is_joined() && self.own_failure.is_none() {
+            return Err(Refusal::PeerInSync);
+        }
+        if self.change.is_some() {
+            return Err(Refusal::Busy);
+        }
+        let (out, reason) = match self.own_failure.filter(|_| self.is_joined()) {
+            Some(reason) => (Side::Own, reason),
+            None => (Side::Peer, self.lost_reason),
+        };
+        self.degrade(out, reason, ctx);
+        self.settle(ctx);
+        Ok(())
+    }
+
+    /// Fills in what only a holder knows.
+    pub(crate) fn report(&self, status: &mut Status) {
+        status.role = match (self.phase, self.freeze) {
+            (Phase::Serving, Freeze::Frozen(_)) => RoleKind::Frozen,
+            (Phase::Serving, Freeze::Flowing) => RoleKind::Holder,
+            (Phase::Opening(_), _) => RoleKind::Starting,
+            (Phase::Closing(_), _) => RoleKind::Stopping,
+            (Phase::Leaving(_) | Phase::Ended(_), _) => RoleKind::Standby,
+        };
+        if let Freeze::Frozen(reason) = self.freeze {
+            status.reason = Some(reason.words().to_owned());
+        } else if self.doubt == Doubt::Fenced {
+            status.reason =
+                Some("the peer's guard has locked this node out: looking for the reason".to_owned());
+        }
+        status.config = Some(*self.config());
+        status.legs = Some(self.truth.legs);
+        let (sight, cause) = self.membership.in_words();
+        status.peer = Some(PeerStatus { sight, cause });
+        status.log = Some(self.log.usage());
+        status.dirty_bytes = self.bitmap.set_bytes();
+        status.resync = self.resync.progress.map(|progress| Progress { until: status.now, ..progress });
+        status.last_resync = self.resync.last;
+        status.throttle = self.resync.throttle;
+        status.counters = self.counters;
+    }
+}

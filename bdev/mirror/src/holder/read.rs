@@ -1,0 +1,132 @@
+//! Reads: from the own leg while it is in sync, else from the peer's; under the lease while both are (I19);
+//! never beside an overlapping write (I12). What the own leg cannot read comes from the peer's and is written
+//! back.
+
+use bdev::{BlockRange, Completed, Durability, IoError, Op};
+use engine::{BufMut, Instant, Key};
+
+use super::request::{Read, ReadStage, Work};
+use super::{Ctx, Holder, Phase};
+use crate::desk::{Purpose, Side};
+use crate::locks::{Grant, Mode, Owner};
+use crate::range::ByteRange;
+
+impl Holder {
+    fn read_mut(&mut self, key: Key) -> Option<&mut Read> {
+        match self.requests.get_mut(key).map(|request| &mut request.work) {
+            Some(Work::Read(read)) => Some(read),
+            _ => None,
+        }
+    }
+
+    pub(super) fn lock_read(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        let Some(bytes) = self.read_mut(key).map(|read| read.bytes) else { return };
+        if self.locks.acquire(Owner::Request(key), bytes, Mode::Read) == Grant::Now {
+            self.send_read(key, ctx);
+        }
+    }
+
+    /// The peer, the only one that could be promoted, has answered lately, or cannot be promoted.
+    fn may_read(&self, now: Instant) -> bool {
+        !matches!(self.phase, Phase::Leaving(_)) && (!self.is_both() || now < self.lease_until)
+    }
+
+    pub(super) fn send_read(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        if !self.may_read(ctx.now()) {
+            if let Some(read) = self.read_mut(key) {
+                read.stage = ReadStage::Unleased;
+                self.unleased.push(key);
+            }
+            return;
+        }
+        let side = if self.in_sync().has(Side::Own) { Side::Own } else { Side::Peer };
+        self.read_from(key, side, ctx);
+    }
+
+    fn read_from(&mut self, key: Key, side: Side, ctx: &mut Ctx<'_>) {
+        let Some(bytes) = self.read_mut(key).map(|read| read.bytes) else { return };
+        let place = self.on_leg(side, bytes);
+        let Some(read) = self.read_mut(key) else { return };
+        read.stage = ReadStage::Flying(side);
+        let into = read.buffer.take().expect("the frame is here between legs");
+        ctx.desk.read(side, place, into, Purpose::Request(key));
+    }
+
+    /// Reads that wait for the lease, once it is there.
+    pub(super) fn drive_leases(&mut self, ctx: &mut Ctx<'_>) {
+        if self.unleased.is_empty() || !self.may_read(ctx.now()) {
+            return;
+        }
+        for key in core::mem::take(&mut self.unleased) {
+            self.send_read(key, ctx);
+        }
+    }
+
+    pub(super) fn on_read(&mut self, key: Key, side: Side, completed: Completed, ctx: &mut Ctx<'_>) {
+        let both = self.is_both();
+        let Some(read) = self.read_mut(key) else { return };
+        let stage = read.stage;
+        let first_error = read.first_error;
+        read.buffer = frame_of(completed.op);
+        match (stage, completed.result) {
+            (ReadStage::Mending, Ok(())) => {
+                self.counters.mended += 1;
+                self.reply(key, Ok(()), ctx);
+            }
+            (ReadStage::Mending, Err(error)) => {
+                // The data are good and the leg is not.
+                self.leg_failed(Side::Own, error, ctx);
+                self.reply(key, Ok(()), ctx);
+            }
+            (_, Ok(())) if first_error.is_some() && side == Side::Peer => self.mend(key, ctx),
+            (_, Ok(())) => self.reply(key, Ok(()), ctx),
+            (_, Err(error)) if side == Side::Own && both && first_error.is_none() => {
+                read.first_error = Some(error);
+                self.read_from(key, Side::Peer, ctx);
+            }
+            (_, Err(error)) => self.reply(
+                key,
+                Err(first_error.unwrap_or(error)).map_err(|error| self.in_blocks(key, error)),
+                ctx,
+            ),
+        }
+    }
+
+    /// Writes what the peer gave back to the own leg. The read's lock keeps writes away.
+    fn mend(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        let Some(bytes) = self.read_mut(key).map(|read| read.bytes) else { return };
+        let place = self.on_leg(Side::Own, bytes);
+        let Some(read) = self.read_mut(key) else { return };
+        read.stage = ReadStage::Mending;
+        let frame = read.buffer.take().expect("just read");
+        ctx.desk.write(Side::Own, place.start, frame.freeze(), Durability::Durable, Purpose::Request(key));
+    }
+
+    /// A leg's medium error in blocks of the volume.
+    pub(super) fn in_blocks(&self, key: Key, error: IoError) -> IoError {
+        let Some(request) = self.requests.get(key) else { return error };
+        match (&request.work, error) {
+            (Work::Read(Read { range: BlockRange { lba, .. }, .. }), IoError::Medium { .. }) => {
+                IoError::Medium { lba: *lba }
+            }
+            (Work::Write(write), IoError::Medium { .. }) => {
+                IoError::Medium { lba: write.piece.start / u64::from(self.layout.block_size) }
+            }
+            (_, error) => error,
+        }
+    }
+}
+
+/// The frame that an operation carried.
+fn frame_of(op: Op) -> Option<BufMut> {
+    match op {
+        Op::Read { into, .. } => Some(into),
+        Op::Write { from, .. } => from.try_unique().ok(),
+        _ => None,
+    }
+}
+
+/// The part of the data area that a heartbeat reads.
+pub(super) fn heartbeat_range() -> ByteRange {
+    ByteRange::new(0, 4096)
+}

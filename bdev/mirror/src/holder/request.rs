@@ -1,0 +1,211 @@
+//! A host's I/O on its way through the mirror.
+
+use bdev::hop::ClientId;
+use bdev::{BlockRange, Completed, Durability, Io, IoError, IoShell, NotReady, Op};
+use engine::{BufMut, Key};
+
+use super::write::{Write, WriteStage};
+use super::{Body, Ctx, Holder, Phase, Sides};
+use crate::desk::Side;
+use crate::intent_log::FlushTicket;
+use crate::locks::Owner;
+use crate::range::ByteRange;
+
+/// Requests under way at the most.
+pub(crate) const REQUESTS_MAX: u32 = 1024;
+
+/// One I/O of a host.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(super) client: ClientId,
+    pub(super) shell: IoShell,
+    pub(super) work: Work,
+}
+
+/// What it is and where it is.
+#[derive(Debug)]
+pub(super) enum Work {
+    Read(Read),
+    Write(Write),
+    Flush(Flush),
+}
+
+/// A read.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) range: BlockRange,
+    pub(super) bytes: ByteRange,
+    /// Here, or with the leg.
+    pub(super) buffer: Option<BufMut>,
+    pub(super) stage: ReadStage,
+    /// The error of the leg that was asked first.
+    pub(super) first_error: Option<IoError>,
+}
+
+/// Where a read is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadStage {
+    /// Waits for an overlapping write.
+    Locking,
+    /// Waits for the lease.
+    Unleased,
+    /// With a leg.
+    Flying(Side),
+    /// Read from the peer after the own leg failed; on its way back to the own leg.
+    Mending,
+}
+
+/// A flush.
+#[derive(Debug)]
+pub(super) struct Flush {
+    pub(super) ticket: FlushTicket,
+    pub(super) waiting: Sides,
+    pub(super) failed: [Option<IoError>; 2],
+    pub(super) stage: FlushStage,
+}
+
+/// Where a flush is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlushStage {
+    /// With the legs.
+    Flying,
+    /// A leg failed it: waits for a config.
+    Parked,
+}
+
+impl Holder {
+    fn bytes(&self, range: BlockRange) -> ByteRange {
+        let size = u64::from(self.layout.block_size);
+        ByteRange::new(range.lba * size, u64::from(range.blocks) * size)
+    }
+
+    /// Takes an I/O whose range has been checked.
+    pub(super) fn accept(&mut self, client: ClientId, io: Io, ctx: &mut Ctx<'_>) {
+        if io.op().range().is_some_and(|range| range.blocks == 0) {
+            let done = io.complete(Ok(()), ctx.now());
+            return ctx.front.push_back((client, done));
+        }
+        if let Op::Fence { .. } = io.op() {
+            let done = io.complete(Err(IoError::Unsupported), ctx.now());
+            return ctx.front.push_back((client, done));
+        }
+        let (shell, op) = io.detach();
+        let work = match op {
+            Op::Read { range, into } => Work::Read(Read {
+                range,
+                bytes: self.bytes(range),
+                buffer: Some(into),
+                stage: ReadStage::Locking,
+                first_error: None,
+            }),
+            Op::Write { range, from, durability } => self.new_write(range, Body::Data(from), durability),
+            Op::WriteZeroes { range, durability } => self.new_write(range, Body::Zeroes, durability),
+            Op::Discard { range } => self.new_write(range, Body::Discard, Durability::Accepted),
+            Op::Flush => Work::Flush(self.new_flush()),
+            Op::Fence { .. } => unreachable!("answered above"),
+        };
+        let key =
+            self.requests.insert(Request { client, shell, work }).expect("the node asks has_room first");
+        self.start(key, ctx);
+    }
+
+    fn new_write(&self, range: BlockRange, body: Body, durability: Durability) -> Work {
+        Work::Write(Write::new(range, self.bytes(range), body, durability))
+    }
+
+    fn start(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        match self.requests.get(key).map(|request| &request.work) {
+            Some(Work::Read(_)) => self.lock_read(key, ctx),
+            Some(Work::Write(_)) => self.next_piece(key, ctx),
+            Some(Work::Flush(_)) => self.send_flush(key, ctx),
+            None => {}
+        }
+    }
+
+    /// Locks that became free: their owners go on.
+    pub(super) fn run_granted(&mut self, ctx: &mut Ctx<'_>) {
+        while let Some(owner) = self.granted.pop_front() {
+            match owner {
+                Owner::Copy(key) => self.read_copy(key, ctx),
+                Owner::Request(key) => match self.requests.get(key).map(|request| &request.work) {
+                    Some(Work::Read(_)) => self.send_read(key, ctx),
+                    Some(Work::Write(_)) => self.admit(key, ctx),
+                    Some(Work::Flush(_)) | None => {}
+                },
+            }
+        }
+    }
+
+    pub(super) fn release(&mut self, owner: Owner) {
+        let granted = &mut self.granted;
+        self.locks.release(owner, |next| granted.push_back(next));
+    }
+
+    /// A leg answered part of a request.
+    pub(super) fn on_request_done(&mut self, key: Key, side: Side, completed: Completed, ctx: &mut Ctx<'_>) {
+        match self.requests.get(key).map(|request| &request.work) {
+            Some(Work::Read(_)) => self.on_read(key, side, completed, ctx),
+            Some(Work::Write(_)) => self.on_write(key, side, completed.result, ctx),
+            Some(Work::Flush(_)) => self.on_flush(key, side, completed.result, ctx),
+            None => {}
+        }
+    }
+
+    /// Answers a host.
+    pub(super) fn reply(&mut self, key: Key, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
+        let Some(Request { client, shell, work }) = self.requests.remove(key) else { return };
+        self.release(Owner::Request(key));
+        let now = ctx.now();
+        // Once a newer generation is at work, no answer of ours may pass for an acknowledgement (I4).
+        let result = match (self.phase, result) {
+            (Phase::Leaving(_) | Phase::Ended(_), _) => Err(IoError::NotReady(NotReady::Standby)),
+            (_, result) => result,
+        };
+        self.count(&work, result);
+        self.pace.on_request(now - shell.stamps.queued);
+        let op = match work {
+            Work::Read(Read { range, buffer, .. }) => {
+                Op::Read { range, into: buffer.expect("the leg gave the frame back") }
+            }
+            Work::Write(write) => write.into_op(),
+            Work::Flush(_) => Op::Flush,
+        };
+        ctx.front.push_back((client, shell.complete(op, result, now)));
+    }
+
+    fn count(&mut self, work: &Work, result: Result<(), IoError>) {
+        let counters = &mut self.counters;
+        counters.errors += u64::from(result.is_err());
+        match work {
+            Work::Read(read) => {
+                counters.reads += 1;
+                counters.read_bytes += read.bytes.len;
+            }
+            Work::Write(write) => {
+                counters.writes += 1;
+                counters.written_bytes += write.whole.len;
+            }
+            Work::Flush(_) => counters.flushes += 1,
+        }
+    }
+
+    /// Answers every request that no leg has: a newer generation is at work.
+    pub(super) fn abandon_requests(&mut self, ctx: &mut Ctx<'_>) {
+        let idle = |work: &Work| match work {
+            Work::Read(read) => matches!(read.stage, ReadStage::Locking | ReadStage::Unleased),
+            Work::Write(write) => write.stage != WriteStage::Flying,
+            Work::Flush(flush) => flush.stage == FlushStage::Parked,
+        };
+        let keys: Vec<Key> =
+            self.requests.iter().filter(|(_, request)| idle(&request.work)).map(|(key, _)| key).collect();
+        for key in keys {
+            self.reply(key, Err(IoError::NotReady(NotReady::Standby)), ctx);
+        }
+        // Whoever got a lock by that is answered next time, without an I/O.
+        self.granted.clear();
+        self.parked.clear();
+        self.admitting.clear();
+        self.logging.clear();
+        self.unleased.clear();
+    }
+}

@@ -1,0 +1,227 @@
+//! Resync: copies what the bitmap says from the leg in sync to the other one, in one pass, under range locks
+//! (R5). A copy is written durably on its target; what the source has only in its cache stays in the log
+//! until a flush, and both legs are flushed before the target counts.
+//!
+//! Trouble on the target never touches the front end (I14). The bitmap is the checkpoint: a resync that was
+//! cut off goes on where it was.
+
+use bdev::{Completed, Durability, IoError, Op};
+use core::time::Duration;
+use engine::{Instant, Key, Slots};
+
+use super::journal::FlushFor;
+use super::{Ctx, Holder, Opening, Phase, Sides};
+use crate::bitmap::ClearedBy;
+use crate::desk::{Purpose, Side};
+use crate::holder::membership::Membership;
+use crate::locks::{Grant, Mode, Owner};
+use crate::range::ByteRange;
+
+/// Copies under way at a time.
+const COPIES_MAX: u32 = 4;
+/// Bytes of one copy, where frames of that size are left; else [`COPY_MIN`].
+const COPY_MAX: u64 = 512 << 10;
+const COPY_MIN: u64 = 64 << 10;
+
+/// Whether the operator lets it run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Throttle {
+    /// It runs as fast as the hosts let it.
+    Running,
+    /// It waits for the operator.
+    Paused,
+}
+
+#[derive(Debug)]
+struct Copying {
+    range: ByteRange,
+    target: Side,
+    attempt: u32,
+}
+
+/// What a resync is doing, or did.
+#[derive(Debug)]
+pub(super) struct Resync {
+    copies: Slots<Copying>,
+    cursor: u64,
+    pub(super) throttle: Throttle,
+    pub(super) progress: Option<Progress>,
+    pub(super) last: Option<Progress>,
+}
+
+/// Figures of a resync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// When it began.
+    pub began: Instant,
+    /// When it ended; now, while it runs.
+    pub until: Instant,
+    /// Bytes that were out of sync when it began.
+    pub total: u64,
+    /// Bytes copied.
+    pub copied: u64,
+}
+
+impl Progress {
+    /// Bytes per second so far.
+    pub fn rate(&self) -> u64 {
+        let millis = u64::try_from((self.until - self.began).as_millis()).unwrap_or(u64::MAX).max(1);
+        self.copied.saturating_mul(1000) / millis
+    }
+
+    /// Time left at that rate, with `left` bytes out of sync; `None` before anything was copied.
+    pub fn time_left(&self, left: u64) -> Option<Duration> {
+        left.checked_mul(1000)?.checked_div(self.rate()).map(Duration::from_millis)
+    }
+}
+
+impl Resync {
+    pub(super) fn new() -> Self {
+        Self {
+            copies: Slots::with_capacity(COPIES_MAX),
+            cursor: 0,
+            throttle: Throttle::Running,
+            progress: None,
+            last: None,
+        }
+    }
+
+    pub(super) fn is_at_work(&self) -> bool {
+        self.progress.is_some()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.copies.is_empty()
+    }
+
+    fn begin(&mut self, now: Instant, total: u64) {
+        if self.progress.is_none() {
+            self.cursor = 0;
+            self.progress = Some(Progress { began: now, until: now, total, copied: 0 });
+        }
+    }
+
+    /// It is over: the leg is in sync.
+    pub(super) fn finish(&mut self, now: Instant) {
+        self.last = self.progress.take().map(|progress| Progress { until: now, ..progress });
+    }
+
+    /// It is cut off: the leg went away.
+    pub(super) fn cut_off(&mut self) {
+        self.progress = None;
+    }
+}
+
+impl Holder {
+    /// Which leg is being copied to.
+    fn resync_target(&self) -> Option<Side> {
+        match (&self.membership, self.phase) {
+            (Membership::Copying, Phase::Serving | Phase::Closing(_) | Phase::Opening(Opening::Peer)) => {
+                Some(Side::Peer)
+            }
+            (Membership::Joined, Phase::Opening(Opening::Recovery)) if self.in_sync() == Sides::PEER => {
+                Some(Side::Own)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn drive_resync(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(target) = self.resync_target() else { return };
+        self.resync.begin(ctx.now(), self.bitmap.set_bytes());
+        if self.resync.throttle == Throttle::Paused || matches!(self.phase, Phase::Closing(_)) {
+            return;
+        }
+        if self.bitmap.is_clear() && self.resync.is_idle() {
+            if self.change.is_none() {
+                self.begin_own_flush(FlushFor::Rejoin, ctx);
+            }
+            return;
+        }
+        while !self.resync.copies.is_full() {
+            let Some(range) = self.next_run(ctx) else { return };
+            if !self.pace.take(range.len) {
+                return;
+            }
+            self.resync.cursor = range.end().div_ceil(1 << self.bitmap.granule_shift());
+            let copying = Copying { range, target, attempt: self.attempt };
+            let Ok(key) = self.resync.copies.insert(copying) else { return };
+            if self.locks.acquire(Owner::Copy(key), range, Mode::Copy) == Grant::Now {
+                self.read_copy(key, ctx);
+            }
+        }
+    }
+
+    /// The next stretch to copy: from the cursor on, and from the start again once all behind it is done.
+    fn next_run(&mut self, ctx: &Ctx<'_>) -> Option<ByteRange> {
+        let large = ctx.desk.frame(usize::try_from(COPY_MAX).expect("fits")).is_some();
+        let most = if large { COPY_MAX } else { COPY_MIN };
+        let run = self.bitmap.next_run(self.resync.cursor, most);
+        if run.is_none() && self.resync.is_idle() {
+            self.resync.cursor = 0;
+            return self.bitmap.next_run(0, most);
+        }
+        run
+    }
+
+    /// The range is ours: read it from the source.
+    pub(super) fn read_copy(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        let Some(copying) = self.resync.copies.get(key) else { return };
+        let (range, source) = (copying.range, copying.target.other());
+        let place = self.on_leg(source, range);
+        let Some(frame) = ctx.desk.frame(usize::try_from(range.len).expect("a copy fits in a frame")) else {
+            return self.end_copy(key);
+        };
+        ctx.desk.read(source, place, frame, Purpose::CopyRead(key));
+    }
+
+    pub(super) fn on_copy_read(&mut self, key: Key, completed: Completed, ctx: &mut Ctx<'_>) {
+        let Some(copying) = self.resync.copies.get(key) else { return };
+        let (range, target, attempt) = (copying.range, copying.target, copying.attempt);
+        if let Err(error) = completed.result {
+            self.end_copy(key);
+            return self.source_failed(target.other(), range, error, ctx);
+        }
+        let Op::Read { into, .. } = completed.op else { return self.end_copy(key) };
+        if attempt != self.attempt || self.resync_target() != Some(target) {
+            return self.end_copy(key);
+        }
+        let place = self.on_leg(target, range);
+        ctx.desk.write(target, place.start, into.freeze(), Durability::Durable, Purpose::CopyWrite(key));
+    }
+
+    pub(super) fn on_copy_written(&mut self, key: Key, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
+        let Some(copying) = self.resync.copies.get(key) else { return };
+        let (range, target, current) = (copying.range, copying.target, copying.attempt == self.attempt);
+        self.end_copy(key);
+        match result {
+            // A copy to a leg that went away since may be a copy to another leg than the one that is there now.
+            Ok(()) if current => {
+                self.bitmap.clear(range, ClearedBy::CopiedAndFlushed);
+                if let Some(progress) = &mut self.resync.progress {
+                    progress.copied += range.len;
+                    progress.until = ctx.now();
+                }
+            }
+            Ok(()) => {}
+            Err(error) if current => self.leg_failed(target, error, ctx),
+            Err(_) => {}
+        }
+    }
+
+    /// The source cannot be read here: the target cannot be brought in sync now.
+    fn source_failed(&mut self, source: Side, range: ByteRange, error: IoError, ctx: &mut Ctx<'_>) {
+        match source {
+            Side::Peer => self.lose_peer(error, ctx),
+            Side::Own => {
+                ctx.note(format!("resync stopped: this leg cannot be read at byte {}: {error}", range.start));
+                self.bar_peer("this node's leg has a medium error: the resync cannot finish", ctx);
+            }
+        }
+    }
+
+    fn end_copy(&mut self, key: Key) {
+        self.resync.copies.remove(key);
+        self.release(Owner::Copy(key));
+    }
+}

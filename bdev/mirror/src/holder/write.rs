@@ -1,0 +1,406 @@
+//! Writes. One piece at a time goes through these stages; a long one has several pieces.
+//!
+//! ```text
+//! Locking --(range free)--> Admitting --(log slot)--> Logging --(transaction durable, R1)--> Flying
+//!                               '-----------(extents active already)---------------------------^ |
+//!   next piece <--(all legs in sync have it, R3)-- Flying --(a leg failed)--> Parked --(config)--'
+//! ```
+//!
+//! The lock is held until every leg has answered (R2). A write that a leg failed waits as `Parked` until a
+//! config without that leg is durable, or the leg is back and takes it again.
+
+use bdev::{BlockRange, Durability, IoError, Op};
+use engine::{Buf, Key};
+
+use super::request::Work;
+use super::{Body, Ctx, Holder, Phase, Sides};
+use crate::decide::{FailureVerdict, on_write_failure};
+use crate::desk::{Purpose, Side};
+use crate::intent_log::{Admission, Permit, Reach};
+use crate::locks::{Grant, Mode, Owner};
+use crate::range::ByteRange;
+
+/// Where a write's piece is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteStage {
+    /// Waits for its range.
+    Locking,
+    /// Waits for slots of the log.
+    Admitting,
+    /// Waits for a transaction.
+    Logging,
+    /// With the legs.
+    Flying,
+    /// A leg failed it.
+    Parked,
+}
+
+impl WriteStage {
+    /// The picture above, as a table.
+    pub(super) const fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Locking => matches!(next, Self::Admitting | Self::Logging | Self::Flying),
+            Self::Admitting => matches!(next, Self::Logging | Self::Flying),
+            Self::Logging => matches!(next, Self::Flying | Self::Admitting),
+            Self::Flying => matches!(next, Self::Parked | Self::Locking),
+            Self::Parked => matches!(next, Self::Flying | Self::Locking),
+        }
+    }
+}
+
+/// A write, write-zeroes or discard.
+#[derive(Debug)]
+pub(crate) struct Write {
+    range: BlockRange,
+    body: Body,
+    durability: Durability,
+    /// All of it.
+    pub(super) whole: ByteRange,
+    /// The piece that is under way.
+    pub(super) piece: ByteRange,
+    pub(super) stage: WriteStage,
+    permit: Option<Permit>,
+    /// Legs that the piece was sent to.
+    targets: Sides,
+    /// Of them, those that have not answered.
+    waiting: Sides,
+    failed: [Option<IoError>; 2],
+}
+
+impl Write {
+    pub(super) fn new(range: BlockRange, whole: ByteRange, body: Body, durability: Durability) -> Self {
+        let piece = ByteRange::new(whole.start, 0);
+        Self {
+            range,
+            body,
+            durability,
+            whole,
+            piece,
+            stage: WriteStage::Locking,
+            permit: None,
+            targets: Sides::empty(),
+            waiting: Sides::empty(),
+            failed: [None; 2],
+        }
+    }
+
+    fn go(&mut self, next: WriteStage) {
+        debug_assert!(self.stage == next || self.stage.may_become(next), "{:?} to {next:?}", self.stage);
+        self.stage = next;
+    }
+
+    pub(super) fn into_op(self) -> Op {
+        let Self { range, durability, .. } = self;
+        match self.body {
+            Body::Data(from) => Op::Write { range, from, durability },
+            Body::Zeroes => Op::WriteZeroes { range, durability },
+            Body::Discard => Op::Discard { range },
+        }
+    }
+
+    /// The piece's bytes; `None` for zeroes.
+    fn payload(&self) -> Option<Buf> {
+        let Body::Data(from) = &self.body else { return None };
+        let at = |byte: u64| usize::try_from(byte - self.whole.start).expect("inside the frame");
+        Some(from.slice(at(self.piece.start)..at(self.piece.end())))
+    }
+}
+
+/// Most bytes of a piece; a small log takes less at a time.
+const PIECE_MAX: u64 = 1 << 20;
+
+impl Holder {
+    fn write_mut(&mut self, key: Key) -> Option<&mut Write> {
+        match self.requests.get_mut(key).map(|request| &mut request.work) {
+            Some(Work::Write(write)) => Some(write),
+            _ => None,
+        }
+    }
+
+    /// Starts the next piece, or answers the host when there is none.
+    pub(super) fn next_piece(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        let most = self.log.max_write_bytes().min(PIECE_MAX);
+        let Some(write) = self.write_mut(key) else { return };
+        let start = write.piece.end();
+        let left = write.whole.end() - start;
+        if left == 0 {
+            return self.reply(key, Ok(()), ctx);
+        }
+        let piece = ByteRange::new(start, left.min(most));
+        write.piece = piece;
+        write.go(WriteStage::Locking);
+        if self.locks.acquire(Owner::Request(key), piece, Mode::Write) == Grant::Now {
+            self.admit(key, ctx);
+        }
+    }
+
+    /// The range is ours: now the log (R1). A mirror whose own leg is out keeps no log: everything is copied
+    /// when that leg comes back.
+    pub(super) fn admit(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        if !self.in_sync().has(Side::Own) {
+            return self.send_write(key, ctx);
+        }
+        if let Some(write) = self.write_mut(key) {
+            write.go(WriteStage::Admitting);
+            self.admitting.push_back(key);
+        }
+        self.drive_admissions(ctx);
+    }
+
+    /// Admits the writes that wait, oldest first, as far as the log has room.
+    pub(super) fn drive_admissions(&mut self, ctx: &mut Ctx<'_>) {
+        while let Some(&key) = self.admitting.front() {
+            let Some(piece) = self.write_mut(key).map(|write| write.piece) else {
+                self.admitting.pop_front();
+                continue;
+            };
+            let (permit, stage) = match self.log.admit(piece) {
+                Admission::Full => return,
+                Admission::Active(permit) => (permit, WriteStage::Flying),
+                Admission::NeedsTransaction(permit) => (permit, WriteStage::Logging),
+            };
+            self.admitting.pop_front();
+            if let Some(write) = self.write_mut(key) {
+                write.permit = Some(permit);
+            }
+            if stage == WriteStage::Flying {
+                self.send_write(key, ctx);
+            } else if let Some(write) = self.write_mut(key) {
+                write.go(WriteStage::Logging);
+                self.logging.push(key);
+            }
+        }
+    }
+
+    /// A transaction is durable: writes whose extents are active go out.
+    pub(super) fn drive_logged(&mut self, ctx: &mut Ctx<'_>) {
+        let mut waiting = core::mem::take(&mut self.logging);
+        waiting.retain(|&key| {
+            let Some(Work::Write(write)) = self.requests.get(key).map(|request| &request.work) else {
+                return false;
+            };
+            let active = write.permit.as_ref().is_some_and(|permit| self.log.is_active(permit));
+            if active {
+                self.send_write(key, ctx);
+            }
+            !active
+        });
+        waiting.append(&mut self.logging);
+        self.logging = waiting;
+    }
+
+    /// The log went with the leg that it was on.
+    pub(super) fn forget_permit(&mut self, key: Key) {
+        if let Some(permit) = self.write_mut(key).and_then(|write| write.permit.take()) {
+            self.log.cancel(permit);
+        }
+    }
+
+    /// The log cannot be written and this is the last leg: the writes that wait for it fail.
+    pub(super) fn fail_unlogged(&mut self, error: IoError, ctx: &mut Ctx<'_>) {
+        for key in core::mem::take(&mut self.logging) {
+            let Some(write) = self.write_mut(key) else { continue };
+            if let Some(permit) = write.permit.take() {
+                self.log.cancel(permit);
+            }
+            let error = self.in_blocks(key, error);
+            self.reply(key, Err(error), ctx);
+        }
+    }
+
+    /// The legs that a piece goes to. Where only one leg is in sync, the other takes it too if it is current
+    /// there; otherwise the piece is marked first (R7).
+    fn targets(&mut self, piece: ByteRange) -> Sides {
+        let in_sync = self.in_sync();
+        if in_sync == Sides::all() {
+            return in_sync;
+        }
+        if self.is_target_current() && !self.bitmap.is_any_set(piece) {
+            return Sides::all();
+        }
+        self.bitmap.set(piece);
+        in_sync
+    }
+
+    fn send_write(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        let Some(piece) = self.write_mut(key).map(|write| write.piece) else { return };
+        let targets = self.targets(piece);
+        let Some(write) = self.write_mut(key) else { return };
+        write.go(WriteStage::Flying);
+        (write.targets, write.waiting, write.failed) = (targets, Sides::empty(), [None; 2]);
+        for side in [Side::Peer, Side::Own] {
+            if targets.has(side) {
+                self.send_to(key, side, ctx);
+            }
+        }
+    }
+
+    fn send_to(&mut self, key: Key, side: Side, ctx: &mut Ctx<'_>) {
+        let Some(piece) = self.write_mut(key).map(|write| write.piece) else { return };
+        let place = self.on_leg(side, piece);
+        let Some(write) = self.write_mut(key) else { return };
+        write.waiting |= Sides::only(side);
+        write.failed[side as usize] = None;
+        let durability = write.durability;
+        match write.payload() {
+            Some(from) => ctx.desk.write(side, place.start, from, durability, Purpose::Request(key)),
+            None => ctx.desk.zero(side, place, durability, Purpose::Request(key)),
+        }
+    }
+
+    /// A leg answered.
+    pub(super) fn on_write(&mut self, key: Key, side: Side, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
+        let Some(write) = self.write_mut(key) else { return };
+        write.waiting -= Sides::only(side);
+        write.failed[side as usize] = result.err();
+        if write.waiting.is_empty() {
+            self.judge_write(key, ctx);
+        }
+    }
+
+    /// All legs have answered: acknowledged, or parked until the config says what the failures mean (R3).
+    pub(super) fn judge_write(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        let mut reported = None;
+        for side in [Side::Peer, Side::Own] {
+            let Some(error) = self.write_mut(key).and_then(|write| write.failed[side as usize]) else {
+                continue;
+            };
+            match self.judge(side, error, ctx) {
+                Judgement::Wait => return self.park_write(key),
+                Judgement::Irrelevant => {}
+                Judgement::Report => reported = Some(error),
+            }
+        }
+        self.finish_write(key, reported, ctx);
+    }
+
+    fn park_write(&mut self, key: Key) {
+        if let Some(write) = self.write_mut(key) {
+            write.go(WriteStage::Parked);
+            self.parked.push(key);
+        }
+    }
+
+    fn finish_write(&mut self, key: Key, reported: Option<IoError>, ctx: &mut Ctx<'_>) {
+        let Some(write) = self.write_mut(key) else { return };
+        let reached = write.targets == Sides::all() && write.failed == [None; 2];
+        let (piece, durability, permit) = (write.piece, write.durability, write.permit.take());
+        if !reached {
+            self.bitmap.set(piece);
+        }
+        let reach = if reached { Reach::BothLegs } else { Reach::Marked };
+        if let Some(permit) = permit {
+            self.log.finish(permit, reach, durability, &self.bitmap);
+        }
+        self.release(Owner::Request(key));
+        match reported {
+            None => self.next_piece(key, ctx),
+            Some(error) => {
+                let error = self.in_blocks(key, error);
+                self.reply(key, Err(error), ctx);
+            }
+        }
+    }
+
+    /// What a failed write or flush of a leg means now, and sets that in motion.
+    pub(super) fn judge(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) -> Judgement {
+        if matches!(self.phase, Phase::Leaving(_)) {
+            return Judgement::Report;
+        }
+        match on_write_failure(self.arbiter, self.config(), self.leg(side), error) {
+            FailureVerdict::StepDown => {
+                self.leg_failed(side, error, ctx);
+                if self.in_sync().has(side) { Judgement::Wait } else { Judgement::Irrelevant }
+            }
+            FailureVerdict::Report => Judgement::Report,
+            FailureVerdict::StopResync(_) => {
+                self.leg_failed(side, error, ctx);
+                Judgement::Irrelevant
+            }
+            FailureVerdict::Retry => Judgement::Wait,
+            FailureVerdict::Degrade(_) | FailureVerdict::AskArbiter(_) | FailureVerdict::Freeze(_) => {
+                self.leg_failed(side, error, ctx);
+                Judgement::Wait
+            }
+        }
+    }
+
+    /// A config was made, or a leg came back: what is parked is judged again, or sent again to a leg that is
+    /// there and still counts.
+    pub(super) fn unpark(&mut self, ctx: &mut Ctx<'_>) {
+        for key in core::mem::take(&mut self.parked) {
+            let failed = match self.requests.get(key).map(|request| &request.work) {
+                Some(Work::Write(write)) => write.failed,
+                Some(Work::Flush(flush)) => flush.failed,
+                Some(Work::Read(_)) | None => continue,
+            };
+            let again = |side: Side| failed[side as usize].is_some() && self.takes_again(side);
+            let again: Vec<Side> = Side::BOTH.into_iter().filter(|&side| again(side)).collect();
+            if again.is_empty() {
+                self.judge_again(key, ctx);
+            }
+            for side in again {
+                self.send_again(key, side, ctx);
+            }
+        }
+    }
+
+    fn judge_again(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        match self.requests.get(key).map(|request| &request.work) {
+            Some(Work::Write(_)) => self.judge_write(key, ctx),
+            Some(Work::Flush(_)) => self.judge_flush(key, ctx),
+            Some(Work::Read(_)) | None => {}
+        }
+    }
+
+    fn send_again(&mut self, key: Key, side: Side, ctx: &mut Ctx<'_>) {
+        match self.requests.get_mut(key).map(|request| &mut request.work) {
+            Some(Work::Write(write)) => {
+                write.go(WriteStage::Flying);
+                self.send_to(key, side, ctx);
+            }
+            Some(Work::Flush(_)) => self.flush_leg(key, side, ctx),
+            Some(Work::Read(_)) | None => {}
+        }
+    }
+
+    /// Whether a leg that counts can be asked again: it is there.
+    fn takes_again(&self, side: Side) -> bool {
+        self.in_sync() == Sides::all() && (side == Side::Own || self.is_joined())
+    }
+}
+
+/// What a failure means for the request that met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// The leg does not count.
+    Irrelevant,
+    /// Wait for a config, or for the leg.
+    Wait,
+    /// The host gets the error.
+    Report,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::WriteStage::{self, Admitting, Flying, Locking, Logging, Parked};
+
+    #[test]
+    fn the_stages_follow_the_picture() {
+        const TABLE: &str = "\
+Locking   > Admitting Logging Flying
+Admitting > Logging Flying
+Logging   > Admitting Flying
+Flying    > Locking Parked
+Parked    > Locking Flying
+";
+        let all: [WriteStage; 5] = [Locking, Admitting, Logging, Flying, Parked];
+        let mut table = String::new();
+        for from in all {
+            let next: Vec<String> =
+                all.iter().filter(|&&to| from.may_become(to)).map(|to| format!("{to:?}")).collect();
+            table += &format!("{:9} > {}\n", format!("{from:?}"), next.join(" "));
+        }
+        assert_eq!(table, TABLE);
+    }
+}

@@ -1,0 +1,91 @@
+//! The own leg under the peer's hands: its I/Os go through the guard, and a newer fence ends our own service.
+
+use bdev::hop::ClientId;
+use bdev::{Completed, Io, IoError, NotReady, Tag};
+use engine::Instant;
+
+use super::{Node, OwnWrite, Role};
+use crate::decide::StandbyReason;
+use crate::format::LegIndex;
+use crate::guard::FenceStep;
+
+impl Node {
+    /// An I/O of the peer on the own leg.
+    pub fn on_guarded(&mut self, client: ClientId, io: Io, now: Instant) {
+        self.desk.now = now;
+        match &mut self.guard {
+            Some(guard) if !matches!(self.role, Role::Stopped | Role::Failed(_)) => {
+                guard.on_io(client, io, &mut self.desk, &mut self.guarded);
+            }
+            _ => {
+                let error = IoError::NotReady(NotReady::Starting);
+                self.guarded.push_back((client, io.complete(Err(error), now)));
+            }
+        }
+        self.settle();
+    }
+
+    /// A session of the peer ended.
+    pub fn on_guard_closed(&mut self, client: ClientId, now: Instant) {
+        self.desk.now = now;
+        if let Some(guard) = &mut self.guard {
+            guard.on_closed(client);
+        }
+    }
+
+    pub(super) fn on_guarded_done(&mut self, client: ClientId, tag: Tag, completed: Completed) {
+        let Some(guard) = &mut self.guard else { return };
+        guard.on_done(client, tag, completed, &mut self.guarded);
+        while let Some(seen) = self.guard.as_mut().and_then(super::Guard::next_seen) {
+            if let Some(store) = &mut self.store {
+                store.observe(seen);
+            }
+            if let Role::Standby(reason) = &mut self.role {
+                *reason = StandbyReason::PeerHolds;
+            }
+        }
+    }
+
+    /// Carries a fence on (R10): step down, let everything end, store it, let the peer in.
+    pub(super) fn drive_guard(&mut self) {
+        let Some(guard) = &mut self.guard else { return };
+        if matches!(self.role, Role::Stopped | Role::Failed(_)) {
+            return guard.close(self.desk.now, &mut self.guarded);
+        }
+        match guard.fence_step() {
+            FenceStep::Idle | FenceStep::Waiting => {}
+            FenceStep::Granting => guard.grant(self.desk.now, &mut self.guarded),
+            FenceStep::Raising(key) => {
+                let drained = guard.in_flight() == 0 && self.desk.own_in_flight() == 0;
+                let own = key.node == self.setup.who.number();
+                self.make_way();
+                let quiet = matches!(self.role, Role::Standby(_)) && self.own_write.is_none();
+                let Some(store) = self.store.as_mut().filter(|store| drained && quiet && !store.is_busy())
+                else {
+                    return;
+                };
+                if own || LegIndex::from_number(key.node).is_none() {
+                    let Some(guard) = &mut self.guard else { return };
+                    return guard.give_up(IoError::Fenced, self.desk.now, &mut self.guarded);
+                }
+                let mut next = store.current().clone();
+                next.fence = key;
+                self.own_write = Some(OwnWrite::Fence(key));
+                store.begin(next, &mut self.desk);
+            }
+        }
+    }
+
+    /// The peer takes over: whatever this node was about to do, it stands by.
+    fn make_way(&mut self) {
+        match &self.role {
+            Role::Holder(_) => self.with_holder(|holder, ctx| {
+                holder.step_down(ctx);
+                holder.on_tick(ctx);
+            }),
+            Role::Holding(_) | Role::Promoting(_) => self.role = Role::Standby(StandbyReason::PeerHolds),
+            Role::Booting(_) | Role::Standby(_) | Role::Stopped | Role::Failed(_) => return,
+        }
+        self.leave_holder();
+    }
+}

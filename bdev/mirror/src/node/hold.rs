@@ -1,0 +1,162 @@
+//! Consistent-hold: this node was the holder, and looks for its peer before it serves, because the peer may
+//! have gone on without it.
+
+use bdev::Completed;
+use core::time::Duration;
+use engine::Instant;
+
+use super::{Node, Role};
+use crate::bitmap::Bitmap;
+use crate::decide::{
+    DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, StartFacts, StartVerdict, Starting,
+    next_generation, on_start,
+};
+use crate::desk::Side;
+use crate::format::{Config, LegMask, Reason, Superblock};
+use crate::holder::{Ctx, Holder, Inheritance};
+use crate::intent_log::{IntentLog, Replay};
+use crate::probe::LegFound;
+use crate::reader::{Reader, Reading, found};
+use crate::setup::DegradedPolicy;
+
+/// How often the peer is looked at.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// What is known while holding.
+pub(super) struct Hold {
+    log: Replay,
+    bitmap: Bitmap,
+    reader: Option<Box<Reader>>,
+    seen: Option<LegFound>,
+    next_look: Instant,
+    pub(super) reason: Option<HoldReason>,
+}
+
+impl Hold {
+    pub(super) fn new(log: Replay, bitmap: Bitmap) -> Self {
+        Self { log, bitmap, reader: None, seen: None, next_look: Instant::EPOCH, reason: None }
+    }
+
+    fn differences(&self) -> Differences {
+        if self.log.is_empty() && self.bitmap.is_clear() { Differences::None } else { Differences::Possible }
+    }
+}
+
+impl Node {
+    pub(super) fn drive_hold(&mut self) {
+        self.allow_by_policy();
+        let now = self.desk.now;
+        let up = self.link.is_up();
+        let Role::Holding(hold) = &mut self.role else { return };
+        match &mut hold.reader {
+            Some(reader) => reader.poke(&mut self.desk),
+            None if up && now >= hold.next_look => {
+                hold.next_look = now + LOOK;
+                let reader = self.peer_reader();
+                if let Role::Holding(hold) = &mut self.role {
+                    hold.reader = reader;
+                }
+            }
+            None if !up => hold.seen = None,
+            None => {}
+        }
+        self.decide_start();
+    }
+
+    fn allow_by_policy(&mut self) {
+        if let DegradedPolicy::After(time) = self.setup.degraded
+            && self.desk.now >= self.began + time
+        {
+            self.degraded = DegradedStart::Allowed;
+        }
+    }
+
+    pub(super) fn on_hold_read(&mut self, side: Side, job: u32, completed: &Completed) {
+        let Role::Holding(hold) = &mut self.role else { return };
+        let Some(reader) = hold.reader.as_mut().filter(|_| side == Side::Peer) else { return };
+        match reader.on_done(job, completed, &mut self.desk) {
+            Reading::Continues => {}
+            Reading::Lost(_) => (hold.reader, hold.seen) = (None, None),
+            Reading::Done(images) => {
+                hold.reader = None;
+                let size =
+                    if let bdev::Link::Up { geometry, .. } = self.link { geometry.bytes() } else { return };
+                hold.seen = Some(found(size, &images, self.setup.array));
+                self.decide_start();
+            }
+        }
+    }
+
+    fn decide_start(&mut self) {
+        let Role::Holding(hold) = &self.role else { return };
+        if self.own_write.is_some() {
+            return;
+        }
+        let facts = StartFacts {
+            own: self.own(),
+            incarnation: self.setup.incarnation,
+            differences: hold.differences(),
+            peer: hold.seen.as_ref().map_or(PeerSight::Unseen, PeerSight::Seen),
+            degraded: self.degraded,
+        };
+        match on_start(&facts) {
+            StartVerdict::Serve(starting) => self.begin_service(starting),
+            StartVerdict::Standby(reason) => {
+                self.note(format!("standing by: {reason}"));
+                self.role = Role::Standby(reason);
+            }
+            StartVerdict::Hold(reason) => self.keep_holding(reason),
+        }
+    }
+
+    fn keep_holding(&mut self, reason: HoldReason) {
+        let words = reason.to_string();
+        if let Role::Holding(hold) = &mut self.role {
+            hold.reason = Some(reason);
+        }
+        self.note(format!("holding: {words}"));
+    }
+
+    fn begin_service(&mut self, starting: Starting) {
+        let was_both = self.own().config().in_sync == LegMask::both();
+        let role = core::mem::replace(&mut self.role, Role::Standby(StandbyReason::PeerHolds));
+        let Role::Holding(hold) = role else { return };
+        let reason =
+            if starting == Starting::Alone && was_both { Reason::StartedDegraded } else { Reason::Restarted };
+        let peer = match &hold.seen {
+            Some(LegFound::Leg(leg)) => Some(&leg.superblock),
+            _ => None,
+        };
+        let generation = next_generation(self.own(), peer);
+        let Hold { log, bitmap, .. } = *hold;
+        self.become_holder(starting, reason, generation, &log, bitmap);
+    }
+
+    /// From here on this node serves, as soon as its first config is durable.
+    pub(super) fn become_holder(
+        &mut self,
+        starting: Starting,
+        reason: Reason,
+        generation: u64,
+        log: &Replay,
+        mut bitmap: Bitmap,
+    ) {
+        let Superblock { array, layout, .. } = *self.own();
+        let log = IntentLog::resume(array, layout.log, log, &mut bitmap);
+        let inheritance = Inheritance { log, bitmap, starting, reason, generation };
+        let mut ctx = Ctx {
+            desk: &mut self.desk,
+            own: self.store.as_mut().expect("a leg is known"),
+            front: &mut self.front,
+            prng: &mut self.prng,
+            events: &mut self.events,
+            setup: &self.setup,
+            link: &self.link,
+        };
+        let holder = Holder::begin(inheritance, &mut ctx);
+        debug_assert!(
+            holder.config().generation() <= Config::joining(self.setup.who).generation().max(generation)
+        );
+        self.role = Role::Holder(Box::new(holder));
+    }
+}

@@ -1,0 +1,421 @@
+//! One node of an array: the pure core that production and the simulator run alike.
+//!
+//! Events go in ([`Node::on_front`], [`Node::on_guarded`], [`Node::on_completed`], [`Node::on_link`],
+//! [`Node::on_tick`], [`Node::command`]); I/Os and answers come out ([`Node::next_out`],
+//! [`Node::next_front_reply`], [`Node::next_guard_reply`]). No socket, file, clock, thread or random source is
+//! inside.
+//!
+//! ```text
+//! Booting --+--> Standby --(promote)--> Promoting --> Holder --(stop)--> Stopped
+//!           |       ^------------(a newer fence)--------'
+//!           +--> Holding --(peer seen, policy or command)--> Holder
+//!           '--> Failed
+//! ```
+
+mod boot;
+mod guarded;
+mod hold;
+mod promote;
+
+use std::collections::VecDeque;
+
+use bdev::hop::ClientId;
+use bdev::{Completed, FenceKey, Geometry, Io, IoError, Link, LinkDown, NotReady};
+use engine::{Instant, Pool, Prng};
+
+use crate::command::{Command, Refusal};
+use crate::decide::{DegradedStart, HoldReason, PromoteRefusal, StandbyReason};
+use crate::desk::{Desk, Purpose, Side};
+use crate::events::Events;
+use crate::format::Superblock;
+use crate::guard::{Guard, Replies};
+use crate::holder::{Ctx, Ending, Holder, Phase};
+use crate::setup::Setup;
+use crate::status::{RoleKind, Status};
+use crate::store::{Store, Stored};
+use boot::Boot;
+use hold::Hold;
+use promote::Promoting;
+
+/// What a node is doing for its array.
+enum Role {
+    /// Finding out what is on its own leg.
+    Booting(Boot),
+    /// Consistent-hold.
+    Holding(Box<Hold>),
+    /// The peer serves, or would.
+    Standby(StandbyReason),
+    /// Becoming the holder.
+    Promoting(Box<Promoting>),
+    /// The holder.
+    Holder(Box<Holder>),
+    /// Stopped in order, or had nothing to stop.
+    Stopped,
+    /// The own leg cannot be used, in words.
+    Failed(String),
+}
+
+/// Why the own superblock is being written, outside the holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OwnWrite {
+    /// The boot id.
+    Incarnation,
+    /// A fence of the peer.
+    Fence(FenceKey),
+    /// The fence of a promotion.
+    Promotion,
+}
+
+/// Whether the node is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    On,
+    Stopping,
+}
+
+/// See the module.
+pub struct Node {
+    setup: Setup,
+    own_geometry: Geometry,
+    desk: Desk,
+    store: Option<Store>,
+    guard: Option<Guard>,
+    role: Role,
+    own_write: Option<OwnWrite>,
+    prng: Prng,
+    events: Events,
+    link: Link,
+    front: VecDeque<(ClientId, Completed)>,
+    guarded: Replies,
+    began: Instant,
+    degraded: DegradedStart,
+    run: Run,
+    jobs: u32,
+}
+
+impl Node {
+    /// A node that begins to read its own leg. `pool` is where metadata and copies get their frames.
+    pub fn new(setup: Setup, own: Geometry, pool: Pool, now: Instant) -> Self {
+        let mut desk = Desk::new(pool, own, setup.timing.io_timeout);
+        desk.now = now;
+        let prng = Prng::from_seed(setup.seed);
+        let mut node = Self {
+            own_geometry: own,
+            desk,
+            store: None,
+            guard: None,
+            role: Role::Stopped,
+            own_write: None,
+            prng,
+            events: Events::default(),
+            link: Link::Down(LinkDown::Connecting),
+            front: VecDeque::new(),
+            guarded: VecDeque::new(),
+            began: now,
+            degraded: DegradedStart::Withheld,
+            run: Run::On,
+            jobs: 0,
+            setup,
+        };
+        node.begin_boot();
+        node
+    }
+
+    // --- Events ---
+
+    /// True while an I/O of a host can be taken.
+    pub fn has_front_room(&self) -> bool {
+        let holder = match &self.role {
+            Role::Holder(holder) => holder.has_room(),
+            _ => true,
+        };
+        holder && self.desk.has_room()
+    }
+
+    /// True while an I/O of the peer can be taken.
+    pub fn has_guard_room(&self) -> bool {
+        self.desk.has_room()
+    }
+
+    /// An I/O of a host.
+    pub fn on_front(&mut self, client: ClientId, io: Io, now: Instant) {
+        self.desk.now = now;
+        let why = match &self.role {
+            Role::Holder(_) => return self.with_holder(|holder, ctx| holder.on_front(client, io, ctx)),
+            Role::Standby(_) => NotReady::Standby,
+            Role::Booting(_) | Role::Holding(_) | Role::Promoting(_) | Role::Stopped | Role::Failed(_) => {
+                NotReady::Starting
+            }
+        };
+        self.front.push_back((client, io.complete(Err(IoError::NotReady(why)), now)));
+    }
+
+    /// An I/O on a leg came back.
+    pub fn on_completed(&mut self, completed: Completed, now: Instant) {
+        self.desk.now = now;
+        let (side, purpose, completed) = self.desk.settle(completed);
+        match purpose {
+            Purpose::Guarded { client, tag } => self.on_guarded_done(client, tag, completed),
+            Purpose::Format => self.on_formatted(completed.result),
+            Purpose::Superblock { .. } if side == Side::Own && self.own_write.is_some() => {
+                self.on_own_superblock(completed.result);
+            }
+            Purpose::Read { job } if !matches!(self.role, Role::Holder(_)) => {
+                self.on_read(side, job, &completed);
+            }
+            _ if matches!(self.role, Role::Holder(_)) => {
+                self.with_holder(|holder, ctx| holder.on_completed(side, purpose, completed, ctx));
+            }
+            // What a holder that is no more had sent.
+            _ => {}
+        }
+        self.settle();
+    }
+
+    /// What the peer's channel says of its link.
+    pub fn on_link(&mut self, link: Link, now: Instant) {
+        self.desk.now = now;
+        self.link = link;
+    }
+
+    /// Time passed.
+    pub fn on_tick(&mut self, now: Instant) {
+        self.desk.now = now;
+        match &mut self.role {
+            Role::Booting(_) => self.drive_boot(),
+            Role::Holding(_) => self.drive_hold(),
+            Role::Promoting(_) => self.drive_promotion(),
+            Role::Holder(_) => self.with_holder(|holder, ctx| holder.on_tick(ctx)),
+            Role::Standby(_) | Role::Stopped | Role::Failed(_) => {}
+        }
+        self.settle();
+    }
+
+    /// When [`Node::on_tick`] has to be called at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        match &self.role {
+            Role::Booting(_) | Role::Holding(_) | Role::Promoting(_) => {
+                Some(self.desk.now + core::time::Duration::from_millis(20))
+            }
+            Role::Holder(holder) => holder.next_deadline(&self.link, &self.setup),
+            Role::Standby(_) | Role::Stopped | Role::Failed(_) => None,
+        }
+    }
+
+    // --- What comes out ---
+
+    /// The next I/O for a leg's channel.
+    pub fn next_out(&mut self) -> Option<(Side, Io)> {
+        self.desk.next_out()
+    }
+
+    /// The next answer for a host.
+    pub fn next_front_reply(&mut self) -> Option<(ClientId, Completed)> {
+        self.front.pop_front()
+    }
+
+    /// The next answer for the peer.
+    pub fn next_guard_reply(&mut self) -> Option<(ClientId, Completed)> {
+        self.guarded.pop_front()
+    }
+
+    /// The volume's size, once a leg is known.
+    pub fn volume(&self) -> Option<Geometry> {
+        let layout = self.store.as_ref()?.current().layout;
+        let block_size = layout.block_size;
+        Some(Geometry { block_size, physical_block_size: 4096, blocks: layout.blocks() })
+    }
+
+    /// True once the own leg can be shown to the peer.
+    pub fn guards(&self) -> bool {
+        self.guard.is_some()
+    }
+
+    // --- The operator ---
+
+    /// A command of the operator.
+    ///
+    /// # Errors
+    /// [`Refusal`], in words; nothing has happened then.
+    pub fn command(&mut self, command: Command, now: Instant) -> Result<(), Refusal> {
+        self.desk.now = now;
+        let result = match (command, &mut self.role) {
+            (_, Role::Failed(_)) => Err(Refusal::NoLeg),
+            (Command::Promote { .. }, Role::Holder(_)) => {
+                Err(Refusal::Promote(PromoteRefusal::AlreadyHolder))
+            }
+            (Command::Promote { mode, holder }, Role::Standby(_) | Role::Holding(_)) => {
+                self.promote(mode, holder)
+            }
+            (Command::Promote { .. }, _) => Err(Refusal::Busy),
+            (Command::StartDegraded, Role::Holding(_)) => {
+                self.degraded = DegradedStart::Allowed;
+                Ok(())
+            }
+            (Command::StartDegraded, _) => Err(Refusal::NotHolding),
+            (Command::Degrade, Role::Holder(_)) => {
+                self.with_holder(|holder, ctx| holder.degrade_by_hand(ctx))
+            }
+            (Command::Resync(throttle), Role::Holder(_)) => {
+                self.with_holder(|holder, ctx| holder.throttle(throttle, ctx));
+                Ok(())
+            }
+            (Command::Degrade | Command::Resync(_), _) => Err(Refusal::NotHolder),
+        };
+        self.on_tick(now);
+        result
+    }
+
+    /// Begins to stop in order.
+    pub fn stop(&mut self, now: Instant) {
+        self.desk.now = now;
+        if self.run == Run::Stopping {
+            return;
+        }
+        self.run = Run::Stopping;
+        match &mut self.role {
+            Role::Holder(_) => self.with_holder(|holder, ctx| holder.close(ctx)),
+            _ => self.role = Role::Stopped,
+        }
+        self.settle();
+    }
+
+    /// The node ends here and now, as if it had crashed: fences of the peer are answered "not ready".
+    pub(crate) fn abandon(&mut self) {
+        if let Some(guard) = &mut self.guard {
+            guard.close(self.desk.now, &mut self.guarded);
+        }
+    }
+
+    /// True once nothing of this node is on its way.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.role, Role::Stopped | Role::Failed(_))
+            && self.desk.in_flight(Side::Own) == 0
+            && self.own_write.is_none()
+    }
+
+    /// What an operator sees.
+    pub fn status(&self) -> Status {
+        let superblock = self.store.as_ref().map(Store::current);
+        let (role, reason) = self.role_in_words();
+        let mut status = Status {
+            role,
+            reason,
+            config: superblock.map(|superblock| *superblock.config()),
+            legs: superblock.map(|superblock| superblock.legs),
+            own: self.setup.who.index(),
+            data_size: superblock.map_or(0, |superblock| superblock.layout.data_size),
+            data_offset: superblock.map_or(0, |superblock| superblock.layout.data_offset),
+            peer: None,
+            log: None,
+            dirty_bytes: 0,
+            resync: None,
+            last_resync: None,
+            throttle: crate::holder::resync::Throttle::Running,
+            counters: crate::holder::Counters::default(),
+            transitions: self.events.all().cloned().collect(),
+            now: self.desk.now,
+        };
+        if let Role::Holder(holder) = &self.role {
+            holder.report(&mut status);
+        }
+        status
+    }
+
+    fn role_in_words(&self) -> (RoleKind, Option<String>) {
+        match &self.role {
+            Role::Booting(boot) => (RoleKind::Starting, Some(boot.words().to_owned())),
+            Role::Holding(hold) => (RoleKind::Holding, hold.reason.as_ref().map(HoldReason::to_string)),
+            Role::Standby(reason) => (RoleKind::Standby, Some(reason.to_string())),
+            Role::Promoting(_) => (RoleKind::Promoting, None),
+            Role::Holder(_) => (RoleKind::Holder, None),
+            Role::Stopped => (RoleKind::Stopped, None),
+            Role::Failed(why) => (RoleKind::Failed, Some(why.clone())),
+        }
+    }
+
+    // --- Inside ---
+
+    fn note(&mut self, what: impl Into<String>) {
+        self.events.note(self.desk.now, what);
+    }
+
+    fn next_job(&mut self) -> u32 {
+        self.jobs += 1;
+        self.jobs
+    }
+
+    fn own(&self) -> &Superblock {
+        self.store.as_ref().expect("a leg is known in this role").current()
+    }
+
+    fn fail(&mut self, why: impl Into<String>) {
+        let why = why.into();
+        self.note(format!("this node's leg cannot be used: {why}"));
+        self.role = Role::Failed(why);
+    }
+
+    fn with_holder<T>(&mut self, act: impl FnOnce(&mut Holder, &mut Ctx<'_>) -> T) -> T {
+        let Role::Holder(holder) = &mut self.role else { unreachable!("the caller looked at the role") };
+        let mut ctx = Ctx {
+            desk: &mut self.desk,
+            own: self.store.as_mut().expect("a holder has a leg"),
+            front: &mut self.front,
+            prng: &mut self.prng,
+            events: &mut self.events,
+            setup: &self.setup,
+            link: &self.link,
+        };
+        act(holder, &mut ctx)
+    }
+
+    /// After each event: what it means beyond the role that took it.
+    fn settle(&mut self) {
+        self.leave_holder();
+        self.drive_guard();
+    }
+
+    /// The holder's own generation binds the guard; a holder that ended makes room.
+    fn leave_holder(&mut self) {
+        let Role::Holder(holder) = &self.role else { return };
+        let key = FenceKey { node: self.setup.who.number(), generation: holder.truth().fence };
+        if let (Some(guard), Phase::Serving) = (&mut self.guard, holder.phase()) {
+            guard.raise(key);
+        }
+        let Phase::Ended(ending) = holder.phase() else { return };
+        self.role = match (ending, self.run) {
+            (Ending::Clean, _) | (_, Run::Stopping) => Role::Stopped,
+            (Ending::Superseded, Run::On) => Role::Standby(StandbyReason::PeerHolds),
+            (Ending::Orphaned, Run::On) => return self.begin_hold(),
+        };
+    }
+
+    /// A block of the own superblock that the node itself wrote.
+    fn on_own_superblock(&mut self, result: Result<(), IoError>) {
+        let Some(store) = &mut self.store else { return };
+        let Some(stored) = store.on_done(result, &mut self.desk) else { return };
+        let Some(write) = self.own_write.take() else { return };
+        match (write, stored) {
+            (OwnWrite::Incarnation, Stored::Durable) => {}
+            (OwnWrite::Incarnation, Stored::Failed(error)) => {
+                self.fail(format!("its superblock cannot be written: {error}"));
+            }
+            (OwnWrite::Fence(key), Stored::Durable) => {
+                if let Some(guard) = &mut self.guard {
+                    guard.on_stored(key);
+                }
+                self.note(format!("fenced by node {} in generation {}", key.node, key.generation));
+            }
+            (OwnWrite::Fence(_), Stored::Failed(error)) => {
+                if let Some(guard) = &mut self.guard {
+                    guard.give_up(error, self.desk.now, &mut self.guarded);
+                }
+            }
+            (OwnWrite::Promotion, Stored::Durable) => self.on_promotion_fenced(),
+            (OwnWrite::Promotion, Stored::Failed(error)) => {
+                self.note(format!("promotion failed: this node's superblock cannot be written: {error}"));
+                self.role = Role::Standby(StandbyReason::PeerHolds);
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Promotion by hand (R8, R10, R11): fence the own leg, let everything end, wait out the lease that was
+//! granted to the old holder, take a new generation with this leg alone.
+
+use bdev::{Completed, FenceKey};
+use engine::Instant;
+
+use super::{Node, OwnWrite, Role};
+use crate::command::Refusal;
+use crate::decide::{DataAge, HolderState, PromoteMode, Promotion, StandbyReason, Starting, may_promote};
+use crate::desk::Side;
+use crate::format::Reason;
+use crate::reader::{Reader, Reading, differences};
+
+/// A promotion under way.
+pub(super) struct Promoting {
+    promotion: Promotion,
+    mode: PromoteMode,
+    stage: Stage,
+}
+
+enum Stage {
+    /// The own superblock takes the fence, once the own leg is quiet.
+    Fencing,
+    /// The old holder may still serve reads until then.
+    Waiting(Instant),
+    /// The own log and bitmap, as the old holder left them.
+    Loading(Box<Reader>),
+}
+
+impl Node {
+    pub(super) fn promote(&mut self, mode: PromoteMode, holder: HolderState) -> Result<(), Refusal> {
+        if self.own_write.is_some() {
+            return Err(Refusal::Busy);
+        }
+        let Some(guard) = &mut self.guard else { return Err(Refusal::NoLeg) };
+        let own = self.store.as_ref().ok_or(Refusal::NoLeg)?.current();
+        let promotion = may_promote(own, mode, guard.holder_session(self.desk.now), holder)?;
+        // From this moment the old holder is locked out.
+        guard.raise(FenceKey { node: self.setup.who.number(), generation: promotion.generation });
+        let loss = match promotion.data {
+            DataAge::Current => "nothing acknowledged is missing",
+            DataAge::Past => "acknowledged writes are missing: the data are a moment of the past",
+            DataAge::Mixed => "the data are a mixture of old and new: check the file systems",
+        };
+        self.note(format!("promotion to generation {}: {loss}", promotion.generation));
+        self.role = Role::Promoting(Box::new(Promoting { promotion, mode, stage: Stage::Fencing }));
+        Ok(())
+    }
+
+    pub(super) fn drive_promotion(&mut self) {
+        let quiet = self.desk.in_flight(Side::Own) == 0 && self.own_write.is_none();
+        let now = self.desk.now;
+        let layout = self.own().layout;
+        let job = self.next_job();
+        let Role::Promoting(promoting) = &mut self.role else { return };
+        match &mut promoting.stage {
+            Stage::Fencing if quiet => {
+                let generation = promoting.promotion.generation;
+                let Some(store) = &mut self.store else { return };
+                let mut next = store.current().clone();
+                next.fence = FenceKey { node: self.setup.who.number(), generation };
+                self.own_write = Some(OwnWrite::Promotion);
+                store.begin(next, &mut self.desk);
+            }
+            Stage::Waiting(until) if now >= *until => {
+                let size = self.own_geometry.bytes();
+                let mut reader = Reader::of_everything(Side::Own, job, size, &layout);
+                reader.poke(&mut self.desk);
+                promoting.stage = Stage::Loading(Box::new(reader));
+            }
+            Stage::Loading(reader) => reader.poke(&mut self.desk),
+            Stage::Fencing | Stage::Waiting(_) => {}
+        }
+    }
+
+    /// The own superblock has the fence: now the lease. Clocks may differ by a little.
+    pub(super) fn on_promotion_fenced(&mut self) {
+        let lease = self.setup.timing.lease * 21 / 20;
+        let granted = self.guard.as_ref().and_then(super::Guard::last_granted);
+        let until = granted.map_or(self.desk.now, |granted| granted + lease);
+        if let Role::Promoting(promoting) = &mut self.role {
+            promoting.stage = Stage::Waiting(until);
+        }
+    }
+
+    pub(super) fn on_promotion_read(&mut self, job: u32, completed: &Completed) {
+        let Role::Promoting(promoting) = &mut self.role else { return };
+        let Stage::Loading(reader) = &mut promoting.stage else { return };
+        match reader.on_done(job, completed, &mut self.desk) {
+            Reading::Continues => {}
+            Reading::Lost(error) => {
+                self.note(format!("promotion failed: this node's leg cannot be read: {error}"));
+                self.role = Role::Standby(StandbyReason::PeerHolds);
+            }
+            Reading::Done(images) => {
+                let reason = match promoting.mode {
+                    PromoteMode::Ordinary => Reason::Promoted,
+                    PromoteMode::Forced => Reason::ForcePromoted,
+                };
+                let generation = promoting.promotion.generation;
+                let (log, bitmap) = differences(&images, self.own());
+                self.become_holder(Starting::Alone, reason, generation, &log, bitmap);
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Reads metadata of a leg: the head and tail that say what is there, then the log's ring and the bitmap.
+//!
+//! What cannot be read is handed over as all ones, never as zeroes: every decoder takes that for damage, and
+//! damage counts as "may differ". A leg that goes away ends the job.
+
+use bdev::{Completed, IoError, Op};
+use uuid::Uuid;
+
+use crate::bitmap::Bitmap;
+use crate::desk::{Desk, Purpose, Side};
+use crate::format::Superblock;
+use crate::format::layout::{BITMAP_OFFSET, LOG_LEN, LOG_OFFSET, Layout};
+use crate::intent_log::{Replay, replay};
+use crate::probe::{HEAD_LEN, Image, LegFound, TAIL_LEN, classify};
+use crate::range::ByteRange;
+
+/// Bytes of one read.
+const CHUNK: u64 = 64 << 10;
+
+/// A job: some stretches of a leg, read one after the other.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    side: Side,
+    job: u32,
+    stretches: Vec<ByteRange>,
+    images: Vec<Vec<u8>>,
+    /// The chunk on its way.
+    sent: Option<ByteRange>,
+}
+
+/// What a job is at.
+#[derive(Debug)]
+pub(crate) enum Reading {
+    /// More to come.
+    Continues,
+    /// One image for each stretch.
+    Done(Vec<Vec<u8>>),
+    /// The leg cannot be reached.
+    Lost(IoError),
+}
+
+impl Reader {
+    /// The stretches that [`found`] looks at.
+    pub(crate) fn of_identity(side: Side, job: u32, leg_size: u64) -> Self {
+        Self::new(side, job, identity(leg_size))
+    }
+
+    /// The identity, the ring and the bitmap of a leg with this layout.
+    pub(crate) fn of_everything(side: Side, job: u32, leg_size: u64, layout: &Layout) -> Self {
+        let mut stretches = identity(leg_size);
+        stretches.push(ByteRange::new(LOG_OFFSET, LOG_LEN));
+        stretches.push(ByteRange::new(BITMAP_OFFSET, layout.bitmap_len()));
+        Self::new(side, job, stretches)
+    }
+
+    fn new(side: Side, job: u32, stretches: Vec<ByteRange>) -> Self {
+        let images = vec![Vec::new(); stretches.len()];
+        Self { side, job, stretches, images, sent: None }
+    }
+
+    fn next_chunk(&self) -> Option<ByteRange> {
+        let unread = |(stretch, image): (&ByteRange, &Vec<u8>)| {
+            let done = image.len() as u64;
+            (done < stretch.len).then(|| ByteRange::new(stretch.start + done, CHUNK.min(stretch.len - done)))
+        };
+        self.stretches.iter().zip(&self.images).find_map(unread)
+    }
+
+    /// Sends the next read, if a frame is there.
+    pub(crate) fn poke(&mut self, desk: &mut Desk) {
+        if self.sent.is_some() {
+            return;
+        }
+        let Some(chunk) = self.next_chunk() else { return };
+        let len = usize::try_from(chunk.len).expect("a chunk is short");
+        let Some(frame) = desk.frame(len) else { return };
+        desk.read(self.side, chunk, frame, Purpose::Read { job: self.job });
+        self.sent = Some(chunk);
+    }
+
+    /// A read ended. One of another job is not ours.
+    pub(crate) fn on_done(&mut self, job: u32, completed: &Completed, desk: &mut Desk) -> Reading {
+        if job != self.job {
+            return Reading::Continues;
+        }
+        let Some(chunk) = self.sent.take() else { return Reading::Continues };
+        let Op::Read { into, .. } = &completed.op else { return Reading::Continues };
+        let at = self
+            .stretches
+            .iter()
+            .position(|stretch| chunk.start >= stretch.start && chunk.end() <= stretch.end());
+        let image = &mut self.images[at.expect("a chunk of ours")];
+        match completed.result {
+            Ok(()) => image.extend_from_slice(into),
+            Err(IoError::Medium { .. } | IoError::Os(_)) => image.resize(image.len() + into.len(), 0xff),
+            Err(error) => return Reading::Lost(error),
+        }
+        self.poke(desk);
+        if self.sent.is_none() && self.next_chunk().is_none() {
+            return Reading::Done(core::mem::take(&mut self.images));
+        }
+        Reading::Continues
+    }
+}
+
+fn identity(leg_size: u64) -> Vec<ByteRange> {
+    let head = ByteRange::new(0, HEAD_LEN.min(leg_size));
+    let end = leg_size / 4096 * 4096;
+    let tail = TAIL_LEN.min(end);
+    vec![head, ByteRange::new(end - tail, tail)]
+}
+
+/// Says what the identity's images hold.
+pub(crate) fn found(leg_size: u64, images: &[Vec<u8>], expected: Uuid) -> LegFound {
+    classify(&Image { leg_size, head: &images[0], tail: &images[1] }, Some(expected))
+}
+
+/// What the ring and the bitmap behind the identity say.
+pub(crate) fn differences(images: &[Vec<u8>], superblock: &Superblock) -> (Replay, Bitmap) {
+    let replayed = replay(&images[2], superblock.array, &superblock.layout.log);
+    let (bitmap, _) = Bitmap::load(superblock.array, &superblock.layout, &images[3]);
+    (replayed, bitmap)
+}

@@ -1,0 +1,96 @@
+//! What a node is told once: who it is, and how patient it is.
+
+use core::time::Duration;
+
+use uuid::Uuid;
+
+use crate::format::{ArbiterKind, ArrayName, LegFlags, LegIndex};
+
+/// How patient a node is. All of these bound how long a host waits when something dies, except the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a read lease lasts: a holder that has not heard from its peer for so long serves no reads
+    /// while both legs are in sync, because the peer may have been promoted.
+    pub lease: Duration,
+    /// How often the lease is renewed.
+    pub heartbeat: Duration,
+    /// How long a lost peer has to come back before the holder goes on without it.
+    pub grace: Duration,
+    /// How long one I/O on the peer's leg may take.
+    pub io_timeout: Duration,
+    /// How long to leave a leg alone that was refused or failed.
+    pub retry: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(2),
+            heartbeat: Duration::from_millis(400),
+            grace: Duration::from_millis(300),
+            io_timeout: Duration::from_millis(1200),
+            retry: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Whether a fresh device is known to read as zeroes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// It is: a new sparse file.
+    Zeroed,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What to do with an own leg that is blank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnBlank {
+    /// Make a new array of it.
+    Create {
+        /// Who orders the generations.
+        arbiter: ArbiterKind,
+        /// Bytes of the data area; as many as fit when absent.
+        data_size: Option<u64>,
+        /// Most bytes to copy after a crash; see [`crate::format::LayoutRequest`].
+        max_crash_resync: Option<u64>,
+    },
+    /// Take the vacant or lost place in the peer's array.
+    Join,
+}
+
+/// When to start without the peer, where the peer might have gone on without this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DegradedPolicy {
+    /// When the operator says so.
+    Ask,
+    /// After this time.
+    After(Duration),
+}
+
+/// Who a node is.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Array uuid.
+    pub array: Uuid,
+    /// The array's name.
+    pub name: ArrayName,
+    /// Which leg is this node's.
+    pub who: LegIndex,
+    /// The node's id.
+    pub node: Uuid,
+    /// The machine's boot id: a volatile cache is intact while it stays the same.
+    pub incarnation: Uuid,
+    /// For a blank leg.
+    pub on_blank: OnBlank,
+    /// For a blank leg.
+    pub content: Content,
+    /// Properties of the own device.
+    pub flags: LegFlags,
+    /// Start without the peer?
+    pub degraded: DegradedPolicy,
+    /// Patience.
+    pub timing: Timing,
+    /// Decides nonces and leg uuids: from the system's random source.
+    pub seed: u64,
+}

@@ -1,0 +1,95 @@
+//! What an operator sees of a node.
+
+use engine::Instant;
+
+use crate::events::Transition;
+use crate::format::{Config, LegRecord};
+use crate::holder::Counters;
+use crate::holder::resync::{Progress, Throttle};
+use crate::intent_log::LogUsage;
+
+/// What a node is to its array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleKind {
+    /// Reads or formats its own leg.
+    Starting,
+    /// Waits for its peer or its operator.
+    Holding,
+    /// The peer serves, or would.
+    Standby,
+    /// On its way to becoming the holder.
+    Promoting,
+    /// Serves.
+    Holder,
+    /// I/O is frozen until the operator decides.
+    Frozen,
+    /// Stops.
+    Stopping,
+    /// Stopped.
+    Stopped,
+    /// Its own leg cannot be used.
+    Failed,
+}
+
+impl RoleKind {
+    /// In words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Holding => "consistent-hold",
+            Self::Standby => "standby",
+            Self::Promoting => "promoting",
+            Self::Holder => "holder",
+            Self::Frozen => "frozen",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// How a holder sees its peer's leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// In words: away, probing, refused, joining, copying, joined.
+    pub sight: &'static str,
+    /// Why, where something is wrong.
+    pub cause: Option<String>,
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// What the node is.
+    pub role: RoleKind,
+    /// Why, where that needs a reason.
+    pub reason: Option<String>,
+    /// The config, once a leg is known.
+    pub config: Option<Config>,
+    /// The records of leg 0 and leg 1.
+    pub legs: Option<[LegRecord; 2]>,
+    /// Which leg is this node's, 0 or 1.
+    pub own: usize,
+    /// Bytes of the data area.
+    pub data_size: u64,
+    /// Where the data begin on the own leg, in bytes.
+    pub data_offset: u64,
+    /// Of the holder: its peer's leg.
+    pub peer: Option<PeerStatus>,
+    /// Of the holder: the intent log.
+    pub log: Option<LogUsage>,
+    /// Of the holder: bytes out of sync.
+    pub dirty_bytes: u64,
+    /// Of the holder: a resync under way.
+    pub resync: Option<Progress>,
+    /// Of the holder: the last resync that came to its end.
+    pub last_resync: Option<Progress>,
+    /// Whether the operator lets it run.
+    pub throttle: Throttle,
+    /// Figures since the holder began.
+    pub counters: Counters,
+    /// The last transitions, oldest first.
+    pub transitions: Vec<Transition>,
+    /// Now, on the clock of the transitions.
+    pub now: Instant,
+}

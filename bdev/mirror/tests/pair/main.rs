@@ -1,0 +1,319 @@
+//! Two nodes on virtual time: the production core under crashes, cuts and lost disks.
+
+mod link;
+mod world;
+
+use core::time::Duration;
+
+use bdev::sim::SimFault;
+use mirror::command::{Command, Refusal};
+use mirror::decide::{HolderState, PromoteMode, PromoteRefusal};
+use mirror::format::{ArbiterKind, LegMask};
+use mirror::status::RoleKind;
+use world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+const PROMOTE: Command = Command::Promote { mode: PromoteMode::Ordinary, holder: HolderState::Unknown };
+
+fn pair(seed: u64) -> World {
+    let mut world = World::new(seed, ArbiterKind::Biased);
+    world.create();
+    world
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn settle(world: &mut World, holder: usize) {
+    world.drain();
+    world.wait("sync", 20 * SECOND, |world| world.is_in_sync(holder));
+    world.run(millis(5));
+    world.check_acknowledged(0);
+    world.check_acknowledged(1);
+    world.check_equal();
+}
+
+#[test]
+fn a_new_pair_of_zeroed_legs_needs_no_copy() {
+    let mut world = pair(1);
+    let last = world.status(0).last_resync.expect("a resync ended");
+    assert_eq!(last.copied, 0, "{}", world.describe());
+    world.load(0, millis(50));
+    assert!(world.acks > 50);
+    settle(&mut world, 0);
+}
+
+#[test]
+fn a_peer_that_dies_is_resynced_by_delta() {
+    let mut world = pair(2);
+    world.load(0, millis(100));
+    world.kill(1);
+    let acks = world.acks;
+    world.load(0, 2 * SECOND);
+    assert!(world.acks > acks + 100, "I/O goes on: {}", world.describe());
+    assert_eq!(world.status(0).config.expect("one").in_sync, LegMask::ZERO);
+    world.start(1);
+    world.load(0, millis(300));
+    settle(&mut world, 0);
+    let last = world.status(0).last_resync.expect("a resync ended");
+    assert!(last.copied > 0 && last.copied <= last.total.max(1) * 2, "{last:?}");
+}
+
+#[test]
+fn a_peer_with_an_empty_disk_is_copied_in_full() {
+    let mut world = pair(3);
+    world.load(0, millis(100));
+    world.kill(1);
+    world.replace_disk(1);
+    world.load(0, SECOND);
+    world.start(1);
+    settle(&mut world, 0);
+    let last = world.status(0).last_resync.expect("a resync ended");
+    assert!(last.copied >= world.status(0).data_size, "{last:?}");
+}
+
+#[test]
+fn a_link_that_is_cut_and_healed_costs_a_delta() {
+    let mut world = pair(4);
+    world.load(0, millis(50));
+    world.cut();
+    world.load(0, SECOND);
+    world.heal();
+    world.load(0, millis(100));
+    settle(&mut world, 0);
+}
+
+#[test]
+fn a_short_cut_is_ridden_out_without_a_degrade() {
+    let mut world = pair(5);
+    let generation = world.status(0).config.expect("one").generation();
+    for _ in 0..5 {
+        world.load(0, millis(50));
+        world.cut();
+        world.load(0, millis(20));
+        world.heal();
+    }
+    settle(&mut world, 0);
+    assert_eq!(world.status(0).config.expect("one").generation(), generation, "{}", world.describe());
+    assert_eq!(world.errors, 0);
+}
+
+#[test]
+fn a_holder_that_dies_is_succeeded_by_hand_twenty_times() {
+    let mut world = pair(6);
+    let mut holder = 0;
+    for _ in 0..20 {
+        let time = 1 + world.prng.below(60);
+        world.load(holder, millis(time));
+        world.kill(holder);
+        let next = 1 - holder;
+        world.run(2 * SECOND);
+        let now = world.now;
+        let node = world.nodes[next].as_mut().expect("runs");
+        node.driver.command(PROMOTE, now).expect("in sync");
+        world.wait("promotion", 5 * SECOND, |world| world.is_holder(next));
+        world.check_acknowledged(next);
+        world.load(next, millis(30));
+        world.start(holder);
+        holder = next;
+        settle(&mut world, holder);
+    }
+}
+
+#[test]
+fn both_die_at_once_and_go_on() {
+    for seed in 0..10 {
+        let mut world = pair(100 + seed);
+        world.load(0, millis(20 + 7 * seed));
+        world.kill(0);
+        world.kill(1);
+        world.start(1);
+        world.start(0);
+        world.wait("service", 5 * SECOND, |world| world.is_holder(0));
+        world.check_acknowledged(0);
+        world.load(0, millis(20));
+        settle(&mut world, 0);
+    }
+}
+
+#[test]
+fn a_clean_stop_and_start_copies_nothing() {
+    let mut world = pair(7);
+    world.load(0, millis(100));
+    world.drain();
+    let now = world.now;
+    world.nodes[0].as_mut().expect("runs").driver.stop(now);
+    let stopped = |index: usize| {
+        move |world: &World| world.nodes[index].as_ref().is_some_and(|node| node.driver.is_stopped())
+    };
+    world.wait("stop", 5 * SECOND, stopped(0));
+    world.kill(0);
+    let now = world.now;
+    world.nodes[1].as_mut().expect("runs").driver.stop(now);
+    world.wait("stop", 5 * SECOND, stopped(1));
+    world.kill(1);
+    world.start(0);
+    world.run(millis(100));
+    assert_eq!(world.status(0).role, RoleKind::Holding, "it waits for its peer");
+    world.start(1);
+    settle(&mut world, 0);
+    assert!(world.status(0).last_resync.is_none(), "{}", world.describe());
+}
+
+#[test]
+fn a_start_without_the_peer_needs_a_command() {
+    let mut world = pair(8);
+    world.load(0, millis(50));
+    world.kill(0);
+    world.kill(1);
+    world.start(0);
+    world.run(SECOND);
+    let status = world.status(0);
+    assert_eq!(status.role, RoleKind::Holding);
+    assert!(status.reason.expect("one").contains("start degraded by command"));
+    let now = world.now;
+    world.nodes[0].as_mut().expect("runs").driver.command(Command::StartDegraded, now).expect("holds");
+    world.wait("service", SECOND, |world| world.is_holder(0));
+    world.check_acknowledged(0);
+    world.load(0, millis(50));
+    world.start(1);
+    settle(&mut world, 0);
+}
+
+#[test]
+fn a_node_that_missed_something_is_not_promoted() {
+    let mut world = pair(9);
+    let now = world.now;
+    let alive = world.nodes[1].as_mut().expect("runs").driver.command(PROMOTE, now);
+    assert_eq!(alive, Err(Refusal::Promote(PromoteRefusal::HolderAlive)));
+    world.kill(1);
+    world.load(0, SECOND);
+    world.start(1);
+    world.wait("begin of the copy", 5 * SECOND, |world| {
+        world.status(0).peer.is_some_and(|peer| peer.sight != "unreachable")
+    });
+    world.run(millis(20));
+    world.kill(0);
+    world.run(2 * SECOND);
+    let now = world.now;
+    let stale = world.nodes[1].as_mut().expect("runs").driver.command(PROMOTE, now);
+    assert!(matches!(stale, Ok(()) | Err(Refusal::Promote(PromoteRefusal::NotInSync))), "{stale:?}");
+}
+
+#[test]
+fn a_holder_that_wakes_up_after_a_promotion_steps_down() {
+    let mut world = pair(10);
+    world.load(0, millis(50));
+    world.drain();
+    // Stopped: it does not run, and its sessions die.
+    let sleeper = world.nodes[0].take();
+    world.cut();
+    world.run(3 * SECOND);
+    let now = world.now;
+    world.nodes[1].as_mut().expect("runs").driver.command(PROMOTE, now).expect("in sync");
+    world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
+    world.load(1, millis(50));
+    world.drain();
+    world.nodes[0] = sleeper;
+    world.heal();
+    settle(&mut world, 1);
+    assert_eq!(world.status(0).role, RoleKind::Standby, "{}", world.describe());
+}
+
+#[test]
+fn the_last_legs_error_reaches_the_host_and_the_volume_stays() {
+    let mut world = pair(11);
+    world.kill(1);
+    world.load(0, SECOND);
+    world.drain();
+    world.disks[0].inject(SimFault::FailWrites { count: 1 });
+    let errors = world.errors;
+    world.load(0, millis(20));
+    world.drain();
+    assert!(world.errors > errors);
+    let (errors, acks) = (world.errors, world.acks);
+    world.load(0, millis(50));
+    world.drain();
+    assert_eq!(world.errors, errors, "{}", world.describe());
+    assert!(world.acks > acks);
+    world.start(1);
+    settle(&mut world, 0);
+}
+
+#[test]
+fn a_peers_write_error_takes_its_leg_out_and_it_comes_back() {
+    let mut world = pair(12);
+    world.load(0, millis(20));
+    world.disks[1].inject(SimFault::FailWrites { count: 1 });
+    world.load(0, 2 * SECOND);
+    assert_eq!(world.errors, 0, "{}", world.describe());
+    settle(&mut world, 0);
+}
+
+#[test]
+fn an_own_leg_that_fails_leaves_the_peers() {
+    let mut world = pair(13);
+    world.load(0, millis(20));
+    world.disks[0].inject(SimFault::FailWrites { count: 1 });
+    world.load(0, SECOND);
+    world.drain();
+    assert_eq!(world.errors, 0, "{}", world.describe());
+    assert_eq!(world.status(0).config.expect("one").in_sync, LegMask::ONE, "{}", world.describe());
+    world.check_acknowledged(1);
+}
+
+#[test]
+fn the_manual_policy_freezes_until_the_operator_decides() {
+    let mut world = World::new(14, ArbiterKind::Manual);
+    world.create();
+    world.load(0, millis(20));
+    world.kill(1);
+    world.load(0, SECOND);
+    assert_eq!(world.status(0).role, RoleKind::Frozen, "{}", world.describe());
+    let acks = world.acks;
+    world.load(0, SECOND);
+    assert_eq!(world.acks, acks);
+    let now = world.now;
+    world.nodes[0].as_mut().expect("runs").driver.command(Command::Degrade, now).expect("frozen");
+    world.drain();
+    assert!(world.acks > acks);
+    world.start(1);
+    settle(&mut world, 0);
+}
+
+/// Random faults by seed: cuts, kills of the peer, lost disks of the peer, restarts of both.
+#[test]
+fn seeds() {
+    let count: u64 = std::env::var("GEMEL_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let first: u64 = std::env::var("GEMEL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1000);
+    for seed in first..first + count {
+        let mut world = pair(seed);
+        for _ in 0..4 {
+            let (before, fault) = (world.prng.below(40), world.prng.below(6));
+            world.load(0, millis(before));
+            let pause = millis(world.prng.below(900));
+            match fault {
+                0 => world.cut(),
+                1 | 2 => world.kill(1),
+                3 => {
+                    world.kill(1);
+                    world.replace_disk(1);
+                }
+                4 => world.disks[1].inject(SimFault::FailWrites { count: 2 }),
+                _ => {
+                    world.kill(0);
+                    world.start(0);
+                }
+            }
+            world.load(0, pause);
+            world.heal();
+            if world.nodes[1].is_none() {
+                world.start(1);
+            }
+            let rest = millis(world.prng.below(200));
+            world.load(0, rest);
+        }
+        settle(&mut world, 0);
+    }
+}

@@ -1,0 +1,298 @@
+//! Two production drivers, simulated disks and links, virtual time, and a host that remembers what was
+//! acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bdev::sim::{SimBdev, SimConfig};
+use bdev::{BlockRange, Channel, Completions, Durability, Geometry, Io, Op, Tag};
+use core::time::Duration;
+use engine::{Core, Instant, Pool, PoolConfig, Prng, Progress};
+use mirror::driver::{Driver, Volumes};
+use mirror::format::{ArbiterKind, ArrayName, LegFlags, LegIndex, LegMask};
+use mirror::setup::{Content, DegradedPolicy, OnBlank, Setup, Timing};
+use mirror::status::{RoleKind, Status};
+use uuid::Uuid;
+
+use super::link::Wire;
+
+pub(crate) const BLOCK: u64 = 4096;
+const LEG: Geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 24 << 11 };
+
+/// A running node.
+pub(crate) struct Running {
+    pub(crate) driver: Driver,
+    pub(crate) volumes: Volumes,
+    host: Box<dyn Channel>,
+}
+
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    core: Core,
+    pub(crate) prng: Prng,
+    pub(crate) disks: [Arc<SimBdev>; 2],
+    pub(crate) wires: [Arc<Wire>; 2],
+    pub(crate) nodes: [Option<Running>; 2],
+    connected: bool,
+    boots: u64,
+    seed: u64,
+    arbiter: ArbiterKind,
+    /// By block: what was acknowledged, and what may be there instead.
+    acked: BTreeMap<u64, (u64, Vec<u64>)>,
+    /// By tag: block and value on their way.
+    open: BTreeMap<u64, (u64, u64)>,
+    stamp: u64,
+    pub(crate) acks: u64,
+    pub(crate) errors: u64,
+}
+
+fn disk(index: usize, seed: u64) -> Arc<SimBdev> {
+    let config = SimConfig { seed: seed ^ (index as u64 + 1) << 32, ..SimConfig::default() };
+    SimBdev::new(format!("disk{index}"), Uuid::from_u128(index as u128 + 1), LEG, config)
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, arbiter: ArbiterKind) -> Self {
+        let pool = Pool::new(PoolConfig::with_memory(64 << 20)).expect("memory");
+        Self {
+            now: Instant::EPOCH + Duration::from_secs(1),
+            core: Core::for_tests(pool),
+            prng: Prng::from_seed(seed),
+            disks: [disk(0, seed), disk(1, seed)],
+            wires: [Wire::new(LEG), Wire::new(LEG)],
+            nodes: [None, None],
+            connected: true,
+            boots: 0,
+            seed,
+            arbiter,
+            acked: BTreeMap::new(),
+            open: BTreeMap::new(),
+            stamp: 0,
+            acks: 0,
+            errors: 0,
+        }
+    }
+
+    fn setup(&mut self, index: usize) -> Setup {
+        self.boots += 1;
+        let create = OnBlank::Create { arbiter: self.arbiter, data_size: None, max_crash_resync: None };
+        Setup {
+            array: Uuid::from_u128(77),
+            name: ArrayName::new("pair").expect("short"),
+            who: LegIndex::BOTH[index],
+            node: Uuid::from_u128(index as u128 + 10),
+            incarnation: Uuid::from_u128(index as u128 + 20),
+            on_blank: if index == 0 && self.boots == 1 { create } else { OnBlank::Join },
+            content: Content::Zeroed,
+            flags: LegFlags::empty(),
+            degraded: DegradedPolicy::Ask,
+            timing: Timing { retry: Duration::from_millis(500), ..Timing::default() },
+            seed: self.seed.wrapping_mul(1000) + self.boots,
+        }
+    }
+
+    pub(crate) fn start(&mut self, index: usize) {
+        let setup = self.setup(index);
+        let (own, peer) = (self.disks[index].clone(), self.wires[index].clone());
+        let started = Driver::start("vol", setup, own, peer, &self.core, self.now);
+        let (volumes, driver) = started.expect("opens");
+        let host = bdev::Bdev::open(volumes.front.clone(), &self.core).expect("a lane");
+        self.nodes[index] = Some(Running { driver, volumes, host });
+        self.rewire();
+    }
+
+    fn rewire(&mut self) {
+        for index in 0..2 {
+            match (&self.nodes[1 - index], self.connected) {
+                (Some(far), true) if self.nodes[index].is_some() => {
+                    self.wires[index].connect(far.volumes.guarded.clone());
+                }
+                _ => self.wires[index].cut(),
+            }
+        }
+    }
+
+    pub(crate) fn cut(&mut self) {
+        self.connected = false;
+        self.rewire();
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.connected = true;
+        self.rewire();
+    }
+
+    /// SIGKILL: the process is gone, the machine and its cache live on.
+    pub(crate) fn kill(&mut self, index: usize) {
+        self.disks[index].kill();
+        let Some(running) = self.nodes[index].take() else { return };
+        self.forget_open();
+        drop(running);
+        self.rewire();
+    }
+
+    /// What was on its way may be there or not.
+    fn forget_open(&mut self) {
+        for (_, (block, value)) in std::mem::take(&mut self.open) {
+            self.acked.entry(block).or_default().1.push(value);
+        }
+    }
+
+    pub(crate) fn replace_disk(&mut self, index: usize) {
+        self.disks[index] = disk(index, self.seed ^ 0xabc);
+    }
+
+    pub(crate) fn step(&mut self) {
+        self.now += Duration::from_micros(50);
+        for index in 0..2 {
+            let Some(running) = &mut self.nodes[index] else { continue };
+            let _: Progress = running.driver.poll(self.now);
+            let mut done = Completions::new();
+            let _: Progress = running.host.poll(self.now, &mut done);
+            for completed in done {
+                self.on_done(completed);
+            }
+        }
+    }
+
+    fn on_done(&mut self, completed: bdev::Completed) {
+        if let Some((block, value)) = self.open.remove(&completed.tag.0) {
+            let entry = self.acked.entry(block).or_default();
+            if completed.result.is_ok() {
+                self.acks += 1;
+                *entry = (value, Vec::new());
+            } else {
+                self.errors += 1;
+                entry.1.push(value);
+            }
+        }
+    }
+
+    pub(crate) fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.step();
+        }
+    }
+
+    pub(crate) fn wait(&mut self, what: &str, most: Duration, mut until: impl FnMut(&Self) -> bool) {
+        let end = self.now + most;
+        while !until(self) {
+            assert!(self.now < end, "seed {}: no {what} in {most:?}: {}", self.seed, self.describe());
+            self.step();
+        }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let mut text = String::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let Some(node) = node else { continue };
+            let status = node.driver.status();
+            text += &format!(
+                "\nnode {index}: {:?} {:?} config {:?} peer {:?} dirty {}",
+                status.role, status.reason, status.config, status.peer, status.dirty_bytes
+            );
+            for transition in status.transitions {
+                text += &format!("\n   {:>9} us {}", transition.at.as_nanos() / 1000, transition.what);
+            }
+        }
+        text
+    }
+
+    pub(crate) fn status(&self, index: usize) -> Status {
+        self.nodes[index].as_ref().expect("runs").driver.status()
+    }
+
+    pub(crate) fn is_holder(&self, index: usize) -> bool {
+        self.nodes[index].as_ref().is_some_and(|node| node.driver.status().role == RoleKind::Holder)
+    }
+
+    pub(crate) fn is_in_sync(&self, holder: usize) -> bool {
+        let Some(node) = &self.nodes[holder] else { return false };
+        let status = node.driver.status();
+        let both = status.config.is_some_and(|config| config.in_sync == LegMask::both());
+        status.role == RoleKind::Holder && both && status.peer.is_some_and(|peer| peer.sight == "joined")
+    }
+
+    /// Creates the pair and waits until both legs are in sync.
+    pub(crate) fn create(&mut self) {
+        self.start(0);
+        self.start(1);
+        self.wait("sync", Duration::from_secs(5), |world| world.is_in_sync(0));
+    }
+
+    pub(crate) fn blocks(&self) -> u64 {
+        let size = self.nodes.iter().flatten().map(|node| node.driver.status().data_size).max();
+        size.expect("a node runs") / BLOCK
+    }
+
+    /// Sends a write to a random block that has none on its way.
+    pub(crate) fn write(&mut self, index: usize) {
+        let block = self.prng.below(self.blocks().min(600)) * 5 % self.blocks();
+        if self.open.len() >= 16 || self.open.values().any(|(open, _)| *open == block) {
+            return;
+        }
+        self.stamp += 1;
+        let mut frame = self.core.pool().alloc(4096).expect("frames");
+        frame.fill(0);
+        for word in frame.chunks_exact_mut(8) {
+            word.copy_from_slice(&self.stamp.to_le_bytes());
+        }
+        let durability = if self.prng.percent(50) { Durability::Durable } else { Durability::Accepted };
+        let range = BlockRange::new(block * 8, 8);
+        let io = Io::new(Op::Write { range, from: frame.freeze(), durability }, Tag(self.stamp), self.now);
+        let Some(running) = &mut self.nodes[index] else { return drop(io.complete(Ok(()), self.now)) };
+        match running.host.submit(io, self.now) {
+            Ok(()) => drop(self.open.insert(self.stamp, (block, self.stamp))),
+            Err(refused) => drop(refused.io.complete(Ok(()), self.now)),
+        }
+    }
+
+    /// Load on a node for a while.
+    pub(crate) fn load(&mut self, index: usize, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            if self.prng.percent(40) {
+                self.write(index);
+            }
+            self.step();
+        }
+    }
+
+    pub(crate) fn drain(&mut self) {
+        self.wait("answer to every write", Duration::from_secs(5), |world| world.open.is_empty());
+    }
+
+    /// The value of a block on a leg.
+    fn on_leg(&self, index: usize, block: u64) -> u64 {
+        let offset = self.status(index).data_offset + block * BLOCK;
+        let bytes = self.disks[index].peek(usize::try_from(offset).expect("small"), 8);
+        u64::from_le_bytes(bytes.try_into().expect("8"))
+    }
+
+    /// Every acknowledged write is on this node's leg.
+    pub(crate) fn check_acknowledged(&self, index: usize) {
+        for (block, (acked, maybe)) in &self.acked {
+            let value = self.on_leg(index, *block);
+            assert!(
+                value == *acked || maybe.contains(&value),
+                "seed {}: block {block} holds {value}, acknowledged {acked}, perhaps {maybe:?}: {}",
+                self.seed,
+                self.describe()
+            );
+        }
+    }
+
+    /// The legs' data areas are the same bytes (I6).
+    pub(crate) fn check_equal(&self) {
+        let image = |index: usize| {
+            let status = self.status(index);
+            let (offset, len) = (status.data_offset, status.data_size);
+            self.disks[index]
+                .peek(usize::try_from(offset).expect("small"), usize::try_from(len).expect("small"))
+        };
+        let (a, b) = (image(0), image(1));
+        let differs = a.iter().zip(&b).position(|(a, b)| a != b);
+        assert!(differs.is_none(), "seed {}: legs differ at {differs:?}: {}", self.seed, self.describe());
+    }
+}
