@@ -1,7 +1,9 @@
 //! gemel: the administrator's command. Every subcommand is one or two calls of the control socket; `--json` shows the answers
 //! as they are.
 
+mod pair;
 mod show;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +28,45 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
+    /// A mirrored pair: create it on one node, join it on the other.
+    #[command(subcommand)]
+    Pair(pair::Pair),
+    /// Mirrors: role, legs, intent log, resync.
+    Status {
+        /// One mirror; all when absent.
+        name: Option<String>,
+        /// Look again every second.
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// Make this node the holder: the other one has to be down.
+    Promote {
+        /// The mirror.
+        name: String,
+        /// Even if acknowledged writes are missing here.
+        #[arg(long)]
+        force: bool,
+        /// Confirm that the other node is down though its session looks alive.
+        #[arg(long)]
+        peer_is_down: bool,
+    },
+    /// Start without the peer, which may have gone on without this node.
+    StartDegraded {
+        /// The mirror.
+        name: String,
+    },
+    /// Go on without the peer, where the policy leaves that to the operator.
+    Degrade {
+        /// The mirror.
+        name: String,
+    },
+    /// Pause or resume the resync.
+    Resync {
+        /// What to do.
+        what: Throttle,
+        /// The mirror.
+        name: String,
+    },
     /// LUNs.
     #[command(subcommand)]
     Lun(Lun),
@@ -67,6 +108,12 @@ enum Config {
     },
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Throttle {
+    Pause,
+    Resume,
+}
+
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -75,6 +122,8 @@ enum Failure {
     Json(String, serde_json::Error),
     #[error("cannot write {}: {}", .0.display(), .1)]
     Write(PathBuf, std::io::Error),
+    #[error("{0}")]
+    Usage(String),
 }
 
 fn main() -> ExitCode {
@@ -97,6 +146,28 @@ fn run(options: &Options) -> Result<String, Failure> {
         Command::Bdev(Bdev::List) => (client.call("bdev_get_bdevs", None)?, show::bdevs),
         Command::Connections => (client.call("iscsi_get_connections", None)?, show::connections),
         Command::Config(Config::Save { file }) => return save(&mut client, file),
+        Command::Pair(pair) => return pair::run(&mut client, options, pair),
+        Command::Status { name, watch: true } => return status::watch(&mut client, name.as_deref()),
+        Command::Status { name, watch: false } => {
+            (client.call("mirror_get_status", Some(status::which(name.as_deref())))?, status::show)
+        }
+        Command::Promote { name, force, peer_is_down } => {
+            let params = json!({"name": name, "force": force, "peer_is_down": peer_is_down});
+            (client.call("mirror_promote", Some(params))?, show::done)
+        }
+        Command::StartDegraded { name } => {
+            (client.call("mirror_start_degraded", Some(json!({"name": name})))?, show::done)
+        }
+        Command::Degrade { name } => {
+            (client.call("mirror_degrade", Some(json!({"name": name})))?, show::done)
+        }
+        Command::Resync { what, name } => {
+            let method = match what {
+                Throttle::Pause => "mirror_resync_pause",
+                Throttle::Resume => "mirror_resync_resume",
+            };
+            (client.call(method, Some(json!({"name": name})))?, show::done)
+        }
         Command::Rpc { method, params } => {
             let parse = |text: &String| {
                 serde_json::from_str(text).map_err(|error| Failure::Json(text.clone(), error))

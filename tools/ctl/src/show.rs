@@ -27,7 +27,7 @@ fn text(value: &Value) -> String {
 }
 
 /// Bytes with a binary unit, one decimal where it matters.
-fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let unit = ((count.max(1).ilog2() / 10) as usize).min(UNITS.len() - 1);
     let tenths = (u128::from(count) * 10) >> (10 * unit);
@@ -44,6 +44,11 @@ fn number(value: &Value) -> u64 {
 
 fn size(value: &Value) -> String {
     bytes(number(&value["block_size"]) * number(&value["num_blocks"]))
+}
+
+/// A command that has nothing to tell.
+pub(crate) fn done(_: &Value) -> String {
+    "done".to_owned()
 }
 
 /// `lun list`.

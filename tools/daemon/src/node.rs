@@ -10,6 +10,7 @@ use bdev::uring::UringBdev;
 use core::time::Duration;
 use engine::{Core, Instant, Progress, ReactorStats, Shard};
 use gateway::{Served, Target, TargetConfig};
+use mirror::driver::Driver;
 use net::tcp::{TcpConfig, TcpNetwork};
 use rpc::RpcError;
 use serde_json::{Value, json};
@@ -46,10 +47,12 @@ pub struct Entry {
     pub faults: Option<FaultPlan>,
     /// The file device behind it, for a rescan.
     pub file: Option<Arc<UringBdev>>,
-    /// Another device that it is made of.
-    pub base: Option<String>,
+    /// Other devices that it is made of.
+    pub bases: Vec<String>,
     /// The session behind an import.
     pub import: Option<Served>,
+    /// The mirror whose volume it is.
+    pub mirror: Option<Driver>,
 }
 
 /// Before or after `framework_start_init`.
@@ -64,7 +67,14 @@ pub enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Running,
-    Ending { until: Instant },
+    /// Mirrors stop in order; the peer is still shown our leg.
+    Ending {
+        until: Instant,
+    },
+    /// Sessions end.
+    Closing {
+        until: Instant,
+    },
     Ended,
 }
 
@@ -85,6 +95,8 @@ pub struct Node {
     pub target_calls: Vec<(String, Value)>,
     /// Where it is in its start.
     pub state: State,
+    /// The time of the turn.
+    pub now: Instant,
     /// Options set at start-up, to be replayed.
     pub options: BTreeMap<String, Value>,
     life: Life,
@@ -102,6 +114,7 @@ impl Node {
             target: Target::new(core, network, TargetConfig::default()),
             target_calls: Vec::new(),
             state,
+            now: Instant::EPOCH,
             options: BTreeMap::new(),
             life: Life::Running,
             ending: false,
@@ -125,10 +138,18 @@ impl Node {
 
     /// Who uses a device, in words.
     pub fn user_of(&self, name: &str) -> Option<String> {
-        let over = self.bdevs.iter().find(|(_, entry)| entry.base.as_deref() == Some(name));
+        let over = self.bdevs.iter().find(|(_, entry)| entry.bases.iter().any(|base| base == name));
         let exported = self.target.luns().into_iter().find(|lun| lun.config.bdev.name() == name);
         over.map(|(over, _)| format!("bdev {over}"))
             .or_else(|| exported.map(|lun| format!("LUN {} of target {}", lun.number, lun.target)))
+    }
+
+    fn mirrors(&mut self) -> impl Iterator<Item = &mut Driver> {
+        self.bdevs.values_mut().filter_map(|entry| entry.mirror.as_mut())
+    }
+
+    fn mirrors_stopped(&self) -> bool {
+        self.bdevs.values().filter_map(|entry| entry.mirror.as_ref()).all(Driver::is_stopped)
     }
 
     /// Adds a device.
@@ -146,10 +167,16 @@ impl Node {
     fn progress_of_end(&mut self, now: Instant) {
         match self.life {
             Life::Running if self.ending => {
-                self.target.shut_down();
+                for mirror in self.mirrors() {
+                    mirror.stop(now);
+                }
                 self.life = Life::Ending { until: now + FAREWELL };
             }
-            Life::Ending { until } if self.target.is_idle() || now >= until => self.life = Life::Ended,
+            Life::Ending { until } if self.mirrors_stopped() || now >= until => {
+                self.target.shut_down();
+                self.life = Life::Closing { until: now + FAREWELL };
+            }
+            Life::Closing { until } if self.target.is_idle() || now >= until => self.life = Life::Ended,
             _ => {}
         }
     }
@@ -158,7 +185,8 @@ impl Node {
 impl Shard for Node {
     type Message = Message;
 
-    fn handle(&mut self, message: Message, _now: Instant) {
+    fn handle(&mut self, message: Message, now: Instant) {
+        self.now = now;
         match message {
             Message::ShutDown => self.ending = true,
             Message::Call(call) => {
@@ -173,15 +201,18 @@ impl Shard for Node {
         self.progress_of_end(now);
         let imports = self.bdevs.values_mut().filter_map(|entry| entry.import.as_mut());
         let progress = imports.fold(Progress::Idle, |progress, import| progress | import.poll(now));
-        progress | self.target.poll(now)
+        let mirrors = self.mirrors().fold(Progress::Idle, |progress, mirror| progress | mirror.poll(now));
+        progress | mirrors | self.target.poll(now)
     }
 
     fn next_deadline(&self) -> Option<Instant> {
         let imports = self.bdevs.values().filter_map(|entry| entry.import.as_ref()?.next_deadline()).min();
         let end = match self.life {
-            Life::Ending { until } => Some(until),
+            Life::Ending { until } | Life::Closing { until } => Some(until),
             Life::Running | Life::Ended => None,
         };
+        let mirrors = self.bdevs.values().filter_map(|entry| entry.mirror.as_ref()?.next_deadline()).min();
+        let imports = Instant::earliest(imports, mirrors);
         Instant::earliest(end, Instant::earliest(imports, self.target.next_deadline()))
     }
 

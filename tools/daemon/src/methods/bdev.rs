@@ -47,7 +47,7 @@ pub(super) fn in_order(node: &Node) -> impl Iterator<Item = &Entry> {
     let mut ordered = Vec::new();
     while ordered.len() < node.bdevs.len() {
         let ready = |(name, entry): &(&String, &Entry)| {
-            !done.contains(name.as_str()) && entry.base.as_deref().is_none_or(|base| done.contains(base))
+            !done.contains(name.as_str()) && entry.bases.iter().all(|base| done.contains(base.as_str()))
         };
         let Some((name, entry)) = node.bdevs.iter().find(ready) else { break };
         done.insert(name);
@@ -56,7 +56,7 @@ pub(super) fn in_order(node: &Node) -> impl Iterator<Item = &Entry> {
     ordered.into_iter()
 }
 
-fn uuid_of(given: Option<&str>) -> Result<Uuid, RpcError> {
+pub(super) fn uuid_of(given: Option<&str>) -> Result<Uuid, RpcError> {
     match given {
         None => Ok(Uuid::new_v4()),
         Some(text) => text.parse().map_err(|_| RpcError::invalid_params(format!("uuid {text:?} is no UUID"))),
@@ -70,8 +70,8 @@ fn replay(method: &str, params: Option<&Value>, bdev: &dyn Bdev) -> (String, Val
     (method.to_owned(), params)
 }
 
-fn plain(bdev: Arc<dyn Bdev>, created_by: (String, Value)) -> Entry {
-    Entry { bdev, created_by, faults: None, file: None, base: None, import: None }
+pub(super) fn plain(bdev: Arc<dyn Bdev>, created_by: (String, Value)) -> Entry {
+    Entry { bdev, created_by, faults: None, file: None, bases: Vec::new(), import: None, mirror: None }
 }
 
 #[derive(Deserialize)]
@@ -297,7 +297,7 @@ fn delay_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcErro
     bdev.plan().set_latency(FaultTarget::Write, Duration::from_micros(parsed.avg_write_latency));
     let made = replay("bdev_delay_create", given, &*bdev);
     let faults = Some(bdev.plan().clone());
-    let entry = Entry { faults, base: Some(parsed.base_bdev_name), ..plain(bdev, made) };
+    let entry = Entry { faults, bases: vec![parsed.base_bdev_name], ..plain(bdev, made) };
     node.add_bdev(&parsed.name, entry)
 }
 
@@ -315,7 +315,7 @@ fn error_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcErro
     let bdev = stack(node, &name, &parsed.base_name, "error", uuid)?;
     let made = replay("bdev_error_create", given, &*bdev);
     let faults = Some(bdev.plan().clone());
-    let entry = Entry { faults, base: Some(parsed.base_name), ..plain(bdev, made) };
+    let entry = Entry { faults, bases: vec![parsed.base_name], ..plain(bdev, made) };
     node.add_bdev(&name, entry)?;
     Ok(json!(true))
 }

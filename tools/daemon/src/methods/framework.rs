@@ -98,7 +98,10 @@ fn config(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: GetConfig = params::parse(given)?;
     let call = |(method, params): &(String, Value)| json!({"method": method, "params": params});
     match given.name.as_str() {
-        "bdev" => Ok(super::bdev::in_order(node).map(|entry| call(&entry.created_by)).collect()),
+        "bdev" => Ok(super::bdev::in_order(node)
+            .filter(|entry| !entry.created_by.0.is_empty())
+            .map(|entry| call(&entry.created_by))
+            .collect()),
         "iscsi" => {
             let options = node.options.iter().map(|(method, params)| (method.clone(), params.clone()));
             Ok(options.chain(node.target_calls.iter().cloned()).map(|made| call(&made)).collect())

@@ -4,6 +4,7 @@
 mod bdev;
 mod framework;
 mod iscsi;
+mod mirror;
 
 use rpc::RpcError;
 use serde_json::Value;
@@ -27,7 +28,7 @@ struct Method {
 
 /// All methods.
 fn table() -> impl Iterator<Item = &'static Method> {
-    framework::METHODS.iter().chain(bdev::METHODS).chain(iscsi::METHODS)
+    framework::METHODS.iter().chain(bdev::METHODS).chain(mirror::METHODS).chain(iscsi::METHODS)
 }
 
 fn allowed(when: When, state: State) -> bool {

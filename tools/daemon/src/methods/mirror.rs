@@ -1,0 +1,358 @@
+//! Mirrors: create, join, assemble, look at, command. SPDK's `bdev_raid_get_bdevs` shows them as raid1.
+
+use core::time::Duration;
+
+use ::mirror::command::{Command, Refusal};
+use ::mirror::decide::{HolderState, PromoteMode};
+use ::mirror::driver::Driver;
+use ::mirror::format::{ArbiterKind, ArrayName, LegFlags, LegIndex, LegRecord, LegState};
+use ::mirror::holder::resync::{Progress, Throttle};
+use ::mirror::setup::{Content, DegradedPolicy, OnBlank, Setup, Timing};
+use ::mirror::status::{RoleKind, Status};
+use rpc::RpcError;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Method, When, bdev};
+use crate::node::{Entry, Node};
+use crate::params;
+
+pub(super) const METHODS: &[Method] = &[
+    Method { name: "mirror_create", when: When::Runtime, run: create },
+    Method { name: "mirror_assemble", when: When::Runtime, run: assemble },
+    Method { name: "mirror_get_status", when: When::Runtime, run: status },
+    Method { name: "mirror_promote", when: When::Runtime, run: promote },
+    Method { name: "mirror_start_degraded", when: When::Runtime, run: start_degraded },
+    Method { name: "mirror_degrade", when: When::Runtime, run: degrade },
+    Method { name: "mirror_resync_pause", when: When::Runtime, run: pause },
+    Method { name: "mirror_resync_resume", when: When::Runtime, run: resume },
+    Method { name: "bdev_raid_get_bdevs", when: When::Runtime, run: raids },
+];
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Policy {
+    #[default]
+    Biased,
+    Manual,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LegContent {
+    Zeroed,
+    #[default]
+    Unknown,
+}
+
+/// Of `mirror_create` and `mirror_assemble`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Make {
+    /// The volume's name, which is the array's.
+    name: String,
+    /// The own leg's bdev.
+    leg: String,
+    /// The bdev that is the peer's leg.
+    peer: String,
+    /// This node's number in the array: 0 or 1.
+    index: u8,
+    /// The array; a fresh one when absent.
+    uuid: Option<String>,
+    /// What a blank leg is known to hold.
+    #[serde(default)]
+    content: LegContent,
+    /// Who decides when the peer is gone. For a new array.
+    #[serde(default)]
+    policy: Policy,
+    /// Bytes of the data area. For a new array.
+    data_size: Option<u64>,
+    /// Most bytes to copy after a crash. For a new array.
+    max_crash_resync: Option<u64>,
+    /// Start without the peer after so many milliseconds; by command alone when absent.
+    degraded_start_ms: Option<u64>,
+    /// How long a lost peer has to come back before the holder goes on without it.
+    grace_ms: Option<u64>,
+}
+
+fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let parsed: Make = params::parse(given)?;
+    let arbiter = match parsed.policy {
+        Policy::Biased => ArbiterKind::Biased,
+        Policy::Manual => ArbiterKind::Manual,
+    };
+    let (data_size, max_crash_resync) = (parsed.data_size, parsed.max_crash_resync);
+    make(node, given, parsed, OnBlank::Create { arbiter, data_size, max_crash_resync })
+}
+
+/// Takes up an array whose leg is there; a blank leg joins the peer's array.
+fn assemble(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let parsed: Make = params::parse(given)?;
+    if parsed.uuid.is_none() {
+        return Err(RpcError::invalid_params("uuid is missing: name the array to assemble"));
+    }
+    make(node, given, parsed, OnBlank::Join)
+}
+
+/// The machine's boot id: a volatile cache is intact while it stays the same.
+fn boot_id() -> Uuid {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    // Where the system does not tell, each start counts as a boot: the safe side.
+    text.trim().parse().unwrap_or_else(|_| Uuid::new_v4())
+}
+
+fn make(node: &mut Node, given: Option<&Value>, parsed: Make, on_blank: OnBlank) -> Result<Value, RpcError> {
+    let bad = RpcError::invalid_params;
+    let name = ArrayName::new(&parsed.name).ok_or_else(|| bad("name must have 1 to 64 bytes"))?;
+    let who = LegIndex::from_number(parsed.index).ok_or_else(|| bad("index must be 0 or 1"))?;
+    if node.bdevs.contains_key(&parsed.name) {
+        return Err(RpcError::exists(format!("bdev {:?} exists already", parsed.name)));
+    }
+    let own = free(node, &parsed.leg)?;
+    let peer = free(node, &parsed.peer)?;
+    if own.geometry().block_size > 4096 {
+        return Err(bad("the leg's blocks must have 512 or 4096 bytes"));
+    }
+    let array = bdev::uuid_of(parsed.uuid.as_deref())?;
+    let timing = Timing::default();
+    let setup = Setup {
+        array,
+        name,
+        who,
+        node: Uuid::new_v4(),
+        incarnation: boot_id(),
+        on_blank,
+        content: match parsed.content {
+            LegContent::Zeroed => Content::Zeroed,
+            LegContent::Unknown => Content::Unknown,
+        },
+        flags: LegFlags::empty(),
+        degraded: parsed
+            .degraded_start_ms
+            .map_or(DegradedPolicy::Ask, |millis| DegradedPolicy::After(Duration::from_millis(millis))),
+        timing: Timing { grace: parsed.grace_ms.map_or(timing.grace, Duration::from_millis), ..timing },
+        seed: Uuid::new_v4().as_u64_pair().0 ^ Uuid::new_v4().as_u64_pair().1,
+    };
+    let started = Driver::start(&parsed.name, setup, own, peer, &node.core, node.now);
+    let (volumes, driver) = started.map_err(|error| RpcError::refused(error.to_string()))?;
+    // Once there is an array, a blank leg joins it: it never makes another one of the same name.
+    let mut replay = given.cloned().unwrap_or_else(|| json!({}));
+    replay["uuid"] = json!(array.to_string());
+    for only_new in ["policy", "data_size", "max_crash_resync", "content"] {
+        replay.as_object_mut().map(|params| params.remove(only_new));
+    }
+    let created_by = ("mirror_assemble".to_owned(), replay);
+    let bases = vec![parsed.leg, parsed.peer];
+    let volume = Entry { mirror: Some(driver), bases, ..bdev::plain(volumes.front, created_by) };
+    let leg = format!("{}_leg", parsed.name);
+    node.add_bdev(&parsed.name, volume)?;
+    // Comes with the mirror: there is no call of its own to replay.
+    let guarded = Entry {
+        bases: vec![parsed.name.clone()],
+        ..bdev::plain(volumes.guarded, (String::new(), Value::Null))
+    };
+    node.add_bdev(&leg, guarded)?;
+    Ok(json!({"name": parsed.name, "leg": leg, "uuid": array.to_string()}))
+}
+
+fn free(node: &Node, name: &str) -> Result<std::sync::Arc<dyn ::bdev::Bdev>, RpcError> {
+    let bdev = node.bdev(name)?.bdev.clone();
+    match node.user_of(name) {
+        Some(user) => Err(RpcError::busy(format!("bdev {name} is used by {user}"))),
+        None => Ok(bdev),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    name: String,
+}
+
+fn command(node: &mut Node, name: &str, command: Command) -> Result<Value, RpcError> {
+    let now = node.now;
+    node.bdev(name)?;
+    let driver = node.bdevs.get_mut(name).and_then(|entry| entry.mirror.as_mut());
+    let driver = driver.ok_or_else(|| RpcError::no_device(format!("bdev {name} is no mirror")))?;
+    driver.command(command, now).map_err(|refusal| refused(&refusal))?;
+    Ok(json!(true))
+}
+
+fn refused(refusal: &Refusal) -> RpcError {
+    RpcError::refused(refusal.to_string())
+}
+
+fn start_degraded(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: Named = params::parse(given)?;
+    command(node, &given.name, Command::StartDegraded)
+}
+
+fn degrade(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: Named = params::parse(given)?;
+    command(node, &given.name, Command::Degrade)
+}
+
+fn pause(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: Named = params::parse(given)?;
+    command(node, &given.name, Command::Resync(Throttle::Paused))
+}
+
+fn resume(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: Named = params::parse(given)?;
+    command(node, &given.name, Command::Resync(Throttle::Running))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Promote {
+    name: String,
+    /// Even if acknowledged writes are missing.
+    #[serde(default)]
+    force: bool,
+    /// The operator says that the old holder is down.
+    #[serde(default)]
+    peer_is_down: bool,
+}
+
+fn promote(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: Promote = params::parse(given)?;
+    let mode = if given.force { PromoteMode::Forced } else { PromoteMode::Ordinary };
+    let holder = if given.peer_is_down { HolderState::ConfirmedDown } else { HolderState::Unknown };
+    command(node, &given.name, Command::Promote { mode, holder })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    name: Option<String>,
+}
+
+fn status(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: Which = params::parse(given)?;
+    if let Some(name) = &given.name {
+        node.bdev(name)?;
+    }
+    let wanted = |name: &str| given.name.as_deref().is_none_or(|wanted| wanted == name);
+    let mirrors = node.bdevs.iter().filter(|(name, _)| wanted(name));
+    Ok(mirrors
+        .filter_map(|(name, entry)| Some(describe(name, entry, &entry.mirror.as_ref()?.status())))
+        .collect())
+}
+
+fn leg_state(state: LegState) -> &'static str {
+    match state {
+        LegState::Spare => "spare",
+        LegState::Joining => "joining",
+        LegState::Syncing => "syncing",
+        LegState::InSync => "in-sync",
+        LegState::Missing => "missing",
+        LegState::Faulty => "faulty",
+        LegState::Stale => "stale",
+        LegState::Split => "split",
+    }
+}
+
+fn progress(progress: &Progress, left: u64) -> Value {
+    json!({
+        "total_bytes": progress.total,
+        "copied_bytes": progress.copied,
+        "left_bytes": left,
+        "bytes_per_second": progress.rate(),
+        "seconds_left": progress.time_left(left).map(|left| left.as_secs()),
+        "seconds": (progress.until - progress.began).as_secs_f64(),
+    })
+}
+
+fn describe(name: &str, entry: &Entry, status: &Status) -> Value {
+    let legs = status.legs.map(|legs| {
+        let in_sync = |index: usize| {
+            let leg = LegIndex::BOTH[index];
+            status.config.is_some_and(|config| config.in_sync.has(leg))
+        };
+        let one = |(index, leg): (usize, &LegRecord)| {
+            json!({
+                "index": index,
+                "uuid": leg.uuid.to_string(),
+                "state": leg_state(leg.state),
+                "in_sync": in_sync(index),
+                "own": index == status.own,
+            })
+        };
+        legs.iter().enumerate().map(one).collect::<Value>()
+    });
+    let transitions = status.transitions.iter().map(|transition| {
+        json!({"seconds_ago": (status.now - transition.at).as_secs_f64(), "what": transition.what})
+    });
+    json!({
+        "name": name,
+        "uuid": entry.bdev.uuid().to_string(),
+        "role": status.role.words(),
+        "reason": status.reason,
+        "generation": status.config.map(|config| config.generation()),
+        "holder": status.config.map(|config| config.holder.number()),
+        "config_reason": status.config.map(|config| config.reason.words()),
+        "legs": legs,
+        "data_size": status.data_size,
+        "data_offset": status.data_offset,
+        "peer": status.peer.as_ref().map(|peer| json!({"state": peer.sight, "cause": peer.cause})),
+        "intent_log": status.log.map(|log| json!({
+            "slots": log.slots, "used": log.used, "exposed_bytes": log.exposed_bytes,
+            "transactions": log.transactions, "hits": log.hits, "misses": log.misses,
+        })),
+        "dirty_bytes": status.dirty_bytes,
+        "resync": status.resync.as_ref().map(|resync| progress(resync, status.dirty_bytes)),
+        "resync_paused": status.throttle == Throttle::Paused,
+        "last_resync": status.last_resync.as_ref().map(|resync| progress(resync, 0)),
+        "counters": json!({
+            "reads": status.counters.reads, "writes": status.counters.writes, "flushes": status.counters.flushes,
+            "errors": status.counters.errors, "bytes_read": status.counters.read_bytes,
+            "bytes_written": status.counters.written_bytes, "mended": status.counters.mended,
+        }),
+        "transitions": transitions.collect::<Value>(),
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Category {
+    category: String,
+}
+
+/// SPDK's view of them.
+fn raids(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: Category = params::parse(given)?;
+    let mirrors =
+        node.bdevs.iter().filter_map(|(name, entry)| Some((name, entry, entry.mirror.as_ref()?.status())));
+    let wanted = |status: &Status| match given.category.as_str() {
+        "all" => true,
+        "online" => status.role == RoleKind::Holder,
+        "configuring" => matches!(status.role, RoleKind::Starting | RoleKind::Holding | RoleKind::Promoting),
+        "offline" => !matches!(
+            status.role,
+            RoleKind::Holder | RoleKind::Starting | RoleKind::Holding | RoleKind::Promoting
+        ),
+        _ => false,
+    };
+    if !["all", "online", "configuring", "offline"].contains(&given.category.as_str()) {
+        return Err(RpcError::invalid_params("category must be all, online, configuring or offline"));
+    }
+    let one = |(name, entry, status): (&String, &Entry, Status)| {
+        let state = match status.role {
+            RoleKind::Holder => "online",
+            RoleKind::Starting | RoleKind::Holding | RoleKind::Promoting => "configuring",
+            _ => "offline",
+        };
+        let operational = status.config.map_or(0, |config| config.in_sync.bits().count_ones());
+        json!({
+            "name": name, "uuid": entry.bdev.uuid().to_string(), "strip_size_kb": 0, "state": state,
+            "raid_level": "raid1", "superblock": true, "num_base_bdevs": 2,
+            "num_base_bdevs_discovered": operational, "num_base_bdevs_operational": operational,
+            "base_bdevs_list": entry.bases.iter().map(|base| json!({
+                "name": base, "is_configured": true, "data_offset": status.data_offset / 512,
+                "data_size": status.data_size / 512,
+            })).collect::<Value>(),
+        })
+    };
+    Ok(mirrors.filter(|(_, _, status)| wanted(status)).map(one).collect())
+}
