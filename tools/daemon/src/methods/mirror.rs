@@ -148,10 +148,7 @@ fn make(node: &mut Node, given: Option<&Value>, parsed: Make, on_blank: OnBlank)
     let leg = format!("{}_leg", parsed.name);
     node.add_bdev(&parsed.name, volume)?;
     // Comes with the mirror: there is no call of its own to replay.
-    let guarded = Entry {
-        bases: vec![parsed.name.clone()],
-        ..bdev::plain(volumes.guarded, (String::new(), Value::Null))
-    };
+    let guarded = bdev::plain(volumes.guarded, (String::new(), Value::Null));
     node.add_bdev(&leg, guarded)?;
     Ok(json!({"name": parsed.name, "leg": leg, "uuid": array.to_string()}))
 }
