@@ -1,40 +1,66 @@
 #!/usr/bin/env bash
-# Starts a node on this machine, as an ordinary user, and exports a file-backed LUN on loopback.
-# RUN_DIR keeps the file and the socket (default .run); PORT is the portal's (default 3260, 0 for a free one).
+# Starts a mirrored pair on this machine, as an ordinary user: two nodes with file-backed legs, a volume on loopback.
+# RUN_DIR keeps legs, sockets and configurations (default .run); PORT is the first of four ports (default 3260).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 run_dir=${RUN_DIR:-.run}
 port=${PORT:-3260}
 profile=${PROFILE:-release}
-target=iqn.2026-11.org.gemel:demo
 cargo build --quiet --profile "$profile" -p daemon -p ctl
 bin=${CARGO_TARGET_DIR:-target}/$([ "$profile" = dev ] && echo debug || echo "$profile")
 
 mkdir -p "$run_dir"
-[ -e "$run_dir/leg.img" ] || truncate -s 1G "$run_dir/leg.img"
-socket=$run_dir/gemeld.sock
-"$bin/gemeld" --socket "$socket" &
-node=$!
-trap 'kill -TERM $node 2>/dev/null || true; wait $node || true' EXIT
+nodes=()
+trap 'for node in "${nodes[@]}"; do kill -TERM "$node" 2>/dev/null || true; wait "$node" 2>/dev/null || true; done' EXIT
 trap 'exit 0' INT TERM
-for _ in $(seq 100); do
-    [ -S "$socket" ] && break
-    kill -0 $node 2>/dev/null || exit 1
-    sleep 0.05
-done
 
-gemel() { "$bin/gemel" --socket "$socket" "$@"; }
-gemel rpc bdev_uring_create "{\"name\":\"leg0\",\"filename\":\"$run_dir/leg.img\",\"block_size\":512}" >/dev/null
-gemel rpc iscsi_create_portal_group "{\"tag\":1,\"portals\":[{\"host\":\"127.0.0.1\",\"port\":\"$port\"}]}" >/dev/null
-gemel rpc iscsi_create_initiator_group '{"tag":1,"initiators":["ANY"],"netmasks":["127.0.0.0/8"]}' >/dev/null
-gemel rpc iscsi_create_target_node "{\"name\":\"$target\",\"alias_name\":\"demo\",\"pg_ig_maps\":[{\"pg_tag\":1,\"ig_tag\":1}],\"luns\":[{\"bdev_name\":\"leg0\",\"lun_id\":0}],\"queue_depth\":64}" >/dev/null
-port=$(gemel rpc iscsi_get_portal_groups | sed -n 's/.*"port": "\([0-9]*\)".*/\1/p')
+# A pair that was made before is taken up again from its saved configurations.
+start() {
+    local arguments=(--socket "$run_dir/$1.sock")
+    [ -e "$run_dir/$1.json" ] && arguments+=(--config "$run_dir/$1.json")
+    "$bin/gemeld" "${arguments[@]}" 2>>"$run_dir/$1.log" &
+    nodes+=($!)
+    for _ in $(seq 200); do
+        [ -S "$run_dir/$1.sock" ] && return
+        kill -0 "${nodes[-1]}" 2>/dev/null || break
+        sleep 0.05
+    done
+    echo "node $1 does not start: see $run_dir/$1.log" >&2
+    tail -n 3 "$run_dir/$1.log" >&2
+    exit 1
+}
+gemel() { "$bin/gemel" --socket "$run_dir/$1.sock" "${@:2}"; }
+
+start a
+start b
+if [ ! -e "$run_dir/b.json" ]; then
+    at=127.0.0.1
+    gemel a pair create vol0 --leg "$run_dir/a.img:1G" \
+        --listen $at:$((port + 1)) --peer $at:$((port + 2)) --portal $at:"$port" >"$run_dir/pair"
+    uuid=$(sed -n 's/.*--uuid \([0-9a-f-]*\).*/\1/p' "$run_dir/pair")
+    gemel b pair join vol0 --uuid "$uuid" --leg "$run_dir/b.img:1G" \
+        --listen $at:$((port + 2)) --peer $at:$((port + 1)) --portal $at:$((port + 3)) >/dev/null
+    gemel a config save "$run_dir/a.json" >/dev/null
+    gemel b config save "$run_dir/b.json" >/dev/null
+fi
 echo
-echo "LUN:     iscsi://127.0.0.1:$port/$target/0"
-echo "Control: gemel --socket $socket lun list"
+sed -n 's/^LUN: /LUN:     /p' "$run_dir/pair"
+echo "Control: $bin/gemel --socket $run_dir/a.sock status   (the other node: b.sock)"
 echo
-while kill -0 $node 2>/dev/null; do
-    gemel lun list
-    if [ -t 1 ]; then sleep 2 && printf '\033[2A'; else wait $node; fi
+for _ in $(seq 100); do
+    gemel a status | grep -qF '[UU]' && break
+    sleep 0.1
 done
+if [ -t 1 ]; then
+    while kill -0 "${nodes[0]}" 2>/dev/null; do
+        shown=$(gemel a status; gemel a lun list | grep -v '\.leg') || break
+        printf '%s\n' "$shown"
+        sleep 1
+        printf '\033[%dA\033[J' "$(printf '%s\n' "$shown" | wc -l)"
+    done
+else
+    gemel a status
+    gemel a lun list
+    wait "${nodes[0]}"
+fi

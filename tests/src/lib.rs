@@ -1,3 +1,4 @@
 //! Tests across crates: real processes, real initiators.
 
 pub mod node;
+pub mod pair;

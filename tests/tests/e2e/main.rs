@@ -6,5 +6,6 @@ mod conformance;
 mod crash;
 mod demo;
 mod initiators;
+mod pair;
 mod repeater;
 mod spdk_client;

@@ -1,0 +1,230 @@
+//! Two gemeld processes that mirror a volume, made with the two commands that an administrator uses.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::node::{Node, binary, pause};
+
+/// Bytes of each leg's file.
+pub const LEG: u64 = 96 << 20;
+const WAIT: Duration = Duration::from_secs(20);
+
+/// A node, or the folder of one that ended.
+#[derive(Debug)]
+enum Place {
+    Up(Node),
+    Down(TempDir),
+    Moving,
+}
+
+/// A pair.
+#[derive(Debug)]
+pub struct Pair {
+    places: [Place; 2],
+    /// The LUN's URL at each node.
+    pub urls: [String; 2],
+    /// The array.
+    pub uuid: String,
+}
+
+fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    // All at once, so that they differ.
+    let sockets = [(); COUNT].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    sockets.each_ref().map(|socket| socket.local_addr().expect("bound").port())
+}
+
+/// Runs `gemel` against a node.
+pub fn gemel(node: &Node, arguments: &[&str]) -> Output {
+    let mut command = Command::new(binary("gemel"));
+    command
+        .arg("--socket")
+        .arg(node.socket())
+        .args(arguments)
+        .output()
+        .expect("gemel is built with the tests")
+}
+
+impl Pair {
+    /// Starts two nodes, creates the array, and waits until both legs are in sync.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn start() -> Self {
+        let pair = Self::create(&[]);
+        pair.wait_in_sync(0);
+        pair
+    }
+
+    /// As [`Pair::start`], with more arguments for `pair create`, and without the wait.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn create(arguments: &[&str]) -> Self {
+        let nodes = [Node::start(&[]), Node::start(&[])];
+        let [leg0, leg1, portal0, portal1] = free_ports();
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let leg = |node: &Node| format!("{}:{LEG}", node.folder.path().join("leg").display());
+        let place = |node: &Node, listen: u16, peer: u16, portal: u16| {
+            let pairs = [
+                ("--leg", leg(node)),
+                ("--listen", at(listen)),
+                ("--peer", at(peer)),
+                ("--portal", at(portal)),
+            ];
+            pairs.into_iter().flat_map(|(key, value)| [key.to_owned(), value]).collect::<Vec<_>>()
+        };
+        let create = place(&nodes[0], leg0, leg1, portal0);
+        let mut all: Vec<&str> = vec!["--json", "pair", "create", "vol0"];
+        all.extend(create.iter().map(String::as_str).chain(arguments.iter().copied()));
+        let made = must(gemel(&nodes[0], &all));
+        let made: Value = serde_json::from_str(&made).expect("JSON");
+        let uuid = made["uuid"].as_str().expect("an array").to_owned();
+        let join = place(&nodes[1], leg1, leg0, portal1);
+        let mut all: Vec<&str> = vec!["pair", "join", "vol0", "--uuid", &uuid];
+        all.extend(join.iter().map(String::as_str));
+        must(gemel(&nodes[1], &all));
+        for node in &nodes {
+            node.save_config();
+        }
+        let url = |port| format!("iscsi://127.0.0.1:{port}/iqn.2026-11.org.gemel:vol0/0");
+        Self { places: nodes.map(Place::Up), urls: [url(portal0), url(portal1)], uuid }
+    }
+
+    /// A node that runs.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn node(&self, index: usize) -> &Node {
+        match &self.places[index] {
+            Place::Up(node) => node,
+            Place::Down(_) | Place::Moving => panic!("node {index} is down"),
+        }
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Panics
+    /// When the node does not run.
+    pub fn kill(&mut self, index: usize) {
+        let Place::Up(node) = std::mem::replace(&mut self.places[index], Place::Moving) else {
+            panic!("node {index} is down");
+        };
+        self.places[index] = Place::Down(node.kill());
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Panics
+    /// When the node does not run or does not end.
+    pub fn stop(&mut self, index: usize) {
+        let Place::Up(node) = std::mem::replace(&mut self.places[index], Place::Moving) else {
+            panic!("node {index} is down");
+        };
+        let (folder, status) = node.stop();
+        assert!(status.success(), "node {index} ends with {status}");
+        self.places[index] = Place::Down(folder);
+    }
+
+    /// Starts a node that ended, from its saved configuration.
+    ///
+    /// # Panics
+    /// When it runs or does not start.
+    pub fn restart(&mut self, index: usize) {
+        let Place::Down(folder) = std::mem::replace(&mut self.places[index], Place::Moving) else {
+            panic!("node {index} is up");
+        };
+        let config = folder.path().join("config.json");
+        let node = Node::start_in(folder, &["--config", config.to_str().expect("a path")]);
+        self.places[index] = Place::Up(node);
+    }
+
+    /// A node's leg.
+    pub fn leg(&self, index: usize) -> PathBuf {
+        let folder = match &self.places[index] {
+            Place::Up(node) => node.folder.path(),
+            Place::Down(folder) => folder.path(),
+            Place::Moving => panic!("node {index} is neither up nor down"),
+        };
+        folder.join("leg")
+    }
+
+    /// Replaces the leg of a node that is down by an empty file.
+    ///
+    /// # Panics
+    /// When the file cannot be made.
+    pub fn empty_leg(&self, index: usize) {
+        let file = std::fs::File::create(self.leg(index)).expect("a file");
+        file.set_len(LEG).expect("a size");
+    }
+
+    /// What `mirror_get_status` says at a node.
+    ///
+    /// # Panics
+    /// When the node does not answer.
+    pub fn status(&self, index: usize) -> Value {
+        self.node(index).must("mirror_get_status", json!({"name": "vol0"}))[0].clone()
+    }
+
+    /// Waits for something in a node's status.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn wait(&self, index: usize, what: &str, until: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + WAIT;
+        loop {
+            let status = self.status(index);
+            if until(&status) {
+                return status;
+            }
+            assert!(Instant::now() < end, "node {index}: no {what}: {status:#}");
+            pause(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until a node is the holder with both legs in sync.
+    ///
+    /// # Panics
+    /// When that does not happen.
+    pub fn wait_in_sync(&self, holder: usize) -> Value {
+        self.wait(holder, "sync", |status| {
+            let all =
+                status["legs"].as_array().is_some_and(|legs| legs.iter().all(|leg| leg["in_sync"] == true));
+            all && status["role"] == "holder" && status["peer"]["state"] == "joined"
+        })
+    }
+
+    /// Stops both nodes, the holder first.
+    pub fn stop_both(&mut self, holder: usize) {
+        self.stop(holder);
+        self.stop(1 - holder);
+    }
+
+    /// Compares the data areas of both legs with `cmp`; both nodes are down.
+    ///
+    /// # Panics
+    /// When they differ.
+    pub fn compare(&self, status: &Value) {
+        let (offset, len) = (status["data_offset"].as_u64(), status["data_size"].as_u64());
+        let skip = offset.expect("an offset").to_string();
+        let compared = Command::new("cmp")
+            .args(["--ignore-initial", &skip, "--bytes", &len.expect("a size").to_string()])
+            .args([self.leg(0), self.leg(1)])
+            .output()
+            .expect("cmp");
+        assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stdout));
+    }
+}
+
+/// The output of a command that has to succeed.
+///
+/// # Panics
+/// When it does not.
+pub fn must(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}

@@ -1,0 +1,230 @@
+//! A mirrored pair under a verifying load: nodes that die, stop, lose their disk or come back.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tests::node::{binary, pause};
+use tests::pair::{LEG, Pair, gemel};
+
+/// A run of its own on the pair's LUN: blocks that an earlier one wrote are strangers to it.
+fn load(pair: &Pair, seconds: &str) -> Child {
+    static RUNS: AtomicU32 = AtomicU32::new(1);
+    let run = RUNS.fetch_add(1, Ordering::Relaxed).to_string();
+    Command::new(binary("gemel-perf"))
+        .args([
+            "--json",
+            "--depth",
+            "8",
+            "--blocks",
+            "4096",
+            "--reads",
+            "30",
+            "--seconds",
+            seconds,
+            "--seed",
+            &run,
+        ])
+        .args(&pair.urls)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("gemel-perf is built with the tests")
+}
+
+fn verified(load: Child) -> Value {
+    let output = load.wait_with_output().expect("the load ends");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!(report["mismatches"], json!([]), "{report}");
+    assert!(output.status.success() && report["verified"].as_u64() > Some(0), "{report}");
+    report
+}
+
+fn stall(report: &Value) -> f64 {
+    report["longest_stall_ms"].as_f64().expect("a figure")
+}
+
+/// Both legs in sync again; what the resync copied; then both stopped and compared.
+fn finish(mut pair: Pair, holder: usize) -> u64 {
+    let status = pair.wait_in_sync(holder);
+    pair.stop_both(holder);
+    pair.compare(&status);
+    status["last_resync"]["copied_bytes"].as_u64().expect("a resync ended")
+}
+
+#[test]
+fn a_peer_that_is_killed_costs_a_stall_and_a_delta() {
+    let mut pair = Pair::start();
+    let load = load(&pair, "6");
+    pause(Duration::from_millis(1200));
+    pair.kill(1);
+    let status = pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
+    assert_eq!(
+        (&status["legs"][1]["state"], &status["config_reason"]),
+        (&json!("missing"), &json!("peer unreachable"))
+    );
+    pause(Duration::from_millis(700));
+    let before = pair.status(0);
+    let bound =
+        before["dirty_bytes"].as_u64().unwrap() + before["intent_log"]["exposed_bytes"].as_u64().unwrap();
+    pair.restart(1);
+    let report = verified(load);
+    assert!(stall(&report) < 2000.0 && report["errors"] == 0, "{report}");
+    let copied = finish(pair, 0);
+    println!("copied {copied} bytes, bound {bound}");
+    assert!(0 < copied && copied < LEG / 2, "{copied} of at most {bound}");
+}
+
+#[test]
+fn a_peer_that_is_stopped_costs_a_stall_and_a_delta() {
+    let pair = Pair::start();
+    let load = load(&pair, "7");
+    pause(Duration::from_millis(1000));
+    pair.node(1).signal("STOP");
+    let status = pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
+    println!("{}", status["transitions"]);
+    pause(Duration::from_millis(500));
+    pair.node(1).signal("CONT");
+    let report = verified(load);
+    // While nothing is answered the load also tries the standby, which refuses: only the holder's errors count.
+    assert_eq!(pair.status(0)["counters"]["errors"], 0, "{report}");
+    assert!(stall(&report) < 2000.0, "{report}");
+    assert!(finish(pair, 0) < LEG / 2);
+}
+
+#[test]
+fn a_peer_with_an_empty_disk_is_copied_in_full() {
+    let mut pair = Pair::start();
+    let load = load(&pair, "5");
+    pause(Duration::from_millis(800));
+    pair.kill(1);
+    pair.empty_leg(1);
+    pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
+    pair.restart(1);
+    let report = verified(load);
+    assert!(stall(&report) < 2000.0 && report["errors"] == 0, "{report}");
+    let size = pair.status(0)["data_size"].as_u64().expect("a size");
+    assert!(finish(pair, 0) >= size);
+}
+
+/// Twenty times, at points that the load decides.
+#[test]
+fn a_holder_that_is_killed_is_succeeded_by_hand() {
+    let mut pair = Pair::start();
+    let mut holder = 0;
+    for round in 0..20_u64 {
+        let load = load(&pair, "1");
+        pause(Duration::from_millis(200 + round * 37 % 700));
+        pair.kill(holder);
+        let next = 1 - holder;
+        // The operator sees that it is gone before he acts.
+        pause(Duration::from_millis(100));
+        let promoted = gemel(pair.node(next), &["promote", "vol0"]);
+        assert!(promoted.status.success(), "{}", String::from_utf8_lossy(&promoted.stderr));
+        pair.wait(next, "promotion", |status| status["role"] == "holder");
+        pair.restart(holder);
+        verified(load);
+        holder = next;
+        pair.wait_in_sync(holder);
+    }
+    assert!(finish(pair, holder) < LEG / 2, "by delta");
+}
+
+#[test]
+fn both_killed_at_once_lose_nothing() {
+    let mut pair = Pair::start();
+    for _ in 0..3 {
+        let load = load(&pair, "2");
+        pause(Duration::from_millis(900));
+        pair.kill(0);
+        pair.kill(1);
+        pair.restart(1);
+        pair.restart(0);
+        verified(load);
+        pair.wait_in_sync(0);
+    }
+    assert!(finish(pair, 0) < LEG / 2, "by delta");
+}
+
+#[test]
+fn a_clean_stop_and_start_needs_no_resync() {
+    let mut pair = Pair::start();
+    verified(load(&pair, "1"));
+    pair.stop_both(0);
+    pair.restart(0);
+    let held =
+        pair.wait(0, "hold", |status| status["role"] == "consistent-hold" && status["reason"].is_string());
+    assert!(
+        held["reason"].as_str().is_some_and(|reason| reason.contains("start degraded by command")),
+        "{held}"
+    );
+    pair.restart(1);
+    let status = pair.wait_in_sync(0);
+    assert_eq!(status["last_resync"], Value::Null, "{status:#}");
+}
+
+#[test]
+fn a_start_without_the_peer_is_the_operators_or_the_policys() {
+    let mut pair = Pair::create(&["--degraded-start-ms", "700"]);
+    pair.wait_in_sync(0);
+    verified(load(&pair, "1"));
+    pair.kill(0);
+    pair.kill(1);
+    // Node 0 has the policy.
+    pair.restart(0);
+    let status = pair.wait(0, "service", |status| status["role"] == "holder");
+    assert_eq!(status["config_reason"], "started without the peer");
+    let refused = gemel(pair.node(0), &["start-degraded", "vol0"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("nothing to start"));
+    verified(load(&pair, "1"));
+    pair.restart(1);
+    finish(pair, 0);
+}
+
+#[test]
+fn refusals_say_why() {
+    let pair = Pair::start();
+    let words = |index: usize, arguments: &[&str]| {
+        let output = gemel(pair.node(index), arguments);
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).expect("text")
+    };
+    assert!(words(1, &["promote", "vol0"]).contains("the holder is alive"));
+    assert!(words(0, &["promote", "vol0"]).contains("the holder already"));
+    assert!(words(0, &["degrade", "vol0"]).contains("in sync"));
+    assert!(words(1, &["degrade", "vol0"]).contains("not the holder"));
+    assert!(words(0, &["promote", "nonesuch"]).contains("no bdev"));
+    let raid = pair.node(0).must("bdev_raid_get_bdevs", json!({"category": "online"}));
+    assert_eq!(
+        (&raid[0]["raid_level"], &raid[0]["num_base_bdevs_operational"]),
+        (&json!("raid1"), &json!(2))
+    );
+    let text = String::from_utf8(gemel(pair.node(0), &["status"]).stdout).expect("text");
+    assert!(text.contains("[2/2] [UU]"), "{text}");
+}
+
+#[test]
+fn a_foreign_or_torn_leg_is_refused_and_nothing_is_written() {
+    let mut pair = Pair::start();
+    pair.stop_both(0);
+    let mut other = Pair::start();
+    other.stop_both(0);
+    // A leg of another array, and one with both superblocks torn.
+    std::fs::copy(other.leg(1), pair.leg(1)).expect("a copy");
+    let mut torn = std::fs::read(pair.leg(0)).expect("the leg");
+    for slot in [64 << 10, 68 << 10] {
+        torn[slot + 1000..slot + 3000].fill(0xa5);
+    }
+    std::fs::write(pair.leg(0), &torn).expect("the leg");
+    let before = [0, 1].map(|index| std::fs::read(pair.leg(index)).expect("the leg"));
+    for (index, words) in [(0, "both superblocks of the leg are damaged"), (1, "is a leg of array vol0")] {
+        pair.restart(index);
+        let status = pair.wait(index, "refusal", |status| status["role"] == "failed");
+        assert!(status["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{status:#}");
+    }
+    pair.kill(0);
+    pair.kill(1);
+    let after = [0, 1].map(|index| std::fs::read(pair.leg(index)).expect("the leg"));
+    assert!(before == after, "nothing was written");
+}
