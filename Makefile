@@ -8,7 +8,7 @@ CARGO ?= cargo
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## Build, start a node on this machine, export a LUN, print its URL and live status (Ctrl-C ends it)
+run: ## Build, start a mirrored pair on this machine, print the LUN's URL and live status (Ctrl-C ends it)
 	@tests/scripts/run.sh
 
 test: setup fmt lint doc ## Everything that CI runs
@@ -30,6 +30,7 @@ doc: ## Build the documentation, warnings are errors
 sim: ## Tests on simulated links, disks and clocks
 	$(CARGO) test -p iscsi --test pair
 	$(CARGO) test -p gateway --test loop
+	GEMEL_SEEDS=$${SEEDS:-200} GEMEL_SEED=$${SEED:-1} $(CARGO) test -p mirror --test pair
 
 e2e: setup ## Tests with real processes and real initiators
 	$(CARGO) build --workspace --bins

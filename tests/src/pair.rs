@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -12,7 +12,9 @@ use crate::node::{Node, binary, pause};
 
 /// Bytes of each leg's file.
 pub const LEG: u64 = 96 << 20;
-const WAIT: Duration = Duration::from_secs(20);
+/// How often a status is looked at, and how many times: for 20 seconds.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOKS: u32 = 1000;
 
 /// A node, or the folder of one that ended.
 #[derive(Debug)]
@@ -175,15 +177,15 @@ impl Pair {
     /// # Panics
     /// When it does not come.
     pub fn wait(&self, index: usize, what: &str, until: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + WAIT;
-        loop {
-            let status = self.status(index);
+        let mut status = self.status(index);
+        for _ in 0..LOOKS {
             if until(&status) {
                 return status;
             }
-            assert!(Instant::now() < end, "node {index}: no {what}: {status:#}");
-            pause(Duration::from_millis(20));
+            pause(LOOK);
+            status = self.status(index);
         }
+        panic!("node {index}: no {what}: {status:#}");
     }
 
     /// Waits until a node is the holder with both legs in sync.

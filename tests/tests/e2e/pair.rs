@@ -5,11 +5,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::node::{binary, pause};
+use tests::node::{Node, binary, pause};
 use tests::pair::{LEG, Pair, gemel};
 
 /// A run of its own on the pair's LUN: blocks that an earlier one wrote are strangers to it.
 fn load(pair: &Pair, seconds: &str) -> Child {
+    load_on(&pair.urls, seconds)
+}
+
+fn load_on(urls: &[String], seconds: &str) -> Child {
     static RUNS: AtomicU32 = AtomicU32::new(1);
     let run = RUNS.fetch_add(1, Ordering::Relaxed).to_string();
     Command::new(binary("gemel-perf"))
@@ -26,7 +30,7 @@ fn load(pair: &Pair, seconds: &str) -> Child {
             "--seed",
             &run,
         ])
-        .args(&pair.urls)
+        .args(urls)
         .stdout(Stdio::piped())
         .spawn()
         .expect("gemel-perf is built with the tests")
@@ -227,4 +231,29 @@ fn a_foreign_or_torn_leg_is_refused_and_nothing_is_written() {
     pair.kill(1);
     let after = [0, 1].map(|index| std::fs::read(pair.leg(index)).expect("the leg"));
     assert!(before == after, "nothing was written");
+}
+
+/// One leg alone, on a device that fails when told to.
+#[test]
+fn the_last_legs_error_reaches_the_host_and_the_volume_stays() {
+    let node = Node::start(&[]);
+    node.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 131_072}));
+    node.must("bdev_error_create", json!({"base_name": "m0"}));
+    let nobody = json!({"name": "peer", "initiator_iqn": "iqn.2026-11.org.gemel:a",
+                        "url": "iscsi://127.0.0.1:1/iqn.2026-11.org.gemel:nobody/0"});
+    node.must("bdev_iscsi_create", nobody);
+    node.must("mirror_create", json!({"name": "vol0", "leg": "EE_m0", "peer": "peer", "index": 0}));
+    let status = || node.must("mirror_get_status", json!({"name": "vol0"}))[0].clone();
+    while status()["role"] != "holder" {
+        pause(Duration::from_millis(20));
+    }
+    let load = load_on(&[node.export("vol0")], "3");
+    pause(Duration::from_millis(1000));
+    let inject = json!({"name": "EE_m0", "io_type": "write", "error_type": "failure", "num": 5});
+    node.must("bdev_error_inject_error", inject);
+    let report = verified(load);
+    let errors = report["errors"].as_u64().expect("a figure");
+    // A failed write of the intent log fails every write that waits for it.
+    assert!((1..=40).contains(&errors), "{report}");
+    assert_eq!(status()["role"], "holder", "{}", status());
 }

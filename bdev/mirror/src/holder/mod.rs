@@ -1,6 +1,6 @@
-//! The holder: the node that runs the mirror. What happens to a write is in [`write`]; what happens when the
-//! peer dies with writes in flight is in [`change`] (the config without it) and [`write`] (what waited for
-//! it); how it comes back is in [`membership`] and [`resync`].
+//! The holder: the node that runs the mirror. What happens to a write is in `write.rs`; what happens when the
+//! peer dies with writes in flight is in `change.rs` (the config without it) and `write.rs` (what waited for
+//! it); how it comes back is in `membership.rs` and `resync.rs`.
 //!
 //! Owner: the node. Pure: events in, I/Os out through the desk. Rules: R1-R5, R7, R8, R12; I1, I2, I4-I6,
 //! I12-I14, I18, I21.

@@ -150,12 +150,12 @@ impl World {
             let mut done = Completions::new();
             let _: Progress = running.host.poll(self.now, &mut done);
             for completed in done {
-                self.on_done(completed);
+                self.on_done(&completed);
             }
         }
     }
 
-    fn on_done(&mut self, completed: bdev::Completed) {
+    fn on_done(&mut self, completed: &bdev::Completed) {
         if let Some((block, value)) = self.open.remove(&completed.tag.0) {
             let entry = self.acked.entry(block).or_default();
             if completed.result.is_ok() {
