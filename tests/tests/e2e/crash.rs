@@ -86,10 +86,11 @@ fn a_lying_medium_is_caught_by_the_load() {
     // 60,000 blocks of 4 KiB do not fit: the load says so instead of reporting a success.
     let refused = load.expect("gemel-perf").wait_with_output().expect("the load ends");
     assert_eq!(refused.status.code(), Some(1));
-    let inject = json!({"name": "EE_m0", "io_type": "write", "error_type": "lost", "num": 40});
+    let inject = json!({"name": "EE_m0", "io_type": "write", "error_type": "lost", "num": 400});
     node.must("bdev_error_inject_error", inject);
     let output = Command::new(binary("gemel-perf"))
-        .args(["--json", "--depth", "1", "--blocks", "8000", "--seconds", "1", &url])
+        // Reads in between: a lost write that was overwritten since would go unseen.
+        .args(["--json", "--depth", "1", "--blocks", "8000", "--reads", "50", "--seconds", "1", &url])
         .output()
         .expect("gemel-perf");
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
