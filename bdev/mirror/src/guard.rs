@@ -16,8 +16,8 @@ use engine::Instant;
 
 use crate::decide::{FenceVerdict, HolderSession, may_write, on_fence};
 use crate::desk::{Desk, Purpose, Side};
-use crate::format::Superblock;
 use crate::format::layout::{Layout, SUPERBLOCK_OFFSET};
+use crate::format::{LegIndex, Superblock};
 use crate::probe::TAIL_LEN;
 use crate::range::ByteRange;
 
@@ -59,6 +59,8 @@ pub(crate) enum FenceStep {
 #[derive(Debug)]
 pub(crate) struct Guard {
     block_size: u64,
+    /// The only node that may fence this leg from outside.
+    peer: LegIndex,
     shows: Shown,
     stands: FenceKey,
     stored: FenceKey,
@@ -71,9 +73,11 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(crate) fn new(block_size: u32, layout: &Layout, fence: FenceKey) -> Self {
+    pub(crate) fn new(block_size: u32, superblock: &Superblock) -> Self {
+        let (layout, fence) = (&superblock.layout, superblock.fence);
         Self {
             block_size: u64::from(block_size),
+            peer: superblock.index.other(),
             shows: Shown {
                 block_size: u64::from(block_size),
                 head: layout.data_offset,
@@ -120,7 +124,12 @@ impl Guard {
 
     /// An I/O of the peer.
     pub(crate) fn on_io(&mut self, client: ClientId, io: Io, desk: &mut Desk, replies: &mut Replies) {
-        if matches!(io.op(), Op::Fence { .. }) {
+        if let Op::Fence { key } = io.op() {
+            // A key of this node itself, or of nobody, is a lie or a loop.
+            if key.node != self.peer.number() {
+                let now = desk.now;
+                return replies.push_back((client, io.complete(Err(IoError::Fenced), now)));
+            }
             self.waiting.push_back((client, io));
             return self.next_fence(desk.now, replies);
         }

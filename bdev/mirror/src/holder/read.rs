@@ -8,6 +8,7 @@ use engine::{BufMut, Instant, Key};
 use super::request::{Read, ReadStage, Work};
 use super::{Ctx, Holder, Phase};
 use crate::desk::{Purpose, Side};
+use crate::intent_log::{Admission, Reach};
 use crate::locks::{Grant, Mode, Owner};
 use crate::range::ByteRange;
 
@@ -71,11 +72,13 @@ impl Holder {
         match (stage, completed.result) {
             (ReadStage::Mending, Ok(())) => {
                 self.counters.mended += 1;
+                self.end_mend(key, Reach::BothLegs);
                 self.reply(key, Ok(()), ctx);
             }
             (ReadStage::Mending, Err(error)) => {
                 // The data are good and the leg is not.
                 self.leg_failed(Side::Own, error, ctx);
+                self.end_mend(key, Reach::Marked);
                 self.reply(key, Ok(()), ctx);
             }
             (_, Ok(())) if first_error.is_some() && side == Side::Peer => self.mend(key, ctx),
@@ -92,14 +95,40 @@ impl Holder {
         }
     }
 
-    /// Writes what the peer gave back to the own leg. The read's lock keeps writes away.
+    /// Writes what the peer gave back to the own leg. The read's lock keeps writes away. It is a write like any
+    /// other to the log (R1): where its extents are not active yet, a later read mends.
     fn mend(&mut self, key: Key, ctx: &mut Ctx<'_>) {
         let Some(bytes) = self.read_mut(key).map(|read| read.bytes) else { return };
+        let admission =
+            if bytes.len <= self.log.max_write_bytes() { self.log.admit(bytes) } else { Admission::Full };
+        let permit = match admission {
+            Admission::Active(permit) => permit,
+            Admission::NeedsTransaction(permit) => {
+                self.log.cancel(permit);
+                return self.reply(key, Ok(()), ctx);
+            }
+            Admission::Full => return self.reply(key, Ok(()), ctx),
+        };
+        if let Some(read) = self.read_mut(key) {
+            read.permit = Some(permit);
+        }
         let place = self.on_leg(Side::Own, bytes);
         let Some(read) = self.read_mut(key) else { return };
         read.stage = ReadStage::Mending;
         let frame = read.buffer.take().expect("just read");
         ctx.desk.write(Side::Own, place.start, frame.freeze(), Durability::Durable, Purpose::Request(key));
+    }
+
+    fn end_mend(&mut self, key: Key, reach: Reach) {
+        let Some((bytes, permit)) = self.read_mut(key).map(|read| (read.bytes, read.permit.take())) else {
+            return;
+        };
+        if reach == Reach::Marked {
+            self.bitmap.set(bytes);
+        }
+        if let Some(permit) = permit {
+            self.log.finish(permit, reach, Durability::Durable, &self.bitmap);
+        }
     }
 
     /// A leg's medium error in blocks of the volume.

@@ -7,7 +7,7 @@ use engine::{BufMut, Key};
 use super::write::{Write, WriteStage};
 use super::{Body, Ctx, Holder, Phase, Sides};
 use crate::desk::Side;
-use crate::intent_log::FlushTicket;
+use crate::intent_log::{FlushTicket, Permit};
 use crate::locks::Owner;
 use crate::range::ByteRange;
 
@@ -38,6 +38,8 @@ pub(super) struct Read {
     /// Here, or with the leg.
     pub(super) buffer: Option<BufMut>,
     pub(super) stage: ReadStage,
+    /// For the write that mends the own leg.
+    pub(super) permit: Option<Permit>,
     /// The error of the leg that was asked first.
     pub(super) first_error: Option<IoError>,
 }
@@ -96,6 +98,7 @@ impl Holder {
                 bytes: self.bytes(range),
                 buffer: Some(into),
                 stage: ReadStage::Locking,
+                permit: None,
                 first_error: None,
             }),
             Op::Write { range, from, durability } => self.new_write(range, Body::Data(from), durability),

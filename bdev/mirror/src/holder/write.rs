@@ -317,7 +317,12 @@ impl Holder {
                 self.leg_failed(side, error, ctx);
                 Judgement::Irrelevant
             }
-            FailureVerdict::Retry => Judgement::Wait,
+            // Not the leg's fault, but it does not serve: the peer's is looked at anew, the own one has to go.
+            FailureVerdict::Retry if side == Side::Own && !self.is_both() => Judgement::Report,
+            FailureVerdict::Retry => {
+                self.leg_failed(side, error, ctx);
+                if self.in_sync().has(side) { Judgement::Wait } else { Judgement::Irrelevant }
+            }
             FailureVerdict::Degrade(_) | FailureVerdict::AskArbiter(_) | FailureVerdict::Freeze(_) => {
                 self.leg_failed(side, error, ctx);
                 Judgement::Wait

@@ -127,7 +127,7 @@ impl Node {
 
     /// The own leg is known.
     fn adopt(&mut self, superblock: Superblock) {
-        self.guard = Some(Guard::new(self.own_geometry.block_size, &superblock.layout, superblock.fence));
+        self.guard = Some(Guard::new(self.own_geometry.block_size, &superblock));
         let joining = superblock.config().generation() == 0;
         let holds = superblock.config().holder == superblock.index;
         self.store = Some(Store::own(superblock));

@@ -6,7 +6,6 @@ use engine::Instant;
 
 use super::{Node, OwnWrite, Role};
 use crate::decide::StandbyReason;
-use crate::format::LegIndex;
 use crate::guard::FenceStep;
 
 impl Node {
@@ -57,17 +56,12 @@ impl Node {
             FenceStep::Granting => guard.grant(self.desk.now, &mut self.guarded),
             FenceStep::Raising(key) => {
                 let drained = guard.in_flight() == 0 && self.desk.own_in_flight() == 0;
-                let own = key.node == self.setup.who.number();
                 self.make_way();
                 let quiet = matches!(self.role, Role::Standby(_)) && self.own_write.is_none();
                 let Some(store) = self.store.as_mut().filter(|store| drained && quiet && !store.is_busy())
                 else {
                     return;
                 };
-                if own || LegIndex::from_number(key.node).is_none() {
-                    let Some(guard) = &mut self.guard else { return };
-                    return guard.give_up(IoError::Fenced, self.desk.now, &mut self.guarded);
-                }
                 let mut next = store.current().clone();
                 next.fence = key;
                 self.own_write = Some(OwnWrite::Fence(key));

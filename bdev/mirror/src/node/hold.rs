@@ -13,6 +13,7 @@ use crate::decide::{
 };
 use crate::desk::Side;
 use crate::format::{Config, LegMask, Reason, Superblock};
+use crate::guard::FenceStep;
 use crate::holder::{Ctx, Holder, Inheritance};
 use crate::intent_log::{IntentLog, Replay};
 use crate::probe::LegFound;
@@ -89,7 +90,8 @@ impl Node {
 
     fn decide_start(&mut self) {
         let Role::Holding(hold) = &self.role else { return };
-        if self.own_write.is_some() {
+        let fencing = self.guard.as_ref().is_some_and(|guard| guard.fence_step() != FenceStep::Idle);
+        if self.own_write.is_some() || fencing {
             return;
         }
         let facts = StartFacts {

@@ -282,38 +282,74 @@ fn the_manual_policy_freezes_until_the_operator_decides() {
     settle(&mut world, 0);
 }
 
-/// Random faults by seed: cuts, kills of the peer, lost disks of the peer, restarts of both.
+#[test]
+fn a_bad_block_of_the_own_leg_is_read_from_the_peer_and_mended() {
+    let mut world = pair(15);
+    world.load(0, millis(20));
+    world.drain();
+    let lba = (world.status(0).data_offset + 5 * world::BLOCK) / 512;
+    world.disks[0].inject(SimFault::BadBlock { lba });
+    for _ in 0..3 {
+        world.read(0, 5);
+        world.run(millis(10));
+    }
+    assert_eq!(world.errors, 0, "{}", world.describe());
+    assert_eq!(world.status(0).counters.mended, 1, "{}", world.describe());
+    settle(&mut world, 0);
+}
+
+/// Random faults by seed: cuts, kills of either node, lost disks of the peer, write errors, promotions.
 #[test]
 fn seeds() {
-    let count: u64 = std::env::var("GEMEL_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
-    let first: u64 = std::env::var("GEMEL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1000);
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let count: u64 = number("GEMEL_SEEDS").unwrap_or(20);
+    let first: u64 = number("GEMEL_SEED").unwrap_or(1000);
     for seed in first..first + count {
-        let mut world = pair(seed);
-        for _ in 0..4 {
-            let (before, fault) = (world.prng.below(40), world.prng.below(6));
-            world.load(0, millis(before));
-            let pause = millis(world.prng.below(900));
-            match fault {
-                0 => world.cut(),
-                1 | 2 => world.kill(1),
-                3 => {
-                    world.kill(1);
-                    world.replace_disk(1);
-                }
-                4 => world.disks[1].inject(SimFault::FailWrites { count: 2 }),
-                _ => {
-                    world.kill(0);
-                    world.start(0);
-                }
-            }
-            world.load(0, pause);
-            world.heal();
-            if world.nodes[1].is_none() {
-                world.start(1);
-            }
-            let rest = millis(world.prng.below(200));
-            world.load(0, rest);
-        }
-        settle(&mut world, 0);
+        random_run(seed);
     }
+}
+
+fn random_run(seed: u64) {
+    let mut world = pair(seed);
+    let mut holder = 0;
+    for _ in 0..4 {
+        let (before, fault) = (world.prng.below(40), world.prng.below(7));
+        world.load(holder, millis(before));
+        let pause = millis(world.prng.below(900));
+        let peer = 1 - holder;
+        match fault {
+            0 => world.cut(),
+            1 | 2 => world.kill(peer),
+            3 => {
+                world.kill(peer);
+                world.replace_disk(peer);
+            }
+            4 => world.disks[peer].inject(SimFault::FailWrites { count: 2 }),
+            5 => {
+                world.kill(holder);
+                world.start(holder);
+            }
+            // Only a peer that nothing is missing from is promoted.
+            _ if world.is_in_sync(holder) => {
+                world.kill(holder);
+                let now = world.now;
+                let alive =
+                    Command::Promote { mode: PromoteMode::Ordinary, holder: HolderState::ConfirmedDown };
+                world.nodes[peer].as_mut().expect("runs").driver.command(alive, now).expect("in sync");
+                world.wait("promotion", 5 * SECOND, |world| world.is_holder(peer));
+                world.check_acknowledged(peer);
+                world.start(holder);
+                holder = peer;
+            }
+            _ => {}
+        }
+        world.load(holder, pause);
+        world.heal();
+        if world.nodes[1 - holder].is_none() {
+            world.start(1 - holder);
+        }
+        let rest = millis(world.prng.below(200));
+        world.load(holder, rest);
+    }
+    settle(&mut world, holder);
 }

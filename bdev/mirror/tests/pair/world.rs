@@ -42,6 +42,7 @@ pub(crate) struct World {
     /// By tag: block and value on their way.
     open: BTreeMap<u64, (u64, u64)>,
     stamp: u64,
+    reads: u64,
     pub(crate) acks: u64,
     pub(crate) errors: u64,
 }
@@ -68,6 +69,7 @@ impl World {
             acked: BTreeMap::new(),
             open: BTreeMap::new(),
             stamp: 0,
+            reads: 0,
             acks: 0,
             errors: 0,
         }
@@ -165,6 +167,8 @@ impl World {
                 self.errors += 1;
                 entry.1.push(value);
             }
+        } else {
+            self.errors += u64::from(completed.result.is_err());
         }
     }
 
@@ -246,6 +250,19 @@ impl World {
             Ok(()) => drop(self.open.insert(self.stamp, (block, self.stamp))),
             Err(refused) => drop(refused.io.complete(Ok(()), self.now)),
         }
+    }
+
+    /// Sends a read of a block; an error counts.
+    pub(crate) fn read(&mut self, index: usize, block: u64) {
+        let into = self.core.pool().alloc(4096).expect("frames");
+        self.reads += 1;
+        let io = Io::new(
+            Op::Read { range: BlockRange::new(block * 8, 8), into },
+            Tag(u64::MAX - self.reads),
+            self.now,
+        );
+        let running = self.nodes[index].as_mut().expect("runs");
+        assert!(running.host.submit(io, self.now).is_ok(), "a lane has room");
     }
 
     /// Load on a node for a while.
