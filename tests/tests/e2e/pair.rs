@@ -186,6 +186,26 @@ fn a_start_without_the_peer_is_the_operators_or_the_policys() {
 }
 
 #[test]
+fn a_start_without_the_peer_by_command_says_so() {
+    let mut pair = Pair::start();
+    verified(load(&pair, "1"));
+    pair.kill(0);
+    pair.kill(1);
+    pair.restart(0);
+    pair.wait(0, "hold", |status| status["role"] == "consistent-hold" && status["reason"].is_string());
+    assert!(gemel(pair.node(0), &["start-degraded", "vol0"]).status.success());
+    let status = pair.wait(0, "service", |status| status["role"] == "holder");
+    assert_eq!(status["config_reason"], "started without the peer");
+    verified(load(&pair, "1"));
+    assert!(gemel(pair.node(0), &["resync", "pause", "vol0"]).status.success());
+    pair.restart(1);
+    let paused = pair.wait(0, "resync", |status| status["resync"].is_object());
+    assert!(paused["resync_paused"] == true && paused["dirty_bytes"].as_u64() > Some(0), "{paused:#}");
+    assert!(gemel(pair.node(0), &["resync", "resume", "vol0"]).status.success());
+    assert!(finish(pair, 0) < LEG / 2);
+}
+
+#[test]
 fn refusals_say_why() {
     let pair = Pair::start();
     let words = |index: usize, arguments: &[&str]| {
@@ -255,4 +275,28 @@ fn the_last_legs_error_reaches_the_host_and_the_volume_stays() {
     // A failed write of the intent log fails every write that waits for it.
     assert!((1..=40).contains(&errors), "{report}");
     assert_eq!(status()["role"], "holder", "{}", status());
+}
+
+/// The peer ends the session under load, and takes the next one a moment later.
+#[test]
+fn a_connection_that_ends_costs_a_stall_and_at_most_a_delta() {
+    let pair = Pair::start();
+    let peer = pair.node(1);
+    let config = peer.must("framework_get_config", json!({"name": "iscsi"}));
+    let is_leg = |call: &&Value| {
+        call["method"] == "iscsi_create_target_node"
+            && call["params"]["name"].as_str().is_some_and(|n| n.ends_with(".leg1"))
+    };
+    let leg =
+        config.as_array().and_then(|calls| calls.iter().find(is_leg)).expect("the leg's target")["params"]
+            .clone();
+    let load = load(&pair, "5");
+    for time in [10, 600] {
+        pause(Duration::from_millis(1000));
+        peer.must("iscsi_delete_target_node", json!({"name": leg["name"]}));
+        pause(Duration::from_millis(time));
+        peer.must("iscsi_create_target_node", leg.clone());
+    }
+    undisturbed(&pair, load);
+    assert!(finish(pair, 0) < LEG / 2);
 }
