@@ -199,6 +199,9 @@ impl Guard {
                     replies.push_back((client, io.complete(Err(IoError::Fenced), now)));
                 }
                 FenceVerdict::Raise(_) | FenceVerdict::Again => {
+                    // Also in the same generation only one session is the holder's: what an older one still has
+                    // on the wire must not land after what the new one sends (R11).
+                    self.clients.values_mut().for_each(|client| client.key = None);
                     self.stands = key;
                     self.fencing = Some(Fencing { client, io, key });
                 }
@@ -263,3 +266,6 @@ impl Shown {
         end <= self.head || range.lba.saturating_mul(self.block_size) >= self.tail
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -197,7 +197,7 @@ impl Holder {
 
     /// Makes a config without a leg.
     pub(super) fn degrade(&mut self, out: Side, reason: Reason, ctx: &mut Ctx<'_>) {
-        let tracked = self.config().generation();
+        let tracked = self.tracked_from();
         let left = Sides::all() - Sides::only(out);
         let Ok(mut next) = self.with_config(left, reason, 0, ctx) else { return self.exhausted(ctx) };
         let seen = self.peer.as_ref().map(|peer| peer.store.current().seq);
@@ -210,6 +210,15 @@ impl Holder {
         }
         let steps: &[Side] = if out == Side::Own { &[Side::Peer, Side::Own] } else { &[Side::Own] };
         self.begin_change(Kind::Degrade { out, reason }, next, steps);
+    }
+
+    /// The config that the peer's leg may still have, such that everything since is in the log or the bitmap: ours,
+    /// or an older one where the peer has not learned ours yet.
+    fn tracked_from(&self) -> u64 {
+        let ours = self.config().generation();
+        let known = self.truth.legs[self.who.other().index()].uuid;
+        let peer = self.peer.as_ref().map(|peer| peer.store.current()).filter(|peer| peer.leg == known);
+        peer.map_or(ours, |peer| peer.config().generation().min(ours))
     }
 
     // --- Steps ---
@@ -364,6 +373,8 @@ impl Holder {
                 && matches!(self.membership, Membership::Rejoining | Membership::Joined);
             if !sound {
                 self.change = None;
+                // The config counts a leg that went away before it did: that is a loss like any other.
+                self.expect_peer(ctx);
             }
             return;
         }

@@ -298,6 +298,41 @@ fn a_bad_block_of_the_own_leg_is_read_from_the_peer_and_mended() {
     settle(&mut world, 0);
 }
 
+/// The link is cut at every moment around the config that counts the peer again: I/O goes on, and the way back is a
+/// delta.
+#[test]
+fn a_cut_in_the_middle_of_a_rejoin_is_a_loss_like_any_other() {
+    let mut caught = 0;
+    for moment in 0..40 {
+        let mut world = pair(200 + moment);
+        world.load(0, millis(20));
+        world.kill(1);
+        world.load(0, millis(500));
+        world.start(1);
+        world.wait("the copy's end", 5 * SECOND, |world| {
+            let status = world.status(0);
+            status.peer.is_some_and(|peer| peer.sight == "resync") && status.dirty_bytes == 0
+        });
+        for _ in 0..moment {
+            world.step();
+        }
+        world.cut();
+        let status = world.status(0);
+        let both = status.config.expect("one").in_sync == LegMask::both();
+        world.load(0, millis(200));
+        caught += u64::from(!both && world.status(0).config.expect("one").in_sync == LegMask::both());
+        world.load(0, SECOND);
+        let acks = world.acks;
+        world.load(0, millis(200));
+        assert!(world.acks > acks, "moment {moment}: I/O goes on: {}", world.describe());
+        world.heal();
+        settle(&mut world, 0);
+        let last = world.status(0).last_resync.expect("a resync ended");
+        assert!(last.copied < world.status(0).data_size, "moment {moment}: {last:?} {}", world.describe());
+    }
+    assert!(caught > 0, "no moment met the config on its way to the own leg");
+}
+
 /// Random faults by seed: cuts, kills of either node, lost disks of the peer, write errors, promotions.
 #[test]
 fn seeds() {
