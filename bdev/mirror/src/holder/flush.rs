@@ -11,7 +11,7 @@ use crate::desk::{Purpose, Side};
 impl Holder {
     pub(super) fn new_flush(&mut self) -> Flush {
         let ticket = self.log.begin_flush();
-        Flush { ticket, waiting: Sides::empty(), failed: [None; 2], stage: FlushStage::Flying }
+        Flush { ticket, waiting: Sides::empty(), failed: [None; 2], attempt: 0, stage: FlushStage::Flying }
     }
 
     fn flush_mut(&mut self, key: Key) -> Option<&mut Flush> {
@@ -33,11 +33,23 @@ impl Holder {
                 self.flush_leg(key, side, ctx);
             }
         }
+        if self.flush_mut(key).is_some_and(|flush| flush.waiting.is_empty()) {
+            self.judge_flush(key, ctx);
+        }
     }
 
     pub(super) fn flush_leg(&mut self, key: Key, side: Side, ctx: &mut Ctx<'_>) {
+        let ours = side == Side::Own || self.is_peer_ours();
+        let attempt = self.attempt;
         let Some(flush) = self.flush_mut(key) else { return };
         flush.stage = FlushStage::Flying;
+        if !ours {
+            flush.failed[side as usize] = Some(IoError::LinkDown);
+            return;
+        }
+        if side == Side::Peer {
+            flush.attempt = attempt;
+        }
         flush.waiting |= Sides::only(side);
         flush.failed[side as usize] = None;
         ctx.desk.flush(side, Purpose::Request(key));
@@ -55,10 +67,13 @@ impl Holder {
     pub(super) fn judge_flush(&mut self, key: Key, ctx: &mut Ctx<'_>) {
         let mut reported = None;
         for side in [Side::Peer, Side::Own] {
-            let Some(error) = self.flush_mut(key).and_then(|flush| flush.failed[side as usize]) else {
+            let Some((Some(error), attempt)) =
+                self.flush_mut(key).map(|flush| (flush.failed[side as usize], flush.attempt))
+            else {
                 continue;
             };
-            match self.judge(side, error, ctx) {
+            match self.judge(side, error, attempt, ctx) {
+                Judgement::Wait if self.is_back(side, attempt) => return self.send_again(key, side, ctx),
                 Judgement::Wait => return self.park_flush(key),
                 Judgement::Irrelevant => {}
                 Judgement::Report => reported = Some(error),

@@ -37,6 +37,8 @@ struct OwnFlush {
     purpose: FlushFor,
     waiting: Sides,
     failed: Option<(Side, IoError)>,
+    /// The way to the peer's leg that it took.
+    attempt: u32,
 }
 
 /// What is on its way.
@@ -167,8 +169,12 @@ impl Holder {
             return;
         }
         let sides = if purpose == FlushFor::Rejoin { Sides::all() } else { self.flushed_sides() };
+        if sides.has(Side::Peer) && !self.is_peer_ours() {
+            return;
+        }
         let ticket = self.log.begin_flush();
-        self.journal.flush = Some(OwnFlush { ticket, purpose, waiting: sides, failed: None });
+        self.journal.flush =
+            Some(OwnFlush { ticket, purpose, waiting: sides, failed: None, attempt: self.attempt });
         for side in Side::BOTH {
             if sides.has(side) {
                 ctx.desk.flush(side, Purpose::Flush);
@@ -185,10 +191,12 @@ impl Holder {
         if !flush.waiting.is_empty() {
             return;
         }
-        let Some(OwnFlush { ticket, purpose, failed, .. }) = self.journal.flush.take() else { return };
+        let Some(OwnFlush { ticket, purpose, failed, attempt, .. }) = self.journal.flush.take() else {
+            return;
+        };
         if let Some((side, error)) = failed {
             self.journal.not_before = ctx.now() + RETRY;
-            let _: Judgement = self.judge(side, error, ctx);
+            let _: Judgement = self.judge(side, error, attempt, ctx);
             return;
         }
         self.log.end_flush(ticket);

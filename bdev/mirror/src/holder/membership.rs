@@ -136,6 +136,11 @@ impl Holder {
         matches!(self.membership, Membership::Copying | Membership::Rejoining)
     }
 
+    /// The peer's leg is fenced for us, and takes what we write.
+    pub(super) fn is_peer_ours(&self) -> bool {
+        self.is_joined() || self.is_target_current()
+    }
+
     pub(super) fn membership_waits_for_marks(&self) -> bool {
         matches!(self.membership, Membership::Marking(..))
     }

@@ -63,6 +63,8 @@ pub(super) struct Flush {
     pub(super) ticket: FlushTicket,
     pub(super) waiting: Sides,
     pub(super) failed: [Option<IoError>; 2],
+    /// The way to the peer's leg that it took.
+    pub(super) attempt: u32,
     pub(super) stage: FlushStage,
 }
 

@@ -65,6 +65,8 @@ pub(crate) struct Write {
     /// Of them, those that have not answered.
     waiting: Sides,
     failed: [Option<IoError>; 2],
+    /// The way to the peer's leg that the piece took.
+    attempt: u32,
 }
 
 impl Write {
@@ -81,6 +83,7 @@ impl Write {
             targets: Sides::empty(),
             waiting: Sides::empty(),
             failed: [None; 2],
+            attempt: 0,
         }
     }
 
@@ -233,12 +236,25 @@ impl Holder {
                 self.send_to(key, side, ctx);
             }
         }
+        if self.write_mut(key).is_some_and(|write| write.waiting.is_empty()) {
+            self.judge_write(key, ctx);
+        }
     }
 
+    /// Nothing is sent to a peer's leg that is not fenced for us, or not any more: that is a failure at once.
     fn send_to(&mut self, key: Key, side: Side, ctx: &mut Ctx<'_>) {
+        if side == Side::Peer && !self.is_peer_ours() {
+            if let Some(write) = self.write_mut(key) {
+                write.failed[side as usize] = Some(IoError::LinkDown);
+            }
+            return;
+        }
         let Some(piece) = self.write_mut(key).map(|write| write.piece) else { return };
-        let place = self.on_leg(side, piece);
+        let (place, attempt) = (self.on_leg(side, piece), self.attempt);
         let Some(write) = self.write_mut(key) else { return };
+        if side == Side::Peer {
+            write.attempt = attempt;
+        }
         write.waiting |= Sides::only(side);
         write.failed[side as usize] = None;
         let durability = write.durability;
@@ -262,10 +278,13 @@ impl Holder {
     pub(super) fn judge_write(&mut self, key: Key, ctx: &mut Ctx<'_>) {
         let mut reported = None;
         for side in [Side::Peer, Side::Own] {
-            let Some(error) = self.write_mut(key).and_then(|write| write.failed[side as usize]) else {
+            let Some((Some(error), attempt)) =
+                self.write_mut(key).map(|write| (write.failed[side as usize], write.attempt))
+            else {
                 continue;
             };
-            match self.judge(side, error, ctx) {
+            match self.judge(side, error, attempt, ctx) {
+                Judgement::Wait if self.is_back(side, attempt) => return self.send_again(key, side, ctx),
                 Judgement::Wait => return self.park_write(key),
                 Judgement::Irrelevant => {}
                 Judgement::Report => reported = Some(error),
@@ -302,31 +321,37 @@ impl Holder {
         }
     }
 
-    /// What a failed write or flush of a leg means now, and sets that in motion.
-    pub(super) fn judge(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) -> Judgement {
+    /// What a failed write or flush of a leg means now, and sets that in motion. A failure on an older way to the
+    /// peer's leg says nothing about the one that is there now.
+    pub(super) fn judge(&mut self, side: Side, error: IoError, attempt: u32, ctx: &mut Ctx<'_>) -> Judgement {
         if matches!(self.phase, Phase::Leaving(_)) {
             return Judgement::Report;
         }
+        if side == Side::Own || attempt == self.attempt {
+            self.react(side, error, ctx);
+        }
         match on_write_failure(self.arbiter, self.config(), self.leg(side), error) {
-            FailureVerdict::StepDown => {
-                self.leg_failed(side, error, ctx);
-                if self.in_sync().has(side) { Judgement::Wait } else { Judgement::Irrelevant }
-            }
             FailureVerdict::Report => Judgement::Report,
-            FailureVerdict::StopResync(_) => {
-                self.leg_failed(side, error, ctx);
+            FailureVerdict::Retry if side == Side::Own && !self.is_both() => Judgement::Report,
+            FailureVerdict::StopResync(_) => Judgement::Irrelevant,
+            FailureVerdict::StepDown | FailureVerdict::Retry if !self.in_sync().has(side) => {
                 Judgement::Irrelevant
             }
+            FailureVerdict::StepDown
+            | FailureVerdict::Retry
+            | FailureVerdict::Degrade(_)
+            | FailureVerdict::AskArbiter(_)
+            | FailureVerdict::Freeze(_) => Judgement::Wait,
+        }
+    }
+
+    /// The leg failed; the last one in sync stays what it is.
+    fn react(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) {
+        match on_write_failure(self.arbiter, self.config(), self.leg(side), error) {
+            FailureVerdict::Report => {}
             // Not the leg's fault, but it does not serve: the peer's is looked at anew, the own one has to go.
-            FailureVerdict::Retry if side == Side::Own && !self.is_both() => Judgement::Report,
-            FailureVerdict::Retry => {
-                self.leg_failed(side, error, ctx);
-                if self.in_sync().has(side) { Judgement::Wait } else { Judgement::Irrelevant }
-            }
-            FailureVerdict::Degrade(_) | FailureVerdict::AskArbiter(_) | FailureVerdict::Freeze(_) => {
-                self.leg_failed(side, error, ctx);
-                Judgement::Wait
-            }
+            FailureVerdict::Retry if side == Side::Own && !self.is_both() => {}
+            _ => self.leg_failed(side, error, ctx),
         }
     }
 
@@ -358,7 +383,7 @@ impl Holder {
         }
     }
 
-    fn send_again(&mut self, key: Key, side: Side, ctx: &mut Ctx<'_>) {
+    pub(super) fn send_again(&mut self, key: Key, side: Side, ctx: &mut Ctx<'_>) {
         match self.requests.get_mut(key).map(|request| &mut request.work) {
             Some(Work::Write(write)) => {
                 write.go(WriteStage::Flying);
@@ -367,6 +392,11 @@ impl Holder {
             Some(Work::Flush(_)) => self.flush_leg(key, side, ctx),
             Some(Work::Read(_)) | None => {}
         }
+    }
+
+    /// The peer's leg failed us on an older way, and is in sync again on a new one.
+    pub(super) fn is_back(&self, side: Side, attempt: u32) -> bool {
+        side == Side::Peer && attempt != self.attempt && self.takes_again(side)
     }
 
     /// Whether a leg that counts can be asked again: it is there.

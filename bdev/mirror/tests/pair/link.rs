@@ -1,15 +1,17 @@
-//! The link between two simulated nodes: a channel to the other's guarded leg that can be cut. What was sent
-//! before a cut may still happen at the far end; its answer is lost.
+//! The link between two simulated nodes: a channel to the other's guarded leg that can be cut. Each message takes its
+//! time. What was sent before a cut may still happen at the far end, even after the next session began; its answer is
+//! lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bdev::hop::HopBdev;
 use bdev::{
-    Bdev, Capabilities, Channel, Completions, Geometry, Io, IoError, Link, LinkDown, Op, OpenError, Refused,
-    Tag,
+    Bdev, Capabilities, Channel, Completed, Completions, Geometry, Io, IoError, Link, LinkDown, Op,
+    OpenError, Refused, Tag,
 };
-use engine::{Core, Instant, Pool, Progress};
+use core::time::Duration;
+use engine::{Core, Instant, Pool, Prng, Progress};
 use uuid::Uuid;
 
 #[derive(Default)]
@@ -73,9 +75,11 @@ impl Bdev for Wire {
             wire: self,
             core,
             session: 0,
-            far: None,
+            current: None,
+            late: Vec::new(),
             open: BTreeMap::new(),
             next: 0,
+            prng: Prng::from_seed(7),
             done: Completions::new(),
         }))
     }
@@ -85,10 +89,64 @@ struct WireChannel {
     wire: Arc<Wire>,
     core: Core,
     session: u64,
-    far: Option<Box<dyn Channel>>,
+    current: Option<Session>,
+    /// Sessions that this end has given up, with what they left on the wire.
+    late: Vec<Session>,
     open: BTreeMap<u64, Io>,
     next: u64,
+    prng: Prng,
     done: Completions,
+}
+
+/// A channel to the far end, and what is on the wire to it.
+struct Session {
+    far: Box<dyn Channel>,
+    /// With the time of arrival.
+    sent: VecDeque<(Instant, Io)>,
+    in_flight: usize,
+}
+
+impl Session {
+    fn send(&mut self, io: Io, now: Instant, takes: Duration) {
+        let after = self.sent.back().map_or(now, |(due, _)| now.max(*due));
+        self.sent.push_back((after + takes, io));
+    }
+
+    /// Hands over what has arrived, and gives the answers.
+    fn poll(&mut self, now: Instant) -> Completions {
+        let mut answers = Completions::new();
+        let _: Progress = self.far.poll(now, &mut answers);
+        self.in_flight -= answers.len();
+        while self.sent.front().is_some_and(|(due, _)| *due <= now) {
+            let Some((_, io)) = self.sent.pop_front() else { break };
+            match self.far.submit(io, now) {
+                Ok(()) => self.in_flight += 1,
+                Err(refused) => {
+                    let why = refused.why;
+                    answers.push_back(refused.io.complete(Err(why), now));
+                }
+            }
+        }
+        answers
+    }
+
+    fn is_over(&self) -> bool {
+        self.sent.is_empty() && self.in_flight == 0
+    }
+
+    /// Everything on the wire takes so much longer.
+    fn delay(mut self, pause: Duration) -> Self {
+        self.sent.iter_mut().for_each(|(due, _)| *due += pause);
+        self
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for (_, io) in self.sent.drain(..) {
+            drop(io.complete(Err(IoError::Aborted), Instant::EPOCH));
+        }
+    }
 }
 
 fn copy_of(op: &Op, pool: &Pool) -> Op {
@@ -110,28 +168,44 @@ impl WireChannel {
             let state = self.wire.state();
             (state.far.clone(), state.session)
         };
-        if far.is_some() == self.far.is_some() && session == self.session {
+        if far.is_some() == self.current.is_some() && session == self.session {
             return;
         }
-        self.far = None;
+        let pause = Duration::from_micros(self.prng.below(20_000));
+        self.late.extend(self.current.take().map(|old| old.delay(pause)));
         for io in std::mem::take(&mut self.open).into_values() {
             self.done.push_back(io.complete(Err(IoError::LinkDown), now));
         }
         self.session = session;
-        self.far = far.map(|far| far.open(&self.core).expect("a lane"));
+        let open = |far: Arc<HopBdev>| far.open(&self.core).expect("a lane");
+        self.current = far.map(|far| Session { far: open(far), sent: VecDeque::new(), in_flight: 0 });
+    }
+
+    fn answer(&mut self, answer: &Completed, now: Instant) {
+        let Some(mut io) = self.open.remove(&answer.tag.0) else { return };
+        if let (Op::Read { into, .. }, Op::Read { into: theirs, .. }) = (io.op_mut(), &answer.op) {
+            into.copy_from_slice(theirs);
+        }
+        self.done.push_back(io.complete(answer.result, now));
+    }
+
+    /// A far end that does not answer in time has failed.
+    fn time_out(&mut self, now: Instant) {
+        let late = |io: &Io| io.deadline.is_some_and(|at| now >= at);
+        let tags: Vec<u64> = self.open.iter().filter(|(_, io)| late(io)).map(|(tag, _)| *tag).collect();
+        for tag in tags {
+            let io = self.open.remove(&tag).expect("just seen");
+            self.done.push_back(io.complete(Err(IoError::TimedOut), now));
+        }
     }
 }
 
 impl Channel for WireChannel {
     fn submit(&mut self, io: Io, now: Instant) -> Result<(), Refused> {
         self.follow(now);
-        let Some(far) = &mut self.far else { return Err(io.refuse(IoError::LinkDown)) };
+        let Some(session) = &mut self.current else { return Err(io.refuse(IoError::LinkDown)) };
         let copy = Io::new(copy_of(io.op(), self.core.pool()), Tag(self.next), now);
-        if let Err(refused) = far.submit(copy, now) {
-            let why = refused.why;
-            drop(refused.io.complete(Err(why), now));
-            return Err(io.refuse(why));
-        }
+        session.send(copy, now, Duration::from_micros(self.prng.below(150)));
         self.open.insert(self.next, io);
         self.next += 1;
         Ok(())
@@ -139,36 +213,23 @@ impl Channel for WireChannel {
 
     fn poll(&mut self, now: Instant, done: &mut Completions) -> Progress {
         self.follow(now);
-        let mut answers = Completions::new();
-        if let Some(far) = &mut self.far {
-            let _: Progress = far.poll(now, &mut answers);
+        self.late.retain_mut(|session| {
+            session.poll(now);
+            !session.is_over()
+        });
+        let answers = self.current.as_mut().map(|session| session.poll(now));
+        for answer in answers.into_iter().flatten() {
+            self.answer(&answer, now);
         }
-        for answer in answers {
-            let Some(mut io) = self.open.remove(&answer.tag.0) else { continue };
-            if let (Op::Read { into, .. }, Op::Read { into: theirs, .. }) = (io.op_mut(), &answer.op) {
-                into.copy_from_slice(theirs);
-            }
-            self.done.push_back(io.complete(answer.result, now));
-        }
-        // A far end that does not answer in time has failed.
-        let late: Vec<u64> = self
-            .open
-            .iter()
-            .filter(|(_, io)| io.deadline.is_some_and(|at| now >= at))
-            .map(|(tag, _)| *tag)
-            .collect();
-        for tag in late {
-            let io = self.open.remove(&tag).expect("just seen");
-            self.done.push_back(io.complete(Err(IoError::TimedOut), now));
-        }
+        self.time_out(now);
         let count = self.done.len();
         done.append(&mut self.done);
         Progress::from_count(count)
     }
 
     fn link(&self, now: Instant) -> Link {
-        match &self.far {
-            Some(far) => match far.link(now) {
+        match &self.current {
+            Some(Session { far, .. }) => match far.link(now) {
                 Link::Up { geometry, .. } => Link::Up { session: self.session, geometry, alive_at: now },
                 down @ Link::Down(_) => down,
             },
@@ -179,7 +240,7 @@ impl Channel for WireChannel {
 
 impl Drop for WireChannel {
     fn drop(&mut self) {
-        for io in std::mem::take(&mut self.open).into_values().chain([]) {
+        for io in std::mem::take(&mut self.open).into_values() {
             drop(io.complete(Err(IoError::Aborted), Instant::EPOCH));
         }
     }

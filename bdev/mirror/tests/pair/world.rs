@@ -43,6 +43,8 @@ pub(crate) struct World {
     open: BTreeMap<u64, (u64, u64)>,
     stamp: u64,
     reads: u64,
+    /// Blocks that the load writes.
+    pub(crate) spread: u64,
     pub(crate) acks: u64,
     pub(crate) errors: u64,
 }
@@ -69,6 +71,7 @@ impl World {
             acked: BTreeMap::new(),
             open: BTreeMap::new(),
             stamp: 0,
+            spread: 600,
             reads: 0,
             acks: 0,
             errors: 0,
@@ -232,7 +235,7 @@ impl World {
 
     /// Sends a write to a random block that has none on its way.
     pub(crate) fn write(&mut self, index: usize) {
-        let block = self.prng.below(self.blocks().min(600)) * 5 % self.blocks();
+        let block = self.prng.below(self.blocks().min(self.spread)) * 5 % self.blocks();
         if self.open.len() >= 16 || self.open.values().any(|(open, _)| *open == block) {
             return;
         }
