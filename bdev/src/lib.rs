@@ -10,6 +10,7 @@ pub mod fault;
 pub mod geometry;
 pub mod hop;
 pub mod malloc;
+pub mod meter;
 pub mod null;
 pub mod request;
 pub mod sim;

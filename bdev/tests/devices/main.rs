@@ -4,5 +4,6 @@ mod common;
 mod contract;
 mod fault;
 mod hop;
+mod meter;
 mod sim;
 mod uring;
