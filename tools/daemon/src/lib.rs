@@ -1,11 +1,12 @@
-//! gemeld, the node: one shard on its reactor, a control socket beside it.
+//! gemeld, the node: reactors, and a control plane beside them.
 //!
-//! The control threads parse JSON-RPC and send each call as a message to the reactor, which owns every object; the reactor
-//! answers through the call's reply channel. Nothing of the control plane is on the data path.
+//! The control plane's threads parse JSON-RPC and keep the tables of what was made ([`node`]). What runs lives on reactors
+//! ([`reactor`]); the control plane sends them orders and gets copies back. Nothing of it is on the data path.
 
 pub mod methods;
 pub mod node;
 pub mod params;
+pub mod reactor;
 pub mod server;
 
-pub use node::{Call, Message, Node};
+pub use node::Node;

@@ -1,13 +1,17 @@
-//! gemeld: starts the reactor, opens the control socket, loads the configuration, waits for the end.
+//! gemeld: starts the reactors, opens the control socket, loads the configuration, waits for the end.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Parser;
-use daemon::node::State;
+use core::time::Duration;
+use daemon::Node;
+use daemon::node::{End, SharedNode, State};
+use daemon::reactor::{Duty, Reactor};
 use daemon::server::{Server, call};
-use daemon::{Message, Node};
-use engine::{CoreList, IdlePolicy, MonotonicClock, Pinning, Pool, PoolConfig, ReactorThread, Sender};
+use engine::{CoreList, IdlePolicy, MonotonicClock, Pool, PoolConfig};
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -22,10 +26,11 @@ struct Options {
     /// Configuration to load at start, in SPDK's JSON format (see `gemel config save`).
     #[arg(short, long, visible_alias = "json")]
     config: Option<PathBuf>,
-    /// Core of the reactor.
+    /// Cores to run a reactor on, as `0,2-3`. The first one serves the portals; mirrors and imports live on the others, if
+    /// there are any.
     #[arg(short = 'm', long, default_value = "0")]
     cores: CoreList,
-    /// What the reactor does when idle: `spin`, `yield`, `adaptive[:MICROSECONDS]` or `block`.
+    /// What a reactor does when idle: `spin`, `yield`, `adaptive[:MICROSECONDS]` or `block`.
     #[arg(long, default_value = "adaptive:200")]
     poll: IdlePolicy,
     /// Buffer memory in MiB.
@@ -51,56 +56,74 @@ fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error>;
 
 fn run(options: &Options) -> Result<(), Failure> {
-    let [core] = *options.cores.cores() else {
-        return Err("a node runs on one core for now: name one with --cores".into());
-    };
     let config = options.config.as_ref().map(read_config).transpose()?;
     let server = Server::bind(&options.socket)?;
     let pool = Pool::new(PoolConfig::with_memory(options.memory as usize * 1024 * 1024))?;
     tracing::info!("{} MiB of buffers on {}", pool.bytes() >> 20, pool.backing());
+    // One clock: times travel with I/Os from reactor to reactor.
+    let clock = MonotonicClock::start();
+    let reactors = start_reactors(options, &pool, clock)?;
+    let (ender, end) = channel();
     let state = if options.wait_for_rpc { State::Startup } else { State::Runtime };
-    let build = move |core: &engine::Core, stats| Node::new(core, stats, state);
-    let reactor = engine::spawn(core, pool, options.poll, MonotonicClock::start(), build)?;
-    if reactor.pinning == Pinning::Floating {
-        tracing::warn!("core {core} cannot be had: the reactor runs where the scheduler puts it");
-    }
-    if let Some(config) = config
-        && let Err(error) = load(&reactor.sender, &config)
-    {
-        end(reactor)?;
+    let node: SharedNode = Arc::new(Mutex::new(Node::new(reactors, clock, state, ender.clone())));
+    let loaded = config.map_or(Ok(()), |config| load(&node, &config));
+    if let Err(error) = loaded {
+        shut_down(&node)?;
         return Err(error);
     }
-    server.serve(reactor.sender.clone())?;
+    server.serve(node.clone())?;
     tracing::info!(
-        "ready: core {core}, idle policy {}, control socket {}",
+        "ready: cores {:?}, idle policy {}, control socket {}",
+        options.cores.cores(),
         options.poll,
         options.socket.display()
     );
-    shut_down_on_signal(reactor.sender.clone())?;
-    join(reactor)
+    end_on_signal(ender)?;
+    wait(&node, &end);
+    shut_down(&node)
+}
+
+fn start_reactors(options: &Options, pool: &Pool, clock: MonotonicClock) -> std::io::Result<Vec<Reactor>> {
+    let duties = std::iter::once(Duty::Front).chain(std::iter::repeat(Duty::Back));
+    let start = |(core, duty): (&u32, Duty)| Reactor::start(*core, pool.clone(), options.poll, clock, duty);
+    options.cores.cores().iter().zip(duties).map(start).collect()
 }
 
 /// SIGTERM and SIGINT end the node in order.
-fn shut_down_on_signal(node: Sender<Message>) -> Result<(), Failure> {
+fn end_on_signal(ender: Sender<()>) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for _ in signals.forever() {
-            // A full mailbox drains within a turn: the next signal gets through.
-            let _ = node.send(Message::ShutDown);
+            // Nobody listens any more once the end is under way.
+            let _ = ender.send(());
         }
     })?;
     Ok(())
 }
 
-fn end(reactor: ReactorThread<Message>) -> Result<(), Failure> {
-    // The mailbox of a reactor that has just started has room.
-    let _ = reactor.sender.send(Message::ShutDown);
-    join(reactor)
+/// How often the reactors are looked after.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often the end's progress is looked at.
+const END_LOOK: Duration = Duration::from_millis(5);
+
+fn locked<T>(node: &SharedNode, act: impl FnOnce(&mut Node) -> T) -> T {
+    act(&mut node.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn join(reactor: ReactorThread<Message>) -> Result<(), Failure> {
-    reactor.thread.join().map_err(|_| "the reactor panicked: see the lines above")??;
-    Ok(())
+/// Until somebody asks for the end, or a reactor is gone.
+fn wait(node: &SharedNode, end: &Receiver<()>) {
+    while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(LOOK) {
+        if !locked(node, |node| node.is_sound()) {
+            return;
+        }
+    }
+}
+
+fn shut_down(node: &SharedNode) -> Result<(), Failure> {
+    while locked(node, Node::drive_end) == End::NotYet {
+        std::thread::park_timeout(END_LOOK);
+    }
+    Ok(locked(node, Node::end_reactors)?)
 }
 
 fn read_config(path: &PathBuf) -> Result<Value, Failure> {
@@ -110,15 +133,15 @@ fn read_config(path: &PathBuf) -> Result<Value, Failure> {
 }
 
 /// Replays a saved configuration; stops at the first call that fails.
-fn load(node: &Sender<Message>, config: &Value) -> Result<(), Failure> {
+fn load(node: &SharedNode, config: &Value) -> Result<(), Failure> {
     let subsystems = config["subsystems"].as_array().ok_or("the configuration has no \"subsystems\"")?;
     for subsystem in subsystems {
         let Some(calls) = subsystem["config"].as_array() else { continue };
         for made in calls {
             let method = made["method"].as_str().ok_or("the configuration has a call without \"method\"")?;
-            let params = made.get("params").filter(|params| !params.is_null()).cloned();
-            call(node, method.to_owned(), params.clone()).map_err(|error| {
-                let params = params.unwrap_or_default();
+            let params = made.get("params").filter(|params| !params.is_null());
+            call(node, method, params).map_err(|error| {
+                let params = params.unwrap_or(&Value::Null);
                 format!("the configuration's call {method} {params} was refused: {error}")
             })?;
         }

@@ -1,58 +1,65 @@
-//! The shard of a node: its bdevs, its iSCSI target, and the calls that change them.
+//! The control plane's tables: what was made, by which call, and where it lives. Off the data path: reactors hold what
+//! runs, and this holds what is known of it.
+//!
+//! Owner: whoever has the lock, one call of the control socket at a time.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::io;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
 
 use bdev::Bdev;
 use bdev::fault::FaultPlan;
+use bdev::meter::Metered;
 use bdev::uring::UringBdev;
 use core::time::Duration;
-use engine::{Core, Instant, Progress, ReactorStats, Shard};
-use gateway::{Served, Target, TargetConfig};
+use engine::{Clock, Instant, MonotonicClock};
+use gateway::Target;
 use mirror::driver::Driver;
-use net::tcp::{TcpConfig, TcpNetwork};
 use rpc::RpcError;
 use serde_json::{Value, json};
 
-use crate::methods;
+use crate::reactor::{Reactor, Residents};
 
-/// A call on its way to the reactor.
-#[derive(Debug)]
-pub struct Call {
-    /// The method.
-    pub method: String,
-    /// Its parameters.
-    pub params: Option<Value>,
-    /// Where the answer goes.
-    pub reply: Sender<Result<Value, RpcError>>,
-}
+/// The node, as the threads of the control socket share it.
+pub type SharedNode = Arc<Mutex<Node>>;
 
-/// What other threads may send to the node.
-#[derive(Debug)]
-pub enum Message {
-    /// A call of the control socket.
-    Call(Call),
-    /// End in order.
-    ShutDown,
+/// A reactor of the node by its place in `--cores`.
+pub type ReactorIndex = usize;
+
+/// What runs for a device on a reactor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resident {
+    /// Nothing: its channels are all there is.
+    None,
+    /// The session behind an import.
+    Import(ReactorIndex),
+    /// The mirror whose volume it is.
+    Mirror(ReactorIndex),
 }
 
 /// A device with what the control plane knows of it.
 pub struct Entry {
-    /// The device.
-    pub bdev: Arc<dyn Bdev>,
-    /// The call that made it, to be replayed.
-    pub created_by: (String, Value),
+    /// The device, with its meter.
+    pub bdev: Arc<Metered>,
+    /// The call that made it, to be replayed; `None` for what comes with another device.
+    pub created_by: Option<(String, Value)>,
     /// Its faults, for a device that can misbehave on command.
     pub faults: Option<FaultPlan>,
     /// The file device behind it, for a rescan.
     pub file: Option<Arc<UringBdev>>,
     /// Other devices that it is made of.
     pub bases: Vec<String>,
-    /// The session behind an import.
-    pub import: Option<Served>,
-    /// The mirror whose volume it is.
-    pub mirror: Option<Driver>,
+    /// What runs for it.
+    pub resident: Resident,
+}
+
+impl Entry {
+    /// A device that is nothing but itself.
+    pub fn new(bdev: Arc<dyn Bdev>, created_by: Option<(String, Value)>) -> Self {
+        let bdev = Metered::new(bdev);
+        Self { bdev, created_by, faults: None, file: None, bases: Vec::new(), resident: Resident::None }
+    }
 }
 
 /// Before or after `framework_start_init`.
@@ -64,67 +71,122 @@ pub enum State {
     Runtime,
 }
 
+/// How far the node's end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Running,
     /// Mirrors stop in order; the peer is still shown our leg.
-    Ending {
+    Stopping {
         until: Instant,
     },
     /// Sessions end.
     Closing {
         until: Instant,
     },
-    Ended,
 }
 
-/// Sessions get this long to take their last answers.
+/// Whether the node's end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Ask again soon.
+    NotYet,
+    /// Nothing runs any more.
+    Reached,
+}
+
+/// Mirrors get this long to stop, and sessions to take their last answers.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// See the module.
 pub struct Node {
-    /// Its core.
-    pub core: Core,
-    /// Its reactor's counters.
-    pub stats: ReactorStats,
     /// Its devices by name.
     pub bdevs: BTreeMap<String, Entry>,
-    /// Its iSCSI target.
-    pub target: Target,
     /// Calls that made target objects, in order, to be replayed.
     pub target_calls: Vec<(String, Value)>,
     /// Where it is in its start.
     pub state: State,
-    /// The time of the turn.
-    pub now: Instant,
     /// Options set at start-up, to be replayed.
     pub options: BTreeMap<String, Value>,
+    reactors: Vec<Reactor>,
+    clock: MonotonicClock,
+    ender: Sender<()>,
     life: Life,
-    ending: bool,
 }
 
 impl Node {
-    /// A node on its reactor.
-    pub fn new(core: &Core, stats: ReactorStats, state: State) -> Self {
-        let network = Box::new(TcpNetwork::new(core, TcpConfig::default()));
+    /// A node over its reactors, of which the first serves the portals. `ender` is told when somebody wants it to end.
+    pub fn new(reactors: Vec<Reactor>, clock: MonotonicClock, state: State, ender: Sender<()>) -> Self {
         Self {
-            core: core.clone(),
-            stats,
             bdevs: BTreeMap::new(),
-            target: Target::new(core, network, TargetConfig::default()),
             target_calls: Vec::new(),
             state,
-            now: Instant::EPOCH,
             options: BTreeMap::new(),
+            reactors,
+            clock,
+            ender,
             life: Life::Running,
-            ending: false,
         }
     }
 
-    /// Ends in order at the next turn.
-    pub fn request_end(&mut self) {
-        self.ending = true;
+    // --- Reactors ---
+
+    /// Its reactors.
+    pub fn reactors(&self) -> &[Reactor] {
+        &self.reactors
     }
+
+    /// Has something done on a reactor.
+    ///
+    /// # Errors
+    /// The node is about to end, or the reactor has no room.
+    pub fn on<T: Send + 'static>(
+        &self,
+        reactor: ReactorIndex,
+        what: impl FnOnce(&mut Residents, Instant) -> T + Send + 'static,
+    ) -> Result<T, RpcError> {
+        let gone = || RpcError::internal("the node is shutting down");
+        self.reactors.get(reactor).ok_or_else(gone)?.ask(what)
+    }
+
+    /// Has something done to the iSCSI target.
+    ///
+    /// # Errors
+    /// As [`Node::on`].
+    pub fn target<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&mut Target) -> T + Send + 'static,
+    ) -> Result<T, RpcError> {
+        self.on(0, move |residents, _| what(residents.target()))
+    }
+
+    /// Has something done to a mirror.
+    ///
+    /// # Errors
+    /// There is no such mirror; as [`Node::on`].
+    pub fn mirror<T: Send + 'static>(
+        &self,
+        name: &str,
+        what: impl FnOnce(&mut Driver, Instant) -> T + Send + 'static,
+    ) -> Result<T, RpcError> {
+        let none = || RpcError::no_device(format!("bdev {name} is no mirror"));
+        let Resident::Mirror(reactor) = self.bdev(name)?.resident else { return Err(none()) };
+        let key = name.to_owned();
+        self.on(reactor, move |residents, now| Some(what(residents.mirrors.get_mut(&key)?, now)))?
+            .ok_or_else(none)
+    }
+
+    /// Where the next resident goes: beside the front end if there is no other reactor, else where the fewest are.
+    pub fn place(&self) -> ReactorIndex {
+        let load = |reactor: &ReactorIndex| {
+            let here = |entry: &&Entry| {
+                entry.resident == Resident::Import(*reactor) || entry.resident == Resident::Mirror(*reactor)
+            };
+            self.bdevs.values().filter(here).count()
+        };
+        (1..self.reactors.len()).min_by_key(load).unwrap_or(0)
+    }
+
+    // --- Devices ---
 
     /// A device by name.
     ///
@@ -136,20 +198,40 @@ impl Node {
             .ok_or_else(|| RpcError::no_device(format!("No such device: there is no bdev {name:?}")))
     }
 
-    /// Who uses a device, in words.
-    pub fn user_of(&self, name: &str) -> Option<String> {
-        let over = self.bdevs.iter().find(|(_, entry)| entry.bases.iter().any(|base| base == name));
-        let exported = self.target.luns().into_iter().find(|lun| lun.config.bdev.name() == name);
-        over.map(|(over, _)| format!("bdev {over}"))
-            .or_else(|| exported.map(|lun| format!("LUN {} of target {}", lun.number, lun.target)))
+    /// Who uses which device, in words.
+    ///
+    /// # Errors
+    /// As [`Node::on`].
+    pub fn users(&self) -> Result<BTreeMap<String, String>, RpcError> {
+        let exported = self.target(|target| target.luns())?.into_iter().map(|lun| {
+            (lun.config.bdev.name().to_owned(), format!("LUN {} of target {}", lun.number, lun.target))
+        });
+        let under = self.bdevs.iter().flat_map(|(over, entry)| {
+            entry.bases.iter().map(move |base| (base.clone(), format!("bdev {over}")))
+        });
+        Ok(exported.chain(under).collect())
     }
 
-    fn mirrors(&mut self) -> impl Iterator<Item = &mut Driver> {
-        self.bdevs.values_mut().filter_map(|entry| entry.mirror.as_mut())
+    /// Fails when somebody uses a device.
+    ///
+    /// # Errors
+    /// The user, in words.
+    pub fn check_free(&self, name: &str) -> Result<(), RpcError> {
+        match self.users()?.get(name) {
+            Some(user) => Err(RpcError::busy(format!("bdev {name} is used by {user}: remove that first"))),
+            None => Ok(()),
+        }
     }
 
-    fn mirrors_stopped(&self) -> bool {
-        self.bdevs.values().filter_map(|entry| entry.mirror.as_ref()).all(Driver::is_stopped)
+    /// Fails when a name is taken.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn check_new(&self, name: &str) -> Result<(), RpcError> {
+        match self.bdevs.contains_key(name) {
+            true => Err(RpcError::exists(format!("bdev {name:?} exists already"))),
+            false => Ok(()),
+        }
     }
 
     /// Adds a device.
@@ -157,66 +239,84 @@ impl Node {
     /// # Errors
     /// The name is taken.
     pub fn add_bdev(&mut self, name: &str, entry: Entry) -> Result<Value, RpcError> {
-        if self.bdevs.contains_key(name) {
-            return Err(RpcError::exists(format!("bdev {name:?} exists already")));
-        }
+        self.check_new(name)?;
         self.bdevs.insert(name.to_owned(), entry);
         Ok(json!(name))
     }
 
-    fn progress_of_end(&mut self, now: Instant) {
+    /// Removes a device and what runs for it.
+    ///
+    /// # Errors
+    /// There is none, or it is in use.
+    pub fn remove_bdev(&mut self, name: &str) -> Result<(), RpcError> {
+        self.bdev(name)?;
+        self.check_free(name)?;
+        let Some(entry) = self.bdevs.remove(name) else { return Ok(()) };
+        let key = name.to_owned();
+        match entry.resident {
+            Resident::None => Ok(()),
+            Resident::Import(reactor) => {
+                self.on(reactor, move |residents, _| drop(residents.imports.remove(&key)))
+            }
+            Resident::Mirror(reactor) => {
+                self.on(reactor, move |residents, _| drop(residents.mirrors.remove(&key)))
+            }
+        }
+    }
+
+    // --- The end ---
+
+    /// Asks for the node's end.
+    pub fn request_end(&self) {
+        // Whoever waits for it may have seen another request first.
+        let _ = self.ender.send(());
+    }
+
+    /// False when a reactor is gone that nobody has ended.
+    pub fn is_sound(&self) -> bool {
+        self.reactors.iter().all(Reactor::is_running)
+    }
+
+    /// Goes on with the end: mirrors stop in order, then sessions end. Call until it is reached.
+    pub fn drive_end(&mut self) -> End {
+        let now = self.clock.now();
         match self.life {
-            Life::Running if self.ending => {
-                for mirror in self.mirrors() {
-                    mirror.stop(now);
+            Life::Running => {
+                self.each(|residents, now| {
+                    residents.mirrors.values_mut().for_each(|mirror| mirror.stop(now));
+                });
+                self.life = Life::Stopping { until: now + FAREWELL };
+            }
+            Life::Stopping { until } => {
+                let stopped = self.each(|residents, _| residents.mirrors.values().all(Driver::is_stopped));
+                if stopped.iter().all(|stopped| *stopped) || now >= until {
+                    // A reactor that is gone has no sessions.
+                    let _ = self.target(Target::shut_down);
+                    self.life = Life::Closing { until: now + FAREWELL };
                 }
-                self.life = Life::Ending { until: now + FAREWELL };
             }
-            Life::Ending { until } if self.mirrors_stopped() || now >= until => {
-                self.target.shut_down();
-                self.life = Life::Closing { until: now + FAREWELL };
-            }
-            Life::Closing { until } if self.target.is_idle() || now >= until => self.life = Life::Ended,
-            _ => {}
-        }
-    }
-}
-
-impl Shard for Node {
-    type Message = Message;
-
-    fn handle(&mut self, message: Message, now: Instant) {
-        self.now = now;
-        match message {
-            Message::ShutDown => self.ending = true,
-            Message::Call(call) => {
-                let answer = methods::dispatch(self, &call.method, call.params.as_ref());
-                // A caller that left does not want its answer.
-                let _ = call.reply.send(answer);
+            Life::Closing { until } => {
+                if now >= until || self.target(|target| target.is_idle()).unwrap_or(true) {
+                    return End::Reached;
+                }
             }
         }
+        End::NotYet
     }
 
-    fn poll(&mut self, now: Instant) -> Progress {
-        self.progress_of_end(now);
-        let imports = self.bdevs.values_mut().filter_map(|entry| entry.import.as_mut());
-        let progress = imports.fold(Progress::Idle, |progress, import| progress | import.poll(now));
-        let mirrors = self.mirrors().fold(Progress::Idle, |progress, mirror| progress | mirror.poll(now));
-        progress | mirrors | self.target.poll(now)
+    fn each<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&mut Residents, Instant) -> T + Clone + Send + 'static,
+    ) -> Vec<T> {
+        self.reactors.iter().filter_map(|reactor| reactor.ask(what.clone()).ok()).collect()
     }
 
-    fn next_deadline(&self) -> Option<Instant> {
-        let imports = self.bdevs.values().filter_map(|entry| entry.import.as_ref()?.next_deadline()).min();
-        let end = match self.life {
-            Life::Ending { until } | Life::Closing { until } => Some(until),
-            Life::Running | Life::Ended => None,
-        };
-        let mirrors = self.bdevs.values().filter_map(|entry| entry.mirror.as_ref()?.next_deadline()).min();
-        let imports = Instant::earliest(imports, mirrors);
-        Instant::earliest(end, Instant::earliest(imports, self.target.next_deadline()))
-    }
-
-    fn is_finished(&self) -> bool {
-        self.life == Life::Ended
+    /// Ends the reactors.
+    ///
+    /// # Errors
+    /// One of them panicked, or the system's error that ended it.
+    pub fn end_reactors(&mut self) -> io::Result<()> {
+        let results: Vec<io::Result<()>> = self.reactors.drain(..).map(Reactor::end).collect();
+        results.into_iter().collect()
     }
 }

@@ -4,16 +4,15 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, PoisonError};
 
-use engine::Sender;
 use rpc::{Frames, Incoming, Request, RpcError, response};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::node::{Call, Message};
+use crate::methods;
+use crate::node::SharedNode;
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -68,7 +67,7 @@ impl Server {
     ///
     /// # Errors
     /// The system's, when there is no thread.
-    pub fn serve(&self, node: Sender<Message>) -> io::Result<()> {
+    pub fn serve(&self, node: SharedNode) -> io::Result<()> {
         let listener = self.listener.try_clone()?;
         let open = Arc::new(AtomicUsize::new(0));
         std::thread::Builder::new().name("control".to_owned()).spawn(move || {
@@ -97,7 +96,7 @@ impl Drop for Server {
     }
 }
 
-fn serve_connection(mut stream: UnixStream, node: &Sender<Message>) -> io::Result<()> {
+fn serve_connection(mut stream: UnixStream, node: &SharedNode) -> io::Result<()> {
     let mut frames = Frames::default();
     let mut chunk = [0; 65536];
     loop {
@@ -117,7 +116,7 @@ fn serve_connection(mut stream: UnixStream, node: &Sender<Message>) -> io::Resul
     }
 }
 
-fn answer(incoming: Incoming, node: &Sender<Message>) -> Option<Value> {
+fn answer(incoming: Incoming, node: &SharedNode) -> Option<Value> {
     match incoming {
         Incoming::Single(request) => answer_one(request, node),
         Incoming::Batch(list) => {
@@ -128,20 +127,17 @@ fn answer(incoming: Incoming, node: &Sender<Message>) -> Option<Value> {
     }
 }
 
-fn answer_one(request: Result<Request, (Value, RpcError)>, node: &Sender<Message>) -> Option<Value> {
+fn answer_one(request: Result<Request, (Value, RpcError)>, node: &SharedNode) -> Option<Value> {
     match request {
-        Ok(request) => response(request.id, call(node, request.method, request.params)),
+        Ok(request) => response(request.id, call(node, &request.method, request.params.as_ref())),
         Err((id, error)) => response(Some(id), Err(error)),
     }
 }
 
-/// Calls a method on the node's reactor and waits for its answer.
+/// Calls a method; calls take turns.
 ///
 /// # Errors
 /// The method's.
-pub fn call(node: &Sender<Message>, method: String, params: Option<Value>) -> Result<Value, RpcError> {
-    let (reply, answer) = mpsc::channel();
-    let busy = |_| RpcError::busy("the node's mailbox is full: try again");
-    node.send(Message::Call(Call { method, params, reply })).map_err(busy)?;
-    answer.recv().unwrap_or_else(|_| Err(RpcError::internal("the node is shutting down")))
+pub fn call(node: &SharedNode, method: &str, params: Option<&Value>) -> Result<Value, RpcError> {
+    methods::dispatch(&mut node.lock().unwrap_or_else(PoisonError::into_inner), method, params)
 }

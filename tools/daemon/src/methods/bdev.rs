@@ -1,6 +1,6 @@
 //! Block devices: make, list, break, delete.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use bdev::fault::{Fault, FaultBdev, FaultTarget};
 use bdev::malloc::MallocBdev;
 use bdev::null::NullBdev;
 use bdev::uring::{UringBdev, UringError};
-use bdev::{Bdev, Capabilities, Geometry};
+use bdev::{Bdev, Capabilities, Geometry, OpenError};
 use core::time::Duration;
 use engine::Access;
 use gateway::url::UrlError;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Method, When};
-use crate::node::{Entry, Node};
+use crate::node::{Entry, Node, Resident};
 use crate::params;
 
 pub(super) const METHODS: &[Method] = &[
@@ -70,10 +70,6 @@ fn replay(method: &str, params: Option<&Value>, bdev: &dyn Bdev) -> (String, Val
     (method.to_owned(), params)
 }
 
-pub(super) fn plain(bdev: Arc<dyn Bdev>, created_by: (String, Value)) -> Entry {
-    Entry { bdev, created_by, faults: None, file: None, bases: Vec::new(), import: None, mirror: None }
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct List {
@@ -84,17 +80,17 @@ struct List {
 
 fn list(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: List = params::parse(given)?;
+    let users = node.users()?;
     match given.name {
-        Some(name) => Ok(json!([describe(node, node.bdev(&name)?)])),
-        None => Ok(node.bdevs.values().map(|entry| describe(node, entry)).collect()),
+        Some(name) => Ok(json!([describe(node.bdev(&name)?, &users)])),
+        None => Ok(node.bdevs.values().map(|entry| describe(entry, &users)).collect()),
     }
 }
 
-fn describe(node: &Node, entry: &Entry) -> Value {
+fn describe(entry: &Entry, users: &BTreeMap<String, String>) -> Value {
     let bdev = &entry.bdev;
     let geometry = bdev.geometry();
     let can = |capability| bdev.capabilities().contains(capability);
-    let claim = node.user_of(bdev.name());
     let file = entry.file.as_ref().map(|file| json!({"filename": file.path().display().to_string()}));
     json!({
         "name": bdev.name(),
@@ -107,7 +103,7 @@ fn describe(node: &Node, entry: &Entry) -> Value {
         "assigned_rate_limits": {
             "rw_ios_per_sec": 0, "rw_mbytes_per_sec": 0, "r_mbytes_per_sec": 0, "w_mbytes_per_sec": 0,
         },
-        "claimed": claim.is_some(),
+        "claimed": users.contains_key(bdev.name()),
         "zoned": false,
         "supported_io_types": {
             "read": true, "write": !can(Capabilities::READ_ONLY), "unmap": can(Capabilities::DISCARD),
@@ -184,7 +180,7 @@ fn malloc_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcErr
     let bdev = MallocBdev::new(name.as_str(), uuid, geometry);
     let mut made = replay("bdev_malloc_create", given, &*bdev);
     made.1["name"] = json!(name);
-    node.add_bdev(&name, plain(bdev, made))
+    node.add_bdev(&name, Entry::new(bdev, Some(made)))
 }
 
 fn null_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
@@ -194,7 +190,7 @@ fn null_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError
     let name = parsed.name.ok_or_else(|| RpcError::invalid_params("name is missing"))?;
     let bdev = NullBdev::new(name.as_str(), uuid, geometry);
     let made = replay("bdev_null_create", given, &*bdev);
-    node.add_bdev(&name, plain(bdev, made))
+    node.add_bdev(&name, Entry::new(bdev, Some(made)))
 }
 
 #[derive(Deserialize)]
@@ -218,16 +214,14 @@ fn file_error(error: &UringError) -> RpcError {
 
 fn uring_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let parsed: FromFile = params::parse(given)?;
-    if node.bdevs.contains_key(&parsed.name) {
-        return Err(RpcError::exists(format!("bdev {:?} exists already", parsed.name)));
-    }
+    node.check_new(&parsed.name)?;
     let uuid = uuid_of(parsed.uuid.as_deref())?;
     let block_size = parsed.block_size.unwrap_or(512);
     let bdev =
         UringBdev::open_file(parsed.name.as_str(), uuid, &parsed.filename, block_size, Access::ReadWrite)
             .map_err(|error| file_error(&error))?;
     let made = replay("bdev_uring_create", given, &*bdev);
-    let entry = Entry { file: Some(bdev.clone()), ..plain(bdev, made) };
+    let entry = Entry { file: Some(bdev.clone()), ..Entry::new(bdev, Some(made)) };
     node.add_bdev(&parsed.name, entry)
 }
 
@@ -248,11 +242,7 @@ fn rescan(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
 
 fn delete(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: Named = params::parse(given)?;
-    node.bdev(&given.name)?;
-    if let Some(user) = node.user_of(&given.name) {
-        return Err(RpcError::busy(format!("bdev {} is used by {user}: remove that first", given.name)));
-    }
-    node.bdevs.remove(&given.name);
+    node.remove_bdev(&given.name)?;
     Ok(json!(true))
 }
 
@@ -277,9 +267,7 @@ fn stack(
     uuid: Uuid,
 ) -> Result<Arc<FaultBdev>, RpcError> {
     let below = node.bdev(base)?.bdev.clone();
-    if let Some(user) = node.user_of(base) {
-        return Err(RpcError::busy(format!("bdev {base} is used by {user}")));
-    }
+    node.check_free(base)?;
     Ok(FaultBdev::new(name, product, uuid, below))
 }
 
@@ -297,7 +285,7 @@ fn delay_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcErro
     bdev.plan().set_latency(FaultTarget::Write, Duration::from_micros(parsed.avg_write_latency));
     let made = replay("bdev_delay_create", given, &*bdev);
     let faults = Some(bdev.plan().clone());
-    let entry = Entry { faults, bases: vec![parsed.base_bdev_name], ..plain(bdev, made) };
+    let entry = Entry { faults, bases: vec![parsed.base_bdev_name], ..Entry::new(bdev, Some(made)) };
     node.add_bdev(&parsed.name, entry)
 }
 
@@ -315,7 +303,7 @@ fn error_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcErro
     let bdev = stack(node, &name, &parsed.base_name, "error", uuid)?;
     let made = replay("bdev_error_create", given, &*bdev);
     let faults = Some(bdev.plan().clone());
-    let entry = Entry { faults, bases: vec![parsed.base_name], ..plain(bdev, made) };
+    let entry = Entry { faults, bases: vec![parsed.base_name], ..Entry::new(bdev, Some(made)) };
     node.add_bdev(&name, entry)?;
     Ok(json!(true))
 }
@@ -396,13 +384,16 @@ fn iscsi_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcErro
     let uuid = uuid_of(parsed.uuid.as_deref())?;
     let config =
         RemoteConfig { lun: url.lun, ..RemoteConfig::new(parsed.initiator_iqn, url.target, url.portal) };
-    if node.bdevs.contains_key(&parsed.name) {
-        return Err(RpcError::exists(format!("bdev {:?} exists already", parsed.name)));
-    }
+    node.check_new(&parsed.name)?;
     let remote = Remote::new(parsed.name.as_str(), uuid, config);
     let made = replay("bdev_iscsi_create", given, &*remote);
-    let opened = Served::new(remote, &node.core).map_err(|error| RpcError::internal(error.to_string()));
-    let (bdev, import) = opened?;
-    let entry = Entry { import: Some(import), ..plain(bdev, made) };
+    let (reactor, key) = (node.place(), parsed.name.clone());
+    let opened = node.on(reactor, move |residents, _| {
+        let (bdev, import) = Served::new(remote, &residents.core)?;
+        residents.imports.insert(key, import);
+        Ok::<_, OpenError>(bdev)
+    })?;
+    let bdev = opened.map_err(|error| RpcError::internal(error.to_string()))?;
+    let entry = Entry { resident: Resident::Import(reactor), ..Entry::new(bdev, Some(made)) };
     node.add_bdev(&parsed.name, entry)
 }

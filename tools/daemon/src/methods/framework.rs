@@ -5,8 +5,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Method, When, allowed, table};
-use crate::node::{Node, State};
+use crate::node::{Entry, Node, Resident, State};
 use crate::params;
+use crate::reactor::Reactor;
 
 pub(super) const METHODS: &[Method] = &[
     Method { name: "spdk_get_version", when: When::Always, run: version },
@@ -17,7 +18,9 @@ pub(super) const METHODS: &[Method] = &[
     Method { name: "framework_get_subsystems", when: When::Runtime, run: subsystems },
     Method { name: "framework_get_config", when: When::Runtime, run: config },
     Method { name: "framework_get_reactors", when: When::Runtime, run: reactors },
+    Method { name: "framework_get_scheduler", when: When::Runtime, run: scheduler },
     Method { name: "thread_get_stats", when: When::Runtime, run: threads },
+    Method { name: "thread_get_io_channels", when: When::Runtime, run: channels },
 ];
 
 /// Subsystems in the order of their start, with what they need.
@@ -98,10 +101,9 @@ fn config(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: GetConfig = params::parse(given)?;
     let call = |(method, params): &(String, Value)| json!({"method": method, "params": params});
     match given.name.as_str() {
-        "bdev" => Ok(super::bdev::in_order(node)
-            .filter(|entry| !entry.created_by.0.is_empty())
-            .map(|entry| call(&entry.created_by))
-            .collect()),
+        "bdev" => {
+            Ok(super::bdev::in_order(node).filter_map(|entry| entry.created_by.as_ref()).map(call).collect())
+        }
         "iscsi" => {
             let options = node.options.iter().map(|(method, params)| (method.clone(), params.clone()));
             Ok(options.chain(node.target_calls.iter().cloned()).map(|made| call(&made)).collect())
@@ -110,30 +112,75 @@ fn config(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     }
 }
 
+/// SPDK's light-weight thread: here each reactor runs one.
+pub(super) fn thread_name(core: u32) -> String {
+    format!("reactor_{core}")
+}
+
+/// Ticks are nanoseconds.
+const TICK_RATE: u64 = 1_000_000_000;
+
 fn reactors(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     params::none(given)?;
-    let stats = node.stats.snapshot();
-    let id = node.core.id();
-    Ok(json!({
-        "tick_rate": 1_000_000_000,
-        "pid": std::process::id(),
-        "reactors": [{
-            "lcore": id, "tid": 0, "busy": stats.busy_nanos, "idle": stats.idle_nanos, "in_interrupt": false,
+    let one = |(index, reactor): (usize, &Reactor)| {
+        let (core, stats) = (reactor.core(), reactor.stats());
+        json!({
+            "lcore": core, "tid": 0, "busy": stats.busy_nanos, "idle": stats.idle_nanos, "in_interrupt": false,
             "irq": 0, "sys": 0, "usr": 0,
-            "lw_threads": [{"name": "app_thread", "id": 1, "cpumask": mask(id), "elapsed": stats.busy_nanos + stats.idle_nanos}],
-        }],
-    }))
+            "lw_threads": [{
+                "name": thread_name(core), "id": index + 1, "cpumask": mask(core),
+                "elapsed": stats.busy_nanos + stats.idle_nanos,
+            }],
+        })
+    };
+    let list: Value = node.reactors().iter().enumerate().map(one).collect();
+    Ok(json!({"tick_rate": TICK_RATE, "pid": std::process::id(), "reactors": list}))
 }
 
 fn threads(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     params::none(given)?;
-    let stats = node.stats.snapshot();
+    let one = |(index, reactor): (usize, &Reactor)| {
+        let (core, stats) = (reactor.core(), reactor.stats());
+        json!({
+            "name": thread_name(core), "id": index + 1, "cpumask": mask(core), "busy": stats.busy_nanos,
+            "idle": stats.idle_nanos, "active_pollers_count": pollers_of(node, index),
+            "timed_pollers_count": 0, "paused_pollers_count": 0,
+        })
+    };
+    let list: Value = node.reactors().iter().enumerate().map(one).collect();
+    Ok(json!({"tick_rate": TICK_RATE, "threads": list}))
+}
+
+/// How many things a reactor polls: the iSCSI target, sessions of imports, mirrors.
+fn pollers_of(node: &Node, reactor: usize) -> usize {
+    let here =
+        |entry: &&Entry| [Resident::Import(reactor), Resident::Mirror(reactor)].contains(&entry.resident);
+    node.bdevs.values().filter(here).count() + usize::from(reactor == 0)
+}
+
+/// Open channels by thread and device.
+fn channels(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    params::none(given)?;
+    let one = |(index, reactor): (usize, &Reactor)| {
+        let open = |(name, entry): (&String, &Entry)| {
+            let here = entry.bdev.channels().iter().filter(|channel| channel.core == reactor.core()).count();
+            (here > 0).then(|| json!({"name": name, "ref": here}))
+        };
+        let list: Value = node.bdevs.iter().filter_map(open).collect();
+        json!({
+            "name": thread_name(reactor.core()), "id": index + 1, "cpumask": mask(reactor.core()),
+            "io_channels": list,
+        })
+    };
+    let list: Value = node.reactors().iter().enumerate().map(one).collect();
+    Ok(json!({"tick_rate": TICK_RATE, "threads": list}))
+}
+
+/// Threads stay on their cores.
+fn scheduler(_: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    params::none(given)?;
     Ok(json!({
-        "tick_rate": 1_000_000_000,
-        "threads": [{
-            "name": "app_thread", "id": 1, "cpumask": mask(node.core.id()), "busy": stats.busy_nanos, "idle": stats.idle_nanos,
-            "active_pollers_count": 1, "timed_pollers_count": 0, "paused_pollers_count": 0,
-        }],
+        "scheduler_name": "static", "scheduler_period": 0, "isolated_core_mask": "0x0", "scheduling_core": 0,
     }))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use core::net::SocketAddr;
-use gateway::{ExportError, InitiatorGroup, LunConfig, LunMode, NodeConfig, PortalGroup};
+use gateway::{ExportError, InitiatorGroup, LunConfig, LunMode, NodeConfig, PortalGroup, Target};
 use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -43,6 +43,14 @@ fn refusal(error: &ExportError) -> RpcError {
         }
         ExportError::Listen { .. } => RpcError::refused(message),
     }
+}
+
+/// Changes the target.
+fn change<T: Send + 'static>(
+    node: &Node,
+    what: impl FnOnce(&mut Target) -> Result<T, ExportError> + Send + 'static,
+) -> Result<T, RpcError> {
+    node.target(what)?.map_err(|error| refusal(&error))
 }
 
 /// Remembers a call that made something, to be replayed.
@@ -91,10 +99,8 @@ fn create_portal_group(node: &mut Node, given: Option<&Value>) -> Result<Value, 
         return Err(RpcError::invalid_params("tag must be 1 to 65535, and there must be a portal"));
     }
     let portals = parsed.portals.iter().map(address).collect::<Result<_, _>>()?;
-    let bound = node
-        .target
-        .add_portal_group(&PortalGroup { tag: parsed.tag, portals })
-        .map_err(|error| refusal(&error))?;
+    let group = PortalGroup { tag: parsed.tag, portals };
+    let bound = change(node, move |target| target.add_portal_group(&group))?;
     // The ports that the system chose are part of the configuration from now on.
     let made = json!({"tag": bound.tag, "portals": portals_json(&bound)});
     remember(node, "iscsi_create_portal_group", Some(&made));
@@ -115,7 +121,7 @@ struct Tagged {
 
 fn delete_portal_group(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: Tagged = params::parse(given)?;
-    node.target.remove_portal_group(given.tag).map_err(|error| refusal(&error))?;
+    change(node, move |target| target.remove_portal_group(given.tag))?;
     forget(node, &["iscsi_create_portal_group"], "tag", &json!(given.tag));
     Ok(json!(true))
 }
@@ -124,7 +130,8 @@ fn portal_groups(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcErr
     params::none(given)?;
     let one =
         |group: &PortalGroup| json!({"tag": group.tag, "portals": portals_json(group), "private": false});
-    Ok(node.target.portal_groups().map(one).collect())
+    let groups: Vec<PortalGroup> = node.target(|target| target.portal_groups().cloned().collect())?;
+    Ok(groups.iter().map(one).collect())
 }
 
 #[derive(Deserialize)]
@@ -141,14 +148,14 @@ fn create_initiator_group(node: &mut Node, given: Option<&Value>) -> Result<Valu
     let netmasks = parsed.netmasks.iter().map(|mask| mask.parse().map_err(|error| bad(&error)));
     let netmasks = netmasks.collect::<Result<_, _>>()?;
     let group = InitiatorGroup { tag: parsed.tag, initiators: parsed.initiators, netmasks };
-    node.target.add_initiator_group(group).map_err(|error| refusal(&error))?;
+    change(node, move |target| target.add_initiator_group(group))?;
     remember(node, "iscsi_create_initiator_group", given);
     Ok(json!(true))
 }
 
 fn delete_initiator_group(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: Tagged = params::parse(given)?;
-    node.target.remove_initiator_group(given.tag).map_err(|error| refusal(&error))?;
+    change(node, move |target| target.remove_initiator_group(given.tag))?;
     forget(node, &["iscsi_create_initiator_group"], "tag", &json!(given.tag));
     Ok(json!(true))
 }
@@ -219,10 +226,8 @@ struct CreateTargetNode {
 
 fn lun_config(node: &Node, name: &str, mode: Mode) -> Result<LunConfig, RpcError> {
     let bdev = node.bdev(name)?.bdev.clone();
-    match node.user_of(name) {
-        Some(user) => Err(RpcError::busy(format!("bdev {name} is used by {user}"))),
-        None => Ok(LunConfig::new(bdev, mode.into())),
-    }
+    node.check_free(name)?;
+    Ok(LunConfig::new(bdev, mode.into()))
 }
 
 fn create_target_node(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
@@ -252,7 +257,7 @@ fn create_target_node(node: &mut Node, given: Option<&Value>) -> Result<Value, R
         luns,
         queue_depth: parsed.queue_depth,
     };
-    node.target.add_node(config).map_err(|error| refusal(&error))?;
+    change(node, move |target| target.add_node(config))?;
     remember(node, "iscsi_create_target_node", given);
     Ok(json!(true))
 }
@@ -265,7 +270,8 @@ struct Named {
 
 fn delete_target_node(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: Named = params::parse(given)?;
-    node.target.remove_node(&given.name).map_err(|error| refusal(&error))?;
+    let name = given.name.clone();
+    change(node, move |target| target.remove_node(&name))?;
     forget(node, &["iscsi_create_target_node", "iscsi_target_node_add_lun"], "name", &json!(given.name));
     Ok(json!(true))
 }
@@ -283,11 +289,15 @@ struct AddLun {
 fn add_lun(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let parsed: AddLun = params::parse(given)?;
     let config = lun_config(node, &parsed.bdev_name, parsed.durability)?;
-    let used: Vec<u16> =
-        node.target.luns().iter().filter(|lun| lun.target == parsed.name).map(|lun| lun.number).collect();
+    let used: Vec<u16> = node
+        .target(|target| target.luns())?
+        .iter()
+        .filter(|lun| lun.target == parsed.name)
+        .map(|lun| lun.number)
+        .collect();
     let number = parsed.lun_id.or_else(|| (0..=255).find(|number| !used.contains(number)));
     let number = number.ok_or_else(|| RpcError::refused("all 256 LUNs are in use"))?;
-    node.target.add_lun(&parsed.name, number, config).map_err(|error| refusal(&error))?;
+    change(node, move |target| target.add_lun(&parsed.name, number, config))?;
     remember(node, "iscsi_target_node_add_lun", given);
     Ok(json!(true))
 }
@@ -308,11 +318,13 @@ fn target_nodes(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcErro
             "header_digest": false, "data_digest": false,
         })
     };
-    Ok(node.target.nodes().map(one).collect())
+    let nodes: Vec<NodeConfig> = node.target(|target| target.nodes().collect())?;
+    Ok(nodes.into_iter().map(one).collect())
 }
 
 fn connections(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     params::none(given)?;
+    let thread = super::framework::thread_name(node.reactors()[0].core());
     let address =
         |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
     let one = |connection: gateway::ConnectionInfo| {
@@ -326,16 +338,16 @@ fn connections(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError
             "initiator_addr": address(connection.initiator_address),
             "target_addr": address(connection.target_address),
             "target_node_name": connection.target,
-            "thread_name": "app_thread",
+            "thread_name": thread,
         })
     };
-    Ok(node.target.connections().into_iter().map(one).collect())
+    Ok(node.target(|target| target.connections())?.into_iter().map(one).collect())
 }
 
 /// What an administrator wants to see of each LUN; ours.
 fn luns(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     params::none(given)?;
-    let connections = node.target.connections();
+    let (connections, luns) = node.target(|target| (target.connections(), target.luns()))?;
     let one = |lun: gateway::LunInfo| {
         let geometry = lun.config.bdev.geometry();
         let sessions = connections.iter().filter(|connection| connection.target == lun.target).count();
@@ -359,5 +371,5 @@ fn luns(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
             "bytes_written": lun.written_bytes,
         })
     };
-    Ok(node.target.luns().into_iter().map(one).collect())
+    Ok(luns.into_iter().map(one).collect())
 }

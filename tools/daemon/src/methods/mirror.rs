@@ -1,10 +1,13 @@
 //! Mirrors: create, join, assemble, look at, command. SPDK's `bdev_raid_get_bdevs` shows them as raid1.
 
+use std::sync::Arc;
+
 use core::time::Duration;
 
+use ::bdev::{Bdev, OpenError};
 use ::mirror::command::{Command, Refusal};
 use ::mirror::decide::{HolderState, PromoteMode};
-use ::mirror::driver::Driver;
+use ::mirror::driver::{Driver, Volumes};
 use ::mirror::format::{ArbiterKind, ArrayName, LegFlags, LegIndex, LegRecord, LegState};
 use ::mirror::holder::resync::{Progress, Throttle};
 use ::mirror::setup::{Content, DegradedPolicy, OnBlank, Setup, Timing};
@@ -15,7 +18,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Method, When, bdev};
-use crate::node::{Entry, Node};
+use crate::node::{Entry, Node, ReactorIndex, Resident};
 use crate::params;
 
 pub(super) const METHODS: &[Method] = &[
@@ -27,6 +30,7 @@ pub(super) const METHODS: &[Method] = &[
     Method { name: "mirror_degrade", when: When::Runtime, run: degrade },
     Method { name: "mirror_resync_pause", when: When::Runtime, run: pause },
     Method { name: "mirror_resync_resume", when: When::Runtime, run: resume },
+    Method { name: "mirror_delete", when: When::Runtime, run: delete },
     Method { name: "bdev_raid_get_bdevs", when: When::Runtime, run: raids },
 ];
 
@@ -106,9 +110,9 @@ fn make(node: &mut Node, given: Option<&Value>, parsed: Make, on_blank: OnBlank)
     let bad = RpcError::invalid_params;
     let name = ArrayName::new(&parsed.name).ok_or_else(|| bad("name must have 1 to 64 bytes"))?;
     let who = LegIndex::from_number(parsed.index).ok_or_else(|| bad("index must be 0 or 1"))?;
-    if node.bdevs.contains_key(&parsed.name) {
-        return Err(RpcError::exists(format!("bdev {:?} exists already", parsed.name)));
-    }
+    let leg = format!("{}_leg", parsed.name);
+    node.check_new(&parsed.name)?;
+    node.check_new(&leg)?;
     let own = free(node, &parsed.leg)?;
     let peer = free(node, &parsed.peer)?;
     if own.geometry().block_size > 4096 {
@@ -134,8 +138,8 @@ fn make(node: &mut Node, given: Option<&Value>, parsed: Make, on_blank: OnBlank)
         timing: Timing { grace: parsed.grace_ms.map_or(timing.grace, Duration::from_millis), ..timing },
         seed: Uuid::new_v4().as_u64_pair().0 ^ Uuid::new_v4().as_u64_pair().1,
     };
-    let started = Driver::start(&parsed.name, setup, own, peer, &node.core, node.now);
-    let (volumes, driver) = started.map_err(|error| RpcError::refused(error.to_string()))?;
+    let reactor = place(node, &parsed.peer);
+    let volumes = start(node, reactor, parsed.name.clone(), setup, [own, peer])?;
     // Once there is an array, a blank leg joins it: it never makes another one of the same name.
     let mut replay = given.cloned().unwrap_or_else(|| json!({}));
     replay["uuid"] = json!(array.to_string());
@@ -144,21 +148,61 @@ fn make(node: &mut Node, given: Option<&Value>, parsed: Make, on_blank: OnBlank)
     }
     let created_by = ("mirror_assemble".to_owned(), replay);
     let bases = vec![parsed.leg, parsed.peer];
-    let volume = Entry { mirror: Some(driver), bases, ..bdev::plain(volumes.front, created_by) };
-    let leg = format!("{}_leg", parsed.name);
-    node.add_bdev(&parsed.name, volume)?;
-    // Comes with the mirror: there is no call of its own to replay.
-    let guarded = bdev::plain(volumes.guarded, (String::new(), Value::Null));
-    node.add_bdev(&leg, guarded)?;
+    let volume = Entry::new(volumes.front, Some(created_by));
+    node.add_bdev(&parsed.name, Entry { resident: Resident::Mirror(reactor), bases, ..volume })?;
+    node.add_bdev(&leg, Entry::new(volumes.guarded, None))?;
     Ok(json!({"name": parsed.name, "leg": leg, "uuid": array.to_string()}))
 }
 
-fn free(node: &Node, name: &str) -> Result<std::sync::Arc<dyn ::bdev::Bdev>, RpcError> {
-    let bdev = node.bdev(name)?.bdev.clone();
-    match node.user_of(name) {
-        Some(user) => Err(RpcError::busy(format!("bdev {name} is used by {user}"))),
-        None => Ok(bdev),
+/// A mirror lives with the session to its peer.
+fn place(node: &Node, peer: &str) -> ReactorIndex {
+    match node.bdevs.get(peer).map(|entry| entry.resident) {
+        Some(Resident::Import(reactor)) => reactor,
+        _ => node.place(),
     }
+}
+
+fn start(
+    node: &Node,
+    reactor: ReactorIndex,
+    name: String,
+    setup: Setup,
+    legs: [Arc<dyn Bdev>; 2],
+) -> Result<Volumes, RpcError> {
+    let [own, peer] = legs;
+    let started = node.on(reactor, move |residents, now| {
+        let (volumes, driver) = Driver::start(&name, setup, own, peer, &residents.core, now)?;
+        residents.mirrors.insert(name, driver);
+        Ok::<_, OpenError>(volumes)
+    })?;
+    started.map_err(|error| RpcError::refused(error.to_string()))
+}
+
+fn free(node: &Node, name: &str) -> Result<Arc<dyn Bdev>, RpcError> {
+    let bdev = node.bdev(name)?.bdev.clone();
+    node.check_free(name)?;
+    Ok(bdev)
+}
+
+/// How long a mirror gets to stop.
+const STOP: Duration = Duration::from_secs(3);
+
+/// Stops a mirror in order and forgets it; what is on the legs stays, and assembles again.
+fn delete(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: Named = params::parse(given)?;
+    let leg = format!("{}_leg", given.name);
+    node.check_free(&given.name)?;
+    node.check_free(&leg)?;
+    let until = node.mirror(&given.name, |driver, now| {
+        driver.stop(now);
+        now + STOP
+    })?;
+    while node.mirror(&given.name, move |driver, now| !driver.is_stopped() && now < until)? {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    node.remove_bdev(&leg)?;
+    node.remove_bdev(&given.name)?;
+    Ok(json!(true))
 }
 
 #[derive(Deserialize)]
@@ -167,13 +211,16 @@ struct Named {
     name: String,
 }
 
-fn command(node: &mut Node, name: &str, command: Command) -> Result<Value, RpcError> {
-    let now = node.now;
-    node.bdev(name)?;
-    let driver = node.bdevs.get_mut(name).and_then(|entry| entry.mirror.as_mut());
-    let driver = driver.ok_or_else(|| RpcError::no_device(format!("bdev {name} is no mirror")))?;
-    driver.command(command, now).map_err(|refusal| refused(&refusal))?;
+fn command(node: &Node, name: &str, command: Command) -> Result<Value, RpcError> {
+    let done = node.mirror(name, move |driver, now| driver.command(command, now))?;
+    done.map_err(|refusal| refused(&refusal))?;
     Ok(json!(true))
+}
+
+/// Each mirror with what it says of itself.
+fn all(node: &Node) -> Result<Vec<(&String, &Entry, Status)>, RpcError> {
+    let mirrors = node.bdevs.iter().filter(|(_, entry)| matches!(entry.resident, Resident::Mirror(_)));
+    mirrors.map(|(name, entry)| Ok((name, entry, node.mirror(name, |driver, _| driver.status())?))).collect()
 }
 
 fn refused(refusal: &Refusal) -> RpcError {
@@ -231,10 +278,8 @@ fn status(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
         node.bdev(name)?;
     }
     let wanted = |name: &str| given.name.as_deref().is_none_or(|wanted| wanted == name);
-    let mirrors = node.bdevs.iter().filter(|(name, _)| wanted(name));
-    Ok(mirrors
-        .filter_map(|(name, entry)| Some(describe(name, entry, &entry.mirror.as_ref()?.status())))
-        .collect())
+    let mirrors = all(node)?.into_iter().filter(|(name, ..)| wanted(name));
+    Ok(mirrors.map(|(name, entry, status)| describe(name, entry, &status)).collect())
 }
 
 fn leg_state(state: LegState) -> &'static str {
@@ -319,8 +364,7 @@ struct Category {
 /// SPDK's view of them.
 fn raids(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: Category = params::parse(given)?;
-    let mirrors =
-        node.bdevs.iter().filter_map(|(name, entry)| Some((name, entry, entry.mirror.as_ref()?.status())));
+    let mirrors = all(node)?;
     let wanted = |status: &Status| match given.category.as_str() {
         "all" => true,
         "online" => status.role == RoleKind::Holder,
@@ -351,5 +395,5 @@ fn raids(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
             })).collect::<Value>(),
         })
     };
-    Ok(mirrors.filter(|(_, _, status)| wanted(status)).map(one).collect())
+    Ok(mirrors.into_iter().filter(|(_, _, status)| wanted(status)).map(one).collect())
 }

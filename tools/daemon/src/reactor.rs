@@ -1,0 +1,196 @@
+//! What runs on a reactor of the node: the iSCSI target on the first one, imports and mirrors on any.
+//!
+//! Owner: the reactor's thread. The control plane never touches any of it: it sends orders and gets copies back. Nothing
+//! here waits for the control plane.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+
+use core::time::Duration;
+
+use engine::{
+    Core, IdlePolicy, Instant, MonotonicClock, Pinning, Pool, Progress, ReactorSnapshot, ReactorThread, Shard,
+};
+use gateway::{Served, Target, TargetConfig};
+use mirror::driver::Driver;
+use net::tcp::{TcpConfig, TcpNetwork};
+use rpc::RpcError;
+
+/// Something that the control plane wants done on a reactor.
+type Order = Box<dyn FnOnce(&mut Residents, Instant) + Send>;
+
+/// What the control plane may send.
+pub enum Message {
+    /// Do this.
+    Order(Order),
+    /// Return.
+    End,
+}
+
+/// How often somebody who waits for a reactor looks whether it is still there.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Whether a reactor serves the portals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// The first: the iSCSI target, and what the others do.
+    Front,
+    /// Imports and mirrors.
+    Back,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Running,
+    Ended,
+}
+
+/// The shard of a reactor.
+pub struct Residents {
+    /// Its core.
+    pub core: Core,
+    /// Sessions behind imported LUNs, by the bdev's name.
+    pub imports: BTreeMap<String, Served>,
+    /// Mirrors by their volume's name.
+    pub mirrors: BTreeMap<String, Driver>,
+    target: Option<Target>,
+    life: Life,
+}
+
+impl Residents {
+    fn new(core: &Core, duty: Duty) -> Self {
+        let network = || Box::new(TcpNetwork::new(core, TcpConfig::default()));
+        let target = || Target::new(core, network(), TargetConfig::default());
+        Self {
+            core: core.clone(),
+            imports: BTreeMap::new(),
+            mirrors: BTreeMap::new(),
+            target: (duty == Duty::Front).then(target),
+            life: Life::Running,
+        }
+    }
+
+    /// The iSCSI target.
+    ///
+    /// # Panics
+    /// On a reactor without that duty: the programmer's mistake.
+    pub fn target(&mut self) -> &mut Target {
+        self.target.as_mut().expect("the first reactor has the target")
+    }
+}
+
+impl Shard for Residents {
+    type Message = Message;
+
+    fn handle(&mut self, message: Message, now: Instant) {
+        match message {
+            Message::Order(order) => order(self, now),
+            Message::End => self.life = Life::Ended,
+        }
+    }
+
+    fn poll(&mut self, now: Instant) -> Progress {
+        let imports = self.imports.values_mut().map(|import| import.poll(now));
+        let mut progress = imports.fold(Progress::Idle, |sum, one| sum | one);
+        progress |= self.mirrors.values_mut().fold(Progress::Idle, |sum, mirror| sum | mirror.poll(now));
+        match &mut self.target {
+            Some(target) => progress | target.poll(now),
+            None => progress,
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let imports = self.imports.values().filter_map(Served::next_deadline).min();
+        let mirrors = self.mirrors.values().filter_map(Driver::next_deadline).min();
+        let target = self.target.as_ref().and_then(Target::next_deadline);
+        Instant::earliest(imports, Instant::earliest(mirrors, target))
+    }
+
+    fn is_finished(&self) -> bool {
+        self.life == Life::Ended
+    }
+}
+
+/// The control plane's end of a reactor.
+pub struct Reactor {
+    thread: ReactorThread<Message>,
+}
+
+impl Reactor {
+    /// Starts a reactor on a core.
+    ///
+    /// # Errors
+    /// The system's, when there is no thread or no io_uring.
+    pub fn start(
+        core: u32,
+        pool: Pool,
+        policy: IdlePolicy,
+        clock: MonotonicClock,
+        duty: Duty,
+    ) -> io::Result<Self> {
+        let thread = engine::spawn(core, pool, policy, clock, move |core, _| Residents::new(core, duty))?;
+        if thread.pinning == Pinning::Floating {
+            tracing::warn!("core {core} cannot be had: its reactor runs where the scheduler puts it");
+        }
+        Ok(Self { thread })
+    }
+
+    /// Has something done on the reactor, and waits for what comes of it: a turn, or a wake-up.
+    ///
+    /// # Errors
+    /// The reactor's mailbox is full, or it is no more.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&mut Residents, Instant) -> T + Send + 'static,
+    ) -> Result<T, RpcError> {
+        let (reply, answer) = sync_channel(1);
+        let order = move |residents: &mut Residents, now: Instant| {
+            // The asker waits.
+            let _ = reply.send(what(residents, now));
+        };
+        let busy = |_| RpcError::busy("the reactor's mailbox is full: try again");
+        self.thread.sender.send(Message::Order(Box::new(order))).map_err(busy)?;
+        loop {
+            match answer.recv_timeout(LOOK) {
+                Ok(outcome) => return Ok(outcome),
+                Err(RecvTimeoutError::Timeout) if self.is_running() => {}
+                // Its mailbox outlives it, with the order inside.
+                Err(_) => return Err(RpcError::internal("the reactor has ended")),
+            }
+        }
+    }
+
+    /// Its core.
+    pub fn core(&self) -> u32 {
+        self.thread.core
+    }
+
+    /// Its counters.
+    pub fn stats(&self) -> ReactorSnapshot {
+        self.thread.stats.snapshot()
+    }
+
+    /// False once its thread is gone.
+    pub fn is_running(&self) -> bool {
+        !self.thread.thread.is_finished()
+    }
+
+    /// Ends it and waits for its thread.
+    ///
+    /// # Errors
+    /// It panicked, or the system's error that ended it.
+    pub fn end(self) -> io::Result<()> {
+        // A mailbox that is full drains within a turn; a thread that is gone takes nothing.
+        let mut message = Message::End;
+        while let Err(back) = self.thread.sender.send(message) {
+            if self.thread.thread.is_finished() {
+                break;
+            }
+            std::thread::yield_now();
+            message = back;
+        }
+        let panicked = |_| io::Error::other("a reactor panicked: see the lines above");
+        self.thread.thread.join().map_err(panicked)?
+    }
+}
