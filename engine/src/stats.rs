@@ -98,6 +98,8 @@ pub struct LatencySummary {
     pub p99: Duration,
     /// 99.9 % of the values are at most this.
     pub p999: Duration,
+    /// The smallest value; zero when there is none.
+    pub min: Duration,
     /// The largest value.
     pub max: Duration,
 }
@@ -149,6 +151,7 @@ impl LatencyHistogram {
             p50: self.quantile(0.5),
             p99: self.quantile(0.99),
             p999: self.quantile(0.999),
+            min: Duration::from_nanos(if self.histogram.is_empty() { 0 } else { self.histogram.min() }),
             max: Duration::from_nanos(self.histogram.max()),
         }
     }

@@ -230,3 +230,18 @@ pub fn must(output: Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
+
+impl Drop for Pair {
+    /// A test that fails says what both nodes think.
+    fn drop(&mut self) {
+        for place in self.places.iter().filter(|_| std::thread::panicking()) {
+            if let Place::Up(node) = place {
+                let status = node.call("mirror_get_status", json!({}));
+                eprintln!(
+                    "{}",
+                    status.map_or_else(|error| error.to_string(), |status| format!("{status:#}"))
+                );
+            }
+        }
+    }
+}

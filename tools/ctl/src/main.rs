@@ -73,6 +73,8 @@ enum Command {
     /// Block devices.
     #[command(subcommand)]
     Bdev(Bdev),
+    /// Where the time goes: percentiles of each layer's latency, from the LUN down to the leg's file.
+    Latency,
     /// iSCSI connections.
     Connections,
     /// The configuration.
@@ -144,6 +146,10 @@ fn run(options: &Options) -> Result<String, Failure> {
     let (answer, show): (Value, fn(&Value) -> String) = match &options.command {
         Command::Lun(Lun::List) => (client.call("lun_get_list", None)?, show::luns),
         Command::Bdev(Bdev::List) => (client.call("bdev_get_bdevs", None)?, show::bdevs),
+        Command::Latency => {
+            let [luns, bdevs] = ["lun_get_list", "bdev_get_latency"].map(|method| client.call(method, None));
+            (json!({"luns": luns?, "bdevs": bdevs?}), show::latency)
+        }
         Command::Connections => (client.call("iscsi_get_connections", None)?, show::connections),
         Command::Config(Config::Save { file }) => return save(&mut client, file),
         Command::Pair(pair) => return pair::run(&mut client, options, pair),

@@ -1,7 +1,7 @@
 //! Answers as tables.
 
 use comfy_table::{Table, presets};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Indented JSON.
 pub(crate) fn pretty(answer: &Value) -> String {
@@ -91,6 +91,33 @@ pub(crate) fn connections(answer: &Value) -> String {
     let keys = ["id", "initiator_name", "initiator_addr", "target_addr", "target_node_name", "login_phase"];
     table(&["ID", "INITIATOR", "FROM", "PORTAL", "TARGET", "PHASE"], answer, |connection| {
         keys.iter().map(|key| text(&connection[*key])).collect()
+    })
+}
+
+/// `latency`: one line for each layer and kind of operation that did something.
+pub(crate) fn latency(answer: &Value) -> String {
+    let mut rows = Vec::new();
+    let mut add = |name: String, kind: &Value, figures: &Value| {
+        for operation in ["read", "write", "unmap", "flush"] {
+            if number(&figures[operation]["count"]) > 0 {
+                rows.push(json!([name, kind, operation, figures[operation]]));
+            }
+        }
+    };
+    for lun in answer["luns"].as_array().into_iter().flatten() {
+        add(format!("{}/{}", text(&lun["target"]), lun["lun_id"]), &json!("LUN"), lun);
+    }
+    for bdev in answer["bdevs"].as_array().into_iter().flatten() {
+        add(text(&bdev["name"]), &bdev["product_name"], bdev);
+    }
+    let columns = ["LAYER", "KIND", "OPERATION", "COUNT", "MEAN us", "P50", "P99", "P99.9", "MAX"];
+    table(&columns, &Value::Array(rows), |row| {
+        let figures = ["mean_us", "p50_us", "p99_us", "p999_us", "max_us"]
+            .map(|key| format!("{:.1}", row[3][key].as_f64().unwrap_or(0.0)));
+        [text(&row[0]), text(&row[1]), text(&row[2]), text(&row[3]["count"])]
+            .into_iter()
+            .chain(figures)
+            .collect()
     })
 }
 

@@ -135,6 +135,11 @@ impl Node {
         &self.reactors
     }
 
+    /// The clock that all reactors share.
+    pub fn clock(&self) -> MonotonicClock {
+        self.clock
+    }
+
     /// Has something done on a reactor.
     ///
     /// # Errors

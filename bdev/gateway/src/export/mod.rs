@@ -280,6 +280,8 @@ impl Target {
                     queue_depth: config.queue_depth,
                     active: lun.stats.active.get(),
                     commands: lun.stats.commands.get(),
+                    reads: lun.stats.reads.borrow().summary(),
+                    writes: lun.stats.writes.borrow().summary(),
                     read_bytes: lun.stats.read_bytes.get(),
                     written_bytes: lun.stats.written_bytes.get(),
                     initiators: initiators.clone(),
@@ -338,7 +340,7 @@ impl Target {
         }
         progress |= Progress::from_count(requests.len());
         for (id, request) in requests {
-            self.on_request(id, request);
+            self.on_request(id, request, now);
         }
         self.finish_resets();
         self.bury();
@@ -370,11 +372,11 @@ impl Target {
         progress
     }
 
-    fn on_request(&mut self, id: u64, request: Request) {
+    fn on_request(&mut self, id: u64, request: Request, now: Instant) {
         match request {
             Request::Login(who) => self.on_login(id, &who),
             Request::SendTargets(request, which) => self.on_send_targets(id, request, &which),
-            Request::Reset { request, lun } => self.on_reset(id, request, lun),
+            Request::Reset { request, lun } => self.on_reset(id, request, lun, now),
         }
     }
 
@@ -506,11 +508,11 @@ impl Target {
         }
     }
 
-    fn on_reset(&mut self, id: u64, request: iscsi::TaskId, lun: Option<u16>) {
+    fn on_reset(&mut self, id: u64, request: iscsi::TaskId, lun: Option<u16>, now: Instant) {
         let Some(node) = self.sessions.get(&id).and_then(|entry| entry.session.node.clone()) else { return };
         for (other, entry) in &mut self.sessions {
             if entry.session.node.as_ref().is_some_and(|of| Rc::ptr_eq(of, &node)) {
-                entry.session.reset(lun, (*other != id).then_some(Sense::LUN_RESET));
+                entry.session.reset(lun, (*other != id).then_some(Sense::LUN_RESET), now);
             }
         }
         self.resets.push(Reset { by: id, request, node, lun });

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use core::net::SocketAddr;
+use engine::{LatencyHistogram, LatencySummary};
 use thiserror::Error;
 
 use super::lun::LunConfig;
@@ -70,6 +71,9 @@ pub(super) struct LunStats {
     pub(super) commands: Cell<u64>,
     pub(super) read_bytes: Cell<u64>,
     pub(super) written_bytes: Cell<u64>,
+    /// Service times, from a command to its status.
+    pub(super) reads: RefCell<LatencyHistogram>,
+    pub(super) writes: RefCell<LatencyHistogram>,
 }
 
 /// A LUN in service.
@@ -117,6 +121,10 @@ pub struct LunInfo {
     pub active: u32,
     /// Commands ended.
     pub commands: u64,
+    /// Service times of reads, from the command to its status.
+    pub reads: LatencySummary,
+    /// Service times of writes.
+    pub writes: LatencySummary,
     /// Bytes read.
     pub read_bytes: u64,
     /// Bytes written.

@@ -118,7 +118,7 @@ pub(super) fn thread_name(core: u32) -> String {
 }
 
 /// Ticks are nanoseconds.
-const TICK_RATE: u64 = 1_000_000_000;
+pub(super) const TICK_RATE: u64 = 1_000_000_000;
 
 fn reactors(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     params::none(given)?;

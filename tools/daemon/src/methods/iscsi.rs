@@ -369,6 +369,8 @@ fn luns(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
             "commands": lun.commands,
             "bytes_read": lun.read_bytes,
             "bytes_written": lun.written_bytes,
+            "read": super::iostat::summary(&lun.reads),
+            "write": super::iostat::summary(&lun.writes),
         })
     };
     Ok(luns.into_iter().map(one).collect())

@@ -3,6 +3,7 @@
 
 mod bdev;
 mod framework;
+mod iostat;
 mod iscsi;
 mod mirror;
 
@@ -28,7 +29,12 @@ struct Method {
 
 /// All methods.
 fn table() -> impl Iterator<Item = &'static Method> {
-    framework::METHODS.iter().chain(bdev::METHODS).chain(mirror::METHODS).chain(iscsi::METHODS)
+    framework::METHODS
+        .iter()
+        .chain(bdev::METHODS)
+        .chain(iostat::METHODS)
+        .chain(mirror::METHODS)
+        .chain(iscsi::METHODS)
 }
 
 fn allowed(when: When, state: State) -> bool {

@@ -1,0 +1,253 @@
+//! Jobs: commands that take I/Os or data, from their first step to their status on the wire.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use bdev::{Channel, Completed, Io, IoError, Op, Tag};
+use engine::{Buf, BufMut, Core, Instant, Progress};
+use iscsi::TaskId;
+use iscsi::target::Response;
+use scsi::Sense;
+
+use super::super::job::{self, Step};
+use super::super::node::Lun;
+use super::Session;
+use crate::wire::Buffers;
+
+/// What a job is at.
+pub(super) enum Stage {
+    Collecting(BufMut),
+    Working,
+    Answering(Option<Buf>),
+}
+
+/// The LUN that a command is for.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) number: u16,
+    pub(super) lun: Rc<Lun>,
+}
+
+pub(super) struct Job {
+    /// `None` for commands about all LUNs, or about one that is not there.
+    pub(super) place: Option<Place>,
+    began: Instant,
+    pub(super) command: scsi::Command,
+    expected_len: u32,
+    pub(super) stage: Stage,
+    pub(super) steps: VecDeque<Step>,
+    pub(super) in_flight: bool,
+    pub(super) aborted: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Jobs {
+    pub(super) open: BTreeMap<TaskId, Job>,
+}
+
+impl Buffers for Jobs {
+    fn store(&mut self, task: TaskId, offset: usize, bytes: &[u8]) {
+        let Some(Job { stage: Stage::Collecting(buffer), .. }) = self.open.get_mut(&task) else { return };
+        let room = buffer.len().saturating_sub(offset).min(bytes.len());
+        if room > 0 {
+            buffer[offset..offset + room].copy_from_slice(&bytes[..room]);
+        }
+    }
+
+    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Buf> {
+        match self.open.get(&task)?.stage {
+            Stage::Answering(Some(ref buf)) if offset + len <= buf.len() => {
+                Some(buf.slice(offset..offset + len))
+            }
+            _ => None,
+        }
+    }
+}
+
+pub(super) struct Attached {
+    pub(super) channel: Box<dyn Channel>,
+    pub(super) in_flight: usize,
+}
+
+impl Session {
+    pub(super) fn open_job(&mut self, task: TaskId, job: Job) {
+        if let Some(Place { lun, .. }) = &job.place {
+            lun.stats.active.set(lun.stats.active.get() + 1);
+        }
+        self.jobs.open.insert(task, job);
+    }
+
+    /// Starts the next step of a job, or answers it.
+    pub(super) fn advance(&mut self, task: TaskId, now: Instant) {
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        if !matches!(job.stage, Stage::Working) || job.in_flight {
+            return;
+        }
+        let Some(step) = job.steps.front() else { return self.succeed(task, None) };
+        let Some(Place { number, lun }) = job.place.clone() else { return };
+        let Some(op) = step.op(self.core.pool(), lun.config.bdev.geometry().block_size) else { return };
+        let Ok(attached) = attach(&mut self.channels, number, &lun, &self.core) else {
+            return self.fail(task, Sense::INTERNAL_FAILURE);
+        };
+        match attached.channel.submit(Io::new(op, Tag(u64::from(task.0)), now), now) {
+            Ok(()) => {
+                attached.in_flight += 1;
+                job.in_flight = true;
+            }
+            // The queue is full: the step stays and is tried again next turn.
+            Err(refused) if refused.why == IoError::Busy => {
+                drop(refused.io.complete(Err(IoError::Busy), now));
+            }
+            Err(refused) => {
+                let why = refused.why;
+                drop(refused.io.complete(Err(why), now));
+                self.fail_io(task, why);
+            }
+        }
+    }
+
+    pub(super) fn poll_channels(&mut self, now: Instant) -> Progress {
+        let mut progress = Progress::Idle;
+        let mut done = std::mem::take(&mut self.done);
+        for attached in self.channels.values_mut() {
+            let before = done.len();
+            progress |= attached.channel.poll(now, &mut done);
+            attached.in_flight -= done.len() - before;
+        }
+        for completed in done.drain(..) {
+            self.on_completed(completed, now);
+        }
+        self.done = done;
+        // Steps that found no room or no frame before.
+        let waiting: Vec<TaskId> =
+            self.jobs.open.iter().filter(|(_, job)| job.is_waiting()).map(|(task, _)| *task).collect();
+        for task in waiting {
+            self.advance(task, now);
+        }
+        progress
+    }
+
+    pub(super) fn on_completed(&mut self, completed: Completed, now: Instant) {
+        let task = TaskId(u32::try_from(completed.tag.0).expect("tags are task tags"));
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        job.in_flight = false;
+        let step = job.steps.pop_front();
+        if job.aborted {
+            return self.close_job(task, now);
+        }
+        if let Err(error) = completed.result {
+            let writing = step.as_ref().map_or(crate::translate::Writing::No, Step::writing);
+            let format = scsi::SenseFormat::Fixed;
+            return self.respond(task, job::io_failure(error, writing, format));
+        }
+        match (step, completed.op) {
+            (Some(Step::Compare(_, wanted)), Op::Read { into, .. }) => {
+                if let Err(sense) = job::compare(&into, &wanted) {
+                    return self.fail(task, sense);
+                }
+            }
+            (Some(Step::Read(_)), Op::Read { into, .. }) if matches!(job.command, scsi::Command::Read(_)) => {
+                return self.succeed(task, Some(into.freeze()));
+            }
+            _ => {}
+        }
+        self.advance(task, now);
+    }
+
+    pub(super) fn succeed(&mut self, task: TaskId, data: Option<Buf>) {
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        let Some(Place { lun, .. }) = &job.place else { return };
+        let block_size = u64::from(lun.config.bdev.geometry().block_size);
+        let transfer_len = job::transfer_len(&job.command, block_size);
+        let moved = transfer_len.min(u64::from(job.expected_len));
+        let stats = &lun.stats;
+        match job.command {
+            scsi::Command::Read(_) => stats.read_bytes.set(stats.read_bytes.get() + moved),
+            scsi::Command::Write(_) => stats.written_bytes.set(stats.written_bytes.get() + moved),
+            _ => {}
+        }
+        let response = Response { transfer_len, ..Response::default() };
+        let available = data.as_ref().map_or(0, |data| u32::try_from(data.len()).expect("a frame is short"));
+        job.stage = Stage::Answering(data);
+        self.connection.send_data(task, available, response);
+    }
+
+    pub(super) fn respond(&mut self, task: TaskId, response: Response) {
+        if let Some(job) = self.jobs.open.get_mut(&task) {
+            job.stage = Stage::Answering(None);
+            job.steps.clear();
+        }
+        self.connection.respond(task, response);
+    }
+
+    pub(super) fn fail(&mut self, task: TaskId, sense: Sense) {
+        self.respond(task, job::failure(sense, scsi::SenseFormat::Fixed));
+    }
+
+    pub(super) fn fail_io(&mut self, task: TaskId, error: IoError) {
+        self.respond(task, job::io_failure(error, crate::translate::Writing::No, scsi::SenseFormat::Fixed));
+    }
+
+    /// The status is on its way, or nobody waits for it any more.
+    pub(super) fn close_job(&mut self, task: TaskId, now: Instant) {
+        if let Some(job) = self.jobs.open.remove(&task) {
+            job.leave();
+            if !job.aborted {
+                job.account(now);
+            }
+        }
+    }
+}
+
+impl Job {
+    pub(super) fn new(
+        place: Option<Place>,
+        command: scsi::Command,
+        expected_len: u32,
+        stage: Stage,
+        began: Instant,
+    ) -> Self {
+        let steps = VecDeque::new();
+        Self { place, began, command, expected_len, stage, steps, in_flight: false, aborted: false }
+    }
+
+    /// True when the job is for this LUN, or for any when `None`.
+    pub(super) fn is_at(&self, number: Option<u16>) -> bool {
+        number.is_none_or(|number| self.place.as_ref().is_some_and(|place| place.number == number))
+    }
+
+    fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Working) && !self.in_flight && !self.aborted
+    }
+
+    /// The LUN has one open command less.
+    pub(super) fn leave(&self) {
+        if let Some(Place { lun, .. }) = &self.place {
+            lun.stats.active.set(lun.stats.active.get().saturating_sub(1));
+        }
+    }
+
+    /// Service time: from the command to its status.
+    fn account(&self, now: Instant) {
+        let Some(Place { lun, .. }) = &self.place else { return };
+        let latency = match self.command {
+            scsi::Command::Read(_) => &lun.stats.reads,
+            scsi::Command::Write(_) => &lun.stats.writes,
+            _ => return,
+        };
+        latency.borrow_mut().record(now.saturating_since(self.began));
+    }
+}
+
+fn attach<'a>(
+    channels: &'a mut BTreeMap<u16, Attached>,
+    number: u16,
+    lun: &Lun,
+    core: &Core,
+) -> Result<&'a mut Attached, bdev::OpenError> {
+    if let std::collections::btree_map::Entry::Vacant(entry) = channels.entry(number) {
+        let channel = lun.config.bdev.clone().open(core)?;
+        entry.insert(Attached { channel, in_flight: 0 });
+    }
+    Ok(channels.get_mut(&number).expect("inserted above"))
+}
