@@ -1,7 +1,7 @@
 //! Two gemeld processes that mirror a volume, made with the two commands that an administrator uses.
 
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::node::{Node, binary, pause};
+use crate::wire::Wire;
 
 /// Bytes of each leg's file.
 pub const LEG: u64 = 96 << 20;
@@ -32,6 +33,19 @@ pub struct Pair {
     pub urls: [String; 2],
     /// The array.
     pub uuid: String,
+    /// What every node is started with.
+    node_arguments: Vec<String>,
+}
+
+/// What is not as usual about a pair.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unusual<'a> {
+    /// More arguments of each gemeld.
+    pub node: &'a [&'a str],
+    /// More arguments of `pair create`.
+    pub create: &'a [&'a str],
+    /// A leg for node 0 that is not a file.
+    pub leg: Option<&'a str>,
 }
 
 fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
@@ -67,26 +81,46 @@ impl Pair {
     /// # Panics
     /// When that fails.
     pub fn create(arguments: &[&str]) -> Self {
-        let nodes = [Node::start(&[]), Node::start(&[])];
+        Self::build(Unusual { create: arguments, ..Unusual::default() }, |_| {}, None)
+    }
+
+    /// A pair whose holder reaches the other node through a wire.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn with_wire() -> (Self, Wire) {
+        let [leg] = free_ports();
+        let wire = Wire::to(SocketAddr::from(([127, 0, 0, 1], leg)));
+        let pair = Self::build(Unusual::default(), |_| {}, Some((leg, &wire)));
+        pair.wait_in_sync(0);
+        (pair, wire)
+    }
+
+    /// A pair that is not as usual; `prepare` makes on node 0 what the pair is made of.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn build(unusual: Unusual<'_>, prepare: impl FnOnce(&Node), wire: Option<(u16, &Wire)>) -> Self {
+        let nodes = [Node::start(unusual.node), Node::start(unusual.node)];
+        prepare(&nodes[0]);
         let [leg0, leg1, portal0, portal1] = free_ports();
+        let leg1 = wire.map_or(leg1, |(far, _)| far);
         let at = |port: u16| format!("127.0.0.1:{port}");
+        let peer = wire.map_or_else(|| at(leg1), |(_, wire)| wire.near().to_string());
         let leg = |node: &Node| format!("{}:{LEG}", node.folder.path().join("leg").display());
-        let place = |node: &Node, listen: u16, peer: u16, portal: u16| {
-            let pairs = [
-                ("--leg", leg(node)),
-                ("--listen", at(listen)),
-                ("--peer", at(peer)),
-                ("--portal", at(portal)),
-            ];
+        let place = |leg: String, listen: u16, peer: String, portal: u16| {
+            let pairs =
+                [("--leg", leg), ("--listen", at(listen)), ("--peer", peer), ("--portal", at(portal))];
             pairs.into_iter().flat_map(|(key, value)| [key.to_owned(), value]).collect::<Vec<_>>()
         };
-        let create = place(&nodes[0], leg0, leg1, portal0);
+        let own = unusual.leg.map_or_else(|| leg(&nodes[0]), str::to_owned);
+        let create = place(own, leg0, peer, portal0);
         let mut all: Vec<&str> = vec!["--json", "pair", "create", "vol0"];
-        all.extend(create.iter().map(String::as_str).chain(arguments.iter().copied()));
+        all.extend(create.iter().map(String::as_str).chain(unusual.create.iter().copied()));
         let made = must(gemel(&nodes[0], &all));
         let made: Value = serde_json::from_str(&made).expect("JSON");
         let uuid = made["uuid"].as_str().expect("an array").to_owned();
-        let join = place(&nodes[1], leg1, leg0, portal1);
+        let join = place(leg(&nodes[1]), leg1, at(leg0), portal1);
         let mut all: Vec<&str> = vec!["pair", "join", "vol0", "--uuid", &uuid];
         all.extend(join.iter().map(String::as_str));
         must(gemel(&nodes[1], &all));
@@ -94,7 +128,8 @@ impl Pair {
             node.save_config();
         }
         let url = |port| format!("iscsi://127.0.0.1:{port}/iqn.2026-11.org.gemel:vol0/0");
-        Self { places: nodes.map(Place::Up), urls: [url(portal0), url(portal1)], uuid }
+        let node_arguments = unusual.node.iter().map(|argument| (*argument).to_owned()).collect();
+        Self { places: nodes.map(Place::Up), urls: [url(portal0), url(portal1)], uuid, node_arguments }
     }
 
     /// A node that runs.
@@ -141,26 +176,36 @@ impl Pair {
             panic!("node {index} is up");
         };
         let config = folder.path().join("config.json");
-        let node = Node::start_in(folder, &["--config", config.to_str().expect("a path")]);
+        let mut arguments = vec!["--config", config.to_str().expect("a path")];
+        arguments.extend(self.node_arguments.iter().map(String::as_str));
+        let node = Node::start_in(folder, &arguments);
         self.places[index] = Place::Up(node);
+    }
+
+    fn folder(&self, index: usize) -> &Path {
+        match &self.places[index] {
+            Place::Up(node) => node.folder.path(),
+            Place::Down(folder) => folder.path(),
+            Place::Moving => panic!("node {index} is neither up nor down"),
+        }
     }
 
     /// A node's leg.
     pub fn leg(&self, index: usize) -> PathBuf {
-        let folder = match &self.places[index] {
-            Place::Up(node) => node.folder.path(),
-            Place::Down(folder) => folder.path(),
-            Place::Moving => panic!("node {index} is neither up nor down"),
-        };
-        folder.join("leg")
+        self.folder(index).join("leg")
     }
 
     /// Replaces the leg of a node that is down by an empty file.
+    pub fn empty_leg(&self, index: usize) {
+        self.empty_file(index, "leg");
+    }
+
+    /// Replaces a leg's file of another name.
     ///
     /// # Panics
     /// When the file cannot be made.
-    pub fn empty_leg(&self, index: usize) {
-        let file = std::fs::File::create(self.leg(index)).expect("a file");
+    pub fn empty_file(&self, index: usize, name: &str) {
+        let file = std::fs::File::create(self.folder(index).join(name)).expect("a file");
         file.set_len(LEG).expect("a size");
     }
 

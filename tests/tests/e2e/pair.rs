@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::node::{Node, binary, pause};
-use tests::pair::{LEG, Pair, gemel};
+use tests::pair::{LEG, Pair, Unusual, gemel};
 
 /// A run of its own on the pair's LUN: blocks that an earlier one wrote are strangers to it.
 fn load(pair: &Pair, seconds: &str) -> Child {
@@ -299,4 +299,126 @@ fn a_connection_that_ends_costs_a_stall_and_at_most_a_delta() {
     }
     undisturbed(&pair, load);
     assert!(finish(pair, 0) < LEG / 2);
+}
+
+#[test]
+fn resets_of_the_connection_cost_a_stall_and_at_most_a_delta() {
+    let (pair, wire) = Pair::with_wire();
+    let load = load(&pair, "5");
+    for _ in 0..6 {
+        pause(Duration::from_millis(600));
+        wire.reset();
+    }
+    undisturbed(&pair, load);
+    assert!(finish(pair, 0) < LEG / 2);
+}
+
+/// Both nodes live, and what was on the wire when it was cut comes late, on a session that the holder has given up.
+#[test]
+fn a_wire_that_is_cut_and_healed_costs_a_stall_and_a_delta() {
+    let (pair, wire) = Pair::with_wire();
+    let load = load(&pair, "8");
+    for time in [100, 400, 1500] {
+        pause(Duration::from_millis(700));
+        wire.cut();
+        pause(Duration::from_millis(time));
+        wire.heal();
+    }
+    undisturbed(&pair, load);
+    assert!(finish(pair, 0) < LEG / 2);
+}
+
+/// Front end and mirror on reactors of their own: hosts' I/Os cross a ring both ways.
+#[test]
+fn a_pair_on_two_reactors_each_does_what_one_on_one_does() {
+    let mut pair = Pair::build(Unusual { node: &["--cores", "0,1"], ..Unusual::default() }, |_| {}, None);
+    pair.wait_in_sync(0);
+    let load = load(&pair, "4");
+    pause(Duration::from_millis(1000));
+    pair.kill(1);
+    pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
+    pair.restart(1);
+    undisturbed(&pair, load);
+    let channels = pair.node(0).must("thread_get_io_channels", Value::Null);
+    let of = |thread: usize| {
+        let names = channels["threads"][thread]["io_channels"].as_array().expect("a list");
+        names.iter().filter_map(|channel| channel["name"].as_str()).collect::<Vec<_>>()
+    };
+    assert!(of(0).contains(&"vol0") && of(1).contains(&"vol0_disk"), "{channels:#}");
+    assert!((1..LEG / 2).contains(&finish(pair, 0)));
+}
+
+/// The own leg fails: the hosts do not notice, the peer's leg has everything, and with a new disk and a promotion
+/// everything is as before, with the parts exchanged.
+#[test]
+fn a_holders_disk_that_dies_is_replaced_while_hosts_go_on() {
+    let prepare = |node: &Node| {
+        let file = node.file("base", LEG);
+        let file = json!({"name": "base", "filename": file, "block_size": 512});
+        node.must("bdev_uring_create", file);
+        node.must("bdev_error_create", json!({"base_name": "base"}));
+    };
+    let unusual = Unusual { leg: Some("bdev:EE_base"), ..Unusual::default() };
+    let mut pair = Pair::build(unusual, prepare, None);
+    pair.wait_in_sync(0);
+    let first = load(&pair, "4");
+    pause(Duration::from_millis(1000));
+    let dead = json!({"name": "EE_base", "io_type": "write", "error_type": "failure", "num": 1_000_000});
+    pair.node(0).must("bdev_error_inject_error", dead);
+    let status = pair.wait(0, "degrade", |status| status["legs"][0]["in_sync"] == false);
+    assert_eq!((&status["role"], &status["legs"][0]["state"]), (&json!("holder"), &json!("faulty")));
+    undisturbed(&pair, first);
+    pair.kill(0);
+    pair.empty_file(0, "base");
+    pause(Duration::from_millis(100));
+    let promoted = gemel(pair.node(1), &["promote", "vol0"]);
+    assert!(promoted.status.success(), "{}", String::from_utf8_lossy(&promoted.stderr));
+    pair.wait(1, "promotion", |status| status["role"] == "holder");
+    let second = load(&pair, "3");
+    pair.restart(0);
+    verified(second);
+    let status = pair.wait_in_sync(1);
+    assert!(status["last_resync"]["copied_bytes"].as_u64() >= status["data_size"].as_u64(), "{status:#}");
+}
+
+#[test]
+fn a_pair_that_cannot_be_made_leaves_nothing_behind() {
+    let node = Node::start(&[]);
+    let before = node.must("bdev_get_bdevs", Value::Null);
+    let leg = format!("{}:{LEG}", node.folder.path().join("leg").display());
+    let mut arguments = vec!["pair", "create", "vol0", "--leg", &leg, "--listen", "127.0.0.1:0"];
+    // An address that this machine does not have: the last step fails.
+    arguments.extend(["--peer", "127.0.0.1:1", "--portal", "192.0.2.1:3260"]);
+    let refused = gemel(&node, &arguments);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && words.contains("cannot listen on 192.0.2.1:3260"), "{words}");
+    assert_eq!(node.must("bdev_get_bdevs", Value::Null), before);
+    for method in ["iscsi_get_portal_groups", "iscsi_get_initiator_groups", "iscsi_get_target_nodes"] {
+        assert_eq!(node.must(method, Value::Null), json!([]), "{method}");
+    }
+}
+
+/// What an administrator looks at while it runs.
+#[test]
+fn status_is_refreshed_and_latencies_show_each_layer() {
+    let pair = Pair::start();
+    let load = load(&pair, "3");
+    let mut watch = Command::new(binary("gemel"))
+        .arg("--socket")
+        .arg(pair.node(0).socket())
+        .args(["status", "--watch"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("gemel is built with the tests");
+    pause(Duration::from_millis(2500));
+    watch.kill().expect("it runs");
+    let output = watch.wait_with_output().expect("it ended");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.matches("[2/2] [UU]").count() >= 2, "refreshed each second: {text}");
+    verified(load);
+    let text = String::from_utf8(gemel(pair.node(0), &["latency"]).stdout).expect("text");
+    for layer in ["LUN", "Mirror", "vol0_disk", "vol0_peer"] {
+        let line = text.lines().find(|line| line.contains(layer) && line.contains("write"));
+        assert!(line.is_some(), "{layer}: {text}");
+    }
 }

@@ -40,7 +40,8 @@ pub(crate) enum Pair {
 pub(crate) struct Place {
     /// The volume's name, the same on both nodes.
     name: String,
-    /// This node's leg: a block device, or a file, with `:SIZE` (K, M, G, T) to make one that is not there.
+    /// This node's leg: a block device; a file, with `:SIZE` (K, M, G, T) to make one that is not there; or `bdev:NAME`, a
+    /// bdev of the node.
     #[arg(long)]
     leg: String,
     /// Where this node shows its leg to the peer.
@@ -80,27 +81,59 @@ fn iqn(name: &str, what: &str) -> String {
     format!("iqn.2026-11.org.gemel:{name}{what}")
 }
 
-/// Runs it; the text for the administrator.
+/// Calls that make something, with the calls that undo them when a later one fails.
+struct Builder<'a> {
+    client: &'a mut Client,
+    undo: Vec<(&'static str, Value)>,
+}
+
+impl Builder<'_> {
+    fn make(&mut self, method: &str, params: Value, undo: (&'static str, Value)) -> Result<Value, Failure> {
+        let made = self.client.call(method, Some(params))?;
+        self.undo.push(undo);
+        Ok(made)
+    }
+
+    /// Takes back what was made, newest first.
+    fn take_back(&mut self) {
+        for (method, params) in self.undo.drain(..).rev() {
+            // What cannot be undone stays; the error that led here is the one to tell.
+            let _ = self.client.call(method, Some(params));
+        }
+    }
+}
+
+/// Runs it; the text for the administrator. Whatever fails, nothing of it stays but what is on the leg.
 pub(crate) fn run(client: &mut Client, options: &Options, pair: &Pair) -> Result<String, Failure> {
     let (place, index) = match pair {
         Pair::Create { place, .. } => (place, Index(0)),
         Pair::Join { place, .. } => (place, Index(1)),
     };
-    let (leg, content) = leg_file(&place.leg)?;
+    let mut builder = Builder { client, undo: Vec::new() };
+    match build(&mut builder, pair, place, index) {
+        Ok(made) => Ok(if options.json { show::pretty(&made) } else { told(place, index, &made) }),
+        Err(error) => {
+            builder.take_back();
+            Err(error)
+        }
+    }
+}
+
+fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) -> Result<Value, Failure> {
     let name = &place.name;
-    let (disk, way) = (format!("{name}_disk"), format!("{name}_peer"));
-    let block_device = json!({"name": disk, "filename": leg, "block_size": 512});
-    client.call("bdev_uring_create", Some(block_device))?;
+    let (disk, content) = open_leg(builder, place)?;
+    let way = format!("{name}_peer");
     let url = format!("iscsi://{}/{}/0", place.peer, iqn(name, &format!(".leg{}", index.other().0)));
     let initiator = iqn(name, &format!(".node{}", index.0));
-    client.call("bdev_iscsi_create", Some(json!({"name": way, "initiator_iqn": initiator, "url": url})))?;
+    let import = json!({"name": way, "initiator_iqn": initiator, "url": url});
+    builder.make("bdev_iscsi_create", import, ("bdev_iscsi_delete", json!({"name": way})))?;
     let mut mirror = json!({
         "name": name, "leg": disk, "peer": way, "index": index.0, "content": content.word(),
     });
     if let Some(millis) = place.degraded_start_ms {
         mirror["degraded_start_ms"] = json!(millis);
     }
-    let made = match pair {
+    let method = match pair {
         Pair::Create { policy, max_crash_resync, .. } => {
             mirror["policy"] = json!(match policy {
                 Policy::Biased => "biased",
@@ -109,16 +142,29 @@ pub(crate) fn run(client: &mut Client, options: &Options, pair: &Pair) -> Result
             if let Some(bytes) = max_crash_resync {
                 mirror["max_crash_resync"] = json!(bytes);
             }
-            client.call("mirror_create", Some(mirror))?
+            "mirror_create"
         }
         Pair::Join { uuid, .. } => {
             mirror["uuid"] = json!(uuid);
-            client.call("mirror_assemble", Some(mirror))?
+            "mirror_assemble"
         }
     };
-    show_leg(client, place, index)?;
-    show_volume(client, place, index)?;
-    Ok(if options.json { show::pretty(&made) } else { told(place, index, &made) })
+    let made = builder.make(method, mirror, ("mirror_delete", json!({"name": name})))?;
+    show_leg(builder, place, index)?;
+    show_volume(builder, place)?;
+    Ok(made)
+}
+
+/// The bdev that is this node's leg.
+fn open_leg(builder: &mut Builder<'_>, place: &Place) -> Result<(String, Content), Failure> {
+    if let Some(name) = place.leg.strip_prefix("bdev:") {
+        return Ok((name.to_owned(), Content::Unknown));
+    }
+    let (leg, content) = leg_file(&place.leg)?;
+    let disk = format!("{}_disk", place.name);
+    let device = json!({"name": disk, "filename": leg, "block_size": 512});
+    builder.make("bdev_uring_create", device, ("bdev_uring_delete", json!({"name": disk})))?;
+    Ok((disk, content))
 }
 
 fn next_tag(client: &mut Client, method: &str) -> Result<i64, Failure> {
@@ -128,39 +174,41 @@ fn next_tag(client: &mut Client, method: &str) -> Result<i64, Failure> {
 }
 
 fn target(
-    client: &mut Client,
+    builder: &mut Builder<'_>,
     (name, alias, bdev): (&str, &str, &str),
     at: SocketAddr,
     who: &[Value; 2],
     durability: &str,
 ) -> Result<(), Failure> {
-    let portal = next_tag(client, "iscsi_get_portal_groups")?;
+    let portal = next_tag(builder.client, "iscsi_get_portal_groups")?;
     let portals = json!([{"host": at.ip().to_string(), "port": at.port().to_string()}]);
-    client.call("iscsi_create_portal_group", Some(json!({"tag": portal, "portals": portals})))?;
-    let group = next_tag(client, "iscsi_get_initiator_groups")?;
+    let made = json!({"tag": portal, "portals": portals});
+    builder.make("iscsi_create_portal_group", made, ("iscsi_delete_portal_group", json!({"tag": portal})))?;
+    let group = next_tag(builder.client, "iscsi_get_initiator_groups")?;
     let [initiators, netmasks] = who;
     let members = json!({"tag": group, "initiators": initiators, "netmasks": netmasks});
-    client.call("iscsi_create_initiator_group", Some(members))?;
+    let undo = ("iscsi_delete_initiator_group", json!({"tag": group}));
+    builder.make("iscsi_create_initiator_group", members, undo)?;
     let node = json!({
         "name": name, "alias_name": alias, "pg_ig_maps": [{"pg_tag": portal, "ig_tag": group}],
         "luns": [{"bdev_name": bdev, "lun_id": 0}], "queue_depth": 128, "durability": durability,
     });
-    client.call("iscsi_create_target_node", Some(node))?;
+    builder.make("iscsi_create_target_node", node, ("iscsi_delete_target_node", json!({"name": name})))?;
     Ok(())
 }
 
 /// The leg, for the peer alone; the holder says of each write how durable it has to be.
-fn show_leg(client: &mut Client, place: &Place, index: Index) -> Result<(), Failure> {
+fn show_leg(builder: &mut Builder<'_>, place: &Place, index: Index) -> Result<(), Failure> {
     let name = iqn(&place.name, &format!(".leg{}", index.0));
     let peer = iqn(&place.name, &format!(".node{}", index.other().0));
     let bdev = format!("{}_leg", place.name);
-    target(client, (&name, "leg", &bdev), place.listen, &[json!([peer]), json!(["ANY"])], "sync-cached")
+    target(builder, (&name, "leg", &bdev), place.listen, &[json!([peer]), json!(["ANY"])], "sync-cached")
 }
 
-fn show_volume(client: &mut Client, place: &Place, _: Index) -> Result<(), Failure> {
+fn show_volume(builder: &mut Builder<'_>, place: &Place) -> Result<(), Failure> {
     let name = iqn(&place.name, "");
     let who = [json!(["ANY"]), json!([place.allow])];
-    target(client, (&name, &place.name, &place.name), place.portal, &who, "sync-durable")
+    target(builder, (&name, &place.name, &place.name), place.portal, &who, "sync-durable")
 }
 
 fn told(place: &Place, index: Index, made: &Value) -> String {
