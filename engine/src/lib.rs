@@ -19,8 +19,8 @@ pub use crate::core::Core;
 pub use clock::{Clock, Instant, MonotonicClock};
 pub use engine_sys::{
     Access, BUF_LEN_MAX, Buf, BufMut, Caching, ClassStats, Completion, File, FileKind, Operation,
-    PageBacking, Pages, Pool, PoolConfig, RangeMode, RingCapabilities, RingClient, RingConfig, RingHandle,
-    RingMode, Segment, Socket, Waker, WriteMode,
+    PageBacking, Pages, Pool, PoolConfig, RangeMode, Registered, RingCapabilities, RingClient, RingConfig,
+    RingHandle, RingMode, Segment, Socket, Waker, WriteMode,
 };
 pub use idle::IdlePolicy;
 pub use mailbox::{Receiver, Sender, mailbox};

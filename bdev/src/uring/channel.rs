@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use engine::{
-    Access, Buf, Caching, Completion, Core, Instant, Key, Operation, Pool, Progress, RingClient, RingHandle,
-    Slots,
+    Access, Buf, Caching, Completion, Core, Instant, Key, Operation, Pool, Progress, Registered, RingClient,
+    RingHandle, Slots,
 };
 
 use super::UringBdev;
@@ -23,6 +23,8 @@ const ZEROES_LEN: usize = 64 << 10;
 pub(super) struct UringChannel {
     bdev: Arc<UringBdev>,
     client: RingClient,
+    /// Where the kernel has room for it.
+    _registered: Option<Registered>,
     pool: Pool,
     flights: Slots<Flight>,
     /// Operations for which the ring had no room.
@@ -34,9 +36,11 @@ pub(super) struct UringChannel {
 
 impl UringChannel {
     pub(super) fn new(bdev: Arc<UringBdev>, core: &Core, ring: &RingHandle) -> Self {
+        let registered = ring.register_file(&bdev.file);
         Self {
             bdev,
             client: ring.attach(),
+            _registered: registered,
             pool: core.pool().clone(),
             flights: Slots::with_capacity(QUEUE_DEPTH),
             waiting: VecDeque::new(),

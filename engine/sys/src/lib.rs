@@ -15,8 +15,8 @@ pub use arena::{ArenaError, HUGE_PAGE, PageBacking};
 pub use file::{Access, Caching, File, FileKind};
 pub use pool::{BUF_LEN_MAX, Buf, BufMut, ClassStats, FRAME_ALIGN, FRAME_SIZES, Pages, Pool, PoolConfig};
 pub use ring::{
-    Completion, Operation, RangeMode, RingCapabilities, RingClient, RingConfig, RingHandle, RingMode,
-    WriteMode,
+    Completion, Operation, RangeMode, Registered, RingCapabilities, RingClient, RingConfig, RingHandle,
+    RingMode, WriteMode,
 };
 pub use segment::Segment;
 pub use socket::Socket;

@@ -7,7 +7,9 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::io;
 
-use engine::{Completion, Instant, Operation, Pool, Progress, RingClient, RingHandle, Segment, Socket};
+use engine::{
+    Completion, Instant, Operation, Pool, Progress, Registered, RingClient, RingHandle, Segment, Socket,
+};
 
 use super::receive::Window;
 use super::send::{Queue, SEGMENTS_MAX};
@@ -40,6 +42,8 @@ enum Receive {
 
 pub(super) struct TcpStream {
     client: RingClient,
+    /// Where the kernel has room for it.
+    _registered: Option<Registered>,
     socket: Socket,
     phase: Phase,
     receive: Receive,
@@ -76,6 +80,7 @@ impl TcpStream {
     fn new(window: Window, ring: &RingHandle, socket: Socket, phase: Phase) -> Self {
         Self {
             client: ring.attach(),
+            _registered: ring.register_socket(&socket),
             socket,
             phase,
             receive: Receive::Idle,

@@ -338,8 +338,8 @@ fn a_pair_on_two_reactors_each_does_what_one_on_one_does() {
     pair.kill(1);
     pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
     pair.restart(1);
-    undisturbed(&pair, load);
     let channels = pair.node(0).must("thread_get_io_channels", Value::Null);
+    undisturbed(&pair, load);
     let of = |thread: usize| {
         let names = channels["threads"][thread]["io_channels"].as_array().expect("a list");
         names.iter().filter_map(|channel| channel["name"].as_str()).collect::<Vec<_>>()

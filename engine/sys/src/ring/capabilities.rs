@@ -24,6 +24,8 @@ pub struct RingCapabilities {
     pub timed_wait: bool,
     /// The arena is registered: no page pinning for each disk operation. Without: ordinary reads and writes.
     pub fixed_buffers: bool,
+    /// Files and sockets are registered: no look-up for each operation. Without: operations name descriptors.
+    pub fixed_files: bool,
     /// The ring can punch holes and zero ranges. Without: the devices say that they cannot.
     pub fallocate: bool,
 }

@@ -5,6 +5,7 @@ use std::io;
 
 use io_uring::{opcode, squeue, types};
 
+use super::files::{Files, Target, on_target};
 use super::operation::{Completion, Operation, RangeMode, WriteMode};
 use crate::pool::Pool;
 use crate::socket::Socket;
@@ -45,41 +46,50 @@ impl Flight {
     }
 
     /// The submission entry. Its pointers are into frames and into `attachment`'s boxes: the flight may move, they do not.
-    pub(super) fn entry(&mut self, arena: Option<&Pool>) -> squeue::Entry {
+    pub(super) fn entry(&mut self, arena: Option<&Pool>, files: Option<&Files>) -> squeue::Entry {
+        let place = |raw| files.map_or(Target::Plain(raw), |files| files.target(raw));
         match &mut self.operation {
             Operation::Read { file, offset, into } => {
-                let fd = types::Fd(file.raw());
+                let at = place(file.raw());
                 let len = u32::try_from(into.len()).expect("a frame is short");
                 let fixed = arena.is_some_and(|arena| arena.is_same(into.pool()));
                 let target = into.as_mut_ptr();
                 if fixed {
-                    opcode::ReadFixed::new(fd, target, len, 0).offset(*offset).build()
+                    on_target!(at, fd => opcode::ReadFixed::new(fd, target, len, 0).offset(*offset).build())
                 } else {
-                    opcode::Read::new(fd, target, len).offset(*offset).build()
+                    on_target!(at, fd => opcode::Read::new(fd, target, len).offset(*offset).build())
                 }
             }
             Operation::Write { file, offset, from, mode } => {
-                let fd = types::Fd(file.raw());
+                let at = place(file.raw());
                 let len = u32::try_from(from.len()).expect("a frame is short");
                 let flags = match mode {
                     WriteMode::Accepted => 0,
                     WriteMode::Durable => libc::RWF_DSYNC,
                 };
+                let (source, offset) = (from.as_ptr(), *offset);
                 if arena.is_some_and(|arena| arena.is_same(from.pool())) {
-                    opcode::WriteFixed::new(fd, from.as_ptr(), len, 0).offset(*offset).rw_flags(flags).build()
+                    on_target!(at, fd => {
+                        opcode::WriteFixed::new(fd, source, len, 0).offset(offset).rw_flags(flags).build()
+                    })
                 } else {
-                    opcode::Write::new(fd, from.as_ptr(), len).offset(*offset).rw_flags(flags).build()
+                    on_target!(at, fd => {
+                        opcode::Write::new(fd, source, len).offset(offset).rw_flags(flags).build()
+                    })
                 }
             }
             Operation::Sync { file } => {
-                opcode::Fsync::new(types::Fd(file.raw())).flags(types::FsyncFlags::DATASYNC).build()
+                let flags = types::FsyncFlags::DATASYNC;
+                on_target!(place(file.raw()), fd => opcode::Fsync::new(fd).flags(flags).build())
             }
             Operation::Range { file, offset, len, mode } => {
                 let mode = match mode {
                     RangeMode::PunchHole => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
                     RangeMode::Zero => libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE,
                 };
-                opcode::Fallocate::new(types::Fd(file.raw()), *len).offset(*offset).mode(mode).build()
+                on_target!(place(file.raw()), fd => {
+                    opcode::Fallocate::new(fd, *len).offset(*offset).mode(mode).build()
+                })
             }
             Operation::Accept { socket } => {
                 opcode::Accept::new(types::Fd(socket.raw()), core::ptr::null_mut(), core::ptr::null_mut())
@@ -99,7 +109,8 @@ impl Flight {
             }
             Operation::Receive { socket, into } => {
                 let len = u32::try_from(into.len()).expect("a frame is short");
-                opcode::Recv::new(types::Fd(socket.raw()), into.as_mut_ptr(), len).build()
+                let target = into.as_mut_ptr();
+                on_target!(place(socket.raw()), fd => opcode::Recv::new(fd, target, len).build())
             }
             Operation::Send { socket, segments, skip } => {
                 assert!(segments.len() <= Operation::SEND_SEGMENTS_MAX, "too many segments in one send");
@@ -115,9 +126,11 @@ impl Flight {
                 let mut header: Box<libc::msghdr> = Box::new(unsafe { core::mem::zeroed() });
                 header.msg_iov = vectors.as_mut_ptr();
                 header.msg_iovlen = vectors.len();
-                let entry = opcode::SendMsg::new(types::Fd(socket.raw()), &raw const *header)
-                    .flags(u32::try_from(libc::MSG_NOSIGNAL).expect("a small constant"))
-                    .build();
+                let message = &raw const *header;
+                let flags = u32::try_from(libc::MSG_NOSIGNAL).expect("a small constant");
+                let entry = on_target!(place(socket.raw()), fd => {
+                    opcode::SendMsg::new(fd, message).flags(flags).build()
+                });
                 self.attachment = Attachment::Message { header, vectors };
                 entry
             }

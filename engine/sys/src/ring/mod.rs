@@ -10,6 +10,7 @@
 //! Not `Send`: the ring is made on the reactor's thread (`IORING_SETUP_SINGLE_ISSUER`).
 
 mod capabilities;
+mod files;
 mod flight;
 mod operation;
 
@@ -22,6 +23,8 @@ use std::rc::Rc;
 use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 
 pub use capabilities::{RingCapabilities, RingMode};
+use files::Files;
+pub use files::Registered;
 use flight::Flight;
 pub use operation::{Completion, Operation, RangeMode, WriteMode};
 
@@ -55,6 +58,7 @@ struct Ring {
     free: Vec<u32>,
     inboxes: Vec<Option<VecDeque<Completion>>>,
     arena: Option<Pool>,
+    files: Option<Files>,
     waker: Waker,
     wake_value: Box<u64>,
     wake_armed: bool,
@@ -84,6 +88,8 @@ impl RingHandle {
         let (uring, mut capabilities) = capabilities::build(config)?;
         let registered = config.mode == RingMode::Probe && register_arena(&uring, pool).is_ok();
         capabilities.fixed_buffers = registered;
+        let files = if config.mode == RingMode::Probe { Files::new(&uring).ok() } else { None };
+        capabilities.fixed_files = files.is_some();
         let entries = config.entries;
         let ring = Ring {
             uring,
@@ -92,6 +98,7 @@ impl RingHandle {
             free: (0..entries).rev().collect(),
             inboxes: Vec::new(),
             arena: registered.then(|| pool.clone()),
+            files,
             waker,
             wake_value: Box::new(0),
             wake_armed: false,
@@ -187,7 +194,7 @@ impl Ring {
     fn submit(&mut self, client: usize, token: u64, operation: Operation) -> Result<(), Operation> {
         let Some(slot) = self.free.pop() else { return Err(operation) };
         let mut flight = Flight::new(client, token, operation);
-        let entry = flight.entry(self.arena.as_ref()).user_data(u64::from(slot));
+        let entry = flight.entry(self.arena.as_ref(), self.files.as_ref()).user_data(u64::from(slot));
         self.flights[slot as usize] = Some(flight);
         // SAFETY: everything that the entry points at is owned by the flight, which stays in `flights` until the completion
         // is taken: frames lie in the arena, headers and addresses in boxes that do not move.

@@ -205,3 +205,41 @@ fn a_sleeping_ring_is_woken_every_time() {
     }
     sender.join().expect("sender");
 }
+
+#[test]
+fn registered_descriptors_serve_and_their_places_come_back() {
+    let (ring, pool) = ring(RingMode::Probe);
+    if !ring.capabilities().fixed_files {
+        eprintln!("skipped: this kernel has no registered files");
+        return;
+    }
+    let client = ring.attach();
+    // More files over time than the table has places.
+    for round in 0..1500_u64 {
+        let (temp, file) = scratch(8192);
+        let first = ring.register_file(&file).expect("room");
+        let second = ring.register_file(&file).expect("the same place");
+        drop(first);
+        let mut from = pool.alloc(4096).expect("frame");
+        from[..8].copy_from_slice(&round.to_le_bytes());
+        let write = Operation::Write {
+            file: file.clone(),
+            offset: 4096,
+            from: from.freeze(),
+            mode: WriteMode::Accepted,
+        };
+        client.submit(round, write).expect("room");
+        let completion = complete(&ring, &client);
+        assert_eq!(completion.result.expect("written"), 4096);
+        drop((completion.operation, second));
+        let into = pool.alloc_zeroed(4096).expect("frame");
+        client.submit(round, Operation::Read { file: file.clone(), offset: 4096, into }).expect("room");
+        let Operation::Read { into, .. } = complete(&ring, &client).operation else {
+            panic!("another operation")
+        };
+        assert_eq!(into[..8], round.to_le_bytes());
+        // Nothing keeps the file: its lock can be had again.
+        drop(file);
+        File::open(temp.path(), Access::ReadWrite, 4096).expect("closed");
+    }
+}
