@@ -1,0 +1,296 @@
+//! How the peer's leg comes in: probed, fenced, looked at once more, marked, enrolled, emptied, copied to.
+
+use std::collections::VecDeque;
+
+use bdev::{Completed, FenceKey, IoError};
+
+use super::super::change::Kind;
+use super::super::{Ctx, Doubt, Freeze, Holder, Phase, Sides};
+use super::{Differences, Entry, Membership, Outstanding, PeerLeg};
+use crate::bitmap::{Bitmap, ClearedBy, Urgency};
+use crate::decide::{PeerVerdict, SyncPlan, on_peer};
+use crate::desk::{Purpose, Side};
+use crate::format::{BlockWrite, LegFlags, Reason, Superblock};
+use crate::intent_log::{Replay, emptying};
+use crate::leg_state::{LegEvent, after};
+use crate::probe::LegFound;
+use crate::range::ByteRange;
+use crate::reader::{Reader, Reading, differences, found};
+use crate::store::Store;
+
+impl Holder {
+    pub(super) fn on_reading(&mut self, job: u32, completed: &Completed, ctx: &mut Ctx<'_>) {
+        let (Membership::Probing(reader) | Membership::Loading(_, reader)) = &mut self.membership else {
+            return;
+        };
+        match reader.on_done(job, completed, ctx.desk) {
+            Reading::Continues => {}
+            Reading::Lost(error) => self.lose_peer(error, ctx),
+            Reading::Done(images) => {
+                let leg = found(self.peer_size, &images, ctx.setup.array);
+                match self.membership {
+                    Membership::Loading(entry, _) => self.on_loaded(entry, &leg, &images, ctx),
+                    _ => self.on_probed(&leg, ctx),
+                }
+            }
+        }
+    }
+
+    pub(super) fn verdict(&self, leg: &LegFound, ctx: &Ctx<'_>) -> PeerVerdict {
+        // What we say about the array may be newer than our own superblock, when our leg is the one that failed.
+        on_peer(&self.truth.on(ctx.own.current(), self.who), leg)
+    }
+
+    /// The peer has fenced its own leg, and is on its way to a newer config.
+    pub(super) fn is_taking_over(&self, leg: &LegFound) -> bool {
+        let LegFound::Leg(leg) = leg else { return false };
+        let FenceKey { node, generation } = leg.superblock.fence;
+        self.in_sync().has(Side::Peer) && node != self.who.number() && generation > self.truth.fence
+    }
+
+    pub(super) fn on_probed(&mut self, leg: &LegFound, ctx: &mut Ctx<'_>) {
+        if self.is_taking_over(leg) {
+            ctx.note("the peer takes over");
+            return self.step_down(ctx);
+        }
+        self.doubt = Doubt::None;
+        let entry = match self.verdict(leg, ctx) {
+            PeerVerdict::Member => Entry::Member,
+            // The first config of this start counts the peer, and the peer does not know it yet.
+            PeerVerdict::Resync(SyncPlan::Delta) if self.may_enter_as_member(leg) => Entry::Member,
+            PeerVerdict::Resync(plan) => Entry::Resync(plan),
+            PeerVerdict::StepDown { newer } => {
+                ctx.note(format!("the peer went on in generation {}", newer.generation()));
+                return self.step_down(ctx);
+            }
+            PeerVerdict::Split { .. } => {
+                return self
+                    .bar("the two legs have diverged: nothing is overwritten; choose one side by hand", ctx);
+            }
+            PeerVerdict::Refuse(refusal) => return self.bar(&refusal.to_string(), ctx),
+        };
+        let LegFound::Leg(leg) = leg else { return };
+        if matches!(entry, Entry::Resync(_)) && self.in_sync().has(Side::Peer) {
+            return self.bar("the leg at the peer is not the one that was in sync", ctx);
+        }
+        self.peer = Some(PeerLeg { store: Store::peer(leg.superblock.clone(), self.attempt) });
+        self.enter(Membership::Arming(entry));
+        match entry {
+            Entry::Member => self.fence(entry, ctx),
+            Entry::Resync(plan) => self.arm(plan, &leg.superblock, ctx),
+        }
+    }
+
+    /// While this holder opens with both legs, the peer's superblock is one config behind.
+    pub(super) fn may_enter_as_member(&self, leg: &LegFound) -> bool {
+        let LegFound::Leg(leg) = leg else { return false };
+        let theirs = &leg.superblock;
+        let behind_by_this_start = self.truth.history.entries().get(1) == Some(theirs.config());
+        let kept = !theirs.own().flags.contains(LegFlags::VOLATILE_CACHE)
+            || self.truth.legs[self.who.other().index()].incarnation == theirs.own().incarnation;
+        matches!(self.phase, Phase::Opening(_))
+            && self.in_sync().has(Side::Peer)
+            && behind_by_this_start
+            && kept
+    }
+
+    pub(super) fn bar(&mut self, why: &str, ctx: &mut Ctx<'_>) {
+        ctx.note(format!("the peer's leg is refused: {why}"));
+        self.bar_peer(why, ctx);
+    }
+
+    /// The own superblock says which generation comes, before the peer's guard hears of it (R8).
+    pub(super) fn arm(&mut self, plan: SyncPlan, theirs: &Superblock, ctx: &mut Ctx<'_>) {
+        if self.change.is_some() {
+            self.enter(Membership::Away);
+            return;
+        }
+        let mut next = self.truth.clone();
+        next.fence = crate::decide::next_generation(ctx.own.current(), Some(theirs)).max(next.fence + 1);
+        let record = Self::record_mut(&mut next, self.who.other());
+        record.state = after(record.state, LegEvent::SyncBegun);
+        (record.uuid, record.flags) = (theirs.leg, theirs.own().flags);
+        (record.incarnation, record.seen_seq) = (theirs.own().incarnation, theirs.seq);
+        if let SyncPlan::Full(why) = plan {
+            record.tracked_since = 0;
+            ctx.note(format!("the peer's leg is copied in full: {why}"));
+        }
+        self.begin_change(Kind::Arm, next, &[Side::Own]);
+    }
+
+    pub(super) fn fence(&mut self, entry: Entry, ctx: &mut Ctx<'_>) {
+        let key = FenceKey { node: self.who.number(), generation: self.truth.fence };
+        ctx.desk.fence(key, Purpose::Fence { attempt: self.attempt });
+        self.enter(Membership::Fencing(entry));
+    }
+
+    pub(super) fn on_fenced(&mut self, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
+        let Membership::Fencing(entry) = self.membership else { return };
+        match result {
+            Ok(()) => {
+                let layout = self.peer.as_ref().map_or(self.layout, |peer| peer.store.current().layout);
+                let mut reader = match entry {
+                    Entry::Member => Reader::of_identity(Side::Peer, self.attempt, self.peer_size),
+                    Entry::Resync(_) => {
+                        Reader::of_everything(Side::Peer, self.attempt, self.peer_size, &layout)
+                    }
+                };
+                reader.poke(ctx.desk);
+                self.enter(Membership::Loading(entry, Box::new(reader)));
+            }
+            // Somebody has a newer generation: look again, the superblock says who.
+            Err(IoError::Fenced) => self.look_who_is_there(ctx),
+            Err(error) => self.lose_peer(error, ctx),
+        }
+    }
+
+    pub(super) fn on_loaded(&mut self, entry: Entry, leg: &LegFound, images: &[Vec<u8>], ctx: &mut Ctx<'_>) {
+        let known = self.peer.as_ref().map(|peer| peer.store.current().leg);
+        let LegFound::Leg(found) = leg else { return self.bar("the leg changed while it was fenced", ctx) };
+        let theirs = &found.superblock;
+        if known != Some(theirs.leg) || !theirs.layout.same_array(&self.layout) {
+            return self.bar("the leg changed while it was fenced", ctx);
+        }
+        self.peer = Some(PeerLeg { store: Store::peer(theirs.clone(), self.attempt) });
+        match entry {
+            Entry::Member => self.enter_member(theirs, ctx),
+            Entry::Resync(plan) => {
+                let (log, bitmap) = differences(images, theirs);
+                self.unite(plan, &log, &bitmap);
+                self.enter(Membership::Marking(plan, Some(Box::new(Differences { log, bitmap }))));
+            }
+        }
+    }
+
+    pub(super) fn enter_member(&mut self, theirs: &Superblock, ctx: &mut Ctx<'_>) {
+        if theirs.history == self.truth.history {
+            return self.joined(ctx);
+        }
+        if self.change.is_some() {
+            return self.go_away(Reason::LinkLost, ctx);
+        }
+        self.enter(Membership::Enrolling(Entry::Member, None));
+        self.begin_change(Kind::Enrol, self.truth.clone(), &[Side::Peer]);
+    }
+
+    /// Everything that may differ: our bitmap has our log in it already; now theirs.
+    pub(super) fn unite(&mut self, plan: SyncPlan, log: &Replay, bitmap: &Bitmap) {
+        match (plan, log) {
+            (SyncPlan::Full(_), _) | (_, Replay::Unreadable { .. }) => {
+                self.bitmap.set_all();
+            }
+            (SyncPlan::Delta, Replay::Table(table)) => {
+                self.bitmap.union(bitmap);
+                let shift = self.layout.log.extent_shift;
+                for extent in table.extents() {
+                    let range = ByteRange::new(u64::from(extent) << shift, 1 << shift);
+                    self.bitmap.set(range);
+                }
+            }
+        }
+    }
+
+    pub(super) fn enrol(&mut self, ctx: &mut Ctx<'_>) {
+        let Membership::Marking(plan, differences) = &mut self.membership else { return };
+        let next = Membership::Enrolling(Entry::Resync(*plan), differences.take());
+        self.enter(next);
+        self.begin_change(Kind::Enrol, self.truth.clone(), &[Side::Peer]);
+        self.drive_change(ctx);
+    }
+
+    /// One of our own changes took effect.
+    pub(in crate::holder) fn membership_changed(&mut self, kind: Kind, ctx: &mut Ctx<'_>) {
+        match (kind, &mut self.membership) {
+            (Kind::Arm, Membership::Arming(entry)) => {
+                let entry = *entry;
+                self.fence(entry, ctx);
+            }
+            (Kind::Enrol, Membership::Enrolling(Entry::Member, _)) => self.joined(ctx),
+            (Kind::Enrol, Membership::Enrolling(Entry::Resync(plan), differences)) => {
+                let (plan, differences) = (*plan, differences.take());
+                if let Some(differences) = differences {
+                    self.begin_emptying(*differences, ctx);
+                }
+                if matches!(plan, SyncPlan::Full(_)) {
+                    self.track();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The bitmap says everything about the peer's leg from now on, so that a copy that is cut off can go on.
+    pub(super) fn track(&mut self) {
+        let mut next = self.truth.clone();
+        let generation = self.config().generation();
+        Self::record_mut(&mut next, self.who.other()).tracked_since = generation;
+        self.begin_change(Kind::Track, next, &[Side::Own]);
+    }
+
+    pub(super) fn begin_emptying(&mut self, differences: Differences, ctx: &Ctx<'_>) {
+        let Differences { log, mut bitmap } = differences;
+        let generation = self.config().generation();
+        let ring = emptying(ctx.own.current().array, self.layout.log, &log, generation)
+            .map(|transaction| transaction.write);
+        let mut blocks: VecDeque<BlockWrite> = ring.collect();
+        bitmap.clear(ByteRange::new(0, self.layout.data_size), ClearedBy::Operator);
+        while let Some(page) = bitmap.next_page(Urgency::Everything, generation) {
+            blocks.push_back(page.write);
+            bitmap.on_durable(page.page);
+        }
+        self.enter(Membership::Emptying(blocks));
+        self.emptying = Outstanding::No;
+    }
+
+    pub(super) fn empty_next(&mut self, ctx: &mut Ctx<'_>) {
+        if self.emptying == Outstanding::Yes {
+            return;
+        }
+        let Membership::Emptying(blocks) = &mut self.membership else { return };
+        match blocks.front() {
+            None => {
+                ctx.note(format!("resync begins: {} bytes are out of sync", self.bitmap.set_bytes()));
+                self.enter(Membership::Copying);
+                self.next_heartbeat = ctx.now();
+            }
+            Some(write) if ctx.desk.has_block() => {
+                ctx.desk.write_block(Side::Peer, write, Purpose::Emptying { attempt: self.attempt });
+                blocks.pop_front();
+                self.emptying = Outstanding::Yes;
+            }
+            Some(_) => {}
+        }
+    }
+
+    pub(super) fn on_emptied(&mut self, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
+        self.emptying = Outstanding::No;
+        match result {
+            Ok(()) => self.empty_next(ctx),
+            Err(error) => self.lose_peer(error, ctx),
+        }
+    }
+
+    /// Both legs were flushed after the last copy.
+    pub(in crate::holder) fn on_rejoin_flushed(&mut self, ctx: &mut Ctx<'_>) {
+        if !self.bitmap.is_clear() || self.change.is_some() || !self.resync.is_idle() {
+            return;
+        }
+        match self.membership {
+            Membership::Copying => {
+                self.enter(Membership::Rejoining);
+                self.begin_rejoin(Side::Peer, ctx);
+            }
+            Membership::Joined if self.in_sync() == Sides::PEER => self.begin_rejoin(Side::Own, ctx),
+            _ => {}
+        }
+    }
+
+    /// The peer's leg carries every acknowledged write.
+    pub(in crate::holder) fn joined(&mut self, ctx: &mut Ctx<'_>) {
+        self.enter(Membership::Joined);
+        self.lost_since = None;
+        self.freeze = Freeze::Flowing;
+        self.next_heartbeat = ctx.now();
+        self.unpark(ctx);
+    }
+}
