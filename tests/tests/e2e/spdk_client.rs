@@ -49,6 +49,13 @@ fn spdks_client_builds_a_target_saves_it_and_loads_it_into_another_node() {
     run(&["iscsi_create_initiator_group", "2", "ANY", "127.0.0.0/8"]);
     run(&["iscsi_create_target_node", "iqn.2026-11.org.gemel:s", "alias", "u0:0 m0:1", "1:2", "64", "-d"]);
     assert!(run(&["rpc_get_methods"]).contains("iscsi_create_target_node"));
+    let figures: Value = serde_json::from_str(&run(&["bdev_get_iostat", "--names", "m0"])).expect("JSON");
+    assert_eq!((&figures["bdevs"][0]["name"], &figures["bdevs"][0]["bytes_read"]), (&"m0".into(), &0.into()));
+    for method in
+        ["framework_get_reactors", "framework_get_scheduler", "thread_get_stats", "thread_get_io_channels"]
+    {
+        run(&[method]);
+    }
     let saved = run(&["save_config"]);
     let targets = |node: &Node| -> Value {
         serde_json::from_str(&call(node, &["iscsi_get_target_nodes"], "")).expect("JSON")

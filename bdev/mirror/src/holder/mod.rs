@@ -1,6 +1,6 @@
 //! The holder: the node that runs the mirror. What happens to a write is in `write.rs`; what happens when the
 //! peer dies with writes in flight is in `change.rs` (the config without it) and `write.rs` (what waited for
-//! it); how it comes back is in `membership.rs` and `resync.rs`.
+//! it); how it comes back is in `membership/` and `resync.rs`.
 //!
 //! Owner: the node. Pure: events in, I/Os out through the desk. Rules: R1-R5, R7, R8, R12; I1, I2, I4-I6,
 //! I12-I14, I18, I21.
@@ -14,64 +14,43 @@ pub(crate) mod change;
 mod flush;
 mod journal;
 pub(crate) mod membership;
+mod operator;
 mod read;
 mod request;
 pub mod resync;
+mod state;
 mod stop;
+mod truth;
 pub(crate) mod write;
 
 use std::collections::VecDeque;
 
 use bdev::hop::ClientId;
 use bdev::{Completed, Geometry, Io, IoError, Link, NotReady};
-use bitflags::bitflags;
-use engine::{Buf, Instant, Key, Prng, Slots};
+use engine::{Instant, Key, Prng, Slots};
 use uuid::Uuid;
 
 use crate::bitmap::Bitmap;
-use crate::command::Refusal;
 use crate::decide::Starting;
 use crate::desk::{Desk, Purpose, Side};
 use crate::events::Events;
-use crate::format::{
-    ArbiterKind, Config, History, Layout, LegIndex, LegMask, LegRecord, Reason, RunState, Superblock,
-};
+use crate::format::{ArbiterKind, Config, Layout, LegIndex, LegMask, LegRecord, Reason};
 use crate::intent_log::IntentLog;
 use crate::locks::{Owner, RangeLocks};
 use crate::pace::Pace;
 use crate::range::ByteRange;
 use crate::setup::Setup;
-use crate::status::{PeerStatus, RoleKind, Status};
 use crate::store::Store;
 use change::Change;
 use journal::Journal;
 use membership::{Membership, Outstanding, PeerLeg};
 use request::Request;
-use resync::{Progress, Resync};
+use resync::Resync;
 
 pub(crate) use request::REQUESTS_MAX;
-
-bitflags! {
-    /// A set of sides.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) struct Sides: u8 {
-        const OWN = 1;
-        const PEER = 2;
-    }
-}
-
-impl Sides {
-    pub(crate) const fn only(side: Side) -> Self {
-        match side {
-            Side::Own => Self::OWN,
-            Side::Peer => Self::PEER,
-        }
-    }
-
-    pub(crate) const fn has(self, side: Side) -> bool {
-        self.contains(Self::only(side))
-    }
-}
+pub use state::Counters;
+pub(crate) use state::{Body, Doubt, Ending, Freeze, Opening, Phase, Sides};
+pub(crate) use truth::Truth;
 
 /// What the holder is given to work with at each event.
 pub(crate) struct Ctx<'a> {
@@ -92,120 +71,6 @@ impl Ctx<'_> {
     pub(crate) fn note(&mut self, what: impl Into<String>) {
         self.events.note(self.desk.now, what);
     }
-}
-
-/// What the holder says about the array: the same on both legs.
-#[derive(Clone, Debug)]
-pub(crate) struct Truth {
-    pub(crate) history: History,
-    pub(crate) legs: [LegRecord; 2],
-    pub(crate) run_state: RunState,
-    /// The generation that both legs accept, this node's.
-    pub(crate) fence: u64,
-}
-
-impl Truth {
-    fn of(superblock: &Superblock) -> Self {
-        let Superblock { history, legs, run_state, fence, .. } = superblock;
-        Self { history: *history, legs: *legs, run_state: *run_state, fence: fence.generation }
-    }
-
-    pub(crate) fn config(&self) -> &Config {
-        self.history.current()
-    }
-
-    /// A leg's superblock that says so.
-    fn on(&self, base: &Superblock, who: LegIndex) -> Superblock {
-        let mut next = base.clone();
-        (next.history, next.legs, next.run_state) = (self.history, self.legs, self.run_state);
-        next.fence = next.fence.max_generation(who, self.fence);
-        next
-    }
-}
-
-trait MaxGeneration {
-    fn max_generation(self, who: LegIndex, generation: u64) -> Self;
-}
-
-impl MaxGeneration for bdev::FenceKey {
-    /// A fence never falls.
-    fn max_generation(self, who: LegIndex, generation: u64) -> Self {
-        if generation > self.generation { Self { node: who.number(), generation } } else { self }
-    }
-}
-
-/// The holder's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Not serving yet.
-    Opening(Opening),
-    /// Serving the front end.
-    Serving,
-    /// Stopping in order (R12).
-    Closing(stop::Closing),
-    /// A newer generation is at work: nothing is acknowledged any more; I/Os in flight come back.
-    Leaving(Ending),
-    /// Over.
-    Ended(Ending),
-}
-
-/// What serving waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Opening {
-    /// The first config on the own leg.
-    Config,
-    /// The peer's leg joined, or a config without it.
-    Peer,
-    /// The own leg brought in sync from the peer's.
-    Recovery,
-}
-
-/// How it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// Stopped in order.
-    Clean,
-    /// A newer generation.
-    Superseded,
-    /// The only leg in sync, the peer's, went away before the own one was in sync: hold again.
-    Orphaned,
-}
-
-/// Whether I/O stands still until somebody decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Freeze {
-    /// It flows.
-    Flowing,
-    /// The policy asks the operator; the reason to degrade.
-    Frozen(Reason),
-}
-
-/// Whether the peer's guard has locked us out for a reason that is not known yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Doubt {
-    /// No.
-    None,
-    /// A session that was not fenced for us yet, or a newer generation: its superblock will tell.
-    Fenced,
-}
-
-/// Figures since the holder began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Reads answered.
-    pub reads: u64,
-    /// Writes answered, write-zeroes and discards among them.
-    pub writes: u64,
-    /// Flushes answered.
-    pub flushes: u64,
-    /// Requests that the host got an error for.
-    pub errors: u64,
-    /// Bytes read by hosts.
-    pub read_bytes: u64,
-    /// Bytes written by hosts.
-    pub written_bytes: u64,
-    /// Blocks of a leg rewritten from the other after a medium error.
-    pub mended: u64,
 }
 
 /// See the module.
@@ -503,73 +368,5 @@ impl Holder {
 
     fn incarnation(ctx: &Ctx<'_>) -> Uuid {
         ctx.setup.incarnation
-    }
-}
-
-/// The whole blocks of a write's body.
-#[derive(Debug)]
-pub(crate) enum Body {
-    /// Bytes of the host.
-    Data(Buf),
-    /// Zeroes; discarded blocks read as zeroes on both legs, so that they are equal (I22).
-    Zeroes,
-    /// Zeroes for a discard.
-    Discard,
-}
-
-// --- For the operator ---
-
-impl Holder {
-    /// Lets the resync run, or not.
-    pub(crate) fn throttle(&mut self, throttle: resync::Throttle, ctx: &mut Ctx<'_>) {
-        self.resync.throttle = throttle;
-        self.settle(ctx);
-    }
-
-    /// Goes on without the peer by the operator's command.
-    pub(crate) fn degrade_by_hand(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
-        if !self.is_both() {
-            return Err(Refusal::Degraded);
-        }
-        if self.is_joined() && self.own_failure.is_none() {
-            return Err(Refusal::PeerInSync);
-        }
-        if self.change.is_some() {
-            return Err(Refusal::Busy);
-        }
-        let (out, reason) = match self.own_failure.filter(|_| self.is_joined()) {
-            Some(reason) => (Side::Own, reason),
-            None => (Side::Peer, self.lost_reason),
-        };
-        self.degrade(out, reason, ctx);
-        self.settle(ctx);
-        Ok(())
-    }
-
-    /// Fills in what only a holder knows.
-    pub(crate) fn report(&self, status: &mut Status) {
-        status.role = match (self.phase, self.freeze) {
-            (Phase::Serving, Freeze::Frozen(_)) => RoleKind::Frozen,
-            (Phase::Serving, Freeze::Flowing) => RoleKind::Holder,
-            (Phase::Opening(_), _) => RoleKind::Starting,
-            (Phase::Closing(_), _) => RoleKind::Stopping,
-            (Phase::Leaving(_) | Phase::Ended(_), _) => RoleKind::Standby,
-        };
-        if let Freeze::Frozen(reason) = self.freeze {
-            status.reason = Some(reason.words().to_owned());
-        } else if self.doubt == Doubt::Fenced {
-            status.reason =
-                Some("the peer's guard has locked this node out: looking for the reason".to_owned());
-        }
-        status.config = Some(*self.config());
-        status.legs = Some(self.truth.legs);
-        let (sight, cause) = self.membership.in_words();
-        status.peer = Some(PeerStatus { sight, cause });
-        status.log = Some(self.log.usage());
-        status.dirty_bytes = self.bitmap.set_bytes();
-        status.resync = self.resync.progress.map(|progress| Progress { until: status.now, ..progress });
-        status.last_resync = self.resync.last;
-        status.throttle = self.resync.throttle;
-        status.counters = self.counters;
     }
 }

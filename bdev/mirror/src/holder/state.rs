@@ -1,0 +1,115 @@
+//! What the holder is in: its life, and what holds it up. Also what it counted.
+
+use bitflags::bitflags;
+use engine::Buf;
+
+use super::stop;
+use crate::desk::Side;
+use crate::format::Reason;
+
+bitflags! {
+    /// A set of sides.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Sides: u8 {
+        const OWN = 1;
+        const PEER = 2;
+    }
+}
+
+impl Sides {
+    pub(crate) const fn only(side: Side) -> Self {
+        match side {
+            Side::Own => Self::OWN,
+            Side::Peer => Self::PEER,
+        }
+    }
+
+    pub(crate) const fn has(self, side: Side) -> bool {
+        self.contains(Self::only(side))
+    }
+}
+
+/// The holder's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Not serving yet.
+    Opening(Opening),
+    /// Serving the front end.
+    Serving,
+    /// Stopping in order (R12).
+    Closing(stop::Closing),
+    /// A newer generation is at work: nothing is acknowledged any more; I/Os in flight come back.
+    Leaving(Ending),
+    /// Over.
+    Ended(Ending),
+}
+
+/// What serving waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// The first config on the own leg.
+    Config,
+    /// The peer's leg joined, or a config without it.
+    Peer,
+    /// The own leg brought in sync from the peer's.
+    Recovery,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Stopped in order.
+    Clean,
+    /// A newer generation.
+    Superseded,
+    /// The only leg in sync, the peer's, went away before the own one was in sync: hold again.
+    Orphaned,
+}
+
+/// Whether I/O stands still until somebody decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freeze {
+    /// It flows.
+    Flowing,
+    /// The policy asks the operator; the reason to degrade.
+    Frozen(Reason),
+}
+
+/// Whether the peer's guard has locked us out for a reason that is not known yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// No.
+    None,
+    /// A session that was not fenced for us yet, or a newer generation: its superblock will tell.
+    Fenced,
+}
+
+/// Figures since the holder began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Reads answered.
+    pub reads: u64,
+    /// Writes answered, write-zeroes and discards among them.
+    pub writes: u64,
+    /// Flushes answered.
+    pub flushes: u64,
+    /// Requests that the host got an error for.
+    pub errors: u64,
+    /// Bytes read by hosts.
+    pub read_bytes: u64,
+    /// Bytes written by hosts.
+    pub written_bytes: u64,
+    /// Blocks of a leg rewritten from the other after a medium error.
+    pub mended: u64,
+}
+
+/// The whole blocks of a write's body.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// Bytes of the host.
+    Data(Buf),
+    /// Zeroes; discarded blocks read as zeroes on both legs, so that they are equal (I22).
+    Zeroes,
+    /// Zeroes for a discard.
+    Discard,
+}
