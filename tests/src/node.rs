@@ -97,7 +97,8 @@ impl Node {
     /// # Panics
     /// When it is refused.
     pub fn must(&self, method: &str, params: Value) -> Value {
-        self.call(method, params).unwrap_or_else(|error| panic!("{method}: {error}"))
+        self.call(method, params)
+            .unwrap_or_else(|error| panic!("{method}: {error}; the node says: {}", self.log()))
     }
 
     /// Exports a bdev on a free port of loopback; returns the LUN's URL.

@@ -97,6 +97,23 @@ fn a_peer_that_is_stopped_costs_a_stall_and_a_delta() {
     assert!(finish(pair, 0) < LEG / 2);
 }
 
+/// How long hosts may have to wait is the administrator's choice.
+#[test]
+fn a_pair_with_more_patience_rides_out_a_longer_stop() {
+    let pair = Pair::create(&["--max-stall-ms", "8000"]);
+    let generation = pair.wait_in_sync(0)["generation"].clone();
+    let load = load(&pair, "6");
+    pause(Duration::from_millis(1000));
+    pair.node(1).signal("STOP");
+    pause(Duration::from_millis(2500));
+    pair.node(1).signal("CONT");
+    let report = verified(load);
+    assert!(report["longest_stall_ms"].as_f64() > Some(2000.0), "{report}");
+    let status = pair.wait_in_sync(0);
+    assert_eq!((&status["generation"], &status["last_resync"]["copied_bytes"]), (&generation, &json!(0)));
+    assert_eq!(finish(pair, 0), 0);
+}
+
 #[test]
 fn a_peer_with_an_empty_disk_is_copied_in_full() {
     let mut pair = Pair::start();

@@ -59,6 +59,24 @@ pub(crate) struct Place {
     /// Start without the peer after so many milliseconds; by command alone when absent.
     #[arg(long)]
     degraded_start_ms: Option<u64>,
+    /// How long hosts may wait, at the most, when the peer dies without a word: then the holder goes on without it. More
+    /// rides out longer pauses.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(500..=60_000))]
+    max_stall_ms: u64,
+}
+
+/// The longest stall has these parts: until the peer counts as dead, or an I/O on its leg as failed; then a little grace.
+struct Patience {
+    silence_ms: u64,
+    io_timeout_ms: u64,
+    grace_ms: u64,
+}
+
+impl Patience {
+    fn of(max_stall_ms: u64) -> Self {
+        let percent = |share: u64| max_stall_ms * share / 100;
+        Self { silence_ms: percent(50), io_timeout_ms: percent(60), grace_ms: percent(15) }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -125,10 +143,12 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
     let way = format!("{name}_peer");
     let url = format!("iscsi://{}/{}/0", place.peer, iqn(name, &format!(".leg{}", index.other().0)));
     let initiator = iqn(name, &format!(".node{}", index.0));
-    let import = json!({"name": way, "initiator_iqn": initiator, "url": url});
+    let Patience { silence_ms, io_timeout_ms, grace_ms } = Patience::of(place.max_stall_ms);
+    let import = json!({"name": way, "initiator_iqn": initiator, "url": url, "silence_ms": silence_ms});
     builder.make("bdev_iscsi_create", import, ("bdev_iscsi_delete", json!({"name": way})))?;
     let mut mirror = json!({
         "name": name, "leg": disk, "peer": way, "index": index.0, "content": content.word(),
+        "io_timeout_ms": io_timeout_ms, "grace_ms": grace_ms,
     });
     if let Some(millis) = place.degraded_start_ms {
         mirror["degraded_start_ms"] = json!(millis);

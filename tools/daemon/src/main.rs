@@ -1,5 +1,6 @@
 //! gemeld: starts the reactors, opens the control socket, loads the configuration, waits for the end.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -12,6 +13,7 @@ use daemon::node::{End, SharedNode, State};
 use daemon::reactor::{Duty, Reactor};
 use daemon::server::{Server, call};
 use engine::{CoreList, IdlePolicy, MonotonicClock, Pool, PoolConfig};
+use rpc::RpcError;
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -43,7 +45,8 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    tracing_subscriber::fmt().with_target(false).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_target(false).with_ansi(colours).with_writer(std::io::stderr).init();
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -140,11 +143,34 @@ fn load(node: &SharedNode, config: &Value) -> Result<(), Failure> {
         for made in calls {
             let method = made["method"].as_str().ok_or("the configuration has a call without \"method\"")?;
             let params = made.get("params").filter(|params| !params.is_null());
-            call(node, method, params).map_err(|error| {
+            call_patiently(node, method, params).map_err(|error| {
                 let params = params.unwrap_or(&Value::Null);
                 format!("the configuration's call {method} {params} was refused: {error}")
             })?;
         }
     }
     Ok(())
+}
+
+/// A file or port that is in use (`EBUSY`, `EADDRINUSE`).
+const IN_USE: [i64; 2] = [-16, -98];
+/// How long a process that was killed may keep its files and ports: the kernel ends what its ring had in flight first.
+const REMAINS: Duration = Duration::from_secs(10);
+const REMAINS_LOOK: Duration = Duration::from_millis(10);
+
+/// A node that takes the place of one that was killed waits until what that had is free.
+fn call_patiently(node: &SharedNode, method: &str, params: Option<&Value>) -> Result<Value, RpcError> {
+    let looks = REMAINS.as_millis() / REMAINS_LOOK.as_millis();
+    for look in 0..looks {
+        match call(node, method, params) {
+            Err(error) if IN_USE.contains(&error.code) => {
+                if look == 0 {
+                    tracing::warn!("{method}: {error}: waiting for whoever has it to end");
+                }
+                std::thread::park_timeout(REMAINS_LOOK);
+            }
+            answer => return answer,
+        }
+    }
+    call(node, method, params)
 }

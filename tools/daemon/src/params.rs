@@ -1,5 +1,6 @@
 //! Parameters of calls: typed, and strict about what is unknown.
 
+use core::time::Duration;
 use rpc::RpcError;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -22,5 +23,16 @@ pub fn none(params: Option<&Value>) -> Result<(), RpcError> {
     match params {
         None => Ok(()),
         Some(_) => Err(RpcError::invalid_params("Invalid parameters: this method takes none")),
+    }
+}
+
+/// A time that something may take, in milliseconds: 20 ms to ten minutes.
+///
+/// # Errors
+/// It is outside of that.
+pub fn millis(name: &str, millis: u64) -> Result<Duration, RpcError> {
+    match millis {
+        20..=600_000 => Ok(Duration::from_millis(millis)),
+        _ => Err(RpcError::invalid_params(format!("{name} must be 20 to 600000"))),
     }
 }

@@ -132,8 +132,10 @@ impl Target {
         }
         let mut portals = Vec::new();
         for address in &group.portals {
-            let cause =
-                |error: std::io::Error| ExportError::Listen { address: *address, cause: error.to_string() };
+            let cause = |error: std::io::Error| {
+                let (errno, cause) = (error.raw_os_error(), error.to_string());
+                ExportError::Listen { address: *address, errno, cause }
+            };
             let listener = self.network.listen(*address).map_err(cause)?;
             portals.push(Portal { group: group.tag, listener });
         }

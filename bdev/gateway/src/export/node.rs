@@ -61,7 +61,7 @@ pub enum ExportError {
     #[error("queue depth must be 1 to 256, not {0}")]
     QueueDepth(u32),
     #[error("cannot listen on {address}: {cause}")]
-    Listen { address: SocketAddr, cause: String },
+    Listen { address: SocketAddr, errno: Option<i32>, cause: String },
 }
 
 /// Counters of one LUN.

@@ -375,6 +375,8 @@ struct IscsiCreate {
     initiator_iqn: String,
     url: String,
     uuid: Option<String>,
+    /// The far end counts as dead after so many milliseconds without a sign of life; ours.
+    silence_ms: Option<u64>,
 }
 
 fn iscsi_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
@@ -382,8 +384,12 @@ fn iscsi_create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcErro
     let url: LunUrl =
         parsed.url.parse().map_err(|error: UrlError| RpcError::invalid_params(error.to_string()))?;
     let uuid = uuid_of(parsed.uuid.as_deref())?;
-    let config =
+    let mut config =
         RemoteConfig { lun: url.lun, ..RemoteConfig::new(parsed.initiator_iqn, url.target, url.portal) };
+    if let Some(millis) = parsed.silence_ms {
+        config.silence_max = params::millis("silence_ms", millis)?;
+        config.keep_alive = config.silence_max / 4;
+    }
     node.check_new(&parsed.name)?;
     let remote = Remote::new(parsed.name.as_str(), uuid, config);
     let made = replay("bdev_iscsi_create", given, &*remote);

@@ -41,6 +41,7 @@ fn refusal(error: &ExportError) -> RpcError {
         ExportError::BadName(_) | ExportError::NoLunZero(_) | ExportError::QueueDepth(_) => {
             RpcError::invalid_params(message)
         }
+        ExportError::Listen { errno: Some(errno), .. } => RpcError { code: -i64::from(*errno), message },
         ExportError::Listen { .. } => RpcError::refused(message),
     }
 }

@@ -78,6 +78,23 @@ struct Make {
     degraded_start_ms: Option<u64>,
     /// How long a lost peer has to come back before the holder goes on without it.
     grace_ms: Option<u64>,
+    /// How long one I/O on the peer's leg may take.
+    io_timeout_ms: Option<u64>,
+}
+
+impl Make {
+    fn timing(&self) -> Result<Timing, RpcError> {
+        let mut timing = Timing::default();
+        for (name, given, time) in [
+            ("grace_ms", self.grace_ms, &mut timing.grace),
+            ("io_timeout_ms", self.io_timeout_ms, &mut timing.io_timeout),
+        ] {
+            if let Some(millis) = given {
+                *time = params::millis(name, millis)?;
+            }
+        }
+        Ok(timing)
+    }
 }
 
 fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
@@ -119,7 +136,7 @@ fn make(node: &mut Node, given: Option<&Value>, parsed: Make, on_blank: OnBlank)
         return Err(bad("the leg's blocks must have 512 or 4096 bytes"));
     }
     let array = bdev::uuid_of(parsed.uuid.as_deref())?;
-    let timing = Timing::default();
+    let timing = parsed.timing()?;
     let setup = Setup {
         array,
         name,
@@ -135,7 +152,7 @@ fn make(node: &mut Node, given: Option<&Value>, parsed: Make, on_blank: OnBlank)
         degraded: parsed
             .degraded_start_ms
             .map_or(DegradedPolicy::Ask, |millis| DegradedPolicy::After(Duration::from_millis(millis))),
-        timing: Timing { grace: parsed.grace_ms.map_or(timing.grace, Duration::from_millis), ..timing },
+        timing,
         seed: Uuid::new_v4().as_u64_pair().0 ^ Uuid::new_v4().as_u64_pair().1,
     };
     let reactor = place(node, &parsed.peer);
