@@ -4,6 +4,7 @@
 use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use rpc::Client;
@@ -170,9 +171,30 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
         }
     };
     let made = builder.make(method, mirror, ("mirror_delete", json!({"name": name})))?;
+    look_at_leg(builder.client, name)?;
     show_leg(builder, place, index)?;
     show_volume(builder, place)?;
     Ok(made)
+}
+
+/// How long a leg may take to be looked at before nobody waits for it any longer.
+const LOOKS: u32 = 50;
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A leg that cannot be used is the command's failure; one that waits for the peer is not.
+fn look_at_leg(client: &mut Client, name: &str) -> Result<(), Failure> {
+    for _ in 0..LOOKS {
+        let status = client.call("mirror_get_status", Some(json!({"name": name})))?;
+        match status[0]["role"].as_str() {
+            Some("failed") => {
+                let why = status[0]["reason"].as_str().unwrap_or("it cannot be used");
+                return Err(Failure::Usage(format!("the leg of {name}: {why}")));
+            }
+            Some("starting") => std::thread::park_timeout(LOOK),
+            _ => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 /// The bdev that is this node's leg.
