@@ -11,6 +11,7 @@ use bdev::{Bdev, Capabilities, Channel, Completions, Geometry, Io, IoError, Link
 use engine::{Core, Instant, Progress};
 use uuid::Uuid;
 
+use crate::arbiter::{Answer, Ask, Ticket};
 use crate::command::{Command, Refusal};
 use crate::desk::Side;
 use crate::format::LegFlags;
@@ -245,6 +246,16 @@ impl Driver {
     pub fn next_deadline(&self) -> Option<Instant> {
         let legs = Instant::earliest(self.own.channel.next_deadline(), self.peer.channel.next_deadline());
         Instant::earliest(legs, self.node.next_deadline())
+    }
+
+    /// The next question for the array's arbiter; its answer goes to [`Driver::on_arbiter`].
+    pub fn next_ask(&mut self) -> Option<(Ticket, Ask)> {
+        self.node.next_ask()
+    }
+
+    /// The arbiter's answer.
+    pub fn on_arbiter(&mut self, ticket: Ticket, answer: Answer, now: Instant) {
+        self.node.on_arbiter(ticket, answer, now);
     }
 
     /// A command of the operator.

@@ -45,7 +45,8 @@ impl LegEvent {
             | Reason::Rejoined
             | Reason::Promoted
             | Reason::ForcePromoted
-            | Reason::SwitchedOver => Self::Excluded,
+            | Reason::SwitchedOver
+            | Reason::TakenOver => Self::Excluded,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The mirror: RAID1 over two legs, pure core and one driver.
 
+pub mod arbiter;
 pub mod bitmap;
 pub mod command;
 pub mod decide;

@@ -20,6 +20,9 @@ pub struct Timing {
     pub io_timeout: Duration,
     /// How long to leave a leg alone that was refused or failed.
     pub retry: Duration,
+    /// How long a standby waits, once the holder is gone from its leg, before it asks for the array: the holder,
+    /// if it lives, asks first.
+    pub takeover: Duration,
 }
 
 impl Default for Timing {
@@ -30,8 +33,18 @@ impl Default for Timing {
             grace: Duration::from_millis(300),
             io_timeout: Duration::from_millis(1200),
             retry: Duration::from_secs(3),
+            takeover: Duration::from_millis(1000),
         }
     }
+}
+
+/// Whether somebody carries the node's questions to an arbiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArbiterLink {
+    /// Nobody: the array's policy must do without.
+    None,
+    /// An etcd, whoever talks to it.
+    Etcd,
 }
 
 /// Whether a fresh device is known to read as zeroes.
@@ -71,6 +84,8 @@ pub enum DegradedPolicy {
 /// Who a node is.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    /// Who carries questions to the arbiter.
+    pub arbiter: ArbiterLink,
     /// Array uuid.
     pub array: Uuid,
     /// The array's name.

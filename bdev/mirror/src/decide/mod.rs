@@ -3,12 +3,14 @@
 //! Owner: the array core; pure. Each module decides one question, lists its facts as enums, and is tested for
 //! every combination of them (`mirror.md`: changes of config, leg states, R8, R10, R11, I10, I11).
 
+pub mod arbitrate;
 pub mod failure;
 pub mod fence;
 pub mod peer;
 pub mod promote;
 pub mod start;
 
+pub use arbitrate::{Standing, standing};
 pub use failure::{FailureVerdict, on_write_failure};
 pub use fence::{FenceVerdict, may_write, next_generation, on_fence};
 pub use peer::{FullReason, PeerVerdict, Refusal, SyncPlan, on_peer};

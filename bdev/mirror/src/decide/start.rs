@@ -106,6 +106,20 @@ pub enum HoldReason {
     /// The config has our own leg out, so the data is at the peer.
     #[error("this node's leg is not in sync and the peer's cannot be used: start the peer")]
     OwnLegExcluded,
+    /// The arbiter has not answered yet.
+    #[error("asking the arbiter")]
+    ArbiterUnasked,
+    /// It does not answer.
+    #[error("the arbiter does not answer: {0}")]
+    ArbiterUnreachable(String),
+    /// It was restored from a backup.
+    #[error(
+        "the arbiter has an older config than this leg: it was restored from a backup; restore a newer one"
+    )]
+    ArbiterOlder,
+    /// It has lost its data.
+    #[error("the arbiter does not know this array: it lost its data, or is another one than before")]
+    ArbiterVacant,
     /// Diverged.
     #[error("the two legs have diverged: choose one side by hand")]
     Split {

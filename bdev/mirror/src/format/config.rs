@@ -122,11 +122,13 @@ pub enum Reason {
     SwitchedOver = 11,
     /// A leg's bad ranges overflowed.
     BadRanges = 12,
+    /// The holder was gone, and the arbiter gave the array to its peer.
+    TakenOver = 13,
 }
 
 impl Reason {
     /// All, in the order of their codes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Created,
         Self::Restarted,
         Self::StartedDegraded,
@@ -139,6 +141,7 @@ impl Reason {
         Self::ForcePromoted,
         Self::SwitchedOver,
         Self::BadRanges,
+        Self::TakenOver,
     ];
 
     /// From its stored code.
@@ -161,6 +164,7 @@ impl Reason {
             Self::ForcePromoted => "promoted by force",
             Self::SwitchedOver => "planned switchover",
             Self::BadRanges => "too many bad ranges on a leg",
+            Self::TakenOver => "taken over: the holder was gone",
         }
     }
 }

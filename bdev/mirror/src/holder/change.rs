@@ -15,10 +15,11 @@ use bdev::IoError;
 use core::time::Duration;
 
 use super::{Ctx, Doubt, Ending, Freeze, Holder, Opening, Phase, Sides, Truth};
+use crate::arbiter::{Answer, Ask};
 use crate::decide::{Starting, SyncPlan};
 use crate::desk::Side;
 use crate::format::config::GenerationsExhausted;
-use crate::format::{ArbiterKind, LegMask, Reason, RunState};
+use crate::format::{ArbiterKind, ConfigId, LegMask, Reason, RunState};
 use crate::holder::membership::Membership;
 use crate::leg_state::{LegEvent, after};
 use crate::store::Stored;
@@ -45,6 +46,15 @@ pub(crate) enum Kind {
     Close,
 }
 
+/// Who learns of a change, one after the other (R8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The arbiter lets it happen.
+    Arbiter,
+    /// A leg's superblock says so.
+    Leg(Side),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The next step is to be begun.
@@ -58,7 +68,7 @@ enum Stage {
 pub(crate) struct Change {
     kind: Kind,
     next: Truth,
-    steps: VecDeque<Side>,
+    steps: VecDeque<Step>,
     stage: Stage,
 }
 
@@ -90,8 +100,11 @@ impl Holder {
 
     pub(super) fn begin_change(&mut self, kind: Kind, next: Truth, steps: &[Side]) {
         debug_assert!(self.change.is_none(), "one change at a time");
-        self.change =
-            Some(Change { kind, next, steps: steps.iter().copied().collect(), stage: Stage::Ready });
+        let mut steps: VecDeque<Step> = steps.iter().map(|side| Step::Leg(*side)).collect();
+        if self.arbiter == ArbiterKind::Etcd && next.config().id != self.truth.config().id {
+            steps.push_front(Step::Arbiter);
+        }
+        self.change = Some(Change { kind, next, steps, stage: Stage::Ready });
     }
 
     /// The first change: a new generation, and who is in sync in it (R11).
@@ -140,7 +153,18 @@ impl Holder {
         if change.stage == Stage::Writing {
             return self.poke_stores(ctx);
         }
-        let Some(&side) = change.steps.front() else { return };
+        let side = match change.steps.front() {
+            None => return,
+            Some(Step::Arbiter) => {
+                if ctx.ballot.is_free(ctx.desk.now) {
+                    let ask = Ask::Swap { from: self.arbiter_has, next: *change.next.config() };
+                    ctx.ballot.ask(ask, ctx.desk.now);
+                    change.stage = Stage::Writing;
+                }
+                return;
+            }
+            Some(Step::Leg(side)) => *side,
+        };
         let takes = self.membership.takes_superblocks();
         match (side, &mut self.peer) {
             (Side::Own, _) if ctx.own.is_busy() => return,
@@ -172,7 +196,8 @@ impl Holder {
             return;
         }
         let Some((out, reason)) = self.leg_to_drop(ctx) else { return };
-        if self.arbiter == ArbiterKind::Biased {
+        // With an arbiter, it is the one that lets it happen or not.
+        if matches!(self.arbiter, ArbiterKind::Biased | ArbiterKind::Etcd) {
             return self.degrade(out, reason, ctx);
         }
         if self.freeze == Freeze::Flowing {
@@ -186,7 +211,7 @@ impl Holder {
 
     fn leg_to_drop(&self, ctx: &Ctx<'_>) -> Option<(Side, Reason)> {
         // Somebody has locked us out, and we do not know who yet: never a reason to go on alone.
-        if self.doubt == Doubt::Fenced {
+        if self.doubt == Doubt::Fenced && self.arbiter != ArbiterKind::Etcd {
             return None;
         }
         if let Some(reason) = self.membership_own_failure() {
@@ -263,6 +288,46 @@ impl Holder {
         }
     }
 
+    /// The arbiter answered.
+    pub(crate) fn on_arbiter(&mut self, answer: Answer, ctx: &mut Ctx<'_>) {
+        let Some(change) = self.change.as_mut().filter(|change| change.steps.front() == Some(&Step::Arbiter))
+        else {
+            return;
+        };
+        change.stage = Stage::Ready;
+        let next = *change.next.config();
+        match answer {
+            Answer::Swapped => self.on_arbitrated(next.id),
+            Answer::Holds(Some(config)) if config.id == next.id => self.on_arbitrated(next.id),
+            Answer::Holds(Some(config)) if config.generation() > self.config().generation() => {
+                ctx.note(format!("the arbiter gave the array to node {}", config.holder.number()));
+                return self.step_down(ctx);
+            }
+            Answer::Holds(holds) => {
+                let what = if holds.is_some() { "an older config" } else { "no config" };
+                ctx.note(format!(
+                    "the arbiter has {what} of this array, and should have generation {}: restored from a backup?",
+                    self.config().generation()
+                ));
+                ctx.ballot.pause(ctx.desk.now);
+            }
+            Answer::Unknown(why) => ctx.note(format!("the arbiter does not answer: {why}")),
+        }
+        self.settle(ctx);
+    }
+
+    fn on_arbitrated(&mut self, id: ConfigId) {
+        self.arbiter_has = Some(id);
+        if let Some(change) = &mut self.change {
+            change.steps.pop_front();
+        }
+    }
+
+    /// Waits for the arbiter.
+    pub(super) fn is_arbitrating(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| change.steps.front() == Some(&Step::Arbiter))
+    }
+
     fn on_step_failed(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) {
         let Some(change) = &mut self.change else { return };
         change.stage = Stage::Ready;
@@ -279,7 +344,8 @@ impl Holder {
 
     /// The peer went away before it took its step: what is durable stands, the rest is off.
     pub(super) fn abandon_peer_step(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(change) = self.change.take_if(|change| change.steps.front() == Some(&Side::Peer)) else {
+        let Some(change) = self.change.take_if(|change| change.steps.front() == Some(&Step::Leg(Side::Peer)))
+        else {
             return;
         };
         if change.kind == Kind::Close {

@@ -30,11 +30,12 @@ use bdev::{Completed, Geometry, Io, IoError, Link, NotReady};
 use engine::{Instant, Key, Prng, Slots};
 use uuid::Uuid;
 
+use crate::arbiter::Ballot;
 use crate::bitmap::Bitmap;
-use crate::decide::Starting;
+use crate::decide::{Standing, Starting};
 use crate::desk::{Desk, Purpose, Side};
 use crate::events::Events;
-use crate::format::{ArbiterKind, Config, Layout, LegIndex, LegMask, LegRecord, Reason};
+use crate::format::{ArbiterKind, Config, ConfigId, Layout, LegIndex, LegMask, LegRecord, Reason};
 use crate::intent_log::IntentLog;
 use crate::locks::{Owner, RangeLocks};
 use crate::pace::Pace;
@@ -59,6 +60,7 @@ pub(crate) struct Ctx<'a> {
     pub(crate) front: &'a mut VecDeque<(ClientId, Completed)>,
     pub(crate) prng: &'a mut Prng,
     pub(crate) events: &'a mut Events,
+    pub(crate) ballot: &'a mut Ballot,
     pub(crate) setup: &'a Setup,
     pub(crate) link: &'a Link,
 }
@@ -77,6 +79,8 @@ impl Ctx<'_> {
 pub(crate) struct Holder {
     who: LegIndex,
     arbiter: ArbiterKind,
+    /// What the arbiter holds, as far as this node knows.
+    arbiter_has: Option<ConfigId>,
     layout: Layout,
     phase: Phase,
     truth: Truth,
@@ -126,16 +130,19 @@ pub(crate) struct Inheritance {
     pub(crate) reason: Reason,
     /// The least generation to take.
     pub(crate) generation: u64,
+    /// What the arbiter's config is to the own superblock's.
+    pub(crate) standing: Standing,
 }
 
 impl Holder {
     /// Begins with a new generation (R11), which is on its way to the own leg when this returns.
     pub(crate) fn begin(inheritance: Inheritance, ctx: &mut Ctx<'_>) -> Self {
         let own = ctx.own.current().clone();
-        let Inheritance { log, bitmap, starting, reason, generation } = inheritance;
+        let Inheritance { log, bitmap, starting, reason, generation, standing } = inheritance;
         let mut holder = Self {
             who: own.index,
             arbiter: own.arbiter,
+            arbiter_has: Some(own.config().id),
             layout: own.layout,
             phase: Phase::Opening(Opening::Config),
             truth: Truth::of(&own),
@@ -169,6 +176,14 @@ impl Holder {
             pace: Pace::default(),
             counters: Counters::default(),
         };
+        match standing {
+            Standing::Behind(config) => {
+                holder.truth.history.push(config);
+                holder.arbiter_has = Some(config.id);
+            }
+            Standing::Vacant => holder.arbiter_has = None,
+            Standing::Current | Standing::Unknown | Standing::Older => {}
+        }
         holder.open(starting, reason, generation, ctx);
         holder
     }
@@ -298,7 +313,7 @@ impl Holder {
     }
 
     /// Does everything that the last event made possible, in a fixed order.
-    fn settle(&mut self, ctx: &mut Ctx<'_>) {
+    pub(super) fn settle(&mut self, ctx: &mut Ctx<'_>) {
         self.run_granted(ctx);
         self.drive_change(ctx);
         self.drive_membership(ctx);
@@ -340,6 +355,7 @@ impl Holder {
     pub(crate) fn step_down(&mut self, ctx: &mut Ctx<'_>) {
         if !matches!(self.phase, Phase::Leaving(_) | Phase::Ended(_)) {
             ctx.note("a newer generation holds the array: stepping down");
+            ctx.ballot.forget();
             self.phase = Phase::Leaving(Ending::Superseded);
         }
     }

@@ -44,6 +44,8 @@ impl Holder {
         };
         if let Freeze::Frozen(reason) = self.freeze {
             status.reason = Some(reason.words().to_owned());
+        } else if self.is_arbitrating() {
+            status.reason = Some("waiting for the arbiter".to_owned());
         } else if self.doubt == Doubt::Fenced {
             status.reason =
                 Some("the peer's guard has locked this node out: looking for the reason".to_owned());

@@ -14,7 +14,7 @@ use crate::guard::Guard;
 use crate::intent_log::Replay;
 use crate::probe::{FoundLeg, LegFound};
 use crate::reader::{Reader, Reading, differences, found};
-use crate::setup::{Content, OnBlank};
+use crate::setup::{ArbiterLink, Content, OnBlank};
 use crate::store::Store;
 
 /// How far the start is.
@@ -84,6 +84,7 @@ impl Node {
             ) => reader,
             Role::Holding(_) => return self.on_hold_read(side, job, completed),
             Role::Promoting(_) => return self.on_promotion_read(job, completed),
+            Role::Standby(_) if side == Side::Peer => return self.on_standby_read(job, completed),
             _ => return,
         };
         match reader.on_done(job, completed, &mut self.desk) {
@@ -127,6 +128,16 @@ impl Node {
 
     /// The own leg is known.
     fn adopt(&mut self, superblock: Superblock) {
+        let linked = match superblock.arbiter {
+            ArbiterKind::Etcd => ArbiterLink::Etcd,
+            ArbiterKind::Biased | ArbiterKind::Manual | ArbiterKind::ClusterManager => ArbiterLink::None,
+        };
+        if linked != self.setup.arbiter {
+            return self.fail(match linked {
+                ArbiterLink::Etcd => "the array's generations are ordered by etcd: name its endpoints",
+                ArbiterLink::None => "etcd was named, and the array's policy is another one",
+            });
+        }
         self.guard = Some(Guard::new(self.own_geometry.block_size, &superblock));
         let joining = superblock.config().generation() == 0;
         let holds = superblock.config().holder == superblock.index;

@@ -5,11 +5,13 @@ use bdev::Completed;
 use core::time::Duration;
 use engine::Instant;
 
+use super::takeover::informed;
 use super::{Node, Role};
+use crate::arbiter::{Answer, Ask};
 use crate::bitmap::Bitmap;
 use crate::decide::{
-    DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, StartFacts, StartVerdict, Starting,
-    next_generation, on_start,
+    DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, Standing, StartFacts, StartVerdict,
+    Starting, next_generation, on_start, standing,
 };
 use crate::desk::Side;
 use crate::format::{Config, LegMask, Reason, Superblock};
@@ -22,6 +24,10 @@ use crate::setup::DegradedPolicy;
 
 /// How often the peer is looked at.
 const LOOK: Duration = Duration::from_millis(300);
+/// How often the arbiter is asked meanwhile.
+const ASK: Duration = Duration::from_millis(500);
+/// With the arbiter's word that nobody else has gone on, the peer gets this long to be seen.
+const PEER_SIGHT: Duration = Duration::from_secs(2);
 
 /// What is known while holding.
 pub(super) struct Hold {
@@ -31,11 +37,23 @@ pub(super) struct Hold {
     seen: Option<LegFound>,
     next_look: Instant,
     pub(super) reason: Option<HoldReason>,
+    /// What the arbiter last said.
+    pub(super) arbiter: Option<Answer>,
+    next_ask: Instant,
 }
 
 impl Hold {
     pub(super) fn new(log: Replay, bitmap: Bitmap) -> Self {
-        Self { log, bitmap, reader: None, seen: None, next_look: Instant::EPOCH, reason: None }
+        Self {
+            log,
+            bitmap,
+            reader: None,
+            seen: None,
+            next_look: Instant::EPOCH,
+            reason: None,
+            arbiter: None,
+            next_ask: Instant::EPOCH,
+        }
     }
 
     fn differences(&self) -> Differences {
@@ -61,7 +79,18 @@ impl Node {
             None if !up => hold.seen = None,
             None => {}
         }
+        self.ask_while_holding();
         self.decide_start();
+    }
+
+    fn ask_while_holding(&mut self) {
+        let now = self.desk.now;
+        let arbitrated = self.is_arbitrated();
+        let Role::Holding(hold) = &mut self.role else { return };
+        if arbitrated && now >= hold.next_ask && self.ballot.is_free(now) {
+            hold.next_ask = now + ASK;
+            self.ballot.ask(Ask::Read, now);
+        }
     }
 
     fn allow_by_policy(&mut self) {
@@ -94,20 +123,42 @@ impl Node {
         if self.own_write.is_some() || fencing {
             return;
         }
+        let standing = match self.standing(hold) {
+            Ok(standing) => standing,
+            Err(reason) => return self.keep_holding(reason),
+        };
+        let own = informed(self.own(), standing);
+        let sure = self.is_arbitrated() && self.desk.now >= self.began + PEER_SIGHT;
         let facts = StartFacts {
-            own: self.own(),
+            own: &own,
             incarnation: self.setup.incarnation,
             differences: hold.differences(),
             peer: hold.seen.as_ref().map_or(PeerSight::Unseen, PeerSight::Seen),
-            degraded: self.degraded,
+            degraded: if sure { DegradedStart::Allowed } else { self.degraded },
         };
         match on_start(&facts) {
-            StartVerdict::Serve(starting) => self.begin_service(starting),
+            StartVerdict::Serve(starting) => self.begin_service(starting, standing),
             StartVerdict::Standby(reason) => {
                 self.note(format!("standing by: {reason}"));
                 self.role = Role::Standby(reason);
             }
             StartVerdict::Hold(reason) => self.keep_holding(reason),
+        }
+    }
+
+    /// How the own superblock stands to what the arbiter holds.
+    fn standing(&self, hold: &Hold) -> Result<Standing, HoldReason> {
+        if !self.is_arbitrated() {
+            return Ok(Standing::Current);
+        }
+        match &hold.arbiter {
+            None | Some(Answer::Swapped) => Err(HoldReason::ArbiterUnasked),
+            Some(Answer::Unknown(why)) => Err(HoldReason::ArbiterUnreachable(why.clone())),
+            Some(Answer::Holds(config)) => match standing(self.own(), config.as_ref()) {
+                Standing::Older => Err(HoldReason::ArbiterOlder),
+                Standing::Unknown => Err(HoldReason::ArbiterVacant),
+                standing => Ok(standing),
+            },
         }
     }
 
@@ -119,8 +170,9 @@ impl Node {
         self.note(format!("holding: {words}"));
     }
 
-    fn begin_service(&mut self, starting: Starting) {
-        let was_both = self.own().config().in_sync == LegMask::both();
+    fn begin_service(&mut self, starting: Starting, standing: Standing) {
+        let own = informed(self.own(), standing);
+        let was_both = own.config().in_sync == LegMask::both();
         let role = core::mem::replace(&mut self.role, Role::Standby(StandbyReason::PeerHolds));
         let Role::Holding(hold) = role else { return };
         let reason =
@@ -129,9 +181,9 @@ impl Node {
             Some(LegFound::Leg(leg)) => Some(&leg.superblock),
             _ => None,
         };
-        let generation = next_generation(self.own(), peer);
+        let generation = next_generation(&own, peer);
         let Hold { log, bitmap, .. } = *hold;
-        self.become_holder(starting, reason, generation, &log, bitmap);
+        self.become_holder(starting, reason, (generation, standing), &log, bitmap);
     }
 
     /// From here on this node serves, as soon as its first config is durable.
@@ -139,19 +191,20 @@ impl Node {
         &mut self,
         starting: Starting,
         reason: Reason,
-        generation: u64,
+        (generation, standing): (u64, Standing),
         log: &Replay,
         mut bitmap: Bitmap,
     ) {
         let Superblock { array, layout, .. } = *self.own();
         let log = IntentLog::resume(array, layout.log, log, &mut bitmap);
-        let inheritance = Inheritance { log, bitmap, starting, reason, generation };
+        let inheritance = Inheritance { log, bitmap, starting, reason, generation, standing };
         let mut ctx = Ctx {
             desk: &mut self.desk,
             own: self.store.as_mut().expect("a leg is known"),
             front: &mut self.front,
             prng: &mut self.prng,
             events: &mut self.events,
+            ballot: &mut self.ballot,
             setup: &self.setup,
             link: &self.link,
         };

@@ -16,6 +16,7 @@ mod boot;
 mod guarded;
 mod hold;
 mod promote;
+mod takeover;
 
 use std::collections::VecDeque;
 
@@ -23,6 +24,7 @@ use bdev::hop::ClientId;
 use bdev::{Completed, FenceKey, Geometry, Io, IoError, Link, LinkDown, NotReady};
 use engine::{Instant, Pool, Prng};
 
+use crate::arbiter::Ballot;
 use crate::command::{Command, Refusal};
 use crate::decide::{DegradedStart, HoldReason, PromoteRefusal, StandbyReason};
 use crate::desk::{Desk, Purpose, Side};
@@ -36,6 +38,7 @@ use crate::store::{Store, Stored};
 use boot::Boot;
 use hold::Hold;
 use promote::Promoting;
+use takeover::{Wanted, Watch};
 
 /// What a node is doing for its array.
 enum Role {
@@ -91,6 +94,8 @@ pub struct Node {
     degraded: DegradedStart,
     run: Run,
     jobs: u32,
+    ballot: Ballot,
+    watch: Watch,
 }
 
 impl Node {
@@ -115,6 +120,8 @@ impl Node {
             degraded: DegradedStart::Withheld,
             run: Run::On,
             jobs: 0,
+            ballot: Ballot::new(),
+            watch: Watch::default(),
             setup,
         };
         node.begin_boot();
@@ -181,12 +188,14 @@ impl Node {
     /// Time passed.
     pub fn on_tick(&mut self, now: Instant) {
         self.desk.now = now;
+        self.drive_ballot();
         match &mut self.role {
             Role::Booting(_) => self.drive_boot(),
             Role::Holding(_) => self.drive_hold(),
             Role::Promoting(_) => self.drive_promotion(),
             Role::Holder(_) => self.with_holder(|holder, ctx| holder.on_tick(ctx)),
-            Role::Standby(_) | Role::Stopped | Role::Failed(_) => {}
+            Role::Standby(_) => self.drive_standby(),
+            Role::Stopped | Role::Failed(_) => {}
         }
         self.settle();
     }
@@ -197,7 +206,12 @@ impl Node {
             Role::Booting(_) | Role::Holding(_) | Role::Promoting(_) => {
                 Some(self.desk.now + core::time::Duration::from_millis(20))
             }
-            Role::Holder(holder) => holder.next_deadline(&self.link, &self.setup),
+            Role::Holder(holder) => {
+                Instant::earliest(holder.next_deadline(&self.link, &self.setup), self.ballot.next_deadline())
+            }
+            Role::Standby(_) if self.is_arbitrated() => {
+                Some(self.desk.now + core::time::Duration::from_millis(20))
+            }
             Role::Standby(_) | Role::Stopped | Role::Failed(_) => None,
         }
     }
@@ -363,6 +377,7 @@ impl Node {
             front: &mut self.front,
             prng: &mut self.prng,
             events: &mut self.events,
+            ballot: &mut self.ballot,
             setup: &self.setup,
             link: &self.link,
         };

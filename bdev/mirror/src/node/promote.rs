@@ -4,9 +4,12 @@
 use bdev::{Completed, FenceKey};
 use engine::Instant;
 
-use super::{Node, OwnWrite, Role};
+use super::takeover::informed;
+use super::{Node, OwnWrite, Role, Wanted};
 use crate::command::Refusal;
-use crate::decide::{DataAge, HolderState, PromoteMode, Promotion, StandbyReason, Starting, may_promote};
+use crate::decide::{
+    DataAge, HolderState, PromoteMode, Promotion, StandbyReason, Standing, Starting, may_promote,
+};
 use crate::desk::Side;
 use crate::format::Reason;
 use crate::reader::{Reader, Reading, differences};
@@ -15,6 +18,7 @@ use crate::reader::{Reader, Reading, differences};
 pub(super) struct Promoting {
     promotion: Promotion,
     mode: PromoteMode,
+    standing: Standing,
     stage: Stage,
 }
 
@@ -29,21 +33,40 @@ enum Stage {
 
 impl Node {
     pub(super) fn promote(&mut self, mode: PromoteMode, holder: HolderState) -> Result<(), Refusal> {
+        if !self.is_arbitrated() {
+            return self.promote_from(mode, holder, Standing::Current);
+        }
+        let (Some(guard), Some(store)) = (&self.guard, &self.store) else { return Err(Refusal::NoLeg) };
+        may_promote(store.current(), mode, guard.holder_session(self.desk.now), holder)?;
+        // The arbiter first: its config is what the promotion starts from.
+        self.watch.wanted = Some(Wanted { mode, holder });
+        self.role = Role::Standby(StandbyReason::PeerHolds);
+        Ok(())
+    }
+
+    /// Promotes from a config that is known to be the newest, as far as anybody can tell.
+    pub(super) fn promote_from(
+        &mut self,
+        mode: PromoteMode,
+        holder: HolderState,
+        standing: Standing,
+    ) -> Result<(), Refusal> {
         if self.own_write.is_some() {
             return Err(Refusal::Busy);
         }
+        let own = informed(self.store.as_ref().ok_or(Refusal::NoLeg)?.current(), standing);
         let Some(guard) = &mut self.guard else { return Err(Refusal::NoLeg) };
-        let own = self.store.as_ref().ok_or(Refusal::NoLeg)?.current();
-        let promotion = may_promote(own, mode, guard.holder_session(self.desk.now), holder)?;
+        let promotion = may_promote(&own, mode, guard.holder_session(self.desk.now), holder)?;
+        let key = FenceKey { node: self.setup.who.number(), generation: promotion.generation };
         // From this moment the old holder is locked out.
-        guard.raise(FenceKey { node: self.setup.who.number(), generation: promotion.generation });
+        guard.raise(key);
         let loss = match promotion.data {
             DataAge::Current => "nothing acknowledged is missing",
             DataAge::Past => "acknowledged writes are missing: the data are a moment of the past",
             DataAge::Mixed => "the data are a mixture of old and new: check the file systems",
         };
         self.note(format!("promotion to generation {}: {loss}", promotion.generation));
-        self.role = Role::Promoting(Box::new(Promoting { promotion, mode, stage: Stage::Fencing }));
+        self.role = Role::Promoting(Box::new(Promoting { promotion, mode, standing, stage: Stage::Fencing }));
         Ok(())
     }
 
@@ -93,13 +116,15 @@ impl Node {
                 self.role = Role::Standby(StandbyReason::PeerHolds);
             }
             Reading::Done(images) => {
-                let reason = match promoting.mode {
+                let (mode, standing) = (promoting.mode, promoting.standing);
+                let generation = promoting.promotion.generation;
+                let reason = match mode {
+                    PromoteMode::Ordinary if self.is_arbitrated() => Reason::TakenOver,
                     PromoteMode::Ordinary => Reason::Promoted,
                     PromoteMode::Forced => Reason::ForcePromoted,
                 };
-                let generation = promoting.promotion.generation;
                 let (log, bitmap) = differences(&images, self.own());
-                self.become_holder(Starting::Alone, reason, generation, &log, bitmap);
+                self.become_holder(Starting::Alone, reason, (generation, standing), &log, bitmap);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Two nodes on virtual time: the production core under crashes, cuts and lost disks.
 
+mod arbiter;
+mod failover;
 mod link;
 mod world;
 

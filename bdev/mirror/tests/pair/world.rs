@@ -10,10 +10,11 @@ use core::time::Duration;
 use engine::{Core, Instant, Pool, PoolConfig, Prng, Progress};
 use mirror::driver::{Driver, Volumes};
 use mirror::format::{ArbiterKind, ArrayName, LegFlags, LegIndex, LegMask};
-use mirror::setup::{Content, DegradedPolicy, OnBlank, Setup, Timing};
+use mirror::setup::{ArbiterLink, Content, DegradedPolicy, OnBlank, Setup, Timing};
 use mirror::status::{RoleKind, Status};
 use uuid::Uuid;
 
+use super::arbiter::Arbiter;
 use super::link::Wire;
 
 pub(crate) const BLOCK: u64 = 4096;
@@ -24,6 +25,7 @@ pub(crate) struct Running {
     pub(crate) driver: Driver,
     pub(crate) volumes: Volumes,
     host: Box<dyn Channel>,
+    boot: u64,
 }
 
 pub(crate) struct World {
@@ -36,7 +38,8 @@ pub(crate) struct World {
     connected: bool,
     boots: u64,
     seed: u64,
-    arbiter: ArbiterKind,
+    policy: ArbiterKind,
+    pub(crate) arbiter: Arbiter,
     /// By block: what was acknowledged, and what may be there instead.
     acked: BTreeMap<u64, (u64, Vec<u64>)>,
     /// By tag: block and value on their way.
@@ -67,7 +70,8 @@ impl World {
             connected: true,
             boots: 0,
             seed,
-            arbiter,
+            policy: arbiter,
+            arbiter: Arbiter::new(seed),
             acked: BTreeMap::new(),
             open: BTreeMap::new(),
             stamp: 0,
@@ -80,7 +84,7 @@ impl World {
 
     fn setup(&mut self, index: usize) -> Setup {
         self.boots += 1;
-        let create = OnBlank::Create { arbiter: self.arbiter, data_size: None, max_crash_resync: None };
+        let create = OnBlank::Create { arbiter: self.policy, data_size: None, max_crash_resync: None };
         Setup {
             array: Uuid::from_u128(77),
             name: ArrayName::new("pair").expect("short"),
@@ -90,6 +94,10 @@ impl World {
             on_blank: if index == 0 && self.boots == 1 { create } else { OnBlank::Join },
             content: Content::Zeroed,
             flags: LegFlags::empty(),
+            arbiter: match self.policy {
+                ArbiterKind::Etcd => ArbiterLink::Etcd,
+                _ => ArbiterLink::None,
+            },
             degraded: DegradedPolicy::Ask,
             timing: Timing { retry: Duration::from_millis(500), ..Timing::default() },
             seed: self.seed.wrapping_mul(1000) + self.boots,
@@ -102,7 +110,7 @@ impl World {
         let started = Driver::start("vol", setup, own, peer, &self.core, self.now);
         let (volumes, driver) = started.expect("opens");
         let host = bdev::Bdev::open(volumes.front.clone(), &self.core).expect("a lane");
-        self.nodes[index] = Some(Running { driver, volumes, host });
+        self.nodes[index] = Some(Running { driver, volumes, host, boot: self.boots });
         self.rewire();
     }
 
@@ -149,21 +157,39 @@ impl World {
 
     pub(crate) fn step(&mut self) {
         self.now += Duration::from_micros(50);
+        self.step_arbiter();
         for index in 0..2 {
             let Some(running) = &mut self.nodes[index] else { continue };
             let _: Progress = running.driver.poll(self.now);
+            while let Some((ticket, ask)) = running.driver.next_ask() {
+                self.arbiter.ask((index, running.boot), ticket, ask, self.now);
+            }
             let mut done = Completions::new();
             let _: Progress = running.host.poll(self.now, &mut done);
             for completed in done {
-                self.on_done(&completed);
+                self.on_done(index, &completed);
             }
         }
     }
 
-    fn on_done(&mut self, completed: &bdev::Completed) {
+    fn step_arbiter(&mut self) {
+        for ((index, boot), ticket, answer) in self.arbiter.step(self.now) {
+            if let Some(running) = self.nodes[index].as_mut().filter(|running| running.boot == boot) {
+                running.driver.on_arbiter(ticket, answer, self.now);
+            }
+        }
+    }
+
+    fn on_done(&mut self, index: usize, completed: &bdev::Completed) {
         if let Some((block, value)) = self.open.remove(&completed.tag.0) {
             let entry = self.acked.entry(block).or_default();
             if completed.result.is_ok() {
+                let holder = self.arbiter.config.map(|config| config.holder.index());
+                assert!(
+                    holder.is_none_or(|holder| holder == index),
+                    "seed {}: node {index} acknowledges (I4)",
+                    self.seed
+                );
                 self.acks += 1;
                 *entry = (value, Vec::new());
             } else {
@@ -235,6 +261,9 @@ impl World {
 
     /// Sends a write to a random block that has none on its way.
     pub(crate) fn write(&mut self, index: usize) {
+        if self.nodes[index].is_none() {
+            return;
+        }
         let block = self.prng.below(self.blocks().min(self.spread)) * 5 % self.blocks();
         if self.open.len() >= 16 || self.open.values().any(|(open, _)| *open == block) {
             return;

@@ -10,7 +10,7 @@ use super::{Differences, Entry, Membership, Outstanding, PeerLeg};
 use crate::bitmap::{Bitmap, ClearedBy, Urgency};
 use crate::decide::{PeerVerdict, SyncPlan, on_peer};
 use crate::desk::{Purpose, Side};
-use crate::format::{BlockWrite, LegFlags, Reason, Superblock};
+use crate::format::{ArbiterKind, BlockWrite, LegFlags, Reason, Superblock};
 use crate::intent_log::{Replay, emptying};
 use crate::leg_state::{LegEvent, after};
 use crate::probe::LegFound;
@@ -49,6 +49,11 @@ impl Holder {
     }
 
     pub(super) fn on_probed(&mut self, leg: &LegFound, ctx: &mut Ctx<'_>) {
+        if self.is_taking_over(leg) && self.arbiter == ArbiterKind::Etcd {
+            // It may have asked for the array, or be about to. So do we: one of the two gets it.
+            self.doubt = Doubt::None;
+            return self.bar("the peer is about to take over: the arbiter decides", ctx);
+        }
         if self.is_taking_over(leg) {
             ctx.note("the peer takes over");
             return self.step_down(ctx);

@@ -1,0 +1,176 @@
+//! Automatic promotion: the holder is gone from this leg, and the arbiter is asked for the array.
+//!
+//! ```text
+//! Watching --(holder absent for a while)--> Looking --(at the peer's leg, if it is there)--> Asking
+//!     ^                                                                                       |
+//!     '--(the holder is back, or the arbiter says no)-----------------------------------------+--> a promotion
+//! ```
+//!
+//! The question comes before the fence: a node that cannot reach the arbiter locks nobody out. The look comes before
+//! the question: an arbiter that is older than the peer's leg was restored from a backup.
+
+use bdev::{Completed, Link};
+use engine::Instant;
+
+use super::{Node, Role};
+use crate::arbiter::{Answer, Ask, Ticket};
+use crate::decide::{HolderSession, HolderState, PromoteMode, StandbyReason, Standing, standing};
+use crate::format::{ArbiterKind, Superblock};
+use crate::probe::LegFound;
+use crate::reader::{Reader, Reading, found};
+
+/// What the operator wants, if it was not the node's own idea.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) mode: PromoteMode,
+    pub(super) holder: HolderState,
+}
+
+/// What was found at the peer.
+#[derive(Debug, Default)]
+enum Sight {
+    /// Not looked yet.
+    #[default]
+    None,
+    /// On its way.
+    Looking(Box<Reader>),
+    /// The generation of the peer's config; `None`: nothing could be seen.
+    Seen(Option<u64>),
+}
+
+/// What a standby knows of its chances.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    absent_since: Option<Instant>,
+    pub(super) wanted: Option<Wanted>,
+    sight: Sight,
+}
+
+impl Node {
+    /// True when somebody outside orders this array's generations.
+    pub(super) fn is_arbitrated(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| store.current().arbiter == ArbiterKind::Etcd)
+    }
+
+    /// The next question for the arbiter. Its answer goes to [`Node::on_arbiter`].
+    pub fn next_ask(&mut self) -> Option<(Ticket, Ask)> {
+        self.ballot.take()
+    }
+
+    /// The arbiter's answer.
+    pub fn on_arbiter(&mut self, ticket: Ticket, answer: Answer, now: Instant) {
+        self.desk.now = now;
+        if !self.ballot.accept(ticket, &answer, now) {
+            return;
+        }
+        match &mut self.role {
+            Role::Holder(_) => self.with_holder(|holder, ctx| holder.on_arbiter(answer, ctx)),
+            Role::Holding(hold) => hold.arbiter = Some(answer),
+            Role::Standby(_) => self.on_takeover_answer(answer),
+            Role::Booting(_) | Role::Promoting(_) | Role::Stopped | Role::Failed(_) => {}
+        }
+        self.settle();
+    }
+
+    /// A question without an answer for too long.
+    pub(super) fn drive_ballot(&mut self) {
+        if let Some(ticket) = self.ballot.overdue(self.desk.now) {
+            let now = self.desk.now;
+            self.on_arbiter(ticket, Answer::Unknown("no answer in time".to_owned()), now);
+        }
+    }
+
+    pub(super) fn drive_standby(&mut self) {
+        if !self.is_arbitrated() || !self.may_take_over() {
+            (self.watch.absent_since, self.watch.sight) = (None, Sight::None);
+            return;
+        }
+        let now = self.desk.now;
+        let since = *self.watch.absent_since.get_or_insert(now);
+        let due = now >= since + self.setup.timing.takeover || self.watch.wanted.is_some();
+        if !due {
+            return;
+        }
+        match &mut self.watch.sight {
+            Sight::None => {
+                let reader = self.peer_reader();
+                self.watch.sight = reader.map_or(Sight::Seen(None), Sight::Looking);
+            }
+            Sight::Looking(reader) => reader.poke(&mut self.desk),
+            Sight::Seen(_) if self.ballot.is_free(now) => self.ballot.ask(Ask::Read, now),
+            Sight::Seen(_) => {}
+        }
+    }
+
+    /// Part of the look at the peer's leg.
+    pub(super) fn on_standby_read(&mut self, job: u32, completed: &Completed) {
+        let Sight::Looking(reader) = &mut self.watch.sight else { return };
+        match reader.on_done(job, completed, &mut self.desk) {
+            Reading::Continues => {}
+            Reading::Lost(_) => self.watch.sight = Sight::Seen(None),
+            Reading::Done(images) => {
+                let Link::Up { geometry, .. } = &self.link else {
+                    self.watch.sight = Sight::Seen(None);
+                    return;
+                };
+                let generation = match found(geometry.bytes(), &images, self.setup.array) {
+                    LegFound::Leg(leg) => Some(leg.superblock.config().generation()),
+                    LegFound::Blank | LegFound::Refused(_) => None,
+                };
+                self.watch.sight = Sight::Seen(generation);
+            }
+        }
+    }
+
+    /// The holder is not at work here, and this leg has everything.
+    fn may_take_over(&self) -> bool {
+        let (Some(guard), Some(store)) = (&self.guard, &self.store) else { return false };
+        let idle = self.own_write.is_none()
+            && !store.is_busy()
+            && guard.fence_step() == crate::guard::FenceStep::Idle;
+        let absent = guard.holder_session(self.desk.now) == HolderSession::Absent;
+        idle && (self.watch.wanted.is_some() || (absent && store.current().is_in_sync()))
+    }
+
+    fn on_takeover_answer(&mut self, answer: Answer) {
+        let wanted = self.watch.wanted.take();
+        let sight = core::mem::take(&mut self.watch.sight);
+        // A no is asked about again after a while.
+        self.watch.absent_since = Some(self.desk.now);
+        let config = match answer {
+            Answer::Holds(Some(config)) => config,
+            Answer::Holds(None) => return self.note("the arbiter does not know this array"),
+            Answer::Swapped => return,
+            Answer::Unknown(why) => return self.note(format!("the arbiter does not answer: {why}")),
+        };
+        let mode = wanted.map_or(PromoteMode::Ordinary, |wanted| wanted.mode);
+        let standing = standing(self.own(), Some(&config));
+        let peer_is_newer = matches!(sight, Sight::Seen(Some(peer)) if peer > config.generation());
+        if standing == Standing::Older || peer_is_newer {
+            return self
+                .note("the arbiter has an older config than one of the legs: restored from a backup?");
+        }
+        if config.holder == self.setup.who && config.in_sync.has(self.setup.who) {
+            // Ours: the node served, and has to look at its own log before it does again.
+            return self.begin_hold();
+        }
+        if mode == PromoteMode::Ordinary && !config.in_sync.has(self.setup.who) {
+            self.note("the arbiter does not count this leg in sync: it may miss acknowledged writes");
+            self.role = Role::Standby(StandbyReason::PeerIsNewer { newer: config });
+            return;
+        }
+        let holder = wanted.map_or(HolderState::Unknown, |wanted| wanted.holder);
+        if let Err(refusal) = self.promote_from(mode, holder, standing) {
+            self.note(format!("no promotion: {refusal}"));
+        }
+    }
+}
+
+/// The superblock as it would be had it heard of the arbiter's config.
+pub(super) fn informed(own: &Superblock, standing: Standing) -> Superblock {
+    let mut informed = own.clone();
+    if let Standing::Behind(config) = standing {
+        informed.history.push(config);
+    }
+    informed
+}

@@ -1,0 +1,231 @@
+//! Automatic promotion, with an arbiter that orders the generations.
+
+use core::time::Duration;
+
+use mirror::format::{ArbiterKind, LegMask, Reason};
+use mirror::status::RoleKind;
+
+use super::world::World;
+use super::{SECOND, millis, settle};
+
+fn arbitrated(seed: u64) -> World {
+    let mut world = World::new(seed, ArbiterKind::Etcd);
+    world.create();
+    world
+}
+
+/// Time until a node serves.
+fn outage(world: &mut World, index: usize) -> Duration {
+    let began = world.now;
+    world.wait("takeover", 10 * SECOND, |world| world.is_holder(index));
+    world.now - began
+}
+
+#[test]
+fn a_holder_that_dies_is_taken_over_by_itself_twenty_times() {
+    let mut world = arbitrated(300);
+    let mut holder = 0;
+    for _ in 0..20 {
+        let time = 1 + world.prng.below(60);
+        world.load(holder, millis(time));
+        world.kill(holder);
+        let next = 1 - holder;
+        let outage = outage(&mut world, next);
+        assert!(outage < 5 * SECOND, "{outage:?}");
+        world.check_acknowledged(next);
+        assert_eq!(world.status(next).config.expect("one").reason, Reason::TakenOver);
+        world.load(next, millis(30));
+        world.start(holder);
+        holder = next;
+        settle(&mut world, holder);
+    }
+}
+
+/// Both live and both can ask: the holder keeps the array, because it asks first.
+#[test]
+fn a_link_that_is_cut_leaves_the_array_with_its_holder() {
+    let mut world = arbitrated(301);
+    world.load(0, millis(50));
+    world.cut();
+    world.load(0, 6 * SECOND);
+    assert!(world.is_holder(0) && !world.is_holder(1), "{}", world.describe());
+    assert_eq!(world.arbiter.config.expect("one").in_sync, LegMask::ZERO);
+    let acks = world.acks;
+    world.load(0, millis(100));
+    assert!(world.acks > acks);
+    world.heal();
+    settle(&mut world, 0);
+    assert_eq!(world.errors, 0, "{}", world.describe());
+}
+
+/// The holder is cut off from its peer and from the arbiter: it acknowledges nothing, and the peer goes on.
+#[test]
+fn a_holder_that_is_cut_off_from_both_loses_the_array_and_acknowledges_nothing() {
+    let mut world = arbitrated(302);
+    world.load(0, millis(50));
+    world.drain();
+    world.cut();
+    world.arbiter.reach[0] = false;
+    let acks = world.acks;
+    world.load(0, 4 * SECOND);
+    assert_eq!(world.acks, acks, "{}", world.describe());
+    assert!(world.is_holder(1), "{}", world.describe());
+    world.read(0, 3);
+    world.run(SECOND);
+    world.arbiter.reach[0] = true;
+    world.run(3 * SECOND);
+    assert_eq!(world.status(0).role, RoleKind::Standby, "{}", world.describe());
+    world.drain();
+    world.load(1, millis(50));
+    world.heal();
+    settle(&mut world, 1);
+}
+
+/// Nothing happens while the arbiter is away and both legs are well; a failure meanwhile freezes, and never guesses.
+#[test]
+fn an_arbiter_that_is_gone_is_missed_only_when_something_fails() {
+    let mut world = arbitrated(303);
+    world.arbiter.reach = [false; 2];
+    let acks = world.acks;
+    world.load(0, 5 * SECOND);
+    assert!(world.acks > acks + 1000 && world.errors == 0, "{}", world.describe());
+    world.drain();
+    world.kill(1);
+    world.load(0, SECOND);
+    let acks = world.acks;
+    world.load(0, 5 * SECOND);
+    assert_eq!(world.acks, acks, "{}", world.describe());
+    assert!(world.status(0).reason.is_some_and(|reason| reason.contains("arbiter")));
+    world.arbiter.reach = [true; 2];
+    world.load(0, 3 * SECOND);
+    assert!(world.acks > acks, "{}", world.describe());
+    world.start(1);
+    settle(&mut world, 0);
+}
+
+/// A standby that cannot ask locks nobody out.
+#[test]
+fn a_peer_without_the_arbiter_leaves_a_frozen_holder_alone() {
+    let mut world = arbitrated(304);
+    world.load(0, millis(50));
+    world.arbiter.reach = [false; 2];
+    world.cut();
+    world.load(0, 6 * SECOND);
+    assert!(!world.is_holder(1), "{}", world.describe());
+    world.heal();
+    world.load(0, SECOND);
+    world.arbiter.reach = [true; 2];
+    settle(&mut world, 0);
+    assert_eq!(world.errors, 0, "{}", world.describe());
+}
+
+#[test]
+fn a_holder_that_wakes_up_after_a_takeover_has_acknowledged_nothing() {
+    let mut world = arbitrated(305);
+    world.load(0, millis(50));
+    world.drain();
+    let sleeper = world.nodes[0].take();
+    world.cut();
+    outage(&mut world, 1);
+    world.load(1, millis(50));
+    world.drain();
+    world.nodes[0] = sleeper;
+    let acks = world.acks;
+    world.load(0, millis(500));
+    assert_eq!(world.acks, acks, "{}", world.describe());
+    world.heal();
+    world.run(3 * SECOND);
+    assert_eq!(world.status(0).role, RoleKind::Standby, "{}", world.describe());
+    world.drain();
+    settle(&mut world, 1);
+}
+
+#[test]
+fn an_arbiter_that_was_restored_from_a_backup_is_not_believed() {
+    let mut world = arbitrated(306);
+    let old = world.arbiter.config;
+    world.kill(1);
+    world.load(0, 2 * SECOND);
+    world.drain();
+    world.arbiter.config = old;
+    world.kill(0);
+    world.start(0);
+    world.run(4 * SECOND);
+    let status = world.status(0);
+    assert_eq!(status.role, RoleKind::Holding, "{}", world.describe());
+    assert!(status.reason.is_some_and(|reason| reason.contains("restored from a backup")));
+    // The peer's leg is older than the backup too, and says so.
+    world.start(1);
+    world.run(4 * SECOND);
+    assert!(!world.is_holder(1), "{}", world.describe());
+}
+
+#[test]
+fn both_die_and_the_holder_goes_on_without_a_command() {
+    let mut world = arbitrated(307);
+    world.load(0, millis(50));
+    world.kill(0);
+    world.kill(1);
+    world.start(0);
+    world.wait("service", 6 * SECOND, |world| world.is_holder(0));
+    world.check_acknowledged(0);
+    world.load(0, millis(50));
+    world.start(1);
+    settle(&mut world, 0);
+}
+
+/// Random faults by seed: kills of either, cuts of each of the three ways, lost disks, write errors.
+#[test]
+fn seeds() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let count: u64 = number("GEMEL_SEEDS").unwrap_or(10);
+    let first: u64 = number("GEMEL_SEED").unwrap_or(1);
+    for seed in first..first + count {
+        random_run(seed);
+    }
+}
+
+fn holder(world: &World) -> Option<usize> {
+    (0..2).find(|index| world.is_holder(*index))
+}
+
+fn random_run(seed: u64) {
+    let mut world = arbitrated(seed);
+    world.spread = [600, 24][usize::from(seed % 2 == 1)];
+    for _ in 0..5 {
+        let at = holder(&world).unwrap_or(0);
+        let before = world.prng.below(40);
+        world.load(at, millis(before));
+        for _ in 0..=world.prng.below(2) {
+            match world.prng.below(7) {
+                0 => world.cut(),
+                1 => world.arbiter.reach[at] = false,
+                2 => world.arbiter.reach[1 - at] = false,
+                3 | 4 => world.kill(at),
+                5 => world.kill(1 - at),
+                _ => world.disks[1 - at].inject(bdev::sim::SimFault::FailWrites { count: 2 }),
+            }
+        }
+        let pause = world.prng.below(6000);
+        let serves = holder(&world).unwrap_or(1 - at);
+        world.load(serves, millis(pause));
+        world.heal();
+        world.arbiter.reach = [true; 2];
+        for index in 0..2 {
+            if world.nodes[index].is_none() {
+                world.start(index);
+            }
+        }
+        world.wait("a holder", 20 * SECOND, |world| holder(world).is_some());
+        world.drain();
+        let at = holder(&world).expect("just seen");
+        world.check_acknowledged(at);
+        let rest = world.prng.below(100);
+        world.load(at, millis(rest));
+    }
+    world.wait("one holder in sync", 20 * SECOND, |world| {
+        holder(world).is_some_and(|at| world.is_in_sync(at))
+    });
+    let at = holder(&world).expect("just seen");
+    settle(&mut world, at);
+}
