@@ -9,6 +9,8 @@ need iscsi-ls libiscsi-bin
 need mkfs.ext4 e2fsprogs
 need fio fio
 need python3 python3
+need etcd etcd-server
+need etcdctl etcd-client
 need qemu-img qemu-utils
 need qemu-storage-daemon qemu-system-common
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::etcd::Etcd;
 use crate::node::{Node, binary, pause};
 use crate::wire::Wire;
 
@@ -42,8 +43,10 @@ pub struct Pair {
 pub struct Unusual<'a> {
     /// More arguments of each gemeld.
     pub node: &'a [&'a str],
-    /// More arguments of `pair create`.
+    /// More arguments of `pair create`,
     pub create: &'a [&'a str],
+    /// and of `pair join`.
+    pub join: &'a [&'a str],
     /// A leg for node 0 that is not a file.
     pub leg: Option<&'a str>,
 }
@@ -96,6 +99,24 @@ impl Pair {
         (pair, wire)
     }
 
+    /// A pair whose generations an etcd orders, its holder's way to the other node through a wire.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn arbitrated(etcd: &Etcd) -> (Self, Wire) {
+        let [leg] = free_ports();
+        let wire = Wire::to(SocketAddr::from(([127, 0, 0, 1], leg)));
+        let url = etcd.url();
+        let unusual = Unusual {
+            create: &["--policy", "etcd", "--etcd", &url],
+            join: &["--etcd", &url],
+            ..Unusual::default()
+        };
+        let pair = Self::build(unusual, |_| {}, Some((leg, &wire)));
+        pair.wait_in_sync(0);
+        (pair, wire)
+    }
+
     /// A pair that is not as usual; `prepare` makes on node 0 what the pair is made of.
     ///
     /// # Panics
@@ -122,7 +143,7 @@ impl Pair {
         let uuid = made["uuid"].as_str().expect("an array").to_owned();
         let join = place(leg(&nodes[1]), leg1, at(leg0), portal1);
         let mut all: Vec<&str> = vec!["pair", "join", "vol0", "--uuid", &uuid];
-        all.extend(join.iter().map(String::as_str));
+        all.extend(join.iter().map(String::as_str).chain(unusual.join.iter().copied()));
         must(gemel(&nodes[1], &all));
         for node in &nodes {
             node.save_config();

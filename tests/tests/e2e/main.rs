@@ -5,6 +5,7 @@ mod config;
 mod conformance;
 mod crash;
 mod demo;
+mod failover;
 mod filesystem;
 mod initiators;
 mod pair;

@@ -9,7 +9,7 @@ use tests::node::{Node, binary, pause};
 use tests::pair::{LEG, Pair, Unusual, gemel};
 
 /// A run of its own on the pair's LUN: blocks that an earlier one wrote are strangers to it.
-fn load(pair: &Pair, seconds: &str) -> Child {
+pub(crate) fn load(pair: &Pair, seconds: &str) -> Child {
     load_on(&pair.urls, seconds)
 }
 
@@ -36,7 +36,7 @@ fn load_on(urls: &[String], seconds: &str) -> Child {
         .expect("gemel-perf is built with the tests")
 }
 
-fn verified(load: Child) -> Value {
+pub(crate) fn verified(load: Child) -> Value {
     let output = load.wait_with_output().expect("the load ends");
     let text = String::from_utf8(output.stdout).expect("text");
     let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -46,7 +46,7 @@ fn verified(load: Child) -> Value {
 }
 
 /// Waits for the end of a load that saw a stall of at most two seconds and no error of the holder, node 0.
-fn undisturbed(pair: &Pair, load: Child) {
+pub(crate) fn undisturbed(pair: &Pair, load: Child) {
     let report = verified(load);
     // While nothing is answered the load also tries the standby, which refuses: only the holder's errors count.
     assert_eq!(pair.status(0)["counters"]["errors"], 0, "{report}");
@@ -54,7 +54,7 @@ fn undisturbed(pair: &Pair, load: Child) {
 }
 
 /// Both legs in sync again; what the resync copied; then both stopped and compared.
-fn finish(mut pair: Pair, holder: usize) -> u64 {
+pub(crate) fn finish(mut pair: Pair, holder: usize) -> u64 {
     let status = pair.wait_in_sync(holder);
     pair.stop_both(holder);
     pair.compare(&status);

@@ -30,7 +30,7 @@ struct Options {
 enum Command {
     /// A mirrored pair: create it on one node, join it on the other.
     #[command(subcommand)]
-    Pair(pair::Pair),
+    Pair(Box<pair::Pair>),
     /// Mirrors: role, legs, intent log, resync.
     Status {
         /// One mirror; all when absent.

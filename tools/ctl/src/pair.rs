@@ -64,6 +64,55 @@ pub(crate) struct Place {
     /// rides out longer pauses.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(500..=60_000))]
     max_stall_ms: u64,
+    #[command(flatten)]
+    etcd: Etcd,
+}
+
+/// Where etcd is.
+#[derive(Args)]
+struct Etcd {
+    /// Client URLs of etcd, with commas between, for an array whose policy is etcd.
+    #[arg(long, value_delimiter = ',')]
+    etcd: Vec<String>,
+    /// User at etcd.
+    #[arg(long, requires = "etcd_password_file")]
+    etcd_user: Option<String>,
+    /// File with the user's password.
+    #[arg(long, requires = "etcd_user")]
+    etcd_password_file: Option<PathBuf>,
+    /// Certificates (PEM) that etcd's must be signed by.
+    #[arg(long)]
+    etcd_ca: Option<PathBuf>,
+    /// Our certificate (PEM) for etcd,
+    #[arg(long, requires = "etcd_key")]
+    etcd_cert: Option<PathBuf>,
+    /// and its key.
+    #[arg(long, requires = "etcd_cert")]
+    etcd_key: Option<PathBuf>,
+}
+
+impl Etcd {
+    /// As a parameter of the mirror's call; files by their absolute paths, because the node is somewhere else.
+    fn params(&self) -> Option<Value> {
+        if self.etcd.is_empty() {
+            return None;
+        }
+        let mut params = json!({"endpoints": self.etcd});
+        if let Some(user) = &self.etcd_user {
+            params["user"] = json!(user);
+        }
+        for (key, file) in [
+            ("password_file", &self.etcd_password_file),
+            ("ca_file", &self.etcd_ca),
+            ("cert_file", &self.etcd_cert),
+            ("key_file", &self.etcd_key),
+        ] {
+            if let Some(file) = file {
+                params[key] = json!(std::path::absolute(file).unwrap_or_else(|_| file.clone()));
+            }
+        }
+        Some(params)
+    }
 }
 
 /// The longest stall has these parts: until the peer counts as dead, or an I/O on its leg as failed; then a little grace.
@@ -84,6 +133,8 @@ impl Patience {
 pub(crate) enum Policy {
     Biased,
     Manual,
+    /// An etcd decides; the peer takes over by itself. Needs `--etcd`.
+    Etcd,
 }
 
 /// This node's number in the array: the one that creates it is 0.
@@ -154,11 +205,15 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
     if let Some(millis) = place.degraded_start_ms {
         mirror["degraded_start_ms"] = json!(millis);
     }
+    if let Some(etcd) = place.etcd.params() {
+        mirror["etcd"] = etcd;
+    }
     let method = match pair {
         Pair::Create { policy, max_crash_resync, .. } => {
             mirror["policy"] = json!(match policy {
                 Policy::Biased => "biased",
                 Policy::Manual => "manual",
+                Policy::Etcd => "etcd",
             });
             if let Some(bytes) = max_crash_resync {
                 mirror["max_crash_resync"] = json!(bytes);

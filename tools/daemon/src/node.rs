@@ -176,7 +176,7 @@ impl Node {
         let none = || RpcError::no_device(format!("bdev {name} is no mirror"));
         let Resident::Mirror(reactor) = self.bdev(name)?.resident else { return Err(none()) };
         let key = name.to_owned();
-        self.on(reactor, move |residents, now| Some(what(residents.mirrors.get_mut(&key)?, now)))?
+        self.on(reactor, move |residents, now| Some(what(&mut residents.mirrors.get_mut(&key)?.driver, now)))?
             .ok_or_else(none)
     }
 
@@ -288,12 +288,13 @@ impl Node {
         match self.life {
             Life::Running => {
                 self.each(|residents, now| {
-                    residents.mirrors.values_mut().for_each(|mirror| mirror.stop(now));
+                    residents.mirrors.values_mut().for_each(|mirror| mirror.driver.stop(now));
                 });
                 self.life = Life::Stopping { until: now + FAREWELL };
             }
             Life::Stopping { until } => {
-                let stopped = self.each(|residents, _| residents.mirrors.values().all(Driver::is_stopped));
+                let stopped = self
+                    .each(|residents, _| residents.mirrors.values().all(|mirror| mirror.driver.is_stopped()));
                 if stopped.iter().all(|stopped| *stopped) || now >= until {
                     // A reactor that is gone has no sessions.
                     let _ = self.target(Target::shut_down);

@@ -10,12 +10,16 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use core::time::Duration;
 
 use engine::{
-    Core, IdlePolicy, Instant, MonotonicClock, Pinning, Pool, Progress, ReactorSnapshot, ReactorThread, Shard,
+    Core, IdlePolicy, Instant, MonotonicClock, Pinning, Pool, Progress, ReactorSnapshot, ReactorThread,
+    Sender, Shard,
 };
 use gateway::{Served, Target, TargetConfig};
+use mirror::arbiter::{Answer, Ticket};
 use mirror::driver::Driver;
 use net::tcp::{TcpConfig, TcpNetwork};
 use rpc::RpcError;
+
+use crate::etcd::Courier;
 
 /// Something that the control plane wants done on a reactor.
 type Order = Box<dyn FnOnce(&mut Residents, Instant) + Send>;
@@ -46,6 +50,40 @@ enum Life {
     Ended,
 }
 
+/// A mirror, and who carries its questions to the arbiter.
+pub struct Array {
+    /// The mirror.
+    pub driver: Driver,
+    /// `None` where the policy does without an arbiter.
+    pub courier: Option<Courier>,
+}
+
+impl Array {
+    fn poll(&mut self, now: Instant) -> Progress {
+        let progress = self.driver.poll(now);
+        if let Some(courier) = &self.courier {
+            while let Some((ticket, ask)) = self.driver.next_ask() {
+                courier.send(ticket, ask);
+            }
+        }
+        progress
+    }
+}
+
+/// Sends answers of an arbiter to the mirror that asked.
+pub fn deliver_to(reactor: Sender<Message>, mirror: String) -> impl Fn(Ticket, Answer) + Send + 'static {
+    move |ticket, answer| {
+        let mirror = mirror.clone();
+        let order = move |residents: &mut Residents, now: Instant| {
+            if let Some(array) = residents.mirrors.get_mut(&mirror) {
+                array.driver.on_arbiter(ticket, answer, now);
+            }
+        };
+        // A mailbox without room loses the answer: the mirror asks again.
+        let _ = reactor.send(Message::Order(Box::new(order)));
+    }
+}
+
 /// The shard of a reactor.
 pub struct Residents {
     /// Its core.
@@ -53,7 +91,7 @@ pub struct Residents {
     /// Sessions behind imported LUNs, by the bdev's name.
     pub imports: BTreeMap<String, Served>,
     /// Mirrors by their volume's name.
-    pub mirrors: BTreeMap<String, Driver>,
+    pub mirrors: BTreeMap<String, Array>,
     target: Option<Target>,
     life: Life,
 }
@@ -102,7 +140,7 @@ impl Shard for Residents {
 
     fn next_deadline(&self) -> Option<Instant> {
         let imports = self.imports.values().filter_map(Served::next_deadline).min();
-        let mirrors = self.mirrors.values().filter_map(Driver::next_deadline).min();
+        let mirrors = self.mirrors.values().filter_map(|array| array.driver.next_deadline()).min();
         let target = self.target.as_ref().and_then(Target::next_deadline);
         Instant::earliest(imports, Instant::earliest(mirrors, target))
     }
@@ -159,6 +197,11 @@ impl Reactor {
                 Err(_) => return Err(RpcError::internal("the reactor has ended")),
             }
         }
+    }
+
+    /// Its mailbox, for those who do not wait.
+    pub fn sender(&self) -> Sender<Message> {
+        self.thread.sender.clone()
     }
 
     /// Its core.

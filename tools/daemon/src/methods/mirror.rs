@@ -10,7 +10,7 @@ use ::mirror::decide::{HolderState, PromoteMode};
 use ::mirror::driver::{Driver, Volumes};
 use ::mirror::format::{ArbiterKind, ArrayName, LegFlags, LegIndex, LegRecord, LegState};
 use ::mirror::holder::resync::{Progress, Throttle};
-use ::mirror::setup::{Content, DegradedPolicy, OnBlank, Setup, Timing};
+use ::mirror::setup::{ArbiterLink, Content, DegradedPolicy, OnBlank, Setup, Timing};
 use ::mirror::status::{RoleKind, Status};
 use rpc::RpcError;
 use serde::Deserialize;
@@ -18,8 +18,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Method, When, bdev};
+use crate::etcd::{Courier, EtcdConfig, EtcdError};
 use crate::node::{Entry, Node, ReactorIndex, Resident};
 use crate::params;
+use crate::reactor::{Array, deliver_to};
 
 pub(super) const METHODS: &[Method] = &[
     Method { name: "mirror_create", when: When::Runtime, run: create },
@@ -40,6 +42,9 @@ enum Policy {
     #[default]
     Biased,
     Manual,
+    Etcd,
+    /// What people ask for, and what cannot be had.
+    Heartbeat,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -80,6 +85,8 @@ struct Make {
     grace_ms: Option<u64>,
     /// How long one I/O on the peer's leg may take.
     io_timeout_ms: Option<u64>,
+    /// The arbiter, for an array whose policy is etcd.
+    etcd: Option<EtcdConfig>,
 }
 
 impl Make {
@@ -102,6 +109,14 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let arbiter = match parsed.policy {
         Policy::Biased => ArbiterKind::Biased,
         Policy::Manual => ArbiterKind::Manual,
+        Policy::Etcd if parsed.etcd.is_some() => ArbiterKind::Etcd,
+        Policy::Etcd => return Err(RpcError::invalid_params("policy etcd needs etcd.endpoints")),
+        Policy::Heartbeat => {
+            return Err(RpcError::refused(
+                "a heartbeat alone is no policy: when the link between the nodes is cut, both would go on and the \
+                 legs would diverge; name an arbiter (etcd), or choose biased or manual",
+            ));
+        }
     };
     let (data_size, max_crash_resync) = (parsed.data_size, parsed.max_crash_resync);
     make(node, given, parsed, OnBlank::Create { arbiter, data_size, max_crash_resync })
@@ -149,6 +164,7 @@ fn make(node: &mut Node, given: Option<&Value>, parsed: Make, on_blank: OnBlank)
             LegContent::Unknown => Content::Unknown,
         },
         flags: LegFlags::empty(),
+        arbiter: if parsed.etcd.is_some() { ArbiterLink::Etcd } else { ArbiterLink::None },
         degraded: parsed
             .degraded_start_ms
             .map_or(DegradedPolicy::Ask, |millis| DegradedPolicy::After(Duration::from_millis(millis))),
@@ -156,7 +172,10 @@ fn make(node: &mut Node, given: Option<&Value>, parsed: Make, on_blank: OnBlank)
         seed: Uuid::new_v4().as_u64_pair().0 ^ Uuid::new_v4().as_u64_pair().1,
     };
     let reactor = place(node, &parsed.peer);
-    let volumes = start(node, reactor, parsed.name.clone(), setup, [own, peer])?;
+    let deliver = deliver_to(node.reactors()[reactor].sender(), parsed.name.clone());
+    let courier = parsed.etcd.as_ref().map(|etcd| Courier::start(etcd, array, deliver)).transpose();
+    let courier = courier.map_err(|error| bad_etcd(&error))?;
+    let volumes = start(node, reactor, parsed.name.clone(), setup, [own, peer], courier)?;
     // Once there is an array, a blank leg joins it: it never makes another one of the same name.
     let mut replay = given.cloned().unwrap_or_else(|| json!({}));
     replay["uuid"] = json!(array.to_string());
@@ -169,6 +188,10 @@ fn make(node: &mut Node, given: Option<&Value>, parsed: Make, on_blank: OnBlank)
     node.add_bdev(&parsed.name, Entry { resident: Resident::Mirror(reactor), bases, ..volume })?;
     node.add_bdev(&leg, Entry::new(volumes.guarded, None))?;
     Ok(json!({"name": parsed.name, "leg": leg, "uuid": array.to_string()}))
+}
+
+fn bad_etcd(error: &EtcdError) -> RpcError {
+    RpcError::invalid_params(error.to_string())
 }
 
 /// A mirror lives with the session to its peer.
@@ -185,11 +208,12 @@ fn start(
     name: String,
     setup: Setup,
     legs: [Arc<dyn Bdev>; 2],
+    courier: Option<Courier>,
 ) -> Result<Volumes, RpcError> {
     let [own, peer] = legs;
     let started = node.on(reactor, move |residents, now| {
         let (volumes, driver) = Driver::start(&name, setup, own, peer, &residents.core, now)?;
-        residents.mirrors.insert(name, driver);
+        residents.mirrors.insert(name, Array { driver, courier });
         Ok::<_, OpenError>(volumes)
     })?;
     started.map_err(|error| RpcError::refused(error.to_string()))
