@@ -246,8 +246,7 @@ impl Target {
         if node.luns.borrow().contains_key(&number) {
             return Err(ExportError::LunExists(number));
         }
-        let lun = Rc::new(node::Lun { config: config.clone(), stats: node::LunStats::default() });
-        node.luns.borrow_mut().insert(number, lun);
+        node.luns.borrow_mut().insert(number, Rc::new(node::Lun::new(config.clone())));
         node.config.borrow_mut().luns.insert(number, config);
         Ok(())
     }

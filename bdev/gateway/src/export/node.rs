@@ -83,6 +83,12 @@ pub(super) struct Lun {
     pub(super) stats: LunStats,
 }
 
+impl Lun {
+    pub(super) fn new(config: LunConfig) -> Self {
+        Self { config, stats: LunStats::default() }
+    }
+}
+
 /// A target node in service.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -92,8 +98,8 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(config: NodeConfig) -> Self {
-        let lun = |config: &LunConfig| Rc::new(Lun { config: config.clone(), stats: LunStats::default() });
-        let luns = config.luns.iter().map(|(number, config)| (*number, lun(config))).collect();
+        let lun = |(number, config): (&u16, &LunConfig)| (*number, Rc::new(Lun::new(config.clone())));
+        let luns = config.luns.iter().map(lun).collect();
         Self { config: RefCell::new(config), luns: RefCell::new(luns) }
     }
 

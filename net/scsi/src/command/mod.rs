@@ -1,0 +1,271 @@
+//! Command descriptor blocks: one table, one parser.
+//!
+//! A command is a row of its family's file and a variant of [`Command`]; the table is made of the families.
+
+mod block;
+mod field;
+mod medium;
+mod primary;
+mod provisioning;
+mod reservation;
+
+use crate::sense::Sense;
+
+/// A run of blocks on the medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// First logical block address.
+    pub lba: u64,
+    /// Number of blocks.
+    pub blocks: u32,
+    /// FUA: stable before the status, or read from the medium.
+    pub fua: bool,
+}
+
+/// What VERIFY compares with (SBC-3 section 5.33).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteCheck {
+    /// Only that the medium reads.
+    Medium,
+    /// Each block with the data-out buffer.
+    Data,
+}
+
+/// A parsed command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields carry the names that the standards give them")]
+pub enum Command {
+    TestUnitReady,
+    RequestSense {
+        descriptor: bool,
+        allocation: u32,
+    },
+    Inquiry {
+        page: Option<u8>,
+        allocation: u32,
+    },
+    ReportLuns {
+        select: u8,
+        allocation: u32,
+    },
+    ModeSense {
+        long: bool,
+        page_control: u8,
+        page: u8,
+        subpage: u8,
+        no_block_descriptor: bool,
+        allocation: u32,
+    },
+    ModeSelect {
+        long: bool,
+        length: u32,
+    },
+    ReadCapacity10,
+    ReadCapacity16 {
+        allocation: u32,
+    },
+    Read(Transfer),
+    Write(Transfer),
+    WriteAndVerify(Transfer),
+    Verify {
+        transfer: Transfer,
+        check: ByteCheck,
+    },
+    SynchronizeCache {
+        lba: u64,
+        blocks: u32,
+    },
+    StartStopUnit,
+    PreventAllow,
+    Unmap {
+        length: u32,
+    },
+    WriteSame {
+        transfer: Transfer,
+        unmap: bool,
+        no_data: bool,
+    },
+    ReportSupportedOpcodes {
+        option: u8,
+        opcode: u8,
+        service_action: u16,
+        timeouts: bool,
+        allocation: u32,
+    },
+    PersistentReserveOut {
+        service_action: u8,
+        length: u32,
+    },
+}
+
+/// The shape of a command descriptor block: how a row's bytes become a [`Command`].
+type Parse = fn(&[u8; 16]) -> Result<Command, Sense>;
+
+/// One command.
+#[derive(Clone, Copy)]
+pub struct Row {
+    /// Operation code.
+    pub opcode: u8,
+    /// Service action, where the operation code has them.
+    pub service_action: Option<u16>,
+    /// Bytes of the CDB.
+    pub length: u8,
+    /// CDB usage map: the bits that the device server looks at (SPC-4 section 6.35.3).
+    pub usage: [u8; 16],
+    /// Its name in the standard.
+    pub name: &'static str,
+    parse: Parse,
+}
+
+macro_rules! row {
+    ($opcode:expr, $sa:expr, $length:expr, $usage:expr, $name:expr, $parse:expr) => {
+        Row {
+            opcode: $opcode,
+            service_action: $sa,
+            length: $length,
+            usage: $usage,
+            name: $name,
+            parse: $parse,
+        }
+    };
+}
+
+use row;
+
+/// The families of commands, each in its own file.
+const FAMILIES: [&[Row]; 5] =
+    [primary::ROWS, medium::ROWS, block::ROWS, provisioning::ROWS, reservation::ROWS];
+
+const fn count() -> usize {
+    let (mut family, mut count) = (0, 0);
+    while family < FAMILIES.len() {
+        count += FAMILIES[family].len();
+        family += 1;
+    }
+    count
+}
+
+const fn rank(row: &Row) -> u32 {
+    let action = match row.service_action {
+        Some(action) => action as u32 + 1,
+        None => 0,
+    };
+    (row.opcode as u32) << 17 | action
+}
+
+/// All rows, by operation code and service action.
+const fn sorted() -> [Row; count()] {
+    let mut table = [FAMILIES[0][0]; count()];
+    let (mut family, mut filled) = (0, 0);
+    while family < FAMILIES.len() {
+        let mut index = 0;
+        while index < FAMILIES[family].len() {
+            let row = FAMILIES[family][index];
+            let mut at = filled;
+            while at > 0 && rank(&table[at - 1]) > rank(&row) {
+                table[at] = table[at - 1];
+                at -= 1;
+            }
+            table[at] = row;
+            filled += 1;
+            index += 1;
+        }
+        family += 1;
+    }
+    table
+}
+
+/// Every command that is supported, by operation code and service action: the families' rows, put in order by the compiler.
+pub static TABLE: [Row; count()] = sorted();
+
+/// The service action of a CDB whose operation code has them.
+fn service_action_of(cdb: &[u8; 16]) -> u16 {
+    u16::from(cdb[1] & 0x1f)
+}
+
+/// Looks a command up and parses it.
+///
+/// # Errors
+/// Invalid operation code, or an invalid field with its byte.
+pub fn parse(cdb: &[u8; 16]) -> Result<Command, Sense> {
+    let mut known = false;
+    for row in TABLE.iter().filter(|row| row.opcode == cdb[0]) {
+        known = true;
+        if row.service_action.is_none_or(|action| action == service_action_of(cdb)) {
+            return (row.parse)(cdb);
+        }
+    }
+    Err(if known { Sense::invalid_cdb_byte(1) } else { Sense::INVALID_OPCODE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_each_usage_map_names_its_opcode() {
+        let keys: alloc::vec::Vec<_> = TABLE.iter().map(|row| (row.opcode, row.service_action)).collect();
+        assert!(keys.is_sorted());
+        for row in &TABLE {
+            assert_eq!(row.usage[0], row.opcode, "{}", row.name);
+            assert!(row.usage[usize::from(row.length)..].iter().all(|bits| *bits == 0), "{}", row.name);
+            let long = match row.opcode >> 5 {
+                0 => 6,
+                1 | 2 => 10,
+                4 => 16,
+                _ => 12,
+            };
+            assert_eq!(row.length, long, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn any_sixteen_bytes_parse_or_are_refused() {
+        let mut state = 1u64;
+        for _ in 0..200_000 {
+            let mut cdb = [0; 16];
+            for byte in &mut cdb {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                *byte = (state >> 56) as u8;
+            }
+            let _ = parse(&cdb);
+        }
+    }
+
+    #[test]
+    fn reads_of_every_length_say_the_same() {
+        let transfer = Transfer { lba: 0x12345, blocks: 8, fua: false };
+        assert_eq!(
+            parse(&[8, 1, 0x23, 0x45, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            Ok(Command::Read(transfer))
+        );
+        assert_eq!(
+            parse(&[0x28, 0, 0, 1, 0x23, 0x45, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0]),
+            Ok(Command::Read(transfer))
+        );
+        assert_eq!(
+            parse(&[0xa8, 0, 0, 1, 0x23, 0x45, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0]),
+            Ok(Command::Read(transfer))
+        );
+        let fua = Transfer { fua: true, ..transfer };
+        let cdb = [0x88, 8, 0, 0, 0, 0, 0, 1, 0x23, 0x45, 0, 0, 0, 8, 0, 0];
+        assert_eq!(parse(&cdb), Ok(Command::Read(fua)));
+    }
+
+    #[test]
+    fn refusals_point_at_the_byte() {
+        assert_eq!(parse(&[0xff; 16]), Err(Sense::INVALID_OPCODE));
+        assert_eq!(
+            parse(&[0x28, 0x20, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]),
+            Err(Sense::invalid_cdb_byte(1))
+        );
+        assert_eq!(
+            parse(&[0x12, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            Err(Sense::invalid_cdb_byte(2))
+        );
+        assert_eq!(
+            parse(&[0x9e, 0x1f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            Err(Sense::invalid_cdb_byte(1))
+        );
+    }
+}
