@@ -3,10 +3,10 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check fmt lint doc e2e sim bench setup
+.PHONY: help run test check fmt lint doc e2e conformance sim bench setup
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build, start a mirrored pair on this machine, print the LUN's URL and live status (Ctrl-C ends it)
 	@tests/scripts/run.sh
@@ -31,6 +31,9 @@ sim: ## Tests on simulated links, disks and clocks
 	$(CARGO) test -p iscsi --test pair
 	$(CARGO) test -p gateway --test loop
 	GEMEL_SEEDS=$${SEEDS:-200} GEMEL_SEED=$${SEED:-1} $(CARGO) test -p mirror --test pair
+
+conformance: setup ## libiscsi's suite against a LUN: make conformance URL=iscsi://... [URL2=...]
+	@$(CARGO) run -q -p tests --bin conformance -- "$(URL)" "$(URL2)"
 
 e2e: setup ## Tests with real processes and real initiators
 	$(CARGO) build --workspace --bins

@@ -24,24 +24,32 @@ client() {
 cd "$(dirname "$0")/../.."
 client
 
-# QEMU's iSCSI driver has to be of the version of the installed tools, which may come from backports: it is unpacked beside the
-# build, from the machine's own mirrors, without changing what is installed.
-qemu_iscsi() {
-    local modules=${CARGO_TARGET_DIR:-target}/qemu-modules version suite uri list
-    [ -e "$modules/iscsi/block-iscsi.so" ] && return
-    version=$(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null) || return
-    mkdir -p "$modules/lists/partial" "$modules/cache/archives/partial"
-    modules=$(realpath "$modules")
-    suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+# Unpacks Debian packages of another suite of the machine's own mirror below a folder, without changing what is installed or
+# where the machine gets its packages: unpack FOLDER SUITES PACKAGE...
+unpack() {
+    local folder=$1 suites=$2 uri suite
+    shift 2
+    mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
+    folder=$(realpath "$folder")
     uri=$(sed -n 's/^URIs: *//p; s/^deb \(\[.*\] \)\?\(http[^ ]*\) .*/\2/p' /etc/apt/sources.list.d/debian.sources \
         /etc/apt/sources.list 2>/dev/null | head -1)
-    list=$modules/sources.list
-    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' \
-        "$uri" "$suite" "$uri" "$suite-backports" >"$list"
-    local options=(-o "Dir::Etc::sourcelist=$list" -o Dir::Etc::sourceparts=/dev/null -o "Dir::State::lists=$modules/lists"
-        -o "Dir::Cache=$modules/cache" -qq)
-    (cd "$modules" && apt-get "${options[@]}" update && apt-get "${options[@]}" download "qemu-block-extra=$version" &&
-        dpkg -x qemu-block-extra_*.deb root) >/dev/null 2>&1
+    for suite in $suites; do
+        printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$uri" "$suite"
+    done >"$folder/sources.list"
+    local options=(-o "Dir::Etc::sourcelist=$folder/sources.list" -o Dir::Etc::sourceparts=/dev/null
+        -o "Dir::State::lists=$folder/lists" -o "Dir::Cache=$folder/cache" -qq)
+    (cd "$folder" && apt-get "${options[@]}" update && apt-get "${options[@]}" download "$@" &&
+        for package in *.deb; do dpkg -x "$package" root; done && rm -rf ./*.deb lists cache) >/dev/null 2>&1
+}
+
+# QEMU's iSCSI driver has to be of the version of the installed tools, which may come from backports.
+qemu_iscsi() {
+    local modules=${CARGO_TARGET_DIR:-target}/qemu-modules version suite
+    [ -e "$modules/iscsi/block-iscsi.so" ] && return
+    version=$(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null) || return
+    suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    unpack "$modules" "$suite $suite-backports" "qemu-block-extra=$version"
+    modules=$(realpath "$modules")
     local module
     module=$(find "$modules/root" -name block-iscsi.so 2>/dev/null | head -1)
     if [ -n "$module" ]; then
@@ -51,10 +59,20 @@ qemu_iscsi() {
     fi
 }
 
+# libiscsi's conformance suite in its version 1.20.0, with the loader and libraries that it was built for.
+conformance_suite() {
+    local folder=${CARGO_TARGET_DIR:-target}/libiscsi
+    [ -x "$folder/root/usr/bin/iscsi-test-cu" ] && return
+    unpack "$folder" trixie libiscsi-bin libiscsi7 libcunit1 libc6 libibverbs1 librdmacm1t64 libnl-3-200 libnl-route-3-200
+    [ -x "$folder/root/usr/bin/iscsi-test-cu" ] ||
+        echo "setup: libiscsi's suite 1.20.0 cannot be had. The conformance tests are skipped."
+}
+
 if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
     echo "setup: installing ${missing[*]}"
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null && missing=()
 fi
 qemu_iscsi
+conformance_suite
 [ ${#missing[@]} -eq 0 ] && exit 0
 echo "setup: missing: ${missing[*]}. Tests that need them are skipped, each with a line that says so."

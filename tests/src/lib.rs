@@ -3,4 +3,5 @@
 pub mod etcd;
 pub mod node;
 pub mod pair;
+pub mod suite;
 pub mod wire;

@@ -1,0 +1,32 @@
+//! Runs libiscsi's conformance suite against a LUN: `conformance [-t PREFIX] URL [URL2]`. URL2 is a second path to the same LUN.
+
+use std::process::ExitCode;
+
+use tests::suite::{Suite, Verdict};
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut prefix = String::new();
+    if arguments.first().is_some_and(|first| first == "-t") {
+        arguments.remove(0);
+        prefix = if arguments.is_empty() { String::new() } else { arguments.remove(0) };
+    }
+    let urls: Vec<&str> = arguments.iter().map(String::as_str).filter(|url| !url.is_empty()).collect();
+    if urls.is_empty() || urls.len() > 2 {
+        eprintln!("usage: conformance [-t PREFIX] URL [URL2]");
+        return ExitCode::from(2);
+    }
+    let Some(suite) = Suite::find() else { return ExitCode::from(2) };
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for test in suite.tests().iter().filter(|test| test.starts_with(&prefix)) {
+        let (count, line) = match suite.run(test, &urls) {
+            Verdict::Passed => (&mut passed, format!("passed  {test}")),
+            Verdict::Failed(why) => (&mut failed, format!("FAILED  {test}: {why}")),
+            Verdict::Skipped(why) => (&mut skipped, format!("skipped {test}: {why}")),
+        };
+        *count += 1;
+        println!("{line}");
+    }
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,113 @@
+//! libiscsi's conformance suite (version 1.20.0), one process for each test.
+//!
+//! The suite counts a skipped test as passed; here it is told apart by what the test prints.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::node::binary;
+
+/// Seconds that one test may take; the suite's longest waits for a sanitize operation.
+const LIMIT: u32 = 120;
+
+/// The suite as `make setup` unpacks it: the program, and the loader and libraries that it was built for.
+#[derive(Debug)]
+pub struct Suite {
+    root: PathBuf,
+}
+
+/// How a test ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It ran, and every assertion held.
+    Passed,
+    /// It ran, and this did not hold.
+    Failed(String),
+    /// It did not run to its end, for this reason.
+    Skipped(String),
+}
+
+impl Suite {
+    /// The suite; says that the test is skipped when it is not there.
+    pub fn find() -> Option<Self> {
+        // target/PROFILE/BINARY
+        let target = binary("gemeld").parent().and_then(Path::parent).map(Path::to_owned)?;
+        let suite = Self { root: target.join("libiscsi/root") };
+        let found = suite.root.join("usr/bin/iscsi-test-cu").exists();
+        if !found {
+            eprintln!("skipped: libiscsi's suite is missing (see make setup)");
+        }
+        found.then_some(suite)
+    }
+
+    fn command(&self) -> Command {
+        let libraries = self.root.join("usr/lib/x86_64-linux-gnu");
+        let mut command = Command::new("timeout");
+        command.arg(LIMIT.to_string()).arg(libraries.join("ld-linux-x86-64.so.2"));
+        command.arg("--library-path").arg(&libraries).arg(self.root.join("usr/bin/iscsi-test-cu"));
+        command
+    }
+
+    /// The names of all tests, without their family's prefix: `Suite.Test`.
+    ///
+    /// # Panics
+    /// When the suite does not list them.
+    pub fn tests(&self) -> Vec<String> {
+        let listed = self.command().arg("-l").output().expect("the suite");
+        let listed = String::from_utf8(listed.stdout).expect("names");
+        let names = listed.lines().filter_map(|line| line.trim().strip_prefix("ALL."));
+        names.filter(|name| name.contains('.')).map(str::to_owned).collect()
+    }
+
+    /// Runs one test against a LUN, or against two paths to one.
+    ///
+    /// # Panics
+    /// When the suite does not start.
+    pub fn run(&self, test: &str, urls: &[&str]) -> Verdict {
+        let mut command = self.command();
+        command.args(["-n", "--dataloss", "--allow-sanitize", "-V", "-t", &format!("ALL.{test}")]).args(urls);
+        let run = command.output().expect("the suite");
+        judge(&(String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr)))
+    }
+}
+
+/// What a run's output says of its one test.
+fn judge(text: &str) -> Verdict {
+    let summary = text.lines().find(|line| line.trim_start().starts_with("tests "));
+    let counts: Vec<&str> = summary.unwrap_or_default().split_whitespace().skip(1).collect();
+    // Before and after each test the suite looks for reservations, and says that it skips that where a target has none.
+    let skip = |line: &&str| {
+        line.contains("[SKIPPED]") && !line.contains("PERSISTENT RESERVE IN is not implemented")
+    };
+    let said =
+        |wanted: &str| text.lines().find(|line| line.contains(wanted)).map(|line| line.trim().to_owned());
+    match (counts.as_slice(), text.lines().find(skip)) {
+        (["1", "1", "1", "0", ..], None) => Verdict::Passed,
+        (["1", "1", "1", "0", ..], Some(why)) => Verdict::Skipped(why.trim().to_owned()),
+        ([], _) => {
+            Verdict::Failed(format!("no result: {}", text.lines().last().unwrap_or("it says nothing")))
+        }
+        _ => Verdict::Failed(
+            said("[FAILED]").or_else(|| said("CU_")).unwrap_or_else(|| "an assertion".to_owned()),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUMMARY: &str = "Run Summary: Type Total Ran Passed Failed Inactive\n tests 1 1 1 0 0\n";
+
+    #[test]
+    fn a_skip_is_no_pass_and_a_run_without_a_summary_is_a_failure() {
+        assert_eq!(judge(SUMMARY), Verdict::Passed);
+        assert_eq!(
+            judge(&format!("    [SKIPPED] ORWRITE is not implemented.\n{SUMMARY}")),
+            Verdict::Skipped("[SKIPPED] ORWRITE is not implemented.".to_owned())
+        );
+        assert!(matches!(judge(" tests 1 1 0 1 0\n"), Verdict::Failed(_)));
+        assert!(matches!(judge("Failed to connect"), Verdict::Failed(_)));
+        assert!(matches!(judge(""), Verdict::Failed(_)));
+    }
+}
