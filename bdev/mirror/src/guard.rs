@@ -14,7 +14,7 @@ use bdev::{BlockRange, Completed, FenceKey, Io, IoError, NotReady, Op, Tag};
 use core::time::Duration;
 use engine::Instant;
 
-use crate::decide::{FenceVerdict, HolderSession, may_write, on_fence};
+use crate::decide::{FenceVerdict, HolderSession, after_fence, is_drained, may_write, on_fence};
 use crate::desk::{Desk, Purpose, Side};
 use crate::format::layout::{Layout, SUPERBLOCK_OFFSET};
 use crate::format::{LegIndex, Superblock};
@@ -199,9 +199,7 @@ impl Guard {
                     replies.push_back((client, io.complete(Err(IoError::Fenced), now)));
                 }
                 FenceVerdict::Raise(_) | FenceVerdict::Again => {
-                    // Also in the same generation only one session is the holder's: what an older one still has
-                    // on the wire must not land after what the new one sends (R11).
-                    self.clients.values_mut().for_each(|client| client.key = None);
+                    self.clients.values_mut().for_each(|client| client.key = after_fence(client.key));
                     self.stands = key;
                     self.fencing = Some(Fencing { client, io, key });
                 }
@@ -214,7 +212,7 @@ impl Guard {
         match &self.fencing {
             None => FenceStep::Idle,
             Some(fencing) if self.stored != fencing.key => FenceStep::Raising(fencing.key),
-            Some(_) if self.in_flight() != 0 => FenceStep::Waiting,
+            Some(_) if !is_drained(self.in_flight()) => FenceStep::Waiting,
             Some(_) => FenceStep::Granting,
         }
     }

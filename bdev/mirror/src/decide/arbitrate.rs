@@ -1,6 +1,7 @@
-//! What the arbiter's config says to a node with this superblock.
+//! The arbiter's config: when it has to be asked, and what its word says to a node with this superblock.
 
-use crate::format::{Config, Reason, Superblock};
+use crate::format::{ArbiterKind, Config, Reason, Superblock};
+use crate::mutation::{Mutation, is_broken};
 
 /// How the node's own superblock stands to what the arbiter holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +30,64 @@ pub fn standing(own: &Superblock, holds: Option<&Config>) -> Standing {
     }
 }
 
+/// Whether a change of what the superblocks say begins at the arbiter (R8): every new config does, where there is one
+/// to ask.
+pub fn asks_arbiter(arbiter: ArbiterKind, now: &Config, next: &Config) -> bool {
+    arbiter == ArbiterKind::Etcd && next.id != now.id && !is_broken(Mutation::R8ActFirst)
+}
+
+/// What a swap has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwapVerdict {
+    /// It has happened.
+    Done,
+    /// Somebody else went on: this node has lost the array.
+    Lost(Config),
+    /// The arbiter has an older config than ours, or none: it was restored from a backup. Ask again later.
+    Older,
+}
+
+/// Decides on the answer to a swap from `now` to `next` that has not happened as asked: `holds` is there.
+pub fn on_refused_swap(now: &Config, next: &Config, holds: Option<&Config>) -> SwapVerdict {
+    match holds {
+        // An earlier answer was lost.
+        Some(config) if config.id == next.id => SwapVerdict::Done,
+        Some(config) if config.generation() > now.generation() => SwapVerdict::Lost(*config),
+        Some(_) | None => SwapVerdict::Older,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::format::tests::example_create;
     use crate::format::{LegIndex, LegMask};
+
+    #[test]
+    fn a_refused_swap_is_done_lost_or_too_old() {
+        let older = Config::first(1, LegIndex::Zero, LegMask::both());
+        let next = |nonce, from: &Config| {
+            from.successor(nonce, LegIndex::Zero, LegMask::ZERO, Reason::LinkLost).expect("some left")
+        };
+        let now = next(2, &older);
+        let (ours, other) = (next(3, &now), next(4, &now));
+        assert_eq!(on_refused_swap(&now, &ours, Some(&ours)), SwapVerdict::Done);
+        assert_eq!(on_refused_swap(&now, &ours, Some(&other)), SwapVerdict::Lost(other));
+        for holds in [None, Some(&older), Some(&now)] {
+            assert_eq!(on_refused_swap(&now, &ours, holds), SwapVerdict::Older);
+        }
+    }
+
+    #[test]
+    fn only_new_configs_ask_and_only_where_somebody_answers() {
+        let now = Config::first(1, LegIndex::Zero, LegMask::both());
+        let next = now.successor(2, LegIndex::Zero, LegMask::ZERO, Reason::LinkLost).expect("some left");
+        assert!(asks_arbiter(ArbiterKind::Etcd, &now, &next));
+        assert!(!asks_arbiter(ArbiterKind::Etcd, &now, &now));
+        for arbiter in [ArbiterKind::Biased, ArbiterKind::Manual] {
+            assert!(!asks_arbiter(arbiter, &now, &next));
+        }
+    }
 
     #[test]
     fn every_combination_has_one_answer() {

@@ -5,6 +5,7 @@
 use bdev::IoError;
 
 use crate::format::{ArbiterKind, Config, LegIndex, LegMask, Reason};
+use crate::mutation::{Mutation, is_broken};
 
 /// What to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +57,39 @@ pub fn on_write_failure(
         ArbiterKind::Biased => FailureVerdict::Degrade(reason),
         ArbiterKind::ClusterManager | ArbiterKind::Etcd => FailureVerdict::AskArbiter(reason),
         ArbiterKind::Manual => FailureVerdict::Freeze(reason),
+    }
+}
+
+/// What the failure means for the request that met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// The leg does not count.
+    Irrelevant,
+    /// It waits for a config without the leg, or for the leg (R3).
+    Wait,
+    /// The host gets the error.
+    Report,
+}
+
+/// Judges a write or flush that `leg` failed, for the holder whose own leg is `own`.
+pub fn judge(
+    arbiter: ArbiterKind,
+    config: &Config,
+    own: LegIndex,
+    leg: LegIndex,
+    error: IoError,
+) -> Judgement {
+    match on_write_failure(arbiter, config, leg, error) {
+        FailureVerdict::Report => Judgement::Report,
+        FailureVerdict::Retry if leg == own && config.in_sync != LegMask::both() => Judgement::Report,
+        FailureVerdict::StopResync(_) => Judgement::Irrelevant,
+        FailureVerdict::StepDown | FailureVerdict::Retry if !config.in_sync.has(leg) => Judgement::Irrelevant,
+        _ if is_broken(Mutation::R3AckWithoutConfig) => Judgement::Irrelevant,
+        FailureVerdict::StepDown
+        | FailureVerdict::Retry
+        | FailureVerdict::Degrade(_)
+        | FailureVerdict::AskArbiter(_)
+        | FailureVerdict::Freeze(_) => Judgement::Wait,
     }
 }
 
@@ -111,5 +145,21 @@ mod tests {
             (true, true, _) => FailureVerdict::AskArbiter(reason),
         };
         assert_eq!(verdict, wanted, "{arbiter:?} {config:?} {leg:?} {error:?}");
+    }
+
+    /// R3: with both legs in sync nothing but a config, or the leg's return, ends the wait.
+    #[test]
+    fn a_failure_of_a_leg_that_counts_waits_for_a_config() {
+        let arbiters =
+            [ArbiterKind::Biased, ArbiterKind::Manual, ArbiterKind::ClusterManager, ArbiterKind::Etcd];
+        for (arbiter, (error, _)) in arbiters.into_iter().flat_map(|a| ERRORS.map(|error| (a, error))) {
+            for leg in LegIndex::BOTH {
+                let on = |in_sync| {
+                    judge(arbiter, &Config::first(1, LegIndex::Zero, in_sync), LegIndex::Zero, leg, error)
+                };
+                assert_eq!(on(LegMask::both()), Judgement::Wait, "{error:?}");
+                assert_ne!(on(LegMask::only(leg.other())), Judgement::Wait, "{error:?}");
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 use bdev::FenceKey;
 
 use crate::format::Superblock;
+use crate::mutation::{Mutation, is_broken};
 
 /// Answer to a request to fence a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +34,21 @@ pub fn on_fence(stands: FenceKey, asked: FenceKey) -> FenceVerdict {
 
 /// Whether a session with this key may change the leg: only the one that the fence lets in.
 pub fn may_write(stands: FenceKey, session: Option<FenceKey>) -> Result<(), bdev::IoError> {
-    if session == Some(stands) { Ok(()) } else { Err(bdev::IoError::Fenced) }
+    let former = |key: FenceKey| key.node == stands.node && is_broken(Mutation::R11OldSessionsWrite);
+    let lets_in = session == Some(stands) || session.is_some_and(former);
+    if lets_in { Ok(()) } else { Err(bdev::IoError::Fenced) }
+}
+
+/// What is left of a session's key when a fence is taken up: nothing. Also in the same generation only one session is
+/// the holder's: what an older one still has on the wire must not land after what the new one sends (R11).
+pub fn after_fence(session: Option<FenceKey>) -> Option<FenceKey> {
+    session.filter(|_| is_broken(Mutation::R11OldSessionsWrite))
+}
+
+/// Whether a fence may be stored, and whoever asked be let in: everything that was submitted to the leg under an older
+/// one has ended. It cannot be recalled (R10).
+pub fn is_drained(in_flight: u32) -> bool {
+    in_flight == 0 || is_broken(Mutation::R10FenceUndrained)
 }
 
 /// The generation that a node takes next, knowing its own superblock and perhaps the peer's: above everything

@@ -4,21 +4,29 @@
 //! every combination of them (`mirror.md`: changes of config, leg states, R8, R10, R11, I10, I11).
 
 pub mod arbitrate;
+pub mod entry;
 pub mod failure;
 pub mod fence;
+pub mod lease;
 pub mod peer;
 pub mod promote;
 pub mod start;
+pub mod takeover;
+pub mod unite;
 
-pub use arbitrate::{Standing, standing};
-pub use failure::{FailureVerdict, on_write_failure};
-pub use fence::{FenceVerdict, may_write, next_generation, on_fence};
+pub use arbitrate::{Standing, SwapVerdict, asks_arbiter, on_refused_swap, standing};
+pub use entry::{Bar, EntryVerdict, Service, is_taking_over, on_found};
+pub use failure::{FailureVerdict, Judgement, judge, on_write_failure};
+pub use fence::{FenceVerdict, after_fence, is_drained, may_write, next_generation, on_fence};
+pub use lease::{Granted, lease_until, may_read, serves_from};
 pub use peer::{FullReason, PeerVerdict, Refusal, SyncPlan, on_peer};
 pub use promote::{DataAge, HolderSession, HolderState, PromoteMode, PromoteRefusal, Promotion, may_promote};
 pub use start::{
     DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, StartFacts, StartVerdict, Starting,
     on_start,
 };
+pub use takeover::{TakeoverVerdict, on_word};
+pub use unite::unite;
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use super::header::HeaderError;
 use super::layout::Layout;
 use super::superblock::{RunState, Superblock, SuperblockError};
 use super::{Block, BlockWrite};
+use crate::mutation::{Mutation, is_broken};
 
 /// One of the copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,8 +147,9 @@ impl Superblock {
 
     fn writes(&self, config_changed: bool) -> SuperblockWrites {
         let write = |offset| BlockWrite { offset, block: self.encode(offset) };
+        let slot = if is_broken(Mutation::R9SameSlot) { 0 } else { self.seq };
         SuperblockWrites {
-            slot: write(Layout::superblock_slot(self.seq)),
+            slot: write(Layout::superblock_slot(slot)),
             tail: config_changed.then(|| write(self.layout.superblock_tail())),
         }
     }

@@ -14,15 +14,15 @@ use std::collections::VecDeque;
 use bdev::IoError;
 use core::time::Duration;
 
-use super::{Ctx, Doubt, Ending, Freeze, Holder, Opening, Phase, Sides, Truth};
+use super::{Ctx, Doubt, Ending, Freeze, Holder, Opening, Phase, Truth};
 use crate::arbiter::{Answer, Ask};
-use crate::decide::{Starting, SyncPlan};
+use crate::decide::{Starting, SwapVerdict, SyncPlan, asks_arbiter, on_refused_swap};
 use crate::desk::Side;
 use crate::format::config::GenerationsExhausted;
-use crate::format::{ArbiterKind, ConfigId, LegMask, Reason, RunState};
+use crate::format::{ArbiterKind, ConfigId, LegMask, Reason};
 use crate::holder::membership::Membership;
-use crate::leg_state::{LegEvent, after};
 use crate::store::Stored;
+use crate::truth::Fresh;
 
 /// How long to wait before the own leg is asked again for a superblock write.
 const RETRY: Duration = Duration::from_millis(100);
@@ -75,33 +75,17 @@ pub(crate) struct Change {
 impl Holder {
     // --- Beginning ---
 
-    /// The generation after everything that either leg has seen.
-    fn next_generation(&self, ctx: &Ctx<'_>) -> u64 {
+    /// What a new config needs: a generation above everything that either leg has seen, and not below `least`.
+    fn fresh(&self, least: u64, ctx: &mut Ctx<'_>) -> Fresh {
         let peer = self.peer.as_ref().map(|peer| peer.store.current());
-        let seen = crate::decide::next_generation(ctx.own.current(), peer);
-        seen.max(self.truth.fence.max(self.config().generation()) + 1)
-    }
-
-    /// The truth with a new config.
-    fn with_config(
-        &self,
-        in_sync: Sides,
-        reason: Reason,
-        least: u64,
-        ctx: &mut Ctx<'_>,
-    ) -> Result<Truth, GenerationsExhausted> {
-        let generation = self.next_generation(ctx).max(least);
-        let nonce = Self::nonce(ctx);
-        let config = self.config().successor(nonce, self.who, self.mask(in_sync), reason)?;
-        let mut next = self.truth.clone();
-        next.history.push(config.raised_to(generation));
-        Ok(next)
+        let generation = self.truth.next_generation(ctx.own.current(), peer).max(least);
+        Fresh { generation, nonce: ctx.prng.next_u64() }
     }
 
     pub(super) fn begin_change(&mut self, kind: Kind, next: Truth, steps: &[Side]) {
         debug_assert!(self.change.is_none(), "one change at a time");
         let mut steps: VecDeque<Step> = steps.iter().map(|side| Step::Leg(*side)).collect();
-        if self.arbiter == ArbiterKind::Etcd && next.config().id != self.truth.config().id {
+        if asks_arbiter(self.arbiter, self.truth.config(), next.config()) {
             steps.push_front(Step::Arbiter);
         }
         self.change = Some(Change { kind, next, steps, stage: Stage::Ready });
@@ -109,28 +93,11 @@ impl Holder {
 
     /// The first change: a new generation, and who is in sync in it (R11).
     pub(super) fn open(&mut self, starting: Starting, reason: Reason, generation: u64, ctx: &mut Ctx<'_>) {
-        let in_sync = match starting {
-            Starting::Both => Sides::all(),
-            Starting::FromPeer => Sides::PEER,
-            Starting::Alone | Starting::Resync(_) => Sides::OWN,
-        };
-        let tracked = self.config().generation();
-        let was_both = self.config().in_sync == LegMask::both();
-        let Ok(mut next) = self.with_config(in_sync, reason, generation, ctx) else {
+        let fresh = self.fresh(generation, ctx);
+        let incarnation = ctx.setup.incarnation;
+        let Ok(next) = self.truth.opened(self.who, starting, reason, incarnation, fresh) else {
             return self.exhausted(ctx);
         };
-        let who = self.who;
-        Self::record_mut(&mut next, who).incarnation = Self::incarnation(ctx);
-        next.run_state = RunState::Running;
-        next.fence = next.config().generation().max(next.fence);
-        let peer = Self::record_mut(&mut next, who.other());
-        if !in_sync.has(Side::Peer) && was_both {
-            peer.tracked_since = tracked;
-            peer.state = after(peer.state, LegEvent::of_exclusion(reason));
-        }
-        let own = Self::record_mut(&mut next, who);
-        own.state =
-            after(own.state, if in_sync.has(Side::Own) { LegEvent::SyncDone } else { LegEvent::SyncBegun });
         self.begin_change(Kind::Open(starting), next, &[Side::Own]);
         self.drive_change(ctx);
     }
@@ -222,28 +189,13 @@ impl Holder {
 
     /// Makes a config without a leg.
     pub(super) fn degrade(&mut self, out: Side, reason: Reason, ctx: &mut Ctx<'_>) {
-        let tracked = self.tracked_from();
-        let left = Sides::all() - Sides::only(out);
-        let Ok(mut next) = self.with_config(left, reason, 0, ctx) else { return self.exhausted(ctx) };
-        let seen = self.peer.as_ref().map(|peer| peer.store.current().seq);
-        let record = Self::record_mut(&mut next, self.leg(out));
-        record.state = after(record.state, LegEvent::of_exclusion(reason));
-        // Nothing tracks an own leg that is out: the log and the bitmap are on it.
-        record.tracked_since = if out == Side::Own { 0 } else { tracked };
-        if out == Side::Peer {
-            record.seen_seq = seen.unwrap_or(record.seen_seq);
-        }
+        let fresh = self.fresh(0, ctx);
+        let peer = self.peer.as_ref().map(|peer| peer.store.current());
+        let Ok(next) = self.truth.degraded(self.who, self.leg(out), reason, peer, fresh) else {
+            return self.exhausted(ctx);
+        };
         let steps: &[Side] = if out == Side::Own { &[Side::Peer, Side::Own] } else { &[Side::Own] };
         self.begin_change(Kind::Degrade { out, reason }, next, steps);
-    }
-
-    /// The config that the peer's leg may still have, such that everything since is in the log or the bitmap: ours,
-    /// or an older one where the peer has not learned ours yet.
-    fn tracked_from(&self) -> u64 {
-        let ours = self.config().generation();
-        let known = self.truth.legs[self.who.other().index()].uuid;
-        let peer = self.peer.as_ref().map(|peer| peer.store.current()).filter(|peer| peer.leg == known);
-        peer.map_or(ours, |peer| peer.config().generation().min(ours))
     }
 
     // --- Steps ---
@@ -296,21 +248,24 @@ impl Holder {
         };
         change.stage = Stage::Ready;
         let next = *change.next.config();
+        let now = *self.truth.config();
         match answer {
             Answer::Swapped => self.on_arbitrated(next.id),
-            Answer::Holds(Some(config)) if config.id == next.id => self.on_arbitrated(next.id),
-            Answer::Holds(Some(config)) if config.generation() > self.config().generation() => {
-                ctx.note(format!("the arbiter gave the array to node {}", config.holder.number()));
-                return self.step_down(ctx);
-            }
-            Answer::Holds(holds) => {
-                let what = if holds.is_some() { "an older config" } else { "no config" };
-                ctx.note(format!(
-                    "the arbiter has {what} of this array, and should have generation {}: restored from a backup?",
-                    self.config().generation()
-                ));
-                ctx.ballot.pause(ctx.desk.now);
-            }
+            Answer::Holds(holds) => match on_refused_swap(&now, &next, holds.as_ref()) {
+                SwapVerdict::Done => self.on_arbitrated(next.id),
+                SwapVerdict::Lost(config) => {
+                    ctx.note(format!("the arbiter gave the array to node {}", config.holder.number()));
+                    return self.step_down(ctx);
+                }
+                SwapVerdict::Older => {
+                    let what = if holds.is_some() { "an older config" } else { "no config" };
+                    ctx.note(format!(
+                        "the arbiter has {what} of this array, and should have generation {}: restored from a backup?",
+                        now.generation()
+                    ));
+                    ctx.ballot.pause(ctx.desk.now);
+                }
+            },
             Answer::Unknown(why) => ctx.note(format!("the arbiter does not answer: {why}")),
         }
         self.settle(ctx);
@@ -416,19 +371,11 @@ impl Holder {
 
     /// All bits are clear and both legs are flushed: a config with both.
     pub(super) fn begin_rejoin(&mut self, back: Side, ctx: &mut Ctx<'_>) {
-        let Ok(mut next) = self.with_config(Sides::all(), Reason::Rejoined, 0, ctx) else {
+        let fresh = self.fresh(0, ctx);
+        let theirs = self.peer.as_ref().map(|peer| peer.store.current());
+        let Ok(next) = self.truth.rejoined(self.who, theirs, fresh) else {
             return self.exhausted(ctx);
         };
-        let (generation, who) = (next.config().generation(), self.who);
-        for leg in &mut next.legs {
-            leg.state = after(leg.state, LegEvent::SyncDone);
-            leg.tracked_since = generation;
-        }
-        if let Some(peer) = &self.peer {
-            let theirs = peer.store.current();
-            let record = Self::record_mut(&mut next, who.other());
-            (record.incarnation, record.seen_seq) = (theirs.own().incarnation, theirs.seq);
-        }
         self.begin_change(Kind::Rejoin { back }, next, &[Side::Own, Side::Peer]);
     }
 

@@ -4,8 +4,8 @@ use bdev::IoError;
 use engine::Key;
 
 use super::request::{Flush, FlushStage, Work};
-use super::write::Judgement;
 use super::{Ctx, Holder, Sides};
+use crate::decide::Judgement;
 use crate::desk::{Purpose, Side};
 
 impl Holder {

@@ -6,10 +6,9 @@ use core::time::Duration;
 use engine::Instant;
 
 use super::stop::Closing;
-use super::write::Judgement;
 use super::{Ctx, Holder, Phase, Sides};
 use crate::bitmap::Urgency;
-use crate::decide::{FailureVerdict, on_write_failure};
+use crate::decide::{FailureVerdict, Judgement, on_write_failure};
 use crate::desk::{Purpose, Side};
 use crate::intent_log::FlushTicket;
 

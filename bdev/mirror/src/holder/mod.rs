@@ -20,7 +20,6 @@ mod request;
 pub mod resync;
 mod state;
 mod stop;
-mod truth;
 pub(crate) mod write;
 
 use std::collections::VecDeque;
@@ -28,14 +27,13 @@ use std::collections::VecDeque;
 use bdev::hop::ClientId;
 use bdev::{Completed, Geometry, Io, IoError, Link, NotReady};
 use engine::{Instant, Key, Prng, Slots};
-use uuid::Uuid;
 
 use crate::arbiter::Ballot;
 use crate::bitmap::Bitmap;
 use crate::decide::{Standing, Starting};
 use crate::desk::{Desk, Purpose, Side};
 use crate::events::Events;
-use crate::format::{ArbiterKind, Config, ConfigId, Layout, LegIndex, LegMask, LegRecord, Reason};
+use crate::format::{ArbiterKind, Config, ConfigId, Layout, LegIndex, LegMask, Reason};
 use crate::intent_log::IntentLog;
 use crate::locks::{Owner, RangeLocks};
 use crate::pace::Pace;
@@ -48,10 +46,10 @@ use membership::{Membership, Outstanding, PeerLeg};
 use request::Request;
 use resync::Resync;
 
+pub(crate) use crate::truth::Truth;
 pub(crate) use request::REQUESTS_MAX;
 pub use state::Counters;
 pub(crate) use state::{Body, Doubt, Ending, Freeze, Opening, Phase, Sides};
-pub(crate) use truth::Truth;
 
 /// What the holder is given to work with at each event.
 pub(crate) struct Ctx<'a> {
@@ -209,10 +207,6 @@ impl Holder {
         }
     }
 
-    fn record_mut(truth: &mut Truth, leg: LegIndex) -> &mut LegRecord {
-        &mut truth.legs[leg.index()]
-    }
-
     /// The legs that the config counts.
     fn in_sync(&self) -> Sides {
         self.sides(self.config().in_sync)
@@ -221,11 +215,6 @@ impl Holder {
     fn sides(&self, mask: LegMask) -> Sides {
         let side = |side| if mask.has(self.leg(side)) { Sides::only(side) } else { Sides::empty() };
         side(Side::Own) | side(Side::Peer)
-    }
-
-    fn mask(&self, sides: Sides) -> LegMask {
-        let leg = |side| if sides.has(side) { LegMask::only(self.leg(side)) } else { LegMask::empty() };
-        leg(Side::Own) | leg(Side::Peer)
     }
 
     fn is_both(&self) -> bool {
@@ -376,13 +365,5 @@ impl Holder {
             next = Instant::earliest(next, Some(self.pace.next_try()));
         }
         next
-    }
-
-    fn nonce(ctx: &mut Ctx<'_>) -> u64 {
-        ctx.prng.next_u64()
-    }
-
-    fn incarnation(ctx: &Ctx<'_>) -> Uuid {
-        ctx.setup.incarnation
     }
 }

@@ -7,6 +7,7 @@ use engine::{BufMut, Instant, Key};
 
 use super::request::{Read, ReadStage, Work};
 use super::{Ctx, Holder, Phase};
+use crate::decide::may_read;
 use crate::desk::{Purpose, Side};
 use crate::intent_log::{Admission, Reach};
 use crate::locks::{Grant, Mode, Owner};
@@ -29,7 +30,7 @@ impl Holder {
 
     /// The peer, the only one that could be promoted, has answered lately, or cannot be promoted.
     fn may_read(&self, now: Instant) -> bool {
-        !matches!(self.phase, Phase::Leaving(_)) && (!self.is_both() || now < self.lease_until)
+        !matches!(self.phase, Phase::Leaving(_)) && may_read(self.config(), now, self.lease_until)
     }
 
     pub(super) fn send_read(&mut self, key: Key, ctx: &mut Ctx<'_>) {

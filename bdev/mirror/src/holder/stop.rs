@@ -7,7 +7,6 @@
 //! A leg that goes away meanwhile is degraded as ever, and the rest goes on without it.
 
 use crate::desk::Side;
-use crate::format::RunState;
 
 use super::change::Kind;
 use super::journal::FlushFor;
@@ -88,8 +87,7 @@ impl Holder {
 
     fn mark_clean(&mut self) {
         self.phase = Phase::Closing(Closing::Marking);
-        let mut next = self.truth.clone();
-        next.run_state = RunState::Clean;
+        let next = self.truth.clean();
         let both = self.in_sync() == Sides::all() && self.is_joined();
         let steps: &[Side] = if both { &[Side::Own, Side::Peer] } else { &[Side::Own] };
         self.begin_change(Kind::Close, next, steps);

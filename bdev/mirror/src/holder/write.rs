@@ -14,7 +14,7 @@ use engine::{Buf, Key};
 
 use super::request::Work;
 use super::{Body, Ctx, Holder, Phase, Sides};
-use crate::decide::{FailureVerdict, on_write_failure};
+use crate::decide::{FailureVerdict, Judgement, judge, on_write_failure};
 use crate::desk::{Purpose, Side};
 use crate::intent_log::{Admission, Permit, Reach};
 use crate::locks::{Grant, Mode, Owner};
@@ -330,19 +330,7 @@ impl Holder {
         if side == Side::Own || attempt == self.attempt {
             self.react(side, error, ctx);
         }
-        match on_write_failure(self.arbiter, self.config(), self.leg(side), error) {
-            FailureVerdict::Report => Judgement::Report,
-            FailureVerdict::Retry if side == Side::Own && !self.is_both() => Judgement::Report,
-            FailureVerdict::StopResync(_) => Judgement::Irrelevant,
-            FailureVerdict::StepDown | FailureVerdict::Retry if !self.in_sync().has(side) => {
-                Judgement::Irrelevant
-            }
-            FailureVerdict::StepDown
-            | FailureVerdict::Retry
-            | FailureVerdict::Degrade(_)
-            | FailureVerdict::AskArbiter(_)
-            | FailureVerdict::Freeze(_) => Judgement::Wait,
-        }
+        judge(self.arbiter, self.config(), self.who, self.leg(side), error)
     }
 
     /// The leg failed; the last one in sync stays what it is.
@@ -403,17 +391,6 @@ impl Holder {
     fn takes_again(&self, side: Side) -> bool {
         self.in_sync() == Sides::all() && (side == Side::Own || self.is_joined())
     }
-}
-
-/// What a failure means for the request that met it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Judgement {
-    /// The leg does not count.
-    Irrelevant,
-    /// Wait for a config, or for the leg.
-    Wait,
-    /// The host gets the error.
-    Report,
 }
 
 #[cfg(test)]

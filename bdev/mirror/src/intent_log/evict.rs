@@ -1,6 +1,22 @@
-//! When an extent may leave the log (R4), as a decision over facts.
+//! When data may go to an extent (R1), and when an extent may leave the log (R4, R6), as decisions over facts.
 
 use thiserror::Error;
+
+use crate::mutation::{Mutation, is_broken};
+
+/// What the disk says of an extent's place in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entry {
+    /// The transaction that names it is durable.
+    Durable,
+    /// It is not, or not yet.
+    Unwritten,
+}
+
+/// R1: data go to an extent, on any leg, only once the transaction that names it is durable.
+pub fn may_send(entry: Entry) -> bool {
+    entry == Entry::Durable || is_broken(Mutation::R1DataBeforeLog)
+}
 
 /// Writes of an extent that have not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,12 +75,16 @@ pub enum Held {
 ///
 /// # Errors
 /// The first reason why it stays.
-pub const fn may_leave(facts: ExtentFacts) -> Result<(), Held> {
-    match facts {
-        ExtentFacts { writes: Writes::Pending, .. } => Err(Held::Busy),
-        ExtentFacts { cache: CacheState::Volatile, .. } => Err(Held::Unflushed),
-        ExtentFacts { marks: Marks::Unwritten, .. } => Err(Held::Unmarked),
-        ExtentFacts { writes: Writes::Ended, cache: CacheState::Stable, marks: Marks::Durable } => Ok(()),
+pub fn may_leave(facts: ExtentFacts) -> Result<(), Held> {
+    let ExtentFacts { writes, cache, marks } = facts;
+    if writes == Writes::Pending {
+        Err(Held::Busy)
+    } else if cache == CacheState::Volatile && !is_broken(Mutation::R4LeaveUnflushed) {
+        Err(Held::Unflushed)
+    } else if marks == Marks::Unwritten && !is_broken(Mutation::R6LeaveUnmarked) {
+        Err(Held::Unmarked)
+    } else {
+        Ok(())
     }
 }
 

@@ -31,7 +31,7 @@ use bdev::Durability;
 use uuid::Uuid;
 
 pub use codec::FREE;
-pub use evict::{CacheState, ExtentFacts, Held, Marks, Writes, may_leave};
+pub use evict::{CacheState, Entry, ExtentFacts, Held, Marks, Writes, may_leave, may_send};
 pub use replay::{Replay, Replayed, replay};
 pub use types::{Admission, FlushTicket, LogUsage, Permit, Reach, Relief, TransactionWrite};
 
@@ -270,7 +270,8 @@ impl IntentLog {
     pub fn is_active(&self, permit: &Permit) -> bool {
         numbers(permit.extents).all(|extent| {
             let slot = self.index.get(extent).expect("a permit pins its extents");
-            self.slots[usize::from(slot)].state == SlotState::Active
+            let active = self.slots[usize::from(slot)].state == SlotState::Active;
+            may_send(if active { Entry::Durable } else { Entry::Unwritten })
         })
     }
 

@@ -5,7 +5,7 @@ use bdev::{Completed, Io, IoError, NotReady, Tag};
 use engine::Instant;
 
 use super::{Node, OwnWrite, Role};
-use crate::decide::StandbyReason;
+use crate::decide::{StandbyReason, is_drained};
 use crate::guard::FenceStep;
 
 impl Node {
@@ -55,7 +55,7 @@ impl Node {
             FenceStep::Idle | FenceStep::Waiting => {}
             FenceStep::Granting => guard.grant(self.desk.now, &mut self.guarded),
             FenceStep::Raising(key) => {
-                let drained = guard.in_flight() == 0 && self.desk.own_in_flight() == 0;
+                let drained = is_drained(guard.in_flight() + self.desk.own_in_flight());
                 self.make_way();
                 let quiet = matches!(self.role, Role::Standby(_)) && self.own_write.is_none();
                 let Some(store) = self.store.as_mut().filter(|store| drained && quiet && !store.is_busy())

@@ -8,10 +8,12 @@ use super::takeover::informed;
 use super::{Node, OwnWrite, Role, Wanted};
 use crate::command::Refusal;
 use crate::decide::{
-    DataAge, HolderState, PromoteMode, Promotion, StandbyReason, Standing, Starting, may_promote,
+    DataAge, Granted, HolderState, PromoteMode, Promotion, StandbyReason, Standing, Starting, is_drained,
+    may_promote, serves_from,
 };
 use crate::desk::Side;
 use crate::format::Reason;
+use crate::guard::FenceStep;
 use crate::reader::{Reader, Reading, differences};
 
 /// A promotion under way.
@@ -56,6 +58,10 @@ impl Node {
         }
         let own = informed(self.store.as_ref().ok_or(Refusal::NoLeg)?.current(), standing);
         let Some(guard) = &mut self.guard else { return Err(Refusal::NoLeg) };
+        // A fence of the peer that is under way comes first.
+        if guard.fence_step() != FenceStep::Idle {
+            return Err(Refusal::Busy);
+        }
         let promotion = may_promote(&own, mode, guard.holder_session(self.desk.now), holder)?;
         let key = FenceKey { node: self.setup.who.number(), generation: promotion.generation };
         // From this moment the old holder is locked out.
@@ -71,7 +77,7 @@ impl Node {
     }
 
     pub(super) fn drive_promotion(&mut self) {
-        let quiet = self.desk.in_flight(Side::Own) == 0 && self.own_write.is_none();
+        let quiet = is_drained(self.desk.in_flight(Side::Own)) && self.own_write.is_none();
         let now = self.desk.now;
         let layout = self.own().layout;
         let job = self.next_job();
@@ -96,11 +102,11 @@ impl Node {
         }
     }
 
-    /// The own superblock has the fence: now the lease. Clocks may differ by a little.
+    /// The own superblock has the fence: now the lease.
     pub(super) fn on_promotion_fenced(&mut self) {
-        let lease = self.setup.timing.lease * 21 / 20;
         let granted = self.guard.as_ref().and_then(super::Guard::last_granted);
-        let until = granted.map_or(self.desk.now, |granted| granted + lease);
+        let granted = granted.map_or(Granted::NotSince(self.began), Granted::At);
+        let until = serves_from(granted, self.setup.timing.lease);
         if let Role::Promoting(promoting) = &mut self.role {
             promoting.stage = Stage::Waiting(until);
         }

@@ -14,7 +14,9 @@ use engine::Instant;
 
 use super::{Node, Role};
 use crate::arbiter::{Answer, Ask, Ticket};
-use crate::decide::{HolderSession, HolderState, PromoteMode, StandbyReason, Standing, standing};
+use crate::decide::{
+    HolderSession, HolderState, PromoteMode, StandbyReason, Standing, TakeoverVerdict, on_word,
+};
 use crate::format::{ArbiterKind, Superblock};
 use crate::probe::LegFound;
 use crate::reader::{Reader, Reading, found};
@@ -144,21 +146,20 @@ impl Node {
             Answer::Unknown(why) => return self.note(format!("the arbiter does not answer: {why}")),
         };
         let mode = wanted.map_or(PromoteMode::Ordinary, |wanted| wanted.mode);
-        let standing = standing(self.own(), Some(&config));
-        let peer_is_newer = matches!(sight, Sight::Seen(Some(peer)) if peer > config.generation());
-        if standing == Standing::Older || peer_is_newer {
-            return self
-                .note("the arbiter has an older config than one of the legs: restored from a backup?");
-        }
-        if config.holder == self.setup.who && config.in_sync.has(self.setup.who) {
-            // Ours: the node served, and has to look at its own log before it does again.
-            return self.begin_hold();
-        }
-        if mode == PromoteMode::Ordinary && !config.in_sync.has(self.setup.who) {
-            self.note("the arbiter does not count this leg in sync: it may miss acknowledged writes");
-            self.role = Role::Standby(StandbyReason::PeerIsNewer { newer: config });
-            return;
-        }
+        let peer = if let Sight::Seen(peer) = sight { peer } else { None };
+        let standing = match on_word(self.own(), &config, peer, mode) {
+            TakeoverVerdict::Older => {
+                return self
+                    .note("the arbiter has an older config than one of the legs: restored from a backup?");
+            }
+            TakeoverVerdict::Ours => return self.begin_hold(),
+            TakeoverVerdict::NotCounted { newer } => {
+                self.note("the arbiter does not count this leg in sync: it may miss acknowledged writes");
+                self.role = Role::Standby(StandbyReason::PeerIsNewer { newer });
+                return;
+            }
+            TakeoverVerdict::Promote(standing) => standing,
+        };
         let holder = wanted.map_or(HolderState::Unknown, |wanted| wanted.holder);
         if let Err(refusal) = self.promote_from(mode, holder, standing) {
             self.note(format!("no promotion: {refusal}"));

@@ -7,12 +7,11 @@ use bdev::{Completed, FenceKey, IoError};
 use super::super::change::Kind;
 use super::super::{Ctx, Doubt, Freeze, Holder, Phase, Sides};
 use super::{Differences, Entry, Membership, Outstanding, PeerLeg};
-use crate::bitmap::{Bitmap, ClearedBy, Urgency};
-use crate::decide::{PeerVerdict, SyncPlan, on_peer};
+use crate::bitmap::{ClearedBy, Urgency};
+use crate::decide::{EntryVerdict, Service, SyncPlan, on_found, unite};
 use crate::desk::{Purpose, Side};
-use crate::format::{ArbiterKind, BlockWrite, LegFlags, Reason, Superblock};
-use crate::intent_log::{Replay, emptying};
-use crate::leg_state::{LegEvent, after};
+use crate::format::{BlockWrite, Reason, Superblock};
+use crate::intent_log::emptying;
 use crate::probe::LegFound;
 use crate::range::ByteRange;
 use crate::reader::{Reader, Reading, differences, found};
@@ -36,67 +35,34 @@ impl Holder {
         }
     }
 
-    pub(super) fn verdict(&self, leg: &LegFound, ctx: &Ctx<'_>) -> PeerVerdict {
-        // What we say about the array may be newer than our own superblock, when our leg is the one that failed.
-        on_peer(&self.truth.on(ctx.own.current(), self.who), leg)
-    }
-
-    /// The peer has fenced its own leg, and is on its way to a newer config.
-    pub(super) fn is_taking_over(&self, leg: &LegFound) -> bool {
-        let LegFound::Leg(leg) = leg else { return false };
-        let FenceKey { node, generation } = leg.superblock.fence;
-        self.in_sync().has(Side::Peer) && node != self.who.number() && generation > self.truth.fence
-    }
-
     pub(super) fn on_probed(&mut self, leg: &LegFound, ctx: &mut Ctx<'_>) {
-        if self.is_taking_over(leg) && self.arbiter == ArbiterKind::Etcd {
-            // It may have asked for the array, or be about to. So do we: one of the two gets it.
+        // What we say about the array may be newer than our own superblock, when our leg is the one that failed.
+        let ours = self.truth.on(ctx.own.current(), self.who);
+        let service = if matches!(self.phase, Phase::Opening(_)) { Service::Opening } else { Service::Begun };
+        let verdict = on_found(&ours, leg, service);
+        if verdict != EntryVerdict::TakenOver {
             self.doubt = Doubt::None;
-            return self.bar("the peer is about to take over: the arbiter decides", ctx);
         }
-        if self.is_taking_over(leg) {
-            ctx.note("the peer takes over");
-            return self.step_down(ctx);
-        }
-        self.doubt = Doubt::None;
-        let entry = match self.verdict(leg, ctx) {
-            PeerVerdict::Member => Entry::Member,
-            // The first config of this start counts the peer, and the peer does not know it yet.
-            PeerVerdict::Resync(SyncPlan::Delta) if self.may_enter_as_member(leg) => Entry::Member,
-            PeerVerdict::Resync(plan) => Entry::Resync(plan),
-            PeerVerdict::StepDown { newer } => {
+        let entry = match verdict {
+            EntryVerdict::Member => Entry::Member,
+            EntryVerdict::Resync(plan) => Entry::Resync(plan),
+            EntryVerdict::TakenOver => {
+                ctx.note("the peer takes over");
+                return self.step_down(ctx);
+            }
+            EntryVerdict::StepDown { newer } => {
                 ctx.note(format!("the peer went on in generation {}", newer.generation()));
                 return self.step_down(ctx);
             }
-            PeerVerdict::Split { .. } => {
-                return self
-                    .bar("the two legs have diverged: nothing is overwritten; choose one side by hand", ctx);
-            }
-            PeerVerdict::Refuse(refusal) => return self.bar(&refusal.to_string(), ctx),
+            EntryVerdict::Bar(why) => return self.bar(&why.to_string(), ctx),
         };
         let LegFound::Leg(leg) = leg else { return };
-        if matches!(entry, Entry::Resync(_)) && self.in_sync().has(Side::Peer) {
-            return self.bar("the leg at the peer is not the one that was in sync", ctx);
-        }
         self.peer = Some(PeerLeg { store: Store::peer(leg.superblock.clone(), self.attempt) });
         self.enter(Membership::Arming(entry));
         match entry {
             Entry::Member => self.fence(entry, ctx),
             Entry::Resync(plan) => self.arm(plan, &leg.superblock, ctx),
         }
-    }
-
-    /// While this holder opens with both legs, the peer's superblock is one config behind.
-    pub(super) fn may_enter_as_member(&self, leg: &LegFound) -> bool {
-        let LegFound::Leg(leg) = leg else { return false };
-        let theirs = &leg.superblock;
-        let behind_by_this_start = self.truth.history.entries().get(1) == Some(theirs.config());
-        let kept = !theirs.own().flags.contains(LegFlags::VOLATILE_CACHE)
-            || self.truth.legs[self.who.other().index()].incarnation == theirs.own().incarnation;
-        matches!(self.phase, Phase::Opening(_))
-            && self.in_sync().has(Side::Peer)
-            && behind_by_this_start
-            && kept
     }
 
     pub(super) fn bar(&mut self, why: &str, ctx: &mut Ctx<'_>) {
@@ -110,16 +76,10 @@ impl Holder {
             self.enter(Membership::Away);
             return;
         }
-        let mut next = self.truth.clone();
-        next.fence = crate::decide::next_generation(ctx.own.current(), Some(theirs)).max(next.fence + 1);
-        let record = Self::record_mut(&mut next, self.who.other());
-        record.state = after(record.state, LegEvent::SyncBegun);
-        (record.uuid, record.flags) = (theirs.leg, theirs.own().flags);
-        (record.incarnation, record.seen_seq) = (theirs.own().incarnation, theirs.seq);
         if let SyncPlan::Full(why) = plan {
-            record.tracked_since = 0;
             ctx.note(format!("the peer's leg is copied in full: {why}"));
         }
+        let next = self.truth.armed(self.who, plan, ctx.own.current(), theirs);
         self.begin_change(Kind::Arm, next, &[Side::Own]);
     }
 
@@ -161,7 +121,7 @@ impl Holder {
             Entry::Member => self.enter_member(theirs, ctx),
             Entry::Resync(plan) => {
                 let (log, bitmap) = differences(images, theirs);
-                self.unite(plan, &log, &bitmap);
+                unite(&mut self.bitmap, plan, &log, &bitmap, self.layout.log.extent_shift);
                 self.enter(Membership::Marking(plan, Some(Box::new(Differences { log, bitmap }))));
             }
         }
@@ -176,23 +136,6 @@ impl Holder {
         }
         self.enter(Membership::Enrolling(Entry::Member, None));
         self.begin_change(Kind::Enrol, self.truth.clone(), &[Side::Peer]);
-    }
-
-    /// Everything that may differ: our bitmap has our log in it already; now theirs.
-    pub(super) fn unite(&mut self, plan: SyncPlan, log: &Replay, bitmap: &Bitmap) {
-        match (plan, log) {
-            (SyncPlan::Full(_), _) | (_, Replay::Unreadable { .. }) => {
-                self.bitmap.set_all();
-            }
-            (SyncPlan::Delta, Replay::Table(table)) => {
-                self.bitmap.union(bitmap);
-                let shift = self.layout.log.extent_shift;
-                for extent in table.extents() {
-                    let range = ByteRange::new(u64::from(extent) << shift, 1 << shift);
-                    self.bitmap.set(range);
-                }
-            }
-        }
     }
 
     pub(super) fn enrol(&mut self, ctx: &mut Ctx<'_>) {
@@ -226,9 +169,7 @@ impl Holder {
 
     /// The bitmap says everything about the peer's leg from now on, so that a copy that is cut off can go on.
     pub(super) fn track(&mut self) {
-        let mut next = self.truth.clone();
-        let generation = self.config().generation();
-        Self::record_mut(&mut next, self.who.other()).tracked_since = generation;
+        let next = self.truth.tracked(self.who);
         self.begin_change(Kind::Track, next, &[Side::Own]);
     }
 

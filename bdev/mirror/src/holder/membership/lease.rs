@@ -6,6 +6,7 @@ use engine::Instant;
 use super::super::read::heartbeat_range;
 use super::super::{Ctx, Holder};
 use super::Membership;
+use crate::decide::lease_until;
 use crate::desk::{Purpose, Side};
 
 impl Holder {
@@ -25,10 +26,9 @@ impl Holder {
 
     pub(super) fn on_heartbeat(&mut self, sent: Instant, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
         match result {
-            Ok(()) => self.lease_until = self.lease_until.max(sent + ctx.setup.timing.lease),
-            // The block is bad, and the peer alive: a read of the host will find it.
-            Err(IoError::Medium { .. }) => {
-                self.lease_until = self.lease_until.max(sent + ctx.setup.timing.lease);
+            // If the block is bad the peer is alive: a read of the host will find it.
+            Ok(()) | Err(IoError::Medium { .. }) => {
+                self.lease_until = self.lease_until.max(lease_until(sent, ctx.setup.timing.lease));
             }
             Err(error) => self.lose_peer(error, ctx),
         }

@@ -3,12 +3,13 @@
 //!
 //! Two blocks in two extents, a log of one slot, a holder with its local leg and a remote leg. Every order of
 //! writes, flushes, page writes, evictions, a remote restart that loses its cache, and a holder crash that
-//! loses memory and cache. Whether an extent may leave is asked of the very function that the intent log
-//! asks. Breaking any rule must be caught.
+//! loses memory and cache. Whether data may go to an extent, and whether it may leave, is asked of the very functions
+//! that the intent log asks. Breaking any rule must be caught.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use mirror::intent_log::{CacheState, ExtentFacts, Held, Marks, Writes, may_leave};
+use mirror::intent_log::{CacheState, Entry, ExtentFacts, Held, Marks, Writes, may_leave, may_send};
+use mirror::mutation::{self, Mutation};
 
 const VALUES: u8 = 3;
 const FAULTS: u8 = 3;
@@ -62,14 +63,10 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Broken {
     Nothing,
-    /// R1: data goes out before the transaction is durable.
-    LogFirst,
+    /// By the switch in the code itself.
+    Rule(Mutation),
     /// R4: an extent leaves with a write pending.
     LeavePending,
-    /// R4: an extent leaves unflushed.
-    LeaveUnflushed,
-    /// R4, R6: an extent leaves before its marks are durable.
-    LeaveUnmarked,
     /// A degrade does not mark what is logged.
     DegradeUnmarked,
     /// A holder that lost its cache copies from itself.
@@ -81,10 +78,7 @@ enum Broken {
 impl Broken {
     fn may_leave(self, facts: ExtentFacts) -> bool {
         match (self, may_leave(facts)) {
-            (_, Ok(()))
-            | (Self::LeavePending, Err(Held::Busy))
-            | (Self::LeaveUnflushed, Err(Held::Unflushed))
-            | (Self::LeaveUnmarked, Err(Held::Unmarked)) => true,
+            (_, Ok(())) | (Self::LeavePending, Err(Held::Busy)) => true,
             (_, Err(_)) => false,
         }
     }
@@ -120,7 +114,7 @@ impl State {
     fn successors(self, broken: Broken) -> Vec<(&'static str, Self)> {
         let mut next = Vec::new();
         self.log_steps(broken, &mut next);
-        self.write_steps(broken, &mut next);
+        self.write_steps(&mut next);
         for (name, leg) in [("flush local", Leg::Local), ("flush remote", Leg::None)] {
             let mut state = self;
             for block in &mut state.blocks {
@@ -159,10 +153,11 @@ impl State {
         next.push(("page durable", Self { marks_durable: self.marks, ..self }));
     }
 
-    fn write_steps(self, broken: Broken, next: &mut Vec<(&'static str, Self)>) {
+    fn write_steps(self, next: &mut Vec<(&'static str, Self)>) {
         let Some(Pending { block, value, at }) = self.pending else {
             let Some(block) = self.logged else { return };
-            let active = self.logged_durable == self.logged || broken == Broken::LogFirst;
+            let durable = self.logged_durable == self.logged;
+            let active = may_send(if durable { Entry::Durable } else { Entry::Unwritten });
             if active && self.next_value <= VALUES {
                 let pending = Some(Pending { block, value: self.next_value, at: Leg::None });
                 let mut state = Self { pending, next_value: self.next_value + 1, ..self };
@@ -270,6 +265,8 @@ impl State {
 
 /// Searches every state; gives the number of states, or the shortest way to a violation.
 fn search(broken: Broken) -> Result<usize, String> {
+    let rule = if let Broken::Rule(rule) = broken { Some(rule) } else { None };
+    let _broken = mutation::Broken::rule(rule);
     let mut seen = BTreeMap::from([(START, None)]);
     let mut queue = VecDeque::from([START]);
     while let Some(state) = queue.pop_front() {
@@ -300,16 +297,17 @@ fn path(seen: &BTreeMap<State, Option<(State, &'static str)>>, mut at: State) ->
 #[test]
 fn the_rules_hold_in_every_state() {
     let states = search(Broken::Nothing).expect("no violation");
+    println!("{states} states");
     assert!(states > 10_000, "the search has lost its scope: {states} states");
 }
 
 #[test]
 fn breaking_any_rule_is_caught() {
     for broken in [
-        Broken::LogFirst,
+        Broken::Rule(Mutation::R1DataBeforeLog),
         Broken::LeavePending,
-        Broken::LeaveUnflushed,
-        Broken::LeaveUnmarked,
+        Broken::Rule(Mutation::R4LeaveUnflushed),
+        Broken::Rule(Mutation::R6LeaveUnmarked),
         Broken::DegradeUnmarked,
         Broken::HolderIsSource,
         Broken::SurvivorUnflushed,

@@ -1,0 +1,98 @@
+//! How a holder lets the leg in that it finds at its peer: as a member, after a resync, or not at all.
+
+use bdev::FenceKey;
+use thiserror::Error;
+
+use super::peer::{PeerVerdict, Refusal, SyncPlan, on_peer};
+use crate::format::{ArbiterKind, Config, LegFlags, Superblock};
+use crate::probe::LegFound;
+
+/// Whether the holder serves already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Service {
+    /// Its first config is on its way to the peer.
+    Opening,
+    /// It serves, or stops.
+    Begun,
+}
+
+/// What to do with the peer's leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryVerdict {
+    /// It is counted and has everything: fence it, tell it our config.
+    Member,
+    /// Fence it at a new generation, then bring it in sync.
+    Resync(SyncPlan),
+    /// The peer went on: stop.
+    StepDown {
+        /// Its config.
+        newer: Config,
+    },
+    /// The peer has fenced its own leg and is on its way to a newer config: stop.
+    TakenOver,
+    /// Leave it alone.
+    Bar(Bar),
+}
+
+/// Why a leg is left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Bar {
+    /// Its node may have asked the arbiter for the array, or be about to. So do we: one of the two gets it.
+    #[error("the peer is about to take over: the arbiter decides")]
+    TakingOver,
+    /// I11.
+    #[error("the two legs have diverged: nothing is overwritten; choose one side by hand")]
+    Split,
+    /// The config counts another one.
+    #[error("the leg at the peer is not the one that was in sync")]
+    NotTheMember,
+    /// See [`Refusal`].
+    #[error(transparent)]
+    Refused(Refusal),
+}
+
+/// True when the node of the leg `theirs` has fenced it against the holder with superblock `ours`, whose config counts
+/// it.
+pub fn is_taking_over(ours: &Superblock, theirs: &Superblock) -> bool {
+    let FenceKey { node, generation } = theirs.fence;
+    ours.config().in_sync.has(theirs.index)
+        && node != ours.index.number()
+        && generation > ours.fence.generation
+}
+
+/// Decides, for the holder that says `ours` of the array, on what was found at the peer.
+pub fn on_found(ours: &Superblock, found: &LegFound, service: Service) -> EntryVerdict {
+    if let LegFound::Leg(leg) = found
+        && is_taking_over(ours, &leg.superblock)
+    {
+        return match ours.arbiter {
+            ArbiterKind::Etcd => EntryVerdict::Bar(Bar::TakingOver),
+            ArbiterKind::Biased | ArbiterKind::Manual | ArbiterKind::ClusterManager => {
+                EntryVerdict::TakenOver
+            }
+        };
+    }
+    match on_peer(ours, found) {
+        PeerVerdict::Member => EntryVerdict::Member,
+        PeerVerdict::Resync(SyncPlan::Delta) if is_member_behind(ours, found, service) => {
+            EntryVerdict::Member
+        }
+        PeerVerdict::Resync(_) if ours.config().in_sync.has(ours.index.other()) => {
+            EntryVerdict::Bar(Bar::NotTheMember)
+        }
+        PeerVerdict::Resync(plan) => EntryVerdict::Resync(plan),
+        PeerVerdict::StepDown { newer } => EntryVerdict::StepDown { newer },
+        PeerVerdict::Split { .. } => EntryVerdict::Bar(Bar::Split),
+        PeerVerdict::Refuse(refusal) => EntryVerdict::Bar(Bar::Refused(refusal)),
+    }
+}
+
+/// The first config of a start counts the peer, whose superblock is one config behind.
+fn is_member_behind(ours: &Superblock, found: &LegFound, service: Service) -> bool {
+    let LegFound::Leg(leg) = found else { return false };
+    let theirs = &leg.superblock;
+    let behind_by_this_start = ours.history.entries().get(1) == Some(theirs.config());
+    let kept = !theirs.own().flags.contains(LegFlags::VOLATILE_CACHE)
+        || ours.peer().incarnation == theirs.own().incarnation;
+    service == Service::Opening && ours.config().in_sync.has(theirs.index) && behind_by_this_start && kept
+}

@@ -1,0 +1,63 @@
+//! What a standby that could take over does with the arbiter's word.
+
+use super::arbitrate::{Standing, standing};
+use super::promote::PromoteMode;
+use crate::format::{Config, Superblock};
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeoverVerdict {
+    /// The arbiter is older than one of the legs: it was restored from a backup. Nothing happens.
+    Older,
+    /// The array is this node's: it served, and looks at its own log before it does again.
+    Ours,
+    /// The config counts this leg out: it may miss acknowledged writes.
+    NotCounted {
+        /// What the arbiter holds.
+        newer: Config,
+    },
+    /// Promote from this config: fence the own leg, then ask for the next one.
+    Promote(Standing),
+}
+
+/// Decides for the node with superblock `own`; `peer` is the generation of the config that was seen on the peer's leg.
+pub fn on_word(own: &Superblock, holds: &Config, peer: Option<u64>, mode: PromoteMode) -> TakeoverVerdict {
+    let standing = standing(own, Some(holds));
+    if standing == Standing::Older || peer.is_some_and(|peer| peer > holds.generation()) {
+        return TakeoverVerdict::Older;
+    }
+    let counted = holds.in_sync.has(own.index);
+    if holds.holder == own.index && counted {
+        return TakeoverVerdict::Ours;
+    }
+    if mode == PromoteMode::Ordinary && !counted {
+        return TakeoverVerdict::NotCounted { newer: *holds };
+    }
+    TakeoverVerdict::Promote(standing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::tests::example_create;
+    use crate::format::{History, LegIndex, LegMask, Reason};
+
+    #[test]
+    fn every_word_has_one_answer() {
+        let mut own = example_create(LegIndex::One).joiner();
+        let both = Config::first(1, LegIndex::Zero, LegMask::both());
+        own.history = History::new(both);
+        let next = |in_sync, holder| both.successor(2, holder, in_sync, Reason::LinkLost).expect("some left");
+        let word = |holds: &Config, peer| on_word(&own, holds, peer, PromoteMode::Ordinary);
+        assert_eq!(word(&both, None), TakeoverVerdict::Promote(Standing::Current));
+        assert_eq!(word(&both, Some(1)), TakeoverVerdict::Promote(Standing::Current));
+        assert_eq!(word(&both, Some(2)), TakeoverVerdict::Older);
+        let without = next(LegMask::ZERO, LegIndex::Zero);
+        assert_eq!(word(&without, None), TakeoverVerdict::NotCounted { newer: without });
+        let forced = on_word(&own, &without, None, PromoteMode::Forced);
+        assert_eq!(forced, TakeoverVerdict::Promote(Standing::Behind(without)));
+        assert_eq!(word(&next(LegMask::both(), LegIndex::One), None), TakeoverVerdict::Ours);
+        own.history.push(without);
+        assert_eq!(on_word(&own, &both, None, PromoteMode::Ordinary), TakeoverVerdict::Older);
+    }
+}

@@ -1,0 +1,102 @@
+//! One rule broken on purpose: the proof that a test would notice (feature `mutations`).
+//!
+//! Owner: tests. Each variant is asked for at one place, where that rule is decided. Without the feature the answer is a
+//! constant `false`; a build without debug assertions refuses the feature, so that no production binary can carry it.
+//! The switch belongs to the thread: simulated nodes share it, tests that run beside each other do not.
+
+#[cfg(all(feature = "mutations", not(debug_assertions)))]
+compile_error!("the feature `mutations` is for tests: a build without debug assertions refuses it");
+
+/// A rule of `mirror.md`, and how it is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutation {
+    /// R1: data go out before the transaction that holds their extent is durable.
+    R1DataBeforeLog,
+    /// R3: a write that a leg in sync has failed is acknowledged without a config.
+    R3AckWithoutConfig,
+    /// R4: an extent leaves the log while its last writes are in a volatile cache.
+    R4LeaveUnflushed,
+    /// R6: an extent leaves the log before its out-of-sync marks are durable.
+    R6LeaveUnmarked,
+    /// R8: a config takes effect without the arbiter.
+    R8ActFirst,
+    /// R9: a superblock overwrites the copy that counts.
+    R9SameSlot,
+    /// R10: a fence does not wait for what was submitted before it.
+    R10FenceUndrained,
+    /// R11: sessions of a node's former incarnations write on beside the newest one.
+    R11OldSessionsWrite,
+    /// A rejoin forgets what the target's own log and bitmap say.
+    RejoinWithoutUnion,
+    /// A promoted node serves while the read lease that it granted lasts.
+    LeaseNotWaitedOut,
+    /// A holder reads without a lease.
+    ReadWithoutLease,
+}
+
+impl Mutation {
+    /// All.
+    pub const ALL: [Self; 11] = [
+        Self::R1DataBeforeLog,
+        Self::R3AckWithoutConfig,
+        Self::R4LeaveUnflushed,
+        Self::R6LeaveUnmarked,
+        Self::R8ActFirst,
+        Self::R9SameSlot,
+        Self::R10FenceUndrained,
+        Self::R11OldSessionsWrite,
+        Self::RejoinWithoutUnion,
+        Self::LeaseNotWaitedOut,
+        Self::ReadWithoutLease,
+    ];
+}
+
+/// True while the rule is broken on this thread.
+#[cfg(feature = "mutations")]
+pub(crate) fn is_broken(rule: Mutation) -> bool {
+    switch::BROKEN.with(|broken| broken.get() == Some(rule))
+}
+
+/// No rule is ever broken in a build without the feature.
+#[cfg(not(feature = "mutations"))]
+pub(crate) const fn is_broken(_: Mutation) -> bool {
+    false
+}
+
+#[cfg(feature = "mutations")]
+mod switch {
+    use core::cell::Cell;
+    use core::marker::PhantomData;
+
+    use super::Mutation;
+
+    thread_local! {
+        pub(super) static BROKEN: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    /// Breaks one rule on this thread for as long as it lives.
+    #[derive(Debug)]
+    #[must_use = "the rule is broken while this lives"]
+    pub struct Broken(PhantomData<*const ()>);
+
+    impl Broken {
+        /// Breaks a rule; `None` breaks none.
+        ///
+        /// # Panics
+        /// When one is broken on this thread already.
+        pub fn rule(rule: impl Into<Option<Mutation>>) -> Self {
+            let before = BROKEN.with(|broken| broken.replace(rule.into()));
+            assert_eq!(before, None, "one rule at a time");
+            Self(PhantomData)
+        }
+    }
+
+    impl Drop for Broken {
+        fn drop(&mut self) {
+            BROKEN.with(|broken| broken.set(None));
+        }
+    }
+}
+
+#[cfg(feature = "mutations")]
+pub use switch::Broken;

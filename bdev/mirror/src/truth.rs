@@ -1,0 +1,210 @@
+//! What the holder says about the array, the same on both legs, and what it says next: the configs that follow each
+//! other, and what each leg's record remembers of them.
+//!
+//! Owner: the holder. Pure: each transition gives the next truth, and the holder carries it to the arbiter and the legs in
+//! the order that R8 asks for.
+
+use bdev::FenceKey;
+use uuid::Uuid;
+
+use crate::decide::{Starting, SyncPlan, next_generation};
+use crate::format::config::GenerationsExhausted;
+use crate::format::{Config, History, LegIndex, LegMask, LegRecord, Reason, RunState, Superblock};
+use crate::leg_state::{LegEvent, after};
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Truth {
+    /// The configs; the first is the current one.
+    pub history: History,
+    /// The records of leg 0 and leg 1.
+    pub legs: [LegRecord; 2],
+    /// In service, or stopped in order.
+    pub run_state: RunState,
+    /// The generation that both legs accept, the holder's.
+    pub fence: u64,
+}
+
+/// What a new config needs from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fresh {
+    /// A generation above everything that either leg has seen.
+    pub generation: u64,
+    /// A random number.
+    pub nonce: u64,
+}
+
+impl Truth {
+    /// What a superblock says.
+    pub fn of(superblock: &Superblock) -> Self {
+        let Superblock { history, legs, run_state, fence, .. } = superblock;
+        Self { history: *history, legs: *legs, run_state: *run_state, fence: fence.generation }
+    }
+
+    /// The current config.
+    pub fn config(&self) -> &Config {
+        self.history.current()
+    }
+
+    /// A leg's superblock that says so, for the holder `who`.
+    pub fn on(&self, base: &Superblock, who: LegIndex) -> Superblock {
+        let mut next = base.clone();
+        (next.history, next.legs, next.run_state) = (self.history, self.legs, self.run_state);
+        next.fence = next.fence.max_generation(who, self.fence);
+        next
+    }
+
+    /// The next generation: above everything that this truth and either leg have seen (R11).
+    pub fn next_generation(&self, own: &Superblock, peer: Option<&Superblock>) -> u64 {
+        next_generation(own, peer).max(self.fence.max(self.config().generation()) + 1)
+    }
+
+    fn record_mut(&mut self, leg: LegIndex) -> &mut LegRecord {
+        &mut self.legs[leg.index()]
+    }
+
+    fn configured(
+        &self,
+        who: LegIndex,
+        in_sync: LegMask,
+        reason: Reason,
+        fresh: Fresh,
+    ) -> Result<Self, GenerationsExhausted> {
+        let config = self.config().successor(fresh.nonce, who, in_sync, reason)?;
+        let mut next = self.clone();
+        next.history.push(config.raised_to(fresh.generation));
+        Ok(next)
+    }
+
+    /// The first config of the holder `who`, and who is in sync in it (R11).
+    ///
+    /// # Errors
+    /// [`GenerationsExhausted`].
+    pub fn opened(
+        &self,
+        who: LegIndex,
+        starting: Starting,
+        reason: Reason,
+        incarnation: Uuid,
+        fresh: Fresh,
+    ) -> Result<Self, GenerationsExhausted> {
+        let in_sync = match starting {
+            Starting::Both => LegMask::both(),
+            Starting::FromPeer => LegMask::only(who.other()),
+            Starting::Alone | Starting::Resync(_) => LegMask::only(who),
+        };
+        let tracked = self.config().generation();
+        let was_both = self.config().in_sync == LegMask::both();
+        let mut next = self.configured(who, in_sync, reason, fresh)?;
+        next.run_state = RunState::Running;
+        next.fence = next.config().generation().max(next.fence);
+        if !in_sync.has(who.other()) && was_both {
+            let peer = next.record_mut(who.other());
+            peer.tracked_since = tracked;
+            peer.state = after(peer.state, LegEvent::of_exclusion(reason));
+        }
+        let own = next.record_mut(who);
+        own.incarnation = incarnation;
+        let event = if in_sync.has(who) { LegEvent::SyncDone } else { LegEvent::SyncBegun };
+        own.state = after(own.state, event);
+        Ok(next)
+    }
+
+    /// A config without the leg `out`; `peer` is what the holder last knew of its peer's superblock.
+    ///
+    /// # Errors
+    /// [`GenerationsExhausted`].
+    pub fn degraded(
+        &self,
+        who: LegIndex,
+        out: LegIndex,
+        reason: Reason,
+        peer: Option<&Superblock>,
+        fresh: Fresh,
+    ) -> Result<Self, GenerationsExhausted> {
+        let tracked = self.tracked_from(who, peer);
+        let mut next = self.configured(who, LegMask::only(out.other()), reason, fresh)?;
+        let record = next.record_mut(out);
+        record.state = after(record.state, LegEvent::of_exclusion(reason));
+        // Nothing tracks an own leg that is out: the log and the bitmap are on it.
+        record.tracked_since = if out == who { 0 } else { tracked };
+        if out != who {
+            record.seen_seq = peer.map_or(record.seen_seq, |peer| peer.seq);
+        }
+        Ok(next)
+    }
+
+    /// The config that the peer's leg may still have, such that everything since is in the log or the bitmap: ours,
+    /// or an older one where the peer has not learned ours yet.
+    fn tracked_from(&self, who: LegIndex, peer: Option<&Superblock>) -> u64 {
+        let ours = self.config().generation();
+        let known = self.legs[who.other().index()].uuid;
+        let peer = peer.filter(|peer| peer.leg == known);
+        peer.map_or(ours, |peer| peer.config().generation().min(ours))
+    }
+
+    /// The generation that the peer's leg is about to be fenced with, before its guard hears of it (R8), and what was
+    /// found there.
+    #[must_use]
+    pub fn armed(&self, who: LegIndex, plan: SyncPlan, own: &Superblock, theirs: &Superblock) -> Self {
+        let mut next = self.clone();
+        next.fence = next_generation(own, Some(theirs)).max(next.fence + 1);
+        let record = next.record_mut(who.other());
+        record.state = after(record.state, LegEvent::SyncBegun);
+        (record.uuid, record.flags) = (theirs.leg, theirs.own().flags);
+        (record.incarnation, record.seen_seq) = (theirs.own().incarnation, theirs.seq);
+        if let SyncPlan::Full(_) = plan {
+            record.tracked_since = 0;
+        }
+        next
+    }
+
+    /// The bitmap says everything about the peer's leg from now on.
+    #[must_use]
+    pub fn tracked(&self, who: LegIndex) -> Self {
+        let mut next = self.clone();
+        let generation = self.config().generation();
+        next.record_mut(who.other()).tracked_since = generation;
+        next
+    }
+
+    /// A config with both legs; `theirs` is the peer's superblock.
+    ///
+    /// # Errors
+    /// [`GenerationsExhausted`].
+    pub fn rejoined(
+        &self,
+        who: LegIndex,
+        theirs: Option<&Superblock>,
+        fresh: Fresh,
+    ) -> Result<Self, GenerationsExhausted> {
+        let mut next = self.configured(who, LegMask::both(), Reason::Rejoined, fresh)?;
+        let generation = next.config().generation();
+        for leg in &mut next.legs {
+            leg.state = after(leg.state, LegEvent::SyncDone);
+            leg.tracked_since = generation;
+        }
+        if let Some(theirs) = theirs {
+            let record = next.record_mut(who.other());
+            (record.incarnation, record.seen_seq) = (theirs.own().incarnation, theirs.seq);
+        }
+        Ok(next)
+    }
+
+    /// Stopped in order (R12).
+    #[must_use]
+    pub fn clean(&self) -> Self {
+        Self { run_state: RunState::Clean, ..self.clone() }
+    }
+}
+
+trait MaxGeneration {
+    fn max_generation(self, who: LegIndex, generation: u64) -> Self;
+}
+
+impl MaxGeneration for FenceKey {
+    /// A fence never falls.
+    fn max_generation(self, who: LegIndex, generation: u64) -> Self {
+        if generation > self.generation { Self { node: who.number(), generation } } else { self }
+    }
+}
