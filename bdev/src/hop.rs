@@ -113,8 +113,8 @@ pub struct HopIdentity {
     pub capabilities: Capabilities,
 }
 
-/// Makes a device served on the reactor that `server` wakes.
-pub fn hop(identity: HopIdentity, server: Waker) -> (Arc<HopBdev>, HopServer) {
+/// Makes a device served on `core`'s reactor.
+pub fn hop(identity: HopIdentity, core: &Core) -> (Arc<HopBdev>, HopServer) {
     let geometry = identity.geometry;
     let shared = Arc::new(Shared {
         name: identity.name,
@@ -127,10 +127,10 @@ pub fn hop(identity: HopIdentity, server: Waker) -> (Arc<HopBdev>, HopServer) {
         link: RwLock::new(HopLink { session: 0, down: None }),
         server_gone: AtomicBool::new(false),
         new_lanes: ArrayQueue::new(NEW_LANES_MAX),
-        server,
+        server: core.waker().clone(),
     });
     let bdev = Arc::new(HopBdev { shared: shared.clone() });
-    (bdev, HopServer { shared, lanes: BTreeMap::new(), next_id: 0, cursor: 0 })
+    (bdev, HopServer { shared, core: core.clone(), lanes: BTreeMap::new(), next_id: 0, cursor: 0 })
 }
 
 impl Bdev for HopBdev {
@@ -164,7 +164,7 @@ impl Bdev for HopBdev {
         let no_room = |_| OpenError::NoRoom { name: self.shared.name.clone(), core: core.id() };
         self.shared.new_lanes.push(lane.clone()).map_err(no_room)?;
         self.shared.server.wake();
-        Ok(Box::new(HopChannel { lane, shared: self.shared.clone(), in_flight: 0 }))
+        Ok(Box::new(HopChannel { lane, shared: self.shared.clone(), core: core.clone(), in_flight: 0 }))
     }
 }
 
@@ -172,6 +172,7 @@ impl Bdev for HopBdev {
 struct HopChannel {
     lane: Arc<Lane>,
     shared: Arc<Shared>,
+    core: Core,
     in_flight: usize,
 }
 
@@ -187,7 +188,7 @@ impl Channel for HopChannel {
         match self.lane.requests.push(io) {
             Ok(()) => {
                 self.in_flight += 1;
-                self.shared.server.wake();
+                self.core.wake(&self.shared.server);
                 Ok(())
             }
             Err(io) => Err(io.refuse(IoError::Busy)),
@@ -234,6 +235,7 @@ struct ServerLane {
 /// The owner's end: on one reactor.
 pub struct HopServer {
     shared: Arc<Shared>,
+    core: Core,
     lanes: BTreeMap<ClientId, ServerLane>,
     next_id: u64,
     cursor: u64,
@@ -285,7 +287,7 @@ impl HopServer {
         if lane.lane.replies.push(completed).is_err() {
             unreachable!("a lane has a reply's room for each request");
         }
-        lane.lane.client.wake();
+        self.core.wake(&lane.lane.client);
     }
 
     /// The size from now on.

@@ -43,6 +43,14 @@ impl Core {
         self.ring.as_ref()
     }
 
+    /// Wakes another reactor from this one, if it sleeps. Call after what it is to look at is in place.
+    pub fn wake(&self, sleeper: &Waker) {
+        match &self.ring {
+            Some(ring) => ring.wake(sleeper),
+            None => sleeper.wake(),
+        }
+    }
+
     /// Wakes this core's reactor from another thread.
     pub fn waker(&self) -> &Waker {
         &self.waker

@@ -2,8 +2,9 @@
 //!
 //! The default polls for a while and then sleeps in the ring: pure spinning starves whoever shares the core, and waking a
 //! blocked thread costs tens of microseconds, so the window must exceed the round trip of a chain of nodes. While polling,
-//! it yields the core; where yielding keeps it away for long (beside a thread that never yields), it stops yielding for a
-//! while.
+//! it yields the core where somebody else wants it, and otherwise pauses. It learns which from the yields themselves: one
+//! that comes back at once found nobody, one that keeps it away for long met a thread that never yields. So reactors of
+//! other processes count too.
 
 use ::core::str::FromStr;
 use ::core::time::Duration;
@@ -20,7 +21,7 @@ pub enum IdlePolicy {
     Spin,
     /// Yield after each empty turn, never sleep.
     Yield,
-    /// Yield for the window, then sleep until something happens.
+    /// Poll for the window, yielding if the core is shared, then sleep until something happens.
     Adaptive {
         /// How long to poll without work before sleeping.
         window: Duration,
@@ -84,6 +85,10 @@ pub enum Rest {
     Sleep,
 }
 
+/// A yield that comes back sooner than this found nobody who wants the core.
+const IDLE_YIELD: Duration = Duration::from_nanos(1_500);
+/// Empty turns that pause before the next yield looks again.
+const PAUSES: u32 = 8;
 /// A yield that keeps the reactor away for longer than this is slow.
 const SLOW_YIELD: Duration = Duration::from_millis(1);
 /// This many slow yields in a row switch yielding off,
@@ -91,19 +96,29 @@ const SLOW_YIELDS_MAX: u32 = 2;
 /// for this long.
 const YIELD_HOLIDAY: Duration = Duration::from_millis(50);
 
+/// What the last yields said of the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Neighbours {
+    /// Somebody runs when this reactor yields; `slow` yields in a row kept it away for long.
+    Yielding { slow: u32 },
+    /// Nobody: pause this often before looking again.
+    Absent { pauses: u32 },
+    /// Somebody who does not give the core back: do not yield before then.
+    Hogging { until: Instant },
+}
+
 /// The idle state of one reactor: pure, the reactor carries out what it says.
 #[derive(Clone, Debug)]
 pub struct Idler {
     policy: IdlePolicy,
     idle_since: Option<Instant>,
-    slow_yields: u32,
-    no_yield_before: Instant,
+    neighbours: Neighbours,
 }
 
 impl Idler {
     /// An idler that has just seen work.
     pub fn new(policy: IdlePolicy) -> Self {
-        Self { policy, idle_since: None, slow_yields: 0, no_yield_before: Instant::EPOCH }
+        Self { policy, idle_since: None, neighbours: Neighbours::Yielding { slow: 0 } }
     }
 
     /// A turn found work.
@@ -117,27 +132,49 @@ impl Idler {
         match self.policy {
             IdlePolicy::Spin => Rest::Pause,
             IdlePolicy::Block => Rest::Sleep,
-            IdlePolicy::Yield => self.yield_or_pause(now),
+            IdlePolicy::Yield => self.always_yield(now),
             IdlePolicy::Adaptive { window } if now.saturating_since(since) >= window => Rest::Sleep,
             IdlePolicy::Adaptive { .. } => self.yield_or_pause(now),
         }
     }
 
-    fn yield_or_pause(&self, now: Instant) -> Rest {
-        if now < self.no_yield_before { Rest::Pause } else { Rest::Yield }
+    fn always_yield(&self, now: Instant) -> Rest {
+        match self.neighbours {
+            Neighbours::Hogging { until } if now < until => Rest::Pause,
+            Neighbours::Hogging { .. } | Neighbours::Absent { .. } | Neighbours::Yielding { .. } => {
+                Rest::Yield
+            }
+        }
+    }
+
+    fn yield_or_pause(&mut self, now: Instant) -> Rest {
+        match &mut self.neighbours {
+            Neighbours::Absent { pauses } if *pauses > 0 => {
+                *pauses -= 1;
+                Rest::Pause
+            }
+            Neighbours::Hogging { .. } | Neighbours::Absent { .. } | Neighbours::Yielding { .. } => {
+                self.always_yield(now)
+            }
+        }
     }
 
     /// A yield lasted from `before` to `after`.
     pub fn on_yielded(&mut self, before: Instant, after: Instant) {
-        if after.saturating_since(before) <= SLOW_YIELD {
-            self.slow_yields = 0;
-            return;
-        }
-        self.slow_yields += 1;
-        if self.slow_yields >= SLOW_YIELDS_MAX {
-            self.slow_yields = 0;
-            self.no_yield_before = after + YIELD_HOLIDAY;
-        }
+        let away = after.saturating_since(before);
+        let slow_so_far = match self.neighbours {
+            Neighbours::Yielding { slow } => slow,
+            Neighbours::Absent { .. } | Neighbours::Hogging { .. } => 0,
+        };
+        self.neighbours = if away <= IDLE_YIELD {
+            Neighbours::Absent { pauses: PAUSES }
+        } else if away <= SLOW_YIELD {
+            Neighbours::Yielding { slow: 0 }
+        } else if slow_so_far + 1 < SLOW_YIELDS_MAX {
+            Neighbours::Yielding { slow: slow_so_far + 1 }
+        } else {
+            Neighbours::Hogging { until: after + YIELD_HOLIDAY }
+        };
     }
 }
 
@@ -168,6 +205,21 @@ mod tests {
         assert_eq!(idler.on_idle(at(200)), Rest::Sleep);
         idler.on_busy();
         assert_eq!(idler.on_idle(at(300)), Rest::Yield);
+    }
+
+    #[test]
+    fn a_core_of_its_own_is_not_yielded_each_time() {
+        let mut idler = Idler::new(IdlePolicy::Adaptive { window: Duration::from_secs(1) });
+        assert_eq!(idler.on_idle(at(0)), Rest::Yield);
+        idler.on_yielded(at(0), at(1));
+        for pause in 0..PAUSES {
+            assert_eq!(idler.on_idle(at(1 + u64::from(pause))), Rest::Pause);
+        }
+        assert_eq!(idler.on_idle(at(20)), Rest::Yield);
+        idler.on_yielded(at(20), at(40));
+        assert_eq!(idler.on_idle(at(40)), Rest::Yield, "somebody wants the core");
+        idler.on_yielded(at(40), at(41));
+        assert_eq!(idler.on_idle(at(41)), Rest::Pause, "nobody any more");
     }
 
     #[test]

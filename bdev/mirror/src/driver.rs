@@ -110,8 +110,8 @@ impl Driver {
             geometry,
             capabilities: powers | Capabilities::FENCE,
         };
-        let (front_bdev, front) = hop(volume, core.waker().clone());
-        let (guard_bdev, mut guard) = hop(guarded, core.waker().clone());
+        let (front_bdev, front) = hop(volume, core);
+        let (guard_bdev, mut guard) = hop(guarded, core);
         guard.set_link(Err(LinkDown::Connecting));
         let [own_channel, peer_channel] = channels;
         let driver = Self {

@@ -14,7 +14,7 @@ use bdev::uring::UringBdev;
 use bdev::{
     Bdev, BlockRange, Capabilities, Channel, Completions, Durability, FenceKey, Io, IoError, Op, Tag,
 };
-use engine::{Access, Instant, Waker};
+use engine::{Access, Instant};
 use uuid::Uuid;
 
 const DURABILITIES: [Durability; 2] = [Durability::Accepted, Durability::Durable];
@@ -236,7 +236,7 @@ fn a_served_hop_keeps_the_contract() {
         geometry: base.geometry(),
         capabilities,
     };
-    let (bdev, server) = hop(identity, Waker::new().expect("eventfd"));
+    let (bdev, server) = hop(identity, &core);
     let channel = base.open(&core).expect("a channel");
     let mut served = Served { server, channel, owners: BTreeMap::new(), next: 0 };
     let mut bench = Bench::on(core, bdev, Box::new(move |now| served.poll(now)));

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::common::{Bench, geometry};
+use crate::common::{Bench, core, geometry};
 use bdev::hop::{HopBdev, HopEvent, HopIdentity, HopServer, LANE_DEPTH, hop};
 use bdev::{Bdev, Capabilities, Geometry, Io, IoError, Link, LinkDown, Op, Tag};
-use engine::{Instant, Waker};
+use engine::Instant;
 use uuid::Uuid;
 
 fn make() -> (Arc<HopBdev>, HopServer) {
@@ -16,7 +16,7 @@ fn make() -> (Arc<HopBdev>, HopServer) {
         geometry: geometry(512),
         capabilities: Capabilities::FLUSH,
     };
-    hop(identity, Waker::new().expect("eventfd"))
+    hop(identity, &core())
 }
 
 fn answer_all(server: &mut HopServer) -> usize {

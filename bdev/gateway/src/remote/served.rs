@@ -47,7 +47,7 @@ impl Served {
             capabilities: remote.capabilities(),
         };
         let channel = remote.open(core)?;
-        let (bdev, server) = hop(identity, core.waker().clone());
+        let (bdev, server) = hop(identity, core);
         let owners = Slots::with_capacity(IN_FLIGHT_MAX);
         Ok((
             bdev,

@@ -26,6 +26,8 @@ pub struct RingCapabilities {
     pub fixed_buffers: bool,
     /// Files and sockets are registered: no look-up for each operation. Without: operations name descriptors.
     pub fixed_files: bool,
+    /// A reactor wakes another by a message between their rings. Without: by the event counter.
+    pub messages: bool,
     /// The ring can punch holes and zero ranges. Without: the devices say that they cannot.
     pub fallocate: bool,
 }
@@ -55,6 +57,7 @@ pub(super) fn build(config: RingConfig) -> io::Result<(IoUring, RingCapabilities
     let mut probe = Probe::new();
     uring.submitter().register_probe(&mut probe)?;
     capabilities.fallocate = probe.is_supported(opcode::Fallocate::CODE);
+    capabilities.messages = capabilities.deferred_work && probe.is_supported(opcode::MsgRingData::CODE);
     capabilities.timed_wait = uring.params().is_feature_ext_arg();
     if !capabilities.timed_wait {
         return Err(io::Error::new(

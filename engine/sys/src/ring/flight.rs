@@ -5,6 +5,7 @@ use std::io;
 
 use io_uring::{opcode, squeue, types};
 
+use super::WOKEN;
 use super::files::{Files, Target, on_target};
 use super::operation::{Completion, Operation, RangeMode, WriteMode};
 use crate::pool::Pool;
@@ -33,6 +34,11 @@ pub(super) struct Flight {
 impl Flight {
     pub(super) fn new(client: usize, token: u64, operation: Operation) -> Self {
         Self { client: Some(client), token, operation, attachment: Attachment::None }
+    }
+
+    /// One that nobody waits for.
+    pub(super) fn unwatched(operation: Operation) -> Self {
+        Self { client: None, token: 0, operation, attachment: Attachment::None }
     }
 
     pub(super) fn is(&self, client: usize, token: u64) -> bool {
@@ -112,6 +118,11 @@ impl Flight {
                 let target = into.as_mut_ptr();
                 on_target!(place(socket.raw()), fd => opcode::Recv::new(fd, target, len).build())
             }
+            Operation::Wake { sleeper } => {
+                // Without a ring the kernel refuses the message, and the sleeper is rung another way.
+                let ring = types::Fd(sleeper.ring().unwrap_or(-1));
+                opcode::MsgRingData::new(ring, 0, WOKEN, None).build()
+            }
             Operation::Send { socket, segments, skip } => {
                 assert!(segments.len() <= Operation::SEND_SEGMENTS_MAX, "too many segments in one send");
                 let mut skip = *skip;
@@ -149,6 +160,9 @@ impl Flight {
             Ok(value) => Ok(value),
             Err(_) => Err(io::Error::from_raw_os_error(-result)),
         };
+        if let (Operation::Wake { sleeper }, Err(_)) = (&self.operation, &result) {
+            sleeper.ring_by_event();
+        }
         let is_accept = matches!(self.operation, Operation::Accept { .. });
         let (result, accepted) = match result {
             Ok(fd) if is_accept => {

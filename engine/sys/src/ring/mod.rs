@@ -18,6 +18,7 @@ use core::time::Duration;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
@@ -35,6 +36,8 @@ use crate::waker::Waker;
 const WAKE: u64 = u64::MAX;
 /// Completion's name of cancellations, whose own results do not matter.
 const CANCEL: u64 = u64::MAX - 1;
+/// Completion's name of another ring's message: there is nothing in it, it ends a sleep.
+pub(super) const WOKEN: u64 = u64::MAX - 2;
 
 /// Size and mode of a ring.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +94,7 @@ impl RingHandle {
         let files = if config.mode == RingMode::Probe { Files::new(&uring).ok() } else { None };
         capabilities.fixed_files = files.is_some();
         let entries = config.entries;
+        waker.set_ring(Some(uring.as_raw_fd()));
         let ring = Ring {
             uring,
             capabilities,
@@ -115,6 +119,14 @@ impl RingHandle {
     /// Wakes this ring's reactor from another thread.
     pub fn waker(&self) -> Waker {
         self.ring.borrow().waker.clone()
+    }
+
+    /// Wakes another reactor, if it sleeps or is about to, from this ring's. Call after the message is in place; it leaves
+    /// with the next turn.
+    pub fn wake(&self, sleeper: &Waker) {
+        if sleeper.claim() {
+            self.ring.borrow_mut().send_wake(sleeper);
+        }
     }
 
     /// A new inbox for one user of the ring.
@@ -193,13 +205,24 @@ impl Drop for RingClient {
 impl Ring {
     fn submit(&mut self, client: usize, token: u64, operation: Operation) -> Result<(), Operation> {
         let Some(slot) = self.free.pop() else { return Err(operation) };
-        let mut flight = Flight::new(client, token, operation);
+        self.start(slot, Flight::new(client, token, operation));
+        Ok(())
+    }
+
+    fn send_wake(&mut self, sleeper: &Waker) {
+        let by_message = self.capabilities.messages && sleeper.ring().is_some();
+        match by_message.then(|| self.free.pop()).flatten() {
+            Some(slot) => self.start(slot, Flight::unwatched(Operation::Wake { sleeper: sleeper.clone() })),
+            None => sleeper.ring_by_event(),
+        }
+    }
+
+    fn start(&mut self, slot: u32, mut flight: Flight) {
         let entry = flight.entry(self.arena.as_ref(), self.files.as_ref()).user_data(u64::from(slot));
         self.flights[slot as usize] = Some(flight);
         // SAFETY: everything that the entry points at is owned by the flight, which stays in `flights` until the completion
         // is taken: frames lie in the arena, headers and addresses in boxes that do not move.
         unsafe { self.push(&entry) };
-        Ok(())
     }
 
     /// # Safety
@@ -275,7 +298,7 @@ impl Ring {
             count += 1;
             match entry.user_data() {
                 WAKE => self.wake_armed = false,
-                CANCEL => {}
+                CANCEL | WOKEN => {}
                 slot => self.land(slot, entry.result()),
             }
         }
@@ -315,6 +338,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
+        self.waker.set_ring(None);
         let everything = types::CancelBuilder::any();
         // Without this call (an old kernel) the loop below still ends: sockets and files complete on their own.
         let _ = self.uring.submitter().register_sync_cancel(Some(types::Timespec::new().sec(1)), everything);

@@ -7,6 +7,7 @@ use crate::file::File;
 use crate::pool::{Buf, BufMut};
 use crate::segment::Segment;
 use crate::socket::Socket;
+use crate::waker::Waker;
 
 /// When a write completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,11 @@ pub enum Operation {
         socket: Socket,
         /// Where to.
         into: BufMut,
+    },
+    /// Wake the reactor that sleeps in another ring; what it is to look at is in place.
+    Wake {
+        /// Whom.
+        sleeper: Waker,
     },
     /// Send segments in order, as many bytes as the socket takes, starting `skip` bytes into the first.
     Send {

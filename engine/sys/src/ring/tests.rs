@@ -1,6 +1,7 @@
 use core::net::SocketAddr;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::thread::JoinHandle;
 
 use super::*;
 use crate::file::{Access, File};
@@ -204,6 +205,57 @@ fn a_sleeping_ring_is_woken_every_time() {
         }
     }
     sender.join().expect("sender");
+}
+
+/// A reactor that sleeps until it has seen `count` messages; each is taken by resetting the number.
+fn sleeper(messages: std::sync::Arc<core::sync::atomic::AtomicU32>, count: u32) -> (Waker, JoinHandle<()>) {
+    use core::sync::atomic::Ordering::SeqCst;
+    let waker = Waker::new().expect("eventfd");
+    let inside = waker.clone();
+    let (made, is_made) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::spawn(move || {
+        let pool = Pool::for_tests();
+        let ring = RingHandle::new(RingConfig::default(), &pool, inside).expect("io_uring");
+        made.send(()).expect("the test waits");
+        let mut seen = 0;
+        while seen < count {
+            ring.waker().announce_sleep();
+            if messages.load(SeqCst) == 0 {
+                let woken = ring.wait(Some(Duration::from_secs(10))).expect("wait");
+                assert!(woken > 0, "a wake-up was lost");
+            }
+            ring.waker().announce_awake();
+            seen += u32::from(messages.swap(0, SeqCst) != 0);
+        }
+    });
+    is_made.recv().expect("a ring");
+    (waker, thread)
+}
+
+#[test]
+fn a_ring_wakes_another_every_time() {
+    use core::sync::atomic::Ordering::SeqCst;
+    for mode in MODES {
+        let (ring, _pool) = ring(mode);
+        let messages = std::sync::Arc::new(core::sync::atomic::AtomicU32::new(0));
+        let (waker, thread) = sleeper(messages.clone(), 2_000);
+        for _ in 0..2_000 {
+            messages.store(1, SeqCst);
+            ring.wake(&waker);
+            while messages.load(SeqCst) != 0 && !thread.is_finished() {
+                ring.turn().expect("turn");
+            }
+        }
+        thread.join().expect("no panic");
+        while ring.in_flight() > 0 {
+            ring.turn().expect("turn");
+        }
+        // The sleeper is gone: its waker may be used and leads nowhere.
+        waker.announce_sleep();
+        ring.wake(&waker);
+        ring.turn().expect("turn");
+        assert_eq!(ring.in_flight(), 0);
+    }
 }
 
 #[test]
