@@ -393,6 +393,28 @@ fn damaged_write_data_fail_the_task_and_damaged_headers_the_connection() {
 }
 
 #[test]
+fn a_good_answer_without_its_data_is_the_targets_fault() {
+    let mut pair = Pair::new(Preferences::default(), Preferences::default(), 6);
+    pair.drive();
+    let task = pair.submit(b'H', 0, 0, 0).expect("window");
+    pair.drive();
+    pair.target.respond(task, Response::default());
+    pair.drive();
+    assert_eq!(pair.completed.len(), 1, "nothing was expected, and nothing came");
+    // A command that reads, and a target that answers it as if it did not.
+    let mut cdb = [0; 16];
+    cdb[0] = b'H';
+    let command = initiator::Command { lun: 0, cdb, direction: Direction::Read, len: 512 };
+    let task = pair.initiator.submit(command).expect("window");
+    pair.initiator_buffers.insert(task, vec![0; 512]);
+    pair.drive();
+    pair.target.respond(task, Response { transfer_len: 512, ..Response::default() });
+    pair.drive();
+    assert_eq!(pair.completed.len(), 1, "what lies in the buffer is nobody's data");
+    assert!(pair.initiator.closed().is_some());
+}
+
+#[test]
 fn nothing_that_a_peer_sends_can_break_either_end() {
     for seed in 0..3000 {
         let mut pair = Pair::new(Preferences::default(), Preferences::default(), seed);

@@ -99,17 +99,41 @@ pub struct Capacity {
     pub thin: bool,
 }
 
+/// Capacities from here on are senseless: byte addresses are positive in 64 bits everywhere.
+const BYTES_END: u128 = 1 << 63;
+
 /// Reads READ CAPACITY(16) data; `None` when it is too short or senseless.
 pub fn capacity(data: &[u8]) -> Option<Capacity> {
     let last = u64::from_be_bytes(data.get(..8)?.try_into().ok()?);
     let block_size = u32::from_be_bytes(data.get(8..12)?.try_into().ok()?);
     let exponent = data.get(13)? & 0x0f;
     let legal = block_size.is_power_of_two() && (512..=4096).contains(&block_size);
+    let blocks = last.checked_add(1)?;
+    let bytes = u128::from(blocks) * u128::from(block_size);
     Some(Capacity {
-        blocks: last.checked_add(1)?,
+        blocks,
         block_size,
         physical_block_size: block_size.checked_shl(u32::from(exponent))?,
         thin: data.get(14)? & 0x80 != 0,
     })
-    .filter(|_| legal)
+    .filter(|_| legal && bytes < BYTES_END)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(last: u64, block_size: u32) -> Vec<u8> {
+        [&last.to_be_bytes()[..], &block_size.to_be_bytes()[..], &[0; 20]].concat()
+    }
+
+    #[test]
+    fn capacities_that_bytes_cannot_count_are_senseless() {
+        assert_eq!(capacity(&data(7, 512)).map(|capacity| capacity.blocks), Some(8));
+        assert!(capacity(&data((1 << 54) - 2, 512)).is_some());
+        for (last, block_size) in [(u64::MAX, 512), (1 << 56, 512), ((1 << 54) - 1, 512), (7, 513), (7, 0)] {
+            assert_eq!(capacity(&data(last, block_size)), None, "{last} {block_size}");
+        }
+        assert_eq!(capacity(&data(7, 512)[..12]), None, "too short");
+    }
 }

@@ -384,11 +384,15 @@ impl Connection {
 
     fn complete(&mut self, header: &Header, response: u8, sense: Vec<u8>) {
         let task = TaskId(header.itt());
-        if self.tasks.remove(&task).is_none() {
+        let Some(open) = self.tasks.remove(&task) else {
             return self.misbehaved("an answer for a task that does not exist");
-        }
+        };
         self.outgoing.retain(|outgoing| outgoing.task() != Some(task));
         let count = |bit| if header.has(bit) { header.residual() } else { 0 };
+        //= rfc7143#section-11.4.5: what is expected less the underflow has arrived.
+        if response == 0 && header.byte(3) == 0 && !open.is_whole(count(flag::UNDERFLOW)) {
+            return self.misbehaved("a good answer without all of its data");
+        }
         let completion = Completion {
             status: header.byte(3),
             sense,

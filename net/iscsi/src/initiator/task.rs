@@ -115,6 +115,12 @@ impl Task {
         if right { Ok(()) } else { Err(()) }
     }
 
+    /// True when a command that ended well moved as much read data as its answer says.
+    pub(super) fn is_whole(&self, underflow: u32) -> bool {
+        self.command.direction != Direction::Read
+            || self.received == self.command.len.saturating_sub(underflow)
+    }
+
     /// The burst that answers an R2T.
     pub(super) fn on_r2t(
         &mut self,

@@ -492,9 +492,11 @@ impl Connection {
     /// A command's immediate data or a Data-Out is complete.
     fn on_data_end(&mut self, header: &Header) {
         let task = TaskId(header.itt());
-        if let Some(open) = self.tasks.get_mut(&task) {
-            open.on_data_end(header);
-            self.pump(task);
+        let Some(open) = self.tasks.get_mut(&task) else { return };
+        match open.on_data_end(header) {
+            Ok(()) => self.pump(task),
+            Err(()) if open.fail() => self.events.push_back(Event::DataLost(task)),
+            Err(()) => {}
         }
     }
 

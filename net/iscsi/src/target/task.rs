@@ -169,28 +169,28 @@ impl Task {
         Ok(())
     }
 
-    /// The data of a command or Data-Out header is in.
-    pub(super) fn on_data_end(&mut self, header: &Header) {
+    /// The data of a command or Data-Out header is in. An error: a burst ended before it brought what was asked for.
+    pub(super) fn on_data_end(&mut self, header: &Header) -> Result<(), ()> {
         let len = u32::try_from(header.data_len()).unwrap_or(0);
         if header.opcode() == opcode::SCSI_COMMAND {
             self.received = len;
-            return;
+            return Ok(());
         }
-        let Some(at) = self.bursts.iter().position(|burst| burst.ttt == header.ttt()) else { return };
+        let Some(at) = self.bursts.iter().position(|burst| burst.ttt == header.ttt()) else { return Ok(()) };
         self.received = self.received.saturating_add(len);
         let burst = self.bursts[at];
         if header.has(flag::FINAL) || burst.next_offset == burst.end {
             self.bursts.remove(at);
             if burst.next_offset < burst.end {
                 // A first burst may be shorter than allowed: the rest is asked for. A solicited one may not.
-                if burst.ttt == NO_TAG { self.asked = burst.next_offset } else { self.fail_short() }
+                //= rfc7143#section-11.8.4: the data of an R2T are sent whole.
+                if burst.ttt != NO_TAG {
+                    return Err(());
+                }
+                self.asked = burst.next_offset;
             }
         }
-    }
-
-    fn fail_short(&mut self) {
-        // The missing bytes never come; ask again from where the data ends.
-        self.asked = self.received;
+        Ok(())
     }
 
     /// True once, when everything wanted has arrived.
@@ -258,5 +258,42 @@ impl Residual {
             Self::Overflow(count) => header.with_flags(flag::OVERFLOW).with_residual(count),
             Self::Underflow(count) => header.with_flags(flag::UNDERFLOW).with_residual(count),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data_out(ttt: u32, data_sn: u32, offset: u32, len: usize, flags: u8) -> Header {
+        Header::new(opcode::DATA_OUT, flags)
+            .with_ttt(ttt)
+            .with_data_sn(data_sn)
+            .with_buffer_offset(offset)
+            .with_data_len(len)
+    }
+
+    #[test]
+    fn a_solicited_burst_that_ends_short_fails_whatever_the_others_brought() {
+        let parameters = SessionParameters {
+            max_burst_length: 512,
+            max_outstanding_r2t: 2,
+            ..SessionParameters::default()
+        };
+        let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1024);
+        let mut task = Task::open(&command, &parameters).expect("a write");
+        task.on_data_end(&command).expect("no immediate data");
+        task.want(1024);
+        for ttt in [1, 2] {
+            task.next_r2t(ttt, &parameters).expect("two bursts are open at once");
+        }
+        let second = data_out(2, 0, 512, 512, flag::FINAL);
+        task.on_data_out(&second).expect("in order");
+        task.on_data_end(&second).expect("whole");
+        let first = data_out(1, 0, 0, 256, flag::FINAL);
+        task.on_data_out(&first).expect("in order");
+        task.on_data_end(&first).expect_err("256 bytes never come");
+        assert!(task.fail());
+        assert!(!task.take_complete() && task.next_r2t(3, &parameters).is_none());
     }
 }
