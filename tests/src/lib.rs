@@ -1,5 +1,6 @@
 //! Tests across crates: real processes, real initiators.
 
+pub mod alone;
 pub mod etcd;
 pub mod node;
 pub mod pair;

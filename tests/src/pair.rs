@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::alone::{Alone, alone};
 use crate::etcd::Etcd;
 use crate::node::{Node, binary, pause};
 use crate::wire::Wire;
@@ -36,6 +37,8 @@ pub struct Pair {
     pub uuid: String,
     /// What every node is started with.
     node_arguments: Vec<String>,
+    /// How long hosts wait is measured on pairs: one at a time.
+    _alone: Alone,
 }
 
 /// What is not as usual about a pair.
@@ -122,6 +125,7 @@ impl Pair {
     /// # Panics
     /// When that fails.
     pub fn build(unusual: Unusual<'_>, prepare: impl FnOnce(&Node), wire: Option<(u16, &Wire)>) -> Self {
+        let turn = alone();
         let nodes = [Node::start(unusual.node), Node::start(unusual.node)];
         prepare(&nodes[0]);
         let [leg0, leg1, portal0, portal1] = free_ports();
@@ -150,7 +154,8 @@ impl Pair {
         }
         let url = |port| format!("iscsi://127.0.0.1:{port}/iqn.2026-11.org.gemel:vol0/0");
         let node_arguments = unusual.node.iter().map(|argument| (*argument).to_owned()).collect();
-        Self { places: nodes.map(Place::Up), urls: [url(portal0), url(portal1)], uuid, node_arguments }
+        let urls = [url(portal0), url(portal1)];
+        Self { places: nodes.map(Place::Up), urls, uuid, node_arguments, _alone: turn }
     }
 
     /// A node that runs.

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use serde_json::json;
+use tests::alone::alone;
 use tests::node::{Node, has_tool};
 
 /// Tests of version 1.19.0 that pass on a thin 64 MiB LUN of 512-byte blocks.
@@ -23,6 +24,7 @@ fn what_passes_in_libiscsis_suite_goes_on_passing() {
     if !has_tool("iscsi-test-cu") {
         return;
     }
+    let _turn = alone();
     let node = Node::start(&[]);
     let file = node.file("leg", 64 << 20);
     node.must("bdev_uring_create", json!({"name": "d0", "filename": file, "block_size": 512}));
