@@ -90,7 +90,7 @@ impl Truth {
     ) -> Result<Self, GenerationsExhausted> {
         let in_sync = match starting {
             Starting::Both => LegMask::both(),
-            Starting::FromPeer => LegMask::only(who.other()),
+            Starting::FromPeer(_) => LegMask::only(who.other()),
             Starting::Alone | Starting::Resync(_) => LegMask::only(who),
         };
         let tracked = self.config().generation();
@@ -105,6 +105,10 @@ impl Truth {
         }
         let own = next.record_mut(who);
         own.incarnation = incarnation;
+        if let Starting::FromPeer(SyncPlan::Full(_)) = starting {
+            next.forget_tracking();
+        }
+        let own = next.record_mut(who);
         let event = if in_sync.has(who) { LegEvent::SyncDone } else { LegEvent::SyncBegun };
         own.state = after(own.state, event);
         Ok(next)
@@ -126,12 +130,18 @@ impl Truth {
         let mut next = self.configured(who, LegMask::only(out.other()), reason, fresh)?;
         let record = next.record_mut(out);
         record.state = after(record.state, LegEvent::of_exclusion(reason));
-        // Nothing tracks an own leg that is out: the log and the bitmap are on it.
-        record.tracked_since = if out == who { 0 } else { tracked };
-        if out != who {
+        if out == who {
+            next.forget_tracking();
+        } else {
+            record.tracked_since = tracked;
             record.seen_seq = peer.map_or(record.seen_seq, |peer| peer.seq);
         }
         Ok(next)
+    }
+
+    /// Nothing on disk tracks in what the legs differ while the holder's own is out: the log and the bitmap are on it.
+    fn forget_tracking(&mut self) {
+        self.legs.iter_mut().for_each(|leg| leg.tracked_since = 0);
     }
 
     /// The config that the peer's leg may still have, such that everything since is in the log or the bitmap: ours,

@@ -37,6 +37,8 @@ impl Pending {
 struct Armed {
     fail_reads: u32,
     fail_writes: u32,
+    busy_writes: u32,
+    fail_writes_in: Vec<BlockRange>,
     fail_flushes: u32,
     lose_writes: u32,
     tear_writes: u32,
@@ -90,11 +92,18 @@ impl Medium {
             SimFault::BadBlock { lba } => self.bad_blocks.push(lba),
             SimFault::FailReads { count } => self.armed.fail_reads += count,
             SimFault::FailWrites { count } => self.armed.fail_writes += count,
+            SimFault::BusyWrites { count } => self.armed.busy_writes += count,
+            SimFault::FailWritesIn { range } => self.armed.fail_writes_in.push(range),
             SimFault::FailFlushes { count } => self.armed.fail_flushes += count,
             SimFault::LoseWrites { count } => self.armed.lose_writes += count,
             SimFault::TearWrites { count } => self.armed.tear_writes += count,
             SimFault::MisdirectWrites { count } => self.armed.misdirect_writes += count,
         }
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.armed = Armed::default();
+        self.bad_blocks.clear();
     }
 
     /// A number for an I/O in flight; a living channel's write is remembered under it.
@@ -202,7 +211,11 @@ impl Medium {
         if range.blocks == 0 {
             return Ok(());
         }
-        if draw(&mut self.armed.fail_writes) {
+        if draw(&mut self.armed.busy_writes) {
+            return Err(IoError::Busy);
+        }
+        let is_bad = self.armed.fail_writes_in.iter().any(|bad| bad.overlaps(&range));
+        if is_bad || draw(&mut self.armed.fail_writes) {
             return Err(IoError::Medium { lba: range.lba });
         }
         self.writes += 1;

@@ -14,7 +14,7 @@ use engine::Core;
 use uuid::Uuid;
 
 use crate::channel::{Bdev, Channel, OpenError};
-use crate::geometry::{Capabilities, Geometry};
+use crate::geometry::{BlockRange, Capabilities, Geometry};
 use channel::SimChannel;
 use medium::Medium;
 
@@ -52,6 +52,16 @@ pub enum SimFault {
     FailWrites {
         /// How many.
         count: u32,
+    },
+    /// The next writes are refused as busy, as a system short of memory does.
+    BusyWrites {
+        /// How many.
+        count: u32,
+    },
+    /// Writes that touch the range fail with a medium error and store nothing, until [`SimBdev::heal`].
+    FailWritesIn {
+        /// Where.
+        range: BlockRange,
     },
     /// The next flushes fail; what they should have made stable stays unstable.
     FailFlushes {
@@ -130,6 +140,11 @@ impl SimBdev {
     /// Arms a fault.
     pub fn inject(&self, fault: SimFault) {
         self.medium().inject(fault);
+    }
+
+    /// Disarms every fault; bad blocks are good again.
+    pub fn heal(&self) {
+        self.medium().heal();
     }
 
     /// What reads of `bytes` at `offset` see.

@@ -1,7 +1,10 @@
 //! The arbiter's config: when it has to be asked, and what its word says to a node with this superblock.
 
-use crate::format::{ArbiterKind, Config, Reason, Superblock};
+use super::peer::{PeerVerdict, on_peer};
+use crate::format::{ArbiterKind, Config, LegMask, Reason, Superblock};
+use crate::leg_state::{LegEvent, after};
 use crate::mutation::{Mutation, is_broken};
+use crate::probe::LegFound;
 
 /// How the node's own superblock stands to what the arbiter holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,34 @@ pub fn standing(own: &Superblock, holds: Option<&Config>) -> Standing {
         Some(config) if config.generation() > ours.generation() => Standing::Behind(*config),
         Some(_) => Standing::Older,
     }
+}
+
+/// What the peer's leg says to a node that is the holder and has no arbiter: the holder took its own failed leg out, and
+/// could tell its peer's alone (R8). Nothing else that a peer knows makes a leg of ours count.
+pub fn peers_word(own: &Superblock, found: &LegFound) -> Standing {
+    match on_peer(own, found) {
+        PeerVerdict::StepDown { newer }
+            if newer.holder == own.index && newer.in_sync == LegMask::only(own.index.other()) =>
+        {
+            Standing::Behind(newer)
+        }
+        _ => Standing::Current,
+    }
+}
+
+/// The superblock as it would be had it heard of that config. One that has this leg out was made because the leg failed:
+/// it says nothing any more about what it misses.
+#[must_use]
+pub fn informed(own: &Superblock, standing: Standing) -> Superblock {
+    let mut informed = own.clone();
+    let Standing::Behind(config) = standing else { return informed };
+    informed.history.push(config);
+    if !config.in_sync.has(own.index) {
+        informed.legs.iter_mut().for_each(|leg| leg.tracked_since = 0);
+        let record = &mut informed.legs[own.index.index()];
+        record.state = after(record.state, LegEvent::of_exclusion(config.reason));
+    }
+    informed
 }
 
 /// Whether a change of what the superblocks say begins at the arbiter (R8): every new config does, where there is one
@@ -61,7 +92,36 @@ pub fn on_refused_swap(now: &Config, next: &Config, holds: Option<&Config>) -> S
 mod tests {
     use super::*;
     use crate::format::tests::example_create;
-    use crate::format::{LegIndex, LegMask};
+    use crate::format::{Copy, LegIndex, LegMask, LegState};
+    use crate::probe::FoundLeg;
+
+    #[test]
+    fn a_config_that_has_the_own_leg_out_leaves_nothing_tracked() {
+        let mut own = example_create(LegIndex::Zero).founder(1);
+        let first = *own.config();
+        let both = first.successor(2, LegIndex::Zero, LegMask::both(), Reason::Rejoined).expect("some left");
+        own.history.push(both);
+        own.legs.iter_mut().for_each(|leg| leg.tracked_since = 2);
+        let next = |holder, in_sync| both.successor(3, holder, in_sync, Reason::IoError).expect("some left");
+        for (holder, in_sync) in [LegIndex::Zero, LegIndex::One]
+            .into_iter()
+            .flat_map(|holder| [LegMask::ZERO, LegMask::ONE, LegMask::both()].map(|mask| (holder, mask)))
+        {
+            let config = next(holder, in_sync);
+            let informed = informed(&own, Standing::Behind(config));
+            assert_eq!(*informed.config(), config);
+            let tracked = if in_sync.has(LegIndex::Zero) { 2 } else { 0 };
+            assert_eq!(informed.legs.map(|leg| leg.tracked_since), [tracked; 2]);
+            assert_eq!(informed.own().state == LegState::Faulty, !in_sync.has(LegIndex::Zero));
+            let mut theirs = example_create(LegIndex::One).joiner();
+            theirs.history = informed.history;
+            let leg = FoundLeg { access: theirs.features.access(), superblock: theirs, from: Copy::Slot0 };
+            let believed = holder == LegIndex::Zero && in_sync == LegMask::ONE;
+            let wanted = if believed { Standing::Behind(config) } else { Standing::Current };
+            assert_eq!(peers_word(&own, &LegFound::Leg(Box::new(leg))), wanted, "{config:?}");
+        }
+        assert_eq!(peers_word(&own, &LegFound::Blank), Standing::Current);
+    }
 
     #[test]
     fn a_refused_swap_is_done_lost_or_too_old() {

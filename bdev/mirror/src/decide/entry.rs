@@ -4,17 +4,8 @@ use bdev::FenceKey;
 use thiserror::Error;
 
 use super::peer::{PeerVerdict, Refusal, SyncPlan, on_peer};
-use crate::format::{ArbiterKind, Config, LegFlags, Superblock};
+use crate::format::{ArbiterKind, Config, Superblock};
 use crate::probe::LegFound;
-
-/// Whether the holder serves already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Service {
-    /// Its first config is on its way to the peer.
-    Opening,
-    /// It serves, or stops.
-    Begun,
-}
 
 /// What to do with the peer's leg.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +52,7 @@ pub fn is_taking_over(ours: &Superblock, theirs: &Superblock) -> bool {
 }
 
 /// Decides, for the holder that says `ours` of the array, on what was found at the peer.
-pub fn on_found(ours: &Superblock, found: &LegFound, service: Service) -> EntryVerdict {
+pub fn on_found(ours: &Superblock, found: &LegFound) -> EntryVerdict {
     if let LegFound::Leg(leg) = found
         && is_taking_over(ours, &leg.superblock)
     {
@@ -74,9 +65,6 @@ pub fn on_found(ours: &Superblock, found: &LegFound, service: Service) -> EntryV
     }
     match on_peer(ours, found) {
         PeerVerdict::Member => EntryVerdict::Member,
-        PeerVerdict::Resync(SyncPlan::Delta) if is_member_behind(ours, found, service) => {
-            EntryVerdict::Member
-        }
         PeerVerdict::Resync(_) if ours.config().in_sync.has(ours.index.other()) => {
             EntryVerdict::Bar(Bar::NotTheMember)
         }
@@ -85,14 +73,4 @@ pub fn on_found(ours: &Superblock, found: &LegFound, service: Service) -> EntryV
         PeerVerdict::Split { .. } => EntryVerdict::Bar(Bar::Split),
         PeerVerdict::Refuse(refusal) => EntryVerdict::Bar(Bar::Refused(refusal)),
     }
-}
-
-/// The first config of a start counts the peer, whose superblock is one config behind.
-fn is_member_behind(ours: &Superblock, found: &LegFound, service: Service) -> bool {
-    let LegFound::Leg(leg) = found else { return false };
-    let theirs = &leg.superblock;
-    let behind_by_this_start = ours.history.entries().get(1) == Some(theirs.config());
-    let kept = !theirs.own().flags.contains(LegFlags::VOLATILE_CACHE)
-        || ours.peer().incarnation == theirs.own().incarnation;
-    service == Service::Opening && ours.config().in_sync.has(theirs.index) && behind_by_this_start && kept
 }

@@ -14,8 +14,8 @@ pub mod start;
 pub mod takeover;
 pub mod unite;
 
-pub use arbitrate::{Standing, SwapVerdict, asks_arbiter, on_refused_swap, standing};
-pub use entry::{Bar, EntryVerdict, Service, is_taking_over, on_found};
+pub use arbitrate::{Standing, SwapVerdict, asks_arbiter, informed, on_refused_swap, peers_word, standing};
+pub use entry::{Bar, EntryVerdict, is_taking_over, on_found};
 pub use failure::{FailureVerdict, Judgement, judge, on_write_failure};
 pub use fence::{FenceVerdict, after_fence, is_drained, may_write, next_generation, on_fence};
 pub use lease::{Granted, lease_until, may_read, serves_from};

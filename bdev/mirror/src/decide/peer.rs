@@ -107,8 +107,10 @@ pub fn on_peer(ours: &Superblock, found: &LegFound) -> PeerVerdict {
         Relation::Unprovable => PeerVerdict::Refuse(Refusal::Unprovable),
         Relation::Newcomer if ours.config().generation() == 0 => PeerVerdict::Refuse(Refusal::NoData),
         Relation::Newcomer => PeerVerdict::Resync(plan_for_newcomer(ours, theirs)),
-        Relation::TheyAreAncestor { .. } => PeerVerdict::Resync(plan(ours, theirs)),
-        Relation::Equal => on_equal(ours, theirs),
+        Relation::TheyAreAncestor { .. } if !counts_since(ours, theirs) => {
+            PeerVerdict::Resync(plan(ours, theirs))
+        }
+        Relation::TheyAreAncestor { .. } | Relation::Equal => on_counted(ours, theirs),
     }
 }
 
@@ -137,7 +139,15 @@ fn identify(ours: &Superblock, theirs: &Superblock, access: Access) -> Result<()
     }
 }
 
-fn on_equal(ours: &Superblock, theirs: &Superblock) -> PeerVerdict {
+/// True when their own config counts their leg, and so does every one that we made since: a start that they have not
+/// heard of yet. Whatever was acknowledged since is on their leg.
+fn counts_since(ours: &Superblock, theirs: &Superblock) -> bool {
+    let known = theirs.config().generation();
+    let newer = ours.history.entries().iter().take_while(|config| config.generation() > known);
+    newer.chain([theirs.config()]).all(|config| config.in_sync.has(theirs.index))
+}
+
+fn on_counted(ours: &Superblock, theirs: &Superblock) -> PeerVerdict {
     let same_leg = ours.peer().uuid == theirs.leg && theirs.seq >= ours.peer().seen_seq;
     if ours.config().in_sync.has(theirs.index) && same_leg && kept_its_cache(ours.peer(), theirs) {
         PeerVerdict::Member

@@ -3,7 +3,7 @@
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::peer::{PeerVerdict, Refusal, SyncPlan, on_peer};
+use super::peer::{FullReason, PeerVerdict, Refusal, SyncPlan, on_peer};
 use crate::format::{Config, ConfigId, LegFlags, LegMask, LegState, RunState, Superblock};
 use crate::probe::LegFound;
 
@@ -67,10 +67,9 @@ pub enum Starting {
     Both,
     /// Fence the peer's leg; this leg alone in sync, then resync.
     Resync(SyncPlan),
-    /// Fence the peer's leg; the peer's leg alone in sync. Before serving from our own leg, copy our log's
-    /// and bitmap's ranges *from* it, then flush both (R4): it kept its cache and we lost ours, or the config
-    /// has us out.
-    FromPeer,
+    /// Fence the peer's leg; the peer's leg alone in sync. Before our own leg counts, copy *from* it what ours may
+    /// miss, then flush both (R4): it kept its cache and we lost ours, or the config has us out.
+    FromPeer(SyncPlan),
     /// This leg alone in sync, the peer's leg not touched.
     Alone,
 }
@@ -168,19 +167,27 @@ fn alone_or(facts: &StartFacts<'_>, why: HoldReason) -> StartVerdict {
 fn with_member(facts: &StartFacts<'_>, found: &LegFound) -> Starting {
     let own = facts.own;
     if !own.is_in_sync() {
-        return Starting::FromPeer;
+        return Starting::FromPeer(own_plan(own));
     }
     let LegFound::Leg(theirs) = found else { unreachable!("a member is a leg") };
     let theirs = &theirs.superblock;
     let clean = own.run_state == RunState::Clean && theirs.run_state == RunState::Clean;
-    if clean && facts.differences == Differences::None {
+    if clean && own.config() == theirs.config() && facts.differences == Differences::None {
         return Starting::Both;
     }
     let volatile = own.own().flags.contains(LegFlags::VOLATILE_CACHE);
     let lost_cache = volatile && own.own().incarnation != facts.incarnation;
     // A member kept its cache, or it would not be one.
     if lost_cache && own.run_state == RunState::Running {
-        return Starting::FromPeer;
+        return Starting::FromPeer(own_plan(own));
     }
     Starting::Resync(SyncPlan::Delta)
+}
+
+/// What our own leg may miss is in its own log and bitmap as long as they were kept. While a config has it out they are
+/// not, because they are on the leg that failed.
+fn own_plan(own: &Superblock) -> SyncPlan {
+    let record = own.own();
+    let kept = own.is_in_sync() || record.state == LegState::Syncing;
+    if kept && record.tracked_since != 0 { SyncPlan::Delta } else { SyncPlan::Full(FullReason::NotTracked) }
 }

@@ -53,6 +53,27 @@ fn a_peer_with_the_same_config_is_a_member_unless_it_lost_something() {
     assert_eq!(on(&ours, &theirs), PeerVerdict::Resync(SyncPlan::Full(FullReason::Reverted)));
 }
 
+/// A start counts the peer and crashes before it tells it: nothing was acknowledged without it.
+#[test]
+fn a_peer_that_has_not_heard_of_configs_that_count_it_is_a_member() {
+    let (mut ours, theirs) = pair();
+    push(&mut ours, 3, LegMask::ONE, Reason::Restarted);
+    push(&mut ours, 4, LegMask::both(), Reason::Restarted);
+    assert_eq!(on(&ours, &theirs), PeerVerdict::Member);
+    let mut rebooted = theirs.clone();
+    rebooted.legs[1].incarnation = Uuid::from_u128(0xb008);
+    assert_eq!(on(&ours, &rebooted), PeerVerdict::Resync(SyncPlan::Delta), "its cache is gone");
+    push(&mut ours, 5, LegMask::ZERO, Reason::LinkLost);
+    push(&mut ours, 6, LegMask::both(), Reason::Rejoined);
+    assert_eq!(on(&ours, &theirs), PeerVerdict::Resync(SyncPlan::Delta), "one was without it");
+    // It was being brought in sync when it last heard of us.
+    let (mut ours, mut theirs) = pair();
+    push(&mut ours, 3, LegMask::ZERO, Reason::LinkLost);
+    theirs.history = ours.history;
+    push(&mut ours, 4, LegMask::both(), Reason::Rejoined);
+    assert_eq!(on(&ours, &theirs), PeerVerdict::Resync(SyncPlan::Delta));
+}
+
 #[test]
 fn a_peer_left_behind_gets_a_delta_if_everything_was_tracked() {
     let (mut ours, theirs) = pair();
@@ -203,16 +224,17 @@ fn check_start(holder: LegIndex, in_sync: LegMask, case: PeerCase, bits: u32) {
         (PeerCase::Equal, StartVerdict::Serve(Starting::Both)) => {
             assert!(ours_in && theirs_in && clean && !differences && !their_cache_lost, "{told}");
         }
-        (PeerCase::Equal, StartVerdict::Serve(Starting::FromPeer)) => {
+        (PeerCase::Equal | PeerCase::Behind, StartVerdict::Serve(Starting::FromPeer(plan))) => {
             assert!(theirs_in && !their_cache_lost && (!ours_in || our_cache_lost && !clean), "{told}");
+            assert_eq!(plan == SyncPlan::Delta, ours_in, "nothing tracks a leg that is out: {told}");
         }
         (PeerCase::Equal | PeerCase::Behind, StartVerdict::Hold(HoldReason::OwnLegExcluded)) => {
-            assert!(!ours_in && (case == PeerCase::Behind || their_cache_lost), "{told}");
+            assert!(!ours_in && their_cache_lost, "{told}");
         }
-        (PeerCase::Behind, StartVerdict::Serve(Starting::Resync(SyncPlan::Delta))) => {
+        (PeerCase::Behind, StartVerdict::Serve(Starting::Resync(SyncPlan::Delta))) if !theirs_in => {
             assert!(ours_in, "{told}");
         }
-        (PeerCase::Equal, StartVerdict::Serve(Starting::Resync(SyncPlan::Delta))) => {
+        (PeerCase::Equal | PeerCase::Behind, StartVerdict::Serve(Starting::Resync(SyncPlan::Delta))) => {
             assert!(ours_in, "{told}");
             let survivor = theirs_in && our_cache_lost && !their_cache_lost && !clean;
             assert!(!survivor, "the peer has what our cache lost: {told}");
@@ -318,4 +340,31 @@ fn refused_access_is_refused_by_whatever_way_it_comes() {
     assert!(matches!(verdict, PeerVerdict::Refuse(Refusal::Probe(ProbeError::Unusable(_)))));
     assert_eq!(Features::default().access(), Access::Full);
     assert_eq!(History::new(*ours.config()).entries().len(), 1);
+}
+
+/// What the own leg misses is tracked while it counts, and while it is brought in sync; a config without it ends that.
+#[test]
+fn an_own_leg_that_was_out_is_copied_in_full() {
+    for in_sync in [LegMask::ONE, LegMask::both()] {
+        for state in LegState::ALL.into_iter().filter(|state| *state != LegState::Split) {
+            for tracked in [0, 2] {
+                let (mut own, mut theirs) = pair();
+                push(&mut own, 5, in_sync, Reason::Restarted);
+                theirs.history = own.history;
+                (own.run_state, own.legs[0].state, own.legs[0].tracked_since) =
+                    (RunState::Running, state, tracked);
+                let peer = found(&theirs);
+                let verdict = on_start(&StartFacts {
+                    own: &own,
+                    incarnation: Uuid::from_u128(2),
+                    differences: Differences::Possible,
+                    peer: PeerSight::Seen(&peer),
+                    degraded: DegradedStart::Withheld,
+                });
+                let kept = tracked != 0 && (in_sync == LegMask::both() || state == LegState::Syncing);
+                let plan = if kept { SyncPlan::Delta } else { SyncPlan::Full(FullReason::NotTracked) };
+                assert_eq!(verdict, StartVerdict::Serve(Starting::FromPeer(plan)), "{in_sync:?} {state:?}");
+            }
+        }
+    }
 }

@@ -332,7 +332,7 @@ impl Holder {
                 self.serve(ctx);
             }
             Starting::Both => self.phase = Phase::Opening(Opening::Peer),
-            Starting::FromPeer => self.phase = Phase::Opening(Opening::Recovery),
+            Starting::FromPeer(_) => self.phase = Phase::Opening(Opening::Recovery),
         }
         self.expect_peer(ctx);
     }

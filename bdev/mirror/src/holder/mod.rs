@@ -30,7 +30,7 @@ use engine::{Instant, Key, Prng, Slots};
 
 use crate::arbiter::Ballot;
 use crate::bitmap::Bitmap;
-use crate::decide::{Standing, Starting};
+use crate::decide::{Standing, Starting, SyncPlan, informed};
 use crate::desk::{Desk, Purpose, Side};
 use crate::events::Events;
 use crate::format::{ArbiterKind, Config, ConfigId, Layout, LegIndex, LegMask, Reason};
@@ -135,8 +135,12 @@ pub(crate) struct Inheritance {
 impl Holder {
     /// Begins with a new generation (R11), which is on its way to the own leg when this returns.
     pub(crate) fn begin(inheritance: Inheritance, ctx: &mut Ctx<'_>) -> Self {
-        let own = ctx.own.current().clone();
-        let Inheritance { log, bitmap, starting, reason, generation, standing } = inheritance;
+        let Inheritance { log, mut bitmap, starting, reason, generation, standing } = inheritance;
+        let own = informed(ctx.own.current(), standing);
+        if let Starting::FromPeer(SyncPlan::Full(why)) = starting {
+            ctx.note(format!("this node's leg is copied in full: {why}"));
+            bitmap.set_all();
+        }
         let mut holder = Self {
             who: own.index,
             arbiter: own.arbiter,
@@ -174,13 +178,8 @@ impl Holder {
             pace: Pace::default(),
             counters: Counters::default(),
         };
-        match standing {
-            Standing::Behind(config) => {
-                holder.truth.history.push(config);
-                holder.arbiter_has = Some(config.id);
-            }
-            Standing::Vacant => holder.arbiter_has = None,
-            Standing::Current | Standing::Unknown | Standing::Older => {}
+        if standing == Standing::Vacant {
+            holder.arbiter_has = None;
         }
         holder.open(starting, reason, generation, ctx);
         holder

@@ -5,13 +5,12 @@ use bdev::Completed;
 use core::time::Duration;
 use engine::Instant;
 
-use super::takeover::informed;
 use super::{Node, Role};
 use crate::arbiter::{Answer, Ask};
 use crate::bitmap::Bitmap;
 use crate::decide::{
     DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, Standing, StartFacts, StartVerdict,
-    Starting, next_generation, on_start, standing,
+    Starting, informed, next_generation, on_start, peers_word, standing,
 };
 use crate::desk::Side;
 use crate::format::{Config, LegMask, Reason, Superblock};
@@ -149,7 +148,8 @@ impl Node {
     /// How the own superblock stands to what the arbiter holds.
     fn standing(&self, hold: &Hold) -> Result<Standing, HoldReason> {
         if !self.is_arbitrated() {
-            return Ok(Standing::Current);
+            let word = hold.seen.as_ref().map(|found| peers_word(self.own(), found));
+            return Ok(word.unwrap_or(Standing::Current));
         }
         match &hold.arbiter {
             None | Some(Answer::Swapped) => Err(HoldReason::ArbiterUnasked),

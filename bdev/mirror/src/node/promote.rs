@@ -4,12 +4,11 @@
 use bdev::{Completed, FenceKey};
 use engine::Instant;
 
-use super::takeover::informed;
 use super::{Node, OwnWrite, Role, Wanted};
 use crate::command::Refusal;
 use crate::decide::{
-    DataAge, Granted, HolderState, PromoteMode, Promotion, StandbyReason, Standing, Starting, is_drained,
-    may_promote, serves_from,
+    DataAge, Granted, HolderState, PromoteMode, Promotion, StandbyReason, Standing, Starting, informed,
+    is_drained, may_promote, serves_from,
 };
 use crate::desk::Side;
 use crate::format::Reason;

@@ -14,10 +14,8 @@ use engine::Instant;
 
 use super::{Node, Role};
 use crate::arbiter::{Answer, Ask, Ticket};
-use crate::decide::{
-    HolderSession, HolderState, PromoteMode, StandbyReason, Standing, TakeoverVerdict, on_word,
-};
-use crate::format::{ArbiterKind, Superblock};
+use crate::decide::{HolderSession, HolderState, PromoteMode, StandbyReason, TakeoverVerdict, on_word};
+use crate::format::ArbiterKind;
 use crate::probe::LegFound;
 use crate::reader::{Reader, Reading, found};
 
@@ -165,13 +163,4 @@ impl Node {
             self.note(format!("no promotion: {refusal}"));
         }
     }
-}
-
-/// The superblock as it would be had it heard of the arbiter's config.
-pub(super) fn informed(own: &Superblock, standing: Standing) -> Superblock {
-    let mut informed = own.clone();
-    if let Standing::Behind(config) = standing {
-        informed.history.push(config);
-    }
-    informed
 }

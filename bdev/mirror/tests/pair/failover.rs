@@ -124,12 +124,12 @@ fn a_holder_that_wakes_up_after_a_takeover_has_acknowledged_nothing() {
     let mut world = arbitrated(305);
     world.load(0, millis(50));
     world.drain();
-    let sleeper = world.nodes[0].take();
+    let sleeper = world.pause(0);
     world.cut();
     outage(&mut world, 1);
     world.load(1, millis(50));
     world.drain();
-    world.nodes[0] = sleeper;
+    world.resume(0, sleeper);
     let acks = world.acks;
     world.load(0, millis(500));
     assert_eq!(world.acks, acks, "{}", world.describe());

@@ -3,6 +3,8 @@
 mod arbiter;
 mod failover;
 mod link;
+mod own_leg;
+mod succession;
 mod world;
 
 use core::time::Duration;
@@ -192,8 +194,7 @@ fn a_start_without_the_peer_needs_a_command() {
     let status = world.status(0);
     assert_eq!(status.role, RoleKind::Holding);
     assert!(status.reason.expect("one").contains("start degraded by command"));
-    let now = world.now;
-    world.nodes[0].as_mut().expect("runs").driver.command(Command::StartDegraded, now).expect("holds");
+    world.command(0, Command::StartDegraded).expect("holds");
     world.wait("service", SECOND, |world| world.is_holder(0));
     world.check_acknowledged(0);
     world.load(0, millis(50));
@@ -227,15 +228,14 @@ fn a_holder_that_wakes_up_after_a_promotion_steps_down() {
     world.load(0, millis(50));
     world.drain();
     // Stopped: it does not run, and its sessions die.
-    let sleeper = world.nodes[0].take();
+    let sleeper = world.pause(0);
     world.cut();
     world.run(3 * SECOND);
-    let now = world.now;
-    world.nodes[1].as_mut().expect("runs").driver.command(PROMOTE, now).expect("in sync");
+    world.command(1, PROMOTE).expect("in sync");
     world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
     world.load(1, millis(50));
     world.drain();
-    world.nodes[0] = sleeper;
+    world.resume(0, sleeper);
     world.heal();
     settle(&mut world, 1);
     assert_eq!(world.status(0).role, RoleKind::Standby, "{}", world.describe());
@@ -294,8 +294,7 @@ fn the_manual_policy_freezes_until_the_operator_decides() {
     let acks = world.acks;
     world.load(0, SECOND);
     assert_eq!(world.acks, acks);
-    let now = world.now;
-    world.nodes[0].as_mut().expect("runs").driver.command(Command::Degrade, now).expect("frozen");
+    world.command(0, Command::Degrade).expect("frozen");
     world.drain();
     assert!(world.acks > acks);
     world.start(1);

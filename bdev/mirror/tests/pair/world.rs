@@ -1,13 +1,14 @@
 //! Two production drivers, simulated disks and links, virtual time, and a host that remembers what was
 //! acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bdev::sim::{SimBdev, SimConfig};
 use bdev::{BlockRange, Channel, Completions, Durability, Geometry, Io, Op, Tag};
 use core::time::Duration;
 use engine::{Core, Instant, Pool, PoolConfig, Prng, Progress};
+use mirror::command::{Command, Refusal};
 use mirror::driver::{Driver, Volumes};
 use mirror::format::{ArbiterKind, ArrayName, LegFlags, LegIndex, LegMask};
 use mirror::setup::{ArbiterLink, Content, DegradedPolicy, OnBlank, Setup, Timing};
@@ -42,12 +43,19 @@ pub(crate) struct World {
     pub(crate) arbiter: Arbiter,
     /// By block: what was acknowledged, and what may be there instead.
     acked: BTreeMap<u64, (u64, Vec<u64>)>,
+    /// By tag: the block, and what a read of it may give (I1, I12, I19).
+    reading: BTreeMap<u64, (u64, BTreeSet<u64>)>,
+    /// Each machine's boot: what was in a volatile cache is gone with it.
+    incarnations: [u128; 2],
+    /// The newest generation that acknowledged, and whose it is.
+    newest_ack: (u64, usize),
     /// By tag: block and value on their way.
     open: BTreeMap<u64, (u64, u64)>,
     stamp: u64,
     reads: u64,
-    /// Blocks that the load writes.
+    /// Blocks that the load writes, every fifth, and where they begin.
     pub(crate) spread: u64,
+    pub(crate) base: u64,
     pub(crate) acks: u64,
     pub(crate) errors: u64,
 }
@@ -73,9 +81,13 @@ impl World {
             policy: arbiter,
             arbiter: Arbiter::new(seed),
             acked: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            incarnations: [20, 21],
+            newest_ack: (0, 0),
             open: BTreeMap::new(),
             stamp: 0,
             spread: 600,
+            base: 0,
             reads: 0,
             acks: 0,
             errors: 0,
@@ -90,7 +102,7 @@ impl World {
             name: ArrayName::new("pair").expect("short"),
             who: LegIndex::BOTH[index],
             node: Uuid::from_u128(index as u128 + 10),
-            incarnation: Uuid::from_u128(index as u128 + 20),
+            incarnation: Uuid::from_u128(self.incarnations[index]),
             on_blank: if index == 0 && self.boots == 1 { create } else { OnBlank::Join },
             content: Content::Zeroed,
             flags: LegFlags::empty(),
@@ -144,11 +156,32 @@ impl World {
         self.rewire();
     }
 
+    /// The machine loses power, and its disk's cache with it.
+    pub(crate) fn power_off(&mut self, index: usize) {
+        self.disks[index].crash();
+        self.incarnations[index] += 2;
+        let Some(running) = self.nodes[index].take() else { return };
+        self.forget_open();
+        drop(running);
+        self.rewire();
+    }
+
+    /// The node stands still, and its machine answers nothing: give it back with [`World::resume`].
+    pub(crate) fn pause(&mut self, index: usize) -> Running {
+        self.nodes[index].take().expect("runs")
+    }
+
+    /// It goes on as if no time had passed.
+    pub(crate) fn resume(&mut self, index: usize, sleeper: Running) {
+        self.nodes[index] = Some(sleeper);
+    }
+
     /// What was on its way may be there or not.
     fn forget_open(&mut self) {
         for (_, (block, value)) in std::mem::take(&mut self.open) {
             self.acked.entry(block).or_default().1.push(value);
         }
+        self.reading.clear();
     }
 
     pub(crate) fn replace_disk(&mut self, index: usize) {
@@ -181,24 +214,64 @@ impl World {
     }
 
     fn on_done(&mut self, index: usize, completed: &bdev::Completed) {
+        self.errors += u64::from(completed.result.is_err());
         if let Some((block, value)) = self.open.remove(&completed.tag.0) {
             let entry = self.acked.entry(block).or_default();
-            if completed.result.is_ok() {
-                let holder = self.arbiter.config.map(|config| config.holder.index());
-                assert!(
-                    holder.is_none_or(|holder| holder == index),
-                    "seed {}: node {index} acknowledges (I4)",
-                    self.seed
-                );
-                self.acks += 1;
-                *entry = (value, Vec::new());
-            } else {
-                self.errors += 1;
-                entry.1.push(value);
+            if completed.result.is_err() {
+                return entry.1.push(value);
             }
-        } else {
-            self.errors += u64::from(completed.result.is_err());
+            self.acks += 1;
+            *entry = (value, Vec::new());
+            self.check_holder(index);
+        } else if let Some((block, allowed)) = self.reading.remove(&completed.tag.0)
+            && let (Ok(()), Op::Read { into, .. }) = (completed.result, &completed.op)
+        {
+            let value = u64::from_le_bytes(into[..8].try_into().expect("8"));
+            self.check_read(index, (block, value), &allowed);
         }
+    }
+
+    /// No acknowledgement outside the newest config's holder (I4).
+    fn check_holder(&mut self, index: usize) {
+        let holder = self.arbiter.config.map(|config| config.holder.index());
+        assert!(
+            holder.is_none_or(|holder| holder == index),
+            "seed {}: node {index} acknowledges (I4)",
+            self.seed
+        );
+        let generation = self.status(index).config.expect("it serves").generation();
+        let (newest, by) = self.newest_ack;
+        assert!(
+            generation > newest || index == by,
+            "seed {}: node {index} acknowledges in generation {generation}, node {by} did in {newest} (I4): {}",
+            self.seed,
+            self.describe()
+        );
+        self.newest_ack = (generation, index);
+    }
+
+    /// A read gives what a block that is written and read one after the other would give.
+    fn check_read(&mut self, index: usize, (block, value): (u64, u64), allowed: &BTreeSet<u64>) {
+        assert!(
+            allowed.contains(&value),
+            "seed {}: node {index} reads {value} from block {block}, and may read {allowed:?}: {}",
+            self.seed,
+            self.describe()
+        );
+        let entry = self.acked.entry(block).or_default();
+        let took_effect = entry.1.contains(&value) || self.open.values().any(|open| *open == (block, value));
+        if took_effect {
+            // No later read may go back behind it.
+            entry.1.retain(|maybe| *maybe != value);
+            entry.0 = value;
+        }
+    }
+
+    /// What a read of a block that begins now may give, as far as is known yet.
+    fn allowed(&self, block: u64) -> BTreeSet<u64> {
+        let (acked, maybe) = self.acked.get(&block).cloned().unwrap_or_default();
+        let open = self.open.values().filter(|(open, _)| *open == block).map(|(_, value)| *value);
+        maybe.into_iter().chain([acked]).chain(open).collect()
     }
 
     pub(crate) fn run(&mut self, time: Duration) {
@@ -230,6 +303,16 @@ impl World {
             }
         }
         text
+    }
+
+    /// A command of the operator.
+    pub(crate) fn command(&mut self, index: usize, command: Command) -> Result<(), Refusal> {
+        let now = self.now;
+        self.nodes[index].as_mut().expect("runs").driver.command(command, now)
+    }
+
+    pub(crate) fn in_sync(&self, index: usize) -> LegMask {
+        self.status(index).config.expect("a config").in_sync
     }
 
     pub(crate) fn status(&self, index: usize) -> Status {
@@ -264,7 +347,7 @@ impl World {
         if self.nodes[index].is_none() {
             return;
         }
-        let block = self.prng.below(self.blocks().min(self.spread)) * 5 % self.blocks();
+        let block = (self.base + self.prng.below(self.blocks().min(self.spread))) * 5 % self.blocks();
         if self.open.len() >= 16 || self.open.values().any(|(open, _)| *open == block) {
             return;
         }
@@ -279,13 +362,23 @@ impl World {
         let io = Io::new(Op::Write { range, from: frame.freeze(), durability }, Tag(self.stamp), self.now);
         let Some(running) = &mut self.nodes[index] else { return drop(io.complete(Ok(()), self.now)) };
         match running.host.submit(io, self.now) {
-            Ok(()) => drop(self.open.insert(self.stamp, (block, self.stamp))),
+            Ok(()) => {
+                self.open.insert(self.stamp, (block, self.stamp));
+                for (reading, allowed) in self.reading.values_mut() {
+                    if *reading == block {
+                        allowed.insert(self.stamp);
+                    }
+                }
+            }
             Err(refused) => drop(refused.io.complete(Ok(()), self.now)),
         }
     }
 
-    /// Sends a read of a block; an error counts.
+    /// Sends a read of a block, whose answer is compared with what it may be; an error counts.
     pub(crate) fn read(&mut self, index: usize, block: u64) {
+        if self.reading.len() >= 16 {
+            return;
+        }
         let into = self.core.pool().alloc(4096).expect("frames");
         self.reads += 1;
         let io = Io::new(
@@ -293,8 +386,10 @@ impl World {
             Tag(u64::MAX - self.reads),
             self.now,
         );
+        let allowed = self.allowed(block);
         let running = self.nodes[index].as_mut().expect("runs");
         assert!(running.host.submit(io, self.now).is_ok(), "a lane has room");
+        self.reading.insert(u64::MAX - self.reads, (block, allowed));
     }
 
     /// Load on a node for a while.
@@ -304,12 +399,18 @@ impl World {
             if self.prng.percent(40) {
                 self.write(index);
             }
+            if self.nodes[index].is_some() && self.prng.percent(20) {
+                let block = (self.base + self.prng.below(self.blocks().min(self.spread))) * 5 % self.blocks();
+                self.read(index, block);
+            }
             self.step();
         }
     }
 
     pub(crate) fn drain(&mut self) {
-        self.wait("answer to every write", Duration::from_secs(5), |world| world.open.is_empty());
+        self.wait("answer to everything", Duration::from_secs(5), |world| {
+            world.open.is_empty() && world.reading.is_empty()
+        });
     }
 
     /// The value of a block on a leg.

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use bdev::{Completed, FenceKey, IoError};
 
 use super::super::change::Kind;
-use super::super::{Ctx, Doubt, Freeze, Holder, Phase, Sides};
+use super::super::{Ctx, Doubt, Freeze, Holder, Sides};
 use super::{Differences, Entry, Membership, Outstanding, PeerLeg};
 use crate::bitmap::{ClearedBy, Urgency};
-use crate::decide::{EntryVerdict, Service, SyncPlan, on_found, unite};
+use crate::decide::{EntryVerdict, SyncPlan, on_found, unite};
 use crate::desk::{Purpose, Side};
 use crate::format::{BlockWrite, Reason, Superblock};
 use crate::intent_log::emptying;
@@ -38,8 +38,7 @@ impl Holder {
     pub(super) fn on_probed(&mut self, leg: &LegFound, ctx: &mut Ctx<'_>) {
         // What we say about the array may be newer than our own superblock, when our leg is the one that failed.
         let ours = self.truth.on(ctx.own.current(), self.who);
-        let service = if matches!(self.phase, Phase::Opening(_)) { Service::Opening } else { Service::Begun };
-        let verdict = on_found(&ours, leg, service);
+        let verdict = on_found(&ours, leg);
         if verdict != EntryVerdict::TakenOver {
             self.doubt = Doubt::None;
         }

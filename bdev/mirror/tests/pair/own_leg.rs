@@ -1,0 +1,86 @@
+//! The holder's own leg fails: what goes on without it, and how it comes back.
+
+use bdev::BlockRange;
+use bdev::sim::SimFault;
+use mirror::format::{ArbiterKind, LegMask};
+
+use super::world::World;
+use super::{SECOND, millis, pair, settle};
+
+fn all_data(world: &World) -> BlockRange {
+    let status = world.status(0);
+    let blocks = u32::try_from(status.data_size / 512).expect("small");
+    BlockRange::new(status.data_offset / 512, blocks)
+}
+
+fn break_data(world: &World) {
+    world.disks[0].inject(SimFault::FailWritesIn { range: all_data(world) });
+}
+
+/// While the own leg is out nothing on it says what it misses: a restart copies everything.
+#[test]
+fn a_holder_that_restarts_without_its_leg_in_sync_takes_everything_from_the_peer() {
+    let mut world = pair(400);
+    world.spread = 20;
+    world.load(0, millis(20));
+    break_data(&world);
+    world.load(0, millis(500));
+    assert_eq!(world.in_sync(0), LegMask::ONE, "{}", world.describe());
+    // Elsewhere: no old extent of the log covers it.
+    (world.base, world.spread) = (400, 100);
+    world.load(0, millis(500));
+    world.drain();
+    assert_eq!(world.errors, 0, "{}", world.describe());
+    world.disks[0].heal();
+    world.kill(0);
+    world.start(0);
+    world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+    world.load(0, millis(100));
+    settle(&mut world, 0);
+}
+
+/// The same where the own superblock could not be written either: what the arbiter says, or the peer's leg, counts.
+#[test]
+fn a_leg_that_never_heard_that_it_is_out_takes_everything_from_the_peer() {
+    for policy in [ArbiterKind::Biased, ArbiterKind::Etcd] {
+        let mut world = World::new(401, policy);
+        world.create();
+        world.spread = 20;
+        world.load(0, millis(20));
+        world.disks[0].inject(SimFault::FailWrites { count: 1_000_000 });
+        world.load(0, millis(500));
+        assert_eq!(world.in_sync(0), LegMask::ONE, "{}", world.describe());
+        (world.base, world.spread) = (400, 100);
+        world.load(0, millis(500));
+        world.drain();
+        assert_eq!(world.errors, 0, "{}", world.describe());
+        world.disks[0].heal();
+        world.kill(0);
+        world.start(0);
+        world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+        world.load(0, millis(100));
+        settle(&mut world, 0);
+    }
+}
+
+/// The same with a crash at each moment of the way back.
+#[test]
+fn a_holder_that_dies_while_its_own_leg_comes_back_loses_nothing() {
+    for moment in 0..12 {
+        let mut world = pair(440 + moment);
+        world.load(0, millis(20));
+        world.disks[0].inject(SimFault::FailWrites { count: 1 });
+        world.load(0, millis(500));
+        world.load(0, millis(moment * 20));
+        world.kill(0);
+        world.start(0);
+        world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+        let until = world.prng.below(60);
+        world.load(0, millis(until));
+        world.power_off(0);
+        world.start(0);
+        world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+        world.load(0, millis(50));
+        settle(&mut world, 0);
+    }
+}
