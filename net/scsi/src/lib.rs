@@ -12,6 +12,7 @@ pub mod lun;
 pub mod mode;
 pub mod opcodes;
 pub mod parameter;
+pub mod reservation;
 pub mod sense;
 pub mod unit;
 

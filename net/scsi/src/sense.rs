@@ -71,6 +71,8 @@ impl Sense {
         NONE = NoSense, 0;
         /// The logical unit is becoming ready.
         BECOMING_READY = NotReady, 0x0401;
+        /// Asymmetric access state transition.
+        ACCESS_TRANSITION = NotReady, 0x040a;
         /// The target port is in the standby state.
         PORT_STANDBY = NotReady, 0x040b;
         /// The target port is in the unavailable state.
@@ -93,6 +95,10 @@ impl Sense {
         LUN_NOT_SUPPORTED = IllegalRequest, 0x2500;
         /// Invalid field in parameter list.
         INVALID_FIELD_IN_PARAMETERS = IllegalRequest, 0x2600;
+        /// Invalid release of persistent reservation.
+        INVALID_RELEASE = IllegalRequest, 0x2604;
+        /// Insufficient registration resources.
+        INSUFFICIENT_REGISTRATION_RESOURCES = IllegalRequest, 0x5504;
         /// Parameter list length error.
         PARAMETER_LENGTH = IllegalRequest, 0x1a00;
         /// Power on, reset, or bus device reset occurred.
@@ -101,6 +107,14 @@ impl Sense {
         LUN_RESET = UnitAttention, 0x2903;
         /// Mode parameters changed.
         MODE_CHANGED = UnitAttention, 0x2a01;
+        /// Reservations preempted.
+        RESERVATIONS_PREEMPTED = UnitAttention, 0x2a03;
+        /// Reservations released.
+        RESERVATIONS_RELEASED = UnitAttention, 0x2a04;
+        /// Registrations preempted.
+        REGISTRATIONS_PREEMPTED = UnitAttention, 0x2a05;
+        /// Asymmetric access state changed.
+        ACCESS_STATE_CHANGED = UnitAttention, 0x2a06;
         /// Capacity data has changed.
         CAPACITY_CHANGED = UnitAttention, 0x2a09;
         /// Reported LUNs data has changed.
