@@ -79,10 +79,12 @@ pub fn register() -> Cdb {
     cdb
 }
 
-/// The parameter list that registers `key`.
+/// The parameter list that registers `key`, with APTPL: what a fence locks out stays out when the power fails. A LUN that is
+/// no leg keeps nothing through that, and refuses.
 pub fn register_list(key: u64) -> Vec<u8> {
     let mut list = alloc::vec![0; 24];
     list[8..16].copy_from_slice(&key.to_be_bytes());
+    list[20] = 1;
     list
 }
 

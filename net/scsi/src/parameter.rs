@@ -33,17 +33,6 @@ pub fn unmap_ranges(list: &[u8]) -> Result<Vec<(u64, u32)>, Sense> {
     Ok(ranges)
 }
 
-/// The service action reservation key of a PERSISTENT RESERVE OUT parameter list (SPC-4 section 6.16.3).
-///
-/// # Errors
-/// A list of another length.
-pub fn reserve_out_key(list: &[u8]) -> Result<u64, Sense> {
-    if list.len() != 24 {
-        return Err(Sense::PARAMETER_LENGTH);
-    }
-    Ok(u64::from_be_bytes(list[8..16].try_into().expect("eight bytes")))
-}
-
 /// Data of REPORT LUNS, from the raw LUNs.
 pub fn report_luns(luns: &[u64]) -> Vec<u8> {
     let len = u32::try_from(luns.len() * 8).unwrap_or(u32::MAX);
@@ -67,6 +56,5 @@ mod tests {
         assert_eq!(unmap_ranges(&[0; 8]), Ok(Vec::new()));
         let huge = initiator::unmap_list(0, u32::MAX);
         assert_eq!(unmap_ranges(&huge), Err(Sense::INVALID_FIELD_IN_PARAMETERS));
-        assert_eq!(reserve_out_key(&initiator::register_list(9)), Ok(9));
     }
 }

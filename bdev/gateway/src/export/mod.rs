@@ -4,8 +4,10 @@
 //! reinstatement) and drives sessions.
 
 mod job;
+mod logical_unit;
 mod lun;
 mod node;
+mod reservations;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,10 +19,13 @@ use iscsi::Preferences;
 use iscsi::target::{Grant, LoginRequest, LoginStatus, SendTargets, SessionType, TaskResponse};
 use net::{Listener, Network};
 use scsi::Sense;
+use scsi::reservation::Table;
 
+use logical_unit::LogicalUnits;
 pub use lun::{LunConfig, LunMode};
 use node::Node;
 pub use node::{ExportError, LunInfo, NodeConfig, PortalGroup};
+use reservations::Preemption;
 use session::{Request, Session};
 
 use crate::access::{InitiatorGroup, Verdict};
@@ -98,6 +103,8 @@ pub struct Target {
     nodes: BTreeMap<String, Rc<Node>>,
     sessions: BTreeMap<u64, Entry>,
     resets: Vec<Reset>,
+    preemptions: Vec<Preemption>,
+    units: LogicalUnits,
     next_id: u64,
     next_tsih: u16,
 }
@@ -115,6 +122,8 @@ impl Target {
             nodes: BTreeMap::new(),
             sessions: BTreeMap::new(),
             resets: Vec::new(),
+            preemptions: Vec::new(),
+            units: LogicalUnits::default(),
             next_id: 0,
             next_tsih: 0,
         }
@@ -219,7 +228,7 @@ impl Target {
                 return Err(ExportError::NoInitiatorGroup(*initiator));
             }
         }
-        self.nodes.insert(config.name.clone(), Rc::new(Node::new(config)));
+        self.nodes.insert(config.name.clone(), Rc::new(Node::new(config, &mut self.units)));
         Ok(())
     }
 
@@ -246,7 +255,7 @@ impl Target {
         if node.luns.borrow().contains_key(&number) {
             return Err(ExportError::LunExists(number));
         }
-        node.luns.borrow_mut().insert(number, Rc::new(node::Lun::new(config.clone())));
+        node.luns.borrow_mut().insert(number, Rc::new(node::Lun::new(config.clone(), &mut self.units)));
         node.config.borrow_mut().luns.insert(number, config);
         Ok(())
     }
@@ -344,6 +353,8 @@ impl Target {
             self.on_request(id, request, now);
         }
         self.finish_resets();
+        self.finish_preemptions(now);
+        self.release_lost();
         self.bury();
         self.release_waiting();
         progress
@@ -377,6 +388,7 @@ impl Target {
         match request {
             Request::Login(who) => self.on_login(id, &who),
             Request::SendTargets(request, which) => self.on_send_targets(id, request, &which),
+            Request::Announce(announcement) => self.on_announcement(id, announcement, now),
             Request::Reset { request, lun } => self.on_reset(id, request, lun, now),
         }
     }
@@ -395,6 +407,7 @@ impl Target {
         session.who = Some(who.clone());
         let alias = node.as_ref().map(|node| node.config.borrow().alias.clone()).unwrap_or_default();
         session.node = node;
+        session.identify();
         let grant = Grant {
             tsih: self.next_tsih,
             portal_group_tag: u16::try_from(session.portal_group).unwrap_or(1),
@@ -511,6 +524,9 @@ impl Target {
 
     fn on_reset(&mut self, id: u64, request: iscsi::TaskId, lun: Option<u16>, now: Instant) {
         let Some(node) = self.sessions.get(&id).and_then(|entry| entry.session.node.clone()) else { return };
+        for hit in node.luns.borrow().iter().filter(|(number, _)| lun.is_none_or(|lun| lun == **number)) {
+            hit.1.unit.change_older(Table::reset);
+        }
         for (other, entry) in &mut self.sessions {
             if entry.session.node.as_ref().is_some_and(|of| Rc::ptr_eq(of, &node)) {
                 entry.session.reset(lun, (*other != id).then_some(Sense::LUN_RESET), now);

@@ -1,13 +1,14 @@
 //! Target nodes, portal groups and LUNs: what the administrator configured, with the counters that he asks for.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use core::net::SocketAddr;
 use engine::{LatencyHistogram, LatencySummary};
 use thiserror::Error;
 
+use super::logical_unit::{LogicalUnit, LogicalUnits};
 use super::lun::LunConfig;
 
 /// Portals that share a tag.
@@ -81,11 +82,14 @@ pub(super) struct LunStats {
 pub(super) struct Lun {
     pub(super) config: LunConfig,
     pub(super) stats: LunStats,
+    /// What it shares with other paths to the same device.
+    pub(super) unit: Rc<LogicalUnit>,
 }
 
 impl Lun {
-    pub(super) fn new(config: LunConfig) -> Self {
-        Self { config, stats: LunStats::default() }
+    pub(super) fn new(config: LunConfig, units: &mut LogicalUnits) -> Self {
+        let unit = units.of(config.bdev.uuid());
+        Self { config, stats: LunStats::default(), unit }
     }
 }
 
@@ -97,14 +101,25 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(config: NodeConfig) -> Self {
-        let lun = |(number, config): (&u16, &LunConfig)| (*number, Rc::new(Lun::new(config.clone())));
+    pub(super) fn new(config: NodeConfig, units: &mut LogicalUnits) -> Self {
+        let lun = |(number, config): (&u16, &LunConfig)| (*number, Rc::new(Lun::new(config.clone(), units)));
         let luns = config.luns.iter().map(lun).collect();
         Self { config: RefCell::new(config), luns: RefCell::new(luns) }
     }
 
     pub(super) fn lun(&self, number: u16) -> Option<Rc<Lun>> {
         self.luns.borrow().get(&number).cloned()
+    }
+
+    /// Relative target port identifier of a portal group (a target port is a target node in a portal group).
+    pub(super) fn relative_port(&self, portal_group: i32) -> u16 {
+        u16::try_from(portal_group).unwrap_or(1)
+    }
+
+    /// The relative identifiers of all its target ports.
+    pub(super) fn ports(&self) -> BTreeSet<u16> {
+        let config = self.config.borrow();
+        config.maps.iter().map(|(portal_group, _)| self.relative_port(*portal_group)).collect()
     }
 
     pub(super) fn name(&self) -> String {

@@ -9,6 +9,7 @@ mod primary;
 mod provisioning;
 mod reservation;
 
+use crate::reservation as reserve;
 use crate::sense::Sense;
 
 /// A run of blocks on the medium.
@@ -92,10 +93,7 @@ pub enum Command {
         timeouts: bool,
         allocation: u32,
     },
-    PersistentReserveOut {
-        service_action: u8,
-        length: u32,
-    },
+    Reservation(reserve::Request),
 }
 
 /// The shape of a command descriptor block: how a row's bytes become a [`Command`].

@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 use super::{Action, InitiatorPort, PowerLoss, transport};
 use crate::sense::Sense;
 
+/// Bytes of the longest list that is read.
+pub const LIST_MAX: u32 = 16 << 10;
 /// Bytes of a list without TransportIDs.
 const BASIC_LEN: usize = 24;
 /// Bytes before the TransportIDs of SPEC_I_PT, with their length.
@@ -46,9 +48,7 @@ pub(super) struct Move {
 /// A parameter list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameters {
-    /// RESERVATION KEY.
     pub(super) key: u64,
-    /// SERVICE ACTION RESERVATION KEY.
     pub(super) new_key: u64,
     pub(super) power_loss: PowerLoss,
     pub(super) through: Through,
@@ -124,6 +124,16 @@ impl Parameters {
             others: Vec::new(),
             moved: Some(Move { mover, port, to }),
         })
+    }
+
+    /// SERVICE ACTION RESERVATION KEY.
+    pub fn new_key(&self) -> u64 {
+        self.new_key
+    }
+
+    /// What to say where APTPL cannot be had.
+    pub fn power_loss_unsupported(&self) -> Sense {
+        Sense::invalid_parameter_byte(if self.moved.is_some() { 17 } else { 20 })
     }
 
     /// Whether the registrations are to outlive a loss of power; SPC-4 looks at it when something is registered.

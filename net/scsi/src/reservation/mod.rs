@@ -24,7 +24,7 @@ use crate::sense::Sense;
 pub use answer::Capabilities;
 pub use cdb::{Action, Report, Request, ScopeType};
 pub use conflict::{Demand, demand};
-pub use list::Parameters;
+pub use list::{LIST_MAX, Parameters};
 pub use record::RecordError;
 
 /// Registrations that one logical unit keeps: as many as its record has room for, with names of the greatest length.

@@ -20,7 +20,7 @@ impl Table {
         action: Action,
         scope_type: ScopeType,
         parameters: &Parameters,
-        ports: &[u16],
+        ports: &BTreeSet<u16>,
     ) -> Result<Change, Refusal> {
         if self.older.is_some() {
             return Err(Refusal::Conflict);
@@ -56,7 +56,7 @@ impl Table {
         nexus: &Nexus,
         action: Action,
         parameters: &Parameters,
-        ports: &[u16],
+        ports: &BTreeSet<u16>,
     ) -> Result<Change, Refusal> {
         let registered = self.key_of(nexus);
         if action == Action::Register && registered.unwrap_or(0) != parameters.key {
@@ -77,7 +77,7 @@ impl Table {
     }
 
     /// The nexuses that a registration is for.
-    fn addressed(&self, nexus: &Nexus, parameters: &Parameters, ports: &[u16]) -> Vec<Nexus> {
+    fn addressed(&self, nexus: &Nexus, parameters: &Parameters, ports: &BTreeSet<u16>) -> Vec<Nexus> {
         let through: Vec<u16> = match parameters.through {
             Through::This => [nexus.port].into(),
             Through::All => ports.iter().copied().chain([nexus.port]).collect(),
@@ -226,7 +226,7 @@ impl Table {
         nexus: &Nexus,
         parameters: &Parameters,
         moved: &Move,
-        ports: &[u16],
+        ports: &BTreeSet<u16>,
     ) -> Result<Change, Refusal> {
         let Some(held) = &self.reservation else { return Err(Sense::invalid_cdb_byte(1).into()) };
         if held.holder.as_ref() != Some(nexus) {

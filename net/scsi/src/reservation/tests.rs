@@ -30,7 +30,7 @@ fn list(key: u64, new_key: u64, flags: u8) -> Vec<u8> {
 }
 
 fn try_out(table: &Table, nexus: &Nexus, action: Action, kind: u8, list: &[u8]) -> Result<Change, Refusal> {
-    table.change(nexus, action, ScopeType(kind), &Parameters::parse(action, list)?, &PORTS)
+    table.change(nexus, action, ScopeType(kind), &Parameters::parse(action, list)?, &PORTS.into())
 }
 
 fn out(table: &mut Table, nexus: &Nexus, action: Action, kind: Kind, keys: (u64, u64)) -> Change {

@@ -15,11 +15,12 @@ use std::collections::VecDeque;
 use bdev::{BlockRange, Durability, FenceKey, IoError, Op};
 use engine::{Buf, BufMut, Pool};
 use iscsi::target::Response;
+use scsi::reservation::Request;
 use scsi::{ByteCheck, Command, Sense, Unit, status};
 
 use super::lun::LunMode;
 use crate::translate::{self, Outcome, Writing};
-pub(super) use reservation::Fencing;
+pub(super) use reservation::{Fencing, ReserveOut};
 pub(super) use transfer::compare;
 
 /// One I/O that a command takes.
@@ -33,6 +34,8 @@ pub(super) enum Step {
     Discard(BlockRange),
     Flush,
     Fence(FenceKey),
+    /// No I/O: PERSISTENT RESERVE OUT, which the session carries out.
+    Reserve(Box<ReserveOut>),
 }
 
 impl Step {
@@ -51,6 +54,7 @@ impl Step {
             Self::Discard(range) => Some(Op::Discard { range: *range }),
             Self::Flush => Some(Op::Flush),
             Self::Fence(key) => Some(Op::Fence { key: *key }),
+            Self::Reserve(_) => None,
         }
     }
 
@@ -96,7 +100,7 @@ fn begin(command: &Command, unit: &Unit, mode: LunMode, fencing: Fencing) -> Res
         }
         Command::Unmap { length: 0 } | Command::ModeSelect { length: 0, .. } => steps([]),
         Command::Unmap { length } | Command::ModeSelect { length, .. } => Ok(Start::Collect(*length)),
-        Command::PersistentReserveOut { .. } => reservation::begin(command, fencing),
+        Command::Reservation(request) => reservation::begin(*request, fencing),
         _ => transfer::begin(command, unit, mode),
     }
 }
@@ -106,6 +110,7 @@ pub(super) fn collected(
     command: &Command,
     unit: &Unit,
     mode: LunMode,
+    fencing: Fencing,
     data: BufMut,
     pool: &Pool,
 ) -> Result<VecDeque<Step>, Sense> {
@@ -113,7 +118,7 @@ pub(super) fn collected(
         Command::Unmap { .. } => provisioning::unmap(&data, unit),
         Command::WriteSame { transfer, .. } => provisioning::same(transfer, unit, mode, &data, pool),
         Command::ModeSelect { long, .. } => scsi::mode::select(*long, &data, unit).map(|()| VecDeque::new()),
-        Command::PersistentReserveOut { .. } => Ok([reservation::collected(&data)?].into()),
+        Command::Reservation(request) => Ok([reservation::collected(*request, &data, fencing)?].into()),
         _ => Ok(transfer::collected(command, unit, mode, data)),
     }
 }
@@ -140,7 +145,7 @@ pub(super) fn transfer_len(command: &Command, block_size: u64) -> u64 {
         Command::Verify { transfer, check: ByteCheck::Data } => u64::from(transfer.blocks) * block_size,
         Command::WriteSame { no_data: false, .. } => block_size,
         Command::Unmap { length } | Command::ModeSelect { length, .. } => u64::from(*length),
-        Command::PersistentReserveOut { length, .. } => u64::from(*length),
+        Command::Reservation(Request::Out { length, .. }) => u64::from(*length),
         _ => 0,
     }
 }

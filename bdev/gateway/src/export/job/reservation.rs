@@ -1,12 +1,14 @@
-//! Persistent reservations: for now the registration of a key with a leg, which fences it.
+//! Reservations as jobs: what a command about them takes. What it makes of the unit's table is the session's to do
+//! (`session/reservation.rs`), except at a leg: there the registration of a key is a fence.
 
 use bdev::{Capabilities, FenceKey};
-use scsi::{Command, Sense, parameter};
+use scsi::Sense;
+use scsi::reservation::{Action, LIST_MAX, Parameters, Request};
 
 use super::{Start, Step};
 
-/// Whether the device below can lock old generations out: a leg can, and takes the registration of a key as `Op::Fence`.
-/// Persistent reservations of ordinary LUNs are not supported.
+/// Whether the device below can lock old generations out: a leg can, and takes the registration of a key as `Op::Fence`. It
+/// knows no other reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::export) enum Fencing {
     Possible,
@@ -19,16 +21,34 @@ impl Fencing {
     }
 }
 
-/// A key arrives in a list of 24 bytes.
-pub(super) fn begin(command: &Command, fencing: Fencing) -> Result<Start, Sense> {
-    match (command, fencing) {
-        (Command::PersistentReserveOut { length: 24, .. }, Fencing::Possible) => Ok(Start::Collect(24)),
-        (Command::PersistentReserveOut { .. }, Fencing::Possible) => Err(Sense::PARAMETER_LENGTH),
-        _ => Err(Sense::INVALID_OPCODE),
+/// A PERSISTENT RESERVE OUT with its list.
+#[derive(Debug)]
+pub(in crate::export) struct ReserveOut {
+    pub(in crate::export) action: Action,
+    pub(in crate::export) scope_type: scsi::reservation::ScopeType,
+    pub(in crate::export) parameters: Parameters,
+}
+
+pub(super) fn begin(request: Request, fencing: Fencing) -> Result<Start, Sense> {
+    match (request, fencing) {
+        (Request::Out { action: Action::RegisterAndIgnore, .. }, Fencing::Possible)
+        | (Request::Out { .. }, Fencing::Impossible) => {}
+        _ => return Err(Sense::INVALID_OPCODE),
+    }
+    match request {
+        Request::Out { length, .. } if (24..=LIST_MAX).contains(&length) => Ok(Start::Collect(length)),
+        _ => Err(Sense::PARAMETER_LENGTH),
     }
 }
 
-pub(super) fn collected(list: &[u8]) -> Result<Step, Sense> {
-    let key = FenceKey::from_reservation_key(parameter::reserve_out_key(list)?);
-    Ok(Step::Fence(key.ok_or(Sense::invalid_parameter_byte(8))?))
+pub(super) fn collected(request: Request, list: &[u8], fencing: Fencing) -> Result<Step, Sense> {
+    let Request::Out { action, scope_type, .. } = request else { return Err(Sense::INTERNAL_FAILURE) };
+    let parameters = Parameters::parse(action, list)?;
+    match fencing {
+        Fencing::Impossible => Ok(Step::Reserve(Box::new(ReserveOut { action, scope_type, parameters }))),
+        Fencing::Possible => {
+            let key = FenceKey::from_reservation_key(parameters.new_key());
+            Ok(Step::Fence(key.ok_or(Sense::invalid_parameter_byte(8))?))
+        }
+    }
 }

@@ -66,6 +66,9 @@ impl Session {
             return self.refuse(command.task, sense);
         }
         lun.stats.commands.set(lun.stats.commands.get() + 1);
+        if self.is_kept_out(command.task, &command.cdb, &lun) {
+            return;
+        }
         let unit = self.unit(number, &lun);
         // An import that was never connected has no size yet.
         let identifies = matches!(parsed, scsi::Command::Inquiry { .. } | scsi::Command::RequestSense { .. });
@@ -73,6 +76,12 @@ impl Session {
             return self.refuse(command.task, Sense::BECOMING_READY);
         }
         let fencing = Fencing::of(lun.config.bdev.capabilities());
+        if let (scsi::Command::Reservation(request), Fencing::Impossible) = (parsed, fencing) {
+            let place = Place { number, lun: lun.clone() };
+            if self.on_reservation(command.task, request, &place, now) {
+                return;
+            }
+        }
         match job::start(&parsed, &unit, lun.config.mode, fencing) {
             Start::Fail(sense) => self.refuse(command.task, sense),
             Start::Data(data) => self.answer_bytes(command.task, Some(Place { number, lun }), &data, now),
@@ -144,9 +153,7 @@ impl Session {
         // Fewer bytes than the CDB wants: whole blocks of what comes.
         let moves_blocks = !matches!(
             stalled.parsed,
-            scsi::Command::Unmap { .. }
-                | scsi::Command::ModeSelect { .. }
-                | scsi::Command::PersistentReserveOut { .. }
+            scsi::Command::Unmap { .. } | scsi::Command::ModeSelect { .. } | scsi::Command::Reservation(_)
         );
         let expected = if stalled.command.writes { stalled.command.expected_len } else { 0 };
         let len = match stalled.len.min(expected) {
@@ -183,7 +190,8 @@ impl Session {
         let Stage::Collecting(data) = stage else { return };
         let (Some(Place { number, lun }), command) = (job.place.clone(), job.command) else { return };
         let unit = self.unit(number, &lun);
-        match job::collected(&command, &unit, lun.config.mode, data, self.core.pool()) {
+        let fencing = Fencing::of(lun.config.bdev.capabilities());
+        match job::collected(&command, &unit, lun.config.mode, fencing, data, self.core.pool()) {
             Ok(steps) => {
                 if let Some(job) = self.jobs.open.get_mut(&task) {
                     job.steps = steps;
@@ -228,7 +236,7 @@ fn wrong_length(command: &scsi::Command, expected: u32, block_size: u32) -> Opti
         scsi::Command::WriteSame { .. } if expected != block_size => Some(Sense::INVALID_FIELD_IN_CDB),
         scsi::Command::Unmap { length }
         | scsi::Command::ModeSelect { length, .. }
-        | scsi::Command::PersistentReserveOut { length, .. }
+        | scsi::Command::Reservation(scsi::reservation::Request::Out { length, .. })
             if expected < *length =>
         {
             Some(Sense::PARAMETER_LENGTH)

@@ -84,6 +84,9 @@ impl Session {
             return;
         }
         let Some(step) = job.steps.front() else { return self.succeed(task, None) };
+        if let Step::Reserve(_) = step {
+            return self.reserve_out(task);
+        }
         let Some(Place { number, lun }) = job.place.clone() else { return };
         let Some(op) = step.op(self.core.pool(), lun.config.bdev.geometry().block_size) else { return };
         let Ok(attached) = attach(&mut self.channels, number, &lun, &self.core) else {

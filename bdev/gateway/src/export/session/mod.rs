@@ -6,6 +6,7 @@
 mod commands;
 mod jobs;
 mod management;
+mod reservation;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -17,8 +18,10 @@ use iscsi::target::{self, Connection, Event};
 use iscsi::{Protocol, TaskId};
 use net::{Stream, StreamStatus};
 use scsi::Sense;
+use scsi::reservation::{InitiatorPort, Nexus};
 
 use super::node::Node;
+use super::reservations::Announcement;
 use crate::wire::{self, Sender};
 use commands::{CachedUnit, Stalled};
 use jobs::{Attached, Jobs};
@@ -35,6 +38,8 @@ pub(super) enum Request {
     Login(target::LoginRequest),
     /// SendTargets.
     SendTargets(TaskId, target::SendTargets),
+    /// Tell the other sessions what a change of reservations means for them.
+    Announce(Announcement),
     /// End the tasks of every session at this LUN (all LUNs when `None`), then answer.
     Reset { request: TaskId, lun: Option<u16> },
 }
@@ -49,6 +54,7 @@ pub(super) struct Session {
     stalled: Option<Stalled>,
     management: Vec<Management>,
     attention: BTreeMap<u16, VecDeque<Sense>>,
+    announcements: Vec<Announcement>,
     seen_blocks: BTreeMap<u16, u64>,
     done: Completions,
     sender: Sender,
@@ -56,6 +62,8 @@ pub(super) struct Session {
     heard_at: Option<Instant>,
     pub(super) node: Option<Rc<Node>>,
     pub(super) who: Option<target::LoginRequest>,
+    /// Who this session is to reservations, from the login on.
+    pub(super) nexus: Option<Rc<Nexus>>,
     pub(super) portal_group: i32,
     pub(super) tsih: u16,
 }
@@ -77,6 +85,7 @@ impl Session {
             stalled: None,
             management: Vec::new(),
             attention: BTreeMap::new(),
+            announcements: Vec::new(),
             seen_blocks: BTreeMap::new(),
             done: Completions::new(),
             sender: Sender::default(),
@@ -84,9 +93,17 @@ impl Session {
             heard_at: None,
             node: None,
             who: None,
+            nexus: None,
             portal_group,
             tsih: 0,
         }
+    }
+
+    /// Whoever logs in is known by now, and where.
+    pub(super) fn identify(&mut self) {
+        let (Some(who), Some(node)) = (&self.who, &self.node) else { return };
+        let initiator = InitiatorPort::new(&who.initiator, who.isid);
+        self.nexus = Some(Rc::new(Nexus { initiator, port: node.relative_port(self.portal_group) }));
     }
 
     pub(super) fn stream(&self) -> &dyn Stream {
@@ -137,6 +154,7 @@ impl Session {
                 self.stream.close();
             }
         }
+        requests.extend(self.announcements.drain(..).map(Request::Announce));
         progress
     }
 

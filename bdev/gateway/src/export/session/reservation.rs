@@ -1,0 +1,143 @@
+//! Commands about reservations, in a session.
+
+use std::rc::Rc;
+
+use engine::Instant;
+use iscsi::TaskId;
+use iscsi::target::Response;
+use scsi::reservation::{self, PowerLoss, Refusal, Request};
+use scsi::{Sense, SenseFormat, status};
+
+use super::super::job::{self, ReserveOut, Step};
+use super::super::logical_unit::LogicalUnit;
+use super::super::node::Lun;
+use super::super::reservations::Announcement;
+use super::Session;
+use super::jobs::Place;
+
+/// What the device below can do for reservations.
+const CAPABILITIES: reservation::Capabilities = reservation::Capabilities { power_loss: PowerLoss::Forgets };
+
+fn response_to(refusal: Refusal) -> Response {
+    match refusal {
+        Refusal::Conflict => Response { status: status::RESERVATION_CONFLICT, ..Response::default() },
+        Refusal::Check(sense) => job::failure(sense, SenseFormat::Fixed),
+    }
+}
+
+impl Session {
+    /// A reservation of somebody else keeps the command out: it is answered.
+    pub(super) fn is_kept_out(&mut self, task: TaskId, cdb: &[u8; 16], lun: &Lun) -> bool {
+        let Some(nexus) = &self.nexus else { return false };
+        match lun.unit.admit(nexus, reservation::demand(cdb)) {
+            Ok(()) => false,
+            Err(refusal) => {
+                self.connection.respond(task, response_to(refusal));
+                true
+            }
+        }
+    }
+
+    /// Answers what needs no parameter list; false for what does.
+    pub(super) fn on_reservation(
+        &mut self,
+        task: TaskId,
+        request: Request,
+        place: &Place,
+        now: Instant,
+    ) -> bool {
+        let Some(nexus) = self.nexus.clone() else { return false };
+        let unit = &place.lun.unit;
+        let done = match request {
+            Request::Out { .. } => return false,
+            Request::In { report, allocation } => {
+                let mut data = unit.reservations().report(report, CAPABILITIES);
+                data.truncate(usize::from(allocation));
+                self.answer_bytes(task, Some(place.clone()), &data, now);
+                return true;
+            }
+            Request::Reserve => unit.change_older(|table| table.reserve(&nexus)),
+            Request::Release => unit.change_older(|table| table.release(&nexus)),
+        };
+        let response = done.map_or_else(response_to, |()| Response::default());
+        self.connection.respond(task, response);
+        true
+    }
+
+    /// The next step of a job is PERSISTENT RESERVE OUT: waits while another one is under way.
+    pub(super) fn reserve_out(&mut self, task: TaskId) {
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        let (Some(Step::Reserve(out)), Some(place), Some(nexus)) =
+            (job.steps.front(), job.place.clone(), self.nexus.clone())
+        else {
+            return;
+        };
+        let ReserveOut { action, scope_type, parameters } = &**out;
+        let unit = place.lun.unit.clone();
+        if !unit.begin_change() {
+            return;
+        }
+        let keeps = CAPABILITIES.power_loss == PowerLoss::Persists;
+        let asked = parameters.power_loss() == PowerLoss::Persists;
+        let ports = self.node.as_ref().map(|node| node.ports()).unwrap_or_default();
+        let changed = if asked && !keeps {
+            Err(Refusal::Check(parameters.power_loss_unsupported()))
+        } else {
+            unit.reservations().change(&nexus, *action, *scope_type, parameters, &ports)
+        };
+        match changed {
+            Ok(change) => {
+                job.steps.clear();
+                unit.end_change(Some(change.next));
+                let (attentions, aborted) = (change.attentions, change.aborted);
+                let at_once = aborted.is_empty();
+                job.in_flight = !at_once;
+                self.announcements.push(Announcement { task, unit, attentions, aborted });
+                if at_once {
+                    self.succeed(task, None);
+                }
+            }
+            Err(refusal) => {
+                unit.end_change(None);
+                self.respond(task, response_to(refusal));
+            }
+        }
+    }
+
+    /// Every command that a PREEMPT AND ABORT of this session aborts has ended.
+    pub(in crate::export) fn finish_reserve_out(&mut self, task: TaskId, now: Instant) {
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        job.in_flight = false;
+        if job.aborted { self.close_job(task, now) } else { self.succeed(task, None) }
+    }
+
+    /// A unit attention for this nexus, at every LUN that is the unit.
+    pub(in crate::export) fn establish(&mut self, unit: &Rc<LogicalUnit>, sense: Sense) {
+        let Some(node) = &self.node else { return };
+        for (number, lun) in node.luns.borrow().iter() {
+            if Rc::ptr_eq(&lun.unit, unit) {
+                self.attention.entry(*number).or_default().push_back(sense);
+            }
+        }
+    }
+
+    /// Aborts the nexus's commands at the unit.
+    pub(in crate::export) fn abort_all(&mut self, unit: &Rc<LogicalUnit>, now: Instant) {
+        let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
+        let open = self.jobs.open.iter();
+        let tasks: Vec<TaskId> =
+            open.filter(|(_, job)| job.place.as_ref().is_some_and(at)).map(|(task, _)| *task).collect();
+        for task in tasks {
+            self.abort(task, now);
+        }
+        if let Some(stalled) = self.stalled.take_if(|stalled| at(&stalled.place)) {
+            self.connection.abort(stalled.command.task);
+        }
+    }
+
+    /// True while an aborted command of the nexus is still at work at the unit.
+    pub(in crate::export) fn is_aborting(&self, unit: &Rc<LogicalUnit>) -> bool {
+        let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
+        self.jobs.open.values().any(|job| job.aborted && job.place.as_ref().is_some_and(at))
+    }
+}

@@ -1,0 +1,180 @@
+//! Reservations between hosts: who is told, what is aborted, what goes with a session.
+
+mod host;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bdev::Geometry;
+use bdev::fault::{Fault, FaultBdev, FaultTarget};
+use bdev::malloc::MallocBdev;
+use engine::{Core, Instant, Pool};
+use gateway::{InitiatorGroup, LunConfig, LunMode, NetMask, NodeConfig, PortalGroup, Target, TargetConfig};
+use host::Host;
+use iscsi::TaskId;
+use net::sim::{SimConfig, SimNet};
+use scsi::status;
+use uuid::Uuid;
+
+const TARGET: &str = "iqn.2026-11.example:t0";
+const REGISTER: u8 = 0;
+const RESERVE: u8 = 1;
+const PREEMPT_AND_ABORT: u8 = 5;
+const EXCLUSIVE: u8 = 3;
+
+struct World {
+    network: SimNet,
+    now: Instant,
+    target: Target,
+    fault: Arc<FaultBdev>,
+    hosts: Vec<Host>,
+}
+
+impl World {
+    /// One LUN, and hosts that are logged in and have seen their first unit attentions.
+    fn new(hosts: u8) -> Self {
+        let core = Core::for_tests(Pool::for_tests());
+        let network = SimNet::new(SimConfig::default());
+        let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
+        let medium = MallocBdev::new("m0", Uuid::from_u128(7), geometry);
+        let fault = FaultBdev::new("f0", "fault", Uuid::from_u128(7), medium);
+        let mut target =
+            Target::new(&core, Box::new(network.host([10, 0, 0, 1].into())), TargetConfig::default());
+        let portal = "10.0.0.1:3260".parse().expect("address");
+        target.add_portal_group(&PortalGroup { tag: 1, portals: vec![portal] }).expect("listening");
+        let everybody =
+            InitiatorGroup { tag: 1, initiators: vec!["ANY".into()], netmasks: vec![NetMask::Any] };
+        target.add_initiator_group(everybody).expect("new");
+        let luns = BTreeMap::from([(0, LunConfig::new(fault.clone(), LunMode::SyncDurable))]);
+        let node =
+            NodeConfig { name: TARGET.into(), alias: "t0".into(), maps: vec![(1, 1)], luns, queue_depth: 32 };
+        target.add_node(node).expect("new");
+        let host = |index: u8| {
+            let mut end = network.host([10, 0, 0, 2 + index].into());
+            Host::new(&mut end, portal, &format!("iqn.2026-11.example:h{index}"), TARGET)
+        };
+        let hosts = (0..hosts).map(host).collect();
+        let mut world = Self { network, now: Instant::from_nanos(1_000_000_000), target, fault, hosts };
+        world.until("logins", |world| world.hosts.iter().all(Host::is_in));
+        world
+    }
+
+    fn step(&mut self) {
+        self.now += Duration::from_micros(20);
+        let _ = self.network.advance(self.now);
+        for host in &mut self.hosts {
+            host.poll(self.now);
+        }
+        let _ = self.target.poll(self.now);
+    }
+
+    fn until(&mut self, what: &str, mut ready: impl FnMut(&mut Self) -> bool) {
+        for _ in 0..200_000 {
+            if ready(self) {
+                return;
+            }
+            self.step();
+        }
+        panic!("{what}: not within four seconds");
+    }
+
+    /// Waits for the status and the sense code.
+    fn end(&mut self, host: usize, task: TaskId) -> (u8, u16) {
+        let mut ended = None;
+        self.until("an answer", |world| {
+            ended = world.hosts[host].take(task);
+            ended.is_some()
+        });
+        let ended = ended.expect("waited for");
+        (ended.status, scsi::sense::decode(&ended.sense).map_or(0, |(_, code)| code))
+    }
+
+    fn run(&mut self, host: usize, cdb: &[u8], data: &[u8]) -> (u8, u16) {
+        let task = self.hosts[host].send(cdb, data, 0);
+        self.end(host, task)
+    }
+
+    fn ready(&mut self, host: usize) -> (u8, u16) {
+        self.run(host, &[0; 6], &[])
+    }
+
+    fn write(&mut self, host: usize) -> TaskId {
+        self.hosts[host].send(&[0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0], &[7; 512], 0)
+    }
+
+    fn reserve_out(&mut self, host: usize, action: u8, kind: u8, keys: [u64; 2]) -> TaskId {
+        let list = [keys[0].to_be_bytes(), keys[1].to_be_bytes(), [0; 8]].concat();
+        self.hosts[host].send(&[0x5f, action, kind, 0, 0, 0, 0, 0, 24, 0], &list, 0)
+    }
+
+    fn must_reserve_out(&mut self, host: usize, action: u8, kind: u8, keys: [u64; 2]) {
+        let task = self.reserve_out(host, action, kind, keys);
+        assert_eq!(self.end(host, task), (status::GOOD, 0));
+    }
+}
+
+const GOOD: (u8, u16) = (status::GOOD, 0);
+const CONFLICT: (u8, u16) = (status::RESERVATION_CONFLICT, 0);
+
+fn attention(code: u16) -> (u8, u16) {
+    (status::CHECK_CONDITION, code)
+}
+
+#[test]
+fn preempt_and_abort_waits_for_what_the_preempted_host_has_under_way() {
+    let mut world = World::new(3);
+    world.must_reserve_out(0, REGISTER, 0, [0, 1]);
+    world.must_reserve_out(1, REGISTER, 0, [0, 2]);
+    world.must_reserve_out(0, RESERVE, EXCLUSIVE, [1, 0]);
+    let stranger = world.write(2);
+    assert_eq!(world.end(2, stranger), CONFLICT);
+    world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+    let held = world.write(0);
+    world.until("the write is under way", |world| world.target.luns()[0].active == 1);
+    let preempt = world.reserve_out(1, PREEMPT_AND_ABORT, EXCLUSIVE, [2, 1]);
+    for _ in 0..20_000 {
+        world.step();
+    }
+    assert_eq!(world.hosts[1].take(preempt), None, "the write may still land");
+    world.fault.plan().clear(FaultTarget::Write);
+    assert_eq!(world.end(1, preempt), GOOD);
+    assert_eq!(world.hosts[0].take(held), None, "an aborted command has no status");
+    assert_eq!(world.ready(0), attention(0x2a05), "registrations preempted");
+    let after = world.write(0);
+    assert_eq!(world.end(0, after), CONFLICT);
+    let holder = world.write(1);
+    assert_eq!(world.end(1, holder), GOOD);
+}
+
+#[test]
+fn the_others_learn_of_a_release_and_the_older_reservation_goes_with_its_session() {
+    let mut world = World::new(3);
+    for (host, key) in [(0, 1), (1, 2)] {
+        world.must_reserve_out(host, REGISTER, 0, [0, key]);
+    }
+    let registrants_only = 5;
+    world.must_reserve_out(0, RESERVE, registrants_only, [1, 0]);
+    world.must_reserve_out(0, 2, registrants_only, [1, 0]);
+    assert_eq!((world.ready(1), world.ready(1)), (attention(0x2a04), GOOD), "reservations released");
+    assert_eq!(world.ready(2), GOOD, "who is not registered is not told");
+    world.must_reserve_out(1, 3, 0, [2, 0]);
+    assert_eq!((world.ready(0), world.ready(0)), (attention(0x2a03), GOOD), "reservations preempted");
+    // RESERVE(6).
+    assert_eq!(world.run(2, &[0x16, 0, 0, 0, 0, 0], &[]), GOOD);
+    assert_eq!((world.ready(0), world.ready(2)), (CONFLICT, GOOD));
+    world.hosts.pop();
+    world.until("the end of the session", |world| world.target.connections().len() == 2);
+    assert_eq!(world.ready(0), GOOD);
+}
+
+#[test]
+fn what_cannot_survive_a_loss_of_power_is_not_promised() {
+    let mut world = World::new(1);
+    let list = [[0; 8], 1u64.to_be_bytes(), [0, 0, 0, 0, 1, 0, 0, 0]].concat();
+    let task = world.hosts[0].send(&[0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0], &list, 0);
+    assert_eq!(world.end(0, task), attention(0x2600));
+    let report = world.hosts[0].send(&[0x5e, 2, 0, 0, 0, 0, 0, 0, 8, 0], &[], 8);
+    assert_eq!(world.end(0, report), GOOD);
+    assert_eq!(world.hosts[0].data(report)[..4], [0, 8, 0x0c, 0x80]);
+}
