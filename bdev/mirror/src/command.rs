@@ -15,12 +15,25 @@ pub enum Command {
         /// What the operator says about the old holder.
         holder: HolderState,
     },
+    /// Stop being the holder, and stand by until promoted.
+    Demote(Demotion),
+    /// Give the array to the peer, with both legs in sync.
+    Switchover,
     /// Start without the peer.
     StartDegraded,
     /// Go on without the peer, where the policy leaves that to the operator.
     Degrade,
     /// Let the resync run, or not.
     Resync(Throttle),
+}
+
+/// How to stop being the holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demotion {
+    /// Everything that hosts sent is answered, and both legs are marked clean.
+    Orderly,
+    /// Nothing more is acknowledged from now on; what is on its way comes back with an error.
+    AtOnce,
 }
 
 /// Why not.
@@ -38,12 +51,18 @@ pub enum Refusal {
     /// Both legs are there.
     #[error("the peer's leg is there and in sync: nothing to go on without")]
     PeerInSync,
+    /// Only an array with two legs in sync has somebody to go to.
+    #[error("the peer's leg is not in sync: wait for the resync, or for the peer")]
+    PeerNotInSync,
     /// One leg already.
     #[error("the array goes on with one leg already")]
     Degraded,
     /// Reading its own leg, or in the middle of something.
     #[error("this node is busy with something else: ask again")]
     Busy,
+    /// It would be the holder, and cannot be sure of it.
+    #[error("this node waits until it is sure of being the newest: see its status")]
+    Waiting,
     /// The own leg cannot be used.
     #[error("this node's leg cannot be used: see its status")]
     NoLeg,

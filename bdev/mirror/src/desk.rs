@@ -86,6 +86,7 @@ pub(crate) struct Desk {
     /// Own I/Os that are not the peer's.
     own_core: u32,
     io_timeout: Duration,
+    attempts: u32,
     /// The time of the event that is being handled.
     pub(crate) now: Instant,
 }
@@ -102,8 +103,16 @@ impl Desk {
             in_flight: [0; 2],
             own_core: 0,
             io_timeout,
+            attempts: 0,
             now: Instant::EPOCH,
         }
+    }
+
+    /// A number for a way to the peer's leg, or for a job of reads: never the same twice, so that an answer to an older
+    /// one is told apart.
+    pub(crate) fn new_attempt(&mut self) -> u32 {
+        self.attempts = self.attempts.wrapping_add(1);
+        self.attempts
     }
 
     /// The peer's leg says what its blocks are.

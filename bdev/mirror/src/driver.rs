@@ -13,7 +13,9 @@ use uuid::Uuid;
 
 use crate::arbiter::{Answer, Ask, Ticket};
 use crate::command::{Command, Refusal};
+use crate::decide::{HolderState, PromoteMode, Promotion};
 use crate::desk::Side;
+use crate::events::Event;
 use crate::format::LegFlags;
 use crate::node::Node;
 use crate::setup::Setup;
@@ -258,12 +260,25 @@ impl Driver {
         self.node.on_arbiter(ticket, answer, now);
     }
 
+    /// The next event for the log.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.node.next_event()
+    }
+
     /// A command of the operator.
     ///
     /// # Errors
     /// [`Refusal`], in words.
     pub fn command(&mut self, command: Command, now: Instant) -> Result<(), Refusal> {
         self.node.command(command, now)
+    }
+
+    /// Whether a promotion would go ahead now, as far as this node can tell.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub fn may_promote(&self, mode: PromoteMode, holder: HolderState) -> Result<Promotion, Refusal> {
+        self.node.may_promote(mode, holder)
     }
 
     /// Begins to stop in order; poll until [`Driver::is_stopped`].

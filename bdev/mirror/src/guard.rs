@@ -24,9 +24,6 @@ use crate::range::ByteRange;
 /// Answers for the peer.
 pub(crate) type Replies = VecDeque<(ClientId, Completed)>;
 
-/// How long a session counts as alive after its last I/O; a holder's heartbeat is much faster.
-const SILENCE: Duration = Duration::from_millis(1500);
-
 #[derive(Debug, Default)]
 struct Client {
     key: Option<FenceKey>,
@@ -61,6 +58,8 @@ pub(crate) struct Guard {
     block_size: u64,
     /// The only node that may fence this leg from outside.
     peer: LegIndex,
+    /// How long a session counts as alive after its last I/O; a holder's heartbeat is much faster.
+    silence: Duration,
     shows: Shown,
     stands: FenceKey,
     stored: FenceKey,
@@ -73,11 +72,12 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(crate) fn new(block_size: u32, superblock: &Superblock) -> Self {
+    pub(crate) fn new(block_size: u32, superblock: &Superblock, silence: Duration) -> Self {
         let (layout, fence) = (&superblock.layout, superblock.fence);
         Self {
             block_size: u64::from(block_size),
             peer: superblock.index.other(),
+            silence,
             shows: Shown {
                 block_size: u64::from(block_size),
                 head: layout.data_offset,
@@ -109,7 +109,7 @@ impl Guard {
 
     /// Whether the peer, as the holder, is at work here.
     pub(crate) fn holder_session(&self, now: Instant) -> HolderSession {
-        let alive = |client: &Client| client.key == Some(self.stands) && now - client.last < SILENCE;
+        let alive = |client: &Client| client.key == Some(self.stands) && now - client.last < self.silence;
         if self.clients.values().any(alive) { HolderSession::Alive } else { HolderSession::Absent }
     }
 

@@ -6,7 +6,7 @@ pub mod command;
 pub mod decide;
 pub mod desk;
 pub mod driver;
-mod events;
+pub mod events;
 pub mod format;
 mod formatter;
 mod guard;

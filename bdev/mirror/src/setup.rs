@@ -10,10 +10,13 @@ use crate::format::{ArbiterKind, ArrayName, LegFlags, LegIndex};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How long a read lease lasts: a holder that has not heard from its peer for so long serves no reads
-    /// while both legs are in sync, because the peer may have been promoted.
+    /// while both legs are in sync, because the peer may have been promoted. For a new array; one that is there says
+    /// itself, because both nodes have to agree.
     pub lease: Duration,
-    /// How often the lease is renewed.
+    /// How often the lease is renewed. At least four times in a lease.
     pub heartbeat: Duration,
+    /// How long the holder counts as alive after its last I/O on this node's leg.
+    pub silence: Duration,
     /// How long a lost peer has to come back before the holder goes on without it.
     pub grace: Duration,
     /// How long one I/O on the peer's leg may take.
@@ -30,11 +33,34 @@ impl Default for Timing {
         Self {
             lease: Duration::from_secs(2),
             heartbeat: Duration::from_millis(400),
+            silence: Duration::from_millis(1500),
             grace: Duration::from_millis(300),
             io_timeout: Duration::from_millis(1200),
             retry: Duration::from_secs(3),
             takeover: Duration::from_millis(1000),
         }
+    }
+}
+
+impl Timing {
+    /// Hosts wait at most about a second and a half when a node dies. Wants a quiet network and nodes that are not
+    /// starved of processor time: a pause of a third of a second counts as a death.
+    pub const fn fast() -> Self {
+        Self {
+            lease: Duration::from_millis(500),
+            heartbeat: Duration::from_millis(100),
+            grace: Duration::from_millis(100),
+            io_timeout: Duration::from_millis(400),
+            retry: Duration::from_secs(1),
+            takeover: Duration::from_millis(250),
+            silence: Duration::from_millis(350),
+        }
+    }
+
+    /// With the array's own lease.
+    #[must_use]
+    pub fn with_lease(self, lease: Duration) -> Self {
+        Self { lease, heartbeat: self.heartbeat.min(lease / 4), ..self }
     }
 }
 

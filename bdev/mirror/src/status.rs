@@ -2,7 +2,7 @@
 
 use engine::Instant;
 
-use crate::events::Transition;
+use crate::events::Event;
 use crate::format::{Config, LegRecord};
 use crate::holder::Counters;
 use crate::holder::resync::{Progress, Throttle};
@@ -23,6 +23,10 @@ pub enum RoleKind {
     Holder,
     /// I/O is frozen until the operator decides.
     Frozen,
+    /// Gives the array to the peer.
+    SwitchingOver,
+    /// Stops being the holder.
+    Demoting,
     /// Stops.
     Stopping,
     /// Stopped.
@@ -41,6 +45,8 @@ impl RoleKind {
             Self::Promoting => "promoting",
             Self::Holder => "holder",
             Self::Frozen => "frozen",
+            Self::SwitchingOver => "switching-over",
+            Self::Demoting => "demoting",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
@@ -88,8 +94,8 @@ pub struct Status {
     pub throttle: Throttle,
     /// Figures since the holder began.
     pub counters: Counters,
-    /// The last transitions, oldest first.
-    pub transitions: Vec<Transition>,
-    /// Now, on the clock of the transitions.
+    /// The last events, oldest first.
+    pub events: Vec<Event>,
+    /// Now, on the clock of the events.
     pub now: Instant,
 }

@@ -114,6 +114,15 @@ impl Truth {
         Ok(next)
     }
 
+    /// The config of a switchover by the holder `who`: its peer holds, with everything in sync and nothing under way.
+    ///
+    /// # Errors
+    /// [`GenerationsExhausted`].
+    pub fn handed_over(&self, who: LegIndex, fresh: Fresh) -> Result<Self, GenerationsExhausted> {
+        let next = self.configured(who.other(), LegMask::both(), Reason::SwitchedOver, fresh)?;
+        Ok(next.clean())
+    }
+
     /// A config without the leg `out`; `peer` is what the holder last knew of its peer's superblock.
     ///
     /// # Errors

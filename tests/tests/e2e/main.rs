@@ -5,6 +5,7 @@ mod config;
 mod conformance;
 mod crash;
 mod demo;
+mod events;
 mod failover;
 mod filesystem;
 mod initiators;

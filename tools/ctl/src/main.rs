@@ -1,7 +1,9 @@
 //! gemel: the administrator's command. Every subcommand is one or two calls of the control socket; `--json` shows the answers
 //! as they are.
 
+mod events;
 mod pair;
+mod role;
 mod show;
 mod status;
 
@@ -39,16 +41,27 @@ enum Command {
         #[arg(short, long)]
         watch: bool,
     },
+    /// What happened to mirrors, each event with a code and a reason for machines.
+    Events {
+        /// One mirror; all when absent.
+        name: Option<String>,
+        /// Print events as they come, until the node ends.
+        #[arg(short, long)]
+        follow: bool,
+        /// First event to print, by its id.
+        #[arg(long, default_value_t = 0)]
+        since: u64,
+    },
     /// Make this node the holder: the other one has to be down.
-    Promote {
+    Promote(role::Promote),
+    /// Whether this node may be promoted, with a code for machines; the exit status says no as well.
+    MayPromote(role::MayPromote),
+    /// Stop being the holder, and stand by until a node is promoted: for a cluster manager's agent.
+    Demote(role::Demote),
+    /// Give the array to the peer, with both legs in sync: no resync, a short pause for hosts.
+    Switchover {
         /// The mirror.
         name: String,
-        /// Even if acknowledged writes are missing here.
-        #[arg(long)]
-        force: bool,
-        /// Confirm that the other node is down though its session looks alive.
-        #[arg(long)]
-        peer_is_down: bool,
     },
     /// Start without the peer, which may have gone on without this node.
     StartDegraded {
@@ -157,10 +170,17 @@ fn run(options: &Options) -> Result<String, Failure> {
         Command::Status { name, watch: false } => {
             (client.call("mirror_get_status", Some(status::which(name.as_deref())))?, status::show)
         }
-        Command::Promote { name, force, peer_is_down } => {
-            let params = json!({"name": name, "force": force, "peer_is_down": peer_is_down});
-            (client.call("mirror_promote", Some(params))?, show::done)
+        Command::Events { name, follow: true, since } => {
+            let form = if options.json { events::Form::Json } else { events::Form::Words };
+            return events::follow(&mut client, name.as_deref(), *since, form);
         }
+        Command::Events { name, follow: false, since } => {
+            (client.call("mirror_get_events", Some(events::since(name.as_deref(), *since)))?, events::show)
+        }
+        Command::Promote(ask) => return role::promote(&mut client, ask),
+        Command::MayPromote(ask) => return role::may_promote(&mut client, options, ask),
+        Command::Demote(ask) => return role::demote(&mut client, ask),
+        Command::Switchover { name } => return role::switchover(&mut client, name),
         Command::StartDegraded { name } => {
             (client.call("mirror_start_degraded", Some(json!({"name": name})))?, show::done)
         }

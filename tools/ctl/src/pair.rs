@@ -60,10 +60,14 @@ pub(crate) struct Place {
     /// Start without the peer after so many milliseconds; by command alone when absent.
     #[arg(long)]
     degraded_start_ms: Option<u64>,
+    /// How fast the pair decides that a node is dead. `fast` needs a quiet network and nodes that always get their share
+    /// of a processor.
+    #[arg(long, value_enum, default_value_t = Profile::Default)]
+    profile: Profile,
     /// How long hosts may wait, at the most, when the peer dies without a word: then the holder goes on without it. More
-    /// rides out longer pauses.
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(500..=60_000))]
-    max_stall_ms: u64,
+    /// rides out longer pauses. 2000 when absent, or 700 with the fast profile.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(500..=60_000))]
+    max_stall_ms: Option<u64>,
     #[command(flatten)]
     etcd: Etcd,
 }
@@ -115,6 +119,30 @@ impl Etcd {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Profile {
+    /// Outages of a few seconds.
+    Default,
+    /// Outages of about a second.
+    Fast,
+}
+
+impl Profile {
+    fn stall_ms(self) -> u64 {
+        match self {
+            Self::Default => 2000,
+            Self::Fast => 700,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Fast => "fast",
+        }
+    }
+}
+
 /// The longest stall has these parts: until the peer counts as dead, or an I/O on its leg as failed; then a little grace.
 struct Patience {
     silence_ms: u64,
@@ -133,6 +161,8 @@ impl Patience {
 pub(crate) enum Policy {
     Biased,
     Manual,
+    /// A cluster manager that fences promotes and demotes; nothing happens by itself.
+    External,
     /// An etcd decides; the peer takes over by itself. Needs `--etcd`.
     Etcd,
 }
@@ -195,12 +225,13 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
     let way = format!("{name}_peer");
     let url = format!("iscsi://{}/{}/0", place.peer, iqn(name, &format!(".leg{}", index.other().0)));
     let initiator = iqn(name, &format!(".node{}", index.0));
-    let Patience { silence_ms, io_timeout_ms, grace_ms } = Patience::of(place.max_stall_ms);
+    let Patience { silence_ms, io_timeout_ms, grace_ms } =
+        Patience::of(place.max_stall_ms.unwrap_or(place.profile.stall_ms()));
     let import = json!({"name": way, "initiator_iqn": initiator, "url": url, "silence_ms": silence_ms});
     builder.make("bdev_iscsi_create", import, ("bdev_iscsi_delete", json!({"name": way})))?;
     let mut mirror = json!({
         "name": name, "leg": disk, "peer": way, "index": index.0, "content": content.word(),
-        "io_timeout_ms": io_timeout_ms, "grace_ms": grace_ms,
+        "io_timeout_ms": io_timeout_ms, "grace_ms": grace_ms, "profile": place.profile.word(),
     });
     if let Some(millis) = place.degraded_start_ms {
         mirror["degraded_start_ms"] = json!(millis);
@@ -213,6 +244,7 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
             mirror["policy"] = json!(match policy {
                 Policy::Biased => "biased",
                 Policy::Manual => "manual",
+                Policy::External => "external",
                 Policy::Etcd => "etcd",
             });
             if let Some(bytes) = max_crash_resync {
@@ -315,8 +347,9 @@ fn told(place: &Place, index: Index, made: &Value) -> String {
         return url;
     }
     let uuid = made["uuid"].as_str().unwrap_or("-");
+    let profile = if place.profile == Profile::Fast { " --profile fast" } else { "" };
     format!(
-        "{url}\nOn the other node:\n  gemel pair join {name} --uuid {uuid} --leg FILE --listen {} --peer {} --portal ADDRESS:PORT",
+        "{url}\nOn the other node:\n  gemel pair join {name} --uuid {uuid} --leg FILE --listen {} --peer {} --portal ADDRESS:PORT{profile}",
         place.peer, place.listen
     )
 }

@@ -4,6 +4,7 @@
 //! ([`reactor`]); the control plane sends them orders and gets copies back. Nothing of it is on the data path.
 
 pub mod etcd;
+pub mod events;
 pub mod methods;
 pub mod node;
 pub mod params;

@@ -116,6 +116,8 @@ fn locked<T>(node: &SharedNode, act: impl FnOnce(&mut Node) -> T) -> T {
 /// Until somebody asks for the end, or a reactor is gone.
 fn wait(node: &SharedNode, end: &Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(LOOK) {
+        // Its events go to the log.
+        locked(node, Node::collect_events);
         if !locked(node, |node| node.is_sound()) {
             return;
         }
@@ -126,6 +128,7 @@ fn shut_down(node: &SharedNode) -> Result<(), Failure> {
     while locked(node, Node::drive_end) == End::NotYet {
         std::thread::park_timeout(END_LOOK);
     }
+    locked(node, Node::collect_events);
     Ok(locked(node, Node::end_reactors)?)
 }
 

@@ -19,6 +19,7 @@ use mirror::driver::Driver;
 use rpc::RpcError;
 use serde_json::{Value, json};
 
+use crate::events::EventLog;
 use crate::reactor::{Reactor, Residents};
 
 /// The node, as the threads of the control socket share it.
@@ -107,6 +108,7 @@ pub struct Node {
     pub state: State,
     /// Options set at start-up, to be replayed.
     pub options: BTreeMap<String, Value>,
+    events: EventLog,
     reactors: Vec<Reactor>,
     clock: MonotonicClock,
     ender: Sender<()>,
@@ -121,6 +123,7 @@ impl Node {
             target_calls: Vec::new(),
             state,
             options: BTreeMap::new(),
+            events: EventLog::default(),
             reactors,
             clock,
             ender,
@@ -191,6 +194,17 @@ impl Node {
         (1..self.reactors.len()).min_by_key(load).unwrap_or(0)
     }
 
+    /// The log of events, up to date.
+    pub fn events(&mut self) -> &EventLog {
+        self.collect_events();
+        &self.events
+    }
+
+    /// Takes in what mirrors noted.
+    pub fn collect_events(&mut self) {
+        self.events.collect(self.clock.now());
+    }
+
     // --- Devices ---
 
     /// A device by name.
@@ -246,6 +260,7 @@ impl Node {
     pub fn add_bdev(&mut self, name: &str, entry: Entry) -> Result<Value, RpcError> {
         self.check_new(name)?;
         self.bdevs.insert(name.to_owned(), entry);
+        self.events.registered(name);
         Ok(json!(name))
     }
 
@@ -257,6 +272,7 @@ impl Node {
         self.bdev(name)?;
         self.check_free(name)?;
         let Some(entry) = self.bdevs.remove(name) else { return Ok(()) };
+        self.events.unregistered(name);
         let key = name.to_owned();
         match entry.resident {
             Resident::None => Ok(()),

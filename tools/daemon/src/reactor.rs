@@ -20,6 +20,7 @@ use net::tcp::{TcpConfig, TcpNetwork};
 use rpc::RpcError;
 
 use crate::etcd::Courier;
+use crate::events::EventSender;
 
 /// Something that the control plane wants done on a reactor.
 type Order = Box<dyn FnOnce(&mut Residents, Instant) + Send>;
@@ -56,6 +57,8 @@ pub struct Array {
     pub driver: Driver,
     /// `None` where the policy does without an arbiter.
     pub courier: Option<Courier>,
+    /// The mirror's name, and where its events go.
+    pub events: (String, EventSender),
 }
 
 impl Array {
@@ -65,6 +68,11 @@ impl Array {
             while let Some((ticket, ask)) = self.driver.next_ask() {
                 courier.send(ticket, ask);
             }
+        }
+        while let Some(event) = self.driver.next_event() {
+            let (name, sender) = &self.events;
+            // The log outlives the reactors.
+            let _ = sender.send((name.clone(), event));
         }
         progress
     }

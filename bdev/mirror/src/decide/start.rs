@@ -86,6 +86,12 @@ pub enum StandbyReason {
         /// The peer's config.
         newer: Config,
     },
+    /// The operator or the cluster manager took the array away from this node.
+    #[error("demoted: promote this node or the other one")]
+    Demoted,
+    /// The cluster manager says who holds.
+    #[error("waiting for the cluster manager to promote a node")]
+    AwaitingPromotion,
     /// This leg has no data yet.
     #[error("this leg has not been brought in sync yet")]
     Joining,

@@ -23,6 +23,10 @@ pub enum TakeoverVerdict {
 /// Decides for the node with superblock `own`; `peer` is the generation of the config that was seen on the peer's leg.
 pub fn on_word(own: &Superblock, holds: &Config, peer: Option<u64>, mode: PromoteMode) -> TakeoverVerdict {
     let standing = standing(own, Some(holds));
+    // By force the operator says that what the arbiter has from a backup does not count, nor what it says of this leg.
+    if mode == PromoteMode::Forced {
+        return TakeoverVerdict::Promote(standing);
+    }
     if standing == Standing::Older || peer.is_some_and(|peer| peer > holds.generation()) {
         return TakeoverVerdict::Older;
     }
@@ -30,7 +34,7 @@ pub fn on_word(own: &Superblock, holds: &Config, peer: Option<u64>, mode: Promot
     if holds.holder == own.index && counted {
         return TakeoverVerdict::Ours;
     }
-    if mode == PromoteMode::Ordinary && !counted {
+    if !counted {
         return TakeoverVerdict::NotCounted { newer: *holds };
     }
     TakeoverVerdict::Promote(standing)
@@ -59,5 +63,7 @@ mod tests {
         assert_eq!(word(&next(LegMask::both(), LegIndex::One), None), TakeoverVerdict::Ours);
         own.history.push(without);
         assert_eq!(on_word(&own, &both, None, PromoteMode::Ordinary), TakeoverVerdict::Older);
+        let forced = on_word(&own, &both, None, PromoteMode::Forced);
+        assert_eq!(forced, TakeoverVerdict::Promote(Standing::Older));
     }
 }

@@ -8,7 +8,7 @@ use super::config::{Config, LegIndex, LegMask};
 use super::history::History;
 use super::layout::{LOG_LEN, LOG_OFFSET, Layout, SUPERBLOCK_OFFSET};
 use super::leg_record::{LegFlags, LegRecord, LegState};
-use super::superblock::{ArbiterKind, ArrayName, Features, RunState, Superblock};
+use super::superblock::{ArbiterKind, ArrayName, Features, Lease, RunState, Superblock};
 use super::{BLOCK_BYTES, BlockWrite};
 use crate::{bitmap, intent_log};
 
@@ -49,6 +49,8 @@ pub struct CreateLeg {
     pub incarnation: Uuid,
     /// Who orders the generations.
     pub arbiter: ArbiterKind,
+    /// How long a read lease lasts.
+    pub lease: Lease,
 }
 
 impl CreateLeg {
@@ -89,6 +91,7 @@ impl CreateLeg {
             history: History::new(config),
             arbiter: self.arbiter,
             arbiter_id: Uuid::nil(),
+            lease: self.lease,
             legs,
             events: 1,
         }

@@ -26,7 +26,9 @@ pub use header::{At, BlockKind, Header, HeaderError};
 pub use history::{History, Relation, compare};
 pub use layout::{Layout, LayoutError, LayoutRequest, LogGeometry};
 pub use leg_record::{LegFlags, LegRecord, LegState};
-pub use superblock::{Access, ArbiterKind, ArrayName, Features, RunState, Superblock, SuperblockError};
+pub use superblock::{
+    Access, ArbiterKind, ArrayName, Features, Lease, RunState, Superblock, SuperblockError,
+};
 
 /// Bytes of every metadata block.
 pub const BLOCK_SIZE: usize = 4096;

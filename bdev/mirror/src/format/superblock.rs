@@ -4,6 +4,7 @@
 //! believed: a decoded superblock holds only legal states and a layout that stays inside the leg.
 
 use bdev::FenceKey;
+use core::time::Duration;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -32,7 +33,8 @@ fields! {
     ARBITER: 16, "arbiter id; nil where it has none";
     ARBITER_KIND: 1, "1 biased, 2 manual, 3 cluster manager, 4 etcd";
     FENCE_NODE: 1, "node that the fence lets in: 0 or 1";
-    PAD: 6, "zero";
+    LEASE: 2, "read lease in milliseconds; 0: 2000";
+    PAD: 4, "zero";
     FENCE_GENERATION: 8, "lowest generation that this leg accepts";
     EVENTS: 8, "number of superblock writes since creation; for people, decides nothing";
     NAME: 64, "array name, UTF-8, padded with zeroes";
@@ -49,7 +51,7 @@ fields! {
     LEGS: 2 * LEG_LEN, "records of leg 0 and leg 1";
     HISTORY: HISTORY_LEN * CONFIG_LEN, "configs, newest first; the first is the current one";
 }
-const _: () = assert!(HISTORY.end() <= BLOCK_SIZE && PAD.len == 6);
+const _: () = assert!(HISTORY.end() <= BLOCK_SIZE && PAD.len == 4);
 
 fields! {
     /// A config record's fields.
@@ -106,6 +108,25 @@ impl ArbiterKind {
 
     fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == code)
+    }
+}
+
+/// The length of a read lease, 20 ms to a minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lease(u16);
+
+impl Lease {
+    const DEFAULT_MS: u64 = 2000;
+
+    /// Of this length, to the millisecond; `None` when it cannot be had.
+    pub fn of(time: Duration) -> Option<Self> {
+        let millis = u16::try_from(time.as_millis()).ok().filter(|millis| (20..=60_000).contains(millis))?;
+        Some(if u64::from(millis) == Self::DEFAULT_MS { Self::default() } else { Self(millis) })
+    }
+
+    /// How long.
+    pub fn time(self) -> Duration {
+        Duration::from_millis(if self.0 == 0 { Self::DEFAULT_MS } else { u64::from(self.0) })
     }
 }
 
@@ -219,6 +240,8 @@ pub struct Superblock {
     pub arbiter: ArbiterKind,
     /// The arbiter's own id; nil where it has none.
     pub arbiter_id: Uuid,
+    /// How long a read lease lasts: the same for both nodes, because one serves by it and the other waits it out.
+    pub lease: Lease,
     /// What is known of leg 0 and leg 1.
     pub legs: [LegRecord; 2],
     /// Number of superblock writes; for people, decides nothing.
@@ -297,6 +320,7 @@ impl Superblock {
         NODE.put(block, self.node.as_bytes());
         ARBITER.put(block, self.arbiter_id.as_bytes());
         ARBITER_KIND.put(block, &[self.arbiter as u8]);
+        LEASE.put(block, &self.lease.0.to_le_bytes());
         FENCE_NODE.put(block, &[self.fence.node]);
         FENCE_GENERATION.put(block, &self.fence.generation.to_le_bytes());
         EVENTS.put(block, &self.events.to_le_bytes());
@@ -335,6 +359,7 @@ impl Superblock {
             arbiter: ArbiterKind::from_code(ARBITER_KIND.u8(block))
                 .ok_or(SuperblockError::Nonsense("arbiter kind"))?,
             arbiter_id: ARBITER.uuid(block),
+            lease: Lease(LEASE.u16(block)),
             legs: [get_leg(block, LEGS.part(0, LEG_LEN))?, get_leg(block, LEGS.part(1, LEG_LEN))?],
             events: EVENTS.u64(block),
         })

@@ -31,6 +31,7 @@ pub(crate) fn example_create(index: LegIndex) -> CreateLeg {
         flags: LegFlags::ZEROED | LegFlags::VOLATILE_CACHE,
         incarnation: Uuid::from_u128(0xb007),
         arbiter: ArbiterKind::Biased,
+        lease: super::Lease::default(),
     }
 }
 
@@ -90,7 +91,8 @@ prop_compose! {
             node: Uuid::from_u128(ids[2]), features: Features { compat, ro_compat: 0, incompat: 0 }, layout,
             run_state: if clean { RunState::Clean } else { RunState::Running },
             fence: FenceKey { node: fence_node, generation: fence_generation },
-            history, arbiter, arbiter_id: Uuid::from_u128(ids[0] ^ ids[2]), legs, events,
+            history, arbiter, lease: super::Lease::of(core::time::Duration::from_millis(20 + seq % 60_000)).unwrap_or_default(),
+            arbiter_id: Uuid::from_u128(ids[0] ^ ids[2]), legs, events,
         }
     }
 }

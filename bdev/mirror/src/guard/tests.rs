@@ -26,7 +26,12 @@ impl Bench {
         let mut desk = Desk::new(pool, LEG, Duration::from_secs(1));
         desk.now = Instant::EPOCH + Duration::from_secs(1);
         let data = superblock.layout.data_offset / 512;
-        Self { guard: Guard::new(512, &superblock), desk, replies: Replies::new(), data }
+        Self {
+            guard: Guard::new(512, &superblock, Duration::from_millis(1500)),
+            desk,
+            replies: Replies::new(),
+            data,
+        }
     }
 
     fn io(&mut self, client: ClientId, op: Op) {

@@ -14,11 +14,11 @@ use std::collections::VecDeque;
 use bdev::IoError;
 use core::time::Duration;
 
-use super::{Ctx, Doubt, Ending, Freeze, Holder, Opening, Phase, Truth};
+use super::{Ctx, Doubt, Ending, Farewell, Freeze, Holder, Opening, Phase, Truth};
 use crate::arbiter::{Answer, Ask};
 use crate::decide::{Starting, SwapVerdict, SyncPlan, asks_arbiter, on_refused_swap};
 use crate::desk::Side;
-use crate::format::config::GenerationsExhausted;
+use crate::events::{EventKind, FreezeCause};
 use crate::format::{ArbiterKind, ConfigId, LegMask, Reason};
 use crate::holder::membership::Membership;
 use crate::store::Stored;
@@ -44,6 +44,8 @@ pub(crate) enum Kind {
     Rejoin { back: Side },
     /// Stopped in order.
     Close,
+    /// A config that names the peer as the holder.
+    HandOver,
 }
 
 /// Who learns of a change, one after the other (R8).
@@ -76,7 +78,7 @@ impl Holder {
     // --- Beginning ---
 
     /// What a new config needs: a generation above everything that either leg has seen, and not below `least`.
-    fn fresh(&self, least: u64, ctx: &mut Ctx<'_>) -> Fresh {
+    pub(super) fn fresh(&self, least: u64, ctx: &mut Ctx<'_>) -> Fresh {
         let peer = self.peer.as_ref().map(|peer| peer.store.current());
         let generation = self.truth.next_generation(ctx.own.current(), peer).max(least);
         Fresh { generation, nonce: ctx.prng.next_u64() }
@@ -102,9 +104,8 @@ impl Holder {
         self.drive_change(ctx);
     }
 
-    fn exhausted(&mut self, ctx: &mut Ctx<'_>) {
-        ctx.note(GenerationsExhausted.to_string());
-        self.freeze = Freeze::Frozen(Reason::Removed);
+    pub(super) fn exhausted(&mut self, ctx: &mut Ctx<'_>) {
+        self.freeze(FreezeCause::GenerationsExhausted, ctx);
     }
 
     /// Starts a change that is due, and the next step of the one under way.
@@ -167,12 +168,21 @@ impl Holder {
         if matches!(self.arbiter, ArbiterKind::Biased | ArbiterKind::Etcd) {
             return self.degrade(out, reason, ctx);
         }
-        if self.freeze == Freeze::Flowing {
-            ctx.note(format!(
-                "I/O is frozen: {}; the policy leaves the decision to the operator",
-                reason.words()
-            ));
-            self.freeze = Freeze::Frozen(reason);
+        self.freeze(FreezeCause::Policy(reason), ctx);
+    }
+
+    /// Hosts wait until somebody decides.
+    fn freeze(&mut self, cause: FreezeCause, ctx: &mut Ctx<'_>) {
+        if self.freeze != Freeze::Frozen(cause) {
+            self.freeze = Freeze::Frozen(cause);
+            ctx.note(EventKind::Frozen(cause));
+        }
+    }
+
+    pub(super) fn thaw(&mut self, ctx: &mut Ctx<'_>) {
+        if self.freeze != Freeze::Flowing {
+            self.freeze = Freeze::Flowing;
+            ctx.note(EventKind::Thawed);
         }
     }
 
@@ -229,8 +239,12 @@ impl Holder {
             || self.truth.legs != change.next.legs
             || self.truth.run_state != change.next.run_state
             || self.truth.fence != change.next.fence;
+        let new_config = self.truth.config().id != change.next.config().id;
         if is_first {
             self.truth = change.next.clone();
+        }
+        if new_config {
+            ctx.note(EventKind::ConfigChanged(*self.config()));
         }
         if over {
             self.change = None;
@@ -254,21 +268,33 @@ impl Holder {
             Answer::Holds(holds) => match on_refused_swap(&now, &next, holds.as_ref()) {
                 SwapVerdict::Done => self.on_arbitrated(next.id),
                 SwapVerdict::Lost(config) => {
-                    ctx.note(format!("the arbiter gave the array to node {}", config.holder.number()));
+                    let (holder, generation) = (config.holder, config.generation());
+                    ctx.note(EventKind::ArbiterDecided { holder, generation });
                     return self.step_down(ctx);
                 }
                 SwapVerdict::Older => {
-                    let what = if holds.is_some() { "an older config" } else { "no config" };
-                    ctx.note(format!(
-                        "the arbiter has {what} of this array, and should have generation {}: restored from a backup?",
-                        now.generation()
-                    ));
+                    let expected = now.generation();
+                    ctx.note(match holds {
+                        Some(_) => EventKind::ArbiterOlder { expected },
+                        None => EventKind::ArbiterVacant,
+                    });
                     ctx.ballot.pause(ctx.desk.now);
+                    self.freeze_for_arbiter(ctx);
                 }
             },
-            Answer::Unknown(why) => ctx.note(format!("the arbiter does not answer: {why}")),
+            Answer::Unknown(why) => {
+                ctx.note(EventKind::ArbiterSilent(why));
+                self.freeze_for_arbiter(ctx);
+            }
         }
         self.settle(ctx);
+    }
+
+    /// A leg is gone, and nobody says that this node may go on without it: nobody guesses.
+    fn freeze_for_arbiter(&mut self, ctx: &mut Ctx<'_>) {
+        if let Some(Kind::Degrade { reason, .. }) = self.change.as_ref().map(|change| change.kind) {
+            self.freeze(FreezeCause::Arbiter(reason), ctx);
+        }
     }
 
     fn on_arbitrated(&mut self, id: ConfigId) {
@@ -290,7 +316,7 @@ impl Holder {
             // The config is durable on the leg that counts; this one is out, and need not know.
             (Side::Own, Kind::Degrade { out: Side::Own, .. }) => self.change = None,
             (Side::Own, _) => {
-                ctx.note(format!("this leg's superblock cannot be written ({error}): trying again"));
+                ctx.note(EventKind::OwnSuperblockFailed(error));
                 self.retry_change_at = Some(ctx.now() + RETRY);
             }
             (Side::Peer, _) => self.lose_peer(error, ctx),
@@ -303,8 +329,10 @@ impl Holder {
         else {
             return;
         };
-        if change.kind == Kind::Close {
-            self.take_effect(change.kind, Extent::Whole, ctx);
+        match change.kind {
+            Kind::Close => self.take_effect(change.kind, Extent::Whole, ctx),
+            Kind::HandOver => self.hand_over_cut_off(ctx),
+            _ => {}
         }
     }
 
@@ -313,21 +341,20 @@ impl Holder {
     fn take_effect(&mut self, kind: Kind, extent: Extent, ctx: &mut Ctx<'_>) {
         match kind {
             Kind::Open(starting) => self.opened(starting, ctx),
-            Kind::Degrade { out, reason } => self.degraded(out, reason, ctx),
+            Kind::Degrade { out, .. } => self.degraded(out, ctx),
             Kind::Arm | Kind::Enrol | Kind::Track => self.membership_changed(kind, ctx),
             Kind::Rejoin { back } => self.rejoined(back, extent, ctx),
             Kind::Close => self.closed(extent, ctx),
+            Kind::HandOver => self.handed_over(extent),
         }
     }
 
     fn opened(&mut self, starting: Starting, ctx: &mut Ctx<'_>) {
-        let generation = self.config().generation();
-        ctx.note(format!("generation {generation}: {}", self.config().reason.words()));
         match starting {
             Starting::Alone => self.serve(ctx),
             Starting::Resync(plan) => {
                 if let SyncPlan::Full(why) = plan {
-                    ctx.note(format!("the peer's leg needs a full copy: {why}"));
+                    ctx.note(EventKind::FullCopy(why));
                 }
                 self.serve(ctx);
             }
@@ -337,14 +364,12 @@ impl Holder {
         self.expect_peer(ctx);
     }
 
-    fn degraded(&mut self, out: Side, reason: Reason, ctx: &mut Ctx<'_>) {
+    fn degraded(&mut self, out: Side, ctx: &mut Ctx<'_>) {
         if self.config().in_sync == LegMask::both() {
             return;
         }
         self.mark_exposed();
-        self.freeze = Freeze::Flowing;
-        let which = if out == Side::Own { "this node's leg" } else { "the peer's leg" };
-        ctx.note(format!("generation {}: without {which}: {}", self.config().generation(), reason.words()));
+        self.thaw(ctx);
         if out == Side::Peer {
             self.drop_member(ctx);
         } else {
@@ -391,16 +416,23 @@ impl Holder {
             }
             return;
         }
-        let which = if back == Side::Own { "this node's leg" } else { "the peer's leg" };
-        ctx.note(format!("generation {}: {which} is in sync", self.config().generation()));
+        ctx.note(EventKind::InSync { side: back, generation: self.config().generation() });
         self.resync.finish(ctx.now());
         self.joined(ctx);
     }
 
     fn closed(&mut self, extent: Extent, ctx: &mut Ctx<'_>) {
         if extent == Extent::Whole {
-            ctx.note("stopped in order");
-            self.phase = Phase::Ended(Ending::Clean);
+            ctx.note(EventKind::Stopped);
+            let demoted = self.farewell == Farewell::Demote;
+            self.phase = Phase::Ended(if demoted { Ending::Demoted } else { Ending::Clean });
+        }
+    }
+
+    /// The peer knows; once this node's superblock does too, there is nothing left to do here.
+    fn handed_over(&mut self, extent: Extent) {
+        if extent == Extent::Whole {
+            self.phase = Phase::Ended(Ending::HandedOver);
         }
     }
 

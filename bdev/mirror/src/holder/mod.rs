@@ -32,7 +32,7 @@ use crate::arbiter::Ballot;
 use crate::bitmap::Bitmap;
 use crate::decide::{Standing, Starting, SyncPlan, informed};
 use crate::desk::{Desk, Purpose, Side};
-use crate::events::Events;
+use crate::events::{EventKind, Events};
 use crate::format::{ArbiterKind, Config, ConfigId, Layout, LegIndex, LegMask, Reason};
 use crate::intent_log::IntentLog;
 use crate::locks::{Owner, RangeLocks};
@@ -49,7 +49,7 @@ use resync::Resync;
 pub(crate) use crate::truth::Truth;
 pub(crate) use request::REQUESTS_MAX;
 pub use state::Counters;
-pub(crate) use state::{Body, Doubt, Ending, Freeze, Opening, Phase, Sides};
+pub(crate) use state::{Body, Doubt, Ending, Farewell, Freeze, Opening, Phase, Sides};
 
 /// What the holder is given to work with at each event.
 pub(crate) struct Ctx<'a> {
@@ -68,8 +68,8 @@ impl Ctx<'_> {
         self.desk.now
     }
 
-    pub(crate) fn note(&mut self, what: impl Into<String>) {
-        self.events.note(self.desk.now, what);
+    pub(crate) fn note(&mut self, kind: EventKind) {
+        self.events.note(self.desk.now, kind);
     }
 }
 
@@ -81,6 +81,8 @@ pub(crate) struct Holder {
     arbiter_has: Option<ConfigId>,
     layout: Layout,
     phase: Phase,
+    /// What a [`Phase::Closing`] is for.
+    farewell: Farewell,
     truth: Truth,
     change: Option<Change>,
     retry_change_at: Option<Instant>,
@@ -130,30 +132,33 @@ pub(crate) struct Inheritance {
     pub(crate) generation: u64,
     /// What the arbiter's config is to the own superblock's.
     pub(crate) standing: Standing,
+    /// What the arbiter holds.
+    pub(crate) arbiter_has: Option<ConfigId>,
 }
 
 impl Holder {
     /// Begins with a new generation (R11), which is on its way to the own leg when this returns.
     pub(crate) fn begin(inheritance: Inheritance, ctx: &mut Ctx<'_>) -> Self {
-        let Inheritance { log, mut bitmap, starting, reason, generation, standing } = inheritance;
+        let Inheritance { log, mut bitmap, starting, reason, generation, standing, .. } = inheritance;
         let own = informed(ctx.own.current(), standing);
         if let Starting::FromPeer(SyncPlan::Full(why)) = starting {
-            ctx.note(format!("this node's leg is copied in full: {why}"));
+            ctx.note(EventKind::OwnFullCopy(why));
             bitmap.set_all();
         }
         let mut holder = Self {
             who: own.index,
             arbiter: own.arbiter,
-            arbiter_has: Some(own.config().id),
+            arbiter_has: inheritance.arbiter_has,
             layout: own.layout,
             phase: Phase::Opening(Opening::Config),
+            farewell: Farewell::Stop,
             truth: Truth::of(&own),
             change: None,
             retry_change_at: None,
             freeze: Freeze::Flowing,
             membership: Membership::Away,
             peer: None,
-            attempt: 0,
+            attempt: ctx.desk.new_attempt(),
             session: None,
             peer_size: 0,
             next_probe: Instant::EPOCH,
@@ -178,9 +183,6 @@ impl Holder {
             pace: Pace::default(),
             counters: Counters::default(),
         };
-        if standing == Standing::Vacant {
-            holder.arbiter_has = None;
-        }
         holder.open(starting, reason, generation, ctx);
         holder
     }
@@ -319,9 +321,8 @@ impl Holder {
             Phase::Opening(Opening::Recovery)
                 if self.peer_to_drop(ctx).is_some() && self.change.is_none() =>
             {
-                ctx.note("the peer went away before this leg was in sync");
-                self.phase = Phase::Leaving(Ending::Orphaned);
-                self.drive_leaving(Ending::Orphaned, ctx);
+                ctx.note(EventKind::Orphaned);
+                self.leave(Ending::Orphaned, ctx);
             }
             Phase::Opening(Opening::Recovery) if self.is_both() => self.serve(ctx),
             Phase::Closing(_) => self.drive_closing(ctx),
@@ -336,14 +337,15 @@ impl Holder {
 
     fn serve(&mut self, ctx: &mut Ctx<'_>) {
         self.phase = Phase::Serving;
-        ctx.note(format!("serving in generation {}", self.config().generation()));
+        ctx.note(EventKind::Serving { generation: self.config().generation() });
     }
 
     /// A newer generation is at work: acknowledge nothing more.
     pub(crate) fn step_down(&mut self, ctx: &mut Ctx<'_>) {
         if !matches!(self.phase, Phase::Leaving(_) | Phase::Ended(_)) {
-            ctx.note("a newer generation holds the array: stepping down");
+            ctx.note(EventKind::SteppingDown);
             ctx.ballot.forget();
+            self.change = None;
             self.phase = Phase::Leaving(Ending::Superseded);
         }
     }
@@ -351,7 +353,9 @@ impl Holder {
     fn drive_leaving(&mut self, ending: Ending, ctx: &mut Ctx<'_>) {
         self.abandon_requests(ctx);
         let quiet = self.requests.is_empty() && ctx.desk.own_in_flight() == 0 && !ctx.own.is_busy();
-        if quiet {
+        // Whoever comes after this holder may be the next one on this node: nothing of the old one is left for it.
+        let over = ending == Ending::Superseded || ctx.desk.in_flight(Side::Peer) == 0;
+        if quiet && over {
             self.phase = Phase::Ended(ending);
         }
     }
@@ -360,6 +364,9 @@ impl Holder {
     pub(crate) fn next_deadline(&self, ctx_link: &Link, setup: &Setup) -> Option<Instant> {
         let mut next = self.membership_deadline(ctx_link, setup);
         next = Instant::earliest(next, self.retry_change_at);
+        if let (Phase::Closing(_), Farewell::HandOver { until }) = (self.phase, self.farewell) {
+            next = Instant::earliest(next, Some(until));
+        }
         if self.resync.is_at_work() {
             next = Instant::earliest(next, Some(self.pace.next_try()));
         }

@@ -1,7 +1,7 @@
 //! What the operator asks of a holder, and what he sees of it.
 
 use super::resync::{Progress, Throttle};
-use super::{Ctx, Doubt, Freeze, Holder, Phase};
+use super::{Ctx, Doubt, Farewell, Freeze, Holder, Phase};
 use crate::command::Refusal;
 use crate::desk::Side;
 use crate::status::{PeerStatus, RoleKind, Status};
@@ -39,11 +39,15 @@ impl Holder {
             (Phase::Serving, Freeze::Frozen(_)) => RoleKind::Frozen,
             (Phase::Serving, Freeze::Flowing) => RoleKind::Holder,
             (Phase::Opening(_), _) => RoleKind::Starting,
-            (Phase::Closing(_), _) => RoleKind::Stopping,
+            (Phase::Closing(_), _) => match self.farewell {
+                Farewell::Stop => RoleKind::Stopping,
+                Farewell::Demote => RoleKind::Demoting,
+                Farewell::HandOver { .. } => RoleKind::SwitchingOver,
+            },
             (Phase::Leaving(_) | Phase::Ended(_), _) => RoleKind::Standby,
         };
-        if let Freeze::Frozen(reason) = self.freeze {
-            status.reason = Some(reason.words().to_owned());
+        if let Freeze::Frozen(cause) = self.freeze {
+            status.reason = Some(cause.to_string());
         } else if self.is_arbitrating() {
             status.reason = Some("waiting for the arbiter".to_owned());
         } else if self.doubt == Doubt::Fenced {

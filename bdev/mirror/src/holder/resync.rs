@@ -13,6 +13,7 @@ use super::journal::FlushFor;
 use super::{Ctx, Holder, Opening, Phase, Sides};
 use crate::bitmap::ClearedBy;
 use crate::desk::{Purpose, Side};
+use crate::events::{BarCause, EventKind};
 use crate::holder::membership::Membership;
 use crate::locks::{Grant, Mode, Owner};
 use crate::range::ByteRange;
@@ -214,8 +215,8 @@ impl Holder {
         match source {
             Side::Peer => self.lose_peer(error, ctx),
             Side::Own => {
-                ctx.note(format!("resync stopped: this leg cannot be read at byte {}: {error}", range.start));
-                self.bar_peer("this node's leg has a medium error: the resync cannot finish", ctx);
+                ctx.note(EventKind::ResyncStopped { at: range.start, error });
+                self.bar_peer(BarCause::SourceFailed, ctx);
             }
         }
     }

@@ -1,11 +1,11 @@
 //! What the holder is in: its life, and what holds it up. Also what it counted.
 
 use bitflags::bitflags;
-use engine::Buf;
+use engine::{Buf, Instant};
 
 use super::stop;
 use crate::desk::Side;
-use crate::format::Reason;
+use crate::events::FreezeCause;
 
 bitflags! {
     /// A set of sides.
@@ -44,6 +44,20 @@ pub(crate) enum Phase {
     Ended(Ending),
 }
 
+/// What the holder stops for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    /// The node ends.
+    Stop,
+    /// Somebody else is to be promoted, or this node again.
+    Demote,
+    /// The peer takes the array, and has until then to be ready for it.
+    HandOver {
+        /// The time after which it is off.
+        until: Instant,
+    },
+}
+
 /// What serving waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opening {
@@ -60,9 +74,13 @@ pub(crate) enum Opening {
 pub(crate) enum Ending {
     /// Stopped in order.
     Clean,
+    /// The operator or the cluster manager took the array away.
+    Demoted,
+    /// The peer's superblock says that the peer holds, or may say so.
+    HandedOver,
     /// A newer generation.
     Superseded,
-    /// The only leg in sync, the peer's, went away before the own one was in sync: hold again.
+    /// Nobody knows whether this node still holds, or has the data: hold again.
     Orphaned,
 }
 
@@ -71,8 +89,8 @@ pub(crate) enum Ending {
 pub(crate) enum Freeze {
     /// It flows.
     Flowing,
-    /// The policy asks the operator; the reason to degrade.
-    Frozen(Reason),
+    /// It stands still.
+    Frozen(FreezeCause),
 }
 
 /// Whether the peer's guard has locked us out for a reason that is not known yet.

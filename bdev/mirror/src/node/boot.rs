@@ -8,7 +8,8 @@ use super::{Node, OwnWrite, Role};
 use crate::bitmap::Bitmap;
 use crate::decide::StandbyReason;
 use crate::desk::Side;
-use crate::format::{ArbiterKind, CreateLeg, Layout, LayoutRequest, LegFlags, Superblock};
+use crate::events::EventKind;
+use crate::format::{ArbiterKind, CreateLeg, Layout, LayoutRequest, Lease, LegFlags, Superblock};
 use crate::formatter::Formatter;
 use crate::guard::Guard;
 use crate::intent_log::Replay;
@@ -138,12 +139,16 @@ impl Node {
                 ArbiterLink::None => "etcd was named, and the array's policy is another one",
             });
         }
-        self.guard = Some(Guard::new(self.own_geometry.block_size, &superblock));
+        self.setup.timing = self.setup.timing.with_lease(superblock.lease.time());
+        let silence = self.setup.timing.silence;
+        self.guard = Some(Guard::new(self.own_geometry.block_size, &superblock, silence));
         let joining = superblock.config().generation() == 0;
         let holds = superblock.config().holder == superblock.index;
         self.store = Some(Store::own(superblock));
         if joining {
             self.stand_by(StandbyReason::Joining);
+        } else if holds && self.own().arbiter == ArbiterKind::ClusterManager {
+            self.stand_by(StandbyReason::AwaitingPromotion);
         } else if holds {
             self.begin_hold();
         } else {
@@ -152,7 +157,7 @@ impl Node {
     }
 
     fn stand_by(&mut self, reason: StandbyReason) {
-        self.note(format!("standing by: {reason}"));
+        self.note(EventKind::StandingBy(reason));
         self.role = Role::Standby(reason);
         let who = self.setup.who.index();
         let incarnation = self.setup.incarnation;
@@ -191,7 +196,7 @@ impl Node {
             Ok(layout) => {
                 let nonce = self.prng.next_u64();
                 let founder = self.new_leg(layout, arbiter).founder(nonce);
-                self.note("formatting this node's leg as the first of a new array");
+                self.note(EventKind::FormattingNew);
                 self.format(founder);
             }
         }
@@ -222,8 +227,9 @@ impl Node {
         match array.layout.joining(self.own_geometry.bytes()) {
             Err(error) => self.fail(error.to_string()),
             Ok(layout) => {
-                let create = CreateLeg { name: array.name, ..self.new_leg(layout, array.arbiter) };
-                self.note("formatting this node's leg to join the peer's array");
+                let base = self.new_leg(layout, array.arbiter);
+                let create = CreateLeg { name: array.name, lease: array.lease, ..base };
+                self.note(EventKind::FormattingToJoin);
                 self.format(create.joiner());
             }
         }
@@ -244,6 +250,7 @@ impl Node {
             flags: self.setup.flags | zeroed,
             incarnation: self.setup.incarnation,
             arbiter,
+            lease: Lease::of(self.setup.timing.lease).unwrap_or_default(),
         }
     }
 

@@ -6,6 +6,8 @@ use engine::Instant;
 
 use super::{Node, OwnWrite, Role};
 use crate::decide::{StandbyReason, is_drained};
+use crate::events::EventKind;
+use crate::format::Superblock;
 use crate::guard::FenceStep;
 
 impl Node {
@@ -36,12 +38,26 @@ impl Node {
         let Some(guard) = &mut self.guard else { return };
         guard.on_done(client, tag, completed, &mut self.guarded);
         while let Some(seen) = self.guard.as_mut().and_then(super::Guard::next_seen) {
-            if let Some(store) = &mut self.store {
-                store.observe(seen);
-            }
-            if let Role::Standby(reason) = &mut self.role {
+            self.observe(seen);
+            if let (Role::Standby(reason), false) = (&mut self.role, self.given_at.is_some()) {
                 *reason = StandbyReason::PeerHolds;
             }
+        }
+    }
+
+    /// The holder wrote our superblock.
+    fn observe(&mut self, seen: Superblock) {
+        let Some(store) = &mut self.store else { return };
+        let before = store.current().config().id;
+        store.observe(seen);
+        let config = *store.current().config();
+        if config.id != before {
+            self.note(EventKind::ConfigChanged(config));
+        }
+        let given = config.id != before && config.holder == self.setup.who && self.own().is_in_sync();
+        if given && matches!(self.role, Role::Standby(_)) {
+            self.given_at = Some(self.desk.now);
+            self.begin_hold();
         }
     }
 

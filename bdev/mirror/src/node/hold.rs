@@ -13,7 +13,8 @@ use crate::decide::{
     Starting, informed, next_generation, on_start, peers_word, standing,
 };
 use crate::desk::Side;
-use crate::format::{Config, LegMask, Reason, Superblock};
+use crate::events::EventKind;
+use crate::format::{Config, ConfigId, LegMask, Reason, Superblock};
 use crate::guard::FenceStep;
 use crate::holder::{Ctx, Holder, Inheritance};
 use crate::intent_log::{IntentLog, Replay};
@@ -23,6 +24,9 @@ use crate::setup::DegradedPolicy;
 
 /// How often the peer is looked at.
 const LOOK: Duration = Duration::from_millis(300);
+/// A node that was just given the array looks faster, for so long: the old holder is about to say that it knows.
+const TAKE_UP_LOOK: Duration = Duration::from_millis(5);
+const TAKE_UP: Duration = Duration::from_millis(500);
 /// How often the arbiter is asked meanwhile.
 const ASK: Duration = Duration::from_millis(500);
 /// With the arbiter's word that nobody else has gone on, the peer gets this long to be seen.
@@ -65,11 +69,12 @@ impl Node {
         self.allow_by_policy();
         let now = self.desk.now;
         let up = self.link.is_up();
+        let taking_up = self.is_taking_up();
         let Role::Holding(hold) = &mut self.role else { return };
         match &mut hold.reader {
             Some(reader) => reader.poke(&mut self.desk),
             None if up && now >= hold.next_look => {
-                hold.next_look = now + LOOK;
+                hold.next_look = now + if taking_up { TAKE_UP_LOOK } else { LOOK };
                 let reader = self.peer_reader();
                 if let Role::Holding(hold) = &mut self.role {
                     hold.reader = reader;
@@ -136,13 +141,20 @@ impl Node {
             degraded: if sure { DegradedStart::Allowed } else { self.degraded },
         };
         match on_start(&facts) {
+            // The old holder's superblock is about to name this node as well: then there is nothing to copy.
+            StartVerdict::Serve(Starting::Resync(_) | Starting::Alone) if self.is_taking_up() => {}
+            StartVerdict::Hold(_) if self.is_taking_up() => {}
             StartVerdict::Serve(starting) => self.begin_service(starting, standing),
             StartVerdict::Standby(reason) => {
-                self.note(format!("standing by: {reason}"));
+                self.note(EventKind::StandingBy(reason));
                 self.role = Role::Standby(reason);
             }
             StartVerdict::Hold(reason) => self.keep_holding(reason),
         }
+    }
+
+    fn is_taking_up(&self) -> bool {
+        self.given_at.is_some_and(|at| self.desk.now < at + TAKE_UP)
     }
 
     /// How the own superblock stands to what the arbiter holds.
@@ -163,11 +175,12 @@ impl Node {
     }
 
     fn keep_holding(&mut self, reason: HoldReason) {
-        let words = reason.to_string();
         if let Role::Holding(hold) = &mut self.role {
-            hold.reason = Some(reason);
+            hold.reason = Some(reason.clone());
         }
-        self.note(format!("holding: {words}"));
+        if reason != HoldReason::ArbiterUnasked {
+            self.note(EventKind::Holding(reason));
+        }
     }
 
     fn begin_service(&mut self, starting: Starting, standing: Standing) {
@@ -175,15 +188,22 @@ impl Node {
         let was_both = own.config().in_sync == LegMask::both();
         let role = core::mem::replace(&mut self.role, Role::Standby(StandbyReason::PeerHolds));
         let Role::Holding(hold) = role else { return };
-        let reason =
-            if starting == Starting::Alone && was_both { Reason::StartedDegraded } else { Reason::Restarted };
+        let reason = match (starting, self.given_at.take()) {
+            (Starting::Alone, _) if was_both => Reason::StartedDegraded,
+            (_, Some(_)) => Reason::SwitchedOver,
+            (_, None) => Reason::Restarted,
+        };
         let peer = match &hold.seen {
             Some(LegFound::Leg(leg)) => Some(&leg.superblock),
             _ => None,
         };
         let generation = next_generation(&own, peer);
-        let Hold { log, bitmap, .. } = *hold;
-        self.become_holder(starting, reason, (generation, standing), &log, bitmap);
+        let Hold { log, bitmap, arbiter, .. } = *hold;
+        let arbiter_has = match arbiter {
+            Some(Answer::Holds(config)) => config.map(|config| config.id),
+            _ => None,
+        };
+        self.become_holder(starting, reason, (generation, standing, arbiter_has), &log, bitmap);
     }
 
     /// From here on this node serves, as soon as its first config is durable.
@@ -191,13 +211,13 @@ impl Node {
         &mut self,
         starting: Starting,
         reason: Reason,
-        (generation, standing): (u64, Standing),
+        (generation, standing, arbiter_has): (u64, Standing, Option<ConfigId>),
         log: &Replay,
         mut bitmap: Bitmap,
     ) {
         let Superblock { array, layout, .. } = *self.own();
         let log = IntentLog::resume(array, layout.log, log, &mut bitmap);
-        let inheritance = Inheritance { log, bitmap, starting, reason, generation, standing };
+        let inheritance = Inheritance { log, bitmap, starting, reason, generation, standing, arbiter_has };
         let mut ctx = Ctx {
             desk: &mut self.desk,
             own: self.store.as_mut().expect("a leg is known"),

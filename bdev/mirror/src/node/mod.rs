@@ -26,10 +26,13 @@ use engine::{Instant, Pool, Prng};
 
 use crate::arbiter::Ballot;
 use crate::command::{Command, Refusal};
-use crate::decide::{DegradedStart, HoldReason, PromoteRefusal, StandbyReason};
+use crate::decide::{
+    self, DataAge, DegradedStart, HoldReason, HolderSession, HolderState, PromoteMode, PromoteRefusal,
+    Promotion, StandbyReason,
+};
 use crate::desk::{Desk, Purpose, Side};
-use crate::events::Events;
-use crate::format::Superblock;
+use crate::events::{Event, EventKind, Events};
+use crate::format::{RunState, Superblock};
 use crate::guard::{Guard, Replies};
 use crate::holder::{Ctx, Ending, Holder, Phase};
 use crate::setup::Setup;
@@ -76,6 +79,9 @@ enum Run {
     Stopping,
 }
 
+/// How long a peer that was given the array gets before this node wonders where it is.
+const PEER_TAKES_UP: core::time::Duration = core::time::Duration::from_secs(2);
+
 /// See the module.
 pub struct Node {
     setup: Setup,
@@ -93,9 +99,10 @@ pub struct Node {
     began: Instant,
     degraded: DegradedStart,
     run: Run,
-    jobs: u32,
     ballot: Ballot,
     watch: Watch,
+    /// When the old holder gave this node the array, until it is taken up.
+    given_at: Option<Instant>,
 }
 
 impl Node {
@@ -119,9 +126,9 @@ impl Node {
             began: now,
             degraded: DegradedStart::Withheld,
             run: Run::On,
-            jobs: 0,
             ballot: Ballot::new(),
             watch: Watch::default(),
+            given_at: None,
             setup,
         };
         node.begin_boot();
@@ -228,6 +235,11 @@ impl Node {
         self.front.pop_front()
     }
 
+    /// The next event for the log.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.next_out()
+    }
+
     /// The next answer for the peer.
     pub fn next_guard_reply(&mut self) -> Option<(ClientId, Completed)> {
         self.guarded.pop_front()
@@ -262,6 +274,15 @@ impl Node {
                 self.promote(mode, holder)
             }
             (Command::Promote { .. }, _) => Err(Refusal::Busy),
+            (Command::Demote(how), Role::Holder(_)) => {
+                self.with_holder(|holder, ctx| holder.demote(how, ctx))
+            }
+            (Command::Demote(_), Role::Standby(_) | Role::Holding(_) | Role::Promoting(_)) => {
+                self.stand_aside();
+                Ok(())
+            }
+            (Command::Demote(_), _) => Err(Refusal::Busy),
+            (Command::Switchover, Role::Holder(_)) => self.with_holder(|holder, ctx| holder.hand_over(ctx)),
             (Command::StartDegraded, Role::Holding(_)) => {
                 self.degraded = DegradedStart::Allowed;
                 Ok(())
@@ -274,7 +295,7 @@ impl Node {
                 self.with_holder(|holder, ctx| holder.throttle(throttle, ctx));
                 Ok(())
             }
-            (Command::Degrade | Command::Resync(_), _) => Err(Refusal::NotHolder),
+            (Command::Degrade | Command::Resync(_) | Command::Switchover, _) => Err(Refusal::NotHolder),
         };
         self.on_tick(now);
         result
@@ -327,7 +348,7 @@ impl Node {
             last_resync: None,
             throttle: crate::holder::resync::Throttle::Running,
             counters: crate::holder::Counters::default(),
-            transitions: self.events.all().cloned().collect(),
+            events: self.events.all().cloned().collect(),
             now: self.desk.now,
         };
         if let Role::Holder(holder) = &self.role {
@@ -348,15 +369,60 @@ impl Node {
         }
     }
 
+    /// Whether a promotion would go ahead now, as far as this node can tell.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub fn may_promote(&self, mode: PromoteMode, holder: HolderState) -> Result<Promotion, Refusal> {
+        match &self.role {
+            Role::Failed(_) => Err(Refusal::NoLeg),
+            Role::Holder(_) => Err(Refusal::Promote(PromoteRefusal::AlreadyHolder)),
+            Role::Booting(_) | Role::Promoting(_) | Role::Stopped => Err(Refusal::Busy),
+            Role::Standby(_) if self.resumes(mode) => {
+                let generation = crate::decide::next_generation(self.own(), None);
+                Ok(Promotion { generation, data: DataAge::Current })
+            }
+            Role::Holding(_) if self.resumes(mode) => Err(Refusal::Waiting),
+            Role::Holding(_) | Role::Standby(_) => {
+                Ok(decide::may_promote(self.own(), mode, self.holder_session(), holder)?)
+            }
+        }
+    }
+
     // --- Inside ---
 
-    fn note(&mut self, what: impl Into<String>) {
-        self.events.note(self.desk.now, what);
+    /// A standby that its own superblock names as the holder does not take the array from anybody.
+    fn resumes(&self, mode: PromoteMode) -> bool {
+        let config = self.own().config();
+        mode == PromoteMode::Ordinary && config.holder == self.setup.who && config.generation() > 0
+    }
+
+    /// Whether the peer, as the holder, is at work on this node's leg. One that has marked it clean is not.
+    fn holder_session(&self) -> HolderSession {
+        let clean = self.store.as_ref().is_some_and(|store| store.current().run_state == RunState::Clean);
+        match &self.guard {
+            Some(guard) if !clean => guard.holder_session(self.desk.now),
+            _ => HolderSession::Absent,
+        }
+    }
+
+    fn stand_aside(&mut self) {
+        let demoted = match &self.role {
+            Role::Standby(_) => self.own().config().holder == self.setup.who,
+            _ => true,
+        };
+        if demoted {
+            self.note(EventKind::StandingBy(StandbyReason::Demoted));
+            self.role = Role::Standby(StandbyReason::Demoted);
+        }
+    }
+
+    fn note(&mut self, kind: EventKind) {
+        self.events.note(self.desk.now, kind);
     }
 
     fn next_job(&mut self) -> u32 {
-        self.jobs += 1;
-        self.jobs
+        self.desk.new_attempt()
     }
 
     fn own(&self) -> &Superblock {
@@ -365,7 +431,7 @@ impl Node {
 
     fn fail(&mut self, why: impl Into<String>) {
         let why = why.into();
-        self.note(format!("this node's leg cannot be used: {why}"));
+        self.note(EventKind::LegUnusable(why.clone()));
         self.role = Role::Failed(why);
     }
 
@@ -397,10 +463,20 @@ impl Node {
         if let (Some(guard), Phase::Serving) = (&mut self.guard, holder.phase()) {
             guard.raise(key);
         }
+        if holder.phase() == Phase::Serving && self.run == Run::Stopping {
+            // A switchover that came to nothing while the node was told to stop.
+            self.with_holder(|holder, ctx| holder.close(ctx));
+        }
+        let Role::Holder(holder) = &self.role else { return };
         let Phase::Ended(ending) = holder.phase() else { return };
+        if ending == Ending::HandedOver {
+            // The peer is given time to take up what it was given.
+            self.watch.leave_alone_until(self.desk.now + PEER_TAKES_UP);
+        }
         self.role = match (ending, self.run) {
             (Ending::Clean, _) | (_, Run::Stopping) => Role::Stopped,
-            (Ending::Superseded, Run::On) => Role::Standby(StandbyReason::PeerHolds),
+            (Ending::Superseded | Ending::HandedOver, Run::On) => Role::Standby(StandbyReason::PeerHolds),
+            (Ending::Demoted, Run::On) => Role::Standby(StandbyReason::Demoted),
             (Ending::Orphaned, Run::On) => return self.begin_hold(),
         };
     }
@@ -419,7 +495,7 @@ impl Node {
                 if let Some(guard) = &mut self.guard {
                     guard.on_stored(key);
                 }
-                self.note(format!("fenced by node {} in generation {}", key.node, key.generation));
+                self.note(EventKind::Fenced { by: key.node, generation: key.generation });
             }
             (OwnWrite::Fence(_), Stored::Failed(error)) => {
                 if let Some(guard) = &mut self.guard {
@@ -428,7 +504,7 @@ impl Node {
             }
             (OwnWrite::Promotion, Stored::Durable) => self.on_promotion_fenced(),
             (OwnWrite::Promotion, Stored::Failed(error)) => {
-                self.note(format!("promotion failed: this node's superblock cannot be written: {error}"));
+                self.note(EventKind::PromotionFailed(error));
                 self.role = Role::Standby(StandbyReason::PeerHolds);
             }
         }

@@ -7,11 +7,12 @@ use engine::Instant;
 use super::{Node, OwnWrite, Role, Wanted};
 use crate::command::Refusal;
 use crate::decide::{
-    DataAge, Granted, HolderState, PromoteMode, Promotion, StandbyReason, Standing, Starting, informed,
-    is_drained, may_promote, serves_from,
+    Granted, HolderState, PromoteMode, Promotion, StandbyReason, Standing, Starting, informed, is_drained,
+    may_promote, serves_from,
 };
 use crate::desk::Side;
-use crate::format::Reason;
+use crate::events::EventKind;
+use crate::format::{ConfigId, Reason};
 use crate::guard::FenceStep;
 use crate::reader::{Reader, Reading, differences};
 
@@ -20,6 +21,7 @@ pub(super) struct Promoting {
     promotion: Promotion,
     mode: PromoteMode,
     standing: Standing,
+    arbiter_has: Option<ConfigId>,
     stage: Stage,
 }
 
@@ -34,11 +36,23 @@ enum Stage {
 
 impl Node {
     pub(super) fn promote(&mut self, mode: PromoteMode, holder: HolderState) -> Result<(), Refusal> {
-        if !self.is_arbitrated() {
-            return self.promote_from(mode, holder, Standing::Current);
+        if self.store.is_none() {
+            return Err(Refusal::NoLeg);
         }
-        let (Some(guard), Some(store)) = (&self.guard, &self.store) else { return Err(Refusal::NoLeg) };
-        may_promote(store.current(), mode, guard.holder_session(self.desk.now), holder)?;
+        if matches!(self.role, Role::Standby(_)) && self.resumes(mode) {
+            if self.own_write.is_some() {
+                return Err(Refusal::Busy);
+            }
+            self.begin_hold();
+            return Ok(());
+        }
+        if matches!(self.role, Role::Holding(_)) && self.resumes(mode) {
+            return Err(Refusal::Waiting);
+        }
+        if !self.is_arbitrated() {
+            return self.promote_from(mode, holder, Standing::Current, None);
+        }
+        may_promote(self.own(), mode, self.holder_session(), holder)?;
         // The arbiter first: its config is what the promotion starts from.
         self.watch.wanted = Some(Wanted { mode, holder });
         self.role = Role::Standby(StandbyReason::PeerHolds);
@@ -51,27 +65,30 @@ impl Node {
         mode: PromoteMode,
         holder: HolderState,
         standing: Standing,
+        arbiter_has: Option<ConfigId>,
     ) -> Result<(), Refusal> {
         if self.own_write.is_some() {
             return Err(Refusal::Busy);
         }
         let own = informed(self.store.as_ref().ok_or(Refusal::NoLeg)?.current(), standing);
+        let promotion = may_promote(&own, mode, self.holder_session(), holder)?;
         let Some(guard) = &mut self.guard else { return Err(Refusal::NoLeg) };
         // A fence of the peer that is under way comes first.
         if guard.fence_step() != FenceStep::Idle {
             return Err(Refusal::Busy);
         }
-        let promotion = may_promote(&own, mode, guard.holder_session(self.desk.now), holder)?;
         let key = FenceKey { node: self.setup.who.number(), generation: promotion.generation };
         // From this moment the old holder is locked out.
         guard.raise(key);
-        let loss = match promotion.data {
-            DataAge::Current => "nothing acknowledged is missing",
-            DataAge::Past => "acknowledged writes are missing: the data are a moment of the past",
-            DataAge::Mixed => "the data are a mixture of old and new: check the file systems",
-        };
-        self.note(format!("promotion to generation {}: {loss}", promotion.generation));
-        self.role = Role::Promoting(Box::new(Promoting { promotion, mode, standing, stage: Stage::Fencing }));
+        let Promotion { generation, data } = promotion;
+        self.note(EventKind::Promoting { generation, mode, data });
+        self.role = Role::Promoting(Box::new(Promoting {
+            promotion,
+            mode,
+            standing,
+            arbiter_has,
+            stage: Stage::Fencing,
+        }));
         Ok(())
     }
 
@@ -117,11 +134,11 @@ impl Node {
         match reader.on_done(job, completed, &mut self.desk) {
             Reading::Continues => {}
             Reading::Lost(error) => {
-                self.note(format!("promotion failed: this node's leg cannot be read: {error}"));
+                self.note(EventKind::PromotionFailed(error));
                 self.role = Role::Standby(StandbyReason::PeerHolds);
             }
             Reading::Done(images) => {
-                let (mode, standing) = (promoting.mode, promoting.standing);
+                let Promoting { mode, standing, arbiter_has, .. } = **promoting;
                 let generation = promoting.promotion.generation;
                 let reason = match mode {
                     PromoteMode::Ordinary if self.is_arbitrated() => Reason::TakenOver,
@@ -129,7 +146,13 @@ impl Node {
                     PromoteMode::Forced => Reason::ForcePromoted,
                 };
                 let (log, bitmap) = differences(&images, self.own());
-                self.become_holder(Starting::Alone, reason, (generation, standing), &log, bitmap);
+                self.become_holder(
+                    Starting::Alone,
+                    reason,
+                    (generation, standing, arbiter_has),
+                    &log,
+                    bitmap,
+                );
             }
         }
     }

@@ -14,8 +14,12 @@ use engine::Instant;
 
 use super::{Node, Role};
 use crate::arbiter::{Answer, Ask, Ticket};
-use crate::decide::{HolderSession, HolderState, PromoteMode, StandbyReason, TakeoverVerdict, on_word};
-use crate::format::ArbiterKind;
+use crate::decide::{
+    HolderSession, HolderState, PromoteMode, PromoteRefusal, StandbyReason, Standing, TakeoverVerdict,
+    on_word,
+};
+use crate::events::EventKind;
+use crate::format::{ArbiterKind, ConfigId};
 use crate::probe::LegFound;
 use crate::reader::{Reader, Reading, found};
 
@@ -44,6 +48,13 @@ pub(super) struct Watch {
     absent_since: Option<Instant>,
     pub(super) wanted: Option<Wanted>,
     sight: Sight,
+}
+
+impl Watch {
+    /// Nothing is wrong before then.
+    pub(super) fn leave_alone_until(&mut self, then: Instant) {
+        self.absent_since = Some(then);
+    }
 }
 
 impl Node {
@@ -129,7 +140,8 @@ impl Node {
             && !store.is_busy()
             && guard.fence_step() == crate::guard::FenceStep::Idle;
         let absent = guard.holder_session(self.desk.now) == HolderSession::Absent;
-        idle && (self.watch.wanted.is_some() || (absent && store.current().is_in_sync()))
+        let demoted = matches!(self.role, Role::Standby(StandbyReason::Demoted));
+        idle && (self.watch.wanted.is_some() || (absent && !demoted && store.current().is_in_sync()))
     }
 
     fn on_takeover_answer(&mut self, answer: Answer) {
@@ -137,30 +149,44 @@ impl Node {
         let sight = core::mem::take(&mut self.watch.sight);
         // A no is asked about again after a while.
         self.watch.absent_since = Some(self.desk.now);
+        let mode = wanted.map_or(PromoteMode::Ordinary, |wanted| wanted.mode);
+        let holder = wanted.map_or(HolderState::Unknown, |wanted| wanted.holder);
         let config = match answer {
             Answer::Holds(Some(config)) => config,
-            Answer::Holds(None) => return self.note("the arbiter does not know this array"),
+            // By force the operator says that what the arbiter has lost, or has from a backup, does not count.
+            Answer::Holds(None) if mode == PromoteMode::Forced => {
+                return self.promote_or_say(mode, holder, Standing::Unknown, None);
+            }
+            Answer::Holds(None) => return self.note(EventKind::ArbiterVacant),
             Answer::Swapped => return,
-            Answer::Unknown(why) => return self.note(format!("the arbiter does not answer: {why}")),
+            Answer::Unknown(why) => return self.note(EventKind::ArbiterSilent(why)),
         };
-        let mode = wanted.map_or(PromoteMode::Ordinary, |wanted| wanted.mode);
         let peer = if let Sight::Seen(peer) = sight { peer } else { None };
         let standing = match on_word(self.own(), &config, peer, mode) {
             TakeoverVerdict::Older => {
-                return self
-                    .note("the arbiter has an older config than one of the legs: restored from a backup?");
+                let expected = peer.unwrap_or(0).max(self.own().config().generation());
+                return self.note(EventKind::ArbiterOlder { expected });
             }
             TakeoverVerdict::Ours => return self.begin_hold(),
             TakeoverVerdict::NotCounted { newer } => {
-                self.note("the arbiter does not count this leg in sync: it may miss acknowledged writes");
+                self.note(EventKind::PromotionRefused(PromoteRefusal::NotInSync.into()));
                 self.role = Role::Standby(StandbyReason::PeerIsNewer { newer });
                 return;
             }
             TakeoverVerdict::Promote(standing) => standing,
         };
-        let holder = wanted.map_or(HolderState::Unknown, |wanted| wanted.holder);
-        if let Err(refusal) = self.promote_from(mode, holder, standing) {
-            self.note(format!("no promotion: {refusal}"));
+        self.promote_or_say(mode, holder, standing, Some(config.id));
+    }
+
+    fn promote_or_say(
+        &mut self,
+        mode: PromoteMode,
+        holder: HolderState,
+        standing: Standing,
+        arbiter_has: Option<ConfigId>,
+    ) {
+        if let Err(refusal) = self.promote_from(mode, holder, standing, arbiter_has) {
+            self.note(EventKind::PromotionRefused(refusal));
         }
     }
 }

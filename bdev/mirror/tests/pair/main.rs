@@ -3,6 +3,7 @@
 mod arbiter;
 mod failover;
 mod link;
+mod operator;
 mod own_leg;
 mod succession;
 mod world;

@@ -298,8 +298,8 @@ impl World {
                 "\nnode {index}: {:?} {:?} config {:?} peer {:?} dirty {}",
                 status.role, status.reason, status.config, status.peer, status.dirty_bytes
             );
-            for transition in status.transitions {
-                text += &format!("\n   {:>9} us {}", transition.at.as_nanos() / 1000, transition.what);
+            for event in status.events {
+                text += &format!("\n   {:>9} us {}", event.at.as_nanos() / 1000, event.kind);
             }
         }
         text

@@ -1,15 +1,13 @@
 //! etcd's JSON gateway: read a key, replace it if its revision is still the same.
 
-use std::path::Path;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use core::time::Duration;
 use serde_json::{Value, json};
+use thiserror::Error;
 use ureq::Agent;
-use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
-use super::{EtcdConfig, EtcdError};
+use super::{EtcdConfig, EtcdError, tls};
 
 /// One request, from the connection to the last byte.
 const TIMEOUT: Duration = Duration::from_millis(600);
@@ -39,12 +37,34 @@ pub(super) struct Client {
     token: Option<String>,
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, EtcdError> {
-    std::fs::read(path).map_err(|error| EtcdError::File { path: path.to_owned(), cause: error.to_string() })
+/// Why a request came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+enum Trouble {
+    /// No answer of etcd: another endpoint may have one.
+    #[error("{0}")]
+    Silent(String),
+    /// etcd said no, with the gRPC status code that its gateway passes on.
+    #[error("{words} (gRPC status {code})")]
+    Refused { code: u64, words: String },
 }
 
-fn unusable(path: &Path, error: &ureq::Error) -> EtcdError {
-    EtcdError::File { path: path.to_owned(), cause: error.to_string() }
+/// gRPC's UNAUTHENTICATED: the token has run out, or etcd forgot it when it started again.
+const UNAUTHENTICATED: u64 = 16;
+/// gRPC's UNAVAILABLE: the member has no leader, or lost it.
+const UNAVAILABLE: u64 = 14;
+
+impl Trouble {
+    /// Another member may do better.
+    fn is_members(&self) -> bool {
+        matches!(self, Self::Silent(_) | Self::Refused { code: UNAVAILABLE, .. })
+    }
+
+    fn is_about_the_token(&self) -> bool {
+        match self {
+            Self::Silent(_) => false,
+            Self::Refused { code, words } => *code == UNAUTHENTICATED || words.contains("auth token"),
+        }
+    }
 }
 
 impl Client {
@@ -58,7 +78,7 @@ impl Client {
         }
         let credentials = match (&config.user, &config.password_file) {
             (Some(user), Some(file)) => {
-                let password = String::from_utf8_lossy(&read(file)?).trim_end().to_owned();
+                let password = String::from_utf8_lossy(&tls::read(file)?).trim_end().to_owned();
                 Some((user.clone(), password))
             }
             (None, None) => None,
@@ -68,7 +88,7 @@ impl Client {
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .proxy(None)
-            .tls_config(tls(config)?)
+            .tls_config(tls::config(config)?)
             .build()
             .new_agent();
         let endpoints = config.endpoints.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
@@ -102,7 +122,7 @@ impl Client {
     }
 
     fn call(&mut self, path: &str, body: &Value) -> Result<Value, String> {
-        let mut trouble = Vec::new();
+        let mut troubles = Vec::new();
         for turn in 0..self.endpoints.len() {
             let at = (self.preferred + turn) % self.endpoints.len();
             match self.call_at(at, path, body) {
@@ -110,19 +130,24 @@ impl Client {
                     self.preferred = at;
                     return Ok(answer);
                 }
-                Err(error) => trouble.push(format!("{}: {error}", self.endpoints[at])),
+                Err(trouble) => {
+                    troubles.push(format!("{}: {trouble}", self.endpoints[at]));
+                    if !trouble.is_members() {
+                        break;
+                    }
+                }
             }
         }
-        Err(trouble.join("; "))
+        Err(troubles.join("; "))
     }
 
-    fn call_at(&mut self, at: usize, path: &str, body: &Value) -> Result<Value, String> {
-        if self.credentials.is_some() && self.token.is_none() {
+    fn call_at(&mut self, at: usize, path: &str, body: &Value) -> Result<Value, Trouble> {
+        if self.token.is_none() {
             self.authenticate(at)?;
         }
         match self.post(at, path, body) {
-            // A token ends some time, or etcd forgot it when it started again.
-            Err(_) if self.token.take().is_some() => {
+            Err(trouble) if trouble.is_about_the_token() && self.credentials.is_some() => {
+                self.token = None;
                 self.authenticate(at)?;
                 self.post(at, path, body)
             }
@@ -130,44 +155,40 @@ impl Client {
         }
     }
 
-    fn authenticate(&mut self, at: usize) -> Result<(), String> {
+    /// Gets a token, where there is a user. An etcd that has authentication switched off needs none.
+    fn authenticate(&mut self, at: usize) -> Result<(), Trouble> {
         let Some((user, password)) = self.credentials.clone() else { return Ok(()) };
-        let answer = self.post(at, "/v3/auth/authenticate", &json!({"name": user, "password": password}))?;
-        let token = answer["token"].as_str().ok_or("etcd gave no token")?;
-        self.token = Some(token.to_owned());
+        let body = json!({"name": user, "password": password});
+        let answer = match self.post(at, "/v3/auth/authenticate", &body) {
+            Err(Trouble::Refused { words, .. }) if words.contains("authentication is not enabled") => {
+                return Ok(());
+            }
+            answer => answer?,
+        };
+        let token = answer["token"].as_str().map(str::to_owned);
+        self.token = Some(token.ok_or_else(|| Trouble::Silent("etcd gave no token".to_owned()))?);
         Ok(())
     }
 
-    fn post(&self, at: usize, path: &str, body: &Value) -> Result<Value, String> {
+    fn post(&self, at: usize, path: &str, body: &Value) -> Result<Value, Trouble> {
+        let silent = |error: ureq::Error| Trouble::Silent(error.to_string());
         let mut request = self.agent.post(format!("{}{path}", self.endpoints[at]));
         if let Some(token) = &self.token {
             request = request.header("Authorization", token);
         }
-        let mut response = request.send_json(body).map_err(|error| error.to_string())?;
-        let answer: Value = response.body_mut().read_json().map_err(|error| error.to_string())?;
-        match (response.status().is_success(), answer["error"].as_str().or(answer["message"].as_str())) {
-            (true, None) => Ok(answer),
-            (_, Some(error)) => Err(error.to_owned()),
-            (false, None) => Err(format!("HTTP status {}", response.status())),
+        let mut response = request.send_json(body).map_err(silent)?;
+        let is_success = response.status().is_success();
+        let status = response.status();
+        let answer: Result<Value, ureq::Error> = response.body_mut().read_json();
+        match answer {
+            Ok(answer) if is_success => Ok(answer),
+            Ok(answer) => {
+                let words =
+                    answer["message"].as_str().or(answer["error"].as_str()).unwrap_or("no reason given");
+                Err(Trouble::Refused { code: answer["code"].as_u64().unwrap_or(0), words: words.to_owned() })
+            }
+            Err(_) if !is_success => Err(Trouble::Silent(format!("HTTP status {status}"))),
+            Err(error) => Err(silent(error)),
         }
     }
-}
-
-fn tls(config: &EtcdConfig) -> Result<TlsConfig, EtcdError> {
-    let mut builder = TlsConfig::builder();
-    if let Some(file) = &config.ca_file {
-        let certificate = Certificate::from_pem(&read(file)?).map_err(|error| unusable(file, &error))?;
-        builder = builder.root_certs(RootCerts::new_with_certs(&[certificate]));
-    }
-    let pair = match (&config.cert_file, &config.key_file) {
-        (Some(cert), Some(key)) => Some((cert, key)),
-        (None, None) => None,
-        _ => return Err(EtcdError::Half("cert_file", "key_file")),
-    };
-    if let Some((cert, key)) = pair {
-        let chain = Certificate::from_pem(&read(cert)?).map_err(|error| unusable(cert, &error))?;
-        let key = PrivateKey::from_pem(&read(key)?).map_err(|error| unusable(key, &error))?;
-        builder = builder.client_cert(Some(ClientCert::new_with_certs(&[chain], key)));
-    }
-    Ok(builder.build())
 }

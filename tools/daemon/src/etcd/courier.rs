@@ -46,7 +46,9 @@ impl Courier {
 }
 
 fn carry(mut client: Client, key: &str, asked: &Receiver<(Ticket, Ask)>, deliver: impl Fn(Ticket, Answer)) {
-    while let Ok((ticket, ask)) = asked.recv() {
+    while let Ok(first) = asked.recv() {
+        // While etcd was slow, the mirror may have given up on a question and asked another one.
+        let (ticket, ask) = asked.try_iter().last().unwrap_or(first);
         deliver(ticket, answer(&mut client, key, ask).unwrap_or_else(Answer::Unknown));
     }
 }

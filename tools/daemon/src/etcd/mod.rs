@@ -6,6 +6,7 @@
 mod client;
 mod courier;
 mod record;
+mod tls;
 
 use std::path::PathBuf;
 

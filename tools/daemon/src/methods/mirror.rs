@@ -5,9 +5,10 @@ use std::sync::Arc;
 use core::time::Duration;
 
 use ::bdev::{Bdev, OpenError};
-use ::mirror::command::{Command, Refusal};
-use ::mirror::decide::{HolderState, PromoteMode};
+use ::mirror::command::{Command, Demotion, Refusal};
+use ::mirror::decide::{DataAge, HolderState, PromoteMode, Promotion};
 use ::mirror::driver::{Driver, Volumes};
+use ::mirror::events::Codes;
 use ::mirror::format::{ArbiterKind, ArrayName, LegFlags, LegIndex, LegRecord, LegState};
 use ::mirror::holder::resync::{Progress, Throttle};
 use ::mirror::setup::{ArbiterLink, Content, DegradedPolicy, OnBlank, Setup, Timing};
@@ -28,6 +29,9 @@ pub(super) const METHODS: &[Method] = &[
     Method { name: "mirror_assemble", when: When::Runtime, run: assemble },
     Method { name: "mirror_get_status", when: When::Runtime, run: status },
     Method { name: "mirror_promote", when: When::Runtime, run: promote },
+    Method { name: "mirror_may_promote", when: When::Runtime, run: may_promote },
+    Method { name: "mirror_demote", when: When::Runtime, run: demote },
+    Method { name: "mirror_switchover", when: When::Runtime, run: switchover },
     Method { name: "mirror_start_degraded", when: When::Runtime, run: start_degraded },
     Method { name: "mirror_degrade", when: When::Runtime, run: degrade },
     Method { name: "mirror_resync_pause", when: When::Runtime, run: pause },
@@ -43,6 +47,8 @@ enum Policy {
     Biased,
     Manual,
     Etcd,
+    /// A cluster manager that fences.
+    External,
     /// What people ask for, and what cannot be had.
     Heartbeat,
 }
@@ -53,6 +59,14 @@ enum LegContent {
     Zeroed,
     #[default]
     Unknown,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Profile {
+    #[default]
+    Default,
+    Fast,
 }
 
 /// Of `mirror_create` and `mirror_assemble`.
@@ -81,6 +95,9 @@ struct Make {
     max_crash_resync: Option<u64>,
     /// Start without the peer after so many milliseconds; by command alone when absent.
     degraded_start_ms: Option<u64>,
+    /// How patient the node is, where nothing else is said. The read lease of a new array is its creator's.
+    #[serde(default)]
+    profile: Profile,
     /// How long a lost peer has to come back before the holder goes on without it.
     grace_ms: Option<u64>,
     /// How long one I/O on the peer's leg may take.
@@ -91,7 +108,10 @@ struct Make {
 
 impl Make {
     fn timing(&self) -> Result<Timing, RpcError> {
-        let mut timing = Timing::default();
+        let mut timing = match self.profile {
+            Profile::Default => Timing::default(),
+            Profile::Fast => Timing::fast(),
+        };
         for (name, given, time) in [
             ("grace_ms", self.grace_ms, &mut timing.grace),
             ("io_timeout_ms", self.io_timeout_ms, &mut timing.io_timeout),
@@ -109,12 +129,14 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let arbiter = match parsed.policy {
         Policy::Biased => ArbiterKind::Biased,
         Policy::Manual => ArbiterKind::Manual,
+        Policy::External => ArbiterKind::ClusterManager,
         Policy::Etcd if parsed.etcd.is_some() => ArbiterKind::Etcd,
         Policy::Etcd => return Err(RpcError::invalid_params("policy etcd needs etcd.endpoints")),
         Policy::Heartbeat => {
             return Err(RpcError::refused(
                 "a heartbeat alone is no policy: when the link between the nodes is cut, both would go on and the \
-                 legs would diverge; name an arbiter (etcd), or choose biased or manual",
+                 legs would diverge; name an arbiter (etcd), or choose external (a cluster manager that fences), biased \
+                 or manual",
             ));
         }
     };
@@ -203,7 +225,7 @@ fn place(node: &Node, peer: &str) -> ReactorIndex {
 }
 
 fn start(
-    node: &Node,
+    node: &mut Node,
     reactor: ReactorIndex,
     name: String,
     setup: Setup,
@@ -211,9 +233,10 @@ fn start(
     courier: Option<Courier>,
 ) -> Result<Volumes, RpcError> {
     let [own, peer] = legs;
+    let events = node.events().sender();
     let started = node.on(reactor, move |residents, now| {
         let (volumes, driver) = Driver::start(&name, setup, own, peer, &residents.core, now)?;
-        residents.mirrors.insert(name, Array { driver, courier });
+        residents.mirrors.insert(name.clone(), Array { driver, courier, events: (name, events) });
         Ok::<_, OpenError>(volumes)
     })?;
     started.map_err(|error| RpcError::refused(error.to_string()))
@@ -265,7 +288,7 @@ fn all(node: &Node) -> Result<Vec<(&String, &Entry, Status)>, RpcError> {
 }
 
 fn refused(refusal: &Refusal) -> RpcError {
-    RpcError::refused(refusal.to_string())
+    RpcError::refused(format!("{refusal} ({})", refusal.code()))
 }
 
 fn start_degraded(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
@@ -302,9 +325,76 @@ struct Promote {
 
 fn promote(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: Promote = params::parse(given)?;
-    let mode = if given.force { PromoteMode::Forced } else { PromoteMode::Ordinary };
-    let holder = if given.peer_is_down { HolderState::ConfirmedDown } else { HolderState::Unknown };
+    let (mode, holder) = (given.mode(), given.holder());
     command(node, &given.name, Command::Promote { mode, holder })
+}
+
+impl Promote {
+    fn mode(&self) -> PromoteMode {
+        if self.force { PromoteMode::Forced } else { PromoteMode::Ordinary }
+    }
+
+    fn holder(&self) -> HolderState {
+        if self.peer_is_down { HolderState::ConfirmedDown } else { HolderState::Unknown }
+    }
+}
+
+/// What a promotion would do, or why it may not be: an answer, not an error.
+fn may_promote(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: Promote = params::parse(given)?;
+    let (mode, holder) = (given.mode(), given.holder());
+    let outlook = node.mirror(&given.name, move |driver, _| driver.may_promote(mode, holder))?;
+    Ok(match outlook {
+        Ok(promotion) => json!({
+            "may_promote": true, "code": "ok", "reason": promotion.data.words(),
+            "generation": promotion.generation, "consequences": consequences(mode, promotion),
+        }),
+        Err(refusal) => {
+            json!({"may_promote": false, "code": refusal.code(), "reason": refusal.to_string()})
+        }
+    })
+}
+
+/// What an operator has to know before a forced promotion.
+fn consequences(mode: PromoteMode, Promotion { generation, data }: Promotion) -> Vec<String> {
+    if mode == PromoteMode::Ordinary {
+        return Vec::new();
+    }
+    let mut all = vec![
+        format!("this node serves what its own leg holds: {}", data.words()),
+        format!("the array's generation jumps by 2^32, to {generation}, and the config is marked FORCED"),
+        "whatever the other node has acknowledged since both legs were last in sync is not here".to_owned(),
+        "a node that went on without this one will find the legs diverged (split): both data sets are kept, nothing \
+         is overwritten, and one of them has to be chosen by hand"
+            .to_owned(),
+    ];
+    if data == DataAge::Mixed {
+        all.push("file systems and databases on this volume need a check before they are used".to_owned());
+    }
+    if data == DataAge::Current {
+        all.push("nothing is missing here: an ordinary promotion does the same without the split".to_owned());
+    }
+    all
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Demote {
+    name: String,
+    /// Do not wait for what hosts have under way: it comes back with an error.
+    #[serde(default)]
+    at_once: bool,
+}
+
+fn demote(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: Demote = params::parse(given)?;
+    let how = if given.at_once { Demotion::AtOnce } else { Demotion::Orderly };
+    command(node, &given.name, Command::Demote(how))
+}
+
+fn switchover(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: Named = params::parse(given)?;
+    command(node, &given.name, Command::Switchover)
 }
 
 #[derive(Deserialize)]
@@ -364,8 +454,11 @@ fn describe(name: &str, entry: &Entry, status: &Status) -> Value {
         };
         legs.iter().enumerate().map(one).collect::<Value>()
     });
-    let transitions = status.transitions.iter().map(|transition| {
-        json!({"seconds_ago": (status.now - transition.at).as_secs_f64(), "what": transition.what})
+    let transitions = status.events.iter().map(|event| {
+        json!({
+            "seconds_ago": (status.now - event.at).as_secs_f64(), "event": event.kind.code(),
+            "reason": event.kind.reason(), "what": event.kind.to_string(),
+        })
     });
     json!({
         "name": name,

@@ -2,6 +2,7 @@
 //! method.
 
 mod bdev;
+mod events;
 mod framework;
 mod iostat;
 mod iscsi;
@@ -34,6 +35,7 @@ fn table() -> impl Iterator<Item = &'static Method> {
         .chain(bdev::METHODS)
         .chain(iostat::METHODS)
         .chain(mirror::METHODS)
+        .chain(events::METHODS)
         .chain(iscsi::METHODS)
 }
 

@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use bdev::{Completed, FenceKey, IoError};
 
 use super::super::change::Kind;
-use super::super::{Ctx, Doubt, Freeze, Holder, Sides};
+use super::super::{Ctx, Doubt, Holder, Sides};
 use super::{Differences, Entry, Membership, Outstanding, PeerLeg};
 use crate::bitmap::{ClearedBy, Urgency};
 use crate::decide::{EntryVerdict, SyncPlan, on_found, unite};
 use crate::desk::{Purpose, Side};
+use crate::events::{BarCause, EventKind};
 use crate::format::{BlockWrite, Reason, Superblock};
 use crate::intent_log::emptying;
 use crate::probe::LegFound;
@@ -46,14 +47,14 @@ impl Holder {
             EntryVerdict::Member => Entry::Member,
             EntryVerdict::Resync(plan) => Entry::Resync(plan),
             EntryVerdict::TakenOver => {
-                ctx.note("the peer takes over");
+                ctx.note(EventKind::PeerTakesOver);
                 return self.step_down(ctx);
             }
             EntryVerdict::StepDown { newer } => {
-                ctx.note(format!("the peer went on in generation {}", newer.generation()));
+                ctx.note(EventKind::PeerWentOn { generation: newer.generation() });
                 return self.step_down(ctx);
             }
-            EntryVerdict::Bar(why) => return self.bar(&why.to_string(), ctx),
+            EntryVerdict::Bar(why) => return self.bar(why.into(), ctx),
         };
         let LegFound::Leg(leg) = leg else { return };
         self.peer = Some(PeerLeg { store: Store::peer(leg.superblock.clone(), self.attempt) });
@@ -64,8 +65,8 @@ impl Holder {
         }
     }
 
-    pub(super) fn bar(&mut self, why: &str, ctx: &mut Ctx<'_>) {
-        ctx.note(format!("the peer's leg is refused: {why}"));
+    pub(super) fn bar(&mut self, why: BarCause, ctx: &mut Ctx<'_>) {
+        ctx.note(EventKind::PeerBarred(why.clone()));
         self.bar_peer(why, ctx);
     }
 
@@ -76,7 +77,7 @@ impl Holder {
             return;
         }
         if let SyncPlan::Full(why) = plan {
-            ctx.note(format!("the peer's leg is copied in full: {why}"));
+            ctx.note(EventKind::FullCopy(why));
         }
         let next = self.truth.armed(self.who, plan, ctx.own.current(), theirs);
         self.begin_change(Kind::Arm, next, &[Side::Own]);
@@ -110,10 +111,14 @@ impl Holder {
 
     pub(super) fn on_loaded(&mut self, entry: Entry, leg: &LegFound, images: &[Vec<u8>], ctx: &mut Ctx<'_>) {
         let known = self.peer.as_ref().map(|peer| peer.store.current().leg);
-        let LegFound::Leg(found) = leg else { return self.bar("the leg changed while it was fenced", ctx) };
+        let LegFound::Leg(found) = leg else { return self.bar(BarCause::Changed, ctx) };
         let theirs = &found.superblock;
         if known != Some(theirs.leg) || !theirs.layout.same_array(&self.layout) {
-            return self.bar("the leg changed while it was fenced", ctx);
+            return self.bar(BarCause::Changed, ctx);
+        }
+        // It went on between the look and the fence: what was decided on is not what is there.
+        if self.peer.as_ref().is_some_and(|peer| peer.store.current().history != theirs.history) {
+            return self.go_away(Reason::LinkLost, ctx);
         }
         self.peer = Some(PeerLeg { store: Store::peer(theirs.clone(), self.attempt) });
         match entry {
@@ -194,7 +199,7 @@ impl Holder {
         let Membership::Emptying(blocks) = &mut self.membership else { return };
         match blocks.front() {
             None => {
-                ctx.note(format!("resync begins: {} bytes are out of sync", self.bitmap.set_bytes()));
+                ctx.note(EventKind::ResyncBegun { bytes: self.bitmap.set_bytes() });
                 self.enter(Membership::Copying);
                 self.next_heartbeat = ctx.now();
             }
@@ -234,7 +239,7 @@ impl Holder {
     pub(in crate::holder) fn joined(&mut self, ctx: &mut Ctx<'_>) {
         self.enter(Membership::Joined);
         self.lost_since = None;
-        self.freeze = Freeze::Flowing;
+        self.thaw(ctx);
         self.next_heartbeat = ctx.now();
         self.unpark(ctx);
     }

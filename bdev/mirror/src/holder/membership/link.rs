@@ -5,6 +5,7 @@ use bdev::{IoError, Link, LinkDown};
 use super::super::{Ctx, Doubt, Holder, Opening, Phase};
 use super::Membership;
 use crate::desk::Side;
+use crate::events::{BarCause, EventKind};
 use crate::format::Reason;
 use crate::reader::Reader;
 
@@ -51,7 +52,7 @@ impl Holder {
                 LinkDown::Silent => "no sign of life".to_owned(),
                 LinkDown::Lost(words) | LinkDown::Refused(words) => words.clone(),
             };
-            ctx.note(format!("the peer's leg is unreachable: {words}"));
+            ctx.note(EventKind::PeerUnreachable(words));
             self.go_away(Reason::LinkLost, ctx);
         }
     }
@@ -66,7 +67,7 @@ impl Holder {
             return;
         }
         self.next_probe = ctx.now() + core::time::Duration::from_millis(100);
-        self.attempt += 1;
+        self.attempt = ctx.desk.new_attempt();
         let mut reader = Reader::of_identity(Side::Peer, self.attempt, self.peer_size);
         reader.poke(ctx.desk);
         self.enter(Membership::Probing(Box::new(reader)));
@@ -86,14 +87,14 @@ impl Holder {
             | IoError::NotReady(_)
             | IoError::Aborted
             | IoError::Busy => {
-                ctx.note(format!("the peer's leg: {error}"));
+                ctx.note(EventKind::PeerFailed(error));
                 self.go_away(reason_of(error), ctx);
             }
             _ => {
-                ctx.note(format!("the peer's leg reports: {error}"));
+                ctx.note(EventKind::PeerFailed(error));
                 self.go_away(Reason::IoError, ctx);
                 self.enter(Membership::Barred {
-                    why: error.to_string(),
+                    why: BarCause::Failed(error),
                     reason: Reason::IoError,
                     retry_at: ctx.now() + ctx.setup.timing.retry,
                 });
@@ -117,7 +118,7 @@ impl Holder {
             self.lost_since = Some(ctx.now());
             self.lost_reason = reason;
         }
-        self.attempt += 1;
+        self.attempt = ctx.desk.new_attempt();
         self.resync.cut_off();
         self.enter(Membership::Away);
         self.abandon_peer_step(ctx);
@@ -138,16 +139,16 @@ impl Holder {
             Side::Peer => self.lose_peer(error, ctx),
             Side::Own => {
                 if self.own_failure.is_none() {
-                    ctx.note(format!("this node's leg reports: {error}"));
+                    ctx.note(EventKind::OwnLegFailed(error));
                     self.own_failure = Some(reason_of(error));
                 }
             }
         }
     }
 
-    pub(in crate::holder) fn bar_peer(&mut self, why: &str, ctx: &mut Ctx<'_>) {
+    pub(in crate::holder) fn bar_peer(&mut self, why: BarCause, ctx: &mut Ctx<'_>) {
         self.go_away(Reason::IoError, ctx);
         let retry_at = ctx.now() + ctx.setup.timing.retry;
-        self.enter(Membership::Barred { why: why.to_owned(), reason: Reason::LinkLost, retry_at });
+        self.enter(Membership::Barred { why, reason: Reason::LinkLost, retry_at });
     }
 }

@@ -25,6 +25,7 @@ use super::{Ctx, Holder};
 use crate::bitmap::Bitmap;
 use crate::decide::SyncPlan;
 use crate::desk::Purpose;
+use crate::events::BarCause;
 use crate::format::{BlockWrite, Reason};
 use crate::intent_log::Replay;
 use crate::reader::Reader;
@@ -40,8 +41,8 @@ pub(crate) enum Membership {
     Probing(Box<Reader>),
     /// Nothing that may be touched, or broken.
     Barred {
-        /// In words.
-        why: String,
+        /// Why it is left alone.
+        why: BarCause,
         /// What a config without it would say.
         reason: Reason,
         /// When to look again.
@@ -153,7 +154,7 @@ impl Membership {
         match self {
             Self::Away => ("unreachable", None),
             Self::Probing(_) => ("probing", None),
-            Self::Barred { why, .. } => ("refused", Some(why.clone())),
+            Self::Barred { why, .. } => ("refused", Some(why.to_string())),
             Self::Arming(_)
             | Self::Fencing(_)
             | Self::Loading(..)

@@ -1,0 +1,296 @@
+//! What the operator and the cluster manager ask for: switchover, demotion, promotion.
+
+use core::time::Duration;
+
+use mirror::command::{Command, Demotion, Refusal};
+use mirror::decide::{HolderState, PromoteMode, PromoteRefusal};
+use mirror::events::Codes;
+use mirror::format::{ArbiterKind, ConfigFlags, LegMask, Reason};
+use mirror::status::RoleKind;
+
+use super::world::World;
+use super::{PROMOTE, SECOND, millis, pair, settle};
+
+const FORCE: Command = Command::Promote { mode: PromoteMode::Forced, holder: HolderState::ConfirmedDown };
+
+fn command(world: &mut World, index: usize, command: Command) -> Result<(), Refusal> {
+    let now = world.now;
+    world.nodes[index].as_mut().expect("runs").driver.command(command, now)
+}
+
+fn code(world: &World, index: usize, mode: PromoteMode) -> &'static str {
+    let driver = &world.nodes[index].as_ref().expect("runs").driver;
+    driver.may_promote(mode, HolderState::Unknown).map_or_else(|refusal| refusal.code(), |_| "ok")
+}
+
+fn role(world: &World, index: usize) -> RoleKind {
+    world.status(index).role
+}
+
+fn has_event(world: &World, index: usize, code: &str, reason: &str) -> bool {
+    let status = world.status(index);
+    status.events.iter().any(|event| event.kind.code() == code && event.kind.reason() == reason)
+}
+
+/// Load on both nodes until one serves; the time without a holder.
+fn switch(world: &mut World, from: usize) -> Duration {
+    command(world, from, Command::Switchover).expect("in sync");
+    let began = world.now;
+    while !world.is_holder(1 - from) {
+        assert!(world.now - began < 5 * SECOND, "{}", world.describe());
+        world.load(from, Duration::from_micros(100));
+    }
+    world.now - began
+}
+
+fn switchovers(policy: ArbiterKind) {
+    let mut world = World::new(400, policy);
+    world.create();
+    for round in 0..10 {
+        let from = round % 2;
+        let before = world.status(from).config.expect("one").generation();
+        let time = millis(1 + world.prng.below(30));
+        world.load(from, time);
+        let outage = switch(&mut world, from);
+        assert!(outage < millis(200), "{outage:?}: {}", world.describe());
+        let status = world.status(1 - from);
+        let config = status.config.expect("one");
+        assert_eq!((config.in_sync, config.reason), (LegMask::both(), Reason::SwitchedOver));
+        assert!(config.generation() > before && status.dirty_bytes == 0);
+        assert_eq!(role(&world, from), RoleKind::Standby);
+        world.check_acknowledged(0);
+        world.check_acknowledged(1);
+        world.load(1 - from, millis(20));
+        settle(&mut world, 1 - from);
+        // No resync: neither has copied anything since the pair was made.
+        assert!(world.status(1 - from).last_resync.is_none_or(|last| last.copied == 0));
+    }
+}
+
+#[test]
+fn a_switchover_swaps_the_holder_without_a_resync() {
+    switchovers(ArbiterKind::Biased);
+}
+
+#[test]
+fn a_switchover_with_an_arbiter_is_as_short() {
+    switchovers(ArbiterKind::Etcd);
+}
+
+#[test]
+fn a_switchover_needs_a_peer_in_sync_and_the_holder() {
+    let mut world = pair(401);
+    assert_eq!(command(&mut world, 1, Command::Switchover), Err(Refusal::NotHolder));
+    world.kill(1);
+    world.load(0, SECOND);
+    assert_eq!(command(&mut world, 0, Command::Switchover), Err(Refusal::PeerNotInSync));
+    let acks = world.acks;
+    world.load(0, millis(50));
+    assert!(world.acks > acks);
+}
+
+/// Cut or killed at any moment of it: one of the two holds in the end, with everything that was acknowledged.
+#[test]
+fn a_switchover_that_is_cut_off_leaves_one_holder() {
+    for seed in 0..60 {
+        let policy = if seed % 2 == 0 { ArbiterKind::Etcd } else { ArbiterKind::Biased };
+        let mut world = World::new(500 + seed, policy);
+        world.create();
+        world.load(0, millis(10));
+        command(&mut world, 0, Command::Switchover).expect("in sync");
+        let moment = Duration::from_micros(world.prng.below(30_000));
+        world.load(0, moment);
+        match seed % 6 {
+            0 | 1 => world.cut(),
+            2 | 3 => world.kill(0),
+            _ => world.kill(1),
+        }
+        let pause = millis(world.prng.below(4000));
+        world.run(pause);
+        world.heal();
+        for index in 0..2 {
+            if world.nodes[index].is_none() {
+                world.start(index);
+            }
+        }
+        world.wait("one holder in sync", 20 * SECOND, |world| {
+            (0..2).any(|index| world.is_holder(index) && world.is_in_sync(index))
+        });
+        let holder = if world.is_holder(0) { 0 } else { 1 };
+        assert!(!world.is_holder(1 - holder), "{}", world.describe());
+        world.load(holder, millis(20));
+        settle(&mut world, holder);
+    }
+}
+
+#[test]
+fn a_holder_that_is_demoted_in_order_lets_the_other_be_promoted() {
+    let mut world = pair(410);
+    world.load(0, millis(50));
+    assert_eq!(
+        (code(&world, 0, PromoteMode::Ordinary), code(&world, 1, PromoteMode::Ordinary)),
+        ("already-holder", "holder-alive")
+    );
+    command(&mut world, 0, Command::Demote(Demotion::Orderly)).expect("a holder");
+    world.wait("demotion", SECOND, |world| role(world, 0) == RoleKind::Standby);
+    world.drain();
+    assert!(has_event(&world, 0, "demoting", "orderly"), "{}", world.describe());
+    // By itself it does not come back.
+    world.run(5 * SECOND);
+    assert_eq!(role(&world, 0), RoleKind::Standby);
+    assert_eq!(
+        (code(&world, 0, PromoteMode::Ordinary), code(&world, 1, PromoteMode::Ordinary)),
+        ("ok", "ok")
+    );
+    command(&mut world, 1, PROMOTE).expect("nobody holds");
+    world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
+    world.load(1, millis(50));
+    settle(&mut world, 1);
+}
+
+#[test]
+fn a_demoted_holder_may_be_promoted_again() {
+    let mut world = pair(411);
+    world.load(0, millis(50));
+    command(&mut world, 0, Command::Demote(Demotion::Orderly)).expect("a holder");
+    world.wait("demotion", SECOND, |world| role(world, 0) == RoleKind::Standby);
+    world.drain();
+    command(&mut world, 0, PROMOTE).expect("its own");
+    world.wait("promotion", 5 * SECOND, |world| world.is_holder(0));
+    world.load(0, millis(50));
+    settle(&mut world, 0);
+    assert_eq!(world.status(0).last_resync.map_or(0, |last| last.copied), 0, "{}", world.describe());
+}
+
+/// A frozen holder cannot end in order; at once it can, and acknowledges nothing from then on.
+#[test]
+fn a_frozen_holder_is_demoted_at_once_and_acknowledges_nothing_more() {
+    let mut world = World::new(412, ArbiterKind::Manual);
+    world.create();
+    world.load(0, millis(50));
+    world.drain();
+    world.cut();
+    world.load(0, 3 * SECOND);
+    assert_eq!(role(&world, 0), RoleKind::Frozen, "{}", world.describe());
+    assert!(has_event(&world, 0, "frozen", "operator-decides"), "{}", world.describe());
+    let acks = world.acks;
+    command(&mut world, 0, Command::Demote(Demotion::Orderly)).expect("a holder");
+    world.run(SECOND);
+    assert_eq!(role(&world, 0), RoleKind::Demoting, "{}", world.describe());
+    command(&mut world, 0, Command::Demote(Demotion::AtOnce)).expect("always");
+    world.wait("demotion", 3 * SECOND, |world| role(world, 0) == RoleKind::Standby);
+    world.drain();
+    world.load(0, SECOND);
+    assert_eq!(world.acks, acks, "{}", world.describe());
+    command(&mut world, 1, PROMOTE).expect("in sync");
+    world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
+    world.check_acknowledged(1);
+    world.heal();
+    world.load(1, millis(100));
+    settle(&mut world, 1);
+}
+
+/// A cluster manager says who holds: at the start, after a crash, and when the peer is gone.
+#[test]
+fn with_a_cluster_manager_nothing_happens_by_itself() {
+    let mut world = World::new(420, ArbiterKind::ClusterManager);
+    world.start(0);
+    world.start(1);
+    world.run(SECOND);
+    assert_eq!((role(&world, 0), code(&world, 0, PromoteMode::Ordinary)), (RoleKind::Standby, "ok"));
+    assert_eq!(code(&world, 1, PromoteMode::Ordinary), "no-data");
+    assert!(has_event(&world, 0, "standing-by", "awaiting-promotion"));
+    command(&mut world, 0, PROMOTE).expect("a new array");
+    world.wait("sync", 5 * SECOND, |world| world.is_in_sync(0));
+    world.load(0, millis(50));
+    world.kill(0);
+    world.run(5 * SECOND);
+    assert_eq!(role(&world, 1), RoleKind::Standby);
+    command(&mut world, 1, PROMOTE).expect("fenced by the manager");
+    world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
+    world.check_acknowledged(1);
+    world.start(0);
+    settle(&mut world, 1);
+    // The peer is gone: I/O stands still until the manager has fenced it and says so.
+    world.kill(0);
+    world.load(1, 3 * SECOND);
+    assert_eq!(role(&world, 1), RoleKind::Frozen, "{}", world.describe());
+    command(&mut world, 1, Command::Degrade).expect("frozen");
+    world.load(1, millis(100));
+    assert_eq!(role(&world, 1), RoleKind::Holder, "{}", world.describe());
+    assert!(has_event(&world, 1, "thawed", "decided"));
+    world.start(0);
+    settle(&mut world, 1);
+}
+
+#[test]
+fn an_arbiter_that_is_gone_when_the_peer_is_freezes_with_an_alarm() {
+    let mut world = World::new(430, ArbiterKind::Etcd);
+    world.create();
+    world.arbiter.reach = [false; 2];
+    world.kill(1);
+    world.load(0, 4 * SECOND);
+    assert_eq!(role(&world, 0), RoleKind::Frozen, "{}", world.describe());
+    assert!(
+        has_event(&world, 0, "frozen", "arbiter-silent")
+            && has_event(&world, 0, "arbiter-silent", "no-answer")
+    );
+    world.arbiter.reach = [true; 2];
+    world.load(0, SECOND);
+    assert_eq!(role(&world, 0), RoleKind::Holder, "{}", world.describe());
+    assert!(has_event(&world, 0, "thawed", "decided"));
+}
+
+/// The way out when the arbiter's newer data are lost for good.
+#[test]
+fn force_gets_an_array_over_an_arbiter_that_was_restored_or_emptied() {
+    for lost in [false, true] {
+        let mut world = World::new(440, ArbiterKind::Etcd);
+        world.create();
+        let old = world.arbiter.config;
+        world.kill(1);
+        world.load(0, 2 * SECOND);
+        world.drain();
+        world.kill(0);
+        world.arbiter.config = if lost { None } else { old };
+        world.start(0);
+        world.run(4 * SECOND);
+        let reason = if lost { "arbiter-vacant" } else { "arbiter-older" };
+        assert!(has_event(&world, 0, "holding", reason), "{}", world.describe());
+        assert_eq!(command(&mut world, 0, PROMOTE), Err(Refusal::Waiting));
+        let before = world.status(0).config.expect("one").generation();
+        command(&mut world, 0, FORCE).expect("the operator's word");
+        world.wait("promotion", 5 * SECOND, |world| world.is_holder(0));
+        let config = world.status(0).config.expect("one");
+        assert_eq!((config.flags, config.reason), (ConfigFlags::FORCED, Reason::ForcePromoted));
+        assert!(config.generation() >= before + (1 << 32));
+        assert_eq!(world.arbiter.config, Some(config));
+        world.check_acknowledged(0);
+        world.start(1);
+        world.load(0, millis(50));
+        settle(&mut world, 0);
+    }
+}
+
+#[test]
+fn a_stale_leg_says_so_and_is_promoted_by_force_alone() {
+    let mut world = pair(450);
+    world.load(0, millis(50));
+    world.cut();
+    world.load(0, 2 * SECOND);
+    world.heal();
+    world.wait("sync", 5 * SECOND, |world| world.is_in_sync(0));
+    world.kill(1);
+    world.load(0, 2 * SECOND);
+    world.drain();
+    world.start(1);
+    world.wait("resync", SECOND, |world| world.status(0).peer.is_some_and(|peer| peer.sight == "resync"));
+    world.kill(0);
+    world.run(2 * SECOND);
+    assert_eq!(code(&world, 1, PromoteMode::Ordinary), "not-in-sync");
+    assert_eq!(command(&mut world, 1, PROMOTE), Err(PromoteRefusal::NotInSync.into()));
+    assert_eq!(code(&world, 1, PromoteMode::Forced), "ok");
+    command(&mut world, 1, FORCE).expect("the operator's word");
+    world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
+    assert!(has_event(&world, 1, "promoting", "forced-data-mixed"), "{}", world.describe());
+}

@@ -1,0 +1,68 @@
+//! Events: every change of a mirror leaves one that a program can read.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tests::node::binary;
+use tests::pair::{Pair, gemel, must};
+
+fn events(pair: &Pair, node: usize) -> Vec<Value> {
+    let text = must(gemel(pair.node(node), &["--json", "events", "vol0"]));
+    serde_json::from_str(&text).expect("a list")
+}
+
+fn has(events: &[Value], event: &str, reason: &str) -> bool {
+    events.iter().any(|one| one["event"] == event && one["reason"] == reason)
+}
+
+#[test]
+fn a_lost_peer_and_its_return_leave_events_on_both_nodes() {
+    let mut pair = Pair::start();
+    let mut follower = Command::new(binary("gemel"))
+        .arg("--socket")
+        .arg(pair.node(0).socket())
+        .args(["--json", "events", "--follow"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("gemel is built with the tests");
+    pair.kill(1);
+    pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
+    pair.restart(1);
+    pair.wait_in_sync(0);
+
+    let seen = events(&pair, 0);
+    for (event, reason) in [
+        ("formatting", "new-array"),
+        ("serving", "config-durable"),
+        ("peer-unreachable", "link-lost"),
+        ("config-changed", "link-lost"),
+        ("resync-begun", "bits-set"),
+        ("config-changed", "rejoined"),
+        ("in-sync", "nothing-differs"),
+    ] {
+        assert!(has(&seen, event, reason), "no {event} ({reason}) in {seen:#?}");
+    }
+    let ids: Vec<_> = seen.iter().map(|event| event["id"].as_u64().expect("an id")).collect();
+    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
+    let lost = seen.iter().find(|event| event["reason"] == "link-lost" && event["event"] == "config-changed");
+    let lost = lost.expect("just seen");
+    assert_eq!((&lost["severity"], &lost["data"]["in_sync"]), (&json!("warning"), &json!([0])), "{lost}");
+    // The standby learns of each config, and says so.
+    assert!(has(&events(&pair, 1), "config-changed", "rejoined"), "{:#?}", events(&pair, 1));
+
+    let lines = BufReader::new(follower.stdout.take().expect("piped")).lines();
+    let followed = lines.map(|line| serde_json::from_str::<Value>(&line.expect("text")).expect("JSON"));
+    let caught: Vec<Value> = followed.take(seen.len()).collect();
+    assert_eq!(caught, seen, "the follower sees the same");
+    follower.kill().expect("it runs");
+    follower.wait().expect("a child");
+
+    let types = pair.node(0).must("notify_get_types", Value::Null);
+    let notes = pair.node(0).must("notify_get_notifications", json!({"id": 0, "max": 1000}));
+    let notes = notes.as_array().expect("a list");
+    assert!(notes.iter().all(|note| types.as_array().expect("a list").contains(&note["type"])), "{notes:?}");
+    assert!(notes.iter().any(|note| note["type"] == "bdev_register" && note["ctx"] == "vol0"), "{notes:?}");
+    let from = pair.node(0).must("notify_get_notifications", json!({"id": 2, "max": 1}));
+    assert_eq!((from[0]["id"].as_u64(), from.as_array().map(Vec::len)), (Some(2), Some(1)));
+}

@@ -1,0 +1,213 @@
+//! The log of events: what mirrors noted and which devices came and went, each with an id that rises.
+//!
+//! Owner: the control plane. Reactors send what mirrors note ([`EventSender`], never blocks them); it is taken in whenever
+//! somebody asks, and at least twice a second, when it also goes to the process's own log. The last [`KEPT`] are kept.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, SystemTime};
+
+use ::mirror::events::{Codes, Event, EventKind, Severity};
+use engine::Instant;
+use serde_json::{Value, json};
+
+/// Events kept.
+const KEPT: usize = 4096;
+/// A device was made, and a device was removed: SPDK's types.
+const DEVICE_TYPES: [&str; 2] = ["bdev_register", "bdev_unregister"];
+
+/// Where a reactor puts what a mirror noted: the mirror's name and the event.
+pub type EventSender = Sender<(String, Event)>;
+
+/// One entry.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Rises by one with each entry, from 0.
+    pub id: u64,
+    /// When, on the wall clock.
+    pub time: SystemTime,
+    /// What, as a code.
+    pub code: &'static str,
+    /// Why, as a code.
+    pub reason: &'static str,
+    /// How much it asks of the operator.
+    pub severity: Severity,
+    /// The mirror's or the device's name.
+    pub subject: String,
+    /// In words.
+    pub text: String,
+    /// Figures, where there are some.
+    pub data: Value,
+    is_mirrors: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct EventLog {
+    sender: EventSender,
+    inbox: Receiver<(String, Event)>,
+    kept: VecDeque<Entry>,
+    next_id: u64,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        let (sender, inbox) = channel();
+        Self { sender, inbox, kept: VecDeque::new(), next_id: 0 }
+    }
+}
+
+/// The wall clock: for log lines alone.
+#[expect(clippy::disallowed_methods, reason = "the daemon stamps events for people")]
+fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// All types that entries can have.
+pub fn types() -> impl Iterator<Item = &'static str> {
+    DEVICE_TYPES.into_iter().chain(EventKind::CODES)
+}
+
+impl EventLog {
+    /// For a reactor.
+    pub fn sender(&self) -> EventSender {
+        self.sender.clone()
+    }
+
+    /// Takes in what reactors sent; `now` is the time on their clock.
+    pub fn collect(&mut self, now: Instant) {
+        while let Ok((mirror, event)) = self.inbox.try_recv() {
+            let time = wall() - Duration::from_nanos((now - event.at).as_nanos() as u64);
+            let Event { kind, .. } = event;
+            tell(&mirror, &kind);
+            self.push(Entry {
+                id: 0,
+                time,
+                code: kind.code(),
+                reason: kind.reason(),
+                severity: kind.severity(),
+                text: kind.to_string(),
+                data: figures(&kind),
+                subject: mirror,
+                is_mirrors: true,
+            });
+        }
+    }
+
+    /// A device came.
+    pub fn registered(&mut self, name: &str) {
+        self.device(name, DEVICE_TYPES[0], "device made");
+    }
+
+    /// A device went.
+    pub fn unregistered(&mut self, name: &str) {
+        self.device(name, DEVICE_TYPES[1], "device removed");
+    }
+
+    fn device(&mut self, name: &str, code: &'static str, text: &str) {
+        self.push(Entry {
+            id: 0,
+            time: wall(),
+            code,
+            reason: "command",
+            severity: Severity::Info,
+            subject: name.to_owned(),
+            text: text.to_owned(),
+            data: Value::Null,
+            is_mirrors: false,
+        });
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(Entry { id: self.next_id, ..entry });
+        self.next_id += 1;
+    }
+
+    /// All entries from an id on.
+    pub fn since(&self, id: u64) -> impl Iterator<Item = &Entry> {
+        self.kept.iter().filter(move |entry| entry.id >= id)
+    }
+
+    /// Of them, those of mirrors.
+    pub fn of_mirrors(&self, id: u64) -> impl Iterator<Item = &Entry> {
+        self.since(id).filter(|entry| entry.is_mirrors)
+    }
+}
+
+fn tell(mirror: &str, kind: &EventKind) {
+    let (code, reason) = (kind.code(), kind.reason());
+    match kind.severity() {
+        Severity::Info => tracing::info!("{mirror}: {kind} ({code}, {reason})"),
+        Severity::Warning => tracing::warn!("{mirror}: {kind} ({code}, {reason})"),
+        Severity::Alarm => tracing::error!("{mirror}: {kind} ({code}, {reason})"),
+    }
+}
+
+/// What a program would otherwise have to read out of the words.
+fn figures(kind: &EventKind) -> Value {
+    match kind {
+        EventKind::ConfigChanged(config) => {
+            let in_sync = ::mirror::format::LegIndex::BOTH.into_iter().filter(|leg| config.in_sync.has(*leg));
+            json!({
+                "generation": config.generation(), "holder": config.holder.number(),
+                "in_sync": in_sync.map(|leg| leg.number()).collect::<Vec<_>>(),
+                "forced": config.flags.contains(::mirror::format::ConfigFlags::FORCED),
+            })
+        }
+        EventKind::Serving { generation }
+        | EventKind::PeerWentOn { generation }
+        | EventKind::InSync { generation, .. }
+        | EventKind::Promoting { generation, .. } => json!({"generation": generation}),
+        EventKind::Fenced { by, generation } => json!({"node": by, "generation": generation}),
+        EventKind::ArbiterDecided { holder, generation } => {
+            json!({"holder": holder.number(), "generation": generation})
+        }
+        EventKind::ArbiterOlder { expected } => json!({"expected_generation": expected}),
+        EventKind::ResyncBegun { bytes } => json!({"bytes": bytes}),
+        EventKind::ResyncStopped { at, .. } => json!({"byte": at}),
+        _ => Value::Null,
+    }
+}
+
+/// How severe, in words.
+pub fn severity_word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Alarm => "alarm",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_rise_and_times_are_those_of_the_events() {
+        let mut log = EventLog::default();
+        log.registered("m0");
+        let at = Instant::EPOCH + core::time::Duration::from_secs(5);
+        let event = Event { at, kind: EventKind::Serving { generation: 7 } };
+        log.sender().send(("vol0".to_owned(), event)).expect("the log is there");
+        log.collect(at + core::time::Duration::from_secs(2));
+        log.unregistered("m0");
+        let codes: Vec<_> = log.since(0).map(|entry| (entry.id, entry.code)).collect();
+        assert_eq!(codes, [(0, "bdev_register"), (1, "serving"), (2, "bdev_unregister")]);
+        let served = log.of_mirrors(0).next().expect("one");
+        let age = served.time.elapsed().expect("the past");
+        assert!((1900..2500).contains(&age.as_millis()), "{age:?}");
+        assert_eq!(served.data, json!({"generation": 7}));
+        assert_eq!(log.since(2).count(), 1);
+    }
+
+    #[test]
+    fn every_code_is_a_type() {
+        let codes: Vec<_> = types().collect();
+        for kind in [EventKind::Stopping, EventKind::Thawed, EventKind::ArbiterVacant] {
+            assert!(codes.contains(&kind.code()));
+        }
+    }
+}
