@@ -3,6 +3,8 @@
 //! ```text
 //! begin --> first step durable: it is the truth now, and takes effect --> further steps --> over
 //!             '--failed: own leg, tried again; peer's leg, the peer is lost
+//!                        '--> suspended, where the peer or the arbiter may have it: its config is part of the
+//!                             history of the next one (I3), or goes on when the peer comes back with it
 //! ```
 //!
 //! What happens when the peer dies with writes in flight: [`Holder::drive_change`] sees it lost for longer
@@ -19,8 +21,9 @@ use crate::arbiter::{Answer, Ask};
 use crate::decide::{Starting, SwapVerdict, SyncPlan, asks_arbiter, on_refused_swap};
 use crate::desk::Side;
 use crate::events::{EventKind, FreezeCause};
-use crate::format::{ArbiterKind, ConfigId, LegMask, Reason};
+use crate::format::{ArbiterKind, ConfigId, LegMask, Reason, Superblock};
 use crate::holder::membership::Membership;
+use crate::probe::LegFound;
 use crate::store::Stored;
 use crate::truth::Fresh;
 
@@ -80,8 +83,38 @@ impl Holder {
     /// What a new config needs: a generation above everything that either leg has seen, and not below `least`.
     pub(super) fn fresh(&self, least: u64, ctx: &mut Ctx<'_>) -> Fresh {
         let peer = self.peer.as_ref().map(|peer| peer.store.current());
-        let generation = self.truth.next_generation(ctx.own.current(), peer).max(least);
+        let generation = self.known().next_generation(ctx.own.current(), peer).max(least);
         Fresh { generation, nonce: ctx.prng.next_u64() }
+    }
+
+    /// The truth, with a config in its history that somebody else may have heard of.
+    fn known(&self) -> Truth {
+        let mut known = self.truth.clone();
+        if let Some(suspended) = &self.suspended {
+            known.history.push(*suspended.next.config());
+        }
+        known
+    }
+
+    /// What we say about the array to a leg that was found: where it has the suspended config, that one.
+    pub(super) fn says(&self, found: &LegFound, own: &Superblock) -> Superblock {
+        let suspended = self.suspended.as_ref().filter(
+            |change| matches!(found, LegFound::Leg(leg) if leg.superblock.config() == change.next.config()),
+        );
+        suspended.map_or(&self.truth, |change| &change.next).on(own, self.who)
+    }
+
+    /// The peer has come back with the suspended config: it counts, and goes on.
+    pub(super) fn resume(&mut self, theirs: &Superblock, ctx: &mut Ctx<'_>) {
+        let is_theirs = |change: &mut Change| change.next.config() == theirs.config();
+        let Some(mut change) = self.suspended.take_if(is_theirs) else { return };
+        change.steps.retain(|step| *step == Step::Leg(Side::Own));
+        change.stage = Stage::Ready;
+        self.truth = change.next.clone();
+        let kind = change.kind;
+        self.change = Some(change);
+        self.joined(ctx);
+        self.take_effect(kind, Extent::First, ctx);
     }
 
     pub(super) fn begin_change(&mut self, kind: Kind, next: Truth, steps: &[Side]) {
@@ -191,8 +224,9 @@ impl Holder {
         if self.doubt == Doubt::Fenced && self.arbiter != ArbiterKind::Etcd {
             return None;
         }
-        if let Some(reason) = self.membership_own_failure() {
-            return self.is_joined().then_some((Side::Own, reason));
+        // Without the peer the own leg is the last one, whatever is wrong with it.
+        if let Some(reason) = self.own_failure.filter(|_| self.is_joined()) {
+            return Some((Side::Own, reason));
         }
         self.peer_to_drop(ctx).map(|reason| (Side::Peer, reason))
     }
@@ -201,7 +235,7 @@ impl Holder {
     pub(super) fn degrade(&mut self, out: Side, reason: Reason, ctx: &mut Ctx<'_>) {
         let fresh = self.fresh(0, ctx);
         let peer = self.peer.as_ref().map(|peer| peer.store.current());
-        let Ok(next) = self.truth.degraded(self.who, self.leg(out), reason, peer, fresh) else {
+        let Ok(next) = self.known().degraded(self.who, self.leg(out), reason, peer, fresh) else {
             return self.exhausted(ctx);
         };
         let steps: &[Side] = if out == Side::Own { &[Side::Peer, Side::Own] } else { &[Side::Own] };
@@ -242,6 +276,8 @@ impl Holder {
         let new_config = self.truth.config().id != change.next.config().id;
         if is_first {
             self.truth = change.next.clone();
+            self.suspended
+                .take_if(|suspended| suspended.next.config().generation() < self.truth.config().generation());
         }
         if new_config {
             ctx.note(EventKind::ConfigChanged(*self.config()));
@@ -311,7 +347,9 @@ impl Holder {
 
     fn on_step_failed(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) {
         let Some(change) = &mut self.change else { return };
-        change.stage = Stage::Ready;
+        if side == Side::Own {
+            change.stage = Stage::Ready;
+        }
         match (side, change.kind) {
             // The config is durable on the leg that counts; this one is out, and need not know.
             (Side::Own, Kind::Degrade { out: Side::Own, .. }) => self.change = None,
@@ -332,6 +370,10 @@ impl Holder {
         match change.kind {
             Kind::Close => self.take_effect(change.kind, Extent::Whole, ctx),
             Kind::HandOver => self.hand_over_cut_off(ctx),
+            // The peer may have it, and the arbiter has it.
+            Kind::Degrade { .. } if change.stage == Stage::Writing || self.arbiter == ArbiterKind::Etcd => {
+                self.suspended = Some(change);
+            }
             _ => {}
         }
     }
@@ -370,6 +412,7 @@ impl Holder {
         }
         self.mark_exposed();
         self.thaw(ctx);
+        self.own_failure = None;
         if out == Side::Peer {
             self.drop_member(ctx);
         } else {
@@ -398,7 +441,7 @@ impl Holder {
     pub(super) fn begin_rejoin(&mut self, back: Side, ctx: &mut Ctx<'_>) {
         let fresh = self.fresh(0, ctx);
         let theirs = self.peer.as_ref().map(|peer| peer.store.current());
-        let Ok(next) = self.truth.rejoined(self.who, theirs, fresh) else {
+        let Ok(next) = self.known().rejoined(self.who, theirs, fresh) else {
             return self.exhausted(ctx);
         };
         self.begin_change(Kind::Rejoin { back }, next, &[Side::Own, Side::Peer]);

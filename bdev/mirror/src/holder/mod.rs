@@ -85,6 +85,8 @@ pub(crate) struct Holder {
     farewell: Farewell,
     truth: Truth,
     change: Option<Change>,
+    /// A config that its peer, or the arbiter, may have heard of though it never took effect here.
+    suspended: Option<Change>,
     retry_change_at: Option<Instant>,
     freeze: Freeze,
     membership: Membership,
@@ -154,6 +156,7 @@ impl Holder {
             farewell: Farewell::Stop,
             truth: Truth::of(&own),
             change: None,
+            suspended: None,
             retry_change_at: None,
             freeze: Freeze::Flowing,
             membership: Membership::Away,

@@ -63,6 +63,25 @@ fn a_leg_that_never_heard_that_it_is_out_takes_everything_from_the_peer() {
     }
 }
 
+/// The peer dies, and within its grace the own leg fails a write: the peer goes, and the error is the last leg's.
+#[test]
+fn an_own_error_while_the_peer_is_away_does_not_stop_the_volume() {
+    let mut world = pair(402);
+    world.load(0, millis(20));
+    world.kill(1);
+    break_data(&world);
+    world.load(0, millis(100));
+    world.disks[0].heal();
+    world.load(0, 2 * SECOND);
+    world.drain();
+    assert_eq!(world.in_sync(0), LegMask::ZERO, "{}", world.describe());
+    let acks = world.acks;
+    world.load(0, millis(100));
+    assert!(world.acks > acks, "{}", world.describe());
+    world.start(1);
+    settle(&mut world, 0);
+}
+
 /// The same with a crash at each moment of the way back.
 #[test]
 fn a_holder_that_dies_while_its_own_leg_comes_back_loses_nothing() {

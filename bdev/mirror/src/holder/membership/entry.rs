@@ -38,8 +38,7 @@ impl Holder {
 
     pub(super) fn on_probed(&mut self, leg: &LegFound, ctx: &mut Ctx<'_>) {
         // What we say about the array may be newer than our own superblock, when our leg is the one that failed.
-        let ours = self.truth.on(ctx.own.current(), self.who);
-        let verdict = on_found(&ours, leg);
+        let verdict = on_found(&self.says(leg, ctx.own.current()), leg);
         if verdict != EntryVerdict::TakenOver {
             self.doubt = Doubt::None;
         }
@@ -137,6 +136,10 @@ impl Holder {
         }
         if self.change.is_some() {
             return self.go_away(Reason::LinkLost, ctx);
+        }
+        self.resume(theirs, ctx);
+        if self.is_joined() {
+            return;
         }
         self.enter(Membership::Enrolling(Entry::Member, None));
         self.begin_change(Kind::Enrol, self.truth.clone(), &[Side::Peer]);

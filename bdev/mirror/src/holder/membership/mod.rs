@@ -201,10 +201,6 @@ impl Holder {
         matches!(self.membership, Membership::Marking(..))
     }
 
-    pub(super) fn membership_own_failure(&self) -> Option<Reason> {
-        self.own_failure
-    }
-
     /// Why the peer, which the config counts, has to go; `None` while there is hope.
     pub(super) fn peer_to_drop(&self, ctx: &Ctx<'_>) -> Option<Reason> {
         match &self.membership {
