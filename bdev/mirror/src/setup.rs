@@ -21,6 +21,8 @@ pub struct Timing {
     pub grace: Duration,
     /// How long one I/O on the peer's leg may take.
     pub io_timeout: Duration,
+    /// How long an I/O waits for the last leg in sync, when that is out of reach or busy, before its host gets the error.
+    pub stall: Duration,
     /// How long to leave a leg alone that was refused or failed.
     pub retry: Duration,
     /// How long a standby waits, once the holder is gone from its leg, before it asks for the array: the holder,
@@ -36,6 +38,7 @@ impl Default for Timing {
             silence: Duration::from_millis(1500),
             grace: Duration::from_millis(300),
             io_timeout: Duration::from_millis(1200),
+            stall: Duration::from_millis(2000),
             retry: Duration::from_secs(3),
             takeover: Duration::from_millis(1000),
         }
@@ -54,6 +57,7 @@ impl Timing {
             retry: Duration::from_secs(1),
             takeover: Duration::from_millis(250),
             silence: Duration::from_millis(350),
+            stall: Duration::from_millis(700),
         }
     }
 

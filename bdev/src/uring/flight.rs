@@ -8,7 +8,10 @@ use crate::error::IoError;
 use crate::geometry::BlockRange;
 use crate::request::{Durability, IoShell, Op};
 
+const EINTR: i32 = 4;
 const EIO: i32 = 5;
+const EAGAIN: i32 = 11;
+const ENOMEM: i32 = 12;
 const EBUSY: i32 = 16;
 const EINVAL: i32 = 22;
 const EFBIG: i32 = 27;
@@ -128,7 +131,8 @@ impl Flight {
             Some(ENOSPC | EDQUOT | EFBIG) => IoError::NoSpace,
             Some(EOPNOTSUPP) => IoError::Unsupported,
             Some(EROFS) => IoError::ReadOnly,
-            Some(EBUSY) => IoError::Busy,
+            // Nothing is wrong with the medium: the same again may well work.
+            Some(EBUSY | EAGAIN | EINTR | ENOMEM) => IoError::Busy,
             Some(errno) => IoError::Os(errno),
             None => IoError::Os(EIO),
         }
@@ -224,6 +228,9 @@ mod tests {
             (EROFS, IoError::ReadOnly),
             (EOPNOTSUPP, IoError::Unsupported),
             (EBUSY, IoError::Busy),
+            (EAGAIN, IoError::Busy),
+            (EINTR, IoError::Busy),
+            (ENOMEM, IoError::Busy),
             (EINVAL, IoError::Os(EINVAL)),
         ];
         for (number, error) in expected {

@@ -225,13 +225,14 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
     let way = format!("{name}_peer");
     let url = format!("iscsi://{}/{}/0", place.peer, iqn(name, &format!(".leg{}", index.other().0)));
     let initiator = iqn(name, &format!(".node{}", index.0));
-    let Patience { silence_ms, io_timeout_ms, grace_ms } =
-        Patience::of(place.max_stall_ms.unwrap_or(place.profile.stall_ms()));
+    let stall_ms = place.max_stall_ms.unwrap_or(place.profile.stall_ms());
+    let Patience { silence_ms, io_timeout_ms, grace_ms } = Patience::of(stall_ms);
     let import = json!({"name": way, "initiator_iqn": initiator, "url": url, "silence_ms": silence_ms});
     builder.make("bdev_iscsi_create", import, ("bdev_iscsi_delete", json!({"name": way})))?;
     let mut mirror = json!({
         "name": name, "leg": disk, "peer": way, "index": index.0, "content": content.word(),
-        "io_timeout_ms": io_timeout_ms, "grace_ms": grace_ms, "profile": place.profile.word(),
+        "io_timeout_ms": io_timeout_ms, "grace_ms": grace_ms, "stall_ms": stall_ms,
+        "profile": place.profile.word(),
     });
     if let Some(millis) = place.degraded_start_ms {
         mirror["degraded_start_ms"] = json!(millis);

@@ -3,6 +3,8 @@
 //! Reads are another matter: a read that fails is read from the other leg and rewritten.
 
 use bdev::IoError;
+use core::time::Duration;
+use engine::Instant;
 
 use crate::format::{ArbiterKind, Config, LegIndex, LegMask, Reason};
 use crate::mutation::{Mutation, is_broken};
@@ -67,8 +69,51 @@ pub enum Judgement {
     Irrelevant,
     /// It waits for a config without the leg, or for the leg (R3).
     Wait,
+    /// Nothing is wrong with the own leg: it is asked again in a moment.
+    Again,
     /// The host gets the error.
     Report,
+}
+
+/// Whether a request that failed may wait any longer for a leg without which it cannot be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// It may.
+    Left,
+    /// It has waited as long as hosts may be kept waiting.
+    Over,
+}
+
+impl Patience {
+    /// What is left `stall` after the first failure.
+    pub fn since(first: Instant, stall: Duration, now: Instant) -> Self {
+        if now < first + stall { Self::Left } else { Self::Over }
+    }
+}
+
+/// True for a failure that says nothing about the peer's medium: it may be reached again in a moment.
+pub const fn is_passing(error: IoError) -> bool {
+    matches!(
+        error,
+        IoError::LinkDown
+            | IoError::TimedOut
+            | IoError::Fenced
+            | IoError::NotReady(_)
+            | IoError::Busy
+            | IoError::Aborted
+    )
+}
+
+/// The error as it counts: the own leg that stays busy for too long has failed.
+pub const fn matured(own: LegIndex, leg: LegIndex, error: IoError, patience: Patience) -> IoError {
+    match (error, patience) {
+        (IoError::Busy | IoError::NotReady(_) | IoError::Aborted, Patience::Over)
+            if leg as u8 == own as u8 =>
+        {
+            IoError::TimedOut
+        }
+        _ => error,
+    }
 }
 
 /// Judges a write or flush that `leg` failed, for the holder whose own leg is `own`.
@@ -78,11 +123,17 @@ pub fn judge(
     own: LegIndex,
     leg: LegIndex,
     error: IoError,
+    patience: Patience,
 ) -> Judgement {
+    let error = matured(own, leg, error, patience);
+    let last = config.in_sync == LegMask::only(leg);
+    if last && leg != own && is_passing(error) {
+        return if patience == Patience::Left { Judgement::Wait } else { Judgement::Report };
+    }
     match on_write_failure(arbiter, config, leg, error) {
         FailureVerdict::Report => Judgement::Report,
-        FailureVerdict::Retry if leg == own && config.in_sync != LegMask::both() => Judgement::Report,
         FailureVerdict::StopResync(_) => Judgement::Irrelevant,
+        FailureVerdict::Retry if leg == own && config.in_sync.has(leg) => Judgement::Again,
         FailureVerdict::StepDown | FailureVerdict::Retry if !config.in_sync.has(leg) => Judgement::Irrelevant,
         _ if is_broken(Mutation::R3AckWithoutConfig) => Judgement::Irrelevant,
         FailureVerdict::StepDown
@@ -154,11 +205,27 @@ mod tests {
             [ArbiterKind::Biased, ArbiterKind::Manual, ArbiterKind::ClusterManager, ArbiterKind::Etcd];
         for (arbiter, (error, _)) in arbiters.into_iter().flat_map(|a| ERRORS.map(|error| (a, error))) {
             for leg in LegIndex::BOTH {
-                let on = |in_sync| {
-                    judge(arbiter, &Config::first(1, LegIndex::Zero, in_sync), LegIndex::Zero, leg, error)
+                let on = |in_sync, patience| {
+                    let config = Config::first(1, LegIndex::Zero, in_sync);
+                    judge(arbiter, &config, LegIndex::Zero, leg, error, patience)
                 };
-                assert_eq!(on(LegMask::both()), Judgement::Wait, "{error:?}");
-                assert_ne!(on(LegMask::only(leg.other())), Judgement::Wait, "{error:?}");
+                let own = leg == LegIndex::Zero;
+                let again = own && matches!(error, IoError::Busy | IoError::NotReady(_) | IoError::Aborted);
+                for patience in [Patience::Left, Patience::Over] {
+                    let left = patience == Patience::Left;
+                    let both = if again && left { Judgement::Again } else { Judgement::Wait };
+                    assert_eq!(on(LegMask::both(), patience), both, "{error:?}");
+                    let other = on(LegMask::only(leg.other()), patience);
+                    assert_eq!(other, Judgement::Irrelevant, "{error:?}");
+                    // The last leg: what may pass is waited for, for a time; what has failed is the host's to know.
+                    let last = match (own, is_passing(error), left) {
+                        (true, ..) if again && left => Judgement::Again,
+                        (false, true, true) => Judgement::Wait,
+                        (true, ..) if error == IoError::Fenced => Judgement::Wait,
+                        _ => Judgement::Report,
+                    };
+                    assert_eq!(on(LegMask::only(leg), patience), last, "{error:?} {leg:?} {patience:?}");
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ pub mod unite;
 
 pub use arbitrate::{Standing, SwapVerdict, asks_arbiter, informed, on_refused_swap, peers_word, standing};
 pub use entry::{Bar, EntryVerdict, is_taking_over, on_found};
-pub use failure::{FailureVerdict, Judgement, judge, on_write_failure};
+pub use failure::{FailureVerdict, Judgement, Patience, is_passing, judge, matured, on_write_failure};
 pub use fence::{FenceVerdict, after_fence, is_drained, may_write, next_generation, on_fence};
 pub use lease::{Granted, lease_until, may_read, serves_from};
 pub use peer::{FullReason, PeerVerdict, Refusal, SyncPlan, on_peer};

@@ -66,15 +66,17 @@ impl Holder {
 
     pub(super) fn judge_flush(&mut self, key: Key, ctx: &mut Ctx<'_>) {
         let mut reported = None;
+        let patience = self.patience(key, ctx);
         for side in [Side::Peer, Side::Own] {
             let Some((Some(error), attempt)) =
                 self.flush_mut(key).map(|flush| (flush.failed[side as usize], flush.attempt))
             else {
                 continue;
             };
-            match self.judge(side, error, attempt, ctx) {
+            match self.judge(side, error, attempt, patience, ctx) {
                 Judgement::Wait if self.is_back(side, attempt) => return self.send_again(key, side, ctx),
-                Judgement::Wait => return self.park_flush(key),
+                Judgement::Wait => return self.park(key),
+                Judgement::Again => return self.park_for_a_moment(key, side, ctx),
                 Judgement::Irrelevant => {}
                 Judgement::Report => reported = Some(error),
             }
@@ -86,13 +88,6 @@ impl Holder {
                 self.reply(key, Ok(()), ctx);
             }
             Some(error) => self.reply(key, Err(error), ctx),
-        }
-    }
-
-    fn park_flush(&mut self, key: Key) {
-        if let Some(flush) = self.flush_mut(key) {
-            flush.stage = FlushStage::Parked;
-            self.parked.push(key);
         }
     }
 }

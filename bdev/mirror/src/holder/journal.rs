@@ -8,7 +8,7 @@ use engine::Instant;
 use super::stop::Closing;
 use super::{Ctx, Holder, Phase, Sides};
 use crate::bitmap::Urgency;
-use crate::decide::{FailureVerdict, Judgement, on_write_failure};
+use crate::decide::{FailureVerdict, Judgement, Patience, matured, on_write_failure};
 use crate::desk::{Purpose, Side};
 use crate::intent_log::FlushTicket;
 
@@ -46,7 +46,9 @@ pub(super) struct Journal {
     pages: u32,
     flush: Option<OwnFlush>,
     checkpoint_at: Instant,
-    not_before: Instant,
+    /// After a failure: when to try again, and since when nothing succeeded.
+    not_before: Option<Instant>,
+    failing_since: Option<Instant>,
 }
 
 impl Journal {
@@ -58,7 +60,7 @@ impl Journal {
         self.pages != 0
     }
 
-    pub(super) fn retry_at(&self) -> Instant {
+    pub(super) fn retry_at(&self) -> Option<Instant> {
         self.not_before
     }
 }
@@ -71,9 +73,10 @@ impl Holder {
 
     pub(super) fn drive_journal(&mut self, ctx: &mut Ctx<'_>) {
         let ended = matches!(self.phase, Phase::Leaving(_) | Phase::Ended(_));
-        if ended || !self.has_journal() || ctx.now() < self.journal.not_before {
+        if ended || !self.has_journal() || self.journal.not_before.is_some_and(|at| ctx.now() < at) {
             return;
         }
+        self.journal.not_before = None;
         self.drive_admissions(ctx);
         self.send_pages(ctx);
         self.send_transaction(ctx);
@@ -103,6 +106,7 @@ impl Holder {
     pub(super) fn on_transaction(&mut self, seq: u64, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
         match result {
             Ok(()) => {
+                self.journal.failing_since = None;
                 self.log.on_durable(seq);
                 self.drive_logged(ctx);
                 self.on_freed(ctx);
@@ -114,9 +118,18 @@ impl Holder {
         }
     }
 
+    /// Something failed: again in a while, and not for ever.
+    fn journal_patience(&mut self, ctx: &Ctx<'_>) -> Patience {
+        let now = ctx.now();
+        self.journal.not_before = Some(now + RETRY);
+        let first = *self.journal.failing_since.get_or_insert(now);
+        Patience::since(first, ctx.setup.timing.stall, now)
+    }
+
     /// The own leg does not take its journal: out with it if the peer's is in sync, else the hosts are told.
     fn journal_failed(&mut self, error: IoError, ctx: &mut Ctx<'_>) {
-        self.journal.not_before = ctx.now() + RETRY;
+        let patience = self.journal_patience(ctx);
+        let error = matured(self.who, self.who, error, patience);
         match on_write_failure(self.arbiter, self.config(), self.who, error) {
             FailureVerdict::Report => self.fail_unlogged(error, ctx),
             FailureVerdict::Retry => {}
@@ -152,7 +165,10 @@ impl Holder {
     pub(super) fn on_page(&mut self, page: u32, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
         self.journal.pages -= 1;
         match result {
-            Ok(()) => self.bitmap.on_durable(page),
+            Ok(()) => {
+                self.journal.failing_since = None;
+                self.bitmap.on_durable(page);
+            }
             Err(error) => {
                 self.bitmap.on_failed(page);
                 self.journal_failed(error, ctx);
@@ -194,10 +210,11 @@ impl Holder {
             return;
         };
         if let Some((side, error)) = failed {
-            self.journal.not_before = ctx.now() + RETRY;
-            let _: Judgement = self.judge(side, error, attempt, ctx);
+            let patience = self.journal_patience(ctx);
+            let _: Judgement = self.judge(side, error, attempt, patience, ctx);
             return;
         }
+        self.journal.failing_since = None;
         self.log.end_flush(ticket);
         match purpose {
             FlushFor::Log => {}

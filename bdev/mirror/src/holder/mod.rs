@@ -15,6 +15,7 @@ mod flush;
 mod journal;
 pub(crate) mod membership;
 mod operator;
+mod patience;
 mod read;
 mod request;
 pub mod resync;
@@ -43,6 +44,7 @@ use crate::store::Store;
 use change::Change;
 use journal::Journal;
 use membership::{Membership, Outstanding, PeerLeg};
+use patience::Waiting;
 use request::Request;
 use resync::Resync;
 
@@ -111,8 +113,8 @@ pub(crate) struct Holder {
     admitting: VecDeque<Key>,
     /// Writes that wait for a transaction.
     logging: Vec<Key>,
-    /// Writes and flushes that a leg failed, waiting for a config or the leg's return.
-    parked: Vec<Key>,
+    /// Requests that a leg failed.
+    waiting: Waiting,
     /// Reads that wait for the lease.
     unleased: Vec<Key>,
     lease_until: Instant,
@@ -177,7 +179,7 @@ impl Holder {
             requests: Slots::with_capacity(REQUESTS_MAX),
             admitting: VecDeque::new(),
             logging: Vec::new(),
-            parked: Vec::new(),
+            waiting: Waiting::default(),
             unleased: Vec::new(),
             lease_until: Instant::EPOCH,
             next_heartbeat: Instant::EPOCH,
@@ -311,6 +313,7 @@ impl Holder {
         self.drive_change(ctx);
         self.drive_membership(ctx);
         self.drive_leases(ctx);
+        self.drive_patience(ctx);
         self.drive_resync(ctx);
         self.drive_journal(ctx);
         self.run_granted(ctx);
@@ -370,6 +373,7 @@ impl Holder {
         if let (Phase::Closing(_), Farewell::HandOver { until }) = (self.phase, self.farewell) {
             next = Instant::earliest(next, Some(until));
         }
+        next = Instant::earliest(next, self.patience_deadline(setup));
         if self.resync.is_at_work() {
             next = Instant::earliest(next, Some(self.pace.next_try()));
         }

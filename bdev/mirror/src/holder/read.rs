@@ -6,8 +6,8 @@ use bdev::{BlockRange, Completed, Durability, IoError, Op};
 use engine::{BufMut, Instant, Key};
 
 use super::request::{Read, ReadStage, Work};
-use super::{Ctx, Holder, Phase};
-use crate::decide::may_read;
+use super::{Ctx, Holder, Phase, Sides};
+use crate::decide::{Patience, is_passing, may_read};
 use crate::desk::{Purpose, Side};
 use crate::intent_log::{Admission, Reach};
 use crate::locks::{Grant, Mode, Owner};
@@ -41,15 +41,34 @@ impl Holder {
             }
             return;
         }
-        let side = if self.in_sync().has(Side::Own) { Side::Own } else { Side::Peer };
-        self.read_from(key, side, ctx);
+        self.route_read(key, ctx);
+    }
+
+    /// Sends a read to the leg that can answer it: the own one, or the peer's where that counts and is there. Nothing is
+    /// read from a leg that is not known, or not fenced for us.
+    pub(super) fn route_read(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        let Some(first_error) = self.read_mut(key).map(|read| read.first_error) else { return };
+        match first_error {
+            None if self.in_sync().has(Side::Own) => self.read_from(key, Side::Own, ctx),
+            _ if self.is_joined() && self.in_sync().has(Side::Peer) => self.read_from(key, Side::Peer, ctx),
+            _ if self.in_sync().has(Side::Peer) && self.patience(key, ctx) == Patience::Left => {
+                self.park(key);
+            }
+            _ => self.fail_read(key, first_error.unwrap_or(IoError::LinkDown), ctx),
+        }
+    }
+
+    fn fail_read(&mut self, key: Key, error: IoError, ctx: &mut Ctx<'_>) {
+        let error = self.in_blocks(key, error);
+        self.reply(key, Err(error), ctx);
     }
 
     fn read_from(&mut self, key: Key, side: Side, ctx: &mut Ctx<'_>) {
         let Some(bytes) = self.read_mut(key).map(|read| read.bytes) else { return };
-        let place = self.on_leg(side, bytes);
+        let (place, attempt) = (self.on_leg(side, bytes), self.attempt);
         let Some(read) = self.read_mut(key) else { return };
         read.stage = ReadStage::Flying(side);
+        read.attempt = attempt;
         let into = read.buffer.take().expect("the frame is here between legs");
         ctx.desk.read(side, place, into, Purpose::Request(key));
     }
@@ -65,10 +84,8 @@ impl Holder {
     }
 
     pub(super) fn on_read(&mut self, key: Key, side: Side, completed: Completed, ctx: &mut Ctx<'_>) {
-        let both = self.is_both();
         let Some(read) = self.read_mut(key) else { return };
-        let stage = read.stage;
-        let first_error = read.first_error;
+        let (stage, first_error) = (read.stage, read.first_error);
         read.buffer = frame_of(completed.op);
         match (stage, completed.result) {
             (ReadStage::Mending, Ok(())) => {
@@ -82,17 +99,34 @@ impl Holder {
                 self.end_mend(key, Reach::Marked);
                 self.reply(key, Ok(()), ctx);
             }
-            (_, Ok(())) if first_error.is_some() && side == Side::Peer => self.mend(key, ctx),
+            (_, Ok(())) if first_error.is_some_and(is_lasting) => self.mend(key, ctx),
             (_, Ok(())) => self.reply(key, Ok(()), ctx),
-            (_, Err(error)) if side == Side::Own && both && first_error.is_none() => {
-                read.first_error = Some(error);
-                self.read_from(key, Side::Peer, ctx);
+            (_, Err(error)) => self.read_failed(key, side, error, ctx),
+        }
+    }
+
+    /// What the own leg cannot read the peer's may; a peer's leg that is out of reach may be back in a moment.
+    fn read_failed(&mut self, key: Key, side: Side, error: IoError, ctx: &mut Ctx<'_>) {
+        let patience = self.patience(key, ctx);
+        let (last, leaving) = (self.in_sync() == Sides::OWN, matches!(self.phase, Phase::Leaving(_)));
+        let Some(read) = self.read_mut(key) else { return };
+        let (first, attempt) = (read.first_error.unwrap_or(error), read.attempt);
+        match side {
+            _ if leaving => self.fail_read(key, error, ctx),
+            Side::Own if last && !is_lasting(error) && patience == Patience::Left => {
+                self.park_for_a_moment(key, side, ctx);
             }
-            (_, Err(error)) => self.reply(
-                key,
-                Err(first_error.unwrap_or(error)).map_err(|error| self.in_blocks(key, error)),
-                ctx,
-            ),
+            Side::Own => {
+                read.first_error = Some(first);
+                self.route_read(key, ctx);
+            }
+            Side::Peer if !is_passing(error) || patience == Patience::Over => self.fail_read(key, first, ctx),
+            Side::Peer => {
+                if attempt == self.attempt {
+                    self.leg_failed(Side::Peer, error, ctx);
+                }
+                self.route_read(key, ctx);
+            }
         }
     }
 
@@ -145,6 +179,11 @@ impl Holder {
             (_, error) => error,
         }
     }
+}
+
+/// True for an error that the same blocks would give again: worth to be mended.
+const fn is_lasting(error: IoError) -> bool {
+    !matches!(error, IoError::Busy | IoError::NotReady(_) | IoError::Aborted)
 }
 
 /// The frame that an operation carried.

@@ -2,7 +2,7 @@
 
 use bdev::hop::ClientId;
 use bdev::{BlockRange, Completed, Durability, Io, IoError, IoShell, NotReady, Op};
-use engine::{BufMut, Key};
+use engine::{BufMut, Instant, Key};
 
 use super::write::{Write, WriteStage};
 use super::{Body, Ctx, Holder, Phase, Sides};
@@ -20,6 +20,8 @@ pub(crate) struct Request {
     pub(super) client: ClientId,
     pub(super) shell: IoShell,
     pub(super) work: Work,
+    /// Since when a leg has failed what is under way.
+    pub(super) failing_since: Option<Instant>,
 }
 
 /// What it is and where it is.
@@ -42,6 +44,8 @@ pub(super) struct Read {
     pub(super) permit: Option<Permit>,
     /// The error of the leg that was asked first.
     pub(super) first_error: Option<IoError>,
+    /// The way to the peer's leg when it was sent.
+    pub(super) attempt: u32,
 }
 
 /// Where a read is.
@@ -53,6 +57,8 @@ pub(super) enum ReadStage {
     Unleased,
     /// With a leg.
     Flying(Side),
+    /// The peer's leg is to be read and not there: waits for it.
+    Parked,
     /// Read from the peer after the own leg failed; on its way back to the own leg.
     Mending,
 }
@@ -102,6 +108,7 @@ impl Holder {
                 stage: ReadStage::Locking,
                 permit: None,
                 first_error: None,
+                attempt: 0,
             }),
             Op::Write { range, from, durability } => self.new_write(range, Body::Data(from), durability),
             Op::WriteZeroes { range, durability } => self.new_write(range, Body::Zeroes, durability),
@@ -109,8 +116,10 @@ impl Holder {
             Op::Flush => Work::Flush(self.new_flush()),
             Op::Fence { .. } => unreachable!("answered above"),
         };
-        let key =
-            self.requests.insert(Request { client, shell, work }).expect("the node asks has_room first");
+        let key = self
+            .requests
+            .insert(Request { client, shell, work, failing_since: None })
+            .expect("the node asks has_room first");
         self.start(key, ctx);
     }
 
@@ -158,7 +167,7 @@ impl Holder {
 
     /// Answers a host.
     pub(super) fn reply(&mut self, key: Key, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
-        let Some(Request { client, shell, work }) = self.requests.remove(key) else { return };
+        let Some(Request { client, shell, work, .. }) = self.requests.remove(key) else { return };
         self.release(Owner::Request(key));
         let now = ctx.now();
         // Once a newer generation is at work, no answer of ours may pass for an acknowledgement (I4).
@@ -197,7 +206,9 @@ impl Holder {
     /// Answers every request that no leg has: a newer generation is at work.
     pub(super) fn abandon_requests(&mut self, ctx: &mut Ctx<'_>) {
         let idle = |work: &Work| match work {
-            Work::Read(read) => matches!(read.stage, ReadStage::Locking | ReadStage::Unleased),
+            Work::Read(read) => {
+                matches!(read.stage, ReadStage::Locking | ReadStage::Unleased | ReadStage::Parked)
+            }
             Work::Write(write) => write.stage != WriteStage::Flying,
             Work::Flush(flush) => flush.stage == FlushStage::Parked,
         };
@@ -208,7 +219,7 @@ impl Holder {
         }
         // Whoever got a lock by that is answered next time, without an I/O.
         self.granted.clear();
-        self.parked.clear();
+        self.waiting.clear();
         self.admitting.clear();
         self.logging.clear();
         self.unleased.clear();

@@ -13,8 +13,8 @@ use bdev::{BlockRange, Durability, IoError, Op};
 use engine::{Buf, Key};
 
 use super::request::Work;
-use super::{Body, Ctx, Holder, Phase, Sides};
-use crate::decide::{FailureVerdict, Judgement, judge, on_write_failure};
+use super::{Body, Ctx, Holder, Sides};
+use crate::decide::Judgement;
 use crate::desk::{Purpose, Side};
 use crate::intent_log::{Admission, Permit, Reach};
 use crate::locks::{Grant, Mode, Owner};
@@ -64,7 +64,7 @@ pub(crate) struct Write {
     targets: Sides,
     /// Of them, those that have not answered.
     waiting: Sides,
-    failed: [Option<IoError>; 2],
+    pub(super) failed: [Option<IoError>; 2],
     /// The way to the peer's leg that the piece took.
     attempt: u32,
 }
@@ -87,7 +87,7 @@ impl Write {
         }
     }
 
-    fn go(&mut self, next: WriteStage) {
+    pub(super) fn go(&mut self, next: WriteStage) {
         debug_assert!(self.stage == next || self.stage.may_become(next), "{:?} to {next:?}", self.stage);
         self.stage = next;
     }
@@ -113,7 +113,7 @@ impl Write {
 const PIECE_MAX: u64 = 1 << 20;
 
 impl Holder {
-    fn write_mut(&mut self, key: Key) -> Option<&mut Write> {
+    pub(super) fn write_mut(&mut self, key: Key) -> Option<&mut Write> {
         match self.requests.get_mut(key).map(|request| &mut request.work) {
             Some(Work::Write(write)) => Some(write),
             _ => None,
@@ -132,6 +132,7 @@ impl Holder {
         let piece = ByteRange::new(start, left.min(most));
         write.piece = piece;
         write.go(WriteStage::Locking);
+        self.has_progress(key);
         if self.locks.acquire(Owner::Request(key), piece, Mode::Write) == Grant::Now {
             self.admit(key, ctx);
         }
@@ -201,7 +202,8 @@ impl Holder {
 
     /// The log cannot be written and this is the last leg: the writes that wait for it fail.
     pub(super) fn fail_unlogged(&mut self, error: IoError, ctx: &mut Ctx<'_>) {
-        for key in core::mem::take(&mut self.logging) {
+        let waiting: Vec<_> = self.admitting.drain(..).chain(core::mem::take(&mut self.logging)).collect();
+        for key in waiting {
             let Some(write) = self.write_mut(key) else { continue };
             if let Some(permit) = write.permit.take() {
                 self.log.cancel(permit);
@@ -242,7 +244,7 @@ impl Holder {
     }
 
     /// Nothing is sent to a peer's leg that is not fenced for us, or not any more: that is a failure at once.
-    fn send_to(&mut self, key: Key, side: Side, ctx: &mut Ctx<'_>) {
+    pub(super) fn send_to(&mut self, key: Key, side: Side, ctx: &mut Ctx<'_>) {
         if side == Side::Peer && !self.is_peer_ours() {
             if let Some(write) = self.write_mut(key) {
                 write.failed[side as usize] = Some(IoError::LinkDown);
@@ -277,27 +279,22 @@ impl Holder {
     /// All legs have answered: acknowledged, or parked until the config says what the failures mean (R3).
     pub(super) fn judge_write(&mut self, key: Key, ctx: &mut Ctx<'_>) {
         let mut reported = None;
+        let patience = self.patience(key, ctx);
         for side in [Side::Peer, Side::Own] {
             let Some((Some(error), attempt)) =
                 self.write_mut(key).map(|write| (write.failed[side as usize], write.attempt))
             else {
                 continue;
             };
-            match self.judge(side, error, attempt, ctx) {
+            match self.judge(side, error, attempt, patience, ctx) {
                 Judgement::Wait if self.is_back(side, attempt) => return self.send_again(key, side, ctx),
-                Judgement::Wait => return self.park_write(key),
+                Judgement::Wait => return self.park(key),
+                Judgement::Again => return self.park_for_a_moment(key, side, ctx),
                 Judgement::Irrelevant => {}
                 Judgement::Report => reported = Some(error),
             }
         }
         self.finish_write(key, reported, ctx);
-    }
-
-    fn park_write(&mut self, key: Key) {
-        if let Some(write) = self.write_mut(key) {
-            write.go(WriteStage::Parked);
-            self.parked.push(key);
-        }
     }
 
     fn finish_write(&mut self, key: Key, reported: Option<IoError>, ctx: &mut Ctx<'_>) {
@@ -319,77 +316,6 @@ impl Holder {
                 self.reply(key, Err(error), ctx);
             }
         }
-    }
-
-    /// What a failed write or flush of a leg means now, and sets that in motion. A failure on an older way to the
-    /// peer's leg says nothing about the one that is there now.
-    pub(super) fn judge(&mut self, side: Side, error: IoError, attempt: u32, ctx: &mut Ctx<'_>) -> Judgement {
-        if matches!(self.phase, Phase::Leaving(_)) {
-            return Judgement::Report;
-        }
-        if side == Side::Own || attempt == self.attempt {
-            self.react(side, error, ctx);
-        }
-        judge(self.arbiter, self.config(), self.who, self.leg(side), error)
-    }
-
-    /// The leg failed; the last one in sync stays what it is.
-    fn react(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) {
-        match on_write_failure(self.arbiter, self.config(), self.leg(side), error) {
-            FailureVerdict::Report => {}
-            // Not the leg's fault, but it does not serve: the peer's is looked at anew, the own one has to go.
-            FailureVerdict::Retry if side == Side::Own && !self.is_both() => {}
-            _ => self.leg_failed(side, error, ctx),
-        }
-    }
-
-    /// A config was made, or a leg came back: what is parked is judged again, or sent again to a leg that is
-    /// there and still counts.
-    pub(super) fn unpark(&mut self, ctx: &mut Ctx<'_>) {
-        for key in core::mem::take(&mut self.parked) {
-            let failed = match self.requests.get(key).map(|request| &request.work) {
-                Some(Work::Write(write)) => write.failed,
-                Some(Work::Flush(flush)) => flush.failed,
-                Some(Work::Read(_)) | None => continue,
-            };
-            let again = |side: Side| failed[side as usize].is_some() && self.takes_again(side);
-            let again: Vec<Side> = Side::BOTH.into_iter().filter(|&side| again(side)).collect();
-            if again.is_empty() {
-                self.judge_again(key, ctx);
-            }
-            for side in again {
-                self.send_again(key, side, ctx);
-            }
-        }
-    }
-
-    fn judge_again(&mut self, key: Key, ctx: &mut Ctx<'_>) {
-        match self.requests.get(key).map(|request| &request.work) {
-            Some(Work::Write(_)) => self.judge_write(key, ctx),
-            Some(Work::Flush(_)) => self.judge_flush(key, ctx),
-            Some(Work::Read(_)) | None => {}
-        }
-    }
-
-    pub(super) fn send_again(&mut self, key: Key, side: Side, ctx: &mut Ctx<'_>) {
-        match self.requests.get_mut(key).map(|request| &mut request.work) {
-            Some(Work::Write(write)) => {
-                write.go(WriteStage::Flying);
-                self.send_to(key, side, ctx);
-            }
-            Some(Work::Flush(_)) => self.flush_leg(key, side, ctx),
-            Some(Work::Read(_)) | None => {}
-        }
-    }
-
-    /// The peer's leg failed us on an older way, and is in sync again on a new one.
-    pub(super) fn is_back(&self, side: Side, attempt: u32) -> bool {
-        side == Side::Peer && attempt != self.attempt && self.takes_again(side)
-    }
-
-    /// Whether a leg that counts can be asked again: it is there.
-    fn takes_again(&self, side: Side) -> bool {
-        self.in_sync() == Sides::all() && (side == Side::Own || self.is_joined())
     }
 }
 

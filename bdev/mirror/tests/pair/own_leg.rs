@@ -4,7 +4,7 @@ use bdev::BlockRange;
 use bdev::sim::SimFault;
 use mirror::format::{ArbiterKind, LegMask};
 
-use super::world::World;
+use super::world::{BLOCK, World};
 use super::{SECOND, millis, pair, settle};
 
 fn all_data(world: &World) -> BlockRange {
@@ -75,6 +75,78 @@ fn an_own_error_while_the_peer_is_away_does_not_stop_the_volume() {
     world.load(0, 2 * SECOND);
     world.drain();
     assert_eq!(world.in_sync(0), LegMask::ZERO, "{}", world.describe());
+    let acks = world.acks;
+    world.load(0, millis(100));
+    assert!(world.acks > acks, "{}", world.describe());
+    world.start(1);
+    settle(&mut world, 0);
+}
+
+/// Refused for want of memory: nothing is wrong with the leg.
+#[test]
+fn a_leg_that_is_busy_is_asked_again() {
+    let mut world = pair(403);
+    world.load(0, millis(20));
+    world.disks[0].inject(SimFault::BusyWrites { count: 50 });
+    world.load(0, millis(500));
+    world.drain();
+    assert_eq!((world.errors, world.in_sync(0)), (0, LegMask::both()), "{}", world.describe());
+    world.disks[1].inject(SimFault::BusyWrites { count: 3 });
+    world.load(0, millis(500));
+    world.drain();
+    assert_eq!((world.errors, world.in_sync(0)), (0, LegMask::both()), "{}", world.describe());
+    world.kill(1);
+    world.load(0, SECOND);
+    world.disks[0].inject(SimFault::BusyWrites { count: 50 });
+    world.load(0, millis(500));
+    world.drain();
+    assert_eq!(world.errors, 0, "{}", world.describe());
+    world.start(1);
+    settle(&mut world, 0);
+}
+
+/// The own leg cannot read a block while the way to the peer's is being made anew: the read waits for it.
+#[test]
+fn a_bad_block_is_read_from_a_peer_that_is_about_to_be_back() {
+    let mut mended = 0;
+    for moment in 0..20 {
+        let mut world = pair(430 + moment);
+        world.load(0, millis(20));
+        world.drain();
+        let lba = (world.status(0).data_offset + 5 * BLOCK) / 512;
+        world.disks[0].inject(SimFault::BadBlock { lba });
+        world.cut();
+        world.read(0, 5);
+        world.run(millis(moment * 5));
+        world.heal();
+        world.read(0, 5);
+        world.load(0, millis(200));
+        world.drain();
+        assert_eq!(world.errors, 0, "moment {moment}: {}", world.describe());
+        settle(&mut world, 0);
+        mended += world.status(0).counters.mended;
+    }
+    assert!(mended > 0);
+}
+
+/// The last leg's log is gone and cannot be written: writes that wait for it end.
+#[test]
+fn a_last_leg_whose_log_is_dead_fails_writes_and_hangs_none() {
+    let mut world = pair(405);
+    world.load(0, millis(20));
+    world.kill(1);
+    world.load(0, SECOND);
+    world.drain();
+    world.kill(0);
+    world.disks[0].poke(1 << 20, &vec![0xa5; 1 << 20]);
+    world.start(0);
+    world.wait("service", SECOND, |world| world.is_holder(0));
+    world.disks[0].inject(SimFault::FailWrites { count: 1_000_000 });
+    world.load(0, 2 * SECOND);
+    world.drain();
+    assert!(world.errors > 0, "{}", world.describe());
+    world.disks[0].heal();
+    world.load(0, millis(500));
     let acks = world.acks;
     world.load(0, millis(100));
     assert!(world.acks > acks, "{}", world.describe());

@@ -221,8 +221,7 @@ impl Holder {
             Membership::Copying | Membership::Rejoining | Membership::Joined => Some(self.next_heartbeat),
             _ => None,
         };
-        let journal = Some(self.journal.retry_at()).filter(|at| *at != Instant::EPOCH);
-        Instant::earliest(Instant::earliest(grace, next), journal)
+        Instant::earliest(Instant::earliest(grace, next), self.journal.retry_at())
     }
 
     /// Goes on where a state waits for something other than an I/O.
