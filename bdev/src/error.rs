@@ -37,6 +37,12 @@ pub enum IoError {
     /// No space left behind a thin device.
     #[error("no space left")]
     NoSpace,
+    /// The blocks do not hold what a compare-and-write wanted; nothing was written.
+    #[error("miscompare at byte {offset}")]
+    Miscompare {
+        /// First byte that differs, counted from the beginning of the range.
+        offset: u32,
+    },
     /// The far end of the device is gone; for a write the outcome is unknown.
     #[error("link down")]
     LinkDown,

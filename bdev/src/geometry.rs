@@ -27,6 +27,27 @@ impl Geometry {
     }
 }
 
+/// Bytes that a device with [`Capabilities::ATOMIC_WRITE`] writes as one.
+pub const ATOMIC_WRITE_MAX: u32 = 1 << 20;
+
+/// Whether blocks have storage behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// They have, or it is not known that they have not.
+    Allocated,
+    /// They have none, and read as zeroes.
+    Hole,
+}
+
+/// Blocks at the beginning of a range that are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockStatus {
+    /// How many; at least one where the range has one.
+    pub blocks: u32,
+    /// What they are.
+    pub backing: Backing,
+}
+
 /// A run of logical blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlockRange {
@@ -82,5 +103,11 @@ bitflags! {
         const VOLATILE_CACHE = 1 << 6;
         /// Writes are refused.
         const READ_ONLY = 1 << 7;
+        /// `Op::BlockStatus` tells which blocks are backed.
+        const BLOCK_STATUS = 1 << 8;
+        /// No reader and no power failure sees a part of a write of at most [`ATOMIC_WRITE_MAX`] bytes.
+        const ATOMIC_WRITE = 1 << 9;
+        /// `Op::CompareAndWrite`, atomic against every other operation on the device.
+        const COMPARE_AND_WRITE = 1 << 10;
     }
 }

@@ -18,5 +18,5 @@ pub mod uring;
 
 pub use channel::{Bdev, Channel, Completions, Link, LinkDown, OpenError};
 pub use error::{IoError, NotReady};
-pub use geometry::{BlockRange, Capabilities, Geometry};
+pub use geometry::{ATOMIC_WRITE_MAX, Backing, BlockRange, BlockStatus, Capabilities, Geometry};
 pub use request::{Completed, Durability, FenceKey, Io, IoShell, Op, Refused, Stamps, Tag};

@@ -1,17 +1,19 @@
 //! A RAM disk, shared by all its channels.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use engine::{Core, Instant, Progress};
 use uuid::Uuid;
 
 use crate::channel::{Bdev, Channel, Completions, Link, OpenError};
 use crate::error::IoError;
-use crate::geometry::{BlockRange, Capabilities, Geometry};
+use crate::geometry::{Backing, BlockRange, BlockStatus, Capabilities, Geometry};
 use crate::request::{Io, Op, Refused};
 
 /// Blocks are locked in stripes of this many bytes, so that channels on different cores seldom meet.
 const STRIPE: usize = 1 << 20;
+/// Blocks that one question looks at.
+const STATUS_BLOCKS_MAX: u32 = 8192;
 
 /// Control half.
 #[derive(Debug)]
@@ -46,7 +48,11 @@ impl MallocBdev {
     }
 
     /// Calls `visit(stripe, offset in the stripe, offset in the range, length)` for each piece of a range.
-    fn pieces(&self, range: BlockRange, mut visit: impl FnMut(&RwLock<Vec<u8>>, usize, usize, usize)) {
+    fn pieces<'a>(
+        &'a self,
+        range: BlockRange,
+        mut visit: impl FnMut(&'a RwLock<Vec<u8>>, usize, usize, usize),
+    ) {
         let block_size = u64::from(self.geometry.block_size);
         let mut at = usize::try_from(range.lba * block_size).expect("checked against the geometry");
         let end = usize::try_from(range.end() * block_size).expect("checked against the geometry");
@@ -59,17 +65,59 @@ impl MallocBdev {
     }
 
     fn read(&self, range: BlockRange, into: &mut [u8]) {
+        // All stripes of the range are held at once: nobody sees a part of a write.
+        let mut guards = Vec::new();
         self.pieces(range, |stripe, from, to, len| {
-            let stripe = stripe.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            into[to..to + len].copy_from_slice(&stripe[from..from + len]);
+            guards.push((stripe.read().unwrap_or_else(PoisonError::into_inner), from, to, len));
         });
+        for (stripe, from, to, len) in guards {
+            into[to..to + len].copy_from_slice(&stripe[from..from + len]);
+        }
+    }
+
+    /// The stripes of a range, locked in rising order: offset in the stripe, offset in the range, length.
+    fn locked(&self, range: BlockRange) -> Vec<(RwLockWriteGuard<'_, Vec<u8>>, usize, usize, usize)> {
+        let mut guards = Vec::new();
+        self.pieces(range, |stripe, to, at, len| {
+            guards.push((stripe.write().unwrap_or_else(PoisonError::into_inner), to, at, len));
+        });
+        guards
     }
 
     fn write(&self, range: BlockRange, from: &[u8]) {
-        self.pieces(range, |stripe, to, at, len| {
-            let mut stripe = stripe.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (mut stripe, to, at, len) in self.locked(range) {
             stripe[to..to + len].copy_from_slice(&from[at..at + len]);
-        });
+        }
+    }
+
+    fn compare_and_write(&self, range: BlockRange, wanted: &[u8], from: &[u8]) -> Result<(), IoError> {
+        let mut stripes = self.locked(range);
+        for (stripe, start, at, len) in &stripes {
+            let held = &stripe[*start..start + len];
+            if let Some(differs) = held.iter().zip(&wanted[*at..at + len]).position(|(a, b)| a != b) {
+                return Err(IoError::Miscompare { offset: u32::try_from(at + differs).unwrap_or(u32::MAX) });
+            }
+        }
+        for (stripe, to, at, len) in &mut stripes {
+            stripe[*to..*to + *len].copy_from_slice(&from[*at..*at + *len]);
+        }
+        Ok(())
+    }
+
+    /// A block of zeroes counts as one without storage.
+    fn status(&self, range: BlockRange) -> BlockStatus {
+        let is_hole = |blocks: u32| {
+            let mut zero = true;
+            self.pieces(BlockRange::new(range.lba + u64::from(blocks), 1), |stripe, from, _, len| {
+                let stripe = stripe.read().unwrap_or_else(PoisonError::into_inner);
+                zero &= stripe[from..from + len].iter().all(|byte| *byte == 0);
+            });
+            zero
+        };
+        let most = range.blocks.min(STATUS_BLOCKS_MAX);
+        let first = is_hole(0);
+        let blocks = (1..most).find(|blocks| is_hole(*blocks) != first).unwrap_or(most);
+        BlockStatus { blocks, backing: if first { Backing::Hole } else { Backing::Allocated } }
     }
 
     fn zero(&self, range: BlockRange) {
@@ -85,6 +133,11 @@ impl MallocBdev {
             Op::Write { range, from, .. } => self.write(*range, from),
             Op::Discard { range } | Op::WriteZeroes { range, .. } => self.zero(*range),
             Op::Flush => {}
+            Op::CompareAndWrite { range, both, .. } => {
+                let (wanted, from) = both.split_at(both.len() / 2);
+                return self.compare_and_write(*range, wanted, from);
+            }
+            Op::BlockStatus { range, found } => *found = Some(self.status(*range)),
             Op::Fence { .. } => return Err(IoError::Unsupported),
         }
         Ok(())
@@ -114,6 +167,9 @@ impl Bdev for MallocBdev {
             | Capabilities::DISCARD
             | Capabilities::WRITE_ZEROES
             | Capabilities::DISCARD_ZEROES
+            | Capabilities::BLOCK_STATUS
+            | Capabilities::ATOMIC_WRITE
+            | Capabilities::COMPARE_AND_WRITE
     }
 
     fn open(self: Arc<Self>, _core: &Core) -> Result<Box<dyn Channel>, OpenError> {

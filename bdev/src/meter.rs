@@ -40,16 +40,16 @@ impl OpKind {
         }
     }
 
-    /// The kind of an operation and its blocks; fences are not counted.
+    /// The kind of an operation and its blocks; fences and questions are not counted.
     fn of(op: &Op) -> Option<(Self, u64)> {
         match op {
             Op::Read { range, .. } => Some((Self::Read, u64::from(range.blocks))),
-            Op::Write { range, .. } | Op::WriteZeroes { range, .. } => {
+            Op::Write { range, .. } | Op::WriteZeroes { range, .. } | Op::CompareAndWrite { range, .. } => {
                 Some((Self::Write, u64::from(range.blocks)))
             }
             Op::Discard { range } => Some((Self::Unmap, u64::from(range.blocks))),
             Op::Flush => Some((Self::Flush, 0)),
-            Op::Fence { .. } => None,
+            Op::Fence { .. } | Op::BlockStatus { .. } => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::channel::{Bdev, Channel, Completions, Link, OpenError};
 use crate::error::IoError;
-use crate::geometry::{Capabilities, Geometry};
+use crate::geometry::{Backing, BlockStatus, Capabilities, Geometry};
 use crate::request::{Io, Op, Refused};
 
 /// Control half.
@@ -43,7 +43,12 @@ impl Bdev for NullBdev {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::FLUSH | Capabilities::FUA | Capabilities::DISCARD | Capabilities::WRITE_ZEROES
+        Capabilities::FLUSH
+            | Capabilities::FUA
+            | Capabilities::DISCARD
+            | Capabilities::WRITE_ZEROES
+            | Capabilities::BLOCK_STATUS
+            | Capabilities::COMPARE_AND_WRITE
     }
 
     fn open(self: Arc<Self>, _core: &Core) -> Result<Box<dyn Channel>, OpenError> {
@@ -63,6 +68,16 @@ impl Channel for NullChannel {
         let result = io.op().check(self.geometry).and_then(|()| match io.op_mut() {
             Op::Read { into, .. } => {
                 into.fill(0);
+                Ok(())
+            }
+            Op::CompareAndWrite { both, .. } => {
+                match both[..both.len() / 2].iter().position(|byte| *byte != 0) {
+                    None => Ok(()),
+                    Some(at) => Err(IoError::Miscompare { offset: u32::try_from(at).unwrap_or(u32::MAX) }),
+                }
+            }
+            Op::BlockStatus { range, found } => {
+                *found = Some(BlockStatus { blocks: range.blocks, backing: Backing::Hole });
                 Ok(())
             }
             Op::Fence { .. } => Err(IoError::Unsupported),

@@ -15,7 +15,7 @@ use core::mem;
 use engine::{Buf, BufMut, Instant};
 
 use crate::error::IoError;
-use crate::geometry::{BlockRange, Geometry};
+use crate::geometry::{BlockRange, BlockStatus, Geometry};
 
 /// The owner's name for an I/O; it has no meaning to the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +92,23 @@ pub enum Op {
         /// When it counts as done.
         durability: Durability,
     },
+    /// Write the second half of `both` if the blocks hold the first, atomically against every other operation on the device;
+    /// otherwise fail with [`IoError::Miscompare`]. Each half has the range's length.
+    CompareAndWrite {
+        /// Blocks to compare and write.
+        range: BlockRange,
+        /// What they must hold, and what to write.
+        both: Buf,
+        /// When it counts as done.
+        durability: Durability,
+    },
+    /// Look which blocks at the beginning of the range have storage behind them.
+    BlockStatus {
+        /// Blocks to look at.
+        range: BlockRange,
+        /// The answer; `None` until it is there.
+        found: Option<BlockStatus>,
+    },
     /// Lock every generation below the key's out of the device, wait until their operations ended, and let this
     /// channel in with the key (`mirror.md` R10). Fails with [`IoError::Fenced`] when a newer generation was here.
     Fence {
@@ -107,7 +124,9 @@ impl Op {
             Self::Read { range, .. }
             | Self::Write { range, .. }
             | Self::Discard { range }
-            | Self::WriteZeroes { range, .. } => Some(*range),
+            | Self::WriteZeroes { range, .. }
+            | Self::CompareAndWrite { range, .. }
+            | Self::BlockStatus { range, .. } => Some(*range),
             Self::Flush | Self::Fence { .. } => None,
         }
     }
@@ -124,7 +143,10 @@ impl Op {
         let (range, len) = match self {
             Self::Read { range, into } => (*range, Some(into.len())),
             Self::Write { range, from, .. } => (*range, Some(from.len())),
-            Self::Discard { range } | Self::WriteZeroes { range, .. } => (*range, None),
+            Self::CompareAndWrite { range, both, .. } => (*range, Some(both.len() / 2)),
+            Self::Discard { range } | Self::WriteZeroes { range, .. } | Self::BlockStatus { range, .. } => {
+                (*range, None)
+            }
             Self::Flush | Self::Fence { .. } => return Ok(()),
         };
         if !geometry.contains(range) {
@@ -138,7 +160,13 @@ impl Op {
 
     /// True when the operation changes the medium's content.
     pub fn changes_medium(&self) -> bool {
-        matches!(self, Self::Write { .. } | Self::Discard { .. } | Self::WriteZeroes { .. })
+        matches!(
+            self,
+            Self::Write { .. }
+                | Self::Discard { .. }
+                | Self::WriteZeroes { .. }
+                | Self::CompareAndWrite { .. }
+        )
     }
 
     /// The operation's name, for counters and messages.
@@ -149,6 +177,8 @@ impl Op {
             Self::Flush => "flush",
             Self::Discard { .. } => "discard",
             Self::WriteZeroes { .. } => "write_zeroes",
+            Self::CompareAndWrite { .. } => "compare_and_write",
+            Self::BlockStatus { .. } => "block_status",
             Self::Fence { .. } => "fence",
         }
     }

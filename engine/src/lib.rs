@@ -18,7 +18,7 @@ pub mod topology;
 pub use crate::core::Core;
 pub use clock::{Clock, Instant, MonotonicClock};
 pub use engine_sys::{
-    Access, BUF_LEN_MAX, Buf, BufMut, Caching, ClassStats, Completion, File, FileKind, Operation,
+    Access, BUF_LEN_MAX, Buf, BufMut, Caching, ClassStats, Completion, Extent, File, FileKind, Operation,
     PageBacking, Pages, Pool, PoolConfig, RangeMode, Registered, RingCapabilities, RingClient, RingConfig,
     RingHandle, RingMode, Segment, Socket, Waker, WriteMode,
 };

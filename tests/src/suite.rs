@@ -2,10 +2,8 @@
 //!
 //! The suite counts a skipped test as passed; here it is told apart by what the test prints.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-
-use crate::node::binary;
 
 /// Seconds that one test may take; the suite's longest waits for a sanitize operation.
 const LIMIT: u32 = 120;
@@ -30,9 +28,11 @@ pub enum Verdict {
 impl Suite {
     /// The suite; says that the test is skipped when it is not there.
     pub fn find() -> Option<Self> {
-        // target/PROFILE/BINARY
-        let target = binary("gemeld").parent().and_then(Path::parent).map(Path::to_owned)?;
-        let suite = Self { root: target.join("libiscsi/root") };
+        // target/PROFILE/BINARY or target/PROFILE/deps/TEST
+        let own = std::env::current_exe().ok()?;
+        let roots = own.ancestors().skip(2).take(2).map(|folder| folder.join("libiscsi/root"));
+        let root = roots.into_iter().find(|root| root.exists()).unwrap_or_default();
+        let suite = Self { root };
         let found = suite.root.join("usr/bin/iscsi-test-cu").exists();
         if !found {
             eprintln!("skipped: libiscsi's suite is missing (see make setup)");

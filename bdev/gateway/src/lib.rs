@@ -10,7 +10,8 @@ mod wire;
 
 pub use access::{InitiatorGroup, NetMask};
 pub use export::{
-    ConnectionInfo, ExportError, LunConfig, LunInfo, LunMode, NodeConfig, PortalGroup, Target, TargetConfig,
+    ConnectionInfo, ExportError, LunAccess, LunConfig, LunInfo, LunMode, LunOptions, LunProvisioning,
+    NodeConfig, PortalGroup, Target, TargetConfig,
 };
 pub use remote::{Remote, RemoteConfig, Served};
 pub use url::LunUrl;

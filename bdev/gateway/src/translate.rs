@@ -20,6 +20,7 @@ pub fn to_scsi(error: IoError, writing: Writing) -> Outcome {
             Writing::No => Sense::READ_ERROR.with_information(lba),
         },
         IoError::Os(_) | IoError::Protocol => Sense::INTERNAL_FAILURE,
+        IoError::Miscompare { offset } => Sense::MISCOMPARE.with_information(u64::from(offset)),
         IoError::OutOfRange => Sense::LBA_OUT_OF_RANGE,
         IoError::Unsupported => Sense::INVALID_OPCODE,
         IoError::ReadOnly => Sense::WRITE_PROTECTED,
@@ -54,7 +55,12 @@ pub fn from_scsi(code: u8, sense_data: &[u8], lba: u64) -> Result<(), IoError> {
         status::BUSY | status::TASK_SET_FULL => Err(IoError::Busy),
         status::TASK_ABORTED => Err(IoError::Aborted),
         status::CHECK_CONDITION => {
-            Err(sense::decode(sense_data).map_or(IoError::Protocol, |found| from_sense(found, lba)))
+            let offset = sense::information(sense_data).and_then(|offset| u32::try_from(offset).ok());
+            match sense::decode(sense_data) {
+                None => Err(IoError::Protocol),
+                Some((_, 0x1d00)) => Err(IoError::Miscompare { offset: offset.unwrap_or(0) }),
+                Some(found) => Err(from_sense(found, lba)),
+            }
         }
         _ => Err(IoError::Protocol),
     }
@@ -88,6 +94,7 @@ mod tests {
     fn errors_that_matter_survive_the_way_over_the_wire() {
         for error in [
             IoError::Medium { lba: 7 },
+            IoError::Miscompare { offset: 513 },
             IoError::OutOfRange,
             IoError::Unsupported,
             IoError::ReadOnly,

@@ -27,10 +27,10 @@ impl FaultTarget {
     pub(super) fn of(op: &Op) -> Option<Self> {
         match op {
             Op::Read { .. } => Some(Self::Read),
-            Op::Write { .. } | Op::WriteZeroes { .. } => Some(Self::Write),
+            Op::Write { .. } | Op::WriteZeroes { .. } | Op::CompareAndWrite { .. } => Some(Self::Write),
             Op::Flush => Some(Self::Flush),
             Op::Discard { .. } => Some(Self::Discard),
-            Op::Fence { .. } => None,
+            Op::Fence { .. } | Op::BlockStatus { .. } => None,
         }
     }
 }

@@ -27,7 +27,11 @@ impl Pending {
         match op {
             Op::Write { range, from, .. } => Some(Self { range: *range, from: Some(from.clone()) }),
             Op::WriteZeroes { range, .. } | Op::Discard { range } => Some(Self { range: *range, from: None }),
-            Op::Read { .. } | Op::Flush | Op::Fence { .. } => None,
+            Op::Read { .. }
+            | Op::Flush
+            | Op::Fence { .. }
+            | Op::BlockStatus { .. }
+            | Op::CompareAndWrite { .. } => None,
         }
     }
 }
@@ -183,7 +187,9 @@ impl Medium {
                 self.unstable.clear();
                 Ok(())
             }
-            Op::Fence { .. } => Err(IoError::Unsupported),
+            Op::Fence { .. } | Op::BlockStatus { .. } | Op::CompareAndWrite { .. } => {
+                Err(IoError::Unsupported)
+            }
         }
     }
 

@@ -52,7 +52,7 @@ impl UringChannel {
     fn check(&self, op: &Op) -> Result<(), IoError> {
         op.check(self.bdev.geometry())?;
         match op {
-            Op::Fence { .. } => Err(IoError::Unsupported),
+            Op::Fence { .. } | Op::CompareAndWrite { .. } => Err(IoError::Unsupported),
             op if op.changes_medium() && self.bdev.access == Access::ReadOnly => Err(IoError::ReadOnly),
             _ => Ok(()),
         }
@@ -84,6 +84,13 @@ impl UringChannel {
             (op, Some(span), _) => (Step::Punch { span }, op),
             (op, None, _) => (Step::Sync, op),
         }
+    }
+
+    fn answer_status(&self, op: &mut Op) -> Result<(), IoError> {
+        if let Op::BlockStatus { range, found } = op {
+            *found = Some(self.bdev.status(*range)?);
+        }
+        Ok(())
     }
 
     fn start(&mut self, io: Io, aligned: Option<Buf>, now: Instant) {
@@ -147,6 +154,10 @@ impl Channel for UringChannel {
         match self.check(io.op()) {
             Ok(()) if is_empty => self.done.push_back(io.complete(Ok(()), now)),
             Err(error) => self.done.push_back(io.complete(Err(error), now)),
+            Ok(()) if matches!(io.op(), Op::BlockStatus { .. }) => {
+                let answer = self.answer_status(io.op_mut());
+                self.done.push_back(io.complete(answer, now));
+            }
             Ok(()) => {
                 let aligned = match io.op() {
                     Op::Write { from, .. } => match self.aligned(from) {

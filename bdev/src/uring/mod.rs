@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use engine::{Access, Caching, Core, File, FileKind};
+use engine::{Access, Caching, Core, Extent, File, FileKind};
 use thiserror::Error;
 use uuid::Uuid;
 
 use crate::channel::{Bdev, Channel, OpenError};
-use crate::geometry::{Capabilities, Geometry};
+use crate::error::IoError;
+use crate::geometry::{Backing, BlockRange, BlockStatus, Capabilities, Geometry};
 pub use channel::QUEUE_DEPTH;
 use channel::UringChannel;
 
@@ -132,6 +133,24 @@ impl UringBdev {
     }
 }
 
+impl UringBdev {
+    /// Which blocks the file has storage for. Asked of the system at once: its answer comes from the file's extents.
+    fn status(&self, range: BlockRange) -> Result<BlockStatus, IoError> {
+        let size = u64::from(self.block_size);
+        let (extent, bytes) = self
+            .file
+            .extent(range.lba * size, u64::from(range.blocks) * size)
+            .map_err(|error| IoError::Os(error.raw_os_error().unwrap_or(5)))?;
+        // A block that is backed in part is backed.
+        let (blocks, backing) = match extent {
+            Extent::Data => (bytes.div_ceil(size), Backing::Allocated),
+            Extent::Hole if bytes < size => (1, Backing::Allocated),
+            Extent::Hole => (bytes / size, Backing::Hole),
+        };
+        Ok(BlockStatus { blocks: u32::try_from(blocks).unwrap_or(u32::MAX).min(range.blocks), backing })
+    }
+}
+
 impl Bdev for UringBdev {
     fn name(&self) -> &str {
         &self.name
@@ -154,7 +173,10 @@ impl Bdev for UringBdev {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let base = Capabilities::FLUSH | Capabilities::FUA | Capabilities::VOLATILE_CACHE;
+        let base = Capabilities::FLUSH
+            | Capabilities::FUA
+            | Capabilities::VOLATILE_CACHE
+            | Capabilities::BLOCK_STATUS;
         match self.access {
             Access::ReadOnly => base | Capabilities::READ_ONLY,
             Access::ReadWrite => {

@@ -12,7 +12,7 @@ use bdev::null::NullBdev;
 use bdev::sim::{SimBdev, SimConfig};
 use bdev::uring::UringBdev;
 use bdev::{
-    Bdev, BlockRange, Capabilities, Channel, Completions, Durability, FenceKey, Io, IoError, Op, Tag,
+    Backing, Bdev, BlockRange, Capabilities, Channel, Completions, Durability, FenceKey, Io, IoError, Op, Tag,
 };
 use engine::{Access, Instant};
 use uuid::Uuid;
@@ -31,6 +31,8 @@ fn keeps_the_contract(bench: &mut Bench, capabilities: Capabilities, memory: Mem
     if memory == Memory::Keeps {
         reads_what_was_written(bench, capabilities);
     }
+    compares_and_writes(bench, capabilities, memory);
+    knows_what_is_backed(bench, capabilities, memory);
     changes_nothing_of_no_length(bench, memory);
     answers_each_once(bench);
     gives_back_what_it_refuses(bench);
@@ -49,6 +51,56 @@ fn checks_ranges(bench: &mut Bench) {
     assert_eq!(bench.run(Op::Discard { range }).result, Err(IoError::OutOfRange));
     let key = FenceKey { node: 0, generation: 1 };
     assert_eq!(bench.run(Op::Fence { key }).result, Err(IoError::Unsupported));
+}
+
+fn compare_and_write(bench: &mut Bench, lba: u64, wanted: &[u8], from: u8) -> Result<(), IoError> {
+    let mut both = bench.core.pool().alloc(2 * wanted.len()).expect("a frame");
+    both[..wanted.len()].copy_from_slice(wanted);
+    both[wanted.len()..].fill(from);
+    let block = bench.read(lba, 1).expect("read").len();
+    let range = BlockRange::new(lba, u32::try_from(wanted.len() / block).expect("few"));
+    bench.run(Op::CompareAndWrite { range, both: both.freeze(), durability: Durability::Durable }).result
+}
+
+fn compares_and_writes(bench: &mut Bench, capabilities: Capabilities, memory: Memory) {
+    let lba = BLOCKS - 4;
+    let mut wanted = bench.read(lba, 2).expect("read");
+    if !capabilities.contains(Capabilities::COMPARE_AND_WRITE) {
+        assert_eq!(compare_and_write(bench, lba, &wanted, 1), Err(IoError::Unsupported));
+        return;
+    }
+    assert_eq!(compare_and_write(bench, lba, &wanted, 0x5a), Ok(()));
+    let at = wanted.len() - 3;
+    wanted.fill(if memory == Memory::Keeps { 0x5a } else { 0 });
+    wanted[at] ^= 1;
+    let offset = u32::try_from(at).expect("short");
+    assert_eq!(compare_and_write(bench, lba, &wanted, 7), Err(IoError::Miscompare { offset }));
+    if memory == Memory::Keeps {
+        assert_eq!(bench.read_byte(lba, 2), 0x5a, "a miscompare writes nothing");
+    }
+}
+
+fn knows_what_is_backed(bench: &mut Bench, capabilities: Capabilities, memory: Memory) {
+    let mut look = |lba: u64, blocks: u32| {
+        let range = BlockRange::new(lba, blocks);
+        let completed = bench.run(Op::BlockStatus { range, found: None });
+        completed.result.map(|()| match completed.op {
+            Op::BlockStatus { found, .. } => found.expect("an answer"),
+            other => panic!("{other:?}"),
+        })
+    };
+    if !capabilities.contains(Capabilities::BLOCK_STATUS) {
+        assert_eq!(look(0, 1), Err(IoError::Unsupported));
+        return;
+    }
+    assert_eq!(look(BLOCKS, 1), Err(IoError::OutOfRange));
+    if memory == Memory::Keeps {
+        // Written above: the last block, in a run that ends with the device.
+        let last = look(BLOCKS - 1, 1).expect("an answer");
+        assert_eq!((last.blocks, last.backing), (1, Backing::Allocated));
+        let middle = look(BLOCKS / 2, 32).expect("an answer");
+        assert_eq!((middle.blocks, middle.backing), (32, Backing::Hole), "never written");
+    }
 }
 
 fn reads_what_was_written(bench: &mut Bench, capabilities: Capabilities) {

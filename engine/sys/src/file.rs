@@ -37,6 +37,15 @@ pub enum FileKind {
     BlockDevice,
 }
 
+/// What a file has at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Storage.
+    Data,
+    /// None: it reads as zeroes.
+    Hole,
+}
+
 #[derive(Debug)]
 struct Inner {
     file: fs::File,
@@ -79,6 +88,35 @@ impl File {
             FileKind::Regular => Ok(self.inner.file.metadata()?.len()),
             // A block device's end is its size, without a device-specific call.
             FileKind::BlockDevice => io::Seek::seek(&mut &self.inner.file, io::SeekFrom::End(0)),
+        }
+    }
+
+    /// What the file has at `offset`, and for how many of the next `len` bytes, asked with `SEEK_DATA` and `SEEK_HOLE`. A device
+    /// or file system that keeps no holes says that everything is data.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn extent(&self, offset: u64, len: u64) -> io::Result<(Extent, u64)> {
+        let end = offset.saturating_add(len);
+        let data = self.seek(offset, libc::SEEK_DATA)?.unwrap_or(end).min(end);
+        if data > offset {
+            return Ok((Extent::Hole, data - offset));
+        }
+        let hole = self.seek(offset, libc::SEEK_HOLE)?.unwrap_or(end).min(end);
+        Ok((Extent::Data, hole.saturating_sub(offset)))
+    }
+
+    /// `None` past the last data.
+    fn seek(&self, offset: u64, whence: i32) -> io::Result<Option<u64>> {
+        let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+        // SAFETY: the descriptor is open; the file position that this moves is used by nobody, all I/O names its offset.
+        let found = unsafe { libc::lseek(self.raw(), offset, whence) };
+        match u64::try_from(found) {
+            Ok(found) => Ok(Some(found)),
+            Err(_) => match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+                error => Err(error),
+            },
         }
     }
 

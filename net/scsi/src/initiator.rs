@@ -39,6 +39,13 @@ pub fn write16(lba: u64, blocks: u32) -> Cdb {
     block16(0x8a, 0, lba, blocks)
 }
 
+/// COMPARE AND WRITE of at most 255 blocks.
+pub fn compare_and_write(lba: u64, blocks: u32, durable: bool) -> Cdb {
+    let mut cdb = block16(0x89, if durable { 0x08 } else { 0 }, lba, 0);
+    cdb[13] = u8::try_from(blocks).unwrap_or(u8::MAX);
+    cdb
+}
+
 /// SYNCHRONIZE CACHE(16) of the whole unit.
 pub fn synchronize_cache() -> Cdb {
     block16(0x91, 0, 0, 0)

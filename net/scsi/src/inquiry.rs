@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::sense::Sense;
-use crate::unit::{Provisioning, Unit};
+use crate::unit::{Medium, Provisioning, Unit};
 
 /// The pages, in order, as page 00h lists them.
 const PAGES: [u8; 7] = [0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2];
@@ -15,6 +15,9 @@ pub const UNMAP_DESCRIPTORS_MAX: u32 = 256;
 pub const UNMAP_BLOCKS_MAX: u32 = 1 << 20;
 /// Most blocks of one WRITE SAME: bounded, because a pattern that is not zero is written piece by piece.
 pub const WRITE_SAME_BLOCKS_MAX: u32 = 1 << 15;
+
+/// Most blocks of one COMPARE AND WRITE: one, which is what hosts lock with.
+pub const COMPARE_AND_WRITE_BLOCKS_MAX: u32 = 1;
 
 /// INQUIRY data of a page, or the standard data.
 ///
@@ -65,6 +68,9 @@ fn padded(text: &str, len: usize) -> impl Iterator<Item = u8> + '_ {
 fn standard(unit: &Unit) -> Vec<u8> {
     // Direct access; version SPC-4; response format 2, HiSup; CmdQue.
     let mut data = vec![0, 0, 0x06, 0x12, 0, 0, 0, 0x02];
+    if unit.medium == Medium::Removable {
+        data[1] = 0x80;
+    }
     data.extend(padded(&unit.identity.vendor, 8));
     data.extend(padded(&unit.identity.product, 16));
     data.extend(padded(&unit.identity.revision, 4));
@@ -126,7 +132,14 @@ fn block_limits(unit: &Unit) -> Vec<u8> {
         put(28, granularity);
         put(32, 0x8000_0000);
     }
+    put(16, unit.transfer_max);
     put(40, WRITE_SAME_BLOCKS_MAX);
+    if unit.atomic_max > 0 {
+        // Any alignment and any number of blocks; no boundary.
+        put(44, unit.atomic_max);
+        put(52, 1);
+    }
+    payload[1] = u8::try_from(COMPARE_AND_WRITE_BLOCKS_MAX).expect("one byte");
     payload[3] = u8::try_from(granularity).unwrap_or(0);
     payload
 }
@@ -135,5 +148,7 @@ fn characteristics() -> Vec<u8> {
     let mut payload = vec![0; 60];
     // Non-rotating medium.
     payload[1] = 1;
+    // WABEREQ: after SANITIZE, BLOCK ERASE blocks can be read.
+    payload[3] = 0x40;
     payload
 }

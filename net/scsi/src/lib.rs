@@ -16,9 +16,9 @@ pub mod reservation;
 pub mod sense;
 pub mod unit;
 
-pub use command::{ByteCheck, Command, Transfer, parse};
+pub use command::{Access, ByteCheck, Command, Immediate, Removal, Sanitize, StartStop, Transfer, parse};
 pub use sense::{FieldPointer, Sense, SenseFormat, SenseKey};
-pub use unit::{Identity, Provisioning, Unit, WriteCache, WriteProtection, answer};
+pub use unit::{Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, answer};
 
 /// SCSI status codes (SAM-5 section 5.3.1).
 pub mod status {

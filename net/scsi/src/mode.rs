@@ -1,4 +1,4 @@
-//! Mode pages (SPC-4 section 7.5, SBC-3 section 6.5): caching, control, informational exceptions.
+//! Mode pages (SPC-4 section 7.5, SBC-3 section 6.5): caching, control, recovery, informational exceptions.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -7,38 +7,88 @@ use crate::command::Command;
 use crate::sense::{Sense, SenseFormat};
 use crate::unit::{Unit, WriteCache, WriteProtection};
 
+/// What MODE SELECT may change: the same for every nexus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// D_SENSE of the control mode page.
+    pub sense_format: SenseFormat,
+    /// SWP of the control mode page.
+    pub software_write_protect: SoftwareWriteProtect,
+}
+
+/// SWP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SoftwareWriteProtect {
+    /// Writes are allowed, as far as hosts go.
+    #[default]
+    Off,
+    /// A host asked that nobody writes.
+    On,
+}
+
+const RECOVERY: u8 = 0x01;
+const DISCONNECT: u8 = 0x02;
 const CACHING: u8 = 0x08;
 const CONTROL: u8 = 0x0a;
 const EXCEPTIONS: u8 = 0x1c;
 const ALL: u8 = 0x3f;
+const ALL_SUBPAGES: u8 = 0xff;
 
 /// Which values are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Values {
     Current,
     Changeable,
+    Default,
 }
 
-fn page(code: u8, unit: &Unit, values: Values) -> Option<Vec<u8>> {
-    let mut data = match code {
-        CACHING => vec![0; 20],
-        CONTROL | EXCEPTIONS => vec![0; 12],
-        _ => return None,
+/// The pages, by page and subpage, in the order of page 3Fh.
+const PAGES: [(u8, u8); 6] =
+    [(RECOVERY, 0), (DISCONNECT, 0), (CACHING, 0), (CONTROL, 0), (CONTROL, 1), (EXCEPTIONS, 0)];
+
+const D_SENSE: u8 = 0x04;
+const SWP: u8 = 0x08;
+
+fn frame(code: u8, subpage: u8) -> Vec<u8> {
+    let len = match (code, subpage) {
+        (CACHING, _) => 20,
+        (DISCONNECT, _) => 16,
+        (CONTROL, 1) => 32,
+        _ => 12,
     };
+    let mut data = vec![0; len];
     data[0] = code;
-    data[1] = u8::try_from(data.len() - 2).expect("short");
-    match (code, values) {
-        // Nothing can be changed: durability is a decision of the administrator, not of one host.
-        (_, Values::Changeable) => {}
-        (CACHING, Values::Current) => {
-            let wce = if unit.write_cache == WriteCache::Enabled { 0x04 } else { 0 };
-            data[2] = wce;
+    if subpage == 0 {
+        data[1] = u8::try_from(len - 2).expect("short");
+    } else {
+        // SPF, the subpage format.
+        data[0] |= 0x40;
+        data[1] = subpage;
+        data[3] = u8::try_from(len - 4).expect("short");
+    }
+    data
+}
+
+fn page(code: u8, subpage: u8, unit: &Unit, values: Values) -> Option<Vec<u8>> {
+    PAGES.contains(&(code, subpage)).then_some(())?;
+    let mut data = frame(code, subpage);
+    match (code, subpage, values) {
+        (CONTROL, 0, Values::Changeable) => {
+            data[2] = D_SENSE;
+            data[4] = SWP;
         }
-        (CONTROL, Values::Current) => {
-            data[2] = if unit.sense_format == SenseFormat::Descriptor { 0x04 } else { 0 };
+        (CONTROL, 0, values) => {
+            let settings = if values == Values::Default { Settings::default() } else { unit.settings };
+            data[2] = if settings.sense_format == SenseFormat::Descriptor { D_SENSE } else { 0 };
             // Queue algorithm modifier: unrestricted reordering. TAS stays zero.
             data[3] = 0x10;
+            data[4] = if settings.software_write_protect == SoftwareWriteProtect::On { SWP } else { 0 };
         }
+        // Nothing else can be changed: durability is a decision of the administrator, not of one host.
+        (_, _, Values::Changeable) => {}
+        (CACHING, ..) if unit.write_cache == WriteCache::Enabled => data[2] = 0x04,
+        // AWRE and ARRE: a mirror mends what one leg cannot read.
+        (RECOVERY, ..) => data[2] = 0xc0,
         _ => {}
     }
     Some(data)
@@ -54,21 +104,34 @@ pub fn sense(command: &Command, unit: &Unit) -> Result<Vec<u8>, Sense> {
         return Err(Sense::INVALID_OPCODE);
     };
     let values = match page_control {
-        0 | 2 => Values::Current,
+        0 => Values::Current,
         1 => Values::Changeable,
+        2 => Values::Default,
         // Saving parameters is not supported.
         _ => return Err(Sense::new(crate::SenseKey::IllegalRequest, 0x3900)),
     };
-    let codes: &[u8] = if code == ALL { &[CACHING, CONTROL, EXCEPTIONS] } else { &[code] };
-    if subpage != 0 && !(code == ALL && subpage == 0xff) {
-        return Err(Sense::invalid_cdb_byte(3));
-    }
-    let mut pages = Vec::new();
-    for code in codes {
-        pages.extend(page(*code, unit, values).ok_or(Sense::invalid_cdb_byte(2))?);
-    }
+    let pages = wanted(code, subpage)?;
+    let pages: Vec<u8> =
+        pages.into_iter().filter_map(|(code, subpage)| page(code, subpage, unit, values)).flatten().collect();
     let descriptor = if no_block_descriptor { Vec::new() } else { block_descriptor(unit) };
     Ok(assemble(long, unit, &descriptor, &pages))
+}
+
+/// The pages that a page code and a subpage code name (SPC-4 table 170).
+fn wanted(code: u8, subpage: u8) -> Result<Vec<(u8, u8)>, Sense> {
+    let named = |(page, sub): &(u8, u8)| match (code, subpage) {
+        (ALL, 0) => *sub == 0,
+        (ALL, ALL_SUBPAGES) => true,
+        (_, ALL_SUBPAGES) => *page == code,
+        _ => (*page, *sub) == (code, subpage),
+    };
+    let found: Vec<_> = PAGES.iter().copied().filter(named).collect();
+    let known = code == ALL || PAGES.iter().any(|(page, _)| *page == code);
+    match (found.is_empty(), known) {
+        (false, _) => Ok(found),
+        (true, true) => Err(Sense::invalid_cdb_byte(3)),
+        (true, false) => Err(Sense::invalid_cdb_byte(2)),
+    }
 }
 
 fn block_descriptor(unit: &Unit) -> Vec<u8> {
@@ -78,7 +141,7 @@ fn block_descriptor(unit: &Unit) -> Vec<u8> {
 
 fn assemble(long: bool, unit: &Unit, descriptor: &[u8], pages: &[u8]) -> Vec<u8> {
     // WP and DPOFUA.
-    let protected = if unit.protection == WriteProtection::Protected { 0x80 } else { 0 };
+    let protected = if unit.protection == WriteProtection::Writable { 0 } else { 0x80 };
     let device = protected | 0x10;
     let descriptor_len = u8::try_from(descriptor.len()).expect("eight or none");
     let mut data = if long {
@@ -93,13 +156,14 @@ fn assemble(long: bool, unit: &Unit, descriptor: &[u8], pages: &[u8]) -> Vec<u8>
     data
 }
 
-/// Checks a MODE SELECT parameter list: values that are as they are already are accepted, changes are refused.
+/// The settings after a MODE SELECT parameter list: values that are as they are already, and changes of what is changeable.
 ///
 /// # Errors
-/// The first byte that would change something, or that is not understood.
-pub fn select(long: bool, list: &[u8], unit: &Unit) -> Result<(), Sense> {
+/// The first byte that would change something else, or that is not understood.
+pub fn select(long: bool, list: &[u8], unit: &Unit) -> Result<Settings, Sense> {
+    let mut settings = unit.settings;
     if list.is_empty() {
-        return Ok(());
+        return Ok(settings);
     }
     let header = if long { 8 } else { 4 };
     let descriptor_len = match (long, list.len() >= header) {
@@ -112,19 +176,44 @@ pub fn select(long: bool, list: &[u8], unit: &Unit) -> Result<(), Sense> {
         return Err(Sense::PARAMETER_LENGTH);
     }
     while at < list.len() {
-        let pointer =
-            |offset: usize| Sense::invalid_parameter_byte(u16::try_from(at + offset).unwrap_or(u16::MAX));
-        let current = page(list[at] & 0x3f, unit, Values::Current).ok_or(pointer(0))?;
-        let given = list.get(at..at + current.len()).ok_or(Sense::PARAMETER_LENGTH)?;
-        // PS is reserved in MODE SELECT.
-        let differs = |(index, byte): (usize, &u8)| {
-            let mask = if index == 0 { 0x7f } else { 0xff };
-            byte & mask != current[index] & mask
-        };
-        if let Some(index) = given.iter().enumerate().position(differs) {
-            return Err(pointer(index));
-        }
-        at += current.len();
+        let subpage =
+            if list[at] & 0x40 != 0 { *list.get(at + 1).ok_or(Sense::PARAMETER_LENGTH)? } else { 0 };
+        at += select_page(&list[at..], (list[at] & 0x3f, subpage), at, unit, &mut settings)?;
     }
-    Ok(())
+    Ok(settings)
+}
+
+/// One page of a list, which starts `at` bytes into it; returns its length.
+fn select_page(
+    list: &[u8],
+    (code, subpage): (u8, u8),
+    at: usize,
+    unit: &Unit,
+    settings: &mut Settings,
+) -> Result<usize, Sense> {
+    let pointer =
+        |offset: usize| Sense::invalid_parameter_byte(u16::try_from(at + offset).unwrap_or(u16::MAX));
+    let current = page(code, subpage, unit, Values::Current).ok_or(pointer(0))?;
+    let changeable = page(code, subpage, unit, Values::Changeable).ok_or(pointer(0))?;
+    let given = list.get(..current.len()).ok_or(Sense::PARAMETER_LENGTH)?;
+    let head = if subpage == 0 { 2 } else { 4 };
+    let illegal = |(index, byte): (usize, &u8)| {
+        // PS is reserved in MODE SELECT; the page's own header never changes.
+        let fixed = match index {
+            0 => 0x7f,
+            _ if index < head => 0xff,
+            _ => !changeable[index],
+        };
+        (byte ^ current[index]) & fixed != 0
+    };
+    if let Some(index) = given.iter().enumerate().position(illegal) {
+        return Err(pointer(index));
+    }
+    if (code, subpage) == (CONTROL, 0) {
+        settings.sense_format =
+            if given[2] & D_SENSE != 0 { SenseFormat::Descriptor } else { SenseFormat::Fixed };
+        settings.software_write_protect =
+            if given[4] & SWP != 0 { SoftwareWriteProtect::On } else { SoftwareWriteProtect::Off };
+    }
+    Ok(current.len())
 }

@@ -33,6 +33,79 @@ pub fn unmap_ranges(list: &[u8]) -> Result<Vec<(u64, u32)>, Sense> {
     Ok(ranges)
 }
 
+/// A run of blocks and whether it is provisioned (SBC-3 section 5.7.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LbaStatus {
+    /// First block.
+    pub lba: u64,
+    /// Blocks.
+    pub blocks: u32,
+    /// Whether they are backed.
+    pub status: ProvisioningStatus,
+}
+
+/// PROVISIONING STATUS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ProvisioningStatus {
+    /// Mapped.
+    Mapped = 0,
+    /// Deallocated.
+    Deallocated = 1,
+}
+
+/// Data of GET LBA STATUS.
+pub fn lba_status(runs: &[LbaStatus]) -> Vec<u8> {
+    let len = u32::try_from(4 + runs.len() * 16).unwrap_or(u32::MAX);
+    let mut data = [len.to_be_bytes(), [0; 4]].concat();
+    for run in runs {
+        data.extend_from_slice(&run.lba.to_be_bytes());
+        data.extend_from_slice(&run.blocks.to_be_bytes());
+        data.extend_from_slice(&[run.status as u8, 0, 0, 0]);
+    }
+    data
+}
+
+/// What a SANITIZE overwrite writes (SBC-3 section 5.24.2.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overwrite {
+    /// Passes, 1 to 31.
+    pub passes: u8,
+    /// Whether the pattern is inverted from pass to pass.
+    pub inversion: Inversion,
+    /// The initialization pattern: at most a block, repeated.
+    pub pattern: Vec<u8>,
+}
+
+/// INVERT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inversion {
+    /// Every pass writes the same.
+    None,
+    /// Every pass writes the complement of what the one before wrote.
+    EachPass,
+}
+
+/// The parameter list of a SANITIZE overwrite.
+///
+/// # Errors
+/// The byte that is not understood.
+pub fn overwrite(list: &[u8], block_size: u32) -> Result<Overwrite, Sense> {
+    let [flags, _, high, low, pattern @ ..] = list else { return Err(Sense::PARAMETER_LENGTH) };
+    let len = usize::from(u16::from_be_bytes([*high, *low]));
+    let passes = flags & 0x1f;
+    // TEST asks for a vendor's test of the medium.
+    if flags & 0x60 != 0 || passes == 0 {
+        return Err(Sense::invalid_parameter_byte(0));
+    }
+    if len == 0 || len > block_size as usize {
+        return Err(Sense::invalid_parameter_byte(2));
+    }
+    let pattern = pattern.get(..len).ok_or(Sense::PARAMETER_LENGTH)?.to_vec();
+    let inversion = if flags & 0x80 != 0 { Inversion::EachPass } else { Inversion::None };
+    Ok(Overwrite { passes, inversion, pattern })
+}
+
 /// Data of REPORT LUNS, from the raw LUNs.
 pub fn report_luns(luns: &[u64]) -> Vec<u8> {
     let len = u32::try_from(luns.len() * 8).unwrap_or(u32::MAX);

@@ -57,6 +57,8 @@ pub struct Sense {
     pub information: Option<u64>,
     /// Which byte is at fault, for an illegal request.
     pub field: Option<FieldPointer>,
+    /// How far an operation is, in 65,536ths, for a unit that is not ready (SPC-4 section 4.5.2.4.4).
+    pub progress: Option<u16>,
 }
 
 macro_rules! senses {
@@ -77,6 +79,12 @@ impl Sense {
         PORT_STANDBY = NotReady, 0x040b;
         /// The target port is in the unavailable state.
         PORT_UNAVAILABLE = NotReady, 0x040c;
+        /// A sanitize operation is at work.
+        SANITIZE_IN_PROGRESS = NotReady, 0x041b;
+        /// There is no medium.
+        MEDIUM_NOT_PRESENT = NotReady, 0x3a00;
+        /// The last sanitize operation failed.
+        SANITIZE_FAILED = MediumError, 0x3103;
         /// Unrecovered read error.
         READ_ERROR = MediumError, 0x1100;
         /// Write error.
@@ -93,6 +101,8 @@ impl Sense {
         INVALID_FIELD_IN_CDB = IllegalRequest, 0x2400;
         /// Logical unit not supported.
         LUN_NOT_SUPPORTED = IllegalRequest, 0x2500;
+        /// Medium removal is prevented.
+        REMOVAL_PREVENTED = IllegalRequest, 0x5302;
         /// Invalid field in parameter list.
         INVALID_FIELD_IN_PARAMETERS = IllegalRequest, 0x2600;
         /// Invalid release of persistent reservation.
@@ -105,6 +115,8 @@ impl Sense {
         POWER_ON = UnitAttention, 0x2900;
         /// Bus device reset function occurred.
         LUN_RESET = UnitAttention, 0x2903;
+        /// The medium may have changed.
+        MEDIUM_CHANGED = UnitAttention, 0x2800;
         /// Mode parameters changed.
         MODE_CHANGED = UnitAttention, 0x2a01;
         /// Reservations preempted.
@@ -121,6 +133,8 @@ impl Sense {
         LUNS_CHANGED = UnitAttention, 0x3f0e;
         /// Write protected.
         WRITE_PROTECTED = DataProtect, 0x2700;
+        /// Software write protected.
+        SOFTWARE_WRITE_PROTECTED = DataProtect, 0x2702;
         /// Space allocation failed: the thin device is full.
         SPACE_ALLOCATION_FAILED = DataProtect, 0x2707;
         /// Protocol service CRC error.
@@ -133,7 +147,7 @@ impl Sense {
 
     /// Sense without further fields.
     pub const fn new(key: SenseKey, asc_ascq: u16) -> Self {
-        Self { key, asc_ascq, information: None, field: None }
+        Self { key, asc_ascq, information: None, field: None, progress: None }
     }
 
     /// Invalid field in CDB, at this byte.
@@ -153,6 +167,13 @@ impl Sense {
         self
     }
 
+    /// The same with a progress indication.
+    #[must_use]
+    pub const fn with_progress(mut self, progress: u16) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
     /// As bytes.
     pub fn encode(&self, format: SenseFormat) -> Vec<u8> {
         match format {
@@ -162,9 +183,10 @@ impl Sense {
     }
 
     fn key_specific(&self) -> Option<[u8; 3]> {
-        let (flag, byte) = match self.field? {
-            FieldPointer::Cdb(byte) => (0xc0, byte),
-            FieldPointer::Parameter(byte) => (0x80, byte),
+        let (flag, byte) = match (self.field, self.progress) {
+            (Some(FieldPointer::Cdb(byte)), _) => (0xc0, byte),
+            (Some(FieldPointer::Parameter(byte)), _) => (0x80, byte),
+            (None, progress) => (0x80, progress?),
         };
         let pointer = byte.to_be_bytes();
         Some([flag, pointer[0], pointer[1]])
@@ -212,6 +234,27 @@ pub fn decode(bytes: &[u8]) -> Option<(u8, u16)> {
     }
 }
 
+/// The INFORMATION field of received sense data of either format, where it is valid.
+pub fn information(bytes: &[u8]) -> Option<u64> {
+    match bytes.first()? & 0x7f {
+        0x70 | 0x71 if bytes[0] & 0x80 != 0 => {
+            Some(u64::from(u32::from_be_bytes(bytes.get(3..7)?.try_into().ok()?)))
+        }
+        0x72 | 0x73 => {
+            let mut rest = bytes.get(8..)?;
+            while let [kind, len, ..] = *rest {
+                let body = rest.get(2..2 + usize::from(len))?;
+                if kind == 0 && body.first()? & 0x80 != 0 {
+                    return Some(u64::from_be_bytes(body.get(2..10)?.try_into().ok()?));
+                }
+                rest = &rest[2 + usize::from(len)..];
+            }
+            None
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,10 +264,13 @@ mod tests {
         let sense = Sense::invalid_cdb_byte(2).with_information(77);
         for format in [SenseFormat::Fixed, SenseFormat::Descriptor] {
             assert_eq!(decode(&sense.encode(format)), Some((5, 0x2400)));
+            assert_eq!(information(&sense.encode(format)), Some(77));
+            assert_eq!(information(&Sense::NONE.encode(format)), None);
         }
         let fixed = sense.encode(SenseFormat::Fixed);
         assert_eq!((fixed[0], fixed[15], fixed[17]), (0xf0, 0xc0, 2));
         assert_eq!(decode(&[0x70, 0]), None);
         assert_eq!(decode(&[]), None);
+        assert_eq!(information(&[0x72, 0, 0, 0, 0, 0, 0, 9, 0, 200]), None);
     }
 }

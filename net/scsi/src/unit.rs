@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::command::Command;
+use crate::command::{Command, DefectList};
 use crate::sense::{Sense, SenseFormat};
 use crate::{inquiry, mode, opcodes};
 
@@ -51,8 +51,20 @@ pub enum WriteCache {
 pub enum WriteProtection {
     /// They are.
     Writable,
-    /// They are not.
+    /// They are not: a host has set SWP in the control mode page.
+    Software,
+    /// They are not: the device or its administrator says so.
     Protected,
+}
+
+/// Whether the medium can be taken out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Medium {
+    /// It is part of the unit.
+    #[default]
+    Fixed,
+    /// RMB is one: it can be ejected and loaded.
+    Removable,
 }
 
 /// A logical unit.
@@ -74,11 +86,30 @@ pub struct Unit {
     pub write_cache: WriteCache,
     /// Write protection.
     pub protection: WriteProtection,
-    /// Format of sense data.
-    pub sense_format: SenseFormat,
+    /// What MODE SELECT may change.
+    pub settings: mode::Settings,
+    /// Whether the medium can be taken out.
+    pub medium: Medium,
+    /// Most blocks of a WRITE ATOMIC; zero when the device may tear writes.
+    pub atomic_max: u32,
 }
 
 impl Unit {
+    /// Whether the unit takes an operation code of the table: some need a power of the device below.
+    pub fn supports(&self, opcode: u8) -> bool {
+        match opcode {
+            0x42 => self.provisioning == Provisioning::Thin,
+            0x9c => self.atomic_max > 0,
+            0x1e => self.medium == Medium::Removable,
+            _ => true,
+        }
+    }
+
+    /// Format of sense data: D_SENSE.
+    pub fn sense_format(&self) -> SenseFormat {
+        self.settings.sense_format
+    }
+
     /// Checks a run of blocks against the unit.
     ///
     /// # Errors
@@ -98,22 +129,40 @@ impl Unit {
 pub fn answer(command: &Command, unit: &Unit) -> Option<Result<Vec<u8>, Sense>> {
     let (data, allocation) = match *command {
         Command::Inquiry { page, allocation } => (inquiry::data(page, unit), allocation),
-        Command::RequestSense { descriptor, allocation } => {
-            let format = if descriptor { SenseFormat::Descriptor } else { SenseFormat::Fixed };
-            (Ok(Sense::NONE.encode(format)), allocation)
-        }
         Command::ModeSense { allocation, .. } => (mode::sense(command, unit), allocation),
         Command::ReadCapacity10 => (Ok(read_capacity10(unit)), u32::MAX),
         Command::ReadCapacity16 { allocation } => (Ok(read_capacity16(unit)), allocation),
         Command::ReportSupportedOpcodes { option, opcode, service_action, timeouts, allocation } => {
-            (opcodes::report(option, opcode, service_action, timeouts), allocation)
+            (opcodes::report(unit, option, opcode, service_action, timeouts), allocation)
         }
+        Command::ReportSupportedTaskManagement { extended, allocation } => {
+            (Ok(task_management(extended)), allocation)
+        }
+        Command::ReadDefectData { list, allocation } => (Ok(no_defects(list)), allocation),
         _ => return None,
     };
     Some(data.map(|mut data| {
         data.truncate(allocation as usize);
         data
     }))
+}
+
+/// What REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS says (SPC-4 section 6.36): ABORT TASK, ABORT TASK SET, CLEAR TASK SET and
+/// LOGICAL UNIT RESET.
+fn task_management(extended: bool) -> Vec<u8> {
+    let mut data = alloc::vec![0xd8, 0, 0, 0];
+    if extended {
+        data.resize(16, 0);
+        data[3] = 12;
+    }
+    data
+}
+
+/// An empty defect list in the format that was asked for: such a device has none to show.
+fn no_defects(list: DefectList) -> Vec<u8> {
+    let mut data = alloc::vec![0; usize::from(list.header)];
+    data[1] = list.request;
+    data
 }
 
 fn read_capacity10(unit: &Unit) -> Vec<u8> {

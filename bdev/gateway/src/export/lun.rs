@@ -1,10 +1,12 @@
 //! A bdev as a logical unit.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bdev::{Bdev, Capabilities};
 use engine::BUF_LEN_MAX;
-use scsi::{Identity, Provisioning, SenseFormat, Unit, WriteCache, WriteProtection};
+use scsi::mode::{Settings, SoftwareWriteProtect};
+use scsi::{Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection};
 
 /// When a write's status means that it is stable: the LUN's durability mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +28,39 @@ impl LunMode {
     }
 }
 
+/// What may be chosen about a LUN beside its durability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LunOptions {
+    /// Whether its medium can be ejected.
+    pub medium: Medium,
+    /// Whether hosts may write.
+    pub access: LunAccess,
+    /// Whether blocks can be given back, where the device can take them back.
+    pub provisioning: LunProvisioning,
+    /// Bytes a second that SANITIZE writes at the most.
+    pub sanitize_rate: Option<NonZeroU64>,
+}
+
+/// Whether hosts may write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LunAccess {
+    /// Where the device allows it.
+    #[default]
+    ReadWrite,
+    /// They may not.
+    ReadOnly,
+}
+
+/// Whether a LUN is thin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LunProvisioning {
+    /// Where the device can take blocks back.
+    #[default]
+    Thin,
+    /// Never.
+    Thick,
+}
+
 /// How a bdev is exported.
 #[derive(Clone, Debug)]
 pub struct LunConfig {
@@ -33,6 +68,8 @@ pub struct LunConfig {
     pub bdev: Arc<dyn Bdev>,
     /// Durability mode.
     pub mode: LunMode,
+    /// What else is chosen.
+    pub options: LunOptions,
     /// Unit serial number; the same through every path to the data.
     pub serial: String,
     /// T10 vendor identification.
@@ -45,15 +82,19 @@ impl LunConfig {
     /// A LUN whose identity derives from the device's uuid.
     pub fn new(bdev: Arc<dyn Bdev>, mode: LunMode) -> Self {
         let serial = bdev.uuid().simple().to_string();
-        Self { bdev, mode, serial, vendor: "GEMEL".to_owned(), product: "Mirrored LUN".to_owned() }
+        let options = LunOptions::default();
+        Self { bdev, mode, options, serial, vendor: "GEMEL".to_owned(), product: "Mirrored LUN".to_owned() }
     }
 
     /// The unit as SCSI sees it now.
-    pub(crate) fn unit(&self, port_name: &str, relative_port: u16) -> Unit {
+    pub(crate) fn unit(&self, port_name: &str, relative_port: u16, settings: Settings) -> Unit {
         let geometry = self.bdev.geometry();
         let capabilities = self.bdev.capabilities();
-        let thin = capabilities.contains(Capabilities::DISCARD | Capabilities::DISCARD_ZEROES);
-        let read_only = capabilities.contains(Capabilities::READ_ONLY);
+        let thin = capabilities.contains(Capabilities::DISCARD | Capabilities::DISCARD_ZEROES)
+            && self.options.provisioning == LunProvisioning::Thin;
+        let read_only =
+            capabilities.contains(Capabilities::READ_ONLY) || self.options.access == LunAccess::ReadOnly;
+        let atomic = capabilities.contains(Capabilities::ATOMIC_WRITE);
         Unit {
             identity: Identity {
                 vendor: self.vendor.clone(),
@@ -74,8 +115,14 @@ impl LunConfig {
                 LunMode::SyncDurable => WriteCache::Disabled,
                 LunMode::SyncCached => WriteCache::Enabled,
             },
-            protection: if read_only { WriteProtection::Protected } else { WriteProtection::Writable },
-            sense_format: SenseFormat::Fixed,
+            protection: match settings.software_write_protect {
+                _ if read_only => WriteProtection::Protected,
+                SoftwareWriteProtect::On => WriteProtection::Software,
+                SoftwareWriteProtect::Off => WriteProtection::Writable,
+            },
+            settings,
+            medium: self.options.medium,
+            atomic_max: if atomic { bdev::ATOMIC_WRITE_MAX / geometry.block_size } else { 0 },
         }
     }
 }

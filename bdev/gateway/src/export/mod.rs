@@ -9,6 +9,7 @@ mod lun;
 mod node;
 mod reservations;
 mod session;
+mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -22,7 +23,7 @@ use scsi::Sense;
 use scsi::reservation::Table;
 
 use logical_unit::LogicalUnits;
-pub use lun::{LunConfig, LunMode};
+pub use lun::{LunAccess, LunConfig, LunMode, LunOptions, LunProvisioning};
 use node::Node;
 pub use node::{ExportError, LunInfo, NodeConfig, PortalGroup};
 use reservations::Preemption;
@@ -355,6 +356,7 @@ impl Target {
         self.finish_resets();
         self.finish_preemptions(now);
         self.release_lost();
+        progress |= self.sanitize(now);
         self.bury();
         self.release_waiting();
         progress
@@ -363,7 +365,19 @@ impl Target {
     /// When to poll next at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
         let deadlines = |entry: &Entry| Instant::earliest(entry.login_until, entry.session.next_deadline());
-        self.sessions.values().filter_map(deadlines).min()
+        let sessions = self.sessions.values().filter_map(deadlines).min();
+        let sanitizing = self.nodes.values().flat_map(|node| node.sanitizing());
+        let sanitizing = sanitizing.filter_map(|lun| lun.state.sanitizing.borrow().next_deadline(&lun)).min();
+        Instant::earliest(sessions, sanitizing)
+    }
+
+    /// Sanitize operations go on, whatever becomes of the sessions that asked for them.
+    fn sanitize(&mut self, now: Instant) -> Progress {
+        let mut progress = Progress::Idle;
+        for lun in self.nodes.values().flat_map(|node| node.sanitizing()) {
+            progress |= lun.state.sanitizing.borrow_mut().poll(&lun, &self.core, now);
+        }
+        progress
     }
 
     fn accept(&mut self, now: Instant) -> Progress {
@@ -376,8 +390,8 @@ impl Target {
                 continue;
             }
             let config = iscsi::target::Config { preferences: self.config.preferences, queue_depth: 1 };
-            let session = Session::new(&self.core, stream, config, portal.group);
             self.next_id += 1;
+            let session = Session::new(&self.core, stream, config, portal.group, self.next_id);
             let login_until = Some(now + self.config.login_timeout);
             self.sessions.insert(self.next_id, Entry { session, login_until, waiting: None });
         }
@@ -406,6 +420,9 @@ impl Target {
         session.tsih = self.next_tsih;
         session.who = Some(who.clone());
         let alias = node.as_ref().map(|node| node.config.borrow().alias.clone()).unwrap_or_default();
+        if let Some(node) = &node {
+            node.enter(id);
+        }
         session.node = node;
         session.identify();
         let grant = Grant {
@@ -527,6 +544,7 @@ impl Target {
         for hit in node.luns.borrow().iter().filter(|(number, _)| lun.is_none_or(|lun| lun == **number)) {
             hit.1.unit.change_older(Table::reset);
         }
+        node.reset(lun);
         for (other, entry) in &mut self.sessions {
             if entry.session.node.as_ref().is_some_and(|of| Rc::ptr_eq(of, &node)) {
                 entry.session.reset(lun, (*other != id).then_some(Sense::LUN_RESET), now);
@@ -550,6 +568,12 @@ impl Target {
     }
 
     fn bury(&mut self) {
-        self.sessions.retain(|_, entry| !(entry.session.is_over() && entry.session.is_drained()));
+        self.sessions.retain(|id, entry| {
+            let gone = entry.session.is_over() && entry.session.is_drained();
+            if gone && let Some(node) = &entry.session.node {
+                node.leave(*id);
+            }
+            !gone
+        });
     }
 }

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::logical_unit::{LogicalUnit, LogicalUnits};
 use super::lun::LunConfig;
+use super::state::{NexusId, State};
 
 /// Portals that share a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,23 +79,22 @@ pub(super) struct LunStats {
 }
 
 /// A LUN in service.
-#[derive(Debug)]
 pub(super) struct Lun {
     pub(super) config: LunConfig,
     pub(super) stats: LunStats,
     /// What it shares with other paths to the same device.
     pub(super) unit: Rc<LogicalUnit>,
+    pub(super) state: State,
 }
 
 impl Lun {
     pub(super) fn new(config: LunConfig, units: &mut LogicalUnits) -> Self {
         let unit = units.of(config.bdev.uuid());
-        Self { config, stats: LunStats::default(), unit }
+        Self { config, stats: LunStats::default(), unit, state: State::default() }
     }
 }
 
 /// A target node in service.
-#[derive(Debug)]
 pub(super) struct Node {
     pub(super) config: RefCell<NodeConfig>,
     pub(super) luns: RefCell<BTreeMap<u16, Rc<Lun>>>,
@@ -120,6 +120,33 @@ impl Node {
     pub(super) fn ports(&self) -> BTreeSet<u16> {
         let config = self.config.borrow();
         config.maps.iter().map(|(portal_group, _)| self.relative_port(*portal_group)).collect()
+    }
+
+    /// A session begins or ends: every LUN is told.
+    pub(super) fn enter(&self, nexus: NexusId) {
+        for lun in self.luns.borrow().values() {
+            lun.state.nexuses.borrow_mut().enter(nexus);
+        }
+    }
+
+    pub(super) fn leave(&self, nexus: NexusId) {
+        for lun in self.luns.borrow().values() {
+            lun.state.nexuses.borrow_mut().leave(nexus);
+        }
+    }
+
+    /// The LUNs that are being sanitized.
+    pub(super) fn sanitizing(&self) -> Vec<Rc<Lun>> {
+        let luns = self.luns.borrow();
+        luns.values().filter(|lun| lun.state.sanitizing.borrow().is_running()).cloned().collect()
+    }
+
+    /// A reset of one LUN, or of all when `None`: removal of the medium is allowed again.
+    pub(super) fn reset(&self, number: Option<u16>) {
+        for (_, lun) in self.luns.borrow().iter().filter(|(at, _)| number.is_none_or(|number| number == **at))
+        {
+            lun.state.nexuses.borrow_mut().reset();
+        }
     }
 
     pub(super) fn name(&self) -> String {

@@ -67,7 +67,7 @@ impl Buffers for Flights {
         let flight = self.open.get(&task)?;
         let source = match (&flight.payload, flight.io.as_ref().map(Io::op)) {
             (Payload::List(list), _) => list,
-            (_, Some(Op::Write { from, .. })) => from,
+            (_, Some(Op::Write { from, .. } | Op::CompareAndWrite { both: from, .. })) => from,
             _ => return None,
         };
         (offset + len <= source.len()).then(|| source.slice(offset..offset + len))
@@ -177,6 +177,10 @@ impl RemoteChannel {
         let Phase::Up(geometry) = live.phase else { return Err(io.refuse(IoError::LinkDown)) };
         if live.flights.open.len() >= QUEUE_DEPTH {
             return Err(io.refuse(IoError::Busy));
+        }
+        if matches!(io.op(), Op::BlockStatus { .. }) {
+            self.done.push_back(io.complete(Err(IoError::Unsupported), now));
+            return Ok(());
         }
         if io.op().range().is_some_and(|range| !geometry.contains(range)) {
             self.done.push_back(io.complete(Err(IoError::OutOfRange), now));
@@ -383,6 +387,12 @@ fn command(op: &Op, block_size: u32, lun: u16) -> Command {
         Op::Flush => (cdb::synchronize_cache(), Direction::None, 0),
         Op::Discard { .. } => (cdb::unmap(), Direction::Write, 24),
         Op::WriteZeroes { range, .. } => (cdb::write_zeroes(range.lba, range.blocks), Direction::None, 0),
+        Op::CompareAndWrite { range, durability, .. } => {
+            let cdb = cdb::compare_and_write(range.lba, range.blocks, *durability == Durability::Durable);
+            (cdb, Direction::Write, 2 * bytes(range.blocks))
+        }
+        // Refused before it comes here.
+        Op::BlockStatus { .. } => (cdb::test_unit_ready(), Direction::None, 0),
         Op::Fence { .. } => (cdb::register(), Direction::Write, 24),
     };
     Command { lun: scsi::lun::encode(lun), cdb, direction, len }

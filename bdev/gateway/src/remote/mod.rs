@@ -93,6 +93,7 @@ impl Bdev for Remote {
             | Capabilities::DISCARD
             | Capabilities::WRITE_ZEROES
             | Capabilities::FENCE
+            | Capabilities::COMPARE_AND_WRITE
             | Capabilities::VOLATILE_CACHE
     }
 

@@ -47,7 +47,8 @@ pub fn on_write_failure(
         | IoError::Unsupported
         | IoError::ReadOnly
         | IoError::NoSpace
-        | IoError::Protocol => Reason::IoError,
+        | IoError::Protocol
+        | IoError::Miscompare { .. } => Reason::IoError,
     };
     if !config.in_sync.has(leg) {
         return FailureVerdict::StopResync(reason);

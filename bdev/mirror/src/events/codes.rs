@@ -305,5 +305,6 @@ fn io_code(error: IoError) -> &'static str {
         IoError::NotReady(NotReady::Frozen) => "frozen",
         IoError::Busy => "busy",
         IoError::Aborted => "aborted",
+        IoError::Miscompare { .. } => "miscompare",
     }
 }

@@ -95,7 +95,7 @@ impl Holder {
             let done = io.complete(Ok(()), ctx.now());
             return ctx.front.push_back((client, done));
         }
-        if let Op::Fence { .. } = io.op() {
+        if let Op::Fence { .. } | Op::BlockStatus { .. } | Op::CompareAndWrite { .. } = io.op() {
             let done = io.complete(Err(IoError::Unsupported), ctx.now());
             return ctx.front.push_back((client, done));
         }
@@ -114,7 +114,9 @@ impl Holder {
             Op::WriteZeroes { range, durability } => self.new_write(range, Body::Zeroes, durability),
             Op::Discard { range } => self.new_write(range, Body::Discard, Durability::Accepted),
             Op::Flush => Work::Flush(self.new_flush()),
-            Op::Fence { .. } => unreachable!("answered above"),
+            Op::Fence { .. } | Op::BlockStatus { .. } | Op::CompareAndWrite { .. } => {
+                unreachable!("answered above")
+            }
         };
         let key = self
             .requests

@@ -159,6 +159,9 @@ fn copy_of(op: &Op, pool: &Pool) -> Op {
         Op::Discard { range } => Op::Discard { range: *range },
         Op::Flush => Op::Flush,
         Op::Fence { key } => Op::Fence { key: *key },
+        Op::BlockStatus { .. } | Op::CompareAndWrite { .. } => {
+            unreachable!("the mirror never sends these to a leg")
+        }
     }
 }
 

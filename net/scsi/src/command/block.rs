@@ -33,6 +33,7 @@ fn byte_check(cdb: &[u8; 16]) -> Result<ByteCheck, Sense> {
     match cdb[1] >> 1 & 3 {
         0 => Ok(ByteCheck::Medium),
         1 => Ok(ByteCheck::Data),
+        3 => Ok(ByteCheck::OneBlock),
         _ => Err(Sense::invalid_cdb_byte(1)),
     }
 }
@@ -43,8 +44,21 @@ fn verify(transfer: Transfer, cdb: &[u8; 16]) -> Result<Command, Sense> {
 }
 
 fn write_and_verify(transfer: Transfer, cdb: &[u8; 16]) -> Result<Command, Sense> {
-    byte_check(cdb)?;
+    if byte_check(cdb)? == ByteCheck::OneBlock {
+        return Err(Sense::invalid_cdb_byte(1));
+    }
     Ok(Command::WriteAndVerify(Transfer { fua: true, ..transfer }))
+}
+
+fn compare_and_write(cdb: &[u8; 16]) -> Result<Command, Sense> {
+    let transfer = transfer16(cdb)?;
+    Ok(Command::CompareAndWrite(Transfer { blocks: u32::from(cdb[13]), ..transfer }))
+}
+
+fn write_atomic(cdb: &[u8; 16]) -> Result<Command, Sense> {
+    let transfer = transfer16(cdb)?;
+    let transfer = Transfer { blocks: u32::from(u16_at(cdb, 12)), ..transfer };
+    Ok(Command::WriteAtomic { transfer, boundary: u16_at(cdb, 10) })
 }
 
 /// The rows.
@@ -92,4 +106,22 @@ pub(super) const ROWS: &[Row] = &[
         transfer12(cdb)?,
         cdb
     )),
+    row!(0x34, None, 10, usage::block(0x34, 0x02, [(2, 6), (7, 9)]), "PRE-FETCH(10)", |cdb| {
+        Ok(Command::PreFetch { lba: u64::from(u32_at(cdb, 2)), blocks: u32::from(u16_at(cdb, 7)) })
+    }),
+    row!(
+        0x89,
+        None,
+        16,
+        usage::block(0x89, DPO_FUA, [(2, 10), (13, 14)]),
+        "COMPARE AND WRITE",
+        compare_and_write
+    ),
+    row!(0x8b, None, 16, usage::block(0x8b, DPO_FUA, [(2, 14), (0, 0)]), "ORWRITE(16)", |cdb| {
+        transfer16(cdb).map(Command::OrWrite)
+    }),
+    row!(0x90, None, 16, usage::block(0x90, 0x02, [(2, 14), (0, 0)]), "PRE-FETCH(16)", |cdb| {
+        Ok(Command::PreFetch { lba: u64_at(cdb, 2), blocks: u32_at(cdb, 10) })
+    }),
+    row!(0x9c, None, 16, usage::block(0x9c, DPO_FUA, [(2, 14), (0, 0)]), "WRITE ATOMIC(16)", write_atomic),
 ];

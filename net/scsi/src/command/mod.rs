@@ -8,9 +8,11 @@ mod medium;
 mod primary;
 mod provisioning;
 mod reservation;
+mod sanitize;
 
 use crate::reservation as reserve;
 use crate::sense::Sense;
+pub use sanitize::{AllowUnrestrictedExit, Sanitize, SanitizeMethod};
 
 /// A run of blocks on the medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,61 @@ pub enum ByteCheck {
     Medium,
     /// Each block with the data-out buffer.
     Data,
+    /// Each block with the one block of the data-out buffer.
+    OneBlock,
+}
+
+/// Whether the status waits for the operation's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Immediate {
+    /// IMMED=1: the status comes when the command is understood.
+    Yes,
+    /// IMMED=0.
+    No,
+}
+
+/// What START STOP UNIT asks for (SBC-3 section 5.25).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartStop {
+    /// A power condition other than START_VALID: nothing for a unit without power conditions.
+    Power,
+    /// Make the medium ready.
+    Start,
+    /// Stop the medium.
+    Stop,
+    /// Load the medium.
+    Load,
+    /// Eject the medium.
+    Eject,
+}
+
+/// Whether removal of the medium is prevented (SPC-4 section 6.14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Allowed, as far as this nexus goes.
+    Allowed,
+    /// Prevented by this nexus.
+    Prevented,
+}
+
+/// Which defects READ DEFECT DATA asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefectList {
+    /// PLIST, GLIST and DEFECT LIST FORMAT as in the CDB.
+    pub request: u8,
+    /// Bytes of the header: 4 for the 10-byte command, 8 for the 12-byte one.
+    pub header: u8,
+}
+
+/// What touches the medium, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It does not.
+    None,
+    /// It needs a medium, and changes nothing on it.
+    Reads,
+    /// It changes the medium.
+    Writes,
 }
 
 /// A parsed command.
@@ -76,8 +133,30 @@ pub enum Command {
         lba: u64,
         blocks: u32,
     },
-    StartStopUnit,
-    PreventAllow,
+    OrWrite(Transfer),
+    CompareAndWrite(Transfer),
+    WriteAtomic {
+        transfer: Transfer,
+        boundary: u16,
+    },
+    PreFetch {
+        lba: u64,
+        blocks: u32,
+    },
+    ReadDefectData {
+        list: DefectList,
+        allocation: u32,
+    },
+    GetLbaStatus {
+        lba: u64,
+        allocation: u32,
+    },
+    StartStopUnit {
+        action: StartStop,
+        immediate: Immediate,
+    },
+    PreventAllow(Removal),
+    Sanitize(Sanitize),
     Unmap {
         length: u32,
     },
@@ -94,6 +173,36 @@ pub enum Command {
         allocation: u32,
     },
     Reservation(reserve::Request),
+    ReportSupportedTaskManagement {
+        extended: bool,
+        allocation: u32,
+    },
+}
+
+impl Command {
+    /// What it does to the medium.
+    pub fn access(&self) -> Access {
+        match self {
+            Self::Write(_)
+            | Self::WriteAndVerify(_)
+            | Self::OrWrite(_)
+            | Self::CompareAndWrite(_)
+            | Self::WriteAtomic { .. }
+            | Self::WriteSame { .. }
+            | Self::Unmap { .. }
+            | Self::Sanitize(_) => Access::Writes,
+            Self::TestUnitReady
+            | Self::Read(_)
+            | Self::Verify { .. }
+            | Self::PreFetch { .. }
+            | Self::SynchronizeCache { .. }
+            | Self::ReadCapacity10
+            | Self::ReadCapacity16 { .. }
+            | Self::GetLbaStatus { .. }
+            | Self::ReadDefectData { .. } => Access::Reads,
+            _ => Access::None,
+        }
+    }
 }
 
 /// The shape of a command descriptor block: how a row's bytes become a [`Command`].
@@ -131,8 +240,8 @@ macro_rules! row {
 use row;
 
 /// The families of commands, each in its own file.
-const FAMILIES: [&[Row]; 5] =
-    [primary::ROWS, medium::ROWS, block::ROWS, provisioning::ROWS, reservation::ROWS];
+const FAMILIES: [&[Row]; 6] =
+    [primary::ROWS, medium::ROWS, block::ROWS, provisioning::ROWS, reservation::ROWS, sanitize::ROWS];
 
 const fn count() -> usize {
     let (mut family, mut count) = (0, 0);
@@ -190,6 +299,11 @@ pub fn parse(cdb: &[u8; 16]) -> Result<Command, Sense> {
     for row in TABLE.iter().filter(|row| row.opcode == cdb[0]) {
         known = true;
         if row.service_action.is_none_or(|action| action == service_action_of(cdb)) {
+            // NACA asks for auto contingent allegiance, which is not supported (SAM-5 section 5.2, NORMACA is zero).
+            let control = usize::from(row.length) - 1;
+            if cdb[control] & 0x04 != 0 {
+                return Err(Sense::invalid_cdb_byte(u16::from(row.length) - 1));
+            }
             return (row.parse)(cdb);
         }
     }

@@ -72,4 +72,17 @@ pub(super) const ROWS: &[Row] = &[
             })
         }
     ),
+    row!(
+        0xa3,
+        Some(0x0d),
+        12,
+        usage::block(0xa3, 0x0d, [(2, 3), (6, 10)]),
+        "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
+        |cdb| {
+            Ok(Command::ReportSupportedTaskManagement {
+                extended: cdb[2] & 0x80 != 0,
+                allocation: u32_at(cdb, 6),
+            })
+        }
+    ),
 ];

@@ -1,13 +1,13 @@
-//! Logical block provisioning: UNMAP, WRITE SAME (SBC-3 section 4.7).
+//! Logical block provisioning: UNMAP, WRITE SAME, GET LBA STATUS (SBC-3 section 4.7).
 
 use super::block::{transfer10, transfer16};
-use super::field::{u16_at, usage};
+use super::field::{u16_at, u32_at, u64_at, usage};
 use super::{Command, Row, Transfer, row};
 use crate::sense::Sense;
 
 fn write_same(transfer: Transfer, cdb: &[u8; 16], no_data: bool) -> Result<Command, Sense> {
-    // ANCHOR needs ANC_SUP, which is zero.
-    if cdb[1] & 0x10 != 0 {
+    // ANCHOR needs ANC_SUP, which is zero; PBDATA and LBDATA are obsolete.
+    if cdb[1] & 0x16 != 0 {
         return Err(Sense::invalid_cdb_byte(1));
     }
     let transfer = Transfer { fua: false, ..transfer };
@@ -29,5 +29,8 @@ pub(super) const ROWS: &[Row] = &[
     }),
     row!(0x93, None, 16, usage::block(0x93, 0x09, [(2, 14), (0, 0)]), "WRITE SAME(16)", |cdb| {
         write_same(transfer16(cdb)?, cdb, cdb[1] & 1 != 0)
+    }),
+    row!(0x9e, Some(0x12), 16, usage::block(0x9e, 0x12, [(2, 14), (0, 0)]), "GET LBA STATUS", |cdb| {
+        Ok(Command::GetLbaStatus { lba: u64_at(cdb, 2), allocation: u32_at(cdb, 10) })
     }),
 ];

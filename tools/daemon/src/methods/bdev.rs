@@ -108,7 +108,8 @@ fn describe(entry: &Entry, users: &BTreeMap<String, String>) -> Value {
         "supported_io_types": {
             "read": true, "write": !can(Capabilities::READ_ONLY), "unmap": can(Capabilities::DISCARD),
             "flush": can(Capabilities::FLUSH), "reset": false, "write_zeroes": can(Capabilities::WRITE_ZEROES),
-            "compare": false, "compare_and_write": false, "abort": false, "copy": false,
+            "compare": false, "compare_and_write": can(Capabilities::COMPARE_AND_WRITE),
+            "seek_hole": can(Capabilities::BLOCK_STATUS), "seek_data": can(Capabilities::BLOCK_STATUS), "abort": false, "copy": false,
         },
         "driver_specific": file.map_or_else(|| json!({}), |file| json!({"uring": file})),
     })

@@ -1,10 +1,15 @@
 //! The iSCSI target: groups, nodes, LUNs, connections.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use core::net::SocketAddr;
-use gateway::{ExportError, InitiatorGroup, LunConfig, LunMode, NodeConfig, PortalGroup, Target};
+use gateway::{
+    ExportError, InitiatorGroup, LunAccess, LunConfig, LunMode, LunOptions, LunProvisioning, NodeConfig,
+    PortalGroup, Target,
+};
 use rpc::RpcError;
+use scsi::Medium;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -179,6 +184,38 @@ struct Map {
 struct Lun {
     bdev_name: String,
     lun_id: Option<u16>,
+    #[serde(default)]
+    removable: bool,
+    #[serde(default)]
+    read_only: bool,
+    #[serde(default)]
+    provisioning: Provisioning,
+    sanitize_mb_per_sec: Option<NonZeroU64>,
+}
+
+impl Lun {
+    fn options(&self) -> LunOptions {
+        LunOptions {
+            medium: if self.removable { Medium::Removable } else { Medium::Fixed },
+            access: if self.read_only { LunAccess::ReadOnly } else { LunAccess::ReadWrite },
+            provisioning: match self.provisioning {
+                Provisioning::Thin => LunProvisioning::Thin,
+                Provisioning::Thick => LunProvisioning::Thick,
+            },
+            sanitize_rate: self.sanitize_mb_per_sec.map(|rate| rate.saturating_mul(MIB)),
+        }
+    }
+}
+
+const MIB: NonZeroU64 = NonZeroU64::new(1 << 20).expect("not zero");
+
+/// Whether a LUN takes UNMAP; ours.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Provisioning {
+    #[default]
+    Thin,
+    Thick,
 }
 
 /// Durability mode of the LUNs; ours.
@@ -225,10 +262,11 @@ struct CreateTargetNode {
     data_digest: bool,
 }
 
-fn lun_config(node: &Node, name: &str, mode: Mode) -> Result<LunConfig, RpcError> {
+fn lun_config(node: &Node, lun: &Lun, mode: Mode) -> Result<LunConfig, RpcError> {
+    let name = &lun.bdev_name;
     let bdev = node.bdev(name)?.bdev.clone();
     node.check_free(name)?;
-    Ok(LunConfig::new(bdev, mode.into()))
+    Ok(LunConfig { options: lun.options(), ..LunConfig::new(bdev, mode.into()) })
 }
 
 fn create_target_node(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
@@ -245,7 +283,7 @@ fn create_target_node(node: &mut Node, given: Option<&Value>) -> Result<Value, R
     for lun in &parsed.luns {
         let next = || u16::try_from(luns.len()).unwrap_or(u16::MAX);
         let number = lun.lun_id.unwrap_or_else(next);
-        let config = lun_config(node, &lun.bdev_name, parsed.durability)?;
+        let config = lun_config(node, lun, parsed.durability)?;
         if luns.insert(number, config).is_some() {
             return Err(RpcError::invalid_params(format!("LUN {number} is named twice")));
         }
@@ -285,18 +323,27 @@ struct AddLun {
     lun_id: Option<u16>,
     #[serde(default)]
     durability: Mode,
+    #[serde(default)]
+    removable: bool,
+    #[serde(default)]
+    read_only: bool,
+    #[serde(default)]
+    provisioning: Provisioning,
+    sanitize_mb_per_sec: Option<NonZeroU64>,
 }
 
 fn add_lun(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let parsed: AddLun = params::parse(given)?;
-    let config = lun_config(node, &parsed.bdev_name, parsed.durability)?;
+    let AddLun { bdev_name, lun_id, removable, read_only, provisioning, sanitize_mb_per_sec, .. } = parsed;
+    let lun = Lun { bdev_name, lun_id, removable, read_only, provisioning, sanitize_mb_per_sec };
+    let config = lun_config(node, &lun, parsed.durability)?;
     let used: Vec<u16> = node
         .target(|target| target.luns())?
         .iter()
         .filter(|lun| lun.target == parsed.name)
         .map(|lun| lun.number)
         .collect();
-    let number = parsed.lun_id.or_else(|| (0..=255).find(|number| !used.contains(number)));
+    let number = lun_id.or_else(|| (0..=255).find(|number| !used.contains(number)));
     let number = number.ok_or_else(|| RpcError::refused("all 256 LUNs are in use"))?;
     change(node, move |target| target.add_lun(&parsed.name, number, config))?;
     remember(node, "iscsi_target_node_add_lun", given);
@@ -361,6 +408,8 @@ fn luns(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
             "backing": backing.map(|file| file.path().display().to_string()),
             "serial": lun.config.serial,
             "durability": lun.config.mode.name(),
+            "removable": lun.config.options.medium == Medium::Removable,
+            "read_only": lun.config.options.access == LunAccess::ReadOnly,
             "block_size": geometry.block_size,
             "num_blocks": geometry.blocks,
             "queue_depth": lun.queue_depth,

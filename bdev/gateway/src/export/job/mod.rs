@@ -8,63 +8,25 @@
 
 mod provisioning;
 mod reservation;
+mod step;
 mod transfer;
+mod unit;
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
-use bdev::{BlockRange, Durability, FenceKey, IoError, Op};
-use engine::{Buf, BufMut, Pool};
+use bdev::{BlockRange, Capabilities, IoError};
+use engine::{BufMut, Pool};
 use iscsi::target::Response;
 use scsi::reservation::Request;
 use scsi::{ByteCheck, Command, Sense, Unit, status};
 
 use super::lun::LunMode;
+use super::node::Lun;
+use super::state::NexusId;
 use crate::translate::{self, Outcome, Writing};
-pub(super) use reservation::{Fencing, ReserveOut};
-pub(super) use transfer::compare;
-
-/// One I/O that a command takes.
-#[derive(Debug)]
-pub(super) enum Step {
-    Read(BlockRange),
-    Write(BlockRange, Buf, Durability),
-    /// Read and compare with this.
-    Compare(BlockRange, Buf),
-    Zero(BlockRange, Durability),
-    Discard(BlockRange),
-    Flush,
-    Fence(FenceKey),
-    /// No I/O: PERSISTENT RESERVE OUT, which the session carries out.
-    Reserve(Box<ReserveOut>),
-}
-
-impl Step {
-    /// The I/O; `None` when the pool has no frame now.
-    pub(super) fn op(&self, pool: &Pool, block_size: u32) -> Option<Op> {
-        let read = |range: BlockRange| {
-            let into = pool.alloc(range.blocks as usize * block_size as usize)?;
-            Some(Op::Read { range, into })
-        };
-        match self {
-            Self::Read(range) | Self::Compare(range, _) => read(*range),
-            Self::Write(range, from, durability) => {
-                Some(Op::Write { range: *range, from: from.clone(), durability: *durability })
-            }
-            Self::Zero(range, durability) => Some(Op::WriteZeroes { range: *range, durability: *durability }),
-            Self::Discard(range) => Some(Op::Discard { range: *range }),
-            Self::Flush => Some(Op::Flush),
-            Self::Fence(key) => Some(Op::Fence { key: *key }),
-            Self::Reserve(_) => None,
-        }
-    }
-
-    pub(super) fn writing(&self) -> Writing {
-        match self {
-            Self::Read(_) | Self::Compare(..) => Writing::No,
-            _ => Writing::Yes,
-        }
-    }
-}
+pub(super) use reservation::ReserveOut;
+pub(super) use step::{After, Step};
 
 /// What to do first with a command.
 #[derive(Debug)]
@@ -79,47 +41,89 @@ pub(super) enum Start {
     Fail(Sense),
 }
 
+/// Where a command is to be done.
+pub(super) struct Context<'a> {
+    pub(super) unit: &'a Unit,
+    pub(super) lun: &'a Rc<Lun>,
+    /// Who asks.
+    pub(super) nexus: NexusId,
+    pub(super) pool: &'a Pool,
+}
+
+impl Context<'_> {
+    fn mode(&self) -> LunMode {
+        self.lun.config.mode
+    }
+
+    fn can(&self, powers: Capabilities) -> bool {
+        self.lun.config.bdev.capabilities().contains(powers)
+    }
+}
+
 /// Looks at a command that has been parsed. Commands about the target's LUNs are not for here.
-pub(super) fn start(command: &Command, unit: &Unit, mode: LunMode, fencing: Fencing) -> Start {
-    if let Some(answer) = scsi::answer(command, unit) {
+pub(super) fn start(command: &Command, context: &Context<'_>) -> Start {
+    if let Some(answer) = scsi::answer(command, context.unit) {
         return answer.map_or_else(Start::Fail, Start::Data);
     }
-    begin(command, unit, mode, fencing).unwrap_or_else(Start::Fail)
+    begin(command, context).unwrap_or_else(Start::Fail)
 }
 
 fn steps(steps: impl IntoIterator<Item = Step>) -> Result<Start, Sense> {
     Ok(Start::Steps(steps.into_iter().collect()))
 }
 
-fn begin(command: &Command, unit: &Unit, mode: LunMode, fencing: Fencing) -> Result<Start, Sense> {
+fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
     match command {
-        Command::TestUnitReady => steps([Step::Read(BlockRange::new(0, 1))]),
-        Command::StartStopUnit | Command::PreventAllow => steps([]),
-        Command::WriteSame { transfer, no_data, unmap } => {
-            provisioning::write_same(transfer, unit, mode, *no_data, *unmap)
+        Command::TestUnitReady => steps([Step::Examine(BlockRange::new(0, 1))]),
+        Command::RequestSense { descriptor, allocation } => {
+            Ok(Start::Data(unit::request_sense(*descriptor, *allocation, context)))
         }
+        Command::StartStopUnit { action, .. } => unit::start_stop(*action, context),
+        Command::PreventAllow(removal) => unit::prevent_allow(*removal, context),
+        Command::Sanitize(sanitize) => unit::sanitize(sanitize, context),
+        Command::WriteSame { .. } | Command::GetLbaStatus { .. } => provisioning::begin(command, context),
         Command::Unmap { length: 0 } | Command::ModeSelect { length: 0, .. } => steps([]),
         Command::Unmap { length } | Command::ModeSelect { length, .. } => Ok(Start::Collect(*length)),
-        Command::Reservation(request) => reservation::begin(*request, fencing),
-        _ => transfer::begin(command, unit, mode),
+        Command::Reservation(request) => reservation::begin(*request, context),
+        _ => transfer::begin(command, context),
     }
 }
 
 /// The data of a command are in: what to do with them.
 pub(super) fn collected(
     command: &Command,
-    unit: &Unit,
-    mode: LunMode,
-    fencing: Fencing,
+    context: &Context<'_>,
     data: BufMut,
-    pool: &Pool,
 ) -> Result<VecDeque<Step>, Sense> {
     match command {
-        Command::Unmap { .. } => provisioning::unmap(&data, unit),
-        Command::WriteSame { transfer, .. } => provisioning::same(transfer, unit, mode, &data, pool),
-        Command::ModeSelect { long, .. } => scsi::mode::select(*long, &data, unit).map(|()| VecDeque::new()),
-        Command::Reservation(request) => Ok([reservation::collected(*request, &data, fencing)?].into()),
-        _ => Ok(transfer::collected(command, unit, mode, data)),
+        Command::Unmap { .. } => provisioning::unmap(&data, context.unit),
+        Command::WriteSame { transfer, .. } => provisioning::same(transfer, context, &data),
+        Command::ModeSelect { long, .. } => unit::mode_select(*long, &data, context),
+        Command::Sanitize(sanitize) => unit::overwrite(sanitize, &data, context),
+        Command::Reservation(request) => Ok([reservation::collected(*request, &data, context)?].into()),
+        _ => transfer::collected(command, context, data),
+    }
+}
+
+/// What is wrong with the length of data that must be exact; `expected` bytes come.
+pub(super) fn wrong_length(command: &Command, expected: u32, block_size: u32) -> Option<Sense> {
+    let exact = |len: u64| (u64::from(expected) != len).then_some(Sense::INVALID_FIELD_IN_CDB);
+    match command {
+        // The data-out buffer of WRITE SAME is one block (SBC-3 section 5.43), that of COMPARE AND WRITE twice the blocks.
+        Command::WriteSame { .. } => exact(u64::from(block_size)),
+        Command::CompareAndWrite(transfer) => exact(2 * u64::from(transfer.blocks) * u64::from(block_size)),
+        _ => list_len(command).filter(|length| expected < *length).map(|_| Sense::PARAMETER_LENGTH),
+    }
+}
+
+/// Bytes of the parameter list of a command that has one instead of blocks.
+pub(super) fn list_len(command: &Command) -> Option<u32> {
+    match command {
+        Command::Unmap { length }
+        | Command::ModeSelect { length, .. }
+        | Command::Reservation(Request::Out { length, .. }) => Some(*length),
+        Command::Sanitize(sanitize) => Some(sanitize.length),
+        _ => None,
     }
 }
 
@@ -139,13 +143,16 @@ pub(super) fn io_failure(error: IoError, writing: Writing, format: scsi::SenseFo
 /// Bytes that the command itself moves.
 pub(super) fn transfer_len(command: &Command, block_size: u64) -> u64 {
     match command {
-        Command::Read(transfer) | Command::Write(transfer) | Command::WriteAndVerify(transfer) => {
-            u64::from(transfer.blocks) * block_size
+        Command::Read(transfer)
+        | Command::Write(transfer)
+        | Command::WriteAndVerify(transfer)
+        | Command::OrWrite(transfer)
+        | Command::WriteAtomic { transfer, .. }
+        | Command::Verify { transfer, check: ByteCheck::Data } => u64::from(transfer.blocks) * block_size,
+        Command::CompareAndWrite(transfer) => 2 * u64::from(transfer.blocks) * block_size,
+        Command::Verify { check: ByteCheck::OneBlock, .. } | Command::WriteSame { no_data: false, .. } => {
+            block_size
         }
-        Command::Verify { transfer, check: ByteCheck::Data } => u64::from(transfer.blocks) * block_size,
-        Command::WriteSame { no_data: false, .. } => block_size,
-        Command::Unmap { length } | Command::ModeSelect { length, .. } => u64::from(*length),
-        Command::Reservation(Request::Out { length, .. }) => u64::from(*length),
-        _ => 0,
+        _ => list_len(command).map_or(0, u64::from),
     }
 }

@@ -1,13 +1,17 @@
-//! UNMAP and WRITE SAME.
+//! UNMAP, WRITE SAME and GET LBA STATUS.
 
 use std::collections::VecDeque;
 
-use bdev::BlockRange;
-use engine::Pool;
-use scsi::{Sense, Transfer, Unit, parameter};
+use bdev::{BlockRange, Capabilities};
+use scsi::parameter::{self, LbaStatus, ProvisioningStatus, lba_status};
+use scsi::{Command, Provisioning, Sense, Transfer, Unit};
 
+use super::step::LookUp;
 use super::transfer::{durability, pieces};
-use super::{LunMode, Start, Step, steps};
+use super::{Context, Start, Step, steps};
+
+/// Runs that one GET LBA STATUS looks up.
+const RUNS_MAX: u32 = 64;
 
 /// The blocks of a WRITE SAME. WSNZ is zero: a count of zero means "to the end", within MAXIMUM WRITE SAME LENGTH.
 fn same_range(transfer: &Transfer, unit: &Unit) -> Result<BlockRange, Sense> {
@@ -21,21 +25,51 @@ fn same_range(transfer: &Transfer, unit: &Unit) -> Result<BlockRange, Sense> {
     }
 }
 
-pub(super) fn write_same(
+pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
+    match command {
+        Command::WriteSame { transfer, unmap, no_data } => write_same(transfer, context, *no_data, *unmap),
+        Command::GetLbaStatus { lba, allocation } => status(*lba, *allocation, context),
+        _ => Err(Sense::INVALID_OPCODE),
+    }
+}
+
+fn write_same(
     transfer: &Transfer,
-    unit: &Unit,
-    mode: LunMode,
+    context: &Context<'_>,
     no_data: bool,
     unmap: bool,
 ) -> Result<Start, Sense> {
-    let range = same_range(transfer, unit)?;
-    if unmap && unit.provisioning == scsi::Provisioning::Full {
+    let range = same_range(transfer, context.unit)?;
+    if unmap && context.unit.provisioning == scsi::Provisioning::Full {
         return Err(Sense::invalid_cdb_byte(1));
     }
     if !no_data {
-        return Ok(Start::Collect(unit.block_size));
+        return Ok(Start::Collect(context.unit.block_size));
     }
-    steps([Step::Zero(range, durability(transfer, mode))])
+    steps([Step::Zero(range, durability(transfer, context.mode()))])
+}
+
+/// GET LBA STATUS: a device that does not know says that everything is mapped.
+fn status(lba: u64, allocation: u32, context: &Context<'_>) -> Result<Start, Sense> {
+    let end = context.unit.blocks;
+    if lba >= end {
+        return Err(Sense::LBA_OUT_OF_RANGE);
+    }
+    let known = context.unit.provisioning == Provisioning::Thin && context.can(Capabilities::BLOCK_STATUS);
+    let room = (allocation.saturating_sub(8) / 16).clamp(1, RUNS_MAX) as usize;
+    if known {
+        return steps([Step::Status(LookUp {
+            at: lba,
+            end,
+            runs: Vec::new(),
+            room,
+            allocation: allocation as usize,
+        })]);
+    }
+    let blocks = u32::try_from(end - lba).unwrap_or(u32::MAX);
+    let mut data = lba_status(&[LbaStatus { lba, blocks, status: ProvisioningStatus::Mapped }]);
+    data.truncate(allocation as usize);
+    Ok(Start::Data(data))
 }
 
 /// The ranges of an UNMAP parameter list.
@@ -53,18 +87,16 @@ pub(super) fn unmap(list: &[u8], unit: &Unit) -> Result<VecDeque<Step>, Sense> {
 /// The block of a WRITE SAME is in.
 pub(super) fn same(
     transfer: &Transfer,
-    unit: &Unit,
-    mode: LunMode,
+    context: &Context<'_>,
     pattern: &[u8],
-    pool: &Pool,
 ) -> Result<VecDeque<Step>, Sense> {
-    let range = same_range(transfer, unit)?;
-    let durability = durability(transfer, mode);
+    let range = same_range(transfer, context.unit)?;
+    let durability = durability(transfer, context.mode());
     if pattern.iter().all(|byte| *byte == 0) {
         return Ok([Step::Zero(range, durability)].into());
     }
     let piece = range.blocks.min(128);
-    let mut frame = pool.alloc(piece as usize * pattern.len()).ok_or(Sense::INTERNAL_FAILURE)?;
+    let mut frame = context.pool.alloc(piece as usize * pattern.len()).ok_or(Sense::INTERNAL_FAILURE)?;
     for block in frame.chunks_mut(pattern.len()) {
         block.copy_from_slice(pattern);
     }

@@ -5,19 +5,19 @@ use bdev::{Capabilities, FenceKey};
 use scsi::Sense;
 use scsi::reservation::{Action, LIST_MAX, Parameters, Request};
 
-use super::{Start, Step};
+use super::{Context, Start, Step};
 
 /// Whether the device below can lock old generations out: a leg can, and takes the registration of a key as `Op::Fence`. It
 /// knows no other reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::export) enum Fencing {
+enum Fencing {
     Possible,
     Impossible,
 }
 
 impl Fencing {
-    pub(in crate::export) fn of(capabilities: Capabilities) -> Self {
-        if capabilities.contains(Capabilities::FENCE) { Self::Possible } else { Self::Impossible }
+    fn of(context: &Context<'_>) -> Self {
+        if context.can(Capabilities::FENCE) { Self::Possible } else { Self::Impossible }
     }
 }
 
@@ -29,7 +29,8 @@ pub(in crate::export) struct ReserveOut {
     pub(in crate::export) parameters: Parameters,
 }
 
-pub(super) fn begin(request: Request, fencing: Fencing) -> Result<Start, Sense> {
+pub(super) fn begin(request: Request, context: &Context<'_>) -> Result<Start, Sense> {
+    let fencing = Fencing::of(context);
     match (request, fencing) {
         (Request::Out { action: Action::RegisterAndIgnore, .. }, Fencing::Possible)
         | (Request::Out { .. }, Fencing::Impossible) => {}
@@ -41,10 +42,10 @@ pub(super) fn begin(request: Request, fencing: Fencing) -> Result<Start, Sense> 
     }
 }
 
-pub(super) fn collected(request: Request, list: &[u8], fencing: Fencing) -> Result<Step, Sense> {
+pub(super) fn collected(request: Request, list: &[u8], context: &Context<'_>) -> Result<Step, Sense> {
     let Request::Out { action, scope_type, .. } = request else { return Err(Sense::INTERNAL_FAILURE) };
     let parameters = Parameters::parse(action, list)?;
-    match fencing {
+    match Fencing::of(context) {
         Fencing::Impossible => Ok(Step::Reserve(Box::new(ReserveOut { action, scope_type, parameters }))),
         Fencing::Possible => {
             let key = FenceKey::from_reservation_key(parameters.new_key());

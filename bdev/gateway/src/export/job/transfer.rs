@@ -2,31 +2,73 @@
 
 use std::collections::VecDeque;
 
-use bdev::{BlockRange, Durability};
+use bdev::{BlockRange, Capabilities, Durability};
 use engine::BufMut;
+use scsi::inquiry::COMPARE_AND_WRITE_BLOCKS_MAX;
 use scsi::{ByteCheck, Command, Sense, Transfer, Unit};
 
-use super::{LunMode, Start, Step, steps};
+use super::step::{CompareAndWrite, Comparer};
+use super::{Context, LunMode, Start, Step, steps};
 
-pub(super) fn begin(command: &Command, unit: &Unit, mode: LunMode) -> Result<Start, Sense> {
+pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
+    let unit = context.unit;
     match command {
         Command::Read(transfer) => {
             check(unit, transfer)?;
-            steps((transfer.blocks > 0).then(|| Step::Read(range_of(transfer))))
+            read(transfer, context)
         }
         Command::Verify { transfer, check: ByteCheck::Medium } => verify_medium(transfer, unit),
+        Command::Verify { transfer, check: ByteCheck::OneBlock } => {
+            unit.check_range(transfer.lba, transfer.blocks)?;
+            if transfer.blocks == 0 { steps([]) } else { Ok(Start::Collect(unit.block_size)) }
+        }
         Command::Write(transfer)
         | Command::WriteAndVerify(transfer)
+        | Command::OrWrite(transfer)
         | Command::Verify { transfer, check: ByteCheck::Data } => {
             check(unit, transfer)?;
             collect(transfer, unit)
         }
+        Command::CompareAndWrite(transfer) => compare_and_write(transfer, unit),
+        Command::WriteAtomic { transfer, boundary } => write_atomic(transfer, *boundary, unit),
+        // Nothing is kept in a cache of its own, so nothing can be fetched into it: GOOD says that not all blocks are there.
+        Command::PreFetch { lba, blocks } => {
+            unit.check_range(*lba, *blocks)?;
+            steps([])
+        }
         Command::SynchronizeCache { lba, blocks } => {
             unit.check_range(*lba, *blocks)?;
-            steps((mode == LunMode::SyncCached).then_some(Step::Flush))
+            steps((context.mode() == LunMode::SyncCached).then_some(Step::Flush))
         }
         _ => Err(Sense::INVALID_OPCODE),
     }
+}
+
+/// FUA: what is read is on the medium.
+fn read(transfer: &Transfer, context: &Context<'_>) -> Result<Start, Sense> {
+    let settle = (transfer.fua && context.mode() == LunMode::SyncCached).then_some(Step::Flush);
+    let read = (transfer.blocks > 0).then(|| Step::Read(range_of(transfer)));
+    steps(settle.into_iter().chain(read))
+}
+
+fn compare_and_write(transfer: &Transfer, unit: &Unit) -> Result<Start, Sense> {
+    if transfer.blocks > COMPARE_AND_WRITE_BLOCKS_MAX {
+        return Err(Sense::invalid_cdb_byte(13));
+    }
+    unit.check_range(transfer.lba, transfer.blocks)?;
+    collect(&Transfer { blocks: 2 * transfer.blocks, ..*transfer }, unit)
+}
+
+/// There is no atomic boundary, so none may be asked for (SBC-4 section 4.29).
+fn write_atomic(transfer: &Transfer, boundary: u16, unit: &Unit) -> Result<Start, Sense> {
+    if boundary != 0 {
+        return Err(Sense::invalid_cdb_byte(10));
+    }
+    if transfer.blocks > unit.atomic_max {
+        return Err(Sense::invalid_cdb_byte(12));
+    }
+    check(unit, transfer)?;
+    collect(transfer, unit)
 }
 
 fn range_of(transfer: &Transfer) -> BlockRange {
@@ -49,7 +91,7 @@ fn collect(transfer: &Transfer, unit: &Unit) -> Result<Start, Sense> {
 fn verify_medium(transfer: &Transfer, unit: &Unit) -> Result<Start, Sense> {
     unit.check_range(transfer.lba, transfer.blocks)?;
     let whole = BlockRange::new(transfer.lba, transfer.blocks);
-    steps(pieces(whole, unit.transfer_max).map(Step::Read))
+    steps(pieces(whole, unit.transfer_max).map(Step::Examine))
 }
 
 /// A range in pieces of at most `max` blocks.
@@ -67,26 +109,53 @@ pub(super) fn durability(transfer: &Transfer, mode: LunMode) -> Durability {
 }
 
 /// The data are in.
-pub(super) fn collected(command: &Command, unit: &Unit, mode: LunMode, data: BufMut) -> VecDeque<Step> {
-    let blocks = u32::try_from(data.len()).expect("a frame is short") / unit.block_size;
+pub(super) fn collected(
+    command: &Command,
+    context: &Context<'_>,
+    data: BufMut,
+) -> Result<VecDeque<Step>, Sense> {
+    let blocks = u32::try_from(data.len()).expect("a frame is short") / context.unit.block_size;
     let range = |transfer: &Transfer| BlockRange::new(transfer.lba, blocks.min(transfer.blocks));
+    let durability = |transfer: &Transfer| durability(transfer, context.mode());
     let data = data.freeze();
-    match command {
-        Command::Write(transfer) => [Step::Write(range(transfer), data, durability(transfer, mode))].into(),
+    Ok(match command {
+        Command::Write(transfer) => [Step::Write(range(transfer), data, durability(transfer))].into(),
+        Command::WriteAtomic { transfer, .. } => {
+            [Step::WriteAtomic(range(transfer), data, durability(transfer))].into()
+        }
+        Command::OrWrite(transfer) => [Step::Or(range(transfer), data, durability(transfer))].into(),
+        Command::CompareAndWrite(transfer) => {
+            let native = context.can(Capabilities::COMPARE_AND_WRITE);
+            let by = if native { Comparer::Device } else { Comparer::Lun };
+            let (range, durability) = (range_of(transfer), durability(transfer));
+            [Step::CompareAndWrite(CompareAndWrite { range, both: data, durability, by })].into()
+        }
         Command::WriteAndVerify(transfer) => [
             Step::Write(range(transfer), data.clone(), Durability::Durable),
             Step::Compare(range(transfer), data),
         ]
         .into(),
+        Command::Verify { transfer, check: ByteCheck::OneBlock } => {
+            let pieces = pieces(range_of(transfer), context.unit.transfer_max);
+            pieces.map(|range| Step::CompareEach(range, data.clone())).collect()
+        }
         Command::Verify { transfer, .. } => [Step::Compare(range(transfer), data)].into(),
-        _ => VecDeque::new(),
-    }
+        _ => return Err(Sense::INTERNAL_FAILURE),
+    })
 }
 
 /// The answer to a comparison.
-pub(in crate::export) fn compare(read: &[u8], wanted: &[u8]) -> Result<(), Sense> {
+pub(super) fn compare(read: &[u8], wanted: &[u8]) -> Result<(), Sense> {
     match read.iter().zip(wanted).position(|(a, b)| a != b) {
         None => Ok(()),
         Some(offset) => Err(Sense::MISCOMPARE.with_information(offset as u64)),
+    }
+}
+
+/// The answer to a comparison of each block with one.
+pub(super) fn compare_each(read: &[u8], wanted: &[u8]) -> Result<(), Sense> {
+    match read.iter().zip(wanted.iter().cycle()).position(|(a, b)| a != b) {
+        None => Ok(()),
+        Some(offset) => Err(Sense::MISCOMPARE.with_information((offset % wanted.len()) as u64)),
     }
 }

@@ -6,9 +6,10 @@ use bdev::{Capabilities, Geometry};
 use engine::Instant;
 use iscsi::TaskId;
 use iscsi::target::{self, Response};
-use scsi::{Sense, Unit, parameter};
+use scsi::mode::Settings;
+use scsi::{Access, Sense, SenseFormat, Unit, WriteProtection, parameter};
 
-use super::super::job::{self, Fencing, Start};
+use super::super::job::{self, Context, Start};
 use super::super::node::Lun;
 use super::Session;
 use super::jobs::{Job, Place, Stage};
@@ -26,26 +27,29 @@ pub(super) struct Stalled {
 pub(super) struct CachedUnit {
     geometry: Geometry,
     capabilities: Capabilities,
+    settings: Settings,
     unit: Rc<Unit>,
 }
 
 impl Session {
     pub(super) fn unit(&mut self, number: u16, lun: &Lun) -> Rc<Unit> {
         let (geometry, capabilities) = (lun.config.bdev.geometry(), lun.config.bdev.capabilities());
+        let settings = lun.state.settings.get();
         if let Some(cached) = self.units.get(&number)
-            && (cached.geometry, cached.capabilities) == (geometry, capabilities)
+            && (cached.geometry, cached.capabilities, cached.settings) == (geometry, capabilities, settings)
         {
             return cached.unit.clone();
         }
         let unit = Rc::new(self.make_unit(lun));
-        self.units.insert(number, CachedUnit { geometry, capabilities, unit: unit.clone() });
+        self.units.insert(number, CachedUnit { geometry, capabilities, settings, unit: unit.clone() });
         unit
     }
 
     pub(super) fn make_unit(&self, lun: &Lun) -> Unit {
         let group = self.portal_group;
         let name = self.node.as_ref().map(|node| node.name()).unwrap_or_default();
-        lun.config.unit(&format!("{name},t,0x{group:04x}"), u16::try_from(group).unwrap_or(1))
+        let port = format!("{name},t,0x{group:04x}");
+        lun.config.unit(&port, u16::try_from(group).unwrap_or(1), lun.state.settings.get())
     }
 
     pub(super) fn on_command(&mut self, command: target::Command, now: Instant) {
@@ -54,50 +58,95 @@ impl Session {
         }
         let parsed = match scsi::parse(&command.cdb) {
             Ok(parsed) => parsed,
-            Err(sense) => return self.refuse(command.task, sense),
+            Err(sense) => return self.refuse(command.task, sense, self.sense_format(command.lun)),
         };
-        let number = scsi::lun::decode(command.lun);
-        let lun = number.and_then(|number| Some((number, self.node.as_ref()?.lun(number)?)));
         if let scsi::Command::ReportLuns { select, allocation } = parsed {
             return self.report_luns(command.task, select, allocation, now);
         }
+        let number = scsi::lun::decode(command.lun);
+        let lun = number.and_then(|number| Some((number, self.node.as_ref()?.lun(number)?)));
         let Some((number, lun)) = lun else { return self.absent(&command, &parsed, now) };
-        if let Some(sense) = self.take_attention(number, &lun, &parsed) {
-            return self.refuse(command.task, sense);
+        let place = Place { number, lun };
+        if let Some(sense) = self.take_attention(number, &place.lun, &parsed) {
+            return self.refuse(command.task, sense, place.lun.state.settings.get().sense_format);
         }
-        lun.stats.commands.set(lun.stats.commands.get() + 1);
-        if self.is_kept_out(command.task, &command.cdb, &lun) {
+        let stats = &place.lun.stats;
+        stats.commands.set(stats.commands.get() + 1);
+        if self.is_kept_out(command.task, &command.cdb, &place.lun) {
             return;
         }
-        let unit = self.unit(number, &lun);
-        // An import that was never connected has no size yet.
-        let identifies = matches!(parsed, scsi::Command::Inquiry { .. } | scsi::Command::RequestSense { .. });
-        if unit.blocks == 0 && !identifies {
-            return self.refuse(command.task, Sense::BECOMING_READY);
+        if let Some(sense) = self.stands_in_the_way(&place, command.cdb[0], &parsed) {
+            return self.refuse(command.task, sense, place.lun.state.settings.get().sense_format);
         }
-        let fencing = Fencing::of(lun.config.bdev.capabilities());
-        if let (scsi::Command::Reservation(request), Fencing::Impossible) = (parsed, fencing) {
-            let place = Place { number, lun: lun.clone() };
-            if self.on_reservation(command.task, request, &place, now) {
-                return;
-            }
+        self.begin(command, parsed, place, now);
+    }
+
+    fn begin(&mut self, command: target::Command, parsed: scsi::Command, place: Place, now: Instant) {
+        if let scsi::Command::Reservation(request) = parsed
+            && !place.lun.config.bdev.capabilities().contains(Capabilities::FENCE)
+            && self.on_reservation(command.task, request, &place, now)
+        {
+            return;
         }
-        match job::start(&parsed, &unit, lun.config.mode, fencing) {
-            Start::Fail(sense) => self.refuse(command.task, sense),
-            Start::Data(data) => self.answer_bytes(command.task, Some(Place { number, lun }), &data, now),
+        let unit = self.unit(place.number, &place.lun);
+        let context = Context { unit: &unit, lun: &place.lun, nexus: self.id, pool: self.core.pool() };
+        match job::start(&parsed, &context) {
+            Start::Fail(sense) => self.refuse(command.task, sense, unit.sense_format()),
+            Start::Data(data) => self.answer_bytes(command.task, Some(place), &data, now),
             Start::Collect(len) => {
-                let place = Place { number, lun };
                 self.stalled = Some(Stalled { command, parsed, place, len, began: now });
                 self.retry_stalled(now);
             }
             Start::Steps(steps) => {
-                let place = Some(Place { number, lun });
-                let mut job = Job::new(place, parsed, command.expected_len, Stage::Working, now);
+                let mut job = Job::new(Some(place), parsed, command.expected_len, Stage::Working, now);
                 job.steps = steps;
                 self.open_job(command.task, job);
                 self.advance(command.task, now);
             }
         }
+    }
+
+    /// Format of sense data at a raw LUN.
+    fn sense_format(&self, lun: u64) -> SenseFormat {
+        let lun = scsi::lun::decode(lun).and_then(|number| self.node.as_ref()?.lun(number));
+        lun.map_or(SenseFormat::Fixed, |lun| lun.state.settings.get().sense_format)
+    }
+
+    /// What keeps the unit from doing a command: its state, or its protection.
+    fn stands_in_the_way(&mut self, place: &Place, opcode: u8, command: &scsi::Command) -> Option<Sense> {
+        let unit = self.unit(place.number, &place.lun);
+        if !unit.supports(opcode) {
+            return Some(Sense::INVALID_OPCODE);
+        }
+        let identifies =
+            matches!(command, scsi::Command::Inquiry { .. } | scsi::Command::RequestSense { .. });
+        // An import that was never connected has no size yet.
+        if unit.blocks == 0 && !identifies {
+            return Some(Sense::BECOMING_READY);
+        }
+        let state = &place.lun.state;
+        let while_sanitizing = identifies
+            || matches!(
+                command,
+                scsi::Command::ReportSupportedOpcodes { .. }
+                    | scsi::Command::ReportSupportedTaskManagement { .. }
+            );
+        let sanitizing = state.sanitizing.borrow();
+        let renews = matches!(command, scsi::Command::Sanitize(_)) && !sanitizing.is_running();
+        if !while_sanitizing
+            && !renews
+            && let Some(sense) = sanitizing.refusal(unit.blocks)
+        {
+            return Some(sense);
+        }
+        let refusal = match (command.access(), unit.protection) {
+            (Access::None, _) => None,
+            (Access::Writes, WriteProtection::Protected) => Some(Sense::WRITE_PROTECTED),
+            (Access::Writes, WriteProtection::Software) => Some(Sense::SOFTWARE_WRITE_PROTECTED),
+            _ => None,
+        };
+        let needs_medium = command.access() != Access::None;
+        needs_medium.then(|| state.medium.get().refusal()).flatten().or(refusal)
     }
 
     /// A unit attention comes before any command but those that SPC-4 exempts.
@@ -109,7 +158,7 @@ impl Session {
     ) -> Option<Sense> {
         let blocks = lun.config.bdev.geometry().blocks;
         if self.seen_blocks.insert(number, blocks).is_some_and(|seen| seen != blocks) {
-            self.attention.entry(number).or_default().push_back(Sense::CAPACITY_CHANGED);
+            lun.state.nexuses.borrow_mut().tell(self.id, Sense::CAPACITY_CHANGED);
         }
         let exempt = matches!(
             command,
@@ -117,7 +166,7 @@ impl Session {
                 | scsi::Command::ReportLuns { .. }
                 | scsi::Command::RequestSense { .. }
         );
-        if exempt { None } else { self.attention.get_mut(&number)?.pop_front() }
+        if exempt { None } else { lun.state.nexuses.borrow_mut().take(self.id) }
     }
 
     pub(super) fn absent(&mut self, command: &target::Command, parsed: &scsi::Command, now: Instant) {
@@ -127,7 +176,7 @@ impl Session {
                 data.truncate(*allocation as usize);
                 self.answer_bytes(command.task, None, &data, now);
             }
-            _ => self.refuse(command.task, Sense::LUN_NOT_SUPPORTED),
+            _ => self.refuse(command.task, Sense::LUN_NOT_SUPPORTED, SenseFormat::Fixed),
         }
     }
 
@@ -137,10 +186,10 @@ impl Session {
                 node.luns.borrow().keys().map(|number| scsi::lun::encode(*number)).collect()
             }
             (1, _) => Vec::new(),
-            _ => return self.refuse(task, Sense::invalid_cdb_byte(2)),
+            _ => return self.refuse(task, Sense::invalid_cdb_byte(2), SenseFormat::Fixed),
         };
         if allocation < 16 {
-            return self.refuse(task, Sense::invalid_cdb_byte(6));
+            return self.refuse(task, Sense::invalid_cdb_byte(6), SenseFormat::Fixed);
         }
         let mut data = parameter::report_luns(&luns);
         data.truncate(allocation as usize);
@@ -151,19 +200,16 @@ impl Session {
         let Some(stalled) = &self.stalled else { return };
         let block_size = stalled.place.lun.config.bdev.geometry().block_size;
         // Fewer bytes than the CDB wants: whole blocks of what comes.
-        let moves_blocks = !matches!(
-            stalled.parsed,
-            scsi::Command::Unmap { .. } | scsi::Command::ModeSelect { .. } | scsi::Command::Reservation(_)
-        );
+        let moves_blocks = job::list_len(&stalled.parsed).is_none();
         let expected = if stalled.command.writes { stalled.command.expected_len } else { 0 };
         let len = match stalled.len.min(expected) {
             len if moves_blocks => len - len % block_size,
             len => len,
         };
-        if let Some(sense) = wrong_length(&stalled.parsed, expected, block_size) {
-            let task = stalled.command.task;
+        if let Some(sense) = job::wrong_length(&stalled.parsed, expected, block_size) {
+            let (task, format) = (stalled.command.task, stalled.place.lun.state.settings.get().sense_format);
             self.stalled = None;
-            return self.refuse(task, sense);
+            return self.refuse(task, sense, format);
         }
         if len == 0 {
             return self.move_nothing(now);
@@ -190,8 +236,8 @@ impl Session {
         let Stage::Collecting(data) = stage else { return };
         let (Some(Place { number, lun }), command) = (job.place.clone(), job.command) else { return };
         let unit = self.unit(number, &lun);
-        let fencing = Fencing::of(lun.config.bdev.capabilities());
-        match job::collected(&command, &unit, lun.config.mode, fencing, data, self.core.pool()) {
+        let context = Context { unit: &unit, lun: &lun, nexus: self.id, pool: self.core.pool() };
+        match job::collected(&command, &context, data) {
             Ok(steps) => {
                 if let Some(job) = self.jobs.open.get_mut(&task) {
                     job.steps = steps;
@@ -203,8 +249,8 @@ impl Session {
     }
 
     /// Ends a command that never became a job.
-    pub(super) fn refuse(&mut self, task: TaskId, sense: Sense) {
-        self.connection.respond(task, job::failure(sense, scsi::SenseFormat::Fixed));
+    pub(super) fn refuse(&mut self, task: TaskId, sense: Sense, format: SenseFormat) {
+        self.connection.respond(task, job::failure(sense, format));
     }
 
     /// Answers a command with bytes that came from no medium.
@@ -226,21 +272,5 @@ impl Session {
                 self.connection.send_data(task, available, response);
             }
         }
-    }
-}
-
-/// What is wrong with the length of data that must be exact.
-fn wrong_length(command: &scsi::Command, expected: u32, block_size: u32) -> Option<Sense> {
-    match command {
-        // The data-out buffer of WRITE SAME is one block (SBC-3 section 5.43).
-        scsi::Command::WriteSame { .. } if expected != block_size => Some(Sense::INVALID_FIELD_IN_CDB),
-        scsi::Command::Unmap { length }
-        | scsi::Command::ModeSelect { length, .. }
-        | scsi::Command::Reservation(scsi::reservation::Request::Out { length, .. })
-            if expected < *length =>
-        {
-            Some(Sense::PARAMETER_LENGTH)
-        }
-        _ => None,
     }
 }

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use bdev::{Channel, Completed, Io, IoError, Op, Tag};
+use bdev::{Channel, Completed, Io, IoError, Tag};
 use engine::{Buf, BufMut, Core, Instant, Progress};
 use iscsi::TaskId;
 use iscsi::target::Response;
-use scsi::Sense;
+use scsi::{Sense, SenseFormat};
 
-use super::super::job::{self, Step};
+use super::super::job::{self, After, Step};
 use super::super::node::Lun;
+use super::super::state::Hold;
 use super::Session;
 use crate::wire::Buffers;
 
@@ -38,6 +39,8 @@ pub(super) struct Job {
     pub(super) steps: VecDeque<Step>,
     pub(super) in_flight: bool,
     pub(super) aborted: bool,
+    /// Its place at the blocks of the step that it is at.
+    hold: Option<Hold>,
 }
 
 #[derive(Default)]
@@ -88,6 +91,19 @@ impl Session {
             return self.reserve_out(task);
         }
         let Some(Place { number, lun }) = job.place.clone() else { return };
+        let sanitizing = lun.state.sanitizing.borrow().refusal(lun.config.bdev.geometry().blocks);
+        match (step, sanitizing) {
+            (Step::Sanitized, None) => return self.succeed(task, None),
+            (Step::Sanitized, Some(sense)) if sense.progress.is_some() => return,
+            (_, Some(sense)) => return self.fail(task, sense),
+            (_, None) => {}
+        }
+        if job.hold.is_none() {
+            job.hold = step.hold().map(|(span, mode)| Hold::new(&lun, span, mode));
+        }
+        if job.hold.as_ref().is_some_and(|hold| !hold.is_granted()) {
+            return;
+        }
         let Some(op) = step.op(self.core.pool(), lun.config.bdev.geometry().block_size) else { return };
         let Ok(attached) = attach(&mut self.channels, number, &lun, &self.core) else {
             return self.fail(task, Sense::INTERNAL_FAILURE);
@@ -138,23 +154,47 @@ impl Session {
         if job.aborted {
             return self.close_job(task, now);
         }
-        if let Err(error) = completed.result {
-            let writing = step.as_ref().map_or(crate::translate::Writing::No, Step::writing);
-            let format = scsi::SenseFormat::Fixed;
-            return self.respond(task, job::io_failure(error, writing, format));
-        }
-        match (step, completed.op) {
-            (Some(Step::Compare(_, wanted)), Op::Read { into, .. }) => {
-                if let Err(sense) = job::compare(&into, &wanted) {
-                    return self.fail(task, sense);
-                }
+        let Some(step) = step else { return };
+        match step.finish(completed) {
+            After::Done => {
+                job.hold = None;
+                self.advance(task, now);
             }
-            (Some(Step::Read(_)), Op::Read { into, .. }) if matches!(job.command, scsi::Command::Read(_)) => {
-                return self.succeed(task, Some(into.freeze()));
+            After::Again(step) => {
+                job.steps.push_front(step);
+                self.advance(task, now);
             }
-            _ => {}
+            After::Data(data) => self.succeed(task, Some(data)),
+            After::Bytes(bytes) => self.succeed_with(task, &bytes),
+            After::Fail(sense) => self.fail(task, sense),
+            After::FailIo(error, writing) => {
+                let format = self.format_of(task);
+                self.respond(task, job::io_failure(error, writing, format));
+            }
         }
-        self.advance(task, now);
+    }
+
+    /// Answers with bytes that steps found.
+    fn succeed_with(&mut self, task: TaskId, bytes: &[u8]) {
+        let Some(mut frame) = self.core.pool().alloc(bytes.len().max(1)) else {
+            return self.respond(task, Response { status: scsi::status::BUSY, ..Response::default() });
+        };
+        frame[..bytes.len()].copy_from_slice(bytes);
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        let len = u32::try_from(bytes.len()).expect("a frame is short");
+        job.stage = Stage::Answering(Some(frame.freeze()));
+        job.hold = None;
+        self.connection.send_data(
+            task,
+            len,
+            Response { transfer_len: u64::from(len), ..Response::default() },
+        );
+    }
+
+    /// Format of sense data where a task is.
+    fn format_of(&self, task: TaskId) -> SenseFormat {
+        let place = self.jobs.open.get(&task).and_then(|job| job.place.as_ref());
+        place.map_or(SenseFormat::Fixed, |place| place.lun.state.settings.get().sense_format)
     }
 
     pub(super) fn succeed(&mut self, task: TaskId, data: Option<Buf>) {
@@ -172,6 +212,7 @@ impl Session {
         let response = Response { transfer_len, ..Response::default() };
         let available = data.as_ref().map_or(0, |data| u32::try_from(data.len()).expect("a frame is short"));
         job.stage = Stage::Answering(data);
+        job.hold = None;
         self.connection.send_data(task, available, response);
     }
 
@@ -179,16 +220,19 @@ impl Session {
         if let Some(job) = self.jobs.open.get_mut(&task) {
             job.stage = Stage::Answering(None);
             job.steps.clear();
+            job.hold = None;
         }
         self.connection.respond(task, response);
     }
 
     pub(super) fn fail(&mut self, task: TaskId, sense: Sense) {
-        self.respond(task, job::failure(sense, scsi::SenseFormat::Fixed));
+        let format = self.format_of(task);
+        self.respond(task, job::failure(sense, format));
     }
 
     pub(super) fn fail_io(&mut self, task: TaskId, error: IoError) {
-        self.respond(task, job::io_failure(error, crate::translate::Writing::No, scsi::SenseFormat::Fixed));
+        let format = self.format_of(task);
+        self.respond(task, job::io_failure(error, crate::translate::Writing::No, format));
     }
 
     /// The status is on its way, or nobody waits for it any more.
@@ -211,7 +255,17 @@ impl Job {
         began: Instant,
     ) -> Self {
         let steps = VecDeque::new();
-        Self { place, began, command, expected_len, stage, steps, in_flight: false, aborted: false }
+        Self {
+            place,
+            began,
+            command,
+            expected_len,
+            stage,
+            steps,
+            in_flight: false,
+            aborted: false,
+            hold: None,
+        }
     }
 
     /// True when the job is for this LUN, or for any when `None`.

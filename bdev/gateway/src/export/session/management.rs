@@ -84,8 +84,9 @@ impl Session {
             self.connection.abort(stalled.command.task);
         }
         let (Some(sense), Some(node)) = (attention, &self.node) else { return };
-        for lun in node.luns.borrow().keys().filter(|lun| number.is_none_or(|number| number == **lun)) {
-            self.attention.entry(*lun).or_default().push_back(sense);
+        let luns = node.luns.borrow();
+        for (_, lun) in luns.iter().filter(|(at, _)| number.is_none_or(|number| number == **at)) {
+            lun.state.nexuses.borrow_mut().tell(self.id, sense);
         }
     }
 

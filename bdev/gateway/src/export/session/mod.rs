@@ -22,6 +22,7 @@ use scsi::reservation::{InitiatorPort, Nexus};
 
 use super::node::Node;
 use super::reservations::Announcement;
+use super::state::NexusId;
 use crate::wire::{self, Sender};
 use commands::{CachedUnit, Stalled};
 use jobs::{Attached, Jobs};
@@ -45,6 +46,8 @@ pub(super) enum Request {
 }
 
 pub(super) struct Session {
+    /// The target's number of it.
+    id: NexusId,
     core: Core,
     stream: Box<dyn Stream>,
     connection: Connection,
@@ -53,7 +56,6 @@ pub(super) struct Session {
     units: BTreeMap<u16, CachedUnit>,
     stalled: Option<Stalled>,
     management: Vec<Management>,
-    attention: BTreeMap<u16, VecDeque<Sense>>,
     announcements: Vec<Announcement>,
     seen_blocks: BTreeMap<u16, u64>,
     done: Completions,
@@ -74,8 +76,10 @@ impl Session {
         stream: Box<dyn Stream>,
         config: target::Config,
         portal_group: i32,
+        id: NexusId,
     ) -> Self {
         Self {
+            id,
             core: core.clone(),
             stream,
             connection: Connection::new(config),
@@ -84,7 +88,6 @@ impl Session {
             units: BTreeMap::new(),
             stalled: None,
             management: Vec::new(),
-            attention: BTreeMap::new(),
             announcements: Vec::new(),
             seen_blocks: BTreeMap::new(),
             done: Completions::new(),

@@ -114,10 +114,8 @@ impl Session {
     /// A unit attention for this nexus, at every LUN that is the unit.
     pub(in crate::export) fn establish(&mut self, unit: &Rc<LogicalUnit>, sense: Sense) {
         let Some(node) = &self.node else { return };
-        for (number, lun) in node.luns.borrow().iter() {
-            if Rc::ptr_eq(&lun.unit, unit) {
-                self.attention.entry(*number).or_default().push_back(sense);
-            }
+        for lun in node.luns.borrow().values().filter(|lun| Rc::ptr_eq(&lun.unit, unit)) {
+            lun.state.nexuses.borrow_mut().tell(self.id, sense);
         }
     }
 

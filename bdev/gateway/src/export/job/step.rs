@@ -1,0 +1,205 @@
+//! What a command does one after the other: one I/O at a time, and what its end means.
+
+use bdev::{BlockRange, BlockStatus, Completed, Durability, FenceKey, IoError, Op};
+use engine::{Buf, Pool};
+use scsi::Sense;
+use scsi::parameter::{LbaStatus, ProvisioningStatus, lba_status};
+
+use super::super::state::{Mode, Span};
+use super::reservation::ReserveOut;
+use super::transfer::{compare, compare_each};
+use crate::translate::Writing;
+
+/// Something that a command does.
+#[derive(Debug)]
+pub(in crate::export) enum Step {
+    /// Read for the initiator.
+    Read(BlockRange),
+    /// Read to see whether the medium can.
+    Examine(BlockRange),
+    Write(BlockRange, Buf, Durability),
+    /// Write so that nobody sees a part of it.
+    WriteAtomic(BlockRange, Buf, Durability),
+    /// Read and compare with this.
+    Compare(BlockRange, Buf),
+    /// Read and compare each block with this one.
+    CompareEach(BlockRange, Buf),
+    CompareAndWrite(CompareAndWrite),
+    /// Read, set these bits, and write.
+    Or(BlockRange, Buf, Durability),
+    Zero(BlockRange, Durability),
+    Discard(BlockRange),
+    Flush,
+    Fence(FenceKey),
+    /// No I/O: PERSISTENT RESERVE OUT, which the session carries out.
+    Reserve(Box<ReserveOut>),
+    /// Look what is behind the blocks.
+    Status(LookUp),
+    /// Wait for the end of the sanitize operation.
+    Sanitized,
+}
+
+/// COMPARE AND WRITE.
+#[derive(Debug)]
+pub(in crate::export) struct CompareAndWrite {
+    pub(super) range: BlockRange,
+    /// What the blocks must hold, and what to write.
+    pub(super) both: Buf,
+    pub(super) durability: Durability,
+    pub(super) by: Comparer,
+}
+
+/// Who keeps a COMPARE AND WRITE atomic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::export) enum Comparer {
+    /// The device.
+    Device,
+    /// The LUN: nobody else is at its blocks meanwhile.
+    Lun,
+}
+
+/// GET LBA STATUS: runs found so far, and where to look next.
+#[derive(Debug)]
+pub(in crate::export) struct LookUp {
+    pub(super) at: u64,
+    pub(super) end: u64,
+    pub(super) runs: Vec<LbaStatus>,
+    /// Runs that the initiator has room for,
+    pub(super) room: usize,
+    /// and bytes.
+    pub(super) allocation: usize,
+}
+
+/// What follows a step's I/O.
+pub(in crate::export) enum After {
+    /// The next step.
+    Done,
+    /// This one, at the same blocks.
+    Again(Step),
+    /// The answer, from the medium.
+    Data(Buf),
+    /// The answer, in bytes.
+    Bytes(Vec<u8>),
+    /// The end.
+    Fail(Sense),
+    /// The end, by the device.
+    FailIo(IoError, Writing),
+}
+
+impl Step {
+    /// The I/O; `None` when the pool has no frame now.
+    pub(in crate::export) fn op(&self, pool: &Pool, block_size: u32) -> Option<Op> {
+        let frame = |range: BlockRange| pool.alloc(range.blocks as usize * block_size as usize);
+        let read = |range: BlockRange| Some(Op::Read { range, into: frame(range)? });
+        match self {
+            Self::Read(range)
+            | Self::Examine(range)
+            | Self::Compare(range, _)
+            | Self::CompareEach(range, _)
+            | Self::Or(range, ..) => read(*range),
+            Self::Write(range, from, durability) | Self::WriteAtomic(range, from, durability) => {
+                Some(Op::Write { range: *range, from: from.clone(), durability: *durability })
+            }
+            Self::CompareAndWrite(CompareAndWrite { range, by: Comparer::Lun, .. }) => read(*range),
+            Self::CompareAndWrite(CompareAndWrite { range, both, durability, .. }) => {
+                Some(Op::CompareAndWrite { range: *range, both: both.clone(), durability: *durability })
+            }
+            Self::Zero(range, durability) => Some(Op::WriteZeroes { range: *range, durability: *durability }),
+            Self::Discard(range) => Some(Op::Discard { range: *range }),
+            Self::Flush => Some(Op::Flush),
+            Self::Fence(key) => Some(Op::Fence { key: *key }),
+            Self::Status(LookUp { at, end, .. }) => {
+                let blocks = u32::try_from(end - at).unwrap_or(u32::MAX);
+                Some(Op::BlockStatus { range: BlockRange::new(*at, blocks), found: None })
+            }
+            Self::Reserve(_) | Self::Sanitized => None,
+        }
+    }
+
+    /// The blocks that it is at, and whether alone.
+    pub(in crate::export) fn hold(&self) -> Option<(Span, Mode)> {
+        let shared = |range: &BlockRange| Some((Span::from(*range), Mode::Shared));
+        let exclusive = |range: &BlockRange| Some((Span::from(*range), Mode::Exclusive));
+        match self {
+            Self::Read(range)
+            | Self::Examine(range)
+            | Self::Write(range, ..)
+            | Self::Compare(range, _)
+            | Self::CompareEach(range, _)
+            | Self::Zero(range, _)
+            | Self::Discard(range)
+            | Self::CompareAndWrite(CompareAndWrite { range, by: Comparer::Device, .. }) => shared(range),
+            Self::WriteAtomic(range, ..)
+            | Self::Or(range, ..)
+            | Self::CompareAndWrite(CompareAndWrite { range, .. }) => exclusive(range),
+            Self::Flush | Self::Fence(_) | Self::Reserve(_) | Self::Status(_) | Self::Sanitized => None,
+        }
+    }
+
+    fn writing(&self) -> Writing {
+        match self {
+            Self::Read(_)
+            | Self::Examine(_)
+            | Self::Compare(..)
+            | Self::CompareEach(..)
+            | Self::Status(_)
+            | Self::Sanitized => Writing::No,
+            _ => Writing::Yes,
+        }
+    }
+
+    /// What the end of its I/O means.
+    pub(in crate::export) fn finish(self, completed: Completed) -> After {
+        if let Err(error) = completed.result {
+            return After::FailIo(error, self.writing());
+        }
+        let verdict = |result: Result<(), Sense>| result.map_or_else(After::Fail, |()| After::Done);
+        match (self, completed.op) {
+            (Self::Read(_), Op::Read { into, .. }) => After::Data(into.freeze()),
+            (Self::Compare(_, wanted), Op::Read { into, .. }) => verdict(compare(&into, &wanted)),
+            (Self::CompareEach(_, wanted), Op::Read { into, .. }) => verdict(compare_each(&into, &wanted)),
+            (Self::CompareAndWrite(command), Op::Read { into, .. }) => match compare(&into, &command.both) {
+                Ok(()) => {
+                    let from = command.both.slice(into.len()..command.both.len());
+                    After::Again(Self::Write(command.range, from, command.durability))
+                }
+                Err(sense) => After::Fail(sense),
+            },
+            (Self::Or(range, mask, durability), Op::Read { mut into, .. }) => {
+                for (byte, bits) in into.iter_mut().zip(mask.iter()) {
+                    *byte |= bits;
+                }
+                After::Again(Self::Write(range, into.freeze(), durability))
+            }
+            (Self::Status(look_up), Op::BlockStatus { found, .. }) => look_up.on_found(found),
+            _ => After::Done,
+        }
+    }
+}
+
+impl LookUp {
+    fn on_found(mut self, found: Option<BlockStatus>) -> After {
+        let Some(found) = found.filter(|found| found.blocks > 0) else {
+            return After::Fail(Sense::INTERNAL_FAILURE);
+        };
+        let status = match found.backing {
+            bdev::Backing::Allocated => ProvisioningStatus::Mapped,
+            bdev::Backing::Hole => ProvisioningStatus::Deallocated,
+        };
+        match self.runs.last_mut() {
+            Some(last) if last.status == status && last.blocks.checked_add(found.blocks).is_some() => {
+                last.blocks += found.blocks;
+            }
+            _ => self.runs.push(LbaStatus { lba: self.at, blocks: found.blocks, status }),
+        }
+        self.at += u64::from(found.blocks);
+        // One run more than there is room for ends the last that is shown.
+        if self.at >= self.end || self.runs.len() > self.room {
+            self.runs.truncate(self.room);
+            let mut data = lba_status(&self.runs);
+            data.truncate(self.allocation);
+            return After::Bytes(data);
+        }
+        After::Again(Step::Status(self))
+    }
+}

@@ -1,0 +1,33 @@
+//! What a logical unit remembers between commands, the same through every path to it: settings, medium, unit attentions,
+//! ranges in use, a sanitize operation.
+//!
+//! Owner: the LUN, on the target's reactor.
+
+mod medium;
+mod nexus;
+mod ranges;
+mod sanitize;
+
+use std::cell::{Cell, RefCell};
+
+use scsi::mode::Settings;
+
+pub(super) use medium::Medium;
+pub(super) use nexus::{NexusId, Nexuses};
+pub(super) use ranges::{Hold, Mode, Ranges, Span};
+pub(super) use sanitize::{Order, Sanitizing};
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct State {
+    /// What hosts changed with MODE SELECT.
+    pub(super) settings: Cell<Settings>,
+    /// Where the medium is.
+    pub(super) medium: Cell<Medium>,
+    /// Who talks to the unit, and what each has to be told.
+    pub(super) nexuses: RefCell<Nexuses>,
+    /// Blocks that commands are at.
+    pub(super) ranges: RefCell<Ranges>,
+    /// The sanitize operation.
+    pub(super) sanitizing: RefCell<Sanitizing>,
+}

@@ -1,0 +1,110 @@
+//! I_T nexuses of a logical unit: unit attentions that wait for each, and who prevents the removal of the medium.
+//!
+//! A nexus is here from its login, or from its first command at a unit that was added later, until its session is gone.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use scsi::{Removal, Sense};
+
+/// The target's number of a session.
+pub(in crate::export) type NexusId = u64;
+
+/// Attentions that wait for one nexus at the most; the oldest go.
+const ATTENTIONS_MAX: usize = 16;
+
+#[derive(Debug)]
+struct Nexus {
+    attentions: VecDeque<Sense>,
+    removal: Removal,
+}
+
+impl Default for Nexus {
+    fn default() -> Self {
+        Self { attentions: VecDeque::new(), removal: Removal::Allowed }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(in crate::export) struct Nexuses {
+    known: BTreeMap<NexusId, Nexus>,
+}
+
+impl Nexuses {
+    /// A nexus that begins.
+    pub(in crate::export) fn enter(&mut self, nexus: NexusId) {
+        self.known.entry(nexus).or_default();
+    }
+
+    /// A nexus that is gone: what it prevented is allowed.
+    pub(in crate::export) fn leave(&mut self, nexus: NexusId) {
+        self.known.remove(&nexus);
+    }
+
+    /// Establishes a unit attention for one nexus; one that waits already is not repeated.
+    pub(in crate::export) fn tell(&mut self, nexus: NexusId, sense: Sense) {
+        let attentions = &mut self.known.entry(nexus).or_default().attentions;
+        if attentions.contains(&sense) {
+            return;
+        }
+        if attentions.len() == ATTENTIONS_MAX {
+            attentions.pop_front();
+        }
+        attentions.push_back(sense);
+    }
+
+    /// Establishes a unit attention for every nexus but one.
+    pub(in crate::export) fn tell_others(&mut self, but: NexusId, sense: Sense) {
+        let others: Vec<NexusId> = self.known.keys().copied().filter(|nexus| *nexus != but).collect();
+        for nexus in others {
+            self.tell(nexus, sense);
+        }
+    }
+
+    /// The oldest unit attention of a nexus, which is then told.
+    pub(in crate::export) fn take(&mut self, nexus: NexusId) -> Option<Sense> {
+        self.known.entry(nexus).or_default().attentions.pop_front()
+    }
+
+    /// What a nexus says of the medium's removal.
+    pub(in crate::export) fn set_removal(&mut self, nexus: NexusId, removal: Removal) {
+        self.known.entry(nexus).or_default().removal = removal;
+    }
+
+    /// Removal is prevented as long as one nexus prevents it (SPC-4 section 6.14).
+    pub(in crate::export) fn removal(&self) -> Removal {
+        let prevented = self.known.values().any(|nexus| nexus.removal == Removal::Prevented);
+        if prevented { Removal::Prevented } else { Removal::Allowed }
+    }
+
+    /// A reset of the logical unit: nothing is prevented any more.
+    pub(in crate::export) fn reset(&mut self) {
+        for nexus in self.known.values_mut() {
+            nexus.removal = Removal::Allowed;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_nexus_is_told_once_and_prevents_for_itself() {
+        let mut nexuses = Nexuses::default();
+        nexuses.enter(1);
+        nexuses.enter(2);
+        nexuses.tell_others(1, Sense::MODE_CHANGED);
+        nexuses.tell_others(1, Sense::MODE_CHANGED);
+        assert_eq!(
+            (nexuses.take(1), nexuses.take(2), nexuses.take(2)),
+            (None, Some(Sense::MODE_CHANGED), None)
+        );
+        nexuses.set_removal(1, Removal::Prevented);
+        nexuses.set_removal(2, Removal::Prevented);
+        nexuses.leave(1);
+        assert_eq!(nexuses.removal(), Removal::Prevented);
+        nexuses.reset();
+        assert_eq!(nexuses.removal(), Removal::Allowed);
+    }
+}
