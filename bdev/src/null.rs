@@ -1,6 +1,7 @@
 //! The null device: accepts everything, stores nothing, reads as zeroes. The template for a new device.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use engine::{Core, Instant, Progress};
 use uuid::Uuid;
@@ -16,12 +17,19 @@ pub struct NullBdev {
     name: String,
     uuid: Uuid,
     geometry: Geometry,
+    blocks: AtomicU64,
 }
 
 impl NullBdev {
     /// A device of the given size.
     pub fn new(name: impl Into<String>, uuid: Uuid, geometry: Geometry) -> Arc<Self> {
-        Arc::new(Self { name: name.into(), uuid, geometry })
+        let blocks = AtomicU64::new(geometry.blocks);
+        Arc::new(Self { name: name.into(), uuid, geometry, blocks })
+    }
+
+    /// Has this many blocks from now on. Open channels see it at once.
+    pub fn resize(&self, blocks: u64) {
+        self.blocks.store(blocks, Ordering::Relaxed);
     }
 }
 
@@ -39,7 +47,7 @@ impl Bdev for NullBdev {
     }
 
     fn geometry(&self) -> Geometry {
-        self.geometry
+        Geometry { blocks: self.blocks.load(Ordering::Relaxed), ..self.geometry }
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -52,20 +60,20 @@ impl Bdev for NullBdev {
     }
 
     fn open(self: Arc<Self>, _core: &Core) -> Result<Box<dyn Channel>, OpenError> {
-        Ok(Box::new(NullChannel { geometry: self.geometry, done: Completions::new() }))
+        Ok(Box::new(NullChannel { bdev: self, done: Completions::new() }))
     }
 }
 
 /// Data half.
 struct NullChannel {
-    geometry: Geometry,
+    bdev: Arc<NullBdev>,
     done: Completions,
 }
 
 impl Channel for NullChannel {
     fn submit(&mut self, mut io: Io, now: Instant) -> Result<(), Refused> {
         io.stamps.submitted = now;
-        let result = io.op().check(self.geometry).and_then(|()| match io.op_mut() {
+        let result = io.op().check(self.bdev.geometry()).and_then(|()| match io.op_mut() {
             Op::Read { into, .. } => {
                 into.fill(0);
                 Ok(())
@@ -94,6 +102,6 @@ impl Channel for NullChannel {
     }
 
     fn link(&self, now: Instant) -> Link {
-        Link::local(self.geometry, now)
+        Link::local(self.bdev.geometry(), now)
     }
 }

@@ -20,7 +20,7 @@ pub use clock::{Clock, Instant, MonotonicClock};
 pub use engine_sys::{
     Access, BUF_LEN_MAX, Buf, BufMut, Caching, ClassStats, Completion, Extent, File, FileKind, Operation,
     PageBacking, Pages, Pool, PoolConfig, RangeMode, Registered, RingCapabilities, RingClient, RingConfig,
-    RingHandle, RingMode, Segment, Socket, Waker, WriteMode,
+    RingHandle, RingMode, Segment, Socket, UnknownRingMode, Waker, WriteMode,
 };
 pub use idle::IdlePolicy;
 pub use mailbox::{Receiver, Sender, mailbox};
@@ -30,4 +30,4 @@ pub use reactor::{Reactor, Shard};
 pub use slots::{Key, Slots};
 pub use stats::{LatencyHistogram, LatencySummary, ReactorSnapshot, ReactorStats};
 pub use timers::Timers;
-pub use topology::{CoreList, Pinning, ReactorThread, spawn};
+pub use topology::{CoreList, Pinning, ReactorConfig, ReactorThread, spawn};

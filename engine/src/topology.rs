@@ -3,7 +3,7 @@
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
-use engine_sys::{Pool, RingConfig, RingHandle, Waker};
+use engine_sys::{Pool, RingCapabilities, RingConfig, RingHandle, RingMode, Waker};
 use thiserror::Error;
 
 use crate::idle::IdlePolicy;
@@ -70,6 +70,17 @@ pub enum Pinning {
     Floating,
 }
 
+/// How a reactor runs.
+#[derive(Clone, Copy, Debug)]
+pub struct ReactorConfig {
+    /// Its core.
+    pub core: u32,
+    /// What it does when idle.
+    pub policy: IdlePolicy,
+    /// What it uses of io_uring.
+    pub ring: RingMode,
+}
+
 /// A reactor that runs.
 #[derive(Debug)]
 pub struct ReactorThread<M> {
@@ -77,6 +88,8 @@ pub struct ReactorThread<M> {
     pub core: u32,
     /// Whether it stays there.
     pub pinning: Pinning,
+    /// What its ring uses.
+    pub ring: RingCapabilities,
     /// Its thread's identifier in the system.
     pub thread: JoinHandle<io::Result<()>>,
     /// Its mailbox.
@@ -85,14 +98,13 @@ pub struct ReactorThread<M> {
     pub stats: ReactorStats,
 }
 
-/// Starts a reactor on `core`; `build` makes its shard on the new thread, from the core and the reactor's counters.
+/// Starts a reactor; `build` makes its shard on the new thread, from the core and the reactor's counters.
 ///
 /// # Errors
 /// The system's, when there is no thread or no io_uring.
 pub fn spawn<S, C, F>(
-    core: u32,
+    config: ReactorConfig,
     pool: Pool,
-    policy: IdlePolicy,
     clock: C,
     build: F,
 ) -> io::Result<ReactorThread<S::Message>>
@@ -101,6 +113,7 @@ where
     C: Clock + Send + 'static,
     F: FnOnce(&Core, ReactorStats) -> S + Send + 'static,
 {
+    let ReactorConfig { core, policy, ring: mode } = config;
     let waker = Waker::new()?;
     let (sender, inbox) = mailbox(MAILBOX_CAPACITY, waker.clone());
     let stats = ReactorStats::default();
@@ -109,7 +122,7 @@ where
         let stats = stats.clone();
         move || {
             let pinning = pin(core);
-            let ring = match RingHandle::new(RingConfig::default(), &pool, waker) {
+            let ring = match RingHandle::new(RingConfig { mode, ..RingConfig::default() }, &pool, waker) {
                 Ok(ring) => ring,
                 Err(error) => {
                     // The spawner reports it; nobody else waits for this thread.
@@ -119,13 +132,13 @@ where
             };
             let context = Core::new(core, pool, ring.clone());
             let shard = build(&context, stats.clone());
-            let _ = started.send(Ok(pinning));
+            let _ = started.send(Ok((pinning, ring.capabilities())));
             Reactor::new(shard, inbox, ring, clock, policy, stats).run().map(drop)
         }
     })?;
     let gone = || io::Error::other("the reactor's thread ended while it started");
-    let pinning = outcome.recv().map_err(|_| gone())??;
-    Ok(ReactorThread { core, pinning, thread, sender, stats })
+    let (pinning, ring) = outcome.recv().map_err(|_| gone())??;
+    Ok(ReactorThread { core, pinning, ring, thread, sender, stats })
 }
 
 fn pin(core: u32) -> Pinning {
@@ -183,8 +196,9 @@ mod tests {
             let (replies, answers) = std::sync::mpsc::channel();
             let policy = policy.parse().expect("a policy");
             let build = move |_: &Core, _| Echo { replies, finished: false };
+            let config = ReactorConfig { core: 0, policy, ring: RingMode::Probe };
             let reactor =
-                spawn(0, Pool::for_tests(), policy, MonotonicClock::start(), build).expect("a reactor");
+                spawn(config, Pool::for_tests(), MonotonicClock::start(), build).expect("a reactor");
             for message in (0..200).rev() {
                 reactor.sender.send(message).expect("room");
                 assert_eq!(answers.recv(), Ok(message));

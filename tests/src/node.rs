@@ -15,12 +15,26 @@ pub fn binary(name: &str) -> PathBuf {
     test.parent().and_then(Path::parent).expect("a target folder").join(name)
 }
 
+/// Says that a test is skipped because something is missing.
+///
+/// # Panics
+/// Where nothing may be skipped: in CI (`CI=true`, or `GEMEL_REQUIRE_TOOLS=1`, which `.ci/run` sets).
+pub fn skipped_without(what: &str) {
+    let is_set = |name: &str| std::env::var(name).is_ok_and(|value| value == "1" || value == "true");
+    let required = is_set("GEMEL_REQUIRE_TOOLS") || is_set("CI");
+    assert!(!required, "{what} is missing (make setup installs it), and here no test is skipped");
+    eprintln!("skipped: {what} is missing (see make setup)");
+}
+
 /// True when a tool is there; otherwise says that the test is skipped.
+///
+/// # Panics
+/// As [`skipped_without`].
 pub fn has_tool(name: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).exists()));
     if !found {
-        eprintln!("skipped: {name} is missing (see make setup)");
+        skipped_without(name);
     }
     found
 }

@@ -61,7 +61,10 @@ pub enum Refusal {
     #[error("this node is busy with something else: ask again")]
     Busy,
     /// It would be the holder, and cannot be sure of it.
-    #[error("this node waits until it is sure of being the newest: see its status")]
+    #[error(
+        "this node was the holder and does not serve yet: it waits until it is sure of being the newest. Start the other \
+         node or, if that never comes back, start this one degraded (gemel start-degraded)"
+    )]
     Waiting,
     /// The own leg cannot be used.
     #[error("this node's leg cannot be used: see its status")]

@@ -8,8 +8,8 @@ use engine::{
     RingHandle, Slots,
 };
 
-use super::UringBdev;
 use super::flight::{Flight, Next, Span, Step, write_mode};
+use super::{Holes, UringBdev};
 use crate::channel::{Bdev, Channel, Completions, Link};
 use crate::error::IoError;
 use crate::geometry::BlockRange;
@@ -53,7 +53,10 @@ impl UringChannel {
         op.check(self.bdev.geometry())?;
         match op {
             Op::Fence { .. } | Op::CompareAndWrite { .. } => Err(IoError::Unsupported),
-            op if op.changes_medium() && self.bdev.access == Access::ReadOnly => Err(IoError::ReadOnly),
+            op if op.changes_medium() && self.bdev.options.access == Access::ReadOnly => {
+                Err(IoError::ReadOnly)
+            }
+            Op::Discard { .. } if self.bdev.options.holes == Holes::None => Err(IoError::Unsupported),
             _ => Ok(()),
         }
     }
@@ -75,13 +78,16 @@ impl UringChannel {
 
     /// The first step, and the operation as it is kept until the end.
     fn first_step(&self, op: Op, aligned: Option<Buf>) -> (Step, Op) {
-        let span = op.range().map(|range| Span::new(range, self.bdev.block_size));
+        let span = op.range().map(|range| Span::new(range, self.bdev.options.block_size));
         match (op, span, aligned) {
             (Op::Read { into, .. }, Some(span), _) => (Step::Read { span, into: Some(into) }, Op::Flush),
             (op @ Op::Write { durability, .. }, Some(span), Some(from)) => {
                 (Step::Write { span, from, mode: write_mode(durability) }, op)
             }
-            (op, Some(span), _) => (Step::Punch { span }, op),
+            (op, Some(span), _) => match self.bdev.options.holes {
+                Holes::Punched => (Step::Punch { span }, op),
+                Holes::None => (Step::Zero { span }, op),
+            },
             (op, None, _) => (Step::Sync, op),
         }
     }
@@ -97,7 +103,7 @@ impl UringChannel {
         let range = io.op().range().unwrap_or(BlockRange::new(0, 0));
         let (shell, op) = io.detach();
         let (step, op) = self.first_step(op, aligned);
-        let flight = Flight { shell, op, range, block_size: self.bdev.block_size, step };
+        let flight = Flight { shell, op, range, block_size: self.bdev.options.block_size, step };
         match self.flights.insert(flight) {
             Ok(key) => self.launch(key, now),
             Err(_) => unreachable!("room was checked before the start"),

@@ -26,6 +26,33 @@ use channel::UringChannel;
 /// write without reading first.
 const PHYSICAL_BLOCK_SIZE: u32 = 4096;
 
+/// Whether holes may be punched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holes {
+    /// Discarding and zeroing punch them.
+    Punched,
+    /// The ring has no `fallocate`: nothing is discarded, and zeroes are written.
+    None,
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct FileOptions {
+    /// Logical block size in bytes: 512 or 4096.
+    pub block_size: u32,
+    /// Whether it may be written.
+    pub access: Access,
+    /// Whether it may get holes.
+    pub holes: Holes,
+}
+
+impl FileOptions {
+    /// Writable, with holes.
+    pub fn new(block_size: u32) -> Self {
+        Self { block_size, access: Access::ReadWrite, holes: Holes::Punched }
+    }
+}
+
 /// Why a file cannot be a block device.
 #[derive(Debug, Error)]
 pub enum UringError {
@@ -68,8 +95,7 @@ pub struct UringBdev {
     uuid: Uuid,
     path: PathBuf,
     file: File,
-    access: Access,
-    block_size: u32,
+    options: FileOptions,
     blocks: AtomicU64,
 }
 
@@ -82,9 +108,9 @@ impl UringBdev {
         name: impl Into<String>,
         uuid: Uuid,
         path: &Path,
-        block_size: u32,
-        access: Access,
+        options: FileOptions,
     ) -> Result<Arc<Self>, UringError> {
+        let FileOptions { block_size, access, .. } = options;
         if ![512, 4096].contains(&block_size) {
             return Err(UringError::BlockSize(block_size));
         }
@@ -99,8 +125,7 @@ impl UringBdev {
             uuid,
             path: path.to_owned(),
             file,
-            access,
-            block_size,
+            options,
             blocks: AtomicU64::new(bytes / u64::from(block_size)),
         }))
     }
@@ -112,7 +137,7 @@ impl UringBdev {
     pub fn rescan(&self) -> Result<u64, UringError> {
         let bytes =
             self.file.size().map_err(|source| UringError::Open { path: self.path.clone(), source })?;
-        let blocks = bytes / u64::from(self.block_size);
+        let blocks = bytes / u64::from(self.options.block_size);
         self.blocks.store(blocks, Ordering::Relaxed);
         Ok(blocks)
     }
@@ -136,7 +161,7 @@ impl UringBdev {
 impl UringBdev {
     /// Which blocks the file has storage for. Asked of the system at once: its answer comes from the file's extents.
     fn status(&self, range: BlockRange) -> Result<BlockStatus, IoError> {
-        let size = u64::from(self.block_size);
+        let size = u64::from(self.options.block_size);
         let (extent, bytes) = self
             .file
             .extent(range.lba * size, u64::from(range.blocks) * size)
@@ -166,8 +191,8 @@ impl Bdev for UringBdev {
 
     fn geometry(&self) -> Geometry {
         Geometry {
-            block_size: self.block_size,
-            physical_block_size: PHYSICAL_BLOCK_SIZE.max(self.block_size),
+            block_size: self.options.block_size,
+            physical_block_size: PHYSICAL_BLOCK_SIZE.max(self.options.block_size),
             blocks: self.blocks.load(Ordering::Relaxed),
         }
     }
@@ -177,9 +202,10 @@ impl Bdev for UringBdev {
             | Capabilities::FUA
             | Capabilities::VOLATILE_CACHE
             | Capabilities::BLOCK_STATUS;
-        match self.access {
-            Access::ReadOnly => base | Capabilities::READ_ONLY,
-            Access::ReadWrite => {
+        match (self.options.access, self.options.holes) {
+            (Access::ReadOnly, _) => base | Capabilities::READ_ONLY,
+            (Access::ReadWrite, Holes::None) => base | Capabilities::WRITE_ZEROES,
+            (Access::ReadWrite, Holes::Punched) => {
                 base | Capabilities::DISCARD | Capabilities::WRITE_ZEROES | Capabilities::DISCARD_ZEROES
             }
         }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use bdev::uring::UringBdev;
+use bdev::uring::{FileOptions, UringBdev};
 use bdev::{Bdev, BlockRange, Channel, Completed, Completions, Durability, Geometry, Io, IoError, Op, Tag};
-use engine::{Access, Clock, Core, Instant, MonotonicClock, Pool, RingConfig, RingHandle, Waker};
+use engine::{Clock, Core, Instant, MonotonicClock, Pool, RingConfig, RingHandle, Waker};
 use uuid::Uuid;
 
 pub(crate) const BLOCKS: u64 = 4096;
@@ -25,7 +25,7 @@ pub(crate) fn scratch_file(block_size: u32) -> (tempfile::NamedTempFile, Arc<Uri
     let temp = tempfile::NamedTempFile::new().expect("temporary file");
     temp.as_file().set_len(geometry(block_size).bytes()).expect("size");
     let bdev =
-        UringBdev::open_file("u0", Uuid::nil(), temp.path(), block_size, Access::ReadWrite).expect("open");
+        UringBdev::open_file("u0", Uuid::nil(), temp.path(), FileOptions::new(block_size)).expect("open");
     (temp, bdev)
 }
 

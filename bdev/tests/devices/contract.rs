@@ -10,11 +10,11 @@ use bdev::hop::{ClientId, HopIdentity, HopServer, hop};
 use bdev::malloc::MallocBdev;
 use bdev::null::NullBdev;
 use bdev::sim::{SimBdev, SimConfig};
-use bdev::uring::UringBdev;
+use bdev::uring::{FileOptions, UringBdev};
 use bdev::{
     Backing, Bdev, BlockRange, Capabilities, Channel, Completions, Durability, FenceKey, Io, IoError, Op, Tag,
 };
-use engine::{Access, Instant};
+use engine::Instant;
 use uuid::Uuid;
 
 const DURABILITIES: [Durability; 2] = [Durability::Accepted, Durability::Durable];
@@ -219,7 +219,7 @@ fn uring_keeps_the_contract() {
 fn uring_keeps_the_contract_in_memory_backed_files() {
     let Ok(temp) = tempfile::NamedTempFile::new_in("/dev/shm") else { return };
     temp.as_file().set_len(geometry(512).bytes()).expect("size");
-    let bdev = UringBdev::open_file("u0", Uuid::nil(), temp.path(), 512, Access::ReadWrite).expect("open");
+    let bdev = UringBdev::open_file("u0", Uuid::nil(), temp.path(), FileOptions::new(512)).expect("open");
     check(bdev, Memory::Keeps);
 }
 
@@ -227,7 +227,7 @@ fn uring_keeps_the_contract_in_memory_backed_files() {
 #[ignore = "destroys the block device named by GEMEL_TEST_BLOCK_DEVICE"]
 fn uring_keeps_the_contract_on_a_block_device() {
     let path = std::env::var_os("GEMEL_TEST_BLOCK_DEVICE").expect("GEMEL_TEST_BLOCK_DEVICE");
-    let bdev = UringBdev::open_file("u0", Uuid::nil(), path.as_ref(), 512, Access::ReadWrite).expect("open");
+    let bdev = UringBdev::open_file("u0", Uuid::nil(), path.as_ref(), FileOptions::new(512)).expect("open");
     assert_eq!(bdev.geometry().blocks, BLOCKS, "make it two MiB, zeroed");
     check(bdev, Memory::Keeps);
 }

@@ -4,13 +4,13 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::common::{BLOCKS, Bench, scratch_file};
-use bdev::uring::{QUEUE_DEPTH, UringBdev, UringError};
+use bdev::uring::{FileOptions, Holes, QUEUE_DEPTH, UringBdev, UringError};
 use bdev::{Bdev, BlockRange, Capabilities, Durability, Io, IoError, Op, Tag};
 use engine::{Access, Core, Pool};
 use uuid::Uuid;
 
 fn open(path: &Path, block_size: u32, access: Access) -> Result<std::sync::Arc<UringBdev>, UringError> {
-    UringBdev::open_file("x", Uuid::nil(), path, block_size, access)
+    UringBdev::open_file("x", Uuid::nil(), path, FileOptions { access, ..FileOptions::new(block_size) })
 }
 
 #[test]
@@ -107,4 +107,24 @@ fn a_channel_dropped_in_the_middle_leaks_no_frame() {
     }
     assert_eq!(free(&core), before);
     assert!(bdev.open(&Core::for_tests(Pool::for_tests())).is_err(), "no ring, no channel");
+}
+
+#[test]
+fn without_fallocate_it_says_so_and_zeroes_by_writing() {
+    let temp = tempfile::NamedTempFile::new().expect("temporary file");
+    temp.as_file().set_len(64 << 10).expect("size");
+    temp.as_file().write_all_at(&[7; 8192], 0).expect("content");
+    let options = FileOptions { holes: Holes::None, ..FileOptions::new(512) };
+    let bdev = UringBdev::open_file("x", Uuid::nil(), temp.path(), options).expect("open");
+    assert!(!bdev.capabilities().intersects(Capabilities::DISCARD | Capabilities::DISCARD_ZEROES));
+    assert!(bdev.capabilities().contains(Capabilities::WRITE_ZEROES));
+    let mut bench = Bench::new(bdev);
+    let range = BlockRange::new(1, 4);
+    assert_eq!(bench.run(Op::Discard { range }).result, Err(IoError::Unsupported));
+    let durability = Durability::Durable;
+    bench.run(Op::WriteZeroes { range, durability }).result.expect("zeroed");
+    let mut found = [0; 4096];
+    temp.as_file().read_exact_at(&mut found, 0).expect("content");
+    assert!(found[..512].iter().all(|byte| *byte == 7) && found[2560..].iter().all(|byte| *byte == 7));
+    assert!(found[512..2560].iter().all(|byte| *byte == 0));
 }

@@ -16,7 +16,7 @@ pub use file::{Access, Caching, Extent, File, FileKind};
 pub use pool::{BUF_LEN_MAX, Buf, BufMut, ClassStats, FRAME_ALIGN, FRAME_SIZES, Pages, Pool, PoolConfig};
 pub use ring::{
     Completion, Operation, RangeMode, Registered, RingCapabilities, RingClient, RingConfig, RingHandle,
-    RingMode, WriteMode,
+    RingMode, UnknownRingMode, WriteMode,
 };
 pub use segment::Segment;
 pub use socket::Socket;

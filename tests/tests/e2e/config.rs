@@ -1,9 +1,17 @@
 //! A saved configuration makes the same node again, and what cannot be loaded is said.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tests::node::{Node, binary};
+use tests::pair::{gemel, must};
+
+fn objects(node: &Node) -> [Value; 4] {
+    ["bdev_get_bdevs", "iscsi_get_portal_groups", "iscsi_get_initiator_groups", "iscsi_get_target_nodes"]
+        .map(|method| node.must(method, Value::Null))
+}
 
 #[test]
 fn a_saved_configuration_makes_the_same_node_again() {
@@ -15,13 +23,6 @@ fn a_saved_configuration_makes_the_same_node_again() {
     let url = node.export("EE_d0");
     node.must("iscsi_target_node_add_lun", json!({"name": "iqn.2026-11.org.gemel:EE_d0", "bdev_name": "m0"}));
     let saved = node.save_config();
-    let gemel = |node: &Node, arguments: &[&str]| {
-        Command::new(binary("gemel")).arg("-s").arg(node.socket()).args(arguments).output().expect("gemel")
-    };
-    let objects = |node: &Node| {
-        ["bdev_get_bdevs", "iscsi_get_portal_groups", "iscsi_get_initiator_groups", "iscsi_get_target_nodes"]
-            .map(|method| node.must(method, Value::Null))
-    };
     let before = objects(&node);
     let (folder, status) = node.stop();
     assert!(status.success());
@@ -72,4 +73,73 @@ fn a_second_node_does_not_take_the_socket_or_the_file_of_the_first() {
     let other = Node::start(&[]);
     let said = other.call("bdev_uring_create", create).expect_err("locked").to_string();
     assert!(said.contains("another process"), "{said}");
+}
+
+#[test]
+fn a_node_that_keeps_its_configuration_is_the_same_after_a_crash() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("node.json");
+    let arguments = ["--config", file.to_str().expect("a path"), "--write-back"];
+    let node = Node::start_in(folder, &arguments);
+    assert_eq!(node.must("node_get_config_file", Value::Null)["write_back"], true);
+    node.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 2048}));
+    node.must("bdev_null_create", json!({"name": "n0", "block_size": 512, "num_blocks": 2048}));
+    node.must("bdev_null_delete", json!({"name": "n0"}));
+    node.export("m0");
+    let before = objects(&node);
+    let node = Node::start_in(node.kill(), &arguments);
+    assert_eq!(objects(&node), before);
+    let other = Node::start(&["--config", "/nonexistent/folder/node.json", "--write-back"]);
+    other.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 2048}));
+    let state = other.must("node_get_config_file", Value::Null);
+    assert!(state["error"].as_str().is_some_and(|error| error.contains("No such file")), "{state}");
+}
+
+#[test]
+fn a_running_node_takes_a_configuration_and_says_what_it_left_out() {
+    let node = Node::start(&[]);
+    let load = |text: String| {
+        let file = node.folder.path().join("load.json");
+        std::fs::write(&file, text).expect("written");
+        gemel(&node, &["--json", "config", "load", file.to_str().expect("a path")])
+    };
+    let config = |calls: Value| json!({"subsystems": [{"subsystem": "bdev", "config": calls}]}).to_string();
+    let malloc = json!({"method": "bdev_malloc_create", "params": {"name": "m0", "block_size": 512, "num_blocks": 2048}});
+    let tuned = json!({"method": "bdev_nvme_set_options", "params": {"action_on_timeout": "none"}});
+    let loaded: Value = serde_json::from_str(&must(load(config(json!([tuned, [malloc]]))))).expect("JSON");
+    assert_eq!(
+        (&loaded["calls"], &loaded["left_out"][0]["what"]),
+        (&json!(1), &json!("bdev_nvme_set_options"))
+    );
+    let failed = load(config(json!([malloc])));
+    assert!(!failed.status.success());
+    let error: Value = serde_json::from_slice(&failed.stdout).expect("errors are JSON, too");
+    assert_eq!(
+        (&error["error"]["kind"], &error["error"]["code"]),
+        (&json!("refused"), &json!(-17)),
+        "{error}"
+    );
+    let late = load(config(
+        json!([{"method": "bdev_set_options", "params": {}}, {"method": "framework_start_init"}]),
+    ));
+    assert!(String::from_utf8_lossy(&late.stdout).contains("gemeld --config"), "{late:?}");
+}
+
+#[test]
+fn watching_as_json_is_one_line_a_look() {
+    let node = Node::start(&[]);
+    let mut watch = Command::new(binary("gemel"))
+        .arg("-s")
+        .arg(node.socket())
+        .args(["--json", "status", "--watch"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("gemel");
+    let mut lines = BufReader::new(watch.stdout.take().expect("piped")).lines();
+    for _ in 0..2 {
+        let line = lines.next().expect("a look").expect("text");
+        assert_eq!(serde_json::from_str::<Value>(&line).expect("JSON"), json!([]));
+    }
+    watch.kill().expect("ours");
+    watch.wait().expect("it ends");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::node::{binary, has_tool, pause};
+use tests::node::{binary, has_tool, pause, skipped_without};
 use tests::pair::Pair;
 
 /// Where `make setup` put QEMU's iSCSI driver, of the same version as the installed tools.
@@ -19,7 +19,7 @@ fn modules() -> Option<PathBuf> {
         return None;
     }
     if !found.join("block-iscsi.so").exists() {
-        eprintln!("skipped: QEMU's iSCSI driver is missing (see make setup)");
+        skipped_without("QEMU's iSCSI driver");
         return None;
     }
     Some(found)

@@ -5,6 +5,7 @@ mod config;
 mod conformance;
 mod crash;
 mod demo;
+mod devices;
 mod events;
 mod failover;
 mod filesystem;

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tests::node::{Node, binary};
+use tests::node::{Node, binary, skipped_without};
 
 fn client() -> Option<PathBuf> {
     let path = binary("gemeld").parent()?.parent()?.join("spdk-venv/bin/spdk-rpc");
     if path.exists() {
         return Some(path);
     }
-    eprintln!("skipped: SPDK's client is missing (see make setup)");
+    skipped_without("SPDK's client");
     None
 }
 

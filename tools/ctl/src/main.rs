@@ -1,7 +1,10 @@
 //! gemel: the administrator's command. Every subcommand is one or two calls of the control socket; `--json` shows the answers
-//! as they are.
+//! as they are, and a failure as an object `error`.
 
+mod config;
 mod events;
+mod failure;
+mod leg;
 mod pair;
 mod role;
 mod show;
@@ -11,7 +14,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rpc::{Client, ClientError};
+use failure::Failure;
+use rpc::Client;
 use serde_json::{Value, json};
 
 /// Looks at and changes a running Gemel node.
@@ -121,6 +125,11 @@ enum Config {
         /// The file; `-` for standard output.
         file: PathBuf,
     },
+    /// Make the calls of a saved configuration, SPDK's too. What may only be called at start is for `gemeld --config`.
+    Load {
+        /// The file; `-` for standard input.
+        file: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -129,26 +138,18 @@ enum Throttle {
     Resume,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error("{0} is no JSON: {1}")]
-    Json(String, serde_json::Error),
-    #[error("cannot write {}: {}", .0.display(), .1)]
-    Write(PathBuf, std::io::Error),
-    #[error("{0}")]
-    Usage(String),
-}
-
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let options = Options::parse();
+    match run(&options) {
         Ok(text) => {
             println!("{text}");
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("gemel: {error}");
+            match options.json {
+                true => println!("{}", show::pretty(&error.json())),
+                false => eprintln!("gemel: {error}"),
+            }
             ExitCode::FAILURE
         }
     }
@@ -164,9 +165,13 @@ fn run(options: &Options) -> Result<String, Failure> {
             (json!({"luns": luns?, "bdevs": bdevs?}), show::latency)
         }
         Command::Connections => (client.call("iscsi_get_connections", None)?, show::connections),
-        Command::Config(Config::Save { file }) => return save(&mut client, file),
+        Command::Config(Config::Save { file }) => (config::save(&mut client, file)?, config::saved),
+        Command::Config(Config::Load { file }) => (config::load(&mut client, file)?, config::loaded),
         Command::Pair(pair) => return pair::run(&mut client, options, pair),
-        Command::Status { name, watch: true } => return status::watch(&mut client, name.as_deref()),
+        Command::Status { name, watch: true } => {
+            let form = if options.json { status::Form::Json } else { status::Form::Words };
+            return status::watch(&mut client, name.as_deref(), form);
+        }
         Command::Status { name, watch: false } => {
             (client.call("mirror_get_status", Some(status::which(name.as_deref())))?, status::show)
         }
@@ -202,20 +207,4 @@ fn run(options: &Options) -> Result<String, Failure> {
         }
     };
     Ok(if options.json { show::pretty(&answer) } else { show(&answer) })
-}
-
-/// Asks each subsystem for the calls that make its objects again.
-fn save(client: &mut Client, file: &PathBuf) -> Result<String, Failure> {
-    let mut subsystems = Vec::new();
-    for subsystem in client.call("framework_get_subsystems", None)?.as_array().into_iter().flatten() {
-        let name = &subsystem["subsystem"];
-        let config = client.call("framework_get_config", Some(json!({"name": name})))?;
-        subsystems.push(json!({"subsystem": name, "config": config}));
-    }
-    let text = show::pretty(&json!({"subsystems": subsystems}));
-    if file.as_os_str() == "-" {
-        return Ok(text);
-    }
-    std::fs::write(file, text + "\n").map_err(|error| Failure::Write(file.clone(), error))?;
-    Ok(format!("saved to {}", file.display()))
 }

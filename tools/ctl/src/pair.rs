@@ -1,16 +1,17 @@
 //! `gemel pair`: a mirrored volume in two commands, one for each node. Each makes the leg, the way to the peer, the
 //! mirror, and the two targets: the leg for the peer alone, the volume for hosts.
 
-use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use rpc::Client;
 use serde_json::{Value, json};
 
-use crate::{Failure, Options, show};
+use crate::failure::Failure;
+use crate::leg::{Content, leg_file};
+use crate::{Options, show};
 
 /// What to do.
 #[derive(Subcommand)]
@@ -68,8 +69,28 @@ pub(crate) struct Place {
     /// rides out longer pauses. 2000 when absent, or 700 with the fast profile.
     #[arg(long, value_parser = clap::value_parser!(u64).range(500..=60_000))]
     max_stall_ms: Option<u64>,
+    /// When a host's write is answered: sync-durable, when it is stable on both legs; sync-cached, when both have it, until
+    /// the host asks for more (SYNCHRONIZE CACHE, FUA).
+    #[arg(long, value_enum, default_value_t = Durability::SyncDurable)]
+    durability: Durability,
     #[command(flatten)]
     etcd: Etcd,
+}
+
+/// When a write is answered.
+#[derive(Clone, Copy, ValueEnum)]
+enum Durability {
+    SyncDurable,
+    SyncCached,
+}
+
+impl Durability {
+    fn word(self) -> &'static str {
+        match self {
+            Self::SyncDurable => "sync-durable",
+            Self::SyncCached => "sync-cached",
+        }
+    }
 }
 
 /// Where etcd is.
@@ -211,7 +232,11 @@ pub(crate) fn run(client: &mut Client, options: &Options, pair: &Pair) -> Result
     };
     let mut builder = Builder { client, undo: Vec::new() };
     match build(&mut builder, pair, place, index) {
-        Ok(made) => Ok(if options.json { show::pretty(&made) } else { told(place, index, &made) }),
+        Ok(mut made) => {
+            made["config_file"] = builder.client.call("node_get_config_file", None)?;
+            made["url"] = json!(url(place));
+            Ok(if options.json { show::pretty(&made) } else { told(place, index, &made) })
+        }
         Err(error) => {
             builder.take_back();
             Err(error)
@@ -338,88 +363,38 @@ fn show_leg(builder: &mut Builder<'_>, place: &Place, index: Index) -> Result<()
 fn show_volume(builder: &mut Builder<'_>, place: &Place) -> Result<(), Failure> {
     let name = iqn(&place.name, "");
     let who = [json!(["ANY"]), json!([place.allow])];
-    target(builder, (&name, &place.name, &place.name), place.portal, &who, "sync-durable")
+    target(builder, (&name, &place.name, &place.name), place.portal, &who, place.durability.word())
+}
+
+fn url(place: &Place) -> String {
+    format!("iscsi://{}/{}/0", place.portal, iqn(&place.name, ""))
 }
 
 fn told(place: &Place, index: Index, made: &Value) -> String {
     let name = &place.name;
-    let url = format!("LUN: iscsi://{}/{}/0", place.portal, iqn(name, ""));
-    if index.0 == 1 {
-        return url;
+    let mut text = format!("LUN: {}\n{}", url(place), kept(&made["config_file"]));
+    if index.0 == 0 {
+        let uuid = made["uuid"].as_str().unwrap_or("-");
+        let (listen, peer, durability) = (place.peer, place.listen, place.durability.word());
+        let profile = if place.profile == Profile::Fast { " --profile fast" } else { "" };
+        text += &format!(
+            "\nOn the other node:\n  gemel pair join {name} --uuid {uuid} --leg FILE --listen {listen} --peer {peer} \
+             --portal ADDRESS:PORT --durability {durability}{profile}"
+        );
     }
-    let uuid = made["uuid"].as_str().unwrap_or("-");
-    let profile = if place.profile == Profile::Fast { " --profile fast" } else { "" };
-    format!(
-        "{url}\nOn the other node:\n  gemel pair join {name} --uuid {uuid} --leg FILE --listen {} --peer {} --portal ADDRESS:PORT{profile}",
-        place.peer, place.listen
-    )
+    text
 }
 
-/// Whether the leg is known to be zeroes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Content {
-    Zeroed,
-    Unknown,
-}
-
-impl Content {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Zeroed => "zeroed",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// The leg's path, made if a size is given and nothing is there.
-fn leg_file(leg: &str) -> Result<(PathBuf, Content), Failure> {
-    let (path, size) = match leg.rsplit_once(':') {
-        Some((path, size)) => (Path::new(path), Some(parse_size(size)?)),
-        None => (Path::new(leg), None),
-    };
-    let mut content = Content::Unknown;
-    if let Some(size) = size.filter(|_| !path.exists()) {
-        let create = || OpenOptions::new().write(true).create_new(true).open(path)?.set_len(size);
-        create().map_err(|error| Failure::Write(path.to_owned(), error))?;
-        content = Content::Zeroed;
-    }
-    let path = fs::canonicalize(path).map_err(|error| {
-        Failure::Usage(format!(
-            "leg {}: {error}; give a size to make it: {}:10G",
-            path.display(),
-            path.display()
-        ))
-    })?;
-    Ok((path, content))
-}
-
-fn parse_size(text: &str) -> Result<u64, Failure> {
-    let bad = || Failure::Usage(format!("{text:?} is no size: write a number and K, M, G or T"));
-    let (digits, shift) = match text.char_indices().last() {
-        Some((at, 'K')) => (&text[..at], 10),
-        Some((at, 'M')) => (&text[..at], 20),
-        Some((at, 'G')) => (&text[..at], 30),
-        Some((at, 'T')) => (&text[..at], 40),
-        _ => (text, 0),
-    };
-    let number: u64 = digits.parse().map_err(|_| bad())?;
-    number.checked_mul(1 << shift).ok_or_else(bad)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_binary_units() {
-        assert_eq!(parse_size("64M").expect("a size"), 64 << 20);
-        assert_eq!(parse_size("4096").expect("a size"), 4096);
-        assert!(parse_size("1X").is_err() && parse_size("").is_err() && parse_size("99999999T").is_err());
-    }
-
-    #[test]
-    fn a_leg_that_is_not_there_needs_a_size() {
-        let missing = leg_file("/nonexistent/leg.img").expect_err("nothing there");
-        assert!(missing.to_string().contains("give a size"), "{missing}");
+/// Whether the node will know the pair after a restart.
+fn kept(config: &Value) -> String {
+    match (config["file"].as_str(), config["write_back"].as_bool(), config["error"].as_str()) {
+        (_, _, Some(error)) => format!("Not kept: {error}"),
+        (Some(file), Some(true), None) => format!("Kept in {file}"),
+        (Some(file), ..) => format!(
+            "Not kept for the node's next start: run gemel config save {file}, or start gemeld with --write-back"
+        ),
+        (None, ..) => "Not kept for the node's next start: run gemel config save FILE and start gemeld with \
+                       --config FILE, or with --config FILE --write-back from the beginning"
+            .to_owned(),
     }
 }

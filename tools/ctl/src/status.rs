@@ -6,7 +6,7 @@ use std::time::Duration;
 use rpc::Client;
 use serde_json::{Value, json};
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::show::bytes;
 
 /// Cells of the progress bar.
@@ -17,13 +17,27 @@ pub(crate) fn which(name: Option<&str>) -> Value {
     name.map_or_else(|| json!({}), |name| json!({"name": name}))
 }
 
+/// What a look is printed as.
+#[derive(Clone, Copy)]
+pub(crate) enum Form {
+    /// A screen for people.
+    Words,
+    /// One line of JSON.
+    Json,
+}
+
 /// Looks again every second, until the node is gone.
-pub(crate) fn watch(client: &mut Client, name: Option<&str>) -> Result<String, Failure> {
+pub(crate) fn watch(client: &mut Client, name: Option<&str>, form: Form) -> Result<String, Failure> {
     loop {
-        let text = show(&client.call("mirror_get_status", Some(which(name)))?);
-        // Home, then each line over the old one, then what is left of the old ones.
-        let lines: String = text.lines().map(|line| format!("{line}\x1b[K\n")).collect();
-        print!("\x1b[H{lines}\x1b[J");
+        let answer = client.call("mirror_get_status", Some(which(name)))?;
+        match form {
+            Form::Json => println!("{answer}"),
+            Form::Words => {
+                // Home, then each line over the old one, then what is left of the old ones.
+                let lines: String = show(&answer).lines().map(|line| format!("{line}\x1b[K\n")).collect();
+                print!("\x1b[H{lines}\x1b[J");
+            }
+        }
         std::io::stdout().flush().map_err(|error| Failure::Write("standard output".into(), error))?;
         #[expect(clippy::disallowed_methods, reason = "an administrator watches: nothing else runs here")]
         std::thread::sleep(Duration::from_secs(1));

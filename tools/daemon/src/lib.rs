@@ -5,6 +5,7 @@
 
 pub mod etcd;
 pub mod events;
+pub mod keep;
 pub mod methods;
 pub mod node;
 pub mod params;

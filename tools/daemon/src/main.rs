@@ -1,19 +1,20 @@
 //! gemeld: starts the reactors, opens the control socket, loads the configuration, waits for the end.
 
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::io::{ErrorKind, IsTerminal};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Parser;
 use core::time::Duration;
-use daemon::Node;
-use daemon::node::{End, SharedNode, State};
+use daemon::node::{ConfigFile, End, SharedNode, State};
 use daemon::reactor::{Duty, Reactor};
 use daemon::server::{Server, call};
-use engine::{CoreList, IdlePolicy, MonotonicClock, Pool, PoolConfig};
+use daemon::{Node, methods};
+use engine::{CoreList, IdlePolicy, MonotonicClock, Pool, PoolConfig, ReactorConfig, RingMode};
 use rpc::RpcError;
+use rpc::config::{self, Call};
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -28,6 +29,9 @@ struct Options {
     /// Configuration to load at start, in SPDK's JSON format (see `gemel config save`).
     #[arg(short, long, visible_alias = "json")]
     config: Option<PathBuf>,
+    /// Write the configuration back to the file of `--config` after each call that changes it. The file may be absent at first.
+    #[arg(long, requires = "config")]
+    write_back: bool,
     /// Cores to run a reactor on, as `0,2-3`. The first one serves the portals; mirrors and imports live on the others, if
     /// there are any.
     #[arg(short = 'm', long, default_value = "0")]
@@ -35,11 +39,15 @@ struct Options {
     /// What a reactor does when idle: `spin`, `yield`, `adaptive[:MICROSECONDS]` or `block`.
     #[arg(long, default_value = "adaptive:200")]
     poll: IdlePolicy,
+    /// What to use of io_uring: `probe` for everything that the kernel offers, `plain` for nothing beyond the oldest
+    /// interface, to rule out a kernel's fault.
+    #[arg(long, default_value = "probe")]
+    ring: RingMode,
     /// Buffer memory in MiB.
     #[arg(short = 's', long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=1024))]
     memory: u32,
     /// Wait for framework_start_init before anything but start-up methods is allowed.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "config")]
     wait_for_rpc: bool,
 }
 
@@ -59,18 +67,23 @@ fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error>;
 
 fn run(options: &Options) -> Result<(), Failure> {
-    let config = options.config.as_ref().map(read_config).transpose()?;
+    let config = read_config(options)?;
     let server = Server::bind(&options.socket)?;
     let pool = Pool::new(PoolConfig::with_memory(options.memory as usize * 1024 * 1024))?;
     tracing::info!("{} MiB of buffers on {}", pool.bytes() >> 20, pool.backing());
     // One clock: times travel with I/Os from reactor to reactor.
     let clock = MonotonicClock::start();
     let reactors = start_reactors(options, &pool, clock)?;
+    if let Some(first) = reactors.first() {
+        tracing::info!("io_uring ({}): {}", options.ring, first.ring());
+    }
     let (ender, end) = channel();
-    let state = if options.wait_for_rpc { State::Startup } else { State::Runtime };
+    let starts = options.wait_for_rpc || config.is_some();
+    let state = if starts { State::Startup } else { State::Runtime };
     let node: SharedNode = Arc::new(Mutex::new(Node::new(reactors, clock, state, ender.clone())));
-    let loaded = config.map_or(Ok(()), |config| load(&node, &config));
-    if let Err(error) = loaded {
+    if let (Some(path), Some(calls)) = (&options.config, config)
+        && let Err(error) = load(&node, path, calls, options)
+    {
         shut_down(&node)?;
         return Err(error);
     }
@@ -88,7 +101,10 @@ fn run(options: &Options) -> Result<(), Failure> {
 
 fn start_reactors(options: &Options, pool: &Pool, clock: MonotonicClock) -> std::io::Result<Vec<Reactor>> {
     let duties = std::iter::once(Duty::Front).chain(std::iter::repeat(Duty::Back));
-    let start = |(core, duty): (&u32, Duty)| Reactor::start(*core, pool.clone(), options.poll, clock, duty);
+    let start = |(core, duty): (&u32, Duty)| {
+        let config = ReactorConfig { core: *core, policy: options.poll, ring: options.ring };
+        Reactor::start(config, pool.clone(), clock, duty)
+    };
     options.cores.cores().iter().zip(duties).map(start).collect()
 }
 
@@ -132,27 +148,35 @@ fn shut_down(node: &SharedNode) -> Result<(), Failure> {
     Ok(locked(node, Node::end_reactors)?)
 }
 
-fn read_config(path: &PathBuf) -> Result<Value, Failure> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    serde_json::from_str(&text).map_err(|error| format!("{} is no JSON: {error}", path.display()).into())
+fn read_config(options: &Options) -> Result<Option<Vec<Call>>, Failure> {
+    let Some(path) = &options.config else { return Ok(None) };
+    let text = match std::fs::read_to_string(path) {
+        // The first start of a node that keeps its configuration.
+        Err(error) if error.kind() == ErrorKind::NotFound && options.write_back => {
+            return Ok(Some(Vec::new()));
+        }
+        text => text.map_err(|error| format!("cannot read {}: {error}", path.display()))?,
+    };
+    let calls = config::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Some(calls))
 }
 
-/// Replays a saved configuration; stops at the first call that fails.
-fn load(node: &SharedNode, config: &Value) -> Result<(), Failure> {
-    let subsystems = config["subsystems"].as_array().ok_or("the configuration has no \"subsystems\"")?;
-    for subsystem in subsystems {
-        let Some(calls) = subsystem["config"].as_array() else { continue };
-        for made in calls {
-            let method = made["method"].as_str().ok_or("the configuration has a call without \"method\"")?;
-            let params = made.get("params").filter(|params| !params.is_null());
-            call_patiently(node, method, params).map_err(|error| {
-                let params = params.unwrap_or(&Value::Null);
-                format!("the configuration's call {method} {params} was refused: {error}")
-            })?;
-        }
+/// Replays a configuration and notes where it is; stops at the first call that fails.
+fn load(node: &SharedNode, path: &Path, calls: Vec<Call>, options: &Options) -> Result<(), Failure> {
+    let make = |made: &Call| Ok(call_patiently(node, &made.method, made.params.as_ref())?);
+    let loaded = config::load(calls, make).map_err(|error| format!("{}: {error}", path.display()))?;
+    for left in &loaded.left_out {
+        tracing::warn!("{}: {} is left out: {}", path.display(), left.what, left.why);
     }
-    Ok(())
+    // The node's folder may be another one by the time of a write.
+    let path = std::path::absolute(path)?;
+    locked(node, |node| match options.write_back {
+        true => methods::keep_in(node, &path).map_err(Failure::from),
+        false => {
+            node.config_file = ConfigFile::Loaded(path);
+            Ok(())
+        }
+    })
 }
 
 /// A file or port that is in use (`EBUSY`, `EADDRINUSE`).

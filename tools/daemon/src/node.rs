@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
 use bdev::Bdev;
 use bdev::fault::FaultPlan;
 use bdev::meter::Metered;
+use bdev::null::NullBdev;
 use bdev::uring::UringBdev;
 use core::time::Duration;
 use engine::{Clock, Instant, MonotonicClock};
@@ -20,6 +22,7 @@ use rpc::RpcError;
 use serde_json::{Value, json};
 
 use crate::events::EventLog;
+use crate::keep::Keeper;
 use crate::reactor::{Reactor, Residents};
 
 /// The node, as the threads of the control socket share it.
@@ -49,6 +52,8 @@ pub struct Entry {
     pub faults: Option<FaultPlan>,
     /// The file device behind it, for a rescan.
     pub file: Option<Arc<UringBdev>>,
+    /// The null device behind it, for a resize.
+    pub null: Option<Arc<NullBdev>>,
     /// Other devices that it is made of.
     pub bases: Vec<String>,
     /// What runs for it.
@@ -59,7 +64,15 @@ impl Entry {
     /// A device that is nothing but itself.
     pub fn new(bdev: Arc<dyn Bdev>, created_by: Option<(String, Value)>) -> Self {
         let bdev = Metered::new(bdev);
-        Self { bdev, created_by, faults: None, file: None, bases: Vec::new(), resident: Resident::None }
+        Self {
+            bdev,
+            created_by,
+            faults: None,
+            file: None,
+            null: None,
+            bases: Vec::new(),
+            resident: Resident::None,
+        }
     }
 }
 
@@ -70,6 +83,17 @@ pub enum State {
     Startup,
     /// Everything runs.
     Runtime,
+}
+
+/// Where a node's configuration is.
+#[derive(Debug)]
+pub enum ConfigFile {
+    /// Nowhere.
+    None,
+    /// It was loaded from there, and changes are not written.
+    Loaded(PathBuf),
+    /// Changes are written there.
+    Kept(Keeper),
 }
 
 /// How far the node's end is.
@@ -106,6 +130,8 @@ pub struct Node {
     pub target_calls: Vec<(String, Value)>,
     /// Where it is in its start.
     pub state: State,
+    /// Where its configuration is kept.
+    pub config_file: ConfigFile,
     /// Options set at start-up, to be replayed.
     pub options: BTreeMap<String, Value>,
     events: EventLog,
@@ -122,6 +148,7 @@ impl Node {
             bdevs: BTreeMap::new(),
             target_calls: Vec::new(),
             state,
+            config_file: ConfigFile::None,
             options: BTreeMap::new(),
             events: EventLog::default(),
             reactors,

@@ -10,8 +10,8 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use core::time::Duration;
 
 use engine::{
-    Core, IdlePolicy, Instant, MonotonicClock, Pinning, Pool, Progress, ReactorSnapshot, ReactorThread,
-    Sender, Shard,
+    Core, Instant, MonotonicClock, Pinning, Pool, Progress, ReactorConfig, ReactorSnapshot, ReactorThread,
+    RingCapabilities, Sender, Shard,
 };
 use gateway::{Served, Target, TargetConfig};
 use mirror::arbiter::{Answer, Ticket};
@@ -164,20 +164,17 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Starts a reactor on a core.
+    /// Starts a reactor.
     ///
     /// # Errors
     /// The system's, when there is no thread or no io_uring.
-    pub fn start(
-        core: u32,
-        pool: Pool,
-        policy: IdlePolicy,
-        clock: MonotonicClock,
-        duty: Duty,
-    ) -> io::Result<Self> {
-        let thread = engine::spawn(core, pool, policy, clock, move |core, _| Residents::new(core, duty))?;
+    pub fn start(config: ReactorConfig, pool: Pool, clock: MonotonicClock, duty: Duty) -> io::Result<Self> {
+        let thread = engine::spawn(config, pool, clock, move |core, _| Residents::new(core, duty))?;
         if thread.pinning == Pinning::Floating {
-            tracing::warn!("core {core} cannot be had: its reactor runs where the scheduler puts it");
+            tracing::warn!(
+                "core {} cannot be had: its reactor runs where the scheduler puts it",
+                config.core
+            );
         }
         Ok(Self { thread })
     }
@@ -215,6 +212,11 @@ impl Reactor {
     /// Its core.
     pub fn core(&self) -> u32 {
         self.thread.core
+    }
+
+    /// What its ring uses of io_uring.
+    pub fn ring(&self) -> RingCapabilities {
+        self.thread.ring
     }
 
     /// Its counters.

@@ -139,5 +139,8 @@ fn answer_one(request: Result<Request, (Value, RpcError)>, node: &SharedNode) ->
 /// # Errors
 /// The method's.
 pub fn call(node: &SharedNode, method: &str, params: Option<&Value>) -> Result<Value, RpcError> {
-    methods::dispatch(&mut node.lock().unwrap_or_else(PoisonError::into_inner), method, params)
+    let mut node = node.lock().unwrap_or_else(PoisonError::into_inner);
+    let answer = methods::dispatch(&mut node, method, params);
+    methods::keep(&mut node);
+    answer
 }

@@ -1,6 +1,7 @@
 //! JSON-RPC as SPDK's socket speaks it: requests are JSON texts back to back, answers are compact and end with a newline.
 
 pub mod client;
+pub mod config;
 pub mod error;
 pub mod message;
 

@@ -195,6 +195,7 @@ fn a_start_without_the_peer_needs_a_command() {
     let status = world.status(0);
     assert_eq!(status.role, RoleKind::Holding);
     assert!(status.reason.expect("one").contains("start degraded by command"));
+    assert_eq!(world.command(0, PROMOTE), Err(Refusal::Waiting), "what to do instead is start-degraded");
     world.command(0, Command::StartDegraded).expect("holds");
     world.wait("service", SECOND, |world| world.is_holder(0));
     world.check_acknowledged(0);

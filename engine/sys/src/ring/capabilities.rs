@@ -1,5 +1,7 @@
 //! What the kernel offers, found out once at start. For each capability that is absent there is a path that works.
 
+use core::fmt;
+use core::str::FromStr;
 use std::io;
 
 use io_uring::{IoUring, Probe, opcode};
@@ -13,6 +15,32 @@ pub enum RingMode {
     Probe,
     /// Nothing beyond the oldest interface: to test the fall-backs, or to rule out a kernel's fault.
     Plain,
+}
+
+/// Not a ring mode.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown ring mode {0:?}: use probe or plain")]
+pub struct UnknownRingMode(String);
+
+impl FromStr for RingMode {
+    type Err = UnknownRingMode;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "probe" => Ok(Self::Probe),
+            "plain" => Ok(Self::Plain),
+            _ => Err(UnknownRingMode(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for RingMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Probe => "probe",
+            Self::Plain => "plain",
+        })
+    }
 }
 
 /// What a ring uses.
@@ -30,6 +58,34 @@ pub struct RingCapabilities {
     pub messages: bool,
     /// The ring can punch holes and zero ranges. Without: the devices say that they cannot.
     pub fallocate: bool,
+}
+
+impl RingCapabilities {
+    /// Each capability by name, for people and logs.
+    pub fn by_name(&self) -> [(&'static str, bool); 6] {
+        [
+            ("deferred work", self.deferred_work),
+            ("timed wait", self.timed_wait),
+            ("fixed buffers", self.fixed_buffers),
+            ("fixed files", self.fixed_files),
+            ("fallocate", self.fallocate),
+            ("messages", self.messages),
+        ]
+    }
+}
+
+/// What it has, and what it does without.
+impl fmt::Display for RingCapabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |wanted: bool| {
+            let names =
+                self.by_name().into_iter().filter(|(_, there)| *there == wanted).map(|(name, _)| name);
+            names.collect::<Vec<_>>().join(", ")
+        };
+        f.write_str(&list(true))?;
+        let absent = list(false);
+        if absent.is_empty() { Ok(()) } else { write!(f, "; without {absent}") }
+    }
 }
 
 /// Builds the best ring that the kernel allows.
@@ -56,7 +112,7 @@ pub(super) fn build(config: RingConfig) -> io::Result<(IoUring, RingCapabilities
     };
     let mut probe = Probe::new();
     uring.submitter().register_probe(&mut probe)?;
-    capabilities.fallocate = probe.is_supported(opcode::Fallocate::CODE);
+    capabilities.fallocate = config.mode == RingMode::Probe && probe.is_supported(opcode::Fallocate::CODE);
     capabilities.messages = capabilities.deferred_work && probe.is_supported(opcode::MsgRingData::CODE);
     capabilities.timed_wait = uring.params().is_feature_ext_arg();
     if !capabilities.timed_wait {

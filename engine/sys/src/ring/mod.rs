@@ -23,7 +23,7 @@ use std::rc::Rc;
 
 use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 
-pub use capabilities::{RingCapabilities, RingMode};
+pub use capabilities::{RingCapabilities, RingMode, UnknownRingMode};
 use files::Files;
 pub use files::Registered;
 use flight::Flight;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Method, When, allowed, table};
-use crate::node::{Entry, Node, Resident, State};
+use crate::node::{ConfigFile, Entry, Node, Resident, State};
 use crate::params;
 use crate::reactor::Reactor;
 
@@ -17,6 +17,7 @@ pub(super) const METHODS: &[Method] = &[
     Method { name: "framework_wait_init", when: When::Runtime, run: wait_init },
     Method { name: "framework_get_subsystems", when: When::Runtime, run: subsystems },
     Method { name: "framework_get_config", when: When::Runtime, run: config },
+    Method { name: "node_get_config_file", when: When::Always, run: config_file },
     Method { name: "framework_get_reactors", when: When::Runtime, run: reactors },
     Method { name: "framework_get_scheduler", when: When::Runtime, run: scheduler },
     Method { name: "thread_get_stats", when: When::Runtime, run: threads },
@@ -96,20 +97,46 @@ struct GetConfig {
     with_batches: bool,
 }
 
+/// The calls that set a subsystem's options.
+fn options(node: &Node, subsystem: &str) -> Vec<(String, Value)> {
+    let mine = node.options.iter().filter(|(method, _)| method.starts_with(subsystem));
+    mine.map(|(method, params)| (method.clone(), params.clone())).collect()
+}
+
 /// The calls that make the subsystem's objects again.
 fn config(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: GetConfig = params::parse(given)?;
+    calls_of(node, &given.name)
+}
+
+/// The whole configuration, as it is saved.
+pub(super) fn document(node: &Node) -> Result<Value, RpcError> {
+    let one = |(name, _): &(&str, &[&str])| Ok(json!({"subsystem": name, "config": calls_of(node, name)?}));
+    Ok(json!({"subsystems": SUBSYSTEMS.iter().map(one).collect::<Result<Value, RpcError>>()?}))
+}
+
+fn calls_of(node: &Node, subsystem: &str) -> Result<Value, RpcError> {
     let call = |(method, params): &(String, Value)| json!({"method": method, "params": params});
-    match given.name.as_str() {
+    match subsystem {
         "bdev" => {
-            Ok(super::bdev::in_order(node).filter_map(|entry| entry.created_by.as_ref()).map(call).collect())
+            let devices = super::bdev::in_order(node).filter_map(|entry| entry.created_by.as_ref());
+            Ok(options(node, "bdev_").iter().chain(devices).map(call).collect())
         }
-        "iscsi" => {
-            let options = node.options.iter().map(|(method, params)| (method.clone(), params.clone()));
-            Ok(options.chain(node.target_calls.iter().cloned()).map(|made| call(&made)).collect())
-        }
+        "iscsi" => Ok(options(node, "iscsi_").iter().chain(&node.target_calls).map(call).collect()),
         other => Err(RpcError::refused(format!("there is no subsystem {other:?}"))),
     }
+}
+
+/// Where the configuration is, and whether changes are written there; ours.
+fn config_file(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    params::none(given)?;
+    Ok(match &node.config_file {
+        ConfigFile::None => json!({"file": null, "write_back": false, "error": null}),
+        ConfigFile::Loaded(file) => json!({"file": file, "write_back": false, "error": null}),
+        ConfigFile::Kept(keeper) => {
+            json!({"file": keeper.path(), "write_back": true, "error": keeper.error()})
+        }
+    })
 }
 
 /// SPDK's light-weight thread: here each reactor runs one.

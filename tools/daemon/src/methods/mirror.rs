@@ -1,4 +1,4 @@
-//! Mirrors: create, join, assemble, look at, command. SPDK's `bdev_raid_get_bdevs` shows them as raid1.
+//! Mirrors: create, join, assemble, look at, command. SPDK's raid methods are beside it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use ::mirror::events::Codes;
 use ::mirror::format::{ArbiterKind, ArrayName, LegFlags, LegIndex, LegRecord, LegState};
 use ::mirror::holder::resync::{Progress, Throttle};
 use ::mirror::setup::{ArbiterLink, Content, DegradedPolicy, OnBlank, Setup, Timing};
-use ::mirror::status::{RoleKind, Status};
+use ::mirror::status::Status;
 use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -37,7 +37,6 @@ pub(super) const METHODS: &[Method] = &[
     Method { name: "mirror_resync_pause", when: When::Runtime, run: pause },
     Method { name: "mirror_resync_resume", when: When::Runtime, run: resume },
     Method { name: "mirror_delete", when: When::Runtime, run: delete },
-    Method { name: "bdev_raid_get_bdevs", when: When::Runtime, run: raids },
 ];
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -127,7 +126,7 @@ impl Make {
     }
 }
 
-fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+pub(super) fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let parsed: Make = params::parse(given)?;
     let arbiter = match parsed.policy {
         Policy::Biased => ArbiterKind::Biased,
@@ -255,7 +254,7 @@ fn free(node: &Node, name: &str) -> Result<Arc<dyn Bdev>, RpcError> {
 const STOP: Duration = Duration::from_secs(3);
 
 /// Stops a mirror in order and forgets it; what is on the legs stays, and assembles again.
-fn delete(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+pub(super) fn delete(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: Named = params::parse(given)?;
     let leg = format!("{}_leg", given.name);
     node.check_free(&given.name)?;
@@ -285,7 +284,7 @@ fn command(node: &Node, name: &str, command: Command) -> Result<Value, RpcError>
 }
 
 /// Each mirror with what it says of itself.
-fn all(node: &Node) -> Result<Vec<(&String, &Entry, Status)>, RpcError> {
+pub(super) fn all(node: &Node) -> Result<Vec<(&String, &Entry, Status)>, RpcError> {
     let mirrors = node.bdevs.iter().filter(|(_, entry)| matches!(entry.resident, Resident::Mirror(_)));
     mirrors.map(|(name, entry)| Ok((name, entry, node.mirror(name, |driver, _| driver.status())?))).collect()
 }
@@ -490,47 +489,4 @@ fn describe(name: &str, entry: &Entry, status: &Status) -> Value {
         }),
         "transitions": transitions.collect::<Value>(),
     })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Category {
-    category: String,
-}
-
-/// SPDK's view of them.
-fn raids(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
-    let given: Category = params::parse(given)?;
-    let mirrors = all(node)?;
-    let wanted = |status: &Status| match given.category.as_str() {
-        "all" => true,
-        "online" => status.role == RoleKind::Holder,
-        "configuring" => matches!(status.role, RoleKind::Starting | RoleKind::Holding | RoleKind::Promoting),
-        "offline" => !matches!(
-            status.role,
-            RoleKind::Holder | RoleKind::Starting | RoleKind::Holding | RoleKind::Promoting
-        ),
-        _ => false,
-    };
-    if !["all", "online", "configuring", "offline"].contains(&given.category.as_str()) {
-        return Err(RpcError::invalid_params("category must be all, online, configuring or offline"));
-    }
-    let one = |(name, entry, status): (&String, &Entry, Status)| {
-        let state = match status.role {
-            RoleKind::Holder => "online",
-            RoleKind::Starting | RoleKind::Holding | RoleKind::Promoting => "configuring",
-            _ => "offline",
-        };
-        let operational = status.config.map_or(0, |config| config.in_sync.bits().count_ones());
-        json!({
-            "name": name, "uuid": entry.bdev.uuid().to_string(), "strip_size_kb": 0, "state": state,
-            "raid_level": "raid1", "superblock": true, "num_base_bdevs": 2,
-            "num_base_bdevs_discovered": operational, "num_base_bdevs_operational": operational,
-            "base_bdevs_list": entry.bases.iter().map(|base| json!({
-                "name": base, "is_configured": true, "data_offset": status.data_offset / 512,
-                "data_size": status.data_size / 512,
-            })).collect::<Value>(),
-        })
-    };
-    Ok(mirrors.into_iter().filter(|(_, _, status)| wanted(status)).map(one).collect())
 }

@@ -7,11 +7,15 @@ mod framework;
 mod iostat;
 mod iscsi;
 mod mirror;
+mod raid;
+
+use std::path::Path;
 
 use rpc::RpcError;
 use serde_json::Value;
 
-use crate::node::{Node, State};
+use crate::keep::Keeper;
+use crate::node::{ConfigFile, Node, State};
 
 /// When a method may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +36,11 @@ struct Method {
 fn table() -> impl Iterator<Item = &'static Method> {
     framework::METHODS
         .iter()
-        .chain(bdev::METHODS)
+        .chain(bdev::methods())
         .chain(iostat::METHODS)
         .chain(mirror::METHODS)
         .chain(events::METHODS)
+        .chain(raid::METHODS)
         .chain(iscsi::METHODS)
 }
 
@@ -62,5 +67,43 @@ pub fn dispatch(node: &mut Node, name: &str, params: Option<&Value>) -> Result<V
         _ => Err(RpcError::wrong_state(
             "Method may only be called after framework is initialized using framework_start_init RPC.",
         )),
+    }
+}
+
+/// Writes the configuration to the node's file, if it keeps one there and has changed.
+pub fn keep(node: &mut Node) {
+    if let ConfigFile::Kept(_) = &node.config_file
+        && let Ok(config) = framework::document(node)
+        && let ConfigFile::Kept(keeper) = &mut node.config_file
+    {
+        keeper.keep(config);
+    }
+}
+
+/// Has the node keep its configuration in a file from now on.
+///
+/// # Errors
+/// The node is about to end.
+pub fn keep_in(node: &mut Node, file: &Path) -> Result<(), RpcError> {
+    node.config_file = ConfigFile::Kept(Keeper::new(file, framework::document(node)?));
+    Ok(())
+}
+
+/// An option of SPDK's that tunes something that this node has not, or does otherwise: its default is no wish and is taken;
+/// anything else is refused with the reason.
+///
+/// # Errors
+/// Somebody wished for something.
+fn neutral<T: Copy + PartialEq>(
+    name: &str,
+    given: Option<T>,
+    default: T,
+    reason: &str,
+) -> Result<(), RpcError> {
+    match given {
+        Some(given) if given != default => {
+            Err(RpcError::refused(format!("{name} cannot be set: {reason}; leave it out")))
+        }
+        _ => Ok(()),
     }
 }

@@ -1,0 +1,86 @@
+//! LUNs of other nodes.
+
+use bdev::OpenError;
+use core::time::Duration;
+use gateway::url::UrlError;
+use gateway::{LunUrl, Remote, RemoteConfig, Served};
+use rpc::RpcError;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Method, When, delete, replay, uuid_of};
+use crate::node::{Entry, Node, Resident};
+use crate::params;
+
+pub(super) const METHODS: &[Method] = &[
+    Method { name: "bdev_iscsi_set_options", when: When::Always, run: set_options },
+    Method { name: "bdev_iscsi_create", when: When::Runtime, run: create },
+    Method { name: "bdev_iscsi_delete", when: When::Runtime, run: iscsi_delete },
+];
+
+const SET_OPTIONS: &str = "bdev_iscsi_set_options";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    timeout_sec: Option<u64>,
+}
+
+/// How long an I/O may take; for imports that are made from now on.
+fn set_options(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let parsed: Options = params::parse(given)?;
+    match parsed.timeout_sec {
+        None => return Ok(json!(true)),
+        Some(1..=600) => {}
+        Some(_) => {
+            return Err(RpcError::invalid_params(
+                "timeout_sec must be 1 to 600: an import never waits for ever on a dead peer",
+            ));
+        }
+    }
+    node.options.insert(SET_OPTIONS.to_owned(), json!({"timeout_sec": parsed.timeout_sec}));
+    Ok(json!(true))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IscsiCreate {
+    name: String,
+    initiator_iqn: String,
+    url: String,
+    uuid: Option<String>,
+    /// The far end counts as dead after so many milliseconds without a sign of life; ours.
+    silence_ms: Option<u64>,
+}
+
+fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let parsed: IscsiCreate = params::parse(given)?;
+    let url: LunUrl =
+        parsed.url.parse().map_err(|error: UrlError| RpcError::invalid_params(error.to_string()))?;
+    let uuid = uuid_of(parsed.uuid.as_deref())?;
+    let mut config =
+        RemoteConfig { lun: url.lun, ..RemoteConfig::new(parsed.initiator_iqn, url.target, url.portal) };
+    if let Some(millis) = parsed.silence_ms {
+        config.silence_max = params::millis("silence_ms", millis)?;
+        config.keep_alive = config.silence_max / 4;
+    }
+    if let Some(seconds) = node.options.get(SET_OPTIONS).and_then(|options| options["timeout_sec"].as_u64()) {
+        config.io_timeout = Duration::from_secs(seconds);
+    }
+    node.check_new(&parsed.name)?;
+    let remote = Remote::new(parsed.name.as_str(), uuid, config);
+    let made = replay("bdev_iscsi_create", given, &*remote);
+    let (reactor, key) = (node.place(), parsed.name.clone());
+    let opened = node.on(reactor, move |residents, _| {
+        let (bdev, import) = Served::new(remote, &residents.core)?;
+        residents.imports.insert(key, import);
+        Ok::<_, OpenError>(bdev)
+    })?;
+    let bdev = opened.map_err(|error| RpcError::internal(error.to_string()))?;
+    let entry = Entry { resident: Resident::Import(reactor), ..Entry::new(bdev, Some(made)) };
+    node.add_bdev(&parsed.name, entry)
+}
+
+fn iscsi_delete(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    delete(node, given, "bdev_iscsi_create")
+}
