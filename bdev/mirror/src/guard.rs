@@ -95,11 +95,14 @@ impl Guard {
 
     /// This node took a generation of its own: older keys are refused. The own superblock says so already or
     /// will before anything is served.
-    pub(crate) fn raise(&mut self, key: FenceKey) {
-        if key.generation > self.stands.generation {
-            self.stands = key;
-            self.stored = key;
+    pub(crate) fn raise(&mut self, key: FenceKey, now: Instant, replies: &mut Replies) {
+        if key.generation <= self.stands.generation {
+            return;
         }
+        self.stands = key;
+        self.stored = key;
+        // One that was under way has come too late.
+        self.give_up(IoError::Fenced, now, replies);
     }
 
     /// When an I/O was last let through that only a holder may do.

@@ -108,6 +108,9 @@ pub enum HoldReason {
     /// The same, with a leg there that proves nothing.
     #[error("{0}; start degraded by command to go on without it")]
     PeerRefused(Refusal),
+    /// The peer's node has fenced it.
+    #[error("the peer has locked this node out and seems to be on its way to become the holder")]
+    PeerPromoting,
     /// The config has our own leg out, so the data is at the peer.
     #[error("this node's leg is not in sync and the peer's cannot be used: start the peer")]
     OwnLegExcluded,

@@ -190,6 +190,7 @@ impl Codes for HoldReason {
         match self {
             Self::PeerUnseen => "peer-unseen",
             Self::PeerRefused(refusal) => refusal.code(),
+            Self::PeerPromoting => "peer-promoting",
             Self::OwnLegExcluded => "own-leg-excluded",
             Self::ArbiterUnasked => "arbiter-unasked",
             Self::ArbiterUnreachable(_) => "arbiter-silent",

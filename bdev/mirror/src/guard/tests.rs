@@ -43,6 +43,10 @@ impl Bench {
         self.io(client, Op::Fence { key: FenceKey { node, generation } });
     }
 
+    fn raise(&mut self, generation: u64) {
+        self.guard.raise(FenceKey { node: 0, generation }, self.desk.now, &mut self.replies);
+    }
+
     fn write(&mut self, client: ClientId) {
         let from = self.desk.frame(512).expect("a frame").freeze();
         let range = BlockRange::new(self.data, 1);
@@ -144,11 +148,28 @@ fn only_the_peer_fences_and_generations_do_not_fall() {
     assert_eq!(bench.answer(), Ok(()));
     bench.fence(SECOND, 1, 8);
     assert_eq!(bench.answer(), Err(IoError::Fenced));
-    bench.guard.raise(FenceKey { node: 0, generation: 10 });
+    bench.raise(10);
     bench.write(FIRST);
     assert_eq!(bench.answer(), Err(IoError::Fenced), "this node took over");
     bench.fence(FIRST, 1, 10);
     assert_eq!(bench.answer(), Err(IoError::Fenced), "a generation belongs to who came first");
+}
+
+/// A fence that was under way when this node took a newer generation has come too late: it falls.
+#[test]
+fn a_fence_under_way_is_refused_when_this_node_goes_on() {
+    let mut bench = Bench::new();
+    bench.fence(FIRST, 1, 9);
+    bench.fence(SECOND, 1, 10);
+    bench.raise(10);
+    assert_eq!(bench.answer(), Err(IoError::Fenced));
+    assert_eq!(bench.answer(), Err(IoError::Fenced));
+    assert_eq!(bench.guard.fence_step(), FenceStep::Idle);
+    bench.fence(FIRST, 1, 11);
+    bench.raise(10);
+    assert_eq!(bench.guard.fence_step(), FenceStep::Raising(FenceKey { node: 1, generation: 11 }));
+    bench.let_in();
+    assert_eq!(bench.answer(), Ok(()));
 }
 
 #[test]

@@ -74,11 +74,14 @@ impl Node {
                 let drained = is_drained(guard.in_flight() + self.desk.own_in_flight());
                 self.make_way();
                 let quiet = matches!(self.role, Role::Standby(_)) && self.own_write.is_none();
-                let Some(store) = self.store.as_mut().filter(|store| drained && quiet && !store.is_busy())
-                else {
+                let (Some(store), Some(guard)) = (&mut self.store, &mut self.guard) else { return };
+                if !drained || !quiet || store.is_busy() {
                     return;
-                };
+                }
                 let mut next = store.current().clone();
+                if key.generation < next.fence.generation {
+                    return guard.give_up(IoError::Fenced, self.desk.now, &mut self.guarded);
+                }
                 next.fence = key;
                 self.own_write = Some(OwnWrite::Fence(key));
                 store.begin(next, &mut self.desk);

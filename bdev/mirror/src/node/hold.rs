@@ -1,10 +1,11 @@
 //! Consistent-hold: this node was the holder, and looks for its peer before it serves, because the peer may
 //! have gone on without it.
 
-use bdev::Completed;
+use bdev::{Completed, FenceKey};
 use core::time::Duration;
 use engine::Instant;
 
+use super::claim::{Claim, is_promoting};
 use super::{Node, Role};
 use crate::arbiter::{Answer, Ask};
 use crate::bitmap::Bitmap;
@@ -37,12 +38,15 @@ pub(super) struct Hold {
     log: Replay,
     bitmap: Bitmap,
     reader: Option<Box<Reader>>,
-    seen: Option<LegFound>,
+    pub(super) seen: Option<LegFound>,
     next_look: Instant,
     pub(super) reason: Option<HoldReason>,
     /// What the arbiter last said.
     pub(super) arbiter: Option<Answer>,
     next_ask: Instant,
+    pub(super) claim: Claim,
+    /// Since when the peer seems to be on its way to become the holder.
+    promoting_since: Option<Instant>,
 }
 
 impl Hold {
@@ -56,7 +60,19 @@ impl Hold {
             reason: None,
             arbiter: None,
             next_ask: Instant::EPOCH,
+            claim: Claim::None,
+            promoting_since: None,
         }
+    }
+
+    /// What was seen is old: the next look decides.
+    pub(super) fn look_now(&mut self) {
+        (self.reader, self.seen, self.next_look) = (None, None, Instant::EPOCH);
+    }
+
+    /// As [`Hold::look_now`], after a while.
+    pub(super) fn look_later(&mut self, now: Instant) {
+        (self.reader, self.seen, self.next_look) = (None, None, now + LOOK);
     }
 
     fn differences(&self) -> Differences {
@@ -80,7 +96,7 @@ impl Node {
                     hold.reader = reader;
                 }
             }
-            None if !up => hold.seen = None,
+            None if !up => (hold.seen, hold.claim) = (None, Claim::None),
             None => {}
         }
         self.ask_while_holding();
@@ -124,7 +140,7 @@ impl Node {
     fn decide_start(&mut self) {
         let Role::Holding(hold) = &self.role else { return };
         let fencing = self.guard.as_ref().is_some_and(|guard| guard.fence_step() != FenceStep::Idle);
-        if self.own_write.is_some() || fencing {
+        if self.own_write.is_some() || fencing || self.is_claiming() {
             return;
         }
         let standing = match self.standing(hold) {
@@ -144,13 +160,33 @@ impl Node {
             // The old holder's superblock is about to name this node as well: then there is nothing to copy.
             StartVerdict::Serve(Starting::Resync(_) | Starting::Alone) if self.is_taking_up() => {}
             StartVerdict::Hold(_) if self.is_taking_up() => {}
-            StartVerdict::Serve(starting) => self.begin_service(starting, standing),
+            StartVerdict::Serve(_) if self.waits_for_promotion(&own) => {
+                self.keep_holding(HoldReason::PeerPromoting);
+            }
+            StartVerdict::Serve(starting) => {
+                if self.is_claimed(starting, &own) {
+                    self.begin_service(starting, standing);
+                }
+            }
             StartVerdict::Standby(reason) => {
                 self.note(EventKind::StandingBy(reason));
                 self.role = Role::Standby(reason);
             }
             StartVerdict::Hold(reason) => self.keep_holding(reason),
         }
+    }
+
+    /// The peer has locked this node out and is about to say in whose favour; for a while it is left to it.
+    fn waits_for_promotion(&mut self, own: &Superblock) -> bool {
+        let (now, lease) = (self.desk.now, self.setup.timing.lease);
+        let arbitrated = self.is_arbitrated();
+        let Role::Holding(hold) = &mut self.role else { return false };
+        let promoting = matches!(&hold.seen, Some(LegFound::Leg(leg)) if is_promoting(own, &leg.superblock));
+        if !promoting || arbitrated {
+            hold.promoting_since = None;
+            return false;
+        }
+        now < *hold.promoting_since.get_or_insert(now) + 2 * lease
     }
 
     fn is_taking_up(&self) -> bool {
@@ -233,5 +269,10 @@ impl Node {
             holder.config().generation() <= Config::joining(self.setup.who).generation().max(generation)
         );
         self.role = Role::Holder(Box::new(holder));
+        // Whoever asks for less from now on comes too late.
+        let key = FenceKey { node: self.setup.who.number(), generation };
+        if let Some(guard) = &mut self.guard {
+            guard.raise(key, self.desk.now, &mut self.guarded);
+        }
     }
 }

@@ -13,6 +13,7 @@
 //! ```
 
 mod boot;
+mod claim;
 mod guarded;
 mod hold;
 mod promote;
@@ -70,6 +71,8 @@ enum OwnWrite {
     Fence(FenceKey),
     /// The fence of a promotion.
     Promotion,
+    /// The generation that the peer's leg is about to be fenced with, before this node serves.
+    Claim(FenceKey),
 }
 
 /// Whether the node is to stop.
@@ -180,6 +183,7 @@ impl Node {
             _ if matches!(self.role, Role::Holder(_)) => {
                 self.with_holder(|holder, ctx| holder.on_completed(side, purpose, completed, ctx));
             }
+            Purpose::Fence { attempt } => self.on_claim_answered(attempt, completed.result),
             // What a holder that is no more had sent.
             _ => {}
         }
@@ -461,7 +465,7 @@ impl Node {
         let Role::Holder(holder) = &self.role else { return };
         let key = FenceKey { node: self.setup.who.number(), generation: holder.truth().fence };
         if let (Some(guard), Phase::Serving) = (&mut self.guard, holder.phase()) {
-            guard.raise(key);
+            guard.raise(key, self.desk.now, &mut self.guarded);
         }
         if holder.phase() == Phase::Serving && self.run == Run::Stopping {
             // A switchover that came to nothing while the node was told to stop.
@@ -502,6 +506,8 @@ impl Node {
                     guard.give_up(error, self.desk.now, &mut self.guarded);
                 }
             }
+            (OwnWrite::Claim(key), Stored::Durable) => self.on_claim_stored(key, Ok(())),
+            (OwnWrite::Claim(key), Stored::Failed(error)) => self.on_claim_stored(key, Err(error)),
             (OwnWrite::Promotion, Stored::Durable) => self.on_promotion_fenced(),
             (OwnWrite::Promotion, Stored::Failed(error)) => {
                 self.note(EventKind::PromotionFailed(error));

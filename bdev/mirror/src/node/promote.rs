@@ -79,7 +79,7 @@ impl Node {
         }
         let key = FenceKey { node: self.setup.who.number(), generation: promotion.generation };
         // From this moment the old holder is locked out.
-        guard.raise(key);
+        guard.raise(key, self.desk.now, &mut self.guarded);
         let Promotion { generation, data } = promotion;
         self.note(EventKind::Promoting { generation, mode, data });
         self.role = Role::Promoting(Box::new(Promoting {

@@ -311,6 +311,12 @@ impl World {
         self.nodes[index].as_mut().expect("runs").driver.command(command, now)
     }
 
+    /// What was acknowledged so far is given up: an operator promotes a leg that misses it.
+    pub(crate) fn give_up(&mut self) {
+        self.acked.clear();
+        self.newest_ack = (0, 0);
+    }
+
     pub(crate) fn in_sync(&self, index: usize) -> LegMask {
         self.status(index).config.expect("a config").in_sync
     }
