@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use bdev::IoError;
 use core::time::Duration;
 
+use super::own_leg::OwnLeg;
 use super::{Ctx, Doubt, Ending, Farewell, Freeze, Holder, Opening, Phase, Truth};
 use crate::arbiter::{Answer, Ask};
 use crate::decide::{Starting, SwapVerdict, SyncPlan, asks_arbiter, on_refused_swap};
@@ -193,7 +194,8 @@ impl Holder {
 
     /// A leg that the config counts is gone or broken for good: a config without it, if the policy lets us.
     fn degrade_if_due(&mut self, ctx: &mut Ctx<'_>) {
-        if !self.is_both() || matches!(self.phase, Phase::Leaving(_) | Phase::Ended(_)) {
+        let due = self.is_both() || self.own_leg_is_to_go();
+        if !due || matches!(self.phase, Phase::Leaving(_) | Phase::Ended(_)) {
             return;
         }
         let Some((out, reason)) = self.leg_to_drop(ctx) else { return };
@@ -228,7 +230,7 @@ impl Holder {
         if let Some(reason) = self.own_failure.filter(|_| self.is_joined()) {
             return Some((Side::Own, reason));
         }
-        self.peer_to_drop(ctx).map(|reason| (Side::Peer, reason))
+        self.peer_to_drop(ctx).filter(|_| self.is_both()).map(|reason| (Side::Peer, reason))
     }
 
     /// Makes a config without a leg.
@@ -340,12 +342,18 @@ impl Holder {
         }
     }
 
+    /// What is under way.
+    pub(super) fn change_kind(&self) -> Option<Kind> {
+        self.change.as_ref().map(|change| change.kind)
+    }
+
     /// Waits for the arbiter.
     pub(super) fn is_arbitrating(&self) -> bool {
         self.change.as_ref().is_some_and(|change| change.steps.front() == Some(&Step::Arbiter))
     }
 
     fn on_step_failed(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) {
+        let counted = self.in_sync().has(Side::Own);
         let Some(change) = &mut self.change else { return };
         if side == Side::Own {
             change.stage = Stage::Ready;
@@ -353,6 +361,17 @@ impl Holder {
         match (side, change.kind) {
             // The config is durable on the leg that counts; this one is out, and need not know.
             (Side::Own, Kind::Degrade { out: Side::Own, .. }) => self.change = None,
+            (Side::Own, Kind::Close) if !counted => {
+                self.change = None;
+                self.take_effect(Kind::Close, Extent::Whole, ctx);
+            }
+            // The arbiter may count it already, and it was to be counted: a config without it, as for one that is.
+            (Side::Own, Kind::Rejoin { back: Side::Own }) => {
+                self.truth = change.next.clone();
+                self.change = None;
+                self.own_leg = OwnLeg::Counted;
+                self.own_leg_failed(Reason::IoError, error, ctx);
+            }
             (Side::Own, _) => {
                 ctx.note(EventKind::OwnSuperblockFailed(error));
                 self.retry_change_at = Some(ctx.now() + RETRY);
@@ -401,7 +420,10 @@ impl Holder {
                 self.serve(ctx);
             }
             Starting::Both => self.phase = Phase::Opening(Opening::Peer),
-            Starting::FromPeer(_) => self.phase = Phase::Opening(Opening::Recovery),
+            Starting::FromPeer(_) => {
+                self.own_leg = OwnLeg::Copying;
+                self.phase = Phase::Opening(Opening::Peer);
+            }
         }
         self.expect_peer(ctx);
     }
@@ -416,7 +438,7 @@ impl Holder {
         if out == Side::Peer {
             self.drop_member(ctx);
         } else {
-            self.go_on_without_log(ctx);
+            self.leave_own_alone(ctx);
         }
         self.unpark(ctx);
     }
@@ -429,7 +451,7 @@ impl Holder {
     }
 
     /// Writes that wait for the log of the leg that is out go to the other one.
-    fn go_on_without_log(&mut self, ctx: &mut Ctx<'_>) {
+    pub(super) fn go_on_without_log(&mut self, ctx: &mut Ctx<'_>) {
         let waiting: Vec<_> = self.admitting.drain(..).chain(core::mem::take(&mut self.logging)).collect();
         for key in waiting {
             self.forget_permit(key);
@@ -448,6 +470,7 @@ impl Holder {
     }
 
     fn rejoined(&mut self, back: Side, extent: Extent, ctx: &mut Ctx<'_>) {
+        self.own_leg = OwnLeg::Counted;
         if extent == Extent::First {
             // Trouble in the meantime: the peer's superblock must not say that it is in sync.
             let sound = self.bitmap.is_clear()
@@ -456,6 +479,9 @@ impl Holder {
                 self.change = None;
                 // The config counts a leg that went away before it did: that is a loss like any other.
                 self.expect_peer(ctx);
+                if back == Side::Own && !self.bitmap.is_clear() {
+                    self.own_leg_failed(Reason::IoError, IoError::Aborted, ctx);
+                }
             }
             return;
         }

@@ -23,7 +23,7 @@ impl Holder {
 
     /// Every leg that writes go to.
     pub(super) fn flushed_sides(&self) -> Sides {
-        if self.is_target_current() { Sides::all() } else { self.in_sync() }
+        if self.copy_target().is_some() { Sides::all() } else { self.in_sync() }
     }
 
     pub(super) fn send_flush(&mut self, key: Key, ctx: &mut Ctx<'_>) {
@@ -75,6 +75,7 @@ impl Holder {
             };
             match self.judge(side, error, attempt, patience, ctx) {
                 Judgement::Wait if self.is_back(side, attempt) => return self.send_again(key, side, ctx),
+                Judgement::Wait if reported.is_some() => {}
                 Judgement::Wait => return self.park(key),
                 Judgement::Again => return self.park_for_a_moment(key, side, ctx),
                 Judgement::Irrelevant => {}

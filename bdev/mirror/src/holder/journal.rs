@@ -66,11 +66,6 @@ impl Journal {
 }
 
 impl Holder {
-    /// The own leg carries log and bitmap, unless it is out.
-    fn has_journal(&self) -> bool {
-        self.in_sync().has(Side::Own) || matches!(self.phase, Phase::Opening(_))
-    }
-
     pub(super) fn drive_journal(&mut self, ctx: &mut Ctx<'_>) {
         let ended = matches!(self.phase, Phase::Leaving(_) | Phase::Ended(_));
         if ended || !self.has_journal() || self.journal.not_before.is_some_and(|at| ctx.now() < at) {
@@ -130,7 +125,7 @@ impl Holder {
     fn journal_failed(&mut self, error: IoError, ctx: &mut Ctx<'_>) {
         let patience = self.journal_patience(ctx);
         let error = matured(self.who, self.who, error, patience);
-        match on_write_failure(self.arbiter, self.config(), self.who, error) {
+        match on_write_failure(self.arbiter, &self.binding(Side::Own), self.who, error) {
             FailureVerdict::Report => self.fail_unlogged(error, ctx),
             FailureVerdict::Retry => {}
             _ => self.leg_failed(Side::Own, error, ctx),

@@ -15,6 +15,7 @@ mod flush;
 mod journal;
 pub(crate) mod membership;
 mod operator;
+mod own_leg;
 mod patience;
 mod read;
 mod request;
@@ -44,6 +45,7 @@ use crate::store::Store;
 use change::Change;
 use journal::Journal;
 use membership::{Membership, Outstanding, PeerLeg};
+use own_leg::{OwnLeg, Pauses};
 use patience::Waiting;
 use request::Request;
 use resync::Resync;
@@ -102,6 +104,8 @@ pub(crate) struct Holder {
     lost_since: Option<Instant>,
     lost_reason: Reason,
     own_failure: Option<Reason>,
+    own_leg: OwnLeg,
+    own_pauses: Pauses,
     doubt: Doubt,
     emptying: Outstanding,
     log: IntentLog,
@@ -170,6 +174,8 @@ impl Holder {
             lost_since: None,
             lost_reason: Reason::LinkLost,
             own_failure: None,
+            own_leg: OwnLeg::Counted,
+            own_pauses: Pauses::default(),
             doubt: Doubt::None,
             emptying: Outstanding::No,
             log,
@@ -314,6 +320,7 @@ impl Holder {
         self.drive_membership(ctx);
         self.drive_leases(ctx);
         self.drive_patience(ctx);
+        self.drive_own_leg(ctx);
         self.drive_resync(ctx);
         self.drive_journal(ctx);
         self.run_granted(ctx);
@@ -324,13 +331,15 @@ impl Holder {
     fn drive_phase(&mut self, ctx: &mut Ctx<'_>) {
         match self.phase {
             Phase::Opening(Opening::Peer) if self.is_settled() => self.serve(ctx),
-            Phase::Opening(Opening::Recovery)
-                if self.peer_to_drop(ctx).is_some() && self.change.is_none() =>
+            // Only the peer's leg counts, and it is not there.
+            Phase::Opening(Opening::Peer)
+                if self.in_sync() == Sides::PEER
+                    && self.peer_to_drop(ctx).is_some()
+                    && self.change.is_none() =>
             {
                 ctx.note(EventKind::Orphaned);
                 self.leave(Ending::Orphaned, ctx);
             }
-            Phase::Opening(Opening::Recovery) if self.is_both() => self.serve(ctx),
             Phase::Closing(_) => self.drive_closing(ctx),
             Phase::Leaving(ending) => self.drive_leaving(ending, ctx),
             Phase::Opening(_) | Phase::Serving | Phase::Ended(_) => {}
@@ -367,13 +376,14 @@ impl Holder {
     }
 
     /// When to be called at the latest.
-    pub(crate) fn next_deadline(&self, ctx_link: &Link, setup: &Setup) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self, ctx_link: &Link, setup: &Setup, now: Instant) -> Option<Instant> {
         let mut next = self.membership_deadline(ctx_link, setup);
         next = Instant::earliest(next, self.retry_change_at);
         if let (Phase::Closing(_), Farewell::HandOver { until }) = (self.phase, self.farewell) {
             next = Instant::earliest(next, Some(until));
         }
         next = Instant::earliest(next, self.patience_deadline(setup));
+        next = Instant::earliest(next, self.own_leg_deadline(now));
         if self.resync.is_at_work() {
             next = Instant::earliest(next, Some(self.pace.next_try()));
         }

@@ -116,12 +116,12 @@ impl Holder {
         if side == Side::Own || attempt == self.attempt {
             self.react(side, matured(self.who, self.leg(side), error, patience), ctx);
         }
-        judge(self.arbiter, self.config(), self.who, self.leg(side), error, patience)
+        judge(self.arbiter, &self.binding(side), self.who, self.leg(side), error, patience)
     }
 
     /// The leg failed; the last one in sync stays what it is, though the way to it may have to be made anew.
     fn react(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) {
-        match on_write_failure(self.arbiter, self.config(), self.leg(side), error) {
+        match on_write_failure(self.arbiter, &self.binding(side), self.leg(side), error) {
             FailureVerdict::Report if side == Side::Own || !is_passing(error) => {}
             // Not the leg's fault, and it is asked again.
             FailureVerdict::Retry if side == Side::Own => {}

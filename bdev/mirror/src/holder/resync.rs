@@ -10,10 +10,12 @@ use core::time::Duration;
 use engine::{Instant, Key, Slots};
 
 use super::journal::FlushFor;
-use super::{Ctx, Holder, Opening, Phase, Sides};
+use super::{Ctx, Holder, Opening, Phase};
 use crate::bitmap::ClearedBy;
+use crate::decide::is_passing;
 use crate::desk::{Purpose, Side};
 use crate::events::{BarCause, EventKind};
+use crate::format::Reason;
 use crate::holder::membership::Membership;
 use crate::locks::{Grant, Mode, Owner};
 use crate::range::ByteRange;
@@ -120,8 +122,8 @@ impl Holder {
             (Membership::Copying, Phase::Serving | Phase::Closing(_) | Phase::Opening(Opening::Peer)) => {
                 Some(Side::Peer)
             }
-            (Membership::Joined, Phase::Opening(Opening::Recovery)) if self.in_sync() == Sides::PEER => {
-                Some(Side::Own)
+            (Membership::Joined, Phase::Serving | Phase::Closing(_)) => {
+                self.copy_target().filter(|target| *target == Side::Own)
             }
             _ => None,
         }
@@ -213,7 +215,11 @@ impl Holder {
     /// The source cannot be read here: the target cannot be brought in sync now.
     fn source_failed(&mut self, source: Side, range: ByteRange, error: IoError, ctx: &mut Ctx<'_>) {
         match source {
-            Side::Peer => self.lose_peer(error, ctx),
+            Side::Peer if is_passing(error) => self.lose_peer(error, ctx),
+            Side::Peer => {
+                ctx.note(EventKind::ResyncStopped { at: range.start, error });
+                self.own_leg_failed(Reason::IoError, error, ctx);
+            }
             Side::Own => {
                 ctx.note(EventKind::ResyncStopped { at: range.start, error });
                 self.bar_peer(BarCause::SourceFailed, ctx);

@@ -65,8 +65,6 @@ pub(crate) enum Opening {
     Config,
     /// The peer's leg joined, or a config without it.
     Peer,
-    /// The own leg brought in sync from the peer's.
-    Recovery,
 }
 
 /// How it ended.

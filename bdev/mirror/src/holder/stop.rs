@@ -162,7 +162,7 @@ impl Holder {
     }
 
     fn save(&mut self, ctx: &mut Ctx<'_>) {
-        if !self.in_sync().has(Side::Own) {
+        if !self.has_journal() {
             return self.mark_clean(ctx);
         }
         if self.journal.has_pages_out() || !self.bitmap.is_saved() || !ctx.desk.has_block() {

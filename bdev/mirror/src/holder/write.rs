@@ -141,7 +141,7 @@ impl Holder {
     /// The range is ours: now the log (R1). A mirror whose own leg is out keeps no log: everything is copied
     /// when that leg comes back.
     pub(super) fn admit(&mut self, key: Key, ctx: &mut Ctx<'_>) {
-        if !self.in_sync().has(Side::Own) {
+        if !self.has_journal() {
             return self.send_write(key, ctx);
         }
         if let Some(write) = self.write_mut(key) {
@@ -220,7 +220,7 @@ impl Holder {
         if in_sync == Sides::all() {
             return in_sync;
         }
-        if self.is_target_current() && !self.bitmap.is_any_set(piece) {
+        if self.copy_target().is_some() && !self.bitmap.is_any_set(piece) {
             return Sides::all();
         }
         self.bitmap.set(piece);
@@ -288,6 +288,8 @@ impl Holder {
             };
             match self.judge(side, error, attempt, patience, ctx) {
                 Judgement::Wait if self.is_back(side, attempt) => return self.send_again(key, side, ctx),
+                // The host gets the other leg's error.
+                Judgement::Wait if reported.is_some() => {}
                 Judgement::Wait => return self.park(key),
                 Judgement::Again => return self.park_for_a_moment(key, side, ctx),
                 Judgement::Irrelevant => {}

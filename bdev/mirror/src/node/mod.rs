@@ -217,9 +217,10 @@ impl Node {
             Role::Booting(_) | Role::Holding(_) | Role::Promoting(_) => {
                 Some(self.desk.now + core::time::Duration::from_millis(20))
             }
-            Role::Holder(holder) => {
-                Instant::earliest(holder.next_deadline(&self.link, &self.setup), self.ballot.next_deadline())
-            }
+            Role::Holder(holder) => Instant::earliest(
+                holder.next_deadline(&self.link, &self.setup, self.desk.now),
+                self.ballot.next_deadline(),
+            ),
             Role::Standby(_) if self.is_arbitrated() => {
                 Some(self.desk.now + core::time::Duration::from_millis(20))
             }

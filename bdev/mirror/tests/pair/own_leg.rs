@@ -7,6 +7,15 @@ use mirror::format::{ArbiterKind, LegMask};
 use super::world::{BLOCK, World};
 use super::{SECOND, millis, pair, settle};
 
+/// The own leg, out after one error; hosts go on writing elsewhere on the volume.
+fn without_own_leg(world: &mut World) {
+    world.spread = 20;
+    world.load(0, millis(20));
+    world.disks[0].inject(SimFault::FailWrites { count: 1 });
+    world.wait("a config without the own leg", SECOND, |world| world.in_sync(0) == LegMask::ONE);
+    world.disks[0].heal();
+}
+
 fn all_data(world: &World) -> BlockRange {
     let status = world.status(0);
     let blocks = u32::try_from(status.data_size / 512).expect("small");
@@ -82,6 +91,31 @@ fn an_own_error_while_the_peer_is_away_does_not_stop_the_volume() {
     settle(&mut world, 0);
 }
 
+/// The peer is lost at every moment around the config without the own leg, for a while or longer.
+#[test]
+fn a_peer_that_is_lost_while_the_own_leg_goes_is_no_deadlock() {
+    for moment in 0..24 {
+        let mut world = pair(410 + moment);
+        world.spread = 24;
+        world.load(0, millis(20));
+        world.disks[0].inject(SimFault::FailWrites { count: 1 });
+        for _ in 0..moment {
+            world.write(0);
+            world.step();
+        }
+        world.cut();
+        let away = if moment % 2 == 0 { millis(100) } else { 3 * SECOND };
+        world.load(0, away);
+        world.heal();
+        world.load(0, SECOND);
+        world.drain();
+        let acks = world.acks;
+        world.load(0, millis(100));
+        assert!(world.acks > acks, "moment {moment}: {}", world.describe());
+        settle(&mut world, 0);
+    }
+}
+
 /// Refused for want of memory: nothing is wrong with the leg.
 #[test]
 fn a_leg_that_is_busy_is_asked_again() {
@@ -102,6 +136,36 @@ fn a_leg_that_is_busy_is_asked_again() {
     world.drain();
     assert_eq!(world.errors, 0, "{}", world.describe());
     world.start(1);
+    settle(&mut world, 0);
+}
+
+/// Only the peer's leg is in sync: a reset of the link is waited out, and only a long loss is the hosts' to see.
+#[test]
+fn a_link_that_is_lost_for_a_moment_is_no_error_while_only_the_peers_leg_counts() {
+    let mut world = pair(404);
+    without_own_leg(&mut world);
+    break_data(&world);
+    for _ in 0..10 {
+        world.load(0, millis(50));
+        world.cut();
+        let time = 1 + world.prng.below(300);
+        world.load(0, millis(time));
+        world.heal();
+        world.load(0, millis(200));
+    }
+    world.drain();
+    assert_eq!(world.errors, 0, "{}", world.describe());
+    world.cut();
+    world.load(0, 6 * SECOND);
+    assert!(world.errors > 0, "nobody waits for ever: {}", world.describe());
+    world.heal();
+    world.load(0, SECOND);
+    world.drain();
+    let (acks, errors) = (world.acks, world.errors);
+    world.load(0, millis(100));
+    world.drain();
+    assert!(world.acks > acks && world.errors == errors, "{}", world.describe());
+    world.disks[0].heal();
     settle(&mut world, 0);
 }
 
@@ -152,6 +216,39 @@ fn a_last_leg_whose_log_is_dead_fails_writes_and_hangs_none() {
     assert!(world.acks > acks, "{}", world.describe());
     world.start(1);
     settle(&mut world, 0);
+}
+
+/// A holder whose own leg stays broken serves from the peer's, and takes its own back when it works.
+#[test]
+fn a_holder_serves_from_its_peer_while_its_own_leg_is_broken() {
+    let mut world = pair(406);
+    without_own_leg(&mut world);
+    break_data(&world);
+    world.load(0, millis(100));
+    world.drain();
+    world.kill(0);
+    world.start(0);
+    world.wait("service", 5 * SECOND, |world| world.is_holder(0));
+    world.load(0, 3 * SECOND);
+    world.drain();
+    assert_eq!((world.errors, world.in_sync(0)), (0, LegMask::ONE), "{}", world.describe());
+    world.disks[0].heal();
+    settle(&mut world, 0);
+}
+
+/// It comes back under load, by a delta: what it missed is known as long as the holder lives.
+#[test]
+fn an_own_leg_that_failed_once_comes_back_by_itself() {
+    let mut world = pair(407);
+    world.load(0, millis(20));
+    world.disks[0].inject(SimFault::FailWrites { count: 1 });
+    world.load(0, millis(500));
+    assert_eq!(world.in_sync(0), LegMask::ONE, "{}", world.describe());
+    world.load(0, 10 * SECOND);
+    assert_eq!((world.errors, world.in_sync(0)), (0, LegMask::both()), "{}", world.describe());
+    settle(&mut world, 0);
+    let last = world.status(0).last_resync.expect("a resync ended");
+    assert!(last.copied < world.status(0).data_size, "{last:?}");
 }
 
 /// The same with a crash at each moment of the way back.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bdev::{Completed, FenceKey, IoError};
 
 use super::super::change::Kind;
-use super::super::{Ctx, Doubt, Holder, Sides};
+use super::super::{Ctx, Doubt, Holder};
 use super::{Differences, Entry, Membership, Outstanding, PeerLeg};
 use crate::bitmap::{ClearedBy, Urgency};
 use crate::decide::{EntryVerdict, SyncPlan, on_found, unite};
@@ -233,7 +233,9 @@ impl Holder {
                 self.enter(Membership::Rejoining);
                 self.begin_rejoin(Side::Peer, ctx);
             }
-            Membership::Joined if self.in_sync() == Sides::PEER => self.begin_rejoin(Side::Own, ctx),
+            Membership::Joined if self.copy_target() == Some(Side::Own) => {
+                self.begin_rejoin(Side::Own, ctx);
+            }
             _ => {}
         }
     }

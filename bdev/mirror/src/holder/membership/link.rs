@@ -60,7 +60,7 @@ impl Holder {
     pub(super) fn probe_if_due(&mut self, ctx: &mut Ctx<'_>) {
         let due = match &self.membership {
             Membership::Away => ctx.now() >= self.next_probe,
-            Membership::Barred { retry_at, .. } => ctx.now() >= *retry_at && !self.in_sync().has(Side::Peer),
+            Membership::Barred { retry_at, .. } => ctx.now() >= *retry_at,
             _ => false,
         };
         if !due || !self.wants_peer() {
@@ -138,10 +138,7 @@ impl Holder {
             Side::Peer if matches!(self.membership, Membership::Away | Membership::Barred { .. }) => {}
             Side::Peer => self.lose_peer(error, ctx),
             Side::Own => {
-                if self.own_failure.is_none() {
-                    ctx.note(EventKind::OwnLegFailed(error));
-                    self.own_failure = Some(reason_of(error));
-                }
+                self.own_leg_failed(reason_of(error), error, ctx);
             }
         }
     }
