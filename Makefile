@@ -30,6 +30,7 @@ doc: ## Build the documentation, warnings are errors
 sim: ## Tests on simulated links, disks and clocks
 	$(CARGO) test -p iscsi --test pair
 	$(CARGO) test -p gateway --test loop
+	GEMEL_DEEP=1 $(CARGO) test -p mirror --test model
 	GEMEL_SEEDS=$${SEEDS:-200} GEMEL_SEED=$${SEED:-1} $(CARGO) test -p mirror --test pair
 
 conformance: setup ## libiscsi's suite against a LUN: make conformance URL=iscsi://... [URL2=...]

@@ -93,7 +93,7 @@ impl Truth {
             Starting::FromPeer(_) => LegMask::only(who.other()),
             Starting::Alone | Starting::Resync(_) => LegMask::only(who),
         };
-        let tracked = self.config().generation();
+        let tracked = self.tracked_from(who, None);
         let was_both = self.config().in_sync == LegMask::both();
         let mut next = self.configured(who, in_sync, reason, fresh)?;
         next.run_state = RunState::Running;
@@ -154,12 +154,14 @@ impl Truth {
     }
 
     /// The config that the peer's leg may still have, such that everything since is in the log or the bitmap: ours,
-    /// or an older one where the peer has not learned ours yet.
+    /// or an older one where the peer has not learned ours yet. One that this holder has not met has at least that in
+    /// which it came in sync.
     fn tracked_from(&self, who: LegIndex, peer: Option<&Superblock>) -> u64 {
         let ours = self.config().generation();
-        let known = self.legs[who.other().index()].uuid;
-        let peer = peer.filter(|peer| peer.leg == known);
-        peer.map_or(ours, |peer| peer.config().generation().min(ours))
+        let record = &self.legs[who.other().index()];
+        let peer = peer.filter(|peer| peer.leg == record.uuid);
+        let has = peer.map_or(record.tracked_since, |peer| peer.config().generation());
+        if has == 0 { ours } else { has.min(ours) }
     }
 
     /// The generation that the peer's leg is about to be fenced with, before its guard hears of it (R8), and what was

@@ -52,6 +52,10 @@ pub fn peers_word(own: &Superblock, found: &LegFound) -> Standing {
 pub fn informed(own: &Superblock, standing: Standing) -> Superblock {
     let mut informed = own.clone();
     let Standing::Behind(config) = standing else { return informed };
+    // It may have heard of it since: the holder writes it too.
+    if config.generation() <= own.config().generation() {
+        return informed;
+    }
     informed.history.push(config);
     if !config.in_sync.has(own.index) {
         informed.legs.iter_mut().for_each(|leg| leg.tracked_since = 0);
@@ -121,6 +125,17 @@ mod tests {
             assert_eq!(peers_word(&own, &LegFound::Leg(Box::new(leg))), wanted, "{config:?}");
         }
         assert_eq!(peers_word(&own, &LegFound::Blank), Standing::Current);
+    }
+
+    /// A node that asks for the array hears of a config from the arbiter and, late, from the holder itself.
+    #[test]
+    fn a_config_that_is_heard_of_twice_is_one() {
+        let own = example_create(LegIndex::One).founder(1);
+        let next = own.config().successor(2, LegIndex::Zero, LegMask::both(), Reason::Rejoined);
+        let once = informed(&own, Standing::Behind(next.expect("some left")));
+        assert_eq!(once.config(), &next.expect("some left"));
+        assert_eq!(informed(&once, Standing::Behind(next.expect("some left"))), once);
+        assert_eq!(informed(&own, Standing::Current), own);
     }
 
     #[test]

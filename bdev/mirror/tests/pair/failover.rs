@@ -140,6 +140,25 @@ fn a_holder_that_wakes_up_after_a_takeover_has_acknowledged_nothing() {
     settle(&mut world, 1);
 }
 
+/// The peer restarts, and does not know any more what it granted: the old holder's lease still runs (I19).
+#[test]
+fn a_peer_that_was_restarted_waits_for_the_end_of_the_lease_that_it_granted() {
+    let mut world = arbitrated(308);
+    world.load(0, millis(50));
+    world.drain();
+    world.cut();
+    world.arbiter.reach[0] = false;
+    world.kill(1);
+    world.start(1);
+    outage(&mut world, 1);
+    world.load(1, millis(20));
+    world.drain();
+    let answered = world.answered;
+    world.read(0, 5);
+    world.run(SECOND);
+    assert_eq!(world.answered, answered, "a read by the old holder: {}", world.describe());
+}
+
 #[test]
 fn an_arbiter_that_was_restored_from_a_backup_is_not_believed() {
     let mut world = arbitrated(306);

@@ -1,10 +1,14 @@
 //! Two nodes on virtual time: the production core under crashes, cuts and lost disks.
 
 mod arbiter;
+mod crash;
+mod disk;
 mod failover;
 mod link;
+mod opened;
 mod operator;
 mod own_leg;
+mod recorder;
 mod succession;
 mod world;
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bdev::sim::{SimBdev, SimConfig};
-use bdev::{BlockRange, Channel, Completions, Durability, Geometry, Io, Op, Tag};
+use bdev::{Bdev, BlockRange, Channel, Completions, Durability, Geometry, Io, Op, Tag};
 use core::time::Duration;
 use engine::{Core, Instant, Pool, PoolConfig, Prng, Progress};
 use mirror::command::{Command, Refusal};
@@ -17,9 +17,13 @@ use uuid::Uuid;
 
 use super::arbiter::Arbiter;
 use super::link::Wire;
+use super::recorder::{Event, Journal, Recorder};
 
 pub(crate) const BLOCK: u64 = 4096;
-const LEG: Geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 24 << 11 };
+pub(crate) const ARRAY: Uuid = Uuid::from_u128(77);
+/// Bytes of a leg.
+pub(crate) const LEG_BYTES: usize = 24 << 20;
+const LEG: Geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: LEG_BYTES as u64 / 512 };
 
 /// A running node.
 pub(crate) struct Running {
@@ -53,6 +57,12 @@ pub(crate) struct World {
     open: BTreeMap<u64, (u64, u64)>,
     stamp: u64,
     reads: u64,
+    /// Most bytes to copy after a crash; the array's own choice when absent.
+    max_crash_resync: Option<u64>,
+    /// Where the legs' writes are written down, for a replay.
+    pub(crate) journal: Option<Arc<Journal>>,
+    /// Reads that were answered with data.
+    pub(crate) answered: u64,
     /// Blocks that the load writes, every fifth, and where they begin.
     pub(crate) spread: u64,
     pub(crate) base: u64,
@@ -89,6 +99,9 @@ impl World {
             spread: 600,
             base: 0,
             reads: 0,
+            max_crash_resync: None,
+            journal: None,
+            answered: 0,
             acks: 0,
             errors: 0,
         }
@@ -96,9 +109,10 @@ impl World {
 
     fn setup(&mut self, index: usize) -> Setup {
         self.boots += 1;
-        let create = OnBlank::Create { arbiter: self.policy, data_size: None, max_crash_resync: None };
+        let max_crash_resync = self.max_crash_resync;
+        let create = OnBlank::Create { arbiter: self.policy, data_size: None, max_crash_resync };
         Setup {
-            array: Uuid::from_u128(77),
+            array: ARRAY,
             name: ArrayName::new("pair").expect("short"),
             who: LegIndex::BOTH[index],
             node: Uuid::from_u128(index as u128 + 10),
@@ -118,12 +132,26 @@ impl World {
 
     pub(crate) fn start(&mut self, index: usize) {
         let setup = self.setup(index);
-        let (own, peer) = (self.disks[index].clone(), self.wires[index].clone());
+        let (own, peer) = (self.own_leg(index), self.wires[index].clone());
         let started = Driver::start("vol", setup, own, peer, &self.core, self.now);
         let (volumes, driver) = started.expect("opens");
         let host = bdev::Bdev::open(volumes.front.clone(), &self.core).expect("a lane");
         self.nodes[index] = Some(Running { driver, volumes, host, boot: self.boots });
         self.rewire();
+    }
+
+    fn own_leg(&self, index: usize) -> Arc<dyn Bdev> {
+        let disk = self.disks[index].clone();
+        match &self.journal {
+            Some(journal) => Recorder::new(disk, index, journal.clone()),
+            None => disk,
+        }
+    }
+
+    fn note(&self, event: Event) {
+        if let Some(journal) = &self.journal {
+            journal.note(event);
+        }
     }
 
     fn rewire(&mut self) {
@@ -150,6 +178,9 @@ impl World {
     /// SIGKILL: the process is gone, the machine and its cache live on.
     pub(crate) fn kill(&mut self, index: usize) {
         self.disks[index].kill();
+        if let Some(journal) = &self.journal {
+            journal.killed(index, &self.disks[index]);
+        }
         let Some(running) = self.nodes[index].take() else { return };
         self.forget_open();
         drop(running);
@@ -222,10 +253,12 @@ impl World {
             }
             self.acks += 1;
             *entry = (value, Vec::new());
+            self.note(Event::Acknowledged { block, stamp: value });
             self.check_holder(index);
         } else if let Some((block, allowed)) = self.reading.remove(&completed.tag.0)
             && let (Ok(()), Op::Read { into, .. }) = (completed.result, &completed.op)
         {
+            self.answered += 1;
             let value = u64::from_le_bytes(into[..8].try_into().expect("8"));
             self.check_read(index, (block, value), &allowed);
         }
@@ -281,12 +314,42 @@ impl World {
         }
     }
 
-    pub(crate) fn wait(&mut self, what: &str, most: Duration, mut until: impl FnMut(&Self) -> bool) {
+    pub(crate) fn wait(&mut self, what: &str, most: Duration, until: impl FnMut(&Self) -> bool) {
+        if let Err(state) = self.try_wait(most, until) {
+            panic!("seed {}: no {what} in {most:?}: {state}", self.seed);
+        }
+    }
+
+    /// As [`World::wait`]; when it does not come, what both nodes say.
+    pub(crate) fn try_wait(
+        &mut self,
+        most: Duration,
+        mut until: impl FnMut(&Self) -> bool,
+    ) -> Result<(), String> {
         let end = self.now + most;
         while !until(self) {
-            assert!(self.now < end, "seed {}: no {what} in {most:?}: {}", self.seed, self.describe());
+            if self.now >= end {
+                return Err(self.describe());
+            }
             self.step();
         }
+        Ok(())
+    }
+
+    // --- Recorded runs ---
+
+    /// A pair whose legs' writes are written down, with so many bytes to copy after a crash at the most.
+    pub(crate) fn recorded(seed: u64, max_crash_resync: Option<u64>) -> Self {
+        let journal = Some(Arc::default());
+        Self { journal, max_crash_resync, ..Self::new(seed, ArbiterKind::Biased) }
+    }
+
+    /// The machines were off, so caches are empty; the array is there already. What hosts know of its blocks: what was
+    /// acknowledged last, and what may be there instead.
+    pub(crate) fn after_power_failed(&mut self, known: impl Iterator<Item = (u64, (u64, Vec<u64>))>) {
+        self.incarnations = [40, 41];
+        self.boots += 1;
+        self.acked.extend(known);
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -365,6 +428,7 @@ impl World {
         }
         let durability = if self.prng.percent(50) { Durability::Durable } else { Durability::Accepted };
         let range = BlockRange::new(block * 8, 8);
+        self.note(Event::Sent { block, stamp: self.stamp, durability });
         let io = Io::new(Op::Write { range, from: frame.freeze(), durability }, Tag(self.stamp), self.now);
         let Some(running) = &mut self.nodes[index] else { return drop(io.complete(Ok(()), self.now)) };
         match running.host.submit(io, self.now) {

@@ -1,0 +1,135 @@
+//! Superblocks and configs by number, so that a state is small; and the decisions, asked with the real values.
+
+use std::collections::BTreeMap;
+
+use bdev::FenceKey;
+use mirror::bitmap::Bitmap;
+use mirror::decide::{SyncPlan, unite};
+use mirror::format::{
+    ArbiterKind, ArrayName, Config, ConfigId, Copy, CreateLeg, LayoutRequest, Lease, LegFlags, LegIndex,
+    LegState, Superblock,
+};
+use mirror::format::{Layout, LegMask, Reason};
+use mirror::intent_log::{FREE, Replay, Replayed};
+use mirror::probe::{FoundLeg, LegFound};
+use mirror::range::ByteRange;
+use uuid::Uuid;
+
+/// Number of a superblock in the book.
+pub(super) type Sb = u16;
+/// Number of a config in the book.
+pub(super) type Cfg = u16;
+
+const ARRAY: Uuid = Uuid::from_u128(77);
+/// The one block of the model, in the first extent and granule.
+const BLOCK: ByteRange = ByteRange { start: 0, len: 4096 };
+
+pub(super) struct Book {
+    superblocks: Vec<Superblock>,
+    by_image: BTreeMap<Vec<u8>, Sb>,
+    configs: Vec<Config>,
+}
+
+fn create(index: LegIndex, arbiter: ArbiterKind) -> CreateLeg {
+    let request =
+        LayoutRequest { leg_size: 24 << 20, block_size: 512, data_size: None, max_crash_resync: None };
+    CreateLeg {
+        array: ARRAY,
+        name: ArrayName::new("model").expect("a name"),
+        leg: Uuid::from_u128(0x1e60 + u128::from(index.number())),
+        index,
+        node: Uuid::from_u128(0x90de + u128::from(index.number())),
+        layout: Layout::plan(request).expect("24 MiB are a leg"),
+        flags: LegFlags::ZEROED,
+        incarnation: Uuid::from_u128(1),
+        arbiter,
+        lease: Lease::default(),
+    }
+}
+
+/// Superblock writes are not counted here: a leg that was set back is another model's matter.
+fn uncounted(mut superblock: Superblock) -> Superblock {
+    (superblock.seq, superblock.events) = (1, 1);
+    for leg in &mut superblock.legs {
+        leg.seen_seq = 0;
+    }
+    superblock
+}
+
+impl Book {
+    /// A book, and the superblocks of a pair whose node 0 holds with both legs in sync.
+    pub(super) fn new(arbiter: ArbiterKind) -> (Self, [Sb; 2]) {
+        let mut book = Self { superblocks: Vec::new(), by_image: BTreeMap::new(), configs: Vec::new() };
+        let mut ours = create(LegIndex::Zero, arbiter).founder(1);
+        let mut theirs = create(LegIndex::One, arbiter).joiner();
+        let both = ours.config().successor(2, LegIndex::Zero, LegMask::both(), Reason::Rejoined);
+        ours.history.push(both.expect("generations left"));
+        theirs.history = ours.history;
+        for (index, record) in [*ours.own(), *theirs.own()].into_iter().enumerate() {
+            for superblock in [&mut ours, &mut theirs] {
+                superblock.legs[index] = record;
+                (superblock.legs[index].state, superblock.legs[index].tracked_since) = (LegState::InSync, 2);
+                superblock.fence = FenceKey { node: 0, generation: 2 };
+            }
+        }
+        let superblocks = [ours, theirs].map(|superblock| book.number(superblock));
+        (book, superblocks)
+    }
+
+    pub(super) fn number(&mut self, superblock: Superblock) -> Sb {
+        let superblock = uncounted(superblock);
+        let image = superblock.encode(0).to_vec();
+        if let Some(&number) = self.by_image.get(&image) {
+            return number;
+        }
+        let number = Sb::try_from(self.superblocks.len()).expect("a small scope has few superblocks");
+        self.superblocks.push(superblock);
+        self.by_image.insert(image, number);
+        number
+    }
+
+    pub(super) fn get(&self, number: Sb) -> &Superblock {
+        &self.superblocks[usize::from(number)]
+    }
+
+    pub(super) fn config_number(&mut self, config: Config) -> Cfg {
+        let at = self.configs.iter().position(|known| *known == config).unwrap_or_else(|| {
+            self.configs.push(config);
+            self.configs.len() - 1
+        });
+        Cfg::try_from(at).expect("a small scope has few configs")
+    }
+
+    pub(super) fn config(&self, number: Cfg) -> &Config {
+        &self.configs[usize::from(number)]
+    }
+
+    pub(super) fn id(&self, number: Sb) -> ConfigId {
+        self.get(number).config().id
+    }
+
+    /// What a probe finds on a leg with this superblock.
+    pub(super) fn found(&self, number: Sb) -> LegFound {
+        let superblock = self.get(number).clone();
+        let access = superblock.features.access();
+        LegFound::Leg(Box::new(FoundLeg { superblock, from: Copy::Slot0, access }))
+    }
+
+    /// Whether the block is out of sync after the union with what the target says of it.
+    pub(super) fn unite(&self, ours: bool, plan: SyncPlan, logged: bool, marked: bool) -> bool {
+        let layout = self.superblocks[0].layout;
+        let bitmap = |set: bool| {
+            let mut bitmap = Bitmap::new(ARRAY, &layout);
+            if set {
+                bitmap.set(BLOCK);
+            }
+            bitmap
+        };
+        let mut table = vec![FREE; usize::from(layout.log.slots)];
+        table[0] = if logged { 0 } else { FREE };
+        let log = Replay::Table(Replayed { seq: 1, generation: 0, base_seq: 1, table, salvaged: Vec::new() });
+        let mut united = bitmap(ours);
+        unite(&mut united, plan, &log, &bitmap(marked), layout.log.extent_shift);
+        united.is_any_set(BLOCK)
+    }
+}

@@ -1,0 +1,227 @@
+//! Exhaustive small-scope search over the config and fencing protocol (R1, R3, R8, R10, R11, the union at rejoin, the
+//! read lease): two nodes, one block, an arbiter, messages that come late or never.
+//!
+//! What a node says of the array is a real superblock, and every decision is asked of the function that production asks:
+//! how to start, whether to promote, what a found leg is, the next config of each change, fences, leases, when a write is
+//! acknowledged, what a rejoin copies. The model has the events between them and nothing else.
+//!
+//! In every state: each leg that the newest config counts has every acknowledged write (I2), no read goes back (I12, I19),
+//! legs that differ are named in a durable log or bitmap (I5), one config for each generation (I3), nothing diverges
+//! (I11).
+
+mod book;
+mod holder;
+mod node;
+mod seen;
+mod state;
+mod wire;
+mod write;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use mirror::format::{ArbiterKind, LegIndex};
+use mirror::mutation::{Broken, Mutation};
+
+use book::Book;
+use seen::Seen;
+use state::{Copying, Guard, Holder, Key, LEASE, Leg, Line, Log, MESSAGES, Phase, Role, State, Way};
+
+/// How far a search goes.
+#[derive(Clone, Copy, Debug)]
+struct Scope {
+    policy: ArbiterKind,
+    /// Writes of hosts, crashes of nodes, changes of a line.
+    writes: u8,
+    crashes: u8,
+    cuts: u8,
+    /// No config beyond this generation.
+    generations: u64,
+}
+
+/// One event.
+type Label = (&'static str, u8);
+
+/// What a state leads to.
+struct Model {
+    scope: Scope,
+    book: Book,
+    next: Vec<(Label, State, Option<&'static str>)>,
+}
+
+fn leg_index(node: usize) -> LegIndex {
+    LegIndex::BOTH[node]
+}
+
+impl Model {
+    fn new(scope: Scope) -> (Self, State) {
+        let (mut book, superblocks) = Book::new(scope.policy);
+        let arbiter = book.config_number(*book.get(superblocks[0]).config());
+        let key = Key(0, 2);
+        let leg = |sb| Leg { sb, value: 0, logged: false, marked: false };
+        let guard = |key: Option<Key>| Guard {
+            stands: Key(0, 2),
+            key,
+            old: None,
+            former: None,
+            fencing: None,
+            age: 0,
+        };
+        let holder = Holder {
+            truth: superblocks[0],
+            has: arbiter,
+            change: None,
+            phase: Phase::Serving,
+            way: Way::Joined,
+            peer: Some(superblocks[1]),
+            log: Log::Free,
+            marks: false,
+            lease: LEASE,
+            write: None,
+            copy: Copying::None,
+        };
+        let start = State {
+            legs: superblocks.map(leg),
+            roles: [Role::Holder(holder), Role::Standby],
+            guards: [guard(None), guard(Some(key))],
+            wire: [None; MESSAGES],
+            arbiter,
+            asks: [None; 2],
+            late: None,
+            link: Line::Up,
+            reach: [Line::Up; 2],
+            acknowledged: 0,
+            seen: 0,
+            next_value: 1,
+            crashes: 0,
+            cuts: 0,
+        };
+        (Self { scope, book, next: Vec::new() }, start)
+    }
+
+    fn has_arbiter(&self) -> bool {
+        self.scope.policy == ArbiterKind::Etcd
+    }
+
+    fn push(&mut self, what: &'static str, node: usize, mut state: State) {
+        for node in 0..2 {
+            // Only a node that could be promoted counts.
+            if !matches!(state.roles[node], Role::Standby | Role::Promoting(_)) {
+                state.guards[node].age = 0;
+            }
+            // A holder that serves binds its own guard.
+            if state.holder(node).is_some_and(|holder| holder.phase == Phase::Serving) {
+                let fence = self.book.get(state.legs[node].sb).fence.generation;
+                node::raise(&mut state, node, u8::try_from(fence).expect("a small scope"));
+            }
+        }
+        self.next.push(((what, u8::try_from(node).expect("0 or 1")), state, None));
+    }
+
+    /// An event that must not be.
+    fn wrong(&mut self, what: &'static str, node: usize, state: State, why: &'static str) {
+        self.next.push(((what, u8::try_from(node).expect("0 or 1")), state, Some(why)));
+    }
+
+    fn expand(&mut self, state: &State) {
+        self.next.clear();
+        for node in 0..2 {
+            self.node_steps(state, node);
+            self.fence_steps(state, node);
+            if let Some(holder) = state.holder(node) {
+                self.holder_steps(state, node, &holder);
+                self.write_steps(state, node, &holder);
+            }
+        }
+        self.wire_steps(state);
+        self.arbiter_steps(state);
+        self.world_steps(state);
+    }
+
+    /// What must hold in every state.
+    fn violation(&self, state: &State) -> Option<&'static str> {
+        let [a, b] = &state.legs;
+        let (ours, theirs) = (self.book.get(a.sb).config(), self.book.get(b.sb).config());
+        if ours.generation() == theirs.generation() && ours.id != theirs.id {
+            return Some("two configs of one generation (I3)");
+        }
+        let newest = if self.has_arbiter() {
+            self.book.config(state.arbiter)
+        } else if ours.generation() >= theirs.generation() {
+            ours
+        } else {
+            theirs
+        };
+        // A leg can be promoted when the newest config and its own superblock count it. While a rejoin is on its way the
+        // arbiter counts the target, and its own superblock does not.
+        let behind = |node: usize| {
+            let counts =
+                newest.in_sync.has(leg_index(node)) && self.book.get(state.legs[node].sb).is_in_sync();
+            counts && state.legs[node].value < state.acknowledged
+        };
+        if behind(0) || behind(1) {
+            return Some("a leg that counts lacks an acknowledged write (I2)");
+        }
+        let named = a.logged || a.marked || b.logged || b.marked;
+        if a.value != b.value && !named {
+            return Some("the legs differ outside every durable log and bitmap (I5)");
+        }
+        None
+    }
+}
+
+/// What a search found: its size, and the kinds of events on the way.
+struct Found {
+    states: usize,
+    events: BTreeSet<&'static str>,
+}
+
+/// Searches every state of a scope; or gives the shortest way to a violation.
+fn search(scope: Scope, rule: Option<Mutation>) -> Result<Found, String> {
+    let _broken = Broken::rule(rule);
+    let (mut model, start) = Model::new(scope);
+    let mut seen = Seen::default();
+    seen.insert(&start);
+    // By state, in the order in which they were found: where it came from, by which event.
+    let mut origins: Vec<(u32, Label)> = vec![(0, ("start", 0))];
+    let mut queue = VecDeque::from([(start, 0_u32)]);
+    let mut events = BTreeSet::new();
+    while let Some((state, at)) = queue.pop_front() {
+        // An assertion of the code itself is a violation too.
+        let expand = std::panic::AssertUnwindSafe(|| model.expand(&state));
+        if std::panic::catch_unwind(expand).is_err() {
+            return Err(format!(
+                "a panic, after {} states: {}\n{state:#?}",
+                origins.len(),
+                path(&origins, at)
+            ));
+        }
+        for (label, next, wrong) in std::mem::take(&mut model.next) {
+            if !seen.insert(&next) && wrong.is_none() {
+                continue;
+            }
+            events.insert(label.0);
+            origins.push((at, label));
+            let number = u32::try_from(origins.len() - 1).expect("a small scope");
+            if let Some(violation) = wrong.or_else(|| model.violation(&next)) {
+                let way = path(&origins, number);
+                return Err(format!("{violation}, after {} states: {way}\n{next:#?}", origins.len()));
+            }
+            queue.push_back((next, number));
+        }
+    }
+    Ok(Found { states: origins.len(), events })
+}
+
+fn path(origins: &[(u32, Label)], mut at: u32) -> String {
+    let mut labels = Vec::new();
+    while at != 0 {
+        let (from, (what, node)) = origins[at as usize];
+        labels.push(format!("{node} {what}"));
+        at = from;
+    }
+    labels.reverse();
+    labels.join(" > ")
+}
+
+#[cfg(test)]
+mod tests;

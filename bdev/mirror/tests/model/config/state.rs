@@ -1,0 +1,357 @@
+//! What the model remembers: two nodes, their legs, what is between them, the arbiter.
+
+use bdev::FenceKey;
+use mirror::decide::{FenceVerdict, after_fence, on_fence};
+
+use super::book::{Cfg, Sb};
+
+/// What is on a leg. Superblock and block are written whole and durably; the log has one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Leg {
+    pub(super) sb: Sb,
+    pub(super) value: u8,
+    pub(super) logged: bool,
+    pub(super) marked: bool,
+}
+
+/// A key of a session: node and generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key(pub(super) u8, pub(super) u8);
+
+impl From<Key> for FenceKey {
+    fn from(key: Key) -> Self {
+        Self { node: key.0, generation: key.1.into() }
+    }
+}
+
+impl From<FenceKey> for Key {
+    fn from(key: FenceKey) -> Self {
+        Self(key.node, u8::try_from(key.generation).expect("a small scope has few generations"))
+    }
+}
+
+/// The guard of a running node's leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Guard {
+    pub(super) stands: Key,
+    /// The key of the peer's session of now, of the one before if no fence came between, and of those before the last
+    /// fence.
+    pub(super) key: Option<Key>,
+    pub(super) old: Option<Key>,
+    pub(super) former: Option<Key>,
+    /// A fence under way, and whether whoever asked still waits.
+    pub(super) fencing: Option<(Key, Waits)>,
+    /// Ticks since the holder was last let through, or since the node began; [`AGE_MAX`] and more are the same.
+    pub(super) age: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Waits {
+    Yes,
+    No,
+}
+
+/// A tick is a second; the lease is two.
+pub(super) const LEASE: u8 = 2;
+pub(super) const AGE_MAX: u8 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Role {
+    Down,
+    Hold(Claim),
+    Standby,
+    Promoting(Promoting),
+    Holder(Holder),
+}
+
+/// Without an arbiter a node that starts fences its peer's leg before it serves with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Claim {
+    None,
+    Asked,
+    Granted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Promoting {
+    pub(super) generation: u8,
+    pub(super) stage: Promotion,
+    /// What the arbiter holds that the own superblock has not heard of.
+    pub(super) behind: Option<Cfg>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Promotion {
+    /// The guard refuses the old holder.
+    Raised,
+    /// The superblock says so.
+    Fenced,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Holder {
+    /// What it says of the array, as its own superblock would.
+    pub(super) truth: Sb,
+    /// What the arbiter holds, as far as it knows.
+    pub(super) has: Cfg,
+    pub(super) change: Option<Change>,
+    pub(super) phase: Phase,
+    pub(super) way: Way,
+    /// The peer's superblock as last seen.
+    pub(super) peer: Option<Sb>,
+    pub(super) log: Log,
+    pub(super) marks: bool,
+    pub(super) lease: u8,
+    pub(super) write: Option<Write>,
+    pub(super) copy: Copying,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Phase {
+    Opening,
+    /// Both legs in sync: the peer has to join first.
+    OpeningPeer,
+    Serving,
+    Leaving,
+}
+
+/// The way to the peer's leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Way {
+    Away,
+    Arming(Entry),
+    Fencing(Entry),
+    Marking,
+    Enrolling(Entry),
+    Emptying,
+    Copying,
+    Rejoining,
+    Joined,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Entry {
+    Member,
+    Delta,
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Change {
+    pub(super) kind: Kind,
+    /// What the own superblock would say after it.
+    pub(super) next: Sb,
+    pub(super) step: Step,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Open,
+    Degrade,
+    Arm,
+    Enrol,
+    Rejoin,
+}
+
+/// Where a change is, in the order that R8 asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Step {
+    Arbiter,
+    Own,
+    Peer,
+    PeerSent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Log {
+    Free,
+    Unwritten,
+    Durable,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Write {
+    pub(super) value: u8,
+    pub(super) own: Part,
+    pub(super) peer: Part,
+}
+
+/// A leg's part in a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Part {
+    /// Not sent yet.
+    Due,
+    Sent,
+    Done,
+    Failed,
+    /// The write does not go there.
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Copying {
+    None,
+    Sent,
+}
+
+/// Something on its way to a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Message {
+    /// Whose leg.
+    pub(super) to: u8,
+    pub(super) what: What,
+    pub(super) at: Place,
+    pub(super) session: Session,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum What {
+    Data(u8),
+    Copy(u8),
+    Superblock(Sb),
+    /// The log and the bitmap are emptied.
+    Empty,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Place {
+    Wire,
+    /// Let through by the guard: it cannot be recalled.
+    Disk,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Session {
+    Current,
+    /// Its sender has given it up; nobody waits for the answer.
+    Old,
+    /// And a fence has come since.
+    Former,
+}
+
+/// A swap on its way to the arbiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Ask {
+    pub(super) from: Cfg,
+    pub(super) next: Cfg,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Line {
+    Up,
+    Cut,
+}
+
+/// Messages on their way at the most.
+pub(super) const MESSAGES: usize = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct State {
+    pub(super) legs: [Leg; 2],
+    pub(super) roles: [Role; 2],
+    pub(super) guards: [Guard; 2],
+    pub(super) wire: [Option<Message>; MESSAGES],
+    pub(super) arbiter: Cfg,
+    pub(super) asks: [Option<Ask>; 2],
+    /// A swap of a node that has given it up.
+    pub(super) late: Option<Ask>,
+    pub(super) link: Line,
+    pub(super) reach: [Line; 2],
+    /// The newest value that was acknowledged, and that a host has seen.
+    pub(super) acknowledged: u8,
+    pub(super) seen: u8,
+    pub(super) next_value: u8,
+    pub(super) crashes: u8,
+    pub(super) cuts: u8,
+}
+
+impl State {
+    pub(super) fn holder(&self, node: usize) -> Option<Holder> {
+        if let Role::Holder(holder) = self.roles[node] { Some(holder) } else { None }
+    }
+
+    pub(super) fn holder_mut(&mut self, node: usize) -> Option<&mut Holder> {
+        if let Role::Holder(holder) = &mut self.roles[node] { Some(holder) } else { None }
+    }
+
+    pub(super) fn is_up(&self, node: usize) -> bool {
+        self.roles[node] != Role::Down
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.link == Line::Up && self.is_up(0) && self.is_up(1)
+    }
+
+    /// Writes of the peer that a leg has let through and that have not ended.
+    pub(super) fn in_flight(&self, node: usize) -> u32 {
+        let there = |message: &&Message| usize::from(message.to) == node && message.at == Place::Disk;
+        u32::try_from(self.wire.iter().flatten().filter(there).count()).expect("few")
+    }
+
+    /// True when there is room for another message.
+    pub(super) fn has_room(&self) -> bool {
+        self.wire.iter().any(Option::is_none)
+    }
+
+    pub(super) fn send(&mut self, to: usize, what: What) {
+        let to = u8::try_from(to).expect("0 or 1");
+        let free = self.wire.iter().position(Option::is_none).expect("the caller asked has_room");
+        self.wire[free] = Some(Message { to, what, at: Place::Wire, session: Session::Current });
+        self.tidy();
+    }
+
+    /// One order for one set of messages.
+    pub(super) fn tidy(&mut self) {
+        self.wire.sort_unstable_by(|a, b| b.cmp(a));
+    }
+
+    /// The peer of `node` closes the session that it had to the leg of `node`.
+    pub(super) fn end_session(&mut self, node: usize) {
+        let guard = &mut self.guards[node];
+        guard.old = guard.key.take().or(guard.old);
+        if let Some((_, waits)) = &mut guard.fencing {
+            *waits = Waits::No;
+        }
+        self.age_messages(node, Session::Current, Session::Old);
+    }
+
+    fn age_messages(&mut self, node: usize, from: Session, to: Session) {
+        let there = |message: &&mut Message| usize::from(message.to) == node && message.session == from;
+        for message in self.wire.iter_mut().flatten().filter(there) {
+            message.session = to;
+        }
+        self.tidy();
+    }
+
+    /// The guard of `node` is asked for a fence; false when it refuses.
+    pub(super) fn take_fence(&mut self, node: usize, key: Key) -> bool {
+        if let FenceVerdict::Refuse { .. } = on_fence(self.guards[node].stands.into(), key.into()) {
+            return false;
+        }
+        self.end_sessions(node);
+        let guard = &mut self.guards[node];
+        (guard.stands, guard.fencing) = (key, Some((key, Waits::Yes)));
+        true
+    }
+
+    /// A fence of the leg of `node` is taken up: sessions before it have what `after_fence` leaves them.
+    fn end_sessions(&mut self, node: usize) {
+        self.end_session(node);
+        self.age_messages(node, Session::Old, Session::Former);
+        let guard = &mut self.guards[node];
+        let left = after_fence(guard.old.take().map(Into::into)).map(Into::into);
+        guard.former = left.or(guard.former);
+        if guard.former.is_none() {
+            // Whenever they arrive, they are refused.
+            let refused = |message: &mut Message| {
+                usize::from(message.to) == node
+                    && message.session == Session::Former
+                    && message.at == Place::Wire
+            };
+            for message in &mut self.wire {
+                message.take_if(refused);
+            }
+            self.tidy();
+        }
+    }
+}

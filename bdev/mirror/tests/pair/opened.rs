@@ -1,0 +1,165 @@
+//! What the project's own code makes of a leg that a power cut left.
+
+use std::collections::BTreeMap;
+
+use mirror::bitmap::Bitmap;
+use mirror::decide::{
+    DegradedStart, Differences, PeerSight, StartFacts, StartVerdict, Starting, SyncPlan, on_start,
+};
+use mirror::format::layout::{BITMAP_OFFSET, LOG_LEN, LOG_OFFSET};
+use mirror::format::{LegIndex, Superblock};
+use mirror::intent_log::{Replay, replay};
+use mirror::probe::{FoundLeg, HEAD_LEN, Image, LegFound, TAIL_LEN, classify};
+use mirror::range::ByteRange;
+use uuid::Uuid;
+
+use super::crash::Known;
+use super::disk::{DATA_OFFSET, Disk, SECTOR, Way};
+use super::world::{ARRAY, BLOCK, LEG_BYTES};
+
+/// A leg as it is found.
+pub(crate) struct Opened {
+    leg: Option<Leg>,
+}
+
+struct Leg {
+    found: Box<FoundLeg>,
+    log: Replay,
+    bitmap: Bitmap,
+}
+
+fn at(offset: u64) -> usize {
+    usize::try_from(offset).expect("a small disk")
+}
+
+impl Opened {
+    /// Reads a leg. One that is not formatted to its end is blank or refused, never half a leg.
+    pub(crate) fn read(disk: &Disk, way: &Way) -> Result<Self, String> {
+        let piece = |offset: u64, len: u64| {
+            let mut bytes = vec![0; at(len)];
+            disk.read(way, at(offset), &mut bytes);
+            bytes
+        };
+        let leg_size = LEG_BYTES as u64;
+        let (head, tail) = (piece(0, HEAD_LEN), piece(leg_size - TAIL_LEN, TAIL_LEN));
+        let image = Image { leg_size, head: &head, tail: &tail };
+        let LegFound::Leg(found) = classify(&image, Some(ARRAY)) else { return Ok(Self { leg: None }) };
+        let layout = found.superblock.layout;
+        if at(layout.data_offset) != DATA_OFFSET {
+            return Err(format!("the data begin at {}", layout.data_offset));
+        }
+        let log = replay(&piece(LOG_OFFSET, LOG_LEN), ARRAY, &layout.log);
+        if let Replay::Unreadable { newest } = log {
+            return Err(format!("the log is unreadable behind transaction {newest} (I8)"));
+        }
+        let (bitmap, report) = Bitmap::load(ARRAY, &layout, &piece(BITMAP_OFFSET, layout.bitmap_len()));
+        if report.lost != 0 {
+            return Err(format!("a bitmap page is lost (I8): {report:?}"));
+        }
+        Ok(Self { leg: Some(Leg { found, log, bitmap }) })
+    }
+}
+
+/// As its node would find it after the power came back: another boot, so a volatile cache has lost what it had.
+fn rebooted(leg: &FoundLeg) -> Superblock {
+    let mut superblock = leg.superblock.clone();
+    let index = superblock.index.index();
+    superblock.legs[index].incarnation = Uuid::from_u128(0xb007);
+    superblock
+}
+
+/// Whether an image of both legs keeps what it has to.
+pub(crate) fn judge(
+    legs: [&Opened; 2],
+    disks: &[Disk; 2],
+    ways: [&Way; 2],
+    known: &BTreeMap<u64, Known>,
+) -> Result<(), String> {
+    let [Some(zero), Some(one)] = legs.map(|opened| opened.leg.as_ref()) else {
+        return match known.values().any(|known| known.acknowledged != 0) {
+            false => Ok(()),
+            true => Err("a leg is no leg any more (I8)".to_owned()),
+        };
+    };
+    let legs = [zero, one];
+    let generation = |leg: &Leg| leg.found.superblock.config().generation();
+    let newest = if generation(zero) >= generation(one) { zero } else { one };
+    let config = *newest.found.superblock.config();
+    let holder = config.holder.index();
+    let plan = plan(legs[holder], legs[1 - holder])?;
+    for (block, known) in known {
+        let mut there = [[0; BLOCK as usize]; 2];
+        for leg in 0..2 {
+            disks[leg].read(ways[leg], DATA_OFFSET + at(block * BLOCK), &mut there[leg]);
+            if config.in_sync.has(LegIndex::BOTH[leg]) {
+                kept(&there[leg], known).map_err(|why| format!("block {block} of leg {leg}: {why} (I2)"))?;
+            }
+        }
+        let range = ByteRange::new(block * BLOCK, BLOCK);
+        if there[0] != there[1] && !plan.copies(legs, range) {
+            return Err(format!("the legs differ at block {block}, and nothing says so (I5)"));
+        }
+    }
+    Ok(())
+}
+
+/// How the holder brings the legs together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copies {
+    /// Nothing: it says that nothing differs.
+    Nothing,
+    Union,
+    Everything,
+}
+
+impl Copies {
+    fn copies(self, legs: [&Leg; 2], range: ByteRange) -> bool {
+        let said = |leg: &Leg| leg.bitmap.is_any_set(range) || names(leg, range);
+        match self {
+            Self::Nothing => false,
+            Self::Union => legs.into_iter().any(said),
+            Self::Everything => true,
+        }
+    }
+}
+
+fn names(leg: &Leg, range: ByteRange) -> bool {
+    let Replay::Table(table) = &leg.log else { return true };
+    let shift = leg.found.superblock.layout.log.extent_shift;
+    let extent = |extent: &u32| ByteRange::new(u64::from(*extent) << shift, 1 << shift).overlaps(range);
+    table.extents().iter().any(extent)
+}
+
+fn plan(own: &Leg, peer: &Leg) -> Result<Copies, String> {
+    let superblock = rebooted(&own.found);
+    let peer = LegFound::Leg(Box::new(FoundLeg { superblock: rebooted(&peer.found), ..*peer.found.clone() }));
+    let empty = own.log.is_empty() && own.bitmap.is_clear();
+    let facts = StartFacts {
+        own: &superblock,
+        incarnation: Uuid::from_u128(0xb007),
+        differences: if empty { Differences::None } else { Differences::Possible },
+        peer: PeerSight::Seen(&peer),
+        degraded: DegradedStart::Withheld,
+    };
+    match on_start(&facts) {
+        StartVerdict::Serve(Starting::Both) => Ok(Copies::Nothing),
+        StartVerdict::Serve(Starting::Resync(SyncPlan::Delta) | Starting::FromPeer(SyncPlan::Delta)) => {
+            Ok(Copies::Union)
+        }
+        StartVerdict::Serve(
+            Starting::Resync(SyncPlan::Full(_)) | Starting::FromPeer(SyncPlan::Full(_)) | Starting::Alone,
+        ) => Ok(Copies::Everything),
+        verdict => Err(format!("nobody serves any more: {verdict:?}")),
+    }
+}
+
+/// Each sector holds what was acknowledged, or something that was sent later.
+fn kept(block: &[u8], known: &Known) -> Result<(), String> {
+    for sector in block.chunks_exact(SECTOR) {
+        let stamp = u64::from_le_bytes(sector[..8].try_into().expect("8 bytes"));
+        if stamp < known.acknowledged || (stamp != 0 && !known.sent.contains(&stamp)) {
+            return Err(format!("{stamp} is there, {} was acknowledged", known.acknowledged));
+        }
+    }
+    Ok(())
+}
