@@ -198,11 +198,19 @@ impl Pair {
     /// # Panics
     /// When it runs or does not start.
     pub fn restart(&mut self, index: usize) {
+        let config = self.folder(index).join("config.json");
+        self.restart_with(index, &["--config", config.to_str().expect("a path")]);
+    }
+
+    /// Starts a node that ended, with what the pair's nodes are started with and more.
+    ///
+    /// # Panics
+    /// When it runs or does not start.
+    pub fn restart_with(&mut self, index: usize, more: &[&str]) {
         let Place::Down(folder) = std::mem::replace(&mut self.places[index], Place::Moving) else {
             panic!("node {index} is up");
         };
-        let config = folder.path().join("config.json");
-        let mut arguments = vec!["--config", config.to_str().expect("a path")];
+        let mut arguments = more.to_vec();
         arguments.extend(self.node_arguments.iter().map(String::as_str));
         let node = Node::start_in(folder, &arguments);
         self.places[index] = Place::Up(node);

@@ -1,7 +1,7 @@
 //! Devices on the control socket: SPDK's methods, and what they refuse.
 
 use serde_json::{Value, json};
-use tests::node::Node;
+use tests::node::{Node, has_tool};
 use tests::pair::{Pair, gemel, must};
 
 fn refused(node: &Node, method: &str, params: Value, word: &str) {
@@ -98,6 +98,56 @@ fn devices_without_a_medium_change_as_they_are_told() {
     assert!(has("bdev_null_create", "num_blocks", json!(8192)), "{saved}");
     assert!(has("bdev_delay_create", "avg_read_latency", json!(100)), "{saved}");
     assert!(has("bdev_iscsi_set_options", "timeout_sec", json!(7)), "{saved}");
+}
+
+/// Bytes of the histogram's counts, summed.
+fn values(histogram: &Value) -> u64 {
+    let output = std::process::Command::new("python3")
+        .args(["-c", "import base64,struct,sys; b=base64.b64decode(sys.argv[1]); print(sum(struct.unpack('<%dQ' % (len(b)//8), b)))"])
+        .arg(histogram["histogram"].as_str().expect("base64"))
+        .output()
+        .expect("python3");
+    must(output).trim().parse().expect("a number")
+}
+
+#[test]
+fn histograms_depths_and_limits_of_a_device_under_load() {
+    if !has_tool("iscsi-perf") || !has_tool("python3") {
+        return;
+    }
+    let node = Node::start(&[]);
+    node.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 65536}));
+    let url = node.export("m0");
+    refused(&node, "bdev_get_histogram", json!({"name": "m0"}), "bdev_enable_histogram");
+    refused(
+        &node,
+        "bdev_enable_histogram",
+        json!({"name": "m0", "enable": true, "opc": "nvme_io"}),
+        "nvme_io",
+    );
+    refused(&node, "bdev_set_qos_limit", json!({"name": "m0"}), "no limit");
+    node.must("bdev_enable_histogram", json!({"name": "m0", "enable": true, "opc": "read"}));
+    node.must("bdev_set_qd_sampling_period", json!({"name": "m0", "period": 100}));
+    node.must("bdev_set_qos_limit", json!({"name": "m0", "rw_ios_per_sec": 1000}));
+    node.must("bdev_reset_iostat", json!({"name": "m0"}));
+    let perf = std::process::Command::new("iscsi-perf")
+        .args(["-m", "16", "-t", "2", &url])
+        .output()
+        .expect("iscsi-perf");
+    assert!(perf.status.success(), "{perf:?}");
+    let figures = node.must("bdev_get_iostat", json!({"names": ["m0"]}))["bdevs"][0].clone();
+    let reads = figures["num_read_ops"].as_u64().expect("a number");
+    // Two seconds, or three with a start and an end: a host's clock and ours.
+    assert!((1500..4000).contains(&reads), "{figures}");
+    assert_eq!(values(&node.must("bdev_get_histogram", json!({"name": "m0"}))), reads);
+    let borders = node.must("bdev_get_histogram_borders", json!({"name": "m0", "borders": [0, 60_000_000]}));
+    assert_eq!(borders["borders_count"], json!([0, reads, reads]));
+    let busy = figures["io_time"].as_u64().expect("a number");
+    assert!(busy > 1_500_000 && figures["weighted_io_time"].as_u64() > Some(8 * busy), "{figures}");
+    assert_eq!(described(&node, "m0")["assigned_rate_limits"]["rw_ios_per_sec"], json!(1000));
+    let saved = node.must("framework_get_config", json!({"name": "bdev"})).to_string();
+    assert!(saved.contains("bdev_set_qos_limit") && saved.contains("bdev_enable_histogram"), "{saved}");
+    refused(&node, "bdev_reset_iostat", json!({"name": "m0", "mode": "maxmin"}), "together");
 }
 
 fn raid(pair: &Pair, node: usize) -> Value {

@@ -2,10 +2,11 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::node::{Node, binary, skipped_without};
+use tests::pair::Pair;
 
 fn client() -> Option<PathBuf> {
     let path = binary("gemeld").parent()?.parent()?.join("spdk-venv/bin/spdk-rpc");
@@ -17,6 +18,13 @@ fn client() -> Option<PathBuf> {
 }
 
 fn call(node: &Node, arguments: &[&str], input: &str) -> String {
+    let output = output(node, arguments, input);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn output(node: &Node, arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(client().expect("looked for before"))
         .arg("-s")
         .arg(node.socket())
@@ -27,10 +35,11 @@ fn call(node: &Node, arguments: &[&str], input: &str) -> String {
         .spawn()
         .expect("the client");
     child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("taken");
-    let output = child.wait_with_output().expect("the client ends");
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {error}");
-    String::from_utf8(output.stdout).expect("text")
+    child.wait_with_output().expect("the client ends")
+}
+
+fn answer(node: &Node, arguments: &[&str]) -> Value {
+    serde_json::from_str(&call(node, arguments, "")).expect("JSON")
 }
 
 #[test]
@@ -67,4 +76,78 @@ fn spdks_client_builds_a_target_saves_it_and_loads_it_into_another_node() {
     call(&fresh, &["load_config"], &saved);
     assert_eq!(targets(&fresh), before);
     assert_eq!(call(&fresh, &["save_config"], "").trim(), saved.trim());
+}
+
+#[test]
+fn spdks_client_looks_at_threads_pollers_and_devices() {
+    if client().is_none() {
+        return;
+    }
+    let node = Node::start(&["--cores", "0,1"]);
+    let run = |arguments: &[&str]| call(&node, arguments, "");
+    run(&["bdev_malloc_create", "-b", "m0", "16", "512"]);
+    let url = "iscsi://127.0.0.1:9/iqn.2026-11.org.gemel:leg/0";
+    run(&["bdev_iscsi_create", "-b", "far", "-i", "iqn.2026-11.org.gemel:me", "--url", url]);
+    let pollers = answer(&node, &["thread_get_pollers"]);
+    let names = |index: usize| -> Vec<Value> {
+        let list = pollers["threads"][index]["active_pollers"].as_array().expect("pollers");
+        list.iter().map(|poller| poller["name"].clone()).collect()
+    };
+    assert_eq!((names(0), names(1)), (vec![json!("iscsi_target")], vec![json!("import_far")]), "{pollers}");
+    assert!(pollers["threads"][0]["active_pollers"][0]["run_count"].as_u64() > Some(0), "{pollers}");
+    let stats = answer(&node, &["thread_get_stats"]);
+    assert_eq!(stats["threads"][1]["active_pollers_count"], 1);
+    let reactors = answer(&node, &["framework_get_reactors"]);
+    assert_ne!(reactors["reactors"][0]["tid"], reactors["reactors"][1]["tid"], "{reactors}");
+    run(&["thread_set_cpumask", "-i", "2", "-m", "0x3"]);
+    run(&["framework_set_scheduler", "static"]);
+    run(&["bdev_enable_histogram", "m0", "--histogram"]);
+    assert_eq!(answer(&node, &["bdev_get_histogram", "m0"])["granularity"], 7);
+    run(&["bdev_set_qd_sampling_period", "m0", "100"]);
+    run(&["bdev_set_qos_limit", "m0", "--rw-ios-per-sec", "2000"]);
+    assert_eq!(answer(&node, &["sock_get_default_impl"])["impl_name"], "uring");
+    for (arguments, word) in [
+        (&["thread_set_cpumask", "-i", "2", "-m", "0x1"][..], "--cores"),
+        (&["framework_set_scheduler", "dynamic"], "static"),
+        (&["trace_get_info"], "bdev_get_latency"),
+        (
+            &["bdev_nvme_attach_controller", "-b", "n", "-t", "PCIe", "-a", "0000:00:00.0"],
+            "bdev_uring_create",
+        ),
+        (&["bdev_set_options", "-p", "1"], "framework_start_init"),
+    ] {
+        let refused = output(&node, arguments, "");
+        let text = String::from_utf8_lossy(&refused.stdout) + String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && text.contains(word), "{arguments:?}: {text}");
+    }
+    // What may be called changes with framework_start_init.
+    let starting = Node::start(&["--wait-for-rpc"]);
+    let now = |node: &Node| call(node, &["rpc_get_methods", "-c"], "");
+    assert!(now(&starting).contains("bdev_set_options") && !now(&starting).contains("bdev_malloc_create"));
+    call(&starting, &["bdev_set_options", "-p", "65535"], "");
+    let refused = output(&starting, &["bdev_set_options", "-p", "100"], "");
+    assert!(!refused.status.success(), "there is no such pool");
+    call(&starting, &["framework_start_init"], "");
+    assert!(!now(&starting).contains("bdev_set_options") && now(&starting).contains("bdev_malloc_create"));
+}
+
+#[test]
+fn spdks_client_saves_and_loads_a_node_that_has_a_mirror() {
+    if client().is_none() {
+        return;
+    }
+    let mut pair = Pair::start();
+    let raids = answer(pair.node(0), &["bdev_raid_get_bdevs", "online"]);
+    assert_eq!(
+        (&raids[0]["name"], &raids[0]["num_base_bdevs_operational"]),
+        (&json!("vol0"), &json!(2)),
+        "{raids}"
+    );
+    assert_eq!(answer(pair.node(1), &["bdev_raid_get_bdevs", "online"]), json!([]));
+    let saved = call(pair.node(0), &["save_config"], "");
+    pair.stop(0);
+    pair.restart_with(0, &["--wait-for-rpc"]);
+    call(pair.node(0), &["load_config"], &saved);
+    pair.wait_in_sync(0);
+    assert_eq!(call(pair.node(0), &["save_config"], "").trim(), saved.trim());
 }

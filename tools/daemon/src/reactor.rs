@@ -21,6 +21,7 @@ use rpc::RpcError;
 
 use crate::etcd::Courier;
 use crate::events::EventSender;
+use crate::pollers::{PollCount, Polled, PollerInfo};
 
 /// Something that the control plane wants done on a reactor.
 type Order = Box<dyn FnOnce(&mut Residents, Instant) + Send>;
@@ -59,11 +60,13 @@ pub struct Array {
     pub courier: Option<Courier>,
     /// The mirror's name, and where its events go.
     pub events: (String, EventSender),
+    /// How often it was polled.
+    pub polls: PollCount,
 }
 
 impl Array {
     fn poll(&mut self, now: Instant) -> Progress {
-        let progress = self.driver.poll(now);
+        let progress = self.polls.count(self.driver.poll(now));
         if let Some(courier) = &self.courier {
             while let Some((ticket, ask)) = self.driver.next_ask() {
                 courier.send(ticket, ask);
@@ -97,10 +100,10 @@ pub struct Residents {
     /// Its core.
     pub core: Core,
     /// Sessions behind imported LUNs, by the bdev's name.
-    pub imports: BTreeMap<String, Served>,
+    pub imports: BTreeMap<String, Polled<Served>>,
     /// Mirrors by their volume's name.
     pub mirrors: BTreeMap<String, Array>,
-    target: Option<Target>,
+    target: Option<Polled<Target>>,
     life: Life,
 }
 
@@ -112,7 +115,7 @@ impl Residents {
             core: core.clone(),
             imports: BTreeMap::new(),
             mirrors: BTreeMap::new(),
-            target: (duty == Duty::Front).then(target),
+            target: (duty == Duty::Front).then(|| Polled::new(target())),
             life: Life::Running,
         }
     }
@@ -122,7 +125,17 @@ impl Residents {
     /// # Panics
     /// On a reactor without that duty: the programmer's mistake.
     pub fn target(&mut self) -> &mut Target {
-        self.target.as_mut().expect("the first reactor has the target")
+        &mut self.target.as_mut().expect("the first reactor has the target").what
+    }
+
+    /// What is polled here.
+    pub fn pollers(&self) -> Vec<PollerInfo> {
+        let info =
+            |kind: &str, name: &str, count: PollCount| PollerInfo { name: format!("{kind}{name}"), count };
+        let imports = self.imports.iter().map(|(name, import)| info("import_", name, import.count));
+        let mirrors = self.mirrors.iter().map(|(name, array)| info("mirror_", name, array.polls));
+        let target = self.target.iter().map(|target| info("iscsi_target", "", target.count));
+        target.chain(imports).chain(mirrors).collect()
     }
 }
 
@@ -137,19 +150,19 @@ impl Shard for Residents {
     }
 
     fn poll(&mut self, now: Instant) -> Progress {
-        let imports = self.imports.values_mut().map(|import| import.poll(now));
+        let imports = self.imports.values_mut().map(|import| import.count.count(import.what.poll(now)));
         let mut progress = imports.fold(Progress::Idle, |sum, one| sum | one);
         progress |= self.mirrors.values_mut().fold(Progress::Idle, |sum, mirror| sum | mirror.poll(now));
         match &mut self.target {
-            Some(target) => progress | target.poll(now),
+            Some(target) => progress | target.count.count(target.what.poll(now)),
             None => progress,
         }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let imports = self.imports.values().filter_map(Served::next_deadline).min();
+        let imports = self.imports.values().filter_map(|import| import.what.next_deadline()).min();
         let mirrors = self.mirrors.values().filter_map(|array| array.driver.next_deadline()).min();
-        let target = self.target.as_ref().and_then(Target::next_deadline);
+        let target = self.target.as_ref().and_then(|target| target.what.next_deadline());
         Instant::earliest(imports, Instant::earliest(mirrors, target))
     }
 
@@ -161,6 +174,13 @@ impl Shard for Residents {
 /// The control plane's end of a reactor.
 pub struct Reactor {
     thread: ReactorThread<Message>,
+    tid: u32,
+}
+
+/// The calling thread's number in the system; 0 where /proc is not mounted.
+fn own_tid() -> u32 {
+    let link = std::fs::read_link("/proc/thread-self").unwrap_or_default();
+    link.file_name().and_then(|name| name.to_str()?.parse().ok()).unwrap_or(0)
 }
 
 impl Reactor {
@@ -169,14 +189,19 @@ impl Reactor {
     /// # Errors
     /// The system's, when there is no thread or no io_uring.
     pub fn start(config: ReactorConfig, pool: Pool, clock: MonotonicClock, duty: Duty) -> io::Result<Self> {
-        let thread = engine::spawn(config, pool, clock, move |core, _| Residents::new(core, duty))?;
+        let (tell, tid) = sync_channel(1);
+        let thread = engine::spawn(config, pool, clock, move |core, _| {
+            // Whoever starts it waits for it.
+            let _ = tell.send(own_tid());
+            Residents::new(core, duty)
+        })?;
         if thread.pinning == Pinning::Floating {
             tracing::warn!(
                 "core {} cannot be had: its reactor runs where the scheduler puts it",
                 config.core
             );
         }
-        Ok(Self { thread })
+        Ok(Self { thread, tid: tid.recv().unwrap_or(0) })
     }
 
     /// Has something done on the reactor, and waits for what comes of it: a turn, or a wake-up.
@@ -212,6 +237,11 @@ impl Reactor {
     /// Its core.
     pub fn core(&self) -> u32 {
         self.thread.core
+    }
+
+    /// Its thread's number in the system.
+    pub fn tid(&self) -> u32 {
+        self.tid
     }
 
     /// What its ring uses of io_uring.

@@ -1,13 +1,12 @@
-//! The framework: version, methods, start, configuration, reactors.
+//! The framework: version, methods, start, configuration.
 
 use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Method, When, allowed, table};
-use crate::node::{ConfigFile, Entry, Node, Resident, State};
+use crate::node::{ConfigFile, Node, State};
 use crate::params;
-use crate::reactor::Reactor;
 
 pub(super) const METHODS: &[Method] = &[
     Method { name: "spdk_get_version", when: When::Always, run: version },
@@ -18,10 +17,6 @@ pub(super) const METHODS: &[Method] = &[
     Method { name: "framework_get_subsystems", when: When::Runtime, run: subsystems },
     Method { name: "framework_get_config", when: When::Runtime, run: config },
     Method { name: "node_get_config_file", when: When::Always, run: config_file },
-    Method { name: "framework_get_reactors", when: When::Runtime, run: reactors },
-    Method { name: "framework_get_scheduler", when: When::Runtime, run: scheduler },
-    Method { name: "thread_get_stats", when: When::Runtime, run: threads },
-    Method { name: "thread_get_io_channels", when: When::Runtime, run: channels },
 ];
 
 /// Subsystems in the order of their start, with what they need.
@@ -120,7 +115,9 @@ fn calls_of(node: &Node, subsystem: &str) -> Result<Value, RpcError> {
     match subsystem {
         "bdev" => {
             let devices = super::bdev::in_order(node).filter_map(|entry| entry.created_by.as_ref());
-            Ok(options(node, "bdev_").iter().chain(devices).map(call).collect())
+            // A mirror's guarded leg has no call of its own: what is switched on comes when all devices are there.
+            let switched_on: Vec<_> = node.bdevs.values().flat_map(super::tuning::calls).collect();
+            Ok(options(node, "bdev_").iter().chain(devices).chain(&switched_on).map(call).collect())
         }
         "iscsi" => Ok(options(node, "iscsi_").iter().chain(&node.target_calls).map(call).collect()),
         other => Err(RpcError::refused(format!("there is no subsystem {other:?}"))),
@@ -137,80 +134,4 @@ fn config_file(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError
             json!({"file": keeper.path(), "write_back": true, "error": keeper.error()})
         }
     })
-}
-
-/// SPDK's light-weight thread: here each reactor runs one.
-pub(super) fn thread_name(core: u32) -> String {
-    format!("reactor_{core}")
-}
-
-/// Ticks are nanoseconds.
-pub(super) const TICK_RATE: u64 = 1_000_000_000;
-
-fn reactors(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
-    params::none(given)?;
-    let one = |(index, reactor): (usize, &Reactor)| {
-        let (core, stats) = (reactor.core(), reactor.stats());
-        json!({
-            "lcore": core, "tid": 0, "busy": stats.busy_nanos, "idle": stats.idle_nanos, "in_interrupt": false,
-            "irq": 0, "sys": 0, "usr": 0,
-            "lw_threads": [{
-                "name": thread_name(core), "id": index + 1, "cpumask": mask(core),
-                "elapsed": stats.busy_nanos + stats.idle_nanos,
-            }],
-        })
-    };
-    let list: Value = node.reactors().iter().enumerate().map(one).collect();
-    Ok(json!({"tick_rate": TICK_RATE, "pid": std::process::id(), "reactors": list}))
-}
-
-fn threads(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
-    params::none(given)?;
-    let one = |(index, reactor): (usize, &Reactor)| {
-        let (core, stats) = (reactor.core(), reactor.stats());
-        json!({
-            "name": thread_name(core), "id": index + 1, "cpumask": mask(core), "busy": stats.busy_nanos,
-            "idle": stats.idle_nanos, "active_pollers_count": pollers_of(node, index),
-            "timed_pollers_count": 0, "paused_pollers_count": 0,
-        })
-    };
-    let list: Value = node.reactors().iter().enumerate().map(one).collect();
-    Ok(json!({"tick_rate": TICK_RATE, "threads": list}))
-}
-
-/// How many things a reactor polls: the iSCSI target, sessions of imports, mirrors.
-fn pollers_of(node: &Node, reactor: usize) -> usize {
-    let here =
-        |entry: &&Entry| [Resident::Import(reactor), Resident::Mirror(reactor)].contains(&entry.resident);
-    node.bdevs.values().filter(here).count() + usize::from(reactor == 0)
-}
-
-/// Open channels by thread and device.
-fn channels(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
-    params::none(given)?;
-    let one = |(index, reactor): (usize, &Reactor)| {
-        let open = |(name, entry): (&String, &Entry)| {
-            let here = entry.bdev.channels().iter().filter(|channel| channel.core == reactor.core()).count();
-            (here > 0).then(|| json!({"name": name, "ref": here}))
-        };
-        let list: Value = node.bdevs.iter().filter_map(open).collect();
-        json!({
-            "name": thread_name(reactor.core()), "id": index + 1, "cpumask": mask(reactor.core()),
-            "io_channels": list,
-        })
-    };
-    let list: Value = node.reactors().iter().enumerate().map(one).collect();
-    Ok(json!({"tick_rate": TICK_RATE, "threads": list}))
-}
-
-/// Threads stay on their cores.
-fn scheduler(_: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
-    params::none(given)?;
-    Ok(json!({
-        "scheduler_name": "static", "scheduler_period": 0, "isolated_core_mask": "0x0", "scheduling_core": 0,
-    }))
-}
-
-fn mask(core: u32) -> String {
-    format!("{:x}", 1u128.checked_shl(core).unwrap_or(0))
 }

@@ -8,7 +8,7 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::framework::TICK_RATE;
+use super::threads::TICK_RATE;
 use super::{Method, When};
 use crate::node::{Entry, Node};
 use crate::params;
@@ -24,9 +24,22 @@ pub(super) const METHODS: &[Method] = &[
 #[serde(rename_all = "lowercase")]
 enum ResetMode {
     All,
-    /// Minima and maxima are of the same histogram as everything else: nothing is reset alone.
     #[default]
     None,
+    /// Nothing is reset alone: minima and maxima are of the same histogram as everything else.
+    Maxmin,
+    Error,
+}
+
+impl ResetMode {
+    fn check(self) -> Result<(), RpcError> {
+        match self {
+            Self::All | Self::None => Ok(()),
+            Self::Maxmin | Self::Error => {
+                Err(RpcError::refused("only all figures can be reset together: use all, or none"))
+            }
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -52,10 +65,12 @@ fn named<'a>(node: &'a Node, names: &[String]) -> Result<Vec<&'a Entry>, RpcErro
 fn iostat(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: Which = params::parse(given)?;
     let names: Vec<String> = given.names.into_iter().flatten().chain(given.name).collect();
+    given.reset_mode.check()?;
     if given.per_channel && names.is_empty() {
         return Err(RpcError::invalid_params("per_channel needs the name of a bdev"));
     }
     let entries = named(node, &names)?;
+    let now = node.clock().now();
     let one = |entry: &&Entry| {
         let mut figures = json!({"name": entry.bdev.name()});
         if given.per_channel {
@@ -66,13 +81,21 @@ fn iostat(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
                 .collect();
             return figures;
         }
-        with(figures, &entry.bdev.stats())
+        let mut figures = with(figures, &entry.bdev.stats());
+        if let Some(depth) = entry.bdev.depth(now) {
+            let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            figures["queue_depth_polling_period"] = json!(micros(depth.period));
+            figures["queue_depth"] = json!(depth.depth);
+            figures["io_time"] = json!(micros(depth.busy));
+            figures["weighted_io_time"] = json!(micros(depth.weighted));
+        }
+        figures
     };
     let list: Value = entries.iter().map(one).collect();
     if let ResetMode::All = given.reset_mode {
         entries.iter().for_each(|entry| entry.bdev.reset());
     }
-    let ticks = ticks(node.clock().now().saturating_since(engine::Instant::EPOCH));
+    let ticks = ticks(now.saturating_since(engine::Instant::EPOCH));
     Ok(json!({"tick_rate": TICK_RATE, "ticks": ticks, "bdevs": list}))
 }
 
@@ -112,15 +135,18 @@ fn past(name: &str) -> &str {
 #[serde(deny_unknown_fields)]
 struct Reset {
     name: Option<String>,
-    #[serde(default)]
-    #[expect(dead_code, reason = "SPDK's modes: everything is one histogram here")]
-    mode: ResetMode,
+    mode: Option<ResetMode>,
 }
 
 fn reset(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: Reset = params::parse(given)?;
+    let mode = given.mode.unwrap_or(ResetMode::All);
+    mode.check()?;
     let names: Vec<String> = given.name.into_iter().collect();
-    named(node, &names)?.iter().for_each(|entry| entry.bdev.reset());
+    let entries = named(node, &names)?;
+    if let ResetMode::All = mode {
+        entries.iter().for_each(|entry| entry.bdev.reset());
+    }
     Ok(json!(true))
 }
 

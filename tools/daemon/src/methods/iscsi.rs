@@ -372,7 +372,7 @@ fn target_nodes(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcErro
 
 fn connections(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     params::none(given)?;
-    let thread = super::framework::thread_name(node.reactors()[0].core());
+    let thread = super::threads::thread_name(node.reactors()[0].core());
     let address =
         |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
     let one = |connection: gateway::ConnectionInfo| {

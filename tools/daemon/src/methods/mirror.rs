@@ -22,6 +22,7 @@ use super::{Method, When, bdev};
 use crate::etcd::{Courier, EtcdConfig, EtcdError};
 use crate::node::{Entry, Node, ReactorIndex, Resident};
 use crate::params;
+use crate::pollers::PollCount;
 use crate::reactor::{Array, deliver_to};
 
 pub(super) const METHODS: &[Method] = &[
@@ -238,7 +239,10 @@ fn start(
     let events = node.events().sender();
     let started = node.on(reactor, move |residents, now| {
         let (volumes, driver) = Driver::start(&name, setup, own, peer, &residents.core, now)?;
-        residents.mirrors.insert(name.clone(), Array { driver, courier, events: (name, events) });
+        residents.mirrors.insert(
+            name.clone(),
+            Array { driver, courier, events: (name, events), polls: PollCount::default() },
+        );
         Ok::<_, OpenError>(volumes)
     })?;
     started.map_err(|error| RpcError::refused(error.to_string()))

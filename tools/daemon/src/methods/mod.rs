@@ -1,6 +1,7 @@
 //! The methods of the control socket: one table, one file for each family. Names and shapes are SPDK's where SPDK has the
 //! method.
 
+mod absent;
 mod bdev;
 mod events;
 mod framework;
@@ -8,6 +9,9 @@ mod iostat;
 mod iscsi;
 mod mirror;
 mod raid;
+mod sockets;
+mod threads;
+mod tuning;
 
 use std::path::Path;
 
@@ -41,6 +45,9 @@ fn table() -> impl Iterator<Item = &'static Method> {
         .chain(mirror::METHODS)
         .chain(events::METHODS)
         .chain(raid::METHODS)
+        .chain(threads::METHODS)
+        .chain(sockets::METHODS)
+        .chain(tuning::METHODS)
         .chain(iscsi::METHODS)
 }
 
@@ -57,8 +64,11 @@ fn allowed(when: When, state: State) -> bool {
 /// # Errors
 /// The method's own, or that there is none, or not now.
 pub fn dispatch(node: &mut Node, name: &str, params: Option<&Value>) -> Result<Value, RpcError> {
-    let method =
-        table().find(|method| method.name == name).ok_or_else(|| RpcError::method_not_found(name))?;
+    let absent = || match absent::reason(name) {
+        Some(reason) => RpcError::method_not_found(&format!("{name}: {reason}")),
+        None => RpcError::method_not_found(name),
+    };
+    let method = table().find(|method| method.name == name).ok_or_else(absent)?;
     match (method.when, allowed(method.when, node.state)) {
         (_, true) => (method.run)(node, params),
         (When::Startup, _) => Err(RpcError::wrong_state(

@@ -7,7 +7,7 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::methods::raid;
+use crate::methods::{raid, tuning};
 use crate::node::{Entry, Node, Resident};
 use crate::params;
 
@@ -46,9 +46,7 @@ fn describe(node: &Node, entry: &Entry, users: &BTreeMap<String, String>) -> Res
         "num_blocks": geometry.blocks,
         "uuid": bdev.uuid().to_string(),
         "numa_id": -1,
-        "assigned_rate_limits": {
-            "rw_ios_per_sec": 0, "rw_mbytes_per_sec": 0, "r_mbytes_per_sec": 0, "w_mbytes_per_sec": 0,
-        },
+        "assigned_rate_limits": tuning::shown(bdev.limits()),
         "claimed": users.contains_key(bdev.name()),
         "zoned": false,
         "supported_io_types": {

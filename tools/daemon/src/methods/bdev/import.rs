@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{Method, When, delete, replay, uuid_of};
 use crate::node::{Entry, Node, Resident};
 use crate::params;
+use crate::pollers::Polled;
 
 pub(super) const METHODS: &[Method] = &[
     Method { name: "bdev_iscsi_set_options", when: When::Always, run: set_options },
@@ -73,7 +74,7 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let (reactor, key) = (node.place(), parsed.name.clone());
     let opened = node.on(reactor, move |residents, _| {
         let (bdev, import) = Served::new(remote, &residents.core)?;
-        residents.imports.insert(key, import);
+        residents.imports.insert(key, Polled::new(import));
         Ok::<_, OpenError>(bdev)
     })?;
     let bdev = opened.map_err(|error| RpcError::internal(error.to_string()))?;
