@@ -357,7 +357,8 @@ fn show_leg(builder: &mut Builder<'_>, place: &Place, index: Index) -> Result<()
     let name = iqn(&place.name, &format!(".leg{}", index.0));
     let peer = iqn(&place.name, &format!(".node{}", index.other().0));
     let bdev = format!("{}_leg", place.name);
-    target(builder, (&name, "leg", &bdev), place.listen, &[json!([peer]), json!(["ANY"])], "sync-cached")
+    let who = [json!([peer]), json!([place.peer.ip().to_string()])];
+    target(builder, (&name, "leg", &bdev), place.listen, &who, "sync-cached")
 }
 
 fn show_volume(builder: &mut Builder<'_>, place: &Place) -> Result<(), Failure> {
