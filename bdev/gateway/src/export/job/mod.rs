@@ -96,7 +96,7 @@ pub(super) fn collected(
     data: BufMut,
 ) -> Result<VecDeque<Step>, Sense> {
     match command {
-        Command::Unmap { .. } => provisioning::unmap(&data, context.unit),
+        Command::Unmap { .. } => provisioning::unmap(&data, context.unit, context.mode()),
         Command::WriteSame { transfer, .. } => provisioning::same(transfer, context, &data),
         Command::ModeSelect { long, .. } => unit::mode_select(*long, &data, context),
         Command::Sanitize(sanitize) => unit::overwrite(sanitize, &data, context),

@@ -9,6 +9,7 @@ use scsi::{Command, Provisioning, Sense, Transfer, Unit};
 use super::step::LookUp;
 use super::transfer::{durability, pieces};
 use super::{Context, Start, Step, steps};
+use crate::export::LunMode;
 
 /// Runs that one GET LBA STATUS looks up.
 const RUNS_MAX: u32 = 64;
@@ -72,14 +73,17 @@ fn status(lba: u64, allocation: u32, context: &Context<'_>) -> Result<Start, Sen
     Ok(Start::Data(data))
 }
 
-/// The ranges of an UNMAP parameter list.
-pub(super) fn unmap(list: &[u8], unit: &Unit) -> Result<VecDeque<Step>, Sense> {
+/// The ranges of an UNMAP parameter list. Where writes are durable when they are answered, so is this: no flush follows.
+pub(super) fn unmap(list: &[u8], unit: &Unit, mode: LunMode) -> Result<VecDeque<Step>, Sense> {
     let mut discards = VecDeque::new();
     for (lba, blocks) in parameter::unmap_ranges(list)? {
         unit.check_range(lba, blocks)?;
         if blocks > 0 {
             discards.push_back(Step::Discard(BlockRange::new(lba, blocks)));
         }
+    }
+    if mode == LunMode::SyncDurable && !discards.is_empty() {
+        discards.push_back(Step::Flush);
     }
     Ok(discards)
 }
