@@ -212,6 +212,15 @@ impl Truth {
         Ok(next)
     }
 
+    /// The peer's leg has gone its own way: for people, and for a start without it.
+    #[must_use]
+    pub fn split(&self, who: LegIndex) -> Self {
+        let mut next = self.clone();
+        let record = next.record_mut(who.other());
+        record.state = after(record.state, LegEvent::Diverged);
+        next
+    }
+
     /// Stopped in order (R12).
     #[must_use]
     pub fn clean(&self) -> Self {

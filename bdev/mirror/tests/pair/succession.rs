@@ -2,7 +2,7 @@
 
 use mirror::command::Command;
 use mirror::decide::{HolderState, PromoteMode};
-use mirror::format::{ArbiterKind, LegMask};
+use mirror::format::{ArbiterKind, LegMask, LegState};
 use mirror::status::RoleKind;
 
 use super::world::World;
@@ -141,6 +141,8 @@ fn a_peer_that_was_promoted_behind_a_paused_holder_is_reported_and_not_overwritt
         let cause = world.status(0).peer.and_then(|peer| peer.cause);
         if world.is_holder(0) {
             assert!(cause.is_some_and(|cause| cause.contains("diverged")), "{moment}: {}", world.describe());
+            let legs = world.status(0).legs.expect("a config");
+            assert_eq!(legs[1].state, LegState::Split, "the superblock remembers");
             splits += 1;
         }
         world.check_acknowledged(1);

@@ -8,7 +8,7 @@ use super::super::change::Kind;
 use super::super::{Ctx, Doubt, Holder};
 use super::{Differences, Entry, Membership, Outstanding, PeerLeg};
 use crate::bitmap::{ClearedBy, Urgency};
-use crate::decide::{EntryVerdict, SyncPlan, on_found, unite};
+use crate::decide::{Bar, EntryVerdict, SyncPlan, on_found, unite};
 use crate::desk::{Purpose, Side};
 use crate::events::{BarCause, EventKind};
 use crate::format::{BlockWrite, Reason, Superblock};
@@ -53,7 +53,14 @@ impl Holder {
                 ctx.note(EventKind::PeerWentOn { generation: newer.generation() });
                 return self.step_down(ctx);
             }
-            EntryVerdict::Bar(why) => return self.bar(why.into(), ctx),
+            EntryVerdict::Bar(why) => {
+                let split = why == Bar::Split;
+                self.bar(why.into(), ctx);
+                if split {
+                    self.remember_split();
+                }
+                return;
+            }
         };
         let LegFound::Leg(leg) = leg else { return };
         self.peer = Some(PeerLeg { store: Store::peer(leg.superblock.clone(), self.attempt) });
@@ -61,6 +68,14 @@ impl Holder {
         match entry {
             Entry::Member => self.fence(entry, ctx),
             Entry::Resync(plan) => self.arm(plan, &leg.superblock, ctx),
+        }
+    }
+
+    /// The own superblock says that the legs have diverged.
+    fn remember_split(&mut self) {
+        let next = self.truth.split(self.who);
+        if self.change_kind().is_none() && next != self.truth {
+            self.begin_change(Kind::Track, next, &[Side::Own]);
         }
     }
 
