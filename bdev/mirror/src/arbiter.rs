@@ -114,9 +114,9 @@ impl Ballot {
     }
 
     /// When to look again at the latest.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         match self.state {
-            State::Free => Some(self.not_before).filter(|at| *at != Instant::EPOCH),
+            State::Free => Some(self.not_before).filter(|at| *at > now),
             State::Asking(_) | State::Asked => Some(self.asked_at + PATIENCE),
         }
     }
@@ -144,5 +144,7 @@ mod tests {
         assert!(ballot.accept(second, &Answer::Unknown("slow".to_owned()), now));
         assert!(!ballot.accept(second, &Answer::Swapped, now), "once");
         assert!(!ballot.is_free(now) && ballot.is_free(now + PAUSE));
+        assert_eq!(ballot.next_deadline(now), Some(now + PAUSE));
+        assert_eq!(ballot.next_deadline(now + PAUSE), None, "nothing is due for ever");
     }
 }

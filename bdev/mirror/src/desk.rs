@@ -226,6 +226,7 @@ impl Desk {
         if let Purpose::Superblock { .. }
         | Purpose::Transaction { .. }
         | Purpose::Page { .. }
+        | Purpose::Format
         | Purpose::Emptying { .. } = purpose
         {
             completed = self.keep_frame(completed);

@@ -36,6 +36,12 @@ impl Leg {
     }
 
     fn send(&mut self, now: Instant, done: &mut Completions) {
+        // A channel that stays full makes nobody wait beyond his time.
+        let late = |io: &mut Io| io.deadline.is_some_and(|at| now >= at);
+        while let Some(at) = self.waiting.iter_mut().position(late) {
+            let Some(io) = self.waiting.remove(at) else { break };
+            done.push_back(io.complete(Err(IoError::TimedOut), now));
+        }
         while let Some(io) = self.waiting.pop_front() {
             match self.channel.submit(io, now) {
                 Ok(()) => {}
@@ -246,8 +252,9 @@ impl Driver {
 
     /// When to poll at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
+        let waiting = self.peer.waiting.front().and_then(|io| io.deadline);
         let legs = Instant::earliest(self.own.channel.next_deadline(), self.peer.channel.next_deadline());
-        Instant::earliest(legs, self.node.next_deadline())
+        Instant::earliest(Instant::earliest(legs, waiting), self.node.next_deadline())
     }
 
     /// The next question for the array's arbiter; its answer goes to [`Driver::on_arbiter`].
@@ -300,5 +307,45 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.abandon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bdev::{Link, Op, Refused, Tag};
+    use core::time::Duration;
+
+    use super::*;
+
+    /// Has no room, ever.
+    struct Full;
+
+    impl Channel for Full {
+        fn submit(&mut self, io: Io, _: Instant) -> Result<(), Refused> {
+            Err(io.refuse(IoError::Busy))
+        }
+
+        fn poll(&mut self, _: Instant, _: &mut Completions) -> Progress {
+            Progress::Idle
+        }
+
+        fn link(&self, _: Instant) -> Link {
+            Link::Down(LinkDown::Silent)
+        }
+    }
+
+    #[test]
+    fn a_channel_that_stays_full_keeps_nothing_beyond_its_deadline() {
+        let (start, second) = (Instant::EPOCH, Duration::from_secs(1));
+        let mut leg = Leg::new(Box::new(Full));
+        let mut done = Completions::new();
+        leg.waiting.push_back(Io::new(Op::Flush, Tag(1), start));
+        leg.waiting.push_back(Io::new(Op::Flush, Tag(2), start).with_deadline(start + second));
+        leg.send(start, &mut done);
+        assert!(done.is_empty());
+        leg.send(start + second, &mut done);
+        let late = done.pop_front().expect("one is late");
+        assert_eq!((late.tag, late.result, leg.waiting.len()), (Tag(2), Err(IoError::TimedOut), 1));
+        drop(leg.waiting.pop_front().map(|io| io.complete(Ok(()), start)));
     }
 }

@@ -321,6 +321,10 @@ impl RemoteChannel {
         }
         for _ in 0..self.again.len() {
             let Some(io) = self.again.pop_front() else { break };
+            if io.deadline.is_some_and(|at| now >= at) {
+                self.done.push_back(io.complete(Err(IoError::TimedOut), now));
+                continue;
+            }
             if let Err(refused) = self.send(io, now) {
                 self.again.push_back(refused.io);
             }

@@ -86,7 +86,7 @@ impl Holder {
     }
 
     fn send_transaction(&mut self, ctx: &mut Ctx<'_>) {
-        if !ctx.desk.has_block() || matches!(self.phase, Phase::Closing(Closing::Freeing)) {
+        if !ctx.desk.has_block() {
             return;
         }
         if let Some(transaction) = self.log.next_transaction(self.generation(), &self.bitmap) {
@@ -104,7 +104,6 @@ impl Holder {
                 self.journal.failing_since = None;
                 self.log.on_durable(seq);
                 self.drive_logged(ctx);
-                self.on_freed(ctx);
             }
             Err(error) => {
                 self.log.on_failed();

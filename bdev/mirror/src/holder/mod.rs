@@ -377,7 +377,7 @@ impl Holder {
 
     /// When to be called at the latest.
     pub(crate) fn next_deadline(&self, ctx_link: &Link, setup: &Setup, now: Instant) -> Option<Instant> {
-        let mut next = self.membership_deadline(ctx_link, setup);
+        let mut next = self.membership_deadline(ctx_link, setup, now);
         next = Instant::earliest(next, self.retry_change_at);
         if let (Phase::Closing(_), Farewell::HandOver { until }) = (self.phase, self.farewell) {
             next = Instant::earliest(next, Some(until));

@@ -110,6 +110,8 @@ impl Holder {
             // Another flush was under way, or one failed and its leg is out by now.
             Closing::Flushing if !self.journal.is_flushing() => self.begin_own_flush(FlushFor::Close, ctx),
             Closing::Saving => self.save(ctx),
+            // Or the leg that the log was on is out by now.
+            Closing::Freeing if self.log.is_freed() || !self.has_journal() => self.mark_clean(ctx),
             Closing::Draining | Closing::Flushing | Closing::Freeing | Closing::Marking => {}
         }
     }
@@ -173,13 +175,6 @@ impl Holder {
             self.phase = Phase::Closing(Closing::Freeing);
             let purpose = crate::desk::Purpose::Transaction { seq: transaction.seq };
             ctx.desk.write_block(Side::Own, &transaction.write, purpose);
-        }
-    }
-
-    /// The transaction that frees all slots is durable.
-    pub(super) fn on_freed(&mut self, ctx: &mut Ctx<'_>) {
-        if self.phase == Phase::Closing(Closing::Freeing) && self.change.is_none() {
-            self.mark_clean(ctx);
         }
     }
 

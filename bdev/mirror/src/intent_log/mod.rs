@@ -418,6 +418,11 @@ impl IntentLog {
         }
     }
 
+    /// True once the transaction that frees everything is durable (R12).
+    pub fn is_freed(&self) -> bool {
+        self.phase == Phase::Closed && self.outstanding.is_none()
+    }
+
     fn may_write(&self, bitmap: &Bitmap) -> bool {
         match &self.phase {
             Phase::Ready | Phase::Closed => true,

@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 
 use bdev::hop::ClientId;
 use bdev::{Completed, FenceKey, Geometry, Io, IoError, Link, LinkDown, NotReady};
+use core::time::Duration;
 use engine::{Instant, Pool, Prng};
 
 use crate::arbiter::Ballot;
@@ -85,6 +86,9 @@ enum Run {
 /// How long a peer that was given the array gets before this node wonders where it is.
 const PEER_TAKES_UP: core::time::Duration = core::time::Duration::from_secs(2);
 
+/// How long a standby that is told to stop waits for a holder that is at work, so that both can be told at once.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// See the module.
 pub struct Node {
     setup: Setup,
@@ -102,6 +106,8 @@ pub struct Node {
     began: Instant,
     degraded: DegradedStart,
     run: Run,
+    /// How long a standby that was told to stop waits for its holder.
+    linger_until: Option<Instant>,
     ballot: Ballot,
     watch: Watch,
     /// When the old holder gave this node the array, until it is taken up.
@@ -129,6 +135,7 @@ impl Node {
             began: now,
             degraded: DegradedStart::Withheld,
             run: Run::On,
+            linger_until: None,
             ballot: Ballot::new(),
             watch: Watch::default(),
             given_at: None,
@@ -200,11 +207,16 @@ impl Node {
     pub fn on_tick(&mut self, now: Instant) {
         self.desk.now = now;
         self.drive_ballot();
+        if let (Some(store), Some(_)) = (&mut self.store, self.own_write) {
+            // It may have had no frame before.
+            store.poke(&mut self.desk);
+        }
         match &mut self.role {
             Role::Booting(_) => self.drive_boot(),
             Role::Holding(_) => self.drive_hold(),
             Role::Promoting(_) => self.drive_promotion(),
             Role::Holder(_) => self.with_holder(|holder, ctx| holder.on_tick(ctx)),
+            Role::Standby(_) if self.run == Run::Stopping => self.drive_lingering(),
             Role::Standby(_) => self.drive_standby(),
             Role::Stopped | Role::Failed(_) => {}
         }
@@ -215,14 +227,14 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Instant> {
         match &self.role {
             Role::Booting(_) | Role::Holding(_) | Role::Promoting(_) => {
-                Some(self.desk.now + core::time::Duration::from_millis(20))
+                Some(self.desk.now + Duration::from_millis(20))
             }
             Role::Holder(holder) => Instant::earliest(
                 holder.next_deadline(&self.link, &self.setup, self.desk.now),
-                self.ballot.next_deadline(),
+                self.ballot.next_deadline(self.desk.now),
             ),
-            Role::Standby(_) if self.is_arbitrated() => {
-                Some(self.desk.now + core::time::Duration::from_millis(20))
+            Role::Standby(_) if self.is_arbitrated() || self.run == Run::Stopping => {
+                Some(self.desk.now + Duration::from_millis(20))
             }
             Role::Standby(_) | Role::Stopped | Role::Failed(_) => None,
         }
@@ -313,11 +325,26 @@ impl Node {
             return;
         }
         self.run = Run::Stopping;
-        match &mut self.role {
+        match self.role {
             Role::Holder(_) => self.with_holder(|holder, ctx| holder.close(ctx)),
+            // Its holder may be stopping as well, and has yet to say so on this leg (R12).
+            Role::Standby(_) if self.holder_session() == HolderSession::Alive => {
+                self.linger_until = Some(now + LINGER);
+            }
             _ => self.role = Role::Stopped,
         }
         self.settle();
+    }
+
+    /// A standby that was told to stop does when its holder has, or does not, or time is up.
+    fn drive_lingering(&mut self) {
+        let Some(until) = self.linger_until else { return };
+        if !matches!(self.role, Role::Standby(_)) || self.own_write.is_some() {
+            return;
+        }
+        if self.desk.now >= until || self.holder_session() == HolderSession::Absent {
+            self.role = Role::Stopped;
+        }
     }
 
     /// The node ends here and now, as if it had crashed: fences of the peer are answered "not ready".

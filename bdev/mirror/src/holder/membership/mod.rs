@@ -213,8 +213,10 @@ impl Holder {
         }
     }
 
-    pub(super) fn membership_deadline(&self, link: &Link, setup: &Setup) -> Option<Instant> {
+    pub(super) fn membership_deadline(&self, link: &Link, setup: &Setup, now: Instant) -> Option<Instant> {
         let grace = self.lost_since.filter(|_| self.is_both()).map(|since| since + setup.timing.grace);
+        // Once it is over something else is waited for.
+        let grace = grace.filter(|at| *at > now);
         let next = match &self.membership {
             Membership::Away if link.is_up() => Some(self.next_probe),
             Membership::Barred { retry_at, .. } => Some(*retry_at),
