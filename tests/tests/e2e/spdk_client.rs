@@ -65,6 +65,7 @@ fn spdks_client_builds_a_target_saves_it_and_loads_it_into_another_node() {
     {
         run(&[method]);
     }
+    assert_eq!(answer(&node, &["scsi_get_devices"])[0]["device_name"], "iqn.2026-11.org.gemel:s");
     let saved = run(&["save_config"]);
     let targets = |node: &Node| -> Value {
         serde_json::from_str(&call(node, &["iscsi_get_target_nodes"], "")).expect("JSON")
@@ -120,6 +121,21 @@ fn spdks_client_looks_at_threads_pollers_and_devices() {
         let text = String::from_utf8_lossy(&refused.stdout) + String::from_utf8_lossy(&refused.stderr);
         assert!(!refused.status.success() && text.contains(word), "{arguments:?}: {text}");
     }
+    // The log says what is asked for, once somebody wants to know.
+    assert_eq!(answer(&node, &["log_get_flags"])["control"], false);
+    run(&["bdev_null_create", "n0", "16", "512"]);
+    run(&["log_set_flag", "control"]);
+    run(&["bdev_null_create", "n1", "16", "512"]);
+    run(&["log_clear_flag", "all"]);
+    run(&["bdev_null_create", "n2", "16", "512"]);
+    let log = node.log();
+    assert!(
+        log.contains("bdev_null_create n1: done") && !log.contains(" n0: ") && !log.contains(" n2: "),
+        "{log}"
+    );
+    run(&["log_set_print_level", "WARNING"]);
+    assert_eq!(run(&["log_get_print_level"]).trim(), "\"WARNING\"");
+    assert_eq!(run(&["log_get_level"]).trim(), "\"NOTICE\"");
     // What may be called changes with framework_start_init.
     let starting = Node::start(&["--wait-for-rpc"]);
     let now = |node: &Node| call(node, &["rpc_get_methods", "-c"], "");

@@ -6,6 +6,7 @@
 pub mod etcd;
 pub mod events;
 pub mod keep;
+pub mod log;
 pub mod methods;
 pub mod node;
 pub mod params;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Parser;
 use core::time::Duration;
+use daemon::log::Log;
 use daemon::node::{ConfigFile, End, SharedNode, State};
 use daemon::reactor::{Duty, Reactor};
 use daemon::server::{Server, call};
@@ -54,8 +55,8 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_target(false).with_ansi(colours).with_writer(std::io::stderr).init();
-    match run(&options) {
+    let log = Log::start(colours);
+    match run(&options, log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gemeld: {error}");
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
 
 type Failure = Box<dyn std::error::Error>;
 
-fn run(options: &Options) -> Result<(), Failure> {
+fn run(options: &Options, log: Log) -> Result<(), Failure> {
     let config = read_config(options)?;
     let server = Server::bind(&options.socket)?;
     let pool = Pool::new(PoolConfig::with_memory(options.memory as usize * 1024 * 1024))?;
@@ -80,7 +81,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     let (ender, end) = channel();
     let starts = options.wait_for_rpc || config.is_some();
     let state = if starts { State::Startup } else { State::Runtime };
-    let node: SharedNode = Arc::new(Mutex::new(Node::new(reactors, clock, state, ender.clone())));
+    let node: SharedNode = Arc::new(Mutex::new(Node::new(reactors, clock, state, ender.clone(), log)));
     if let (Some(path), Some(calls)) = (&options.config, config)
         && let Err(error) = load(&node, path, calls, options)
     {

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 
 use crate::events::EventLog;
 use crate::keep::Keeper;
+use crate::log::Log;
 use crate::reactor::{Reactor, Residents};
 
 /// The node, as the threads of the control socket share it.
@@ -130,6 +131,8 @@ pub struct Node {
     pub target_calls: Vec<(String, Value)>,
     /// Where it is in its start.
     pub state: State,
+    /// What it logs.
+    pub log: Log,
     /// Where its configuration is kept.
     pub config_file: ConfigFile,
     /// Options set at start-up, to be replayed.
@@ -143,11 +146,18 @@ pub struct Node {
 
 impl Node {
     /// A node over its reactors, of which the first serves the portals. `ender` is told when somebody wants it to end.
-    pub fn new(reactors: Vec<Reactor>, clock: MonotonicClock, state: State, ender: Sender<()>) -> Self {
+    pub fn new(
+        reactors: Vec<Reactor>,
+        clock: MonotonicClock,
+        state: State,
+        ender: Sender<()>,
+        log: Log,
+    ) -> Self {
         Self {
             bdevs: BTreeMap::new(),
             target_calls: Vec::new(),
             state,
+            log,
             config_file: ConfigFile::None,
             options: BTreeMap::new(),
             events: EventLog::default(),

@@ -134,6 +134,15 @@ fn answer_one(request: Result<Request, (Value, RpcError)>, node: &SharedNode) ->
     }
 }
 
+/// A line of the flag "control": no parameters, which may hold secrets, but the object's name.
+fn note(method: &str, params: Option<&Value>, answer: &Result<Value, RpcError>) {
+    let object = params.and_then(|params| params["name"].as_str()).unwrap_or_default();
+    match answer {
+        Ok(_) => tracing::debug!(target: "control", "{method} {object}: done"),
+        Err(error) => tracing::debug!(target: "control", "{method} {object}: {error}"),
+    }
+}
+
 /// Calls a method; calls take turns.
 ///
 /// # Errors
@@ -141,6 +150,7 @@ fn answer_one(request: Result<Request, (Value, RpcError)>, node: &SharedNode) ->
 pub fn call(node: &SharedNode, method: &str, params: Option<&Value>) -> Result<Value, RpcError> {
     let mut node = node.lock().unwrap_or_else(PoisonError::into_inner);
     let answer = methods::dispatch(&mut node, method, params);
+    note(method, params, &answer);
     methods::keep(&mut node);
     answer
 }

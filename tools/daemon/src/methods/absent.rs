@@ -1,7 +1,7 @@
 //! Methods of SPDK's that this node has not, and why. They are not in the list of methods; whoever calls one learns what to use.
 
 /// The beginning of a method's name, and what to say.
-const ABSENT: [(&str, &str); 16] = [
+const ABSENT: [(&str, &str); 17] = [
     ("accel_", "checksums are the processor's own instruction"),
     ("bdev_lvol_", "there are no logical volumes yet: put LVM on the volume, or under the leg"),
     ("bdev_nvme_", "there is no NVMe driver: bdev_uring_create opens the kernel's device"),
@@ -12,6 +12,7 @@ const ABSENT: [(&str, &str); 16] = [
     ("iobuf_get_stats", "buffers come from one arena: node_get_limits shows its use"),
     ("iscsi_enable_histogram", "each LUN has percentiles: lun_get_list; a bdev has bdev_enable_histogram"),
     ("iscsi_get_histogram", "each LUN has percentiles: lun_get_list; a bdev has bdev_get_histogram"),
+    ("iscsi_get_stats", "iscsi_get_connections lists the connections, lun_get_list what each LUN did"),
     ("nbd_", "there is no NBD export: qemu-storage-daemon gives one of the LUN"),
     ("nvmf_", "iSCSI is the only export"),
     ("scheduler_", "each reactor stays on its core (gemeld --cores)"),

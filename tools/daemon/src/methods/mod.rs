@@ -7,8 +7,10 @@ mod events;
 mod framework;
 mod iostat;
 mod iscsi;
+mod log;
 mod mirror;
 mod raid;
+mod scsi;
 mod sockets;
 mod threads;
 mod tuning;
@@ -46,6 +48,8 @@ fn table() -> impl Iterator<Item = &'static Method> {
         .chain(events::METHODS)
         .chain(raid::METHODS)
         .chain(threads::METHODS)
+        .chain(log::METHODS)
+        .chain(scsi::METHODS)
         .chain(sockets::METHODS)
         .chain(tuning::METHODS)
         .chain(iscsi::METHODS)
