@@ -37,6 +37,9 @@ struct Options {
     /// Seconds that nothing may be served before the load gives up.
     #[arg(long, default_value_t = 30)]
     patience: u64,
+    /// Milliseconds without an answer after which a path counts as dead.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    silence_ms: u64,
     /// This end's iSCSI name.
     #[arg(long, default_value = "iqn.2026-11.org.gemel:perf")]
     initiator: String,
@@ -80,8 +83,9 @@ fn open(url: &LunUrl, number: u8, options: &Options, core: &Core) -> Box<dyn Cha
     let base = RemoteConfig::new(options.initiator.as_str(), url.target.as_str(), url.portal);
     // Each path is a nexus of its own.
     let isid = [0x80, 0, 0, 0x70, 0x66, number];
-    let remote =
-        Remote::new(format!("path{number}"), uuid::Uuid::nil(), RemoteConfig { lun: url.lun, isid, ..base });
+    let silence_max = Duration::from_millis(options.silence_ms);
+    let config = RemoteConfig { lun: url.lun, isid, silence_max, keep_alive: silence_max / 4, ..base };
+    let remote = Remote::new(format!("path{number}"), uuid::Uuid::nil(), config);
     remote.open_over(core, Box::new(TcpNetwork::new(core, TcpConfig::default())))
 }
 

@@ -11,6 +11,8 @@ need fio fio
 need python3 python3
 need etcd etcd-server
 need etcdctl etcd-client
+need openssl openssl
+need ip iproute2
 need qemu-img qemu-utils
 need qemu-storage-daemon qemu-system-common
 

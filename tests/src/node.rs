@@ -39,6 +39,18 @@ pub fn has_tool(name: &str) -> bool {
     found
 }
 
+/// A command of this build, in a place of its own.
+pub fn command_at(place: &[String], name: &str) -> Command {
+    match place {
+        [] => Command::new(binary(name)),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(binary(name));
+            command
+        }
+    }
+}
+
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
@@ -62,12 +74,20 @@ impl Node {
     /// # Panics
     /// When it does not answer within ten seconds.
     pub fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
+        Self::start_at(&[], folder, arguments)
+    }
+
+    /// As [`Node::start_in`], by a command that begins with something else: where it runs.
+    ///
+    /// # Panics
+    /// When it does not answer within ten seconds.
+    pub fn start_at(place: &[String], folder: TempDir, arguments: &[&str]) -> Self {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(folder.path().join("log"))
             .expect("a log file");
-        let child = Command::new(binary("gemeld"))
+        let child = command_at(place, "gemeld")
             .arg("--socket")
             .arg(folder.path().join("socket"))
             .args(["--memory", "32"])

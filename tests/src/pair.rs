@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::alone::{Alone, alone};
 use crate::etcd::Etcd;
+use crate::net::{Net, Way};
 use crate::node::{Node, binary, pause};
 use crate::wire::Wire;
 
@@ -35,6 +36,8 @@ pub struct Pair {
     pub urls: [String; 2],
     /// The array.
     pub uuid: String,
+    /// What each node's command begins with.
+    spaces: [Vec<String>; 2],
     /// What every node is started with.
     node_arguments: Vec<String>,
     /// How long hosts wait is measured on pairs: one at a time.
@@ -52,6 +55,57 @@ pub struct Unusual<'a> {
     pub join: &'a [&'a str],
     /// A leg for node 0 that is not a file.
     pub leg: Option<&'a str>,
+    /// Where the nodes are, if not on loopback.
+    pub net: Option<&'a Net>,
+}
+
+/// Where a node is.
+struct Addresses {
+    listen: String,
+    peer: String,
+    portal: String,
+    allow: &'static str,
+}
+
+impl Addresses {
+    fn on_loopback(wire: Option<(u16, &Wire)>) -> [Self; 2] {
+        let [leg0, leg1, portal0, portal1] = free_ports();
+        let leg1 = wire.map_or(leg1, |(far, _)| far);
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let peer = wire.map_or_else(|| at(leg1), |(_, wire)| wire.near().to_string());
+        let one = |listen: u16, peer: String, portal: u16| Self {
+            listen: at(listen),
+            peer,
+            portal: at(portal),
+            allow: "127.0.0.0/8",
+        };
+        [one(leg0, peer, portal0), one(leg1, at(leg0), portal1)]
+    }
+
+    fn in_net(net: &Net) -> [Self; 2] {
+        let link = |node: usize| format!("{}:3261", net.address(Way::Link, node));
+        [0, 1].map(|node| Self {
+            listen: link(node),
+            peer: link(1 - node),
+            portal: format!("{}:3260", net.address(Way::Front(node), node)),
+            allow: "10.62.0.0/16",
+        })
+    }
+
+    fn arguments(&self, leg: String) -> Vec<String> {
+        let pairs = [
+            ("--leg", leg),
+            ("--listen", self.listen.clone()),
+            ("--peer", self.peer.clone()),
+            ("--portal", self.portal.clone()),
+            ("--allow", self.allow.to_owned()),
+        ];
+        pairs.into_iter().flat_map(|(key, value)| [key.to_owned(), value]).collect()
+    }
+
+    fn url(&self) -> String {
+        format!("iscsi://{}/iqn.2026-11.org.gemel:vol0/0", self.portal)
+    }
 }
 
 fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
@@ -126,36 +180,30 @@ impl Pair {
     /// When that fails.
     pub fn build(unusual: Unusual<'_>, prepare: impl FnOnce(&Node), wire: Option<(u16, &Wire)>) -> Self {
         let turn = alone();
-        let nodes = [Node::start(unusual.node), Node::start(unusual.node)];
+        let spaces = [0, 1].map(|node| unusual.net.map_or_else(Vec::new, |net| net.node(node)));
+        let start =
+            |space: &Vec<String>| Node::start_at(space, TempDir::new().expect("a folder"), unusual.node);
+        let nodes = spaces.each_ref().map(start);
         prepare(&nodes[0]);
-        let [leg0, leg1, portal0, portal1] = free_ports();
-        let leg1 = wire.map_or(leg1, |(far, _)| far);
-        let at = |port: u16| format!("127.0.0.1:{port}");
-        let peer = wire.map_or_else(|| at(leg1), |(_, wire)| wire.near().to_string());
+        let places = unusual.net.map_or_else(|| Addresses::on_loopback(wire), Addresses::in_net);
         let leg = |node: &Node| format!("{}:{LEG}", node.folder.path().join("leg").display());
-        let place = |leg: String, listen: u16, peer: String, portal: u16| {
-            let pairs =
-                [("--leg", leg), ("--listen", at(listen)), ("--peer", peer), ("--portal", at(portal))];
-            pairs.into_iter().flat_map(|(key, value)| [key.to_owned(), value]).collect::<Vec<_>>()
-        };
         let own = unusual.leg.map_or_else(|| leg(&nodes[0]), str::to_owned);
-        let create = place(own, leg0, peer, portal0);
+        let create = places[0].arguments(own);
         let mut all: Vec<&str> = vec!["--json", "pair", "create", "vol0"];
         all.extend(create.iter().map(String::as_str).chain(unusual.create.iter().copied()));
         let made = must(gemel(&nodes[0], &all));
         let made: Value = serde_json::from_str(&made).expect("JSON");
         let uuid = made["uuid"].as_str().expect("an array").to_owned();
-        let join = place(leg(&nodes[1]), leg1, at(leg0), portal1);
+        let join = places[1].arguments(leg(&nodes[1]));
         let mut all: Vec<&str> = vec!["pair", "join", "vol0", "--uuid", &uuid];
         all.extend(join.iter().map(String::as_str).chain(unusual.join.iter().copied()));
         must(gemel(&nodes[1], &all));
         for node in &nodes {
             node.save_config();
         }
-        let url = |port| format!("iscsi://127.0.0.1:{port}/iqn.2026-11.org.gemel:vol0/0");
         let node_arguments = unusual.node.iter().map(|argument| (*argument).to_owned()).collect();
-        let urls = [url(portal0), url(portal1)];
-        Self { places: nodes.map(Place::Up), urls, uuid, node_arguments, _alone: turn }
+        let urls = places.each_ref().map(Addresses::url);
+        Self { places: nodes.map(Place::Up), urls, uuid, spaces, node_arguments, _alone: turn }
     }
 
     /// A node that runs.
@@ -212,7 +260,7 @@ impl Pair {
         };
         let mut arguments = more.to_vec();
         arguments.extend(self.node_arguments.iter().map(String::as_str));
-        let node = Node::start_in(folder, &arguments);
+        let node = Node::start_at(&self.spaces[index], folder, &arguments);
         self.places[index] = Place::Up(node);
     }
 

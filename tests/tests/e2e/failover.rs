@@ -10,7 +10,7 @@ use tests::pair::{LEG, Pair, gemel};
 use crate::pair::{finish, load, undisturbed, verified};
 
 /// What etcd holds of the pair's array.
-fn record(etcd: &Etcd, pair: &Pair) -> Value {
+pub(crate) fn record(etcd: &Etcd, pair: &Pair) -> Value {
     let text = etcd.ctl(&["get", "--print-value-only", &format!("/gemel/arrays/{}", pair.uuid)]);
     serde_json::from_str(&text.expect("etcd answers")).expect("a record")
 }

@@ -1,5 +1,6 @@
 //! Real processes and real initiators. Each test starts its own nodes on free ports of loopback.
 
+mod arbiter;
 mod bad_input;
 mod config;
 mod conformance;
@@ -9,6 +10,7 @@ mod devices;
 mod events;
 mod failover;
 mod filesystem;
+mod fleet;
 mod initiators;
 mod pair;
 mod repeater;

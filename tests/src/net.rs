@@ -1,0 +1,203 @@
+//! Hosts of a test in network namespaces of their own: two nodes, and a host that initiators and etcd run on.
+//!
+//! ```text
+//! node 0 ===link=== node 1        replication
+//!    \               /
+//!   front 0     front 1           initiators, portals
+//!      \           /
+//!          host
+//!      /           \
+//!  control 0   control 1          etcd
+//! ```
+//!
+//! A way is cut by a neighbour entry that leads nowhere: nobody is told, and it can be cut in one direction alone.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A way between two of the hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Between the nodes.
+    Link,
+    /// From a node to the initiators.
+    Front(usize),
+    /// From a node to etcd.
+    Control(usize),
+}
+
+/// Which packets of a way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Toward {
+    /// Both directions.
+    Both,
+    /// From node 0 to node 1, or from the node to the host.
+    Far,
+}
+
+/// See the module. Dropping it removes the namespaces.
+#[derive(Debug)]
+pub struct Net {
+    spaces: [String; 3],
+}
+
+const HOST: usize = 2;
+const NOWHERE: &str = "02:00:00:00:00:99";
+
+/// An end of a way: the namespace, the device, the address.
+struct End {
+    space: usize,
+    device: &'static str,
+    address: String,
+}
+
+fn ends(way: Way) -> [End; 2] {
+    let node = |node: usize, device, subnet: u8| {
+        let (device, there) = match (device, node) {
+            ("front", 0) => ("front", "front0"),
+            ("front", _) => ("front", "front1"),
+            (_, 0) => ("control", "control0"),
+            (_, _) => ("control", "control1"),
+        };
+        [(node, device, 2), (HOST, there, 1)].map(|(space, device, last)| End {
+            space,
+            device,
+            address: format!("10.{subnet}.{node}.{last}"),
+        })
+    };
+    match way {
+        Way::Link => {
+            [0, 1].map(|space| End { space, device: "repl", address: format!("10.61.0.{}", space + 1) })
+        }
+        Way::Front(index) => node(index, "front", 62),
+        Way::Control(index) => node(index, "control", 63),
+    }
+}
+
+fn ip(arguments: &[&str]) -> bool {
+    Command::new("ip").args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+fn must(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().expect("ip");
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments:?}: {why}");
+}
+
+impl Net {
+    /// Makes the namespaces; `None`, with a line that says so, where they cannot be had.
+    ///
+    /// # Panics
+    /// When they can be had, and cannot be set up.
+    pub fn start() -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = |who: &str| format!("gemel{}-{number}{who}", std::process::id());
+        let net = Self { spaces: [name("a"), name("b"), name("h")] };
+        for space in &net.spaces {
+            if !ip(&["netns", "add", space]) {
+                eprintln!("skipped: no network namespaces (they need root)");
+                return None;
+            }
+            must(&["-n", space, "link", "set", "lo", "up"]);
+        }
+        for way in [Way::Link, Way::Front(0), Way::Front(1), Way::Control(0), Way::Control(1)] {
+            net.connect(way);
+        }
+        Some(net)
+    }
+
+    fn connect(&self, way: Way) {
+        let [near, far] = ends(way);
+        let spaces = [&near, &far].map(|end| self.spaces[end.space].as_str());
+        must(&[
+            "link",
+            "add",
+            near.device,
+            "netns",
+            spaces[0],
+            "type",
+            "veth",
+            "peer",
+            "name",
+            far.device,
+            "netns",
+            spaces[1],
+        ]);
+        for (end, space) in [near, far].iter().zip(spaces) {
+            must(&["-n", space, "addr", "add", &format!("{}/24", end.address), "dev", end.device]);
+            must(&["-n", space, "link", "set", end.device, "up"]);
+        }
+    }
+
+    /// What a command of a node begins with.
+    pub fn node(&self, index: usize) -> Vec<String> {
+        self.inside(index)
+    }
+
+    /// What a command of the host begins with.
+    pub fn host(&self) -> Vec<String> {
+        self.inside(HOST)
+    }
+
+    fn inside(&self, space: usize) -> Vec<String> {
+        ["ip", "netns", "exec", &self.spaces[space]].map(str::to_owned).to_vec()
+    }
+
+    /// A node's address on a way.
+    pub fn address(&self, way: Way, node: usize) -> String {
+        let [near, far] = ends(way);
+        if way == Way::Link && node == 1 { far.address } else { near.address }
+    }
+
+    /// The host's address on a way of a node.
+    pub fn host_address(&self, way: Way) -> String {
+        let [_, far] = ends(way);
+        far.address
+    }
+
+    /// Packets of a way get lost, and nobody is told.
+    pub fn cut(&self, way: Way, toward: Toward) {
+        let [near, far] = ends(way);
+        self.lose(&near, &far);
+        if toward == Toward::Both {
+            self.lose(&far, &near);
+        }
+    }
+
+    /// What `from` sends to `to` goes nowhere.
+    fn lose(&self, from: &End, to: &End) {
+        let (space, device) = (self.spaces[from.space].as_str(), from.device);
+        must(&[
+            "-n",
+            space,
+            "neigh",
+            "replace",
+            &to.address,
+            "lladdr",
+            NOWHERE,
+            "dev",
+            device,
+            "nud",
+            "permanent",
+        ]);
+    }
+
+    /// The way is whole again.
+    pub fn heal(&self, way: Way) {
+        let [near, far] = ends(way);
+        for (from, to) in [(&near, &far), (&far, &near)] {
+            // One direction may never have been cut.
+            let _ = ip(&["-n", &self.spaces[from.space], "neigh", "del", &to.address, "dev", from.device]);
+        }
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for space in &self.spaces {
+            // What runs inside has ended, or ends with its owner.
+            let _ = ip(&["netns", "del", space]);
+        }
+    }
+}
