@@ -93,7 +93,12 @@ pub struct Load {
     report: Report,
     last_success: Instant,
     last_error: String,
+    /// After an error, nothing is sent before then: a path that refuses is not asked in a tight loop.
+    not_before: Instant,
 }
+
+/// How long the load waits after an error.
+const PAUSE: Duration = Duration::from_millis(2);
 
 impl Load {
     /// A load over channels to the same LUN, on a core with a ring.
@@ -123,6 +128,7 @@ impl Load {
             report,
             last_success: now,
             last_error: "never connected".to_owned(),
+            not_before: Instant::EPOCH,
             config,
         }
     }
@@ -198,6 +204,9 @@ impl Load {
     }
 
     fn fill(&mut self) {
+        if self.clock.now() < self.not_before {
+            return;
+        }
         for slot in 0..self.in_flight.len() {
             if self.in_flight[slot].is_some() {
                 continue;
@@ -265,6 +274,7 @@ impl Load {
 
     fn on_error(&mut self, error: IoError, now: Instant) {
         self.report.errors += 1;
+        self.not_before = now + PAUSE;
         self.last_error = match self.paths[self.active].link(now) {
             bdev::Link::Down(why) => format!("{error} ({why:?})"),
             bdev::Link::Up { .. } => error.to_string(),
