@@ -296,6 +296,8 @@ impl Load {
         while self.in_flight.iter().any(Option::is_some) {
             self.turn()?;
         }
+        // One that ends while nothing is served has stalled as well.
+        self.report.longest_stall = self.report.longest_stall.max(self.clock.now() - self.last_success);
         Ok(())
     }
 

@@ -181,8 +181,11 @@ impl Pair {
     pub fn build(unusual: Unusual<'_>, prepare: impl FnOnce(&Node), wire: Option<(u16, &Wire)>) -> Self {
         let turn = alone();
         let spaces = [0, 1].map(|node| unusual.net.map_or_else(Vec::new, |net| net.node(node)));
-        let start =
-            |space: &Vec<String>| Node::start_at(space, TempDir::new().expect("a folder"), unusual.node);
+        let start = |space: &Vec<String>| {
+            // In namespaces outages are measured: the disk, which others load, is not part of them.
+            let folder = if space.is_empty() { TempDir::new() } else { TempDir::new_in("/dev/shm") };
+            Node::start_at(space, folder.expect("a folder"), unusual.node)
+        };
         let nodes = spaces.each_ref().map(start);
         prepare(&nodes[0]);
         let places = unusual.net.map_or_else(|| Addresses::on_loopback(wire), Addresses::in_net);
@@ -368,6 +371,8 @@ impl Drop for Pair {
                     "{}",
                     status.map_or_else(|error| error.to_string(), |status| format!("{status:#}"))
                 );
+                eprintln!("{:?}", node.call("iscsi_get_connections", Value::Null));
+                eprintln!("{:?}", node.call("lun_get_list", Value::Null));
             }
         }
     }
