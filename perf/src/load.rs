@@ -74,6 +74,7 @@ pub enum LoadError {
 
 struct InFlight {
     address: u64,
+    path: usize,
     stamp: Option<Stamp>,
 }
 
@@ -238,7 +239,7 @@ impl Load {
         match self.paths[self.active].submit(Io::new(op, Tag(slot as u64), now), now) {
             Ok(()) => {
                 self.busy.insert(address);
-                self.in_flight[slot] = Some(InFlight { address, stamp });
+                self.in_flight[slot] = Some(InFlight { address, path: self.active, stamp });
                 true
             }
             Err(refused) => {
@@ -254,7 +255,7 @@ impl Load {
         let Some(flight) = self.in_flight[slot].take() else { return };
         self.busy.remove(&flight.address);
         if let Err(error) = completed.result {
-            return self.on_error(error, now);
+            return self.on_error(error, flight.path, now);
         }
         self.report.longest_stall = self.report.longest_stall.max(now - self.last_success);
         self.last_success = now;
@@ -272,13 +273,17 @@ impl Load {
         }
     }
 
-    fn on_error(&mut self, error: IoError, now: Instant) {
+    fn on_error(&mut self, error: IoError, path: usize, now: Instant) {
         self.report.errors += 1;
         self.not_before = now + PAUSE;
-        self.last_error = match self.paths[self.active].link(now) {
+        self.last_error = match self.paths[path].link(now) {
             bdev::Link::Down(why) => format!("{error} ({why:?})"),
             bdev::Link::Up { .. } => error.to_string(),
         };
+        // What was under way on a path that was given up already says nothing about the one that is used now.
+        if path != self.active {
+            return;
+        }
         // Another path may do better; the same one is tried again in its turn.
         self.active = (self.active + 1) % self.paths.len();
         if let Some((index, _)) = self.serving_path(now) {
