@@ -11,6 +11,7 @@ mod own_leg;
 mod recorder;
 mod stop;
 mod succession;
+mod swarm;
 mod world;
 
 use core::time::Duration;

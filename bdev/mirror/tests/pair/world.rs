@@ -66,6 +66,8 @@ pub(crate) struct World {
     /// Blocks that the load writes, every fifth, and where they begin.
     pub(crate) spread: u64,
     pub(crate) base: u64,
+    /// Of a hundred writes, those that need not be durable when they are acknowledged.
+    pub(crate) accepted: u64,
     pub(crate) acks: u64,
     pub(crate) errors: u64,
 }
@@ -98,6 +100,7 @@ impl World {
             stamp: 0,
             spread: 600,
             base: 0,
+            accepted: 50,
             reads: 0,
             max_crash_resync: None,
             journal: None,
@@ -426,7 +429,8 @@ impl World {
         for word in frame.chunks_exact_mut(8) {
             word.copy_from_slice(&self.stamp.to_le_bytes());
         }
-        let durability = if self.prng.percent(50) { Durability::Durable } else { Durability::Accepted };
+        let durability =
+            if self.prng.percent(self.accepted) { Durability::Accepted } else { Durability::Durable };
         let range = BlockRange::new(block * 8, 8);
         self.note(Event::Sent { block, stamp: self.stamp, durability });
         let io = Io::new(Op::Write { range, from: frame.freeze(), durability }, Tag(self.stamp), self.now);
