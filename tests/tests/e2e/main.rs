@@ -14,4 +14,5 @@ mod fleet;
 mod initiators;
 mod pair;
 mod repeater;
+mod restart;
 mod spdk_client;

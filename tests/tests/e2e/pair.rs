@@ -10,10 +10,15 @@ use tests::pair::{LEG, Pair, Unusual, gemel};
 
 /// A run of its own on the pair's LUN: blocks that an earlier one wrote are strangers to it.
 pub(crate) fn load(pair: &Pair, seconds: &str) -> Child {
-    load_on(&pair.urls, seconds)
+    load_on(&pair.urls, seconds, "4096")
 }
 
-fn load_on(urls: &[String], seconds: &str) -> Child {
+/// A load on so many blocks of 4 KiB.
+pub(crate) fn load_blocks(pair: &Pair, seconds: &str, blocks: &str) -> Child {
+    load_on(&pair.urls, seconds, blocks)
+}
+
+fn load_on(urls: &[String], seconds: &str, blocks: &str) -> Child {
     static RUNS: AtomicU32 = AtomicU32::new(1);
     let run = RUNS.fetch_add(1, Ordering::Relaxed).to_string();
     Command::new(binary("gemel-perf"))
@@ -22,7 +27,7 @@ fn load_on(urls: &[String], seconds: &str) -> Child {
             "--depth",
             "8",
             "--blocks",
-            "4096",
+            blocks,
             "--reads",
             "30",
             "--seconds",
@@ -283,7 +288,7 @@ fn the_last_legs_error_reaches_the_host_and_the_volume_stays() {
     while status()["role"] != "holder" {
         pause(Duration::from_millis(20));
     }
-    let load = load_on(&[node.export("vol0")], "3");
+    let load = load_on(&[node.export("vol0")], "3", "4096");
     pause(Duration::from_millis(1000));
     let inject = json!({"name": "EE_m0", "io_type": "write", "error_type": "failure", "num": 5});
     node.must("bdev_error_inject_error", inject);
