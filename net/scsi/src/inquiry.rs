@@ -3,11 +3,12 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::copy;
 use crate::sense::Sense;
 use crate::unit::{Medium, Provisioning, Unit};
 
 /// The pages, in order, as page 00h lists them.
-const PAGES: [u8; 7] = [0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2];
+const PAGES: [u8; 8] = [0x00, 0x80, 0x83, 0x86, 0x8f, 0xb0, 0xb1, 0xb2];
 
 /// Most UNMAP descriptors in one parameter list.
 pub const UNMAP_DESCRIPTORS_MAX: u32 = 256;
@@ -30,6 +31,7 @@ pub fn data(page: Option<u8>, unit: &Unit) -> Result<Vec<u8>, Sense> {
         Some(0x80) => Ok(page_of(0x80, unit.identity.serial.as_bytes())),
         Some(0x83) => Ok(page_of(0x83, &designators(unit))),
         Some(0x86) => Ok(page_of(0x86, &extended())),
+        Some(0x8f) => Ok(page_of(0x8f, &copy::third_party_copy())),
         Some(0xb0) => Ok(page_of(0xb0, &block_limits(unit))),
         Some(0xb1) => Ok(page_of(0xb1, &characteristics())),
         Some(0xb2) if unit.provisioning == Provisioning::Thin => Ok(page_of(0xb2, &[0, 0xe4, 2, 0])),
@@ -68,6 +70,8 @@ fn padded(text: &str, len: usize) -> impl Iterator<Item = u8> + '_ {
 fn standard(unit: &Unit) -> Vec<u8> {
     // Direct access; version SPC-4; response format 2, HiSup; CmdQue.
     let mut data = vec![0, 0, 0x06, 0x12, 0, 0, 0, 0x02];
+    // 3PC: third-party copy.
+    data[5] = 0x08;
     if unit.medium == Medium::Removable {
         data[1] = 0x80;
     }
@@ -135,9 +139,10 @@ fn block_limits(unit: &Unit) -> Vec<u8> {
     put(16, unit.transfer_max);
     put(40, WRITE_SAME_BLOCKS_MAX);
     if unit.atomic_max > 0 {
-        // Any alignment and any number of blocks; no boundary.
+        // Whole physical blocks; no boundary.
         put(44, unit.atomic_max);
-        put(52, 1);
+        put(48, granularity);
+        put(52, granularity);
     }
     payload[1] = u8::try_from(COMPARE_AND_WRITE_BLOCKS_MAX).expect("one byte");
     payload[3] = u8::try_from(granularity).unwrap_or(0);

@@ -6,6 +6,7 @@
 extern crate alloc;
 
 pub mod command;
+pub mod copy;
 pub mod initiator;
 pub mod inquiry;
 pub mod lun;

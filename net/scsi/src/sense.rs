@@ -21,6 +21,8 @@ pub enum SenseKey {
     UnitAttention = 6,
     /// Data protect.
     DataProtect = 7,
+    /// Copy aborted.
+    CopyAborted = 0xa,
     /// Aborted command.
     AbortedCommand = 0xb,
     /// Miscompare.
@@ -109,6 +111,22 @@ impl Sense {
         INVALID_RELEASE = IllegalRequest, 0x2604;
         /// Insufficient registration resources.
         INSUFFICIENT_REGISTRATION_RESOURCES = IllegalRequest, 0x5504;
+        /// Too many CSCD descriptors.
+        TOO_MANY_CSCDS = IllegalRequest, 0x2606;
+        /// Unsupported CSCD descriptor type code.
+        UNSUPPORTED_CSCD = IllegalRequest, 0x2607;
+        /// Too many segment descriptors.
+        TOO_MANY_SEGMENTS = IllegalRequest, 0x2608;
+        /// Unsupported segment descriptor type code.
+        UNSUPPORTED_SEGMENT = IllegalRequest, 0x2609;
+        /// Inline data length exceeded.
+        INLINE_DATA_LENGTH = IllegalRequest, 0x260b;
+        /// A segment does not fit in its source or destination.
+        COPY_OUT_OF_RANGE = CopyAborted, 0x0000;
+        /// Nobody here is the source or destination, or it does not serve.
+        COPY_TARGET_UNREACHABLE = CopyAborted, 0x0804;
+        /// Reading the source or writing the destination failed.
+        COPY_DEVICE_FAILURE = CopyAborted, 0x0d01;
         /// Parameter list length error.
         PARAMETER_LENGTH = IllegalRequest, 0x1a00;
         /// Power on, reset, or bus device reset occurred.
@@ -158,6 +176,13 @@ impl Sense {
     /// Invalid field in the parameter list, at this byte.
     pub const fn invalid_parameter_byte(byte: u16) -> Self {
         Self { field: Some(FieldPointer::Parameter(byte)), ..Self::INVALID_FIELD_IN_PARAMETERS }
+    }
+
+    /// The same, at a byte of the parameter list.
+    #[must_use]
+    pub const fn at_parameter_byte(mut self, byte: u16) -> Self {
+        self.field = Some(FieldPointer::Parameter(byte));
+        self
     }
 
     /// The same with an INFORMATION field.

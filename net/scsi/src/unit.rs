@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::command::{Command, DefectList};
 use crate::sense::{Sense, SenseFormat};
-use crate::{inquiry, mode, opcodes};
+use crate::{copy, inquiry, mode, opcodes};
 
 /// Who a logical unit is. The same through every path to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +138,7 @@ pub fn answer(command: &Command, unit: &Unit) -> Option<Result<Vec<u8>, Sense>> 
         Command::ReportSupportedTaskManagement { extended, allocation } => {
             (Ok(task_management(extended)), allocation)
         }
+        Command::ReceiveCopyParameters { allocation } => (Ok(copy::operating_parameters()), allocation),
         Command::ReadDefectData { list, allocation } => (Ok(no_defects(list)), allocation),
         _ => return None,
     };

@@ -545,9 +545,9 @@ impl Target {
             hit.1.unit.change_older(Table::reset);
         }
         node.reset(lun);
-        for (other, entry) in &mut self.sessions {
+        for entry in self.sessions.values_mut() {
             if entry.session.node.as_ref().is_some_and(|of| Rc::ptr_eq(of, &node)) {
-                entry.session.reset(lun, (*other != id).then_some(Sense::LUN_RESET), now);
+                entry.session.reset(lun, Sense::LUN_RESET, now);
             }
         }
         self.resets.push(Reset { by: id, request, node, lun });

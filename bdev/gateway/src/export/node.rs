@@ -6,6 +6,8 @@ use std::rc::Rc;
 
 use core::net::SocketAddr;
 use engine::{LatencyHistogram, LatencySummary};
+use scsi::copy::Cscd;
+use scsi::{Unit, WriteProtection};
 use thiserror::Error;
 
 use super::logical_unit::{LogicalUnit, LogicalUnits};
@@ -87,7 +89,24 @@ pub(super) struct Lun {
     pub(super) state: State,
 }
 
+/// The LUN that a command is for.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) number: u16,
+    pub(super) lun: Rc<Lun>,
+}
+
 impl Lun {
+    /// Whether hosts may not write.
+    pub(super) fn is_write_protected(&self) -> bool {
+        self.described().protection != WriteProtection::Writable
+    }
+
+    /// The unit as it is through any port.
+    fn described(&self) -> Unit {
+        self.config.unit("", 1, self.state.settings.get())
+    }
+
     pub(super) fn new(config: LunConfig, units: &mut LogicalUnits) -> Self {
         let unit = units.of(config.bdev.uuid());
         Self { config, stats: LunStats::default(), unit, state: State::default() }
@@ -133,6 +152,13 @@ impl Node {
         for lun in self.luns.borrow().values() {
             lun.state.nexuses.borrow_mut().leave(nexus);
         }
+    }
+
+    /// The LUN that a copy's descriptor names.
+    pub(super) fn place_of(&self, cscd: &Cscd) -> Option<Place> {
+        let luns = self.luns.borrow();
+        let (number, lun) = luns.iter().find(|(_, lun)| cscd.names(&lun.described()))?;
+        Some(Place { number: *number, lun: lun.clone() })
     }
 
     /// The LUNs that are being sanitized.

@@ -3,6 +3,7 @@
 //! A command is a row of its family's file and a variant of [`Command`]; the table is made of the families.
 
 mod block;
+mod copy;
 mod field;
 mod medium;
 mod primary;
@@ -157,6 +158,16 @@ pub enum Command {
     },
     PreventAllow(Removal),
     Sanitize(Sanitize),
+    ExtendedCopy {
+        length: u32,
+    },
+    ReceiveCopyStatus {
+        list: u8,
+        allocation: u32,
+    },
+    ReceiveCopyParameters {
+        allocation: u32,
+    },
     Unmap {
         length: u32,
     },
@@ -240,8 +251,15 @@ macro_rules! row {
 use row;
 
 /// The families of commands, each in its own file.
-const FAMILIES: [&[Row]; 6] =
-    [primary::ROWS, medium::ROWS, block::ROWS, provisioning::ROWS, reservation::ROWS, sanitize::ROWS];
+const FAMILIES: [&[Row]; 7] = [
+    copy::ROWS,
+    primary::ROWS,
+    medium::ROWS,
+    block::ROWS,
+    provisioning::ROWS,
+    reservation::ROWS,
+    sanitize::ROWS,
+];
 
 const fn count() -> usize {
     let (mut family, mut count) = (0, 0);

@@ -6,6 +6,7 @@
 //!
 //! What a family of commands does is in its own file; this one chooses between them.
 
+mod copy;
 mod provisioning;
 mod reservation;
 mod step;
@@ -18,11 +19,11 @@ use std::rc::Rc;
 use bdev::{BlockRange, Capabilities, IoError};
 use engine::{BufMut, Pool};
 use iscsi::target::Response;
-use scsi::reservation::Request;
+use scsi::reservation::{Nexus, Request};
 use scsi::{ByteCheck, Command, Sense, Unit, status};
 
 use super::lun::LunMode;
-use super::node::Lun;
+use super::node::{Lun, Node};
 use super::state::NexusId;
 use crate::translate::{self, Outcome, Writing};
 pub(super) use reservation::ReserveOut;
@@ -48,6 +49,10 @@ pub(super) struct Context<'a> {
     /// Who asks.
     pub(super) nexus: NexusId,
     pub(super) pool: &'a Pool,
+    /// The target, whose LUNs a copy may be between.
+    pub(super) node: &'a Node,
+    /// Who asks, as reservations know it.
+    pub(super) reserver: Option<&'a Nexus>,
 }
 
 impl Context<'_> {
@@ -81,6 +86,7 @@ fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
         Command::StartStopUnit { action, .. } => unit::start_stop(*action, context),
         Command::PreventAllow(removal) => unit::prevent_allow(*removal, context),
         Command::Sanitize(sanitize) => unit::sanitize(sanitize, context),
+        Command::ExtendedCopy { .. } | Command::ReceiveCopyStatus { .. } => copy::begin(command, context),
         Command::WriteSame { .. } | Command::GetLbaStatus { .. } => provisioning::begin(command, context),
         Command::Unmap { length: 0 } | Command::ModeSelect { length: 0, .. } => steps([]),
         Command::Unmap { length } | Command::ModeSelect { length, .. } => Ok(Start::Collect(*length)),
@@ -100,6 +106,7 @@ pub(super) fn collected(
         Command::WriteSame { transfer, .. } => provisioning::same(transfer, context, &data),
         Command::ModeSelect { long, .. } => unit::mode_select(*long, &data, context),
         Command::Sanitize(sanitize) => unit::overwrite(sanitize, &data, context),
+        Command::ExtendedCopy { .. } => copy::collected(&data, context),
         Command::Reservation(request) => Ok([reservation::collected(*request, &data, context)?].into()),
         _ => transfer::collected(command, context, data),
     }
@@ -123,6 +130,7 @@ pub(super) fn list_len(command: &Command) -> Option<u32> {
         | Command::ModeSelect { length, .. }
         | Command::Reservation(Request::Out { length, .. }) => Some(*length),
         Command::Sanitize(sanitize) => Some(sanitize.length),
+        Command::ExtendedCopy { length } => Some(*length),
         _ => None,
     }
 }

@@ -5,7 +5,9 @@ use engine::{Buf, Pool};
 use scsi::Sense;
 use scsi::parameter::{LbaStatus, ProvisioningStatus, lba_status};
 
+use super::super::node::Place;
 use super::super::state::{Mode, Span};
+use super::copy::Copying;
 use super::reservation::ReserveOut;
 use super::transfer::{compare, compare_each};
 use crate::translate::Writing;
@@ -35,6 +37,8 @@ pub(in crate::export) enum Step {
     Reserve(Box<ReserveOut>),
     /// Look what is behind the blocks.
     Status(LookUp),
+    /// A piece of a copy, at LUNs of its own.
+    Copy(Box<Copying>),
     /// Wait for the end of the sanitize operation.
     Sanitized,
 }
@@ -76,6 +80,8 @@ pub(in crate::export) enum After {
     Done,
     /// This one, at the same blocks.
     Again(Step),
+    /// This one, at other blocks.
+    Next(Step),
     /// The answer, from the medium.
     Data(Buf),
     /// The answer, in bytes.
@@ -112,8 +118,14 @@ impl Step {
                 let blocks = u32::try_from(end - at).unwrap_or(u32::MAX);
                 Some(Op::BlockStatus { range: BlockRange::new(*at, blocks), found: None })
             }
+            Self::Copy(copying) => copying.op(pool),
             Self::Reserve(_) | Self::Sanitized => None,
         }
+    }
+
+    /// Where its I/O goes, if not to the job's own LUN.
+    pub(in crate::export) fn place(&self) -> Option<&Place> {
+        if let Self::Copy(copying) = self { copying.place() } else { None }
     }
 
     /// The blocks that it is at, and whether alone.
@@ -132,6 +144,7 @@ impl Step {
             Self::WriteAtomic(range, ..)
             | Self::Or(range, ..)
             | Self::CompareAndWrite(CompareAndWrite { range, .. }) => exclusive(range),
+            Self::Copy(copying) => copying.hold(),
             Self::Flush | Self::Fence(_) | Self::Reserve(_) | Self::Status(_) | Self::Sanitized => None,
         }
     }
@@ -150,6 +163,9 @@ impl Step {
 
     /// What the end of its I/O means.
     pub(in crate::export) fn finish(self, completed: Completed) -> After {
+        if let Self::Copy(copying) = self {
+            return copying.finish(completed);
+        }
         if let Err(error) = completed.result {
             return After::FailIo(error, self.writing());
         }

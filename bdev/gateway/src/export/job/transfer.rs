@@ -64,8 +64,12 @@ fn write_atomic(transfer: &Transfer, boundary: u16, unit: &Unit) -> Result<Start
     if boundary != 0 {
         return Err(Sense::invalid_cdb_byte(10));
     }
-    if transfer.blocks > unit.atomic_max {
+    let granularity = unit.physical_block_size / unit.block_size;
+    if transfer.blocks > unit.atomic_max || !transfer.blocks.is_multiple_of(granularity) {
         return Err(Sense::invalid_cdb_byte(12));
+    }
+    if !transfer.lba.is_multiple_of(u64::from(granularity)) {
+        return Err(Sense::invalid_cdb_byte(2));
     }
     check(unit, transfer)?;
     collect(transfer, unit)

@@ -10,9 +10,9 @@ use scsi::mode::Settings;
 use scsi::{Access, Sense, SenseFormat, Unit, WriteProtection, parameter};
 
 use super::super::job::{self, Context, Start};
-use super::super::node::Lun;
+use super::super::node::{Lun, Place};
 use super::Session;
-use super::jobs::{Job, Place, Stage};
+use super::jobs::{Job, Stage};
 
 /// A command whose frame the pool could not give yet: the session does not read on.
 pub(super) struct Stalled {
@@ -89,7 +89,15 @@ impl Session {
             return;
         }
         let unit = self.unit(place.number, &place.lun);
-        let context = Context { unit: &unit, lun: &place.lun, nexus: self.id, pool: self.core.pool() };
+        let Some(node) = self.node.clone() else { return };
+        let context = Context {
+            unit: &unit,
+            lun: &place.lun,
+            nexus: self.id,
+            pool: self.core.pool(),
+            node: &node,
+            reserver: self.nexus.as_deref(),
+        };
         match job::start(&parsed, &context) {
             Start::Fail(sense) => self.refuse(command.task, sense, unit.sense_format()),
             Start::Data(data) => self.answer_bytes(command.task, Some(place), &data, now),
@@ -236,7 +244,15 @@ impl Session {
         let Stage::Collecting(data) = stage else { return };
         let (Some(Place { number, lun }), command) = (job.place.clone(), job.command) else { return };
         let unit = self.unit(number, &lun);
-        let context = Context { unit: &unit, lun: &lun, nexus: self.id, pool: self.core.pool() };
+        let Some(node) = self.node.clone() else { return };
+        let context = Context {
+            unit: &unit,
+            lun: &lun,
+            nexus: self.id,
+            pool: self.core.pool(),
+            node: &node,
+            reserver: self.nexus.as_deref(),
+        };
         match job::collected(&command, &context, data) {
             Ok(steps) => {
                 if let Some(job) = self.jobs.open.get_mut(&task) {

@@ -1,7 +1,6 @@
 //! Jobs: commands that take I/Os or data, from their first step to their status on the wire.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
 
 use bdev::{Channel, Completed, Io, IoError, Tag};
 use engine::{Buf, BufMut, Core, Instant, Progress};
@@ -10,7 +9,7 @@ use iscsi::target::Response;
 use scsi::{Sense, SenseFormat};
 
 use super::super::job::{self, After, Step};
-use super::super::node::Lun;
+use super::super::node::{Lun, Place};
 use super::super::state::Hold;
 use super::Session;
 use crate::wire::Buffers;
@@ -20,13 +19,6 @@ pub(super) enum Stage {
     Collecting(BufMut),
     Working,
     Answering(Option<Buf>),
-}
-
-/// The LUN that a command is for.
-#[derive(Clone)]
-pub(super) struct Place {
-    pub(super) number: u16,
-    pub(super) lun: Rc<Lun>,
 }
 
 pub(super) struct Job {
@@ -90,7 +82,7 @@ impl Session {
         if let Step::Reserve(_) = step {
             return self.reserve_out(task);
         }
-        let Some(Place { number, lun }) = job.place.clone() else { return };
+        let Some(Place { number, lun }) = step.place().or(job.place.as_ref()).cloned() else { return };
         let sanitizing = lun.state.sanitizing.borrow().refusal(lun.config.bdev.geometry().blocks);
         match (step, sanitizing) {
             (Step::Sanitized, None) => return self.succeed(task, None),
@@ -161,6 +153,11 @@ impl Session {
                 self.advance(task, now);
             }
             After::Again(step) => {
+                job.steps.push_front(step);
+                self.advance(task, now);
+            }
+            After::Next(step) => {
+                job.hold = None;
                 job.steps.push_front(step);
                 self.advance(task, now);
             }

@@ -74,8 +74,8 @@ impl Session {
         }
     }
 
-    /// Ends the tasks at a LUN, or at all; another nexus's reset leaves a unit attention.
-    pub(in crate::export) fn reset(&mut self, number: Option<u16>, attention: Option<Sense>, now: Instant) {
+    /// Ends the tasks at a LUN, or at all; which leaves a unit attention at every nexus, the asking one too (SAM-5 section 5.14).
+    pub(in crate::export) fn reset(&mut self, number: Option<u16>, attention: Sense, now: Instant) {
         for task in self.tasks_of(number) {
             self.abort(task, now);
         }
@@ -83,10 +83,10 @@ impl Session {
         if let Some(stalled) = self.stalled.take_if(hit) {
             self.connection.abort(stalled.command.task);
         }
-        let (Some(sense), Some(node)) = (attention, &self.node) else { return };
+        let Some(node) = &self.node else { return };
         let luns = node.luns.borrow();
         for (_, lun) in luns.iter().filter(|(at, _)| number.is_none_or(|number| number == **at)) {
-            lun.state.nexuses.borrow_mut().tell(self.id, sense);
+            lun.state.nexuses.borrow_mut().tell(self.id, attention);
         }
     }
 

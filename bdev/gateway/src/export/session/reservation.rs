@@ -10,10 +10,9 @@ use scsi::{Sense, SenseFormat, status};
 
 use super::super::job::{self, ReserveOut, Step};
 use super::super::logical_unit::LogicalUnit;
-use super::super::node::Lun;
+use super::super::node::{Lun, Place};
 use super::super::reservations::Announcement;
 use super::Session;
-use super::jobs::Place;
 
 /// What the device below can do for reservations.
 const CAPABILITIES: reservation::Capabilities = reservation::Capabilities { power_loss: PowerLoss::Forgets };

@@ -3,6 +3,7 @@
 //!
 //! Owner: the LUN, on the target's reactor.
 
+mod copies;
 mod medium;
 mod nexus;
 mod ranges;
@@ -12,6 +13,7 @@ use std::cell::{Cell, RefCell};
 
 use scsi::mode::Settings;
 
+pub(super) use copies::Copies;
 pub(super) use medium::Medium;
 pub(super) use nexus::{NexusId, Nexuses};
 pub(super) use ranges::{Hold, Mode, Ranges, Span};
@@ -28,6 +30,8 @@ pub(super) struct State {
     pub(super) nexuses: RefCell<Nexuses>,
     /// Blocks that commands are at.
     pub(super) ranges: RefCell<Ranges>,
+    /// Copies that were asked for here.
+    pub(super) copies: RefCell<Copies>,
     /// The sanitize operation.
     pub(super) sanitizing: RefCell<Sanitizing>,
 }

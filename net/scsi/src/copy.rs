@@ -1,0 +1,368 @@
+//! EXTENDED COPY and RECEIVE COPY RESULTS with one-byte list identifiers (SPC-4 sections 6.4 and 6.24): parameter lists in,
+//! parameter data out.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::inquiry;
+use crate::sense::Sense;
+use crate::unit::Unit;
+
+/// Most CSCD descriptors of a list.
+pub const CSCDS_MAX: usize = 16;
+/// Most segment descriptors of a list.
+pub const SEGMENTS_MAX: usize = 64;
+/// Most bytes of both kinds of descriptors together.
+pub const DESCRIPTORS_LEN_MAX: usize = 4096;
+/// Most bytes that one segment descriptor copies.
+pub const SEGMENT_LEN_MAX: u32 = 64 << 20;
+/// Bytes of the longest parameter list: header and descriptors.
+pub const LIST_LEN_MAX: u32 = 16 + DESCRIPTORS_LEN_MAX as u32;
+
+const HEADER_LEN: usize = 16;
+const IDENTIFICATION: u8 = 0xe4;
+const CSCD_LEN: usize = 32;
+const BLOCK_TO_BLOCK: u8 = 0x02;
+const BLOCK_TO_BLOCK_OFFSET: u8 = 0x0a;
+
+/// A copy source or destination, by its designation descriptor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cscd {
+    code_set: u8,
+    kind: u8,
+    value: Vec<u8>,
+}
+
+impl Cscd {
+    /// True when the descriptor names this logical unit.
+    pub fn names(&self, unit: &Unit) -> bool {
+        let Ok(page) = inquiry::data(Some(0x83), unit) else { return false };
+        let mut rest = &page[4..];
+        while let [code_set, kind, _, len, ..] = *rest {
+            let Some(value) = rest.get(4..4 + usize::from(len)) else { return false };
+            // Association zero: the logical unit.
+            if kind & 0x30 == 0
+                && (code_set & 0x0f, kind & 0x0f) == (self.code_set, self.kind)
+                && value == self.value
+            {
+                return true;
+            }
+            rest = &rest[4 + usize::from(len)..];
+        }
+        false
+    }
+}
+
+/// Where a segment begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Index of its descriptor.
+    pub cscd: usize,
+    /// Block.
+    pub lba: u64,
+    /// Bytes into that block.
+    pub offset: u16,
+}
+
+/// How much a segment copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// Blocks of the source.
+    SourceBlocks(u16),
+    /// Blocks of the destination: DC is one.
+    DestinationBlocks(u16),
+    /// Bytes.
+    Bytes(u32),
+}
+
+/// A segment descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// From where.
+    pub source: Start,
+    /// To where.
+    pub destination: Start,
+    /// How much.
+    pub amount: Amount,
+}
+
+/// Whether the outcome is kept for RECEIVE COPY RESULTS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Results {
+    /// Under this list identifier.
+    Kept(u8),
+    /// No: the list has no identifier.
+    NotKept,
+}
+
+/// A parameter list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyList {
+    /// Whether its outcome is kept.
+    pub results: Results,
+    /// Sources and destinations.
+    pub cscds: Vec<Cscd>,
+    /// What to copy, in order.
+    pub segments: Vec<Segment>,
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from(u16_at(bytes, at)) << 16 | u32::from(u16_at(bytes, at + 2))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) << 32 | u64::from(u32_at(bytes, at + 4))
+}
+
+/// Reads a parameter list.
+///
+/// # Errors
+/// A list that is too short or too long, descriptors that are too many or of another kind.
+pub fn parse(list: &[u8]) -> Result<CopyList, Sense> {
+    let header = list.get(..HEADER_LEN).ok_or(Sense::PARAMETER_LENGTH)?;
+    let cscds_len = usize::from(u16_at(header, 2));
+    let segments_len = usize::try_from(u32_at(header, 8)).unwrap_or(usize::MAX);
+    // No inline data: no descriptor that would use them is supported.
+    if u32_at(header, 12) != 0 {
+        return Err(Sense::INLINE_DATA_LENGTH);
+    }
+    let total = cscds_len.saturating_add(segments_len);
+    if total > DESCRIPTORS_LEN_MAX || list.len() < HEADER_LEN + total {
+        return Err(Sense::PARAMETER_LENGTH);
+    }
+    if cscds_len > CSCDS_MAX * CSCD_LEN {
+        return Err(Sense::TOO_MANY_CSCDS);
+    }
+    let (cscds, segments) = list[HEADER_LEN..HEADER_LEN + total].split_at(cscds_len);
+    let results = match header[1] >> 3 & 3 {
+        3 => Results::NotKept,
+        _ => Results::Kept(header[0]),
+    };
+    Ok(CopyList { results, cscds: parse_cscds(cscds)?, segments: parse_segments(segments, cscds_len)? })
+}
+
+fn parse_cscds(bytes: &[u8]) -> Result<Vec<Cscd>, Sense> {
+    let mut cscds = Vec::new();
+    for (index, descriptor) in bytes.chunks(CSCD_LEN).enumerate() {
+        let at = u16::try_from(HEADER_LEN + index * CSCD_LEN).unwrap_or(u16::MAX);
+        if descriptor[0] != IDENTIFICATION {
+            return Err(Sense::UNSUPPORTED_CSCD.at_parameter_byte(at));
+        }
+        if descriptor.len() < CSCD_LEN {
+            return Err(Sense::PARAMETER_LENGTH);
+        }
+        let len = usize::from(descriptor[7]);
+        let value = descriptor.get(8..8 + len.min(20)).filter(|_| len <= 20);
+        let value = value.ok_or(Sense::invalid_parameter_byte(at + 7))?.to_vec();
+        cscds.push(Cscd { code_set: descriptor[4] & 0x0f, kind: descriptor[5] & 0x0f, value });
+    }
+    Ok(cscds)
+}
+
+fn parse_segments(mut bytes: &[u8], cscds_len: usize) -> Result<Vec<Segment>, Sense> {
+    let mut segments = Vec::new();
+    let whole = bytes.len();
+    while !bytes.is_empty() {
+        let at = u16::try_from(HEADER_LEN + cscds_len + whole - bytes.len()).unwrap_or(u16::MAX);
+        let kind = bytes[0];
+        let wanted = match kind {
+            BLOCK_TO_BLOCK => 28,
+            BLOCK_TO_BLOCK_OFFSET => 32,
+            _ => return Err(Sense::UNSUPPORTED_SEGMENT.at_parameter_byte(at)),
+        };
+        if segments.len() == SEGMENTS_MAX {
+            return Err(Sense::TOO_MANY_SEGMENTS);
+        }
+        let descriptor = bytes.get(..wanted).ok_or(Sense::PARAMETER_LENGTH)?;
+        if usize::from(u16_at(descriptor, 2)) != wanted - 4 {
+            return Err(Sense::invalid_parameter_byte(at + 2));
+        }
+        segments.push(segment(kind, descriptor));
+        bytes = &bytes[wanted..];
+    }
+    Ok(segments)
+}
+
+fn segment(kind: u8, descriptor: &[u8]) -> Segment {
+    let offset = |at: usize| if kind == BLOCK_TO_BLOCK_OFFSET { u16_at(descriptor, at) } else { 0 };
+    let start = |index: usize, lba: usize, offset_at: usize| Start {
+        cscd: usize::from(u16_at(descriptor, index)),
+        lba: u64_at(descriptor, lba),
+        offset: offset(offset_at),
+    };
+    let amount = match (kind, descriptor[1] & 0x02) {
+        (BLOCK_TO_BLOCK_OFFSET, _) => Amount::Bytes(u32_at(descriptor, 8)),
+        (_, 0) => Amount::SourceBlocks(u16_at(descriptor, 10)),
+        _ => Amount::DestinationBlocks(u16_at(descriptor, 10)),
+    };
+    Segment { source: start(4, 12, 28), destination: start(6, 20, 30), amount }
+}
+
+/// How far a copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyStatus {
+    /// Whether it goes on.
+    pub state: CopyState,
+    /// Segments that are done.
+    pub segments: u16,
+    /// Bytes that are done.
+    pub bytes: u64,
+}
+
+/// COPY MANAGER STATUS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CopyState {
+    /// In progress.
+    InProgress = 0,
+    /// Completed without errors.
+    Done = 1,
+    /// Ended by an error, or aborted.
+    Failed = 2,
+}
+
+/// Data of RECEIVE COPY RESULTS, COPY STATUS.
+pub fn status(status: CopyStatus) -> Vec<u8> {
+    let mut data = vec![0, 0, 0, 8, status.state as u8];
+    data.extend_from_slice(&status.segments.to_be_bytes());
+    // The transfer count in KiB.
+    data.push(1);
+    data.extend_from_slice(&u32::try_from(status.bytes >> 10).unwrap_or(u32::MAX).to_be_bytes());
+    data
+}
+
+/// Data of RECEIVE COPY RESULTS, OPERATING PARAMETERS.
+pub fn operating_parameters() -> Vec<u8> {
+    let mut data = vec![0; 44];
+    // SNLID: lists without an identifier are taken.
+    data[4] = 1;
+    data[8..10].copy_from_slice(&(CSCDS_MAX as u16).to_be_bytes());
+    data[10..12].copy_from_slice(&(SEGMENTS_MAX as u16).to_be_bytes());
+    data[12..16].copy_from_slice(&(DESCRIPTORS_LEN_MAX as u32).to_be_bytes());
+    data[16..20].copy_from_slice(&SEGMENT_LEN_MAX.to_be_bytes());
+    // As many copies at once as a session has commands.
+    data[35] = u8::MAX;
+    data[36] = u8::MAX;
+    // Data segment granularity: 512 bytes.
+    data[37] = 9;
+    let implemented = [BLOCK_TO_BLOCK, BLOCK_TO_BLOCK_OFFSET, IDENTIFICATION];
+    data[43] = implemented.len() as u8;
+    data.extend_from_slice(&implemented);
+    let len = data.len() as u32 - 4;
+    data[..4].copy_from_slice(&len.to_be_bytes());
+    data
+}
+
+/// The payload of the third-party copy VPD page (SPC-4 section 7.8.17).
+pub(crate) fn third_party_copy() -> Vec<u8> {
+    let descriptor = |kind: u16, payload: &[u8]| {
+        let mut data = kind.to_be_bytes().to_vec();
+        let len = payload.len().next_multiple_of(4);
+        data.extend_from_slice(&(len as u16).to_be_bytes());
+        data.extend_from_slice(payload);
+        data.resize(4 + len, 0);
+        data
+    };
+    let limits = {
+        let mut payload = vec![0; 28];
+        payload[4..6].copy_from_slice(&(CSCDS_MAX as u16).to_be_bytes());
+        payload[6..8].copy_from_slice(&(SEGMENTS_MAX as u16).to_be_bytes());
+        payload[8..12].copy_from_slice(&(DESCRIPTORS_LEN_MAX as u32).to_be_bytes());
+        payload
+    };
+    let implemented = [BLOCK_TO_BLOCK, BLOCK_TO_BLOCK_OFFSET, IDENTIFICATION];
+    [
+        // Supported commands: EXTENDED COPY(LID1); RECEIVE COPY STATUS(LID1), RECEIVE COPY OPERATING PARAMETERS.
+        descriptor(0x0001, &[7, 0x83, 1, 0x00, 0x84, 2, 0x00, 0x03]),
+        descriptor(0x0004, &limits),
+        descriptor(0x0008, &[&[implemented.len() as u8][..], &implemented].concat()),
+        // General copy operations: total and maximum concurrent copies, segment length in bytes, granularity.
+        descriptor(0x8001, &{
+            let mut payload = vec![0, 0, 0, u8::MAX, 0, 0, 0, u8::MAX];
+            payload.extend_from_slice(&SEGMENT_LEN_MAX.to_be_bytes());
+            payload.extend_from_slice(&[9, 9, 0, 0]);
+            payload.resize(32, 0);
+            payload
+        }),
+    ]
+    .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cscd() -> Vec<u8> {
+        let mut bytes = vec![0; CSCD_LEN];
+        bytes[0] = IDENTIFICATION;
+        bytes[4..8].copy_from_slice(&[1, 3, 0, 8]);
+        bytes[8..16].copy_from_slice(&[0x30, 0, 0, 0, 0, 0, 0, 7]);
+        bytes
+    }
+
+    fn block_to_block(blocks: u16, from: u64, to: u64) -> Vec<u8> {
+        let mut bytes = vec![BLOCK_TO_BLOCK, 0, 0, 24, 0, 0, 0, 0, 0, 0];
+        bytes.extend_from_slice(&blocks.to_be_bytes());
+        bytes.extend_from_slice(&from.to_be_bytes());
+        bytes.extend_from_slice(&to.to_be_bytes());
+        bytes
+    }
+
+    fn list(cscds: &[Vec<u8>], segments: &[Vec<u8>]) -> Vec<u8> {
+        let (cscds, segments) = (cscds.concat(), segments.concat());
+        let mut bytes = vec![9, 0];
+        bytes.extend_from_slice(&(cscds.len() as u16).to_be_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&(segments.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        [bytes, cscds, segments].concat()
+    }
+
+    #[test]
+    fn a_list_says_what_to_copy() {
+        let parsed = parse(&list(&[cscd()], &[block_to_block(8, 1, 1 << 33)])).expect("a list");
+        assert_eq!(parsed.results, Results::Kept(9));
+        let start = |lba: u64| Start { cscd: 0, lba, offset: 0 };
+        let (source, destination) = (start(1), start(1 << 33));
+        assert_eq!(parsed.segments, [Segment { source, destination, amount: Amount::SourceBlocks(8) }]);
+    }
+
+    #[test]
+    fn what_is_too_much_too_short_or_unknown_is_refused() {
+        let good = list(&[cscd()], &[block_to_block(8, 0, 8)]);
+        for len in 1..good.len() {
+            assert_eq!(parse(&good[..len]), Err(Sense::PARAMETER_LENGTH), "{len}");
+        }
+        let many = list(&vec![cscd(); CSCDS_MAX + 1], &[block_to_block(1, 0, 1)]);
+        assert_eq!(parse(&many), Err(Sense::TOO_MANY_CSCDS));
+        let many = list(&[cscd()], &vec![block_to_block(1, 0, 1); SEGMENTS_MAX + 1]);
+        assert_eq!(parse(&many), Err(Sense::TOO_MANY_SEGMENTS));
+        let long = list(&[cscd()], &vec![block_to_block(1, 0, 1); 200]);
+        assert_eq!(parse(&long), Err(Sense::PARAMETER_LENGTH));
+        let mut other = good.clone();
+        other[16] = 0xe0;
+        assert_eq!(parse(&other), Err(Sense::UNSUPPORTED_CSCD.at_parameter_byte(16)));
+        let mut other = good;
+        other[48] = 0x03;
+        assert_eq!(parse(&other), Err(Sense::UNSUPPORTED_SEGMENT.at_parameter_byte(48)));
+    }
+
+    #[test]
+    fn any_bytes_are_a_list_or_are_refused() {
+        let mut state = 7u64;
+        let good = list(&[cscd(), cscd()], &[block_to_block(8, 0, 8), block_to_block(8, 0, 8)]);
+        for _ in 0..20_000 {
+            let mut bytes = good.clone();
+            for _ in 0..4 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let at = (state >> 33) as usize % bytes.len();
+                bytes[at] = (state >> 56) as u8;
+            }
+            let _ = parse(&bytes);
+        }
+    }
+}
