@@ -13,6 +13,7 @@ need etcd etcd-server
 need etcdctl etcd-client
 need openssl openssl
 need ip iproute2
+need systemd-analyze systemd
 need qemu-img qemu-utils
 need qemu-storage-daemon qemu-system-common
 

@@ -15,4 +15,5 @@ mod initiators;
 mod pair;
 mod repeater;
 mod restart;
+mod service;
 mod spdk_client;

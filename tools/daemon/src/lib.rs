@@ -9,6 +9,7 @@ pub mod keep;
 pub mod log;
 pub mod methods;
 pub mod node;
+pub mod notify;
 pub mod params;
 pub mod pollers;
 pub mod reactor;

@@ -10,6 +10,7 @@ use clap::Parser;
 use core::time::Duration;
 use daemon::log::Log;
 use daemon::node::{ConfigFile, End, SharedNode, State};
+use daemon::notify::Notifier;
 use daemon::reactor::{Duty, Reactor};
 use daemon::server::{Server, call};
 use daemon::{Node, methods};
@@ -96,7 +97,14 @@ fn run(options: &Options, log: Log) -> Result<(), Failure> {
         options.socket.display()
     );
     end_on_signal(ender)?;
-    wait(&node, &end);
+    let manager = Notifier::from_environment()?;
+    if let Some(manager) = &manager {
+        manager.ready(&format!("control socket {}", options.socket.display()));
+    }
+    wait(&node, &end, manager.as_ref());
+    if let Some(manager) = &manager {
+        manager.stopping();
+    }
     shut_down(&node)
 }
 
@@ -130,9 +138,16 @@ fn locked<T>(node: &SharedNode, act: impl FnOnce(&mut Node) -> T) -> T {
     act(&mut node.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Until somebody asks for the end, or a reactor is gone.
-fn wait(node: &SharedNode, end: &Receiver<()>) {
-    while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(LOOK) {
+/// Until somebody asks for the end, or a reactor is gone. The service manager's watchdog is fed on the way.
+fn wait(node: &SharedNode, end: &Receiver<()>, manager: Option<&Notifier>) {
+    let watchdog = manager.and_then(Notifier::watchdog);
+    let look = watchdog.map_or(LOOK, |watchdog| LOOK.min(watchdog / 4));
+    while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(look) {
+        if let (Some(manager), Some(_)) = (manager, watchdog)
+            && locked(node, Node::has_turned)
+        {
+            manager.alive();
+        }
         // Its events go to the log.
         locked(node, Node::collect_events);
         if !locked(node, |node| node.is_sound()) {

@@ -335,6 +335,12 @@ impl Node {
         self.reactors.iter().all(Reactor::is_running)
     }
 
+    /// True when every reactor has turned since the last call.
+    pub fn has_turned(&mut self) -> bool {
+        // Each of them is asked.
+        self.reactors.iter_mut().map(Reactor::has_turned).fold(true, |all, one| all & one)
+    }
+
     /// Goes on with the end: mirrors stop in order, then sessions end. Call until it is reached.
     pub fn drive_end(&mut self) -> End {
         let now = self.clock.now();

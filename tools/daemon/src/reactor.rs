@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 
 use core::time::Duration;
@@ -175,6 +177,14 @@ impl Shard for Residents {
 pub struct Reactor {
     thread: ReactorThread<Message>,
     tid: u32,
+    pulse: Pulse,
+}
+
+/// Whether a reactor turns: it is asked, and somebody looks later.
+#[derive(Debug, Default)]
+struct Pulse {
+    asked: u64,
+    answered: Arc<AtomicU64>,
 }
 
 /// The calling thread's number in the system; 0 where /proc is not mounted.
@@ -201,7 +211,7 @@ impl Reactor {
                 config.core
             );
         }
-        Ok(Self { thread, tid: tid.recv().unwrap_or(0) })
+        Ok(Self { thread, tid: tid.recv().unwrap_or(0), pulse: Pulse::default() })
     }
 
     /// Has something done on the reactor, and waits for what comes of it: a turn, or a wake-up.
@@ -227,6 +237,21 @@ impl Reactor {
                 Err(_) => return Err(RpcError::internal("the reactor has ended")),
             }
         }
+    }
+
+    /// True when the reactor has turned since the last call, which is when it was asked; asks again.
+    pub fn has_turned(&mut self) -> bool {
+        let Pulse { asked, answered } = &mut self.pulse;
+        if answered.load(Ordering::Acquire) != *asked {
+            return false;
+        }
+        let (next, answered) = (*asked + 1, answered.clone());
+        let order = move |_: &mut Residents, _: Instant| answered.store(next, Ordering::Release);
+        // A mailbox that is full is asked again next time.
+        if self.thread.sender.send(Message::Order(Box::new(order))).is_ok() {
+            *asked = next;
+        }
+        self.is_running()
     }
 
     /// Its mailbox, for those who do not wait.
@@ -275,5 +300,45 @@ impl Reactor {
         }
         let panicked = |_| io::Error::other("a reactor panicked: see the lines above");
         self.thread.thread.join().map_err(panicked)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use engine::{IdlePolicy, PoolConfig, RingMode};
+
+    use super::*;
+
+    fn waits(mut until: impl FnMut() -> bool) -> bool {
+        (0..2000).any(|_| {
+            std::thread::park_timeout(Duration::from_millis(1));
+            until()
+        })
+    }
+
+    #[test]
+    fn a_reactor_that_hangs_has_not_turned() {
+        let pool = Pool::new(PoolConfig::with_memory(16 << 20)).expect("memory");
+        let config = ReactorConfig { core: 0, policy: IdlePolicy::Block, ring: RingMode::Probe };
+        let clock = MonotonicClock::start();
+        let mut reactor = Reactor::start(config, pool, clock, Duty::Back).expect("a reactor");
+        assert!(reactor.has_turned(), "nothing was asked yet");
+        assert!(waits(|| reactor.has_turned()));
+        let ((release, released), (began, begun)) = (channel::<()>(), channel::<()>());
+        let hang = move |_: &mut Residents, _: Instant| {
+            // The test waits for the one and ends the other.
+            let _ = (began.send(()), released.recv());
+        };
+        assert!(reactor.sender().send(Message::Order(Box::new(hang))).is_ok());
+        begun.recv().expect("it hangs");
+        // What was asked before it hung may have been answered.
+        reactor.has_turned();
+        std::thread::park_timeout(Duration::from_millis(50));
+        assert!(!reactor.has_turned());
+        drop(release);
+        assert!(waits(|| reactor.has_turned()));
+        reactor.end().expect("in order");
     }
 }
