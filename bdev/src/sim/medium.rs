@@ -1,5 +1,6 @@
 //! The simulated medium: what reads see, what is stable, what a crash leaves.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use engine::{Buf, Prng};
@@ -71,6 +72,8 @@ pub(super) struct Medium {
     /// Rises with each crash: channels of an earlier epoch are dead.
     pub(super) epoch: u64,
     pub(super) writes: u64,
+    /// Added to each latency.
+    pub(super) extra: Duration,
     next_number: u64,
 }
 
@@ -87,6 +90,7 @@ impl Medium {
             prng: Prng::from_seed(seed),
             epoch: 0,
             writes: 0,
+            extra: Duration::ZERO,
             next_number: 0,
         }
     }
@@ -106,8 +110,27 @@ impl Medium {
     }
 
     pub(super) fn heal(&mut self) {
-        self.armed = Armed::default();
         self.bad_blocks.clear();
+        self.armed = Armed::default();
+        self.extra = Duration::ZERO;
+    }
+
+    pub(super) fn has_bad_blocks(&self) -> bool {
+        !self.bad_blocks.is_empty()
+    }
+
+    pub(super) fn in_flight(&self) -> Vec<BlockRange> {
+        self.pending.values().map(|pending| pending.range).collect()
+    }
+
+    pub(super) fn unstable(&self) -> Vec<(usize, Sector)> {
+        self.unstable.iter().map(|(sector, stable)| (*sector, *stable)).collect()
+    }
+
+    pub(super) fn restore(&mut self, image: &[u8]) {
+        self.visible.copy_from_slice(image);
+        self.unstable.clear();
+        self.pending.clear();
     }
 
     /// A number for an I/O in flight; a living channel's write is remembered under it.

@@ -142,9 +142,46 @@ impl SimBdev {
         self.medium().inject(fault);
     }
 
-    /// Disarms every fault; bad blocks are good again.
+    /// Every operation that begins from now on takes so much longer.
+    pub fn slow_down(&self, extra: Duration) {
+        self.medium().extra = extra;
+    }
+
+    /// No operation goes wrong any more: armed faults are taken back, bad blocks read again, nothing is slow.
     pub fn heal(&self) {
         self.medium().heal();
+    }
+
+    /// True while some block cannot be read.
+    pub fn has_bad_blocks(&self) -> bool {
+        self.medium().has_bad_blocks()
+    }
+
+    /// The ranges of writes that a living channel holds and the medium has not done.
+    pub fn writes_in_flight(&self) -> Vec<BlockRange> {
+        self.medium().in_flight()
+    }
+
+    /// The sectors whose content a crash may take back, with what would be there then: (512-byte sector, content).
+    pub fn unstable(&self) -> Vec<(usize, [u8; 512])> {
+        self.medium().unstable()
+    }
+
+    /// What is on the medium now, stable or not, becomes what is on `other`, stable: a cloned disk.
+    ///
+    /// # Panics
+    /// When the two differ in size.
+    pub fn clone_to(&self, other: &Self) {
+        let image = self.peek(0, usize::try_from(self.geometry.bytes()).expect("it is in memory"));
+        other.restore(&image);
+    }
+
+    /// The whole medium is set to `image`, stable: a disk restored from a backup.
+    ///
+    /// # Panics
+    /// When the image has another size.
+    pub fn restore(&self, image: &[u8]) {
+        self.medium().restore(image);
     }
 
     /// What reads of `bytes` at `offset` see.

@@ -5,7 +5,8 @@
 //! they were sent in, after a latency; a bounded window stops a sender whose peer does not read; a path that is cut holds
 //! bytes back until it heals or the sender gives up.
 //!
-//! Time moves when anything is polled or [`SimNet::advance`] is called; [`SimNet::next_deadline`] says where to leap.
+//! Time moves when anything is polled (unless [`Pace::Owner`] says otherwise) or [`SimNet::advance`] is called;
+//! [`SimNet::next_deadline`] says where to leap.
 
 mod connection;
 mod stream;
@@ -23,6 +24,15 @@ use crate::stream::{Listener, Network, Stream};
 use stream::{SimListener, SimStream};
 use world::World;
 
+/// Who moves time on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Whoever polls a stream or listener.
+    Polls,
+    /// [`SimNet::advance`] alone: the hosts' clocks may differ.
+    Owner,
+}
+
 /// How simulated links behave.
 #[derive(Clone, Copy, Debug)]
 pub struct SimConfig {
@@ -38,6 +48,8 @@ pub struct SimConfig {
     pub window: usize,
     /// How long a sender waits for a path before its stream is closed as timed out; connecting too.
     pub give_up: Duration,
+    /// Who moves time on.
+    pub pace: Pace,
 }
 
 impl Default for SimConfig {
@@ -49,6 +61,7 @@ impl Default for SimConfig {
             piece_max: 8960,
             window: 256 << 10,
             give_up: Duration::from_secs(60),
+            pace: Pace::Polls,
         }
     }
 }
@@ -112,6 +125,22 @@ impl SimNet {
         self.world.borrow_mut().reset_after(from, to, bytes);
     }
 
+    /// Damages one byte of what is delivered next in this direction, as no TCP checksum notices: a digest may.
+    pub fn corrupt_next(&self, from: IpAddr, to: IpAddr) {
+        self.world.borrow_mut().corrupt_next(from, to);
+    }
+
+    /// Everything sent in this direction from now on takes so much longer.
+    pub fn slow_down(&self, from: IpAddr, to: IpAddr, extra: Duration) {
+        self.world.borrow_mut().slow_down(from, to, extra);
+    }
+
+    /// What `from` has sent to `to` on connections that it has closed since, and what still travels, is lost: `from` has gone
+    /// without a word.
+    pub fn vanish(&self, from: IpAddr, to: IpAddr) {
+        self.world.borrow_mut().vanish(from, to);
+    }
+
     /// Resets every connection between two hosts now.
     pub fn reset(&self, a: IpAddr, b: IpAddr) {
         self.world.borrow_mut().reset_between(a, b);
@@ -130,6 +159,11 @@ impl SimNet {
     /// Delivers what is due.
     pub fn advance(&self, now: Instant) -> Progress {
         self.world.borrow_mut().advance(now)
+    }
+
+    /// The hosts that something arrived at since this was last asked.
+    pub fn take_woken(&self) -> Vec<IpAddr> {
+        self.world.borrow_mut().take_woken()
     }
 
     /// When something is due next.

@@ -88,8 +88,7 @@ impl Stream for SimStream {
 
     fn poll(&mut self, now: Instant) -> Progress {
         let mut world = self.world.borrow_mut();
-        // What was delivered to others is their work.
-        let _ = world.advance(now);
+        world.on_poll(now);
         if !world.is_present(self.end) {
             return Progress::Idle;
         }
@@ -135,7 +134,7 @@ impl Listener for SimListener {
 
     fn accept(&mut self, now: Instant) -> Option<Box<dyn Stream>> {
         let mut world = self.world.borrow_mut();
-        let _ = world.advance(now);
+        world.on_poll(now);
         let end = world.accept(self.address)?;
         drop(world);
         Some(Box::new(SimStream::new(self.world.clone(), end)))

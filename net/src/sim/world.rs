@@ -8,7 +8,7 @@ use std::io;
 use engine::{Instant, Prng, Progress, Segment};
 
 use super::connection::{Connection, End, EndId, Owner, Parcel, Pipe, Travelling};
-use super::{Halt, SimConfig};
+use super::{Halt, Pace, SimConfig};
 use crate::stream::{CloseReason, StreamStatus};
 
 /// How long until a parcel that found its way cut tries again.
@@ -36,6 +36,9 @@ pub(super) struct World {
     hosts: BTreeMap<IpAddr, Host>,
     cuts: BTreeSet<(IpAddr, IpAddr)>,
     resets: BTreeMap<(IpAddr, IpAddr), u64>,
+    corruptions: BTreeSet<(IpAddr, IpAddr)>,
+    slow: BTreeMap<(IpAddr, IpAddr), Duration>,
+    woken: BTreeSet<IpAddr>,
     listeners: BTreeMap<SocketAddr, VecDeque<EndId>>,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
@@ -51,6 +54,9 @@ impl World {
             hosts: BTreeMap::new(),
             cuts: BTreeSet::new(),
             resets: BTreeMap::new(),
+            corruptions: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            woken: BTreeSet::new(),
             listeners: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_connection: 0,
@@ -92,6 +98,32 @@ impl World {
                 reset(connection);
             }
         }
+        self.woken.extend([a, b]);
+    }
+
+    pub(super) fn vanish(&mut self, from: IpAddr, to: IpAddr) {
+        for connection in self.connections.values_mut() {
+            for side in 0..2 {
+                let ways = [connection.ends[side].address.ip(), connection.ends[1 - side].address.ip()];
+                let closed = matches!(connection.ends[side].status, StreamStatus::Closed(_));
+                if ways == [from, to] && closed {
+                    connection.pipes[side].clear();
+                }
+            }
+        }
+        self.connections.retain(|_, connection| !connection.is_over());
+    }
+
+    pub(super) fn corrupt_next(&mut self, from: IpAddr, to: IpAddr) {
+        self.corruptions.insert((from, to));
+    }
+
+    pub(super) fn slow_down(&mut self, from: IpAddr, to: IpAddr, extra: Duration) {
+        self.slow.insert((from, to), extra);
+    }
+
+    pub(super) fn take_woken(&mut self) -> Vec<IpAddr> {
+        core::mem::take(&mut self.woken).into_iter().collect()
     }
 
     pub(super) fn halt(&mut self, ip: IpAddr, how: Halt) {
@@ -262,7 +294,9 @@ impl World {
     fn send(&mut self, from: EndId, parcel: Parcel) {
         let SimConfig { latency_min, latency_max, .. } = self.config;
         let spread = u64::try_from(latency_max.saturating_sub(latency_min).as_nanos()).unwrap_or(u64::MAX);
-        let latency = latency_min + Duration::from_nanos(self.prng.below(spread.max(1)));
+        let way = (self.end(from).address.ip(), self.end(from.other()).address.ip());
+        let extra = self.slow.get(&way).copied().unwrap_or_default();
+        let latency = latency_min + Duration::from_nanos(self.prng.below(spread.max(1))) + extra;
         let sent = self.now;
         let pipe = &mut self.connection(from).pipes[from.side];
         // It cannot overtake: only the first parcel of a pipe is ever looked at.
@@ -280,6 +314,14 @@ impl World {
         });
         let heads = pipes.filter_map(|(id, pipe)| Some((pipe.parcels.front()?.due, id)));
         heads.min_by_key(|(due, id)| (*due, id.connection, id.side))
+    }
+
+    /// Somebody polls, and thinks that it is `now`.
+    pub(super) fn on_poll(&mut self, now: Instant) {
+        if self.config.pace == Pace::Polls {
+            // What was delivered to others is their work.
+            let _ = self.advance(now);
+        }
     }
 
     /// Delivers everything that is due, in order of time.
@@ -306,6 +348,8 @@ impl World {
             return;
         }
         let to = from.other();
+        let host = self.end(to).address.ip();
+        self.woken.insert(host);
         let connection = self.connection(from);
         let travelling = connection.pipes[from.side].parcels.pop_front().expect("it is due");
         let receiver = &mut connection.ends[to.side];
@@ -354,6 +398,10 @@ impl World {
             }
             None => false,
         };
+        if !bytes.is_empty() && self.corruptions.remove(&way) {
+            let at = self.prng.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << self.prng.below(8);
+        }
         let connection = self.connection(from);
         if !bytes.is_empty() {
             connection.ends[to.side].inbox.push_back(bytes);
@@ -371,6 +419,8 @@ impl World {
         if due.saturating_since(head.sent) >= give_up {
             connection.ends[from.side].close(CloseReason::TimedOut);
             connection.pipes[from.side].clear();
+            let host = self.end(from).address.ip();
+            self.woken.insert(host);
             self.forget_if_over(from);
             return;
         }

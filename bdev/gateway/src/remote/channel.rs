@@ -440,7 +440,9 @@ impl Channel for RemoteChannel {
             State::Live(live) => {
                 let silence = live.ping_sent.map(|sent| sent + self.config.silence_max);
                 let io = live.flights.open.values().map(|flight| flight.deadline).min();
-                Instant::earliest(Instant::earliest(silence, io), Some(live.next_ping))
+                // The next ping waits for the answer to the one before, and for the session.
+                let idle = matches!(live.phase, Phase::Up(_)) && live.ping_sent.is_none();
+                Instant::earliest(Instant::earliest(silence, io), idle.then_some(live.next_ping))
             }
         }
     }

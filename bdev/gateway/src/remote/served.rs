@@ -39,20 +39,20 @@ impl Served {
     /// # Errors
     /// The core has no ring.
     pub fn new(remote: Arc<Remote>, core: &Core) -> Result<(Arc<HopBdev>, Self), OpenError> {
-        let identity = HopIdentity {
-            name: remote.name().to_owned(),
-            product: remote.product(),
-            uuid: remote.uuid(),
-            geometry: remote.geometry(),
-            capabilities: remote.capabilities(),
-        };
-        let channel = remote.open(core)?;
+        let identity = identity(&remote);
+        Ok(Self::of(identity, remote.open(core)?, core))
+    }
+
+    /// The same over a given network: the simulator's way in.
+    pub fn over(remote: &Remote, network: Box<dyn net::Network>, core: &Core) -> (Arc<HopBdev>, Self) {
+        Self::of(identity(remote), remote.open_over(core, network), core)
+    }
+
+    fn of(identity: HopIdentity, channel: Box<dyn Channel>, core: &Core) -> (Arc<HopBdev>, Self) {
         let (bdev, server) = hop(identity, core);
         let owners = Slots::with_capacity(IN_FLIGHT_MAX);
-        Ok((
-            bdev,
-            Self { server, channel, owners, waiting: VecDeque::new(), done: Completions::new(), seen: None },
-        ))
+        let (waiting, done) = (VecDeque::new(), Completions::new());
+        (bdev, Self { server, channel, owners, waiting, done, seen: None })
     }
 
     /// One turn.
@@ -117,6 +117,16 @@ impl Served {
     /// When to poll next at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.channel.next_deadline()
+    }
+}
+
+fn identity(remote: &Remote) -> HopIdentity {
+    HopIdentity {
+        name: remote.name().to_owned(),
+        product: remote.product(),
+        uuid: remote.uuid(),
+        geometry: remote.geometry(),
+        capabilities: remote.capabilities(),
     }
 }
 
