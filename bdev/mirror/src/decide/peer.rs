@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use crate::format::{Access, Config, ConfigId, LegFlags, LegRecord, Relation, Superblock, compare};
+use crate::format::{Access, Config, ConfigId, LegFlags, LegMask, LegRecord, Relation, Superblock, compare};
 use crate::probe::{LegFound, ProbeError};
 
 /// What to do with the peer's leg.
@@ -149,7 +149,10 @@ fn counts_since(ours: &Superblock, theirs: &Superblock) -> bool {
 
 fn on_counted(ours: &Superblock, theirs: &Superblock) -> PeerVerdict {
     let same_leg = ours.peer().uuid == theirs.leg && theirs.seq >= ours.peer().seen_seq;
-    if ours.config().in_sync.has(theirs.index) && same_leg && kept_its_cache(ours.peer(), theirs) {
+    // What the cache of the only leg that counts has lost, nobody has.
+    let alone = ours.config().in_sync == LegMask::only(theirs.index);
+    let whole = alone || kept_its_cache(ours.peer(), theirs);
+    if ours.config().in_sync.has(theirs.index) && same_leg && whole {
         PeerVerdict::Member
     } else {
         PeerVerdict::Resync(plan(ours, theirs))
