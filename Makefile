@@ -3,7 +3,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check fmt lint doc e2e conformance sim bench setup
+.PHONY: help run test check fmt lint doc e2e conformance sim links bench setup
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,11 @@ lint: ## Clippy, warnings are errors
 doc: ## Build the documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 
-sim: ## Tests on simulated links, disks and clocks
+sim: ## Two nodes on simulated clocks, disks and links: SEEDS=10000 seeds from SEED=1; SEED alone tells one run
+	@if [ -n "$(SEED)" ] && [ -z "$(SEEDS)" ]; then $(CARGO) run --release -p tests --bin sim -- --first $(SEED) --tell; \
+	else $(CARGO) run --release -p tests --bin sim -- --first $(or $(SEED),1) --seeds $(or $(SEEDS),10000); fi
+
+links: ## The parts on simulated links and disks: sessions, import and export, the mirror's pair
 	$(CARGO) test -p iscsi --test pair
 	$(CARGO) test -p gateway --test loop
 	GEMEL_DEEP=1 $(CARGO) test -p mirror --test model

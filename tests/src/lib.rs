@@ -5,5 +5,6 @@ pub mod etcd;
 pub mod net;
 pub mod node;
 pub mod pair;
+pub mod sim;
 pub mod suite;
 pub mod wire;

@@ -1,0 +1,100 @@
+//! The arbiter: one config, swapped by those who know it. Questions and answers take their time, and get lost where a way
+//! is cut; a swap whose answer was lost has happened. Whatever is asked twice is decided twice.
+
+use core::time::Duration;
+
+use engine::{Instant, Prng};
+use mirror::arbiter::{Answer, Ask, Ticket};
+use mirror::format::Config;
+
+/// Who asked: the node, and which run of it.
+pub(crate) type Asker = (usize, u64);
+
+/// An answer on its way.
+pub(crate) type Told = (Asker, Ticket, Answer);
+
+pub(crate) struct Arbiter {
+    pub(crate) config: Option<Config>,
+    /// Every config that it ever held, oldest first.
+    pub(crate) past: Vec<Config>,
+    /// Whether each node's questions get there, and its answers back.
+    pub(crate) asks_pass: [bool; 2],
+    pub(crate) answers_pass: [bool; 2],
+    /// Added to each message's time.
+    pub(crate) slow: Duration,
+    asks: Vec<(Instant, Asker, Ticket, Ask)>,
+    answers: Vec<(Instant, Told)>,
+    prng: Prng,
+}
+
+impl Arbiter {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            config: None,
+            past: Vec::new(),
+            asks_pass: [true; 2],
+            answers_pass: [true; 2],
+            slow: Duration::ZERO,
+            asks: Vec::new(),
+            answers: Vec::new(),
+            prng: Prng::from_seed(seed ^ 0xa4b1_7e12),
+        }
+    }
+
+    fn later(&mut self, now: Instant) -> Instant {
+        now + Duration::from_micros(100 + self.prng.below(3000)) + self.slow
+    }
+
+    pub(crate) fn ask(&mut self, asker: Asker, ticket: Ticket, ask: Ask, now: Instant) {
+        if self.asks_pass[asker.0] {
+            let due = self.later(now);
+            self.asks.push((due, asker, ticket, ask));
+        }
+    }
+
+    /// True while a change is asked for or being answered.
+    pub(crate) fn is_changing(&self) -> bool {
+        let swap = |ask: &Ask| matches!(ask, Ask::Swap { .. });
+        self.asks.iter().any(|(_, _, _, ask)| swap(ask))
+            || self.answers.iter().any(|(_, (_, _, answer))| *answer == Answer::Swapped)
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let asks = self.asks.iter().map(|ask| ask.0);
+        asks.chain(self.answers.iter().map(|answer| answer.0)).min()
+    }
+
+    /// Does what is due; gives the answers that arrive, and what was decided.
+    pub(crate) fn advance(&mut self, now: Instant) -> (Vec<Told>, Vec<Config>) {
+        let mut decided = Vec::new();
+        for (_, asker, ticket, ask) in extract(&mut self.asks, |ask| ask.0 <= now) {
+            let answer = self.decide(ask);
+            if answer == Answer::Swapped {
+                decided.extend(self.config);
+            }
+            if self.answers_pass[asker.0] {
+                let due = self.later(now);
+                self.answers.push((due, (asker, ticket, answer)));
+            }
+        }
+        let here = extract(&mut self.answers, |answer| answer.0 <= now);
+        (here.into_iter().map(|(_, told)| told).collect(), decided)
+    }
+
+    fn decide(&mut self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Swap { from, next } if from == self.config.map(|config| config.id) => {
+                let rises = self.config.is_none_or(|config| next.generation() > config.generation());
+                assert!(rises, "I3: generations rise at the arbiter: {:?} then {next:?}", self.config);
+                self.config = Some(next);
+                self.past.push(next);
+                Answer::Swapped
+            }
+            Ask::Read | Ask::Swap { .. } => Answer::Holds(self.config),
+        }
+    }
+}
+
+fn extract<T>(list: &mut Vec<T>, due: impl Fn(&T) -> bool) -> Vec<T> {
+    list.extract_if(.., |entry| due(entry)).collect()
+}

@@ -1,0 +1,207 @@
+//! What can go wrong, out of `mirror.md`'s fault model.
+
+use core::time::Duration;
+
+use super::coverage::Phase;
+
+/// A node, by what it is when the fault strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Who {
+    /// The one that serves, or served last.
+    Holder,
+    /// The other one.
+    Peer,
+    /// Both.
+    Both,
+}
+
+/// A way for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// Between the nodes.
+    Nodes,
+    /// From the holder to its peer alone.
+    HolderToPeer,
+    /// From the peer to the holder alone.
+    PeerToHolder,
+    /// Between a node and the arbiter.
+    Arbiter(Who),
+    /// Questions get there, and answers do not come back.
+    FromArbiter(Who),
+    /// Between a node and all hosts.
+    Hosts(Who),
+    /// From a node to all hosts alone.
+    ToHosts(Who),
+}
+
+/// How a node stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Still {
+    /// The process: its machine's network stack goes on.
+    Process,
+    /// The machine.
+    Machine,
+}
+
+/// How an operation of a disk goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Spoilt {
+    /// Reads fail.
+    Reads,
+    /// Writes fail and store nothing.
+    Writes,
+    /// Flushes fail.
+    Flushes,
+}
+
+/// Where bits rot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rot {
+    /// One of the superblock's slots.
+    Superblock,
+    /// The third copy.
+    Tail,
+    /// A block of the intent log's ring.
+    Log,
+    /// One slot of a bitmap page.
+    Bitmap,
+}
+
+/// A fault. Those that last say for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process dies; it is started again after a while.
+    Kill(Who, Duration),
+    /// The power fails: what the cache held may be lost.
+    PowerCut(Who, Duration),
+    /// The node stands still, and goes on as if nothing had been.
+    Pause(Who, Still, Duration),
+    /// The operator stops a node in order; it is started again after a while.
+    Stop(Who, Duration),
+    /// A way is cut.
+    Cut(Way, Duration),
+    /// Every connection on a way is reset.
+    Reset(Way),
+    /// A byte on a way is damaged.
+    Corrupt(Way),
+    /// A way takes longer.
+    SlowWay(Way, Duration, Duration),
+    /// A disk takes longer.
+    SlowDisk(Who, Duration, Duration),
+    /// The next operations of a disk fail.
+    Spoil(Who, Spoilt, u32),
+    /// A block of a disk's data cannot be read until it is written.
+    BadBlock(Who),
+    /// A bit of a leg's metadata flips.
+    Rot(Who, Rot),
+    /// The peer's disk is replaced by an empty one.
+    ReplaceDisk(Duration),
+    /// The peer's leg is set back to what it was a while ago.
+    RevertLeg(Duration),
+    /// The peer's leg becomes a copy of the holder's.
+    CloneLeg(Duration),
+    /// The arbiter answers late.
+    SlowArbiter(Duration, Duration),
+    /// The arbiter is set back to a backup.
+    RestoreArbiter,
+    /// The arbiter forgets everything.
+    LoseArbiter,
+    /// The holder dies, and the operator promotes the peer by hand.
+    Promote,
+    /// The operator gives the array to the peer.
+    Switchover,
+}
+
+/// A fault without its figures: a row of the coverage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "as the faults")]
+pub enum Point {
+    Kill,
+    PowerCut,
+    Pause,
+    Stop,
+    Cut,
+    CutOneWay,
+    Reset,
+    Corrupt,
+    SlowWay,
+    SlowDisk,
+    Spoil,
+    BadBlock,
+    Rot,
+    ReplaceDisk,
+    RevertLeg,
+    CloneLeg,
+    SlowArbiter,
+    RestoreArbiter,
+    LoseArbiter,
+    Promote,
+    Switchover,
+}
+
+impl Point {
+    /// All of them.
+    pub const ALL: [Self; 21] = [
+        Self::Kill,
+        Self::PowerCut,
+        Self::Pause,
+        Self::Stop,
+        Self::Cut,
+        Self::CutOneWay,
+        Self::Reset,
+        Self::Corrupt,
+        Self::SlowWay,
+        Self::SlowDisk,
+        Self::Spoil,
+        Self::BadBlock,
+        Self::Rot,
+        Self::ReplaceDisk,
+        Self::RevertLeg,
+        Self::CloneLeg,
+        Self::SlowArbiter,
+        Self::RestoreArbiter,
+        Self::LoseArbiter,
+        Self::Promote,
+        Self::Switchover,
+    ];
+}
+
+impl Fault {
+    /// Its row.
+    pub fn point(&self) -> Point {
+        match self {
+            Self::Kill(..) => Point::Kill,
+            Self::PowerCut(..) => Point::PowerCut,
+            Self::Pause(..) => Point::Pause,
+            Self::Stop(..) => Point::Stop,
+            Self::Cut(Way::Nodes | Way::Arbiter(_) | Way::Hosts(_), _) => Point::Cut,
+            Self::Cut(..) => Point::CutOneWay,
+            Self::Reset(_) => Point::Reset,
+            Self::Corrupt(_) => Point::Corrupt,
+            Self::SlowWay(..) => Point::SlowWay,
+            Self::SlowDisk(..) => Point::SlowDisk,
+            Self::Spoil(..) => Point::Spoil,
+            Self::BadBlock(_) => Point::BadBlock,
+            Self::Rot(..) => Point::Rot,
+            Self::ReplaceDisk(_) => Point::ReplaceDisk,
+            Self::RevertLeg(_) => Point::RevertLeg,
+            Self::CloneLeg(_) => Point::CloneLeg,
+            Self::SlowArbiter(..) => Point::SlowArbiter,
+            Self::RestoreArbiter => Point::RestoreArbiter,
+            Self::LoseArbiter => Point::LoseArbiter,
+            Self::Promote => Point::Promote,
+            Self::Switchover => Point::Switchover,
+        }
+    }
+}
+
+/// A fault and its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Not before this time since the array was in sync.
+    pub at: Duration,
+    /// Then the next moment when this is under way, if there is one soon.
+    pub during: Option<Phase>,
+    /// What happens.
+    pub fault: Fault,
+}

@@ -1,0 +1,340 @@
+//! What hosts wrote and read, and whether there is an order that explains it: linearizability per 512-byte block (I1, I2,
+//! I12, I19).
+//!
+//! Every write has a value of its own, so each read names its write. The operations of one value (its write and the reads
+//! that saw it) are a *cluster* with the zone between its first end and its last beginning (Gibbons and Korach, "Testing
+//! shared memories", 1997): an order exists exactly when no two forward zones overlap, no backward zone lies inside a
+//! forward one, and no read ends before its write begins.
+//!
+//! A write that failed may have happened, but not for ever later: its effect comes before the next service of another
+//! node, or run of a node, answers (R10, R11), and before the same host is let in again at the same node.
+
+use std::collections::BTreeMap;
+
+use engine::Instant;
+
+/// A value: the number of the write that it comes from; zero before the first.
+pub(crate) type Value = u64;
+
+/// A run of a node's process.
+pub(crate) type Service = (usize, u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Open,
+    Acknowledged(Instant),
+    /// Its host does not know.
+    Unknown(Instant),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Write {
+    invoked: Instant,
+    host: usize,
+    service: Service,
+    fate: Fate,
+}
+
+/// What reads saw of one value in one block.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    first_end: Instant,
+    last_begin: Instant,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Line {
+    writes: Vec<Value>,
+    seen: BTreeMap<Value, Seen>,
+    /// The latest beginning of an acknowledged write.
+    acknowledged: Option<(Instant, Value)>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    writes: Vec<Write>,
+    lines: BTreeMap<u64, Line>,
+    /// When each service was first known to answer, in order.
+    services: Vec<(Instant, Service)>,
+    /// When each host was let in at each node again.
+    logins: BTreeMap<(usize, usize), Vec<Instant>>,
+}
+
+impl History {
+    fn write(&self, value: Value) -> Option<&Write> {
+        self.writes.get(usize::try_from(value.checked_sub(1)?).ok()?)
+    }
+
+    /// A write begins; its value.
+    pub(crate) fn invoke_write(
+        &mut self,
+        blocks: core::ops::Range<u64>,
+        host: usize,
+        service: Service,
+        now: Instant,
+    ) -> Value {
+        self.writes.push(Write { invoked: now, host, service, fate: Fate::Open });
+        let value = self.writes.len() as u64;
+        for block in blocks {
+            self.lines.entry(block).or_default().writes.push(value);
+        }
+        value
+    }
+
+    /// A host got a status for its write: GOOD.
+    pub(crate) fn acknowledge(&mut self, blocks: core::ops::Range<u64>, value: Value, now: Instant) {
+        let write = &mut self.writes[value as usize - 1];
+        assert_eq!(write.fate, Fate::Open, "write {value} is answered once");
+        write.fate = Fate::Acknowledged(now);
+        let (invoked, service) = (write.invoked, write.service);
+        self.answered(service, invoked, now);
+        for block in blocks {
+            let line = self.lines.entry(block).or_default();
+            if line.acknowledged.is_none_or(|(before, _)| before < invoked) {
+                line.acknowledged = Some((invoked, value));
+            }
+        }
+    }
+
+    /// A host does not know what became of its write.
+    pub(crate) fn give_up(&mut self, value: Value, now: Instant) {
+        let write = &mut self.writes[value as usize - 1];
+        assert_eq!(write.fate, Fate::Open, "write {value} is answered once");
+        write.fate = Fate::Unknown(now);
+    }
+
+    /// A service answered an operation with GOOD. Only one that began after the last service had answered shows that
+    /// this one came after it: the answer may have been long on its way.
+    pub(crate) fn answered(&mut self, service: Service, invoked: Instant, now: Instant) {
+        if self.services.last().is_none_or(|(first, last)| *last != service && invoked > *first) {
+            self.services.push((now, service));
+        }
+    }
+
+    /// A host was let in at a node.
+    pub(crate) fn logged_in(&mut self, host: usize, node: usize, now: Instant) {
+        self.logins.entry((host, node)).or_default().push(now);
+    }
+
+    /// What was acknowledged last in each block when a read begins: for [`History::read`].
+    pub(crate) fn acknowledged(&self, block: u64) -> Option<(Instant, Value)> {
+        self.lines.get(&block)?.acknowledged
+    }
+
+    /// A read of one block ended.
+    ///
+    /// # Errors
+    /// It saw something that was overwritten before it began.
+    pub(crate) fn read(
+        &mut self,
+        block: u64,
+        value: Value,
+        (invoked, ended): (Instant, Instant),
+        before: Option<(Instant, Value)>,
+    ) -> Result<(), String> {
+        if value != 0 && !self.lines.get(&block).is_some_and(|line| line.writes.contains(&value)) {
+            return Err(format!("block {block}: a read saw {value}, which was never written there"));
+        }
+        if let Some(newer) = self.overwritten(value, before) {
+            return Err(format!("block {block}: a read saw {value}, after {newer} had been acknowledged"));
+        }
+        let first = Seen { first_end: ended, last_begin: invoked };
+        let seen = self.lines.entry(block).or_default().seen.entry(value).or_insert(first);
+        seen.first_end = seen.first_end.min(ended);
+        seen.last_begin = seen.last_begin.max(invoked);
+        Ok(())
+    }
+
+    /// The write that was acknowledged, and began after `value`'s had taken effect.
+    fn overwritten(&self, value: Value, acknowledged: Option<(Instant, Value)>) -> Option<Value> {
+        let (begun, newer) = acknowledged?;
+        let end = self.write(value).map_or(Some(Instant::EPOCH), |write| self.end(write));
+        (newer != value && end.is_some_and(|end| begun > end)).then_some(newer)
+    }
+
+    /// What a leg holds that should have everything: an error when something acknowledged is missing.
+    pub(crate) fn check_leg(&self, block: u64, value: Value) -> Result<(), String> {
+        let Some(line) = self.lines.get(&block) else { return Ok(()) };
+        match self.overwritten(value, line.acknowledged) {
+            Some(newer) => Err(format!("block {block} holds {value}, and {newer} was acknowledged")),
+            None => Ok(()),
+        }
+    }
+
+    /// Every block that was ever written or read.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = u64> + '_ {
+        self.lines.keys().copied()
+    }
+
+    /// When a write had taken effect at the latest, if it had; `None`: nobody can tell.
+    fn end(&self, write: &Write) -> Option<Instant> {
+        match write.fate {
+            Fate::Open => None,
+            Fate::Acknowledged(at) => Some(at),
+            Fate::Unknown(at) => {
+                let passed = |(time, service): &&(Instant, Service)| {
+                    *time > write.invoked && *service != write.service
+                };
+                let service = self.services.iter().find(passed).map(|(time, _)| *time);
+                let place = (write.host, write.service.0);
+                let login = self.logins.get(&place).and_then(|all| all.iter().find(|time| **time > at));
+                Instant::earliest(service, login.copied())
+            }
+        }
+    }
+
+    /// Looks for an order of everything, block by block.
+    ///
+    /// # Errors
+    /// There is none for a block: which, and why.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for (block, line) in &self.lines {
+            self.check_line(line).map_err(|why| format!("block {block}: {why}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_line(&self, line: &Line) -> Result<(), String> {
+        let zones: Vec<Zone> =
+            [0].iter().chain(&line.writes).filter_map(|value| self.zone(line, *value)).collect();
+        for zone in &zones {
+            if let Some(begun) = self.write(zone.value).map(|write| write.invoked)
+                && zone.end < begun
+            {
+                return Err(format!("{} was read before it was written", zone.value));
+            }
+        }
+        let mut forward: Vec<Zone> = zones.iter().copied().filter(Zone::is_forward).collect();
+        forward.sort_by_key(|zone| (zone.end, zone.begin));
+        for pair in forward.windows(2) {
+            if pair[1].end < pair[0].begin {
+                return Err(format!(
+                    "{} and {} were seen in turns: no order explains it",
+                    pair[0].value, pair[1].value
+                ));
+            }
+        }
+        for zone in zones.iter().filter(|zone| !zone.is_forward()) {
+            // Forward zones do not overlap: only the last one that ends its first operation before can hold it.
+            let at = forward.partition_point(|other| other.end < zone.begin);
+            if at > 0 && zone.end < forward[at - 1].begin {
+                let around = forward[at - 1].value;
+                return Err(format!("{} happened while {around} was seen before and after", zone.value));
+            }
+        }
+        Ok(())
+    }
+
+    /// The zone of a value; `None` when nobody knows whether it ever was there.
+    fn zone(&self, line: &Line, value: Value) -> Option<Zone> {
+        let seen = line.seen.get(&value);
+        let (begun, ended) = match self.write(value) {
+            None => (Instant::EPOCH, Some(Instant::EPOCH)),
+            Some(write) => {
+                let known = matches!(write.fate, Fate::Acknowledged(_));
+                if seen.is_none() && !known {
+                    return None;
+                }
+                (write.invoked, self.end(write))
+            }
+        };
+        let end = ended.unwrap_or(Instant::FAR_FUTURE);
+        let end = seen.map_or(end, |seen| seen.first_end.min(end));
+        let begin = seen.map_or(begun, |seen| seen.last_begin.max(begun));
+        Some(Zone { value, end, begin })
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Zone {
+    value: Value,
+    /// The first end of an operation.
+    end: Instant,
+    /// The last beginning of one.
+    begin: Instant,
+}
+
+impl Zone {
+    fn is_forward(&self) -> bool {
+        self.end < self.begin
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Service = (0, 1);
+    const B: Service = (1, 1);
+
+    fn at(nanos: u64) -> Instant {
+        Instant::from_nanos(nanos)
+    }
+
+    fn written(history: &mut History, from: u64, to: u64) -> Value {
+        let value = history.invoke_write(7..8, 0, A, at(from));
+        history.acknowledge(7..8, value, at(to));
+        value
+    }
+
+    fn read(history: &mut History, value: Value, from: u64, to: u64) -> Result<(), String> {
+        // As a read that does not look at once.
+        history.read(7, value, (at(from), at(to)), None)
+    }
+
+    #[test]
+    fn reads_of_the_last_write_or_of_one_under_way_are_in_order() {
+        let mut history = History::default();
+        assert_eq!(history.check(), Ok(()));
+        read(&mut history, 0, 1, 2).expect("never written");
+        let first = written(&mut history, 3, 10);
+        read(&mut history, 0, 4, 5).expect("not yet");
+        read(&mut history, first, 5, 6).expect("already");
+        read(&mut history, first, 11, 12).expect("still");
+        assert_eq!(history.check(), Ok(()));
+        read(&mut history, 0, 7, 8).expect("looked at later");
+        assert!(history.check().is_err(), "the old value after the new one");
+    }
+
+    #[test]
+    fn a_lost_write_shows_at_once_and_at_the_end() {
+        let mut history = History::default();
+        let first = written(&mut history, 1, 2);
+        let second = written(&mut history, 3, 4);
+        let before = history.acknowledged(7);
+        assert!(history.read(7, first, (at(5), at(6)), before).is_err());
+        assert!(history.check_leg(7, first).is_err() && history.check_leg(7, second).is_ok());
+        read(&mut history, first, 5, 6).expect("looked at later");
+        assert!(history.check().is_err());
+        assert!(read(&mut history, 99, 5, 6).is_err(), "never written");
+    }
+
+    #[test]
+    fn an_unknown_write_happens_before_the_next_service_or_never() {
+        let mut history = History::default();
+        let lost = history.invoke_write(7..8, 0, A, at(1));
+        history.give_up(lost, at(5));
+        history.answered(B, at(9), at(10));
+        read(&mut history, 0, 11, 12).expect("it never happened");
+        assert_eq!(history.check(), Ok(()));
+        read(&mut history, lost, 13, 14).expect("looked at later");
+        assert!(history.check().is_err(), "it landed after the other node had answered");
+    }
+
+    #[test]
+    fn an_unknown_write_happens_before_its_host_is_let_in_again() {
+        let mut history = History::default();
+        let lost = history.invoke_write(7..8, 0, A, at(1));
+        history.give_up(lost, at(5));
+        read(&mut history, 0, 6, 7).expect("not yet");
+        read(&mut history, lost, 8, 9).expect("now");
+        assert_eq!(history.check(), Ok(()));
+        let again = history.invoke_write(7..8, 0, A, at(10));
+        history.give_up(again, at(11));
+        history.logged_in(0, 0, at(12));
+        read(&mut history, lost, 13, 14).expect("it never happened");
+        read(&mut history, again, 15, 16).expect("looked at later");
+        assert!(history.check().is_err(), "it landed after the login");
+    }
+}

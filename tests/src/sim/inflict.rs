@@ -1,0 +1,429 @@
+//! Faults strike: only such as the array is meant to survive. What would take the last good copy of an acknowledged write
+//! is left out, and the journal says so.
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use bdev::sim::{SimFault, Survival};
+use gateway::LunMode;
+use mirror::command::Command;
+use mirror::format::layout::{BITMAP_OFFSET, LOG_OFFSET, SUPERBLOCK_OFFSET};
+use mirror::format::{ArbiterKind, BLOCK_BYTES, LegIndex, LegMask};
+use net::sim::Halt;
+
+use super::checks;
+use super::coverage::Phase;
+use super::fault::{Event, Fault, Rot, Spoilt, Still, Way, Who};
+use super::host;
+use super::machine::{self, Life};
+use super::world::{Check, World};
+
+/// How long an event waits for its phase.
+const PHASE_WAIT: Duration = Duration::from_secs(4);
+/// Metadata offsets of the logical unit's state.
+const UNIT_STATE: core::ops::Range<u64> = 128 << 10..256 << 10;
+
+/// The end of a fault that lasts.
+#[derive(Clone, Debug)]
+pub(crate) enum Undo {
+    Mend(Vec<(IpAddr, IpAddr)>),
+    Hasten(Vec<(IpAddr, IpAddr)>),
+    Arbiter(Vec<usize>),
+    HastenDisk(usize),
+    HastenArbiter,
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Death {
+    Process,
+    Power,
+}
+
+impl World {
+    /// Ends what is over, and does what is due.
+    pub(crate) fn strike(&mut self) -> Check {
+        let now = self.now;
+        let over: Vec<Undo> = self.undos.extract_if(.., |(at, _)| *at <= now).map(|(_, undo)| undo).collect();
+        over.into_iter().for_each(|undo| self.undo(undo));
+        while self.events.front().is_some_and(|event| self.began + event.at <= now) {
+            self.waiting.extend(self.events.pop_front());
+        }
+        for event in core::mem::take(&mut self.waiting) {
+            let late = now >= self.began + event.at + PHASE_WAIT;
+            if late || event.during.is_none_or(|phase| self.is_in(phase)) {
+                self.inflict(&event)?;
+            } else {
+                self.waiting.push(event);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_writing(&self, from: u64, to: u64) -> bool {
+        let within = |range: bdev::BlockRange| (from..to).contains(&(range.lba * 512));
+        self.machines.iter().any(|machine| machine.disk.writes_in_flight().into_iter().any(within))
+    }
+
+    fn is_in(&self, phase: Phase) -> bool {
+        match phase {
+            Phase::Idle => !Phase::ALL[1..].iter().any(|phase| self.is_in(*phase)),
+            Phase::Write => self.hosts.iter().any(host::Host::is_writing),
+            Phase::LogWrite => self.is_writing(LOG_OFFSET, LOG_OFFSET + (1 << 20)),
+            Phase::Resync => self.views.iter().flatten().any(|view| view.resync),
+            Phase::ConfigChange => {
+                self.arbiter.is_changing()
+                    || self.is_writing(SUPERBLOCK_OFFSET, SUPERBLOCK_OFFSET + 2 * BLOCK_BYTES)
+            }
+            Phase::ReservationChange => self.is_writing(UNIT_STATE.start, UNIT_STATE.end),
+        }
+    }
+
+    fn nodes(&self, who: Who) -> Vec<usize> {
+        match who {
+            Who::Holder => vec![self.serving],
+            Who::Peer => vec![1 - self.serving],
+            Who::Both => vec![0, 1],
+        }
+    }
+
+    /// Everything acknowledged is elsewhere.
+    fn is_expendable(&self, node: usize) -> bool {
+        let other = 1 - node;
+        let counted = self.newest_config().is_some_and(|config| config.in_sync.has(LegIndex::BOTH[other]));
+        let damage = self.damage[other];
+        counted && !damage.leg_lost && !damage.cache_lost
+    }
+
+    fn inflict(&mut self, event: &Event) -> Check {
+        let fault = event.fault;
+        let shaky = self.damage.iter().any(|damage| damage.reverted);
+        if shaky && !matches!(fault, Fault::Corrupt(Way::ToHosts(_)) | Fault::Cut(Way::Hosts(_), _)) {
+            self.note("fault", format_args!("left out while a leg was set back: {fault:?}"));
+            return Ok(());
+        }
+        let phases: Vec<Phase> = Phase::ALL.into_iter().filter(|phase| self.is_in(*phase)).collect();
+        self.note("fault", format_args!("{fault:?} (holder {}) during {phases:?}", self.serving));
+        if self.apply(fault)? {
+            self.coverage.count(fault.point(), &phases);
+        } else {
+            self.note("fault", format_args!("left out: it would be more than the array is to survive"));
+        }
+        Ok(())
+    }
+
+    /// False: it was left out.
+    fn apply(&mut self, fault: Fault) -> Check<bool> {
+        match fault {
+            Fault::Kill(who, down) => self.end_all(who, down, Death::Process)?,
+            Fault::PowerCut(who, down) => self.end_all(who, down, Death::Power)?,
+            Fault::Pause(who, how, time) => {
+                for node in self.nodes(who) {
+                    self.pause(node, how, time);
+                }
+            }
+            Fault::Stop(who, down) => {
+                for node in self.nodes(who) {
+                    self.stop(node, down);
+                }
+            }
+            Fault::Cut(way, time) => self.cut(way, time),
+            Fault::Reset(way) => {
+                for (a, b) in self.pairs(way) {
+                    self.net.reset(a, b);
+                }
+            }
+            Fault::Corrupt(way) => {
+                for (a, b) in self.pairs(way) {
+                    self.net.corrupt_next(a, b);
+                }
+            }
+            Fault::SlowWay(way, extra, time) => {
+                let pairs = self.pairs(way);
+                for (a, b) in &pairs {
+                    self.net.slow_down(*a, *b, extra);
+                }
+                self.undos.push((self.now + time, Undo::Hasten(pairs)));
+            }
+            Fault::SlowDisk(who, extra, time) => {
+                for node in self.nodes(who) {
+                    self.machines[node].disk.slow_down(extra);
+                    self.undos.push((self.now + time, Undo::HastenDisk(node)));
+                }
+            }
+            Fault::Spoil(who, what, count) => self.spoil(who, what, count),
+            Fault::BadBlock(who) => self.bad_block(who),
+            Fault::Rot(who, place) => return Ok(self.rot(who, place)),
+            Fault::ReplaceDisk(_) | Fault::RevertLeg(_) | Fault::CloneLeg(_) => return self.exchange(fault),
+            Fault::SlowArbiter(extra, time) => {
+                self.arbiter.slow = extra;
+                self.undos.push((self.now + time, Undo::HastenArbiter));
+            }
+            Fault::RestoreArbiter => return Ok(self.restore_arbiter()),
+            Fault::LoseArbiter => self.arbiter.config = None,
+            Fault::Switchover => return Ok(self.command(self.serving, Command::Switchover)),
+            Fault::Promote => {
+                self.end_all(Who::Holder, Duration::from_secs(8), Death::Process)?;
+                // The old holder's session counts for a while.
+                self.promote_at = Some(self.now + Duration::from_millis(500 + self.prng.below(3000)));
+            }
+        }
+        Ok(true)
+    }
+
+    // --- Nodes ---
+
+    fn end_all(&mut self, who: Who, down: Duration, death: Death) -> Check {
+        let nodes = self.nodes(who);
+        self.look_at_legs("before a node dies")?;
+        // A cache that holds the only copy of an unflushed write is not lost: the LUN's mode says that much.
+        let power = death == Death::Power
+            && (self.plan.mode == LunMode::SyncDurable || nodes.len() == 1 && self.is_expendable(nodes[0]));
+        for node in &nodes {
+            let pause = Duration::from_millis(if nodes.len() == 2 { self.prng.below(700) } else { 0 });
+            self.end_node(*node, down + pause, if power { Death::Power } else { Death::Process });
+        }
+        self.look_at_legs("after a node died")
+    }
+
+    fn end_node(&mut self, node: usize, down: Duration, death: Death) {
+        let survival = match self.prng.below(3) {
+            0 => Survival::All,
+            1 => Survival::None,
+            _ => Survival::Random,
+        };
+        let machine = &mut self.machines[node];
+        match death {
+            Death::Power => {
+                machine.disk.crash_with(survival);
+                machine.boot += 1;
+                self.net.halt(machine::address(node), Halt::PowerOff);
+                self.damage[node].cache_lost = true;
+            }
+            Death::Process => {
+                machine.disk.kill();
+                self.net.thaw(machine::address(node));
+                self.net.halt(machine::address(node), Halt::Kill);
+            }
+        }
+        self.end_process(node, self.now + down);
+    }
+
+    /// The process is gone; a new one starts then.
+    pub(crate) fn end_process(&mut self, node: usize, again: engine::Instant) {
+        let machine = &mut self.machines[node];
+        if machine.process.take().is_some() {
+            self.net.halt(machine::address(node), Halt::Kill);
+        }
+        self.net.thaw(machine::address(node));
+        (machine.life, machine.due) = (Life::Down(again), again);
+        self.views[node] = None;
+    }
+
+    fn pause(&mut self, node: usize, how: Still, time: Duration) {
+        let machine = &mut self.machines[node];
+        if machine.life != Life::Up {
+            return;
+        }
+        let until = self.now + time;
+        (machine.life, machine.due) = (Life::Still(how, until), until);
+        if how == Still::Machine {
+            self.net.freeze(machine::address(node));
+        }
+    }
+
+    fn stop(&mut self, node: usize, down: Duration) {
+        let now = self.now;
+        let machine = &mut self.machines[node];
+        if machine.life != Life::Up {
+            return;
+        }
+        let local = machine.clock.local(now);
+        if let Some(process) = &mut machine.process {
+            process.driver.stop(local);
+            // An administrator's patience.
+            machine.life = Life::Stopping(now + down + Duration::from_secs(3));
+            machine.wake(now);
+        }
+    }
+
+    // --- Ways ---
+
+    fn pairs(&self, way: Way) -> Vec<(IpAddr, IpAddr)> {
+        let at = machine::address;
+        let (holder, peer) = (at(self.serving), at(1 - self.serving));
+        let hosts = |who: Who, both: bool| {
+            let nodes = self.nodes(who);
+            let hosts = (0..self.plan.load.hosts).map(host::address);
+            hosts
+                .flat_map(|host| nodes.iter().map(move |node| (at(*node), host)))
+                .flat_map(|(node, host)| [Some((node, host)), both.then_some((host, node))])
+                .flatten()
+                .collect()
+        };
+        match way {
+            Way::Nodes => vec![(holder, peer), (peer, holder)],
+            Way::HolderToPeer => vec![(holder, peer)],
+            Way::PeerToHolder => vec![(peer, holder)],
+            Way::Hosts(who) => hosts(who, true),
+            Way::ToHosts(who) => hosts(who, false),
+            Way::Arbiter(_) | Way::FromArbiter(_) => Vec::new(),
+        }
+    }
+
+    fn cut(&mut self, way: Way, time: Duration) {
+        let until = self.now + time;
+        match way {
+            Way::Arbiter(who) | Way::FromArbiter(who) => {
+                let nodes = self.nodes(who);
+                for node in &nodes {
+                    self.arbiter.answers_pass[*node] = false;
+                    self.arbiter.asks_pass[*node] = matches!(way, Way::FromArbiter(_));
+                }
+                self.undos.push((until, Undo::Arbiter(nodes)));
+            }
+            _ => {
+                let pairs = self.pairs(way);
+                for (from, to) in &pairs {
+                    self.net.partition_one_way(*from, *to);
+                }
+                self.undos.push((until, Undo::Mend(pairs)));
+            }
+        }
+    }
+
+    pub(crate) fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Mend(pairs) => pairs.into_iter().for_each(|(a, b)| self.net.heal(a, b)),
+            Undo::Hasten(pairs) => {
+                pairs.into_iter().for_each(|(a, b)| self.net.slow_down(a, b, Duration::ZERO));
+            }
+            Undo::Arbiter(nodes) => {
+                for node in nodes {
+                    (self.arbiter.asks_pass[node], self.arbiter.answers_pass[node]) = (true, true);
+                }
+            }
+            Undo::HastenDisk(node) => self.machines[node].disk.slow_down(Duration::ZERO),
+            Undo::HastenArbiter => self.arbiter.slow = Duration::ZERO,
+        }
+    }
+
+    // --- Disks ---
+
+    fn spoil(&mut self, who: Who, what: Spoilt, count: u32) {
+        let fault = match what {
+            Spoilt::Reads => SimFault::FailReads { count },
+            Spoilt::Writes => SimFault::FailWrites { count },
+            Spoilt::Flushes => SimFault::FailFlushes { count },
+        };
+        for node in self.nodes(who) {
+            self.machines[node].disk.inject(fault);
+        }
+    }
+
+    fn bad_block(&mut self, who: Who) {
+        let touched: Vec<u64> = self.history.blocks().collect();
+        if touched.is_empty() {
+            return;
+        }
+        let block = touched[self.prng.below(touched.len() as u64) as usize];
+        for node in self.nodes(who) {
+            if let Some(superblock) = checks::superblock(&self.machines[node].disk) {
+                let lba = superblock.layout.data_offset / 512 + block;
+                self.machines[node].disk.inject(SimFault::BadBlock { lba });
+            }
+        }
+    }
+
+    /// One bit of one block. Only one copy of anything rots at a time, and not while a leg has to be believed alone.
+    fn rot(&mut self, who: Who, place: Rot) -> bool {
+        let nodes = self.nodes(who);
+        for node in nodes {
+            if self.checks.rotten(node) {
+                return false;
+            }
+            let disk = self.machines[node].disk.clone();
+            let Some(superblock) = checks::superblock(&disk) else { return false };
+            let layout = superblock.layout;
+            let block = match place {
+                Rot::Superblock => SUPERBLOCK_OFFSET + self.prng.below(2) * BLOCK_BYTES,
+                Rot::Tail => layout.superblock_tail(),
+                Rot::Log => LOG_OFFSET + self.prng.below(256) * BLOCK_BYTES,
+                Rot::Bitmap => BITMAP_OFFSET + self.prng.below(2) * BLOCK_BYTES,
+            };
+            let at = usize::try_from(block + self.prng.below(BLOCK_BYTES)).expect("in memory");
+            let byte = disk.peek(at, 1)[0] ^ 1 << self.prng.below(8);
+            disk.poke(at, &[byte]);
+            self.checks.rotted(node);
+        }
+        true
+    }
+
+    /// The leg's superblock was written since the backup.
+    fn is_older(&self, node: usize) -> bool {
+        let seq = |leg: mirror::probe::LegFound| match leg {
+            mirror::probe::LegFound::Leg(leg) => Some((leg.superblock.leg, leg.superblock.seq)),
+            _ => None,
+        };
+        let Some(backup) = &self.backups[node] else { return false };
+        match (seq(checks::found_in(backup)), seq(checks::found(&self.machines[node].disk))) {
+            (Some((old, before)), Some((new, now))) if old == new => before < now,
+            // Another disk has been there since: what the array remembers of this one decides.
+            (Some((old, before)), _) => {
+                let ours = checks::superblock(&self.machines[1 - node].disk);
+                ours.is_some_and(|ours| ours.peer().uuid != old || before < ours.peer().seen_seq)
+            }
+            _ => false,
+        }
+    }
+
+    /// The peer's disk is another one afterwards.
+    fn exchange(&mut self, fault: Fault) -> Check<bool> {
+        let node = 1 - self.serving;
+        let holds = self.views[self.serving]
+            .is_some_and(|view| view.config.is_some_and(|config| config.holder.index() == self.serving));
+        if !self.is_expendable(node) || !holds || !self.machines[1 - node].is_running() {
+            return Ok(false);
+        }
+        let down = match fault {
+            // Nothing on a leg tells two states apart that its superblock does not; and until its resync is over nobody
+            // has noted how far that has come.
+            Fault::RevertLeg(_) if !self.is_older(node) || self.in_sync().is_none() => return Ok(false),
+            Fault::ReplaceDisk(down) | Fault::RevertLeg(down) | Fault::CloneLeg(down) => down,
+            _ => return Ok(false),
+        };
+        self.end_node(node, down, Death::Process);
+        self.damage[node].leg_lost = true;
+        match fault {
+            Fault::ReplaceDisk(_) => self.new_disk(node),
+            Fault::CloneLeg(_) => {
+                self.new_disk(node);
+                self.machines[1 - node].disk.clone_to(&self.machines[node].disk);
+            }
+            _ => {
+                let image = self.backups[node].clone().expect("looked at above");
+                self.new_disk(node);
+                self.machines[node].disk.restore(&image);
+                self.damage[node].reverted = true;
+            }
+        }
+        Ok(true)
+    }
+
+    // --- The arbiter ---
+
+    /// Back to an older config, unless the legs could not know better: one that counts a leg which the newest does not.
+    fn restore_arbiter(&mut self) -> bool {
+        let Some(newest) = self.newest_config() else { return false };
+        let past = &self.arbiter.past;
+        if past.len() < 2 || self.plan.policy != ArbiterKind::Etcd {
+            return false;
+        }
+        let config = past[self.prng.below(past.len() as u64 - 1) as usize];
+        let known = newest.in_sync == LegMask::both() || newest.in_sync.contains(config.in_sync);
+        if known {
+            self.arbiter.config = Some(config);
+        }
+        known
+    }
+}

@@ -1,0 +1,169 @@
+//! A node: its machine with clock, disk and network, and the process on it, which turns as a reactor does.
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bdev::sim::SimBdev;
+use engine::{Core, Instant, Progress};
+use gateway::{
+    InitiatorGroup, LunConfig, LunMode, NetMask, NodeConfig, PortalGroup, Remote, RemoteConfig, Served,
+    Target, TargetConfig,
+};
+use mirror::driver::Driver;
+use mirror::setup::Setup;
+use net::sim::SimNet;
+use uuid::Uuid;
+
+use super::clock::Clock;
+use super::fault::Still;
+
+pub(crate) const FRONT_PORT: u16 = 3260;
+const LEG_PORT: u16 = 3261;
+/// A reactor never sleeps longer.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// What an idle turn takes at the least, and what it is to be woken.
+const IDLE_COST: Duration = Duration::from_micros(20);
+
+pub(crate) fn address(node: usize) -> IpAddr {
+    [10, 0, 0, u8::try_from(node + 1).expect("two nodes")].into()
+}
+
+pub(crate) fn volume_name() -> String {
+    "iqn.2026-11.sim:vol".to_owned()
+}
+
+fn leg_name(node: usize) -> String {
+    format!("iqn.2026-11.sim:leg{node}")
+}
+
+fn node_name(node: usize) -> String {
+    format!("iqn.2026-11.sim:node{node}")
+}
+
+/// What runs on a node.
+pub(crate) struct Process {
+    pub(crate) driver: Driver,
+    import: Served,
+    target: Target,
+}
+
+impl Process {
+    fn start(
+        node: usize,
+        setup: Setup,
+        disk: Arc<SimBdev>,
+        mode: LunMode,
+        (core, net, now): (&Core, &SimNet, Instant),
+    ) -> Self {
+        let portal = SocketAddr::new(address(1 - node), LEG_PORT);
+        let config = RemoteConfig::new(node_name(node), leg_name(1 - node), portal);
+        let remote = Remote::new("peer", Uuid::nil(), config);
+        let (peer, import) = Served::over(&remote, Box::new(net.host(address(node))), core);
+        let (volumes, driver) = Driver::start("vol", setup, disk, peer, core, now).expect("its disk opens");
+        let mut target = Target::new(core, Box::new(net.host(address(node))), TargetConfig::default());
+        let leg = LunConfig::new(volumes.guarded, LunMode::SyncCached);
+        let shows: [(i32, u16, String, LunConfig, String); 2] = [
+            (1, FRONT_PORT, volume_name(), LunConfig::new(volumes.front, mode), "ANY".to_owned()),
+            (2, LEG_PORT, leg_name(node), leg, node_name(1 - node)),
+        ];
+        for (tag, port, name, lun, initiator) in shows {
+            let portals = vec![SocketAddr::new(address(node), port)];
+            target.add_portal_group(&PortalGroup { tag, portals }).expect("the port is free");
+            let group = InitiatorGroup { tag, initiators: vec![initiator], netmasks: vec![NetMask::Any] };
+            target.add_initiator_group(group).expect("a new tag");
+            let (maps, luns) = (vec![(tag, tag)], BTreeMap::from([(0, lun)]));
+            let alias = String::new();
+            target.add_node(NodeConfig { name, alias, maps, luns, queue_depth: 128 }).expect("a new name");
+        }
+        Self { driver, import, target }
+    }
+
+    fn poll(&mut self, now: Instant) -> Progress {
+        self.import.poll(now) | self.driver.poll(now) | self.target.poll(now)
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let back = Instant::earliest(self.import.next_deadline(), self.driver.next_deadline());
+        Instant::earliest(back, self.target.next_deadline())
+    }
+}
+
+/// What a machine is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Up,
+    /// Stands still until then.
+    Still(Still, Instant),
+    /// Nothing runs until then.
+    Down(Instant),
+    /// The process stops in order; then it is down until then.
+    Stopping(Instant),
+}
+
+pub(crate) struct Machine {
+    pub(crate) node: usize,
+    pub(crate) clock: Clock,
+    pub(crate) disk: Arc<SimBdev>,
+    pub(crate) process: Option<Process>,
+    pub(crate) life: Life,
+    /// Counts the processes.
+    pub(crate) run: u64,
+    /// Counts the times that power came: the boot id.
+    pub(crate) boot: u64,
+    /// What one turn takes.
+    pub(crate) turn_cost: Duration,
+    pub(crate) due: Instant,
+    pub(crate) look_at: Instant,
+}
+
+impl Machine {
+    pub(crate) fn new(node: usize, clock: Clock, disk: Arc<SimBdev>, turn_cost: Duration) -> Self {
+        Self {
+            node,
+            clock,
+            disk,
+            process: None,
+            life: Life::Down(Instant::EPOCH),
+            run: 0,
+            boot: 0,
+            turn_cost,
+            due: Instant::FAR_FUTURE,
+            look_at: Instant::EPOCH,
+        }
+    }
+
+    pub(crate) fn start(&mut self, setup: Setup, mode: LunMode, core: &Core, net: &SimNet, now: Instant) {
+        net.power_on(address(self.node));
+        let local = self.clock.local(now);
+        self.process = Some(Process::start(self.node, setup, self.disk.clone(), mode, (core, net, local)));
+        (self.life, self.due) = (Life::Up, now);
+    }
+
+    /// True while its process may do something.
+    pub(crate) fn is_running(&self) -> bool {
+        self.process.is_some() && !matches!(self.life, Life::Still(..))
+    }
+
+    /// One turn of the reactor; then it is busy, or sleeps.
+    pub(crate) fn turn(&mut self, now: Instant) {
+        let local = self.clock.local(now);
+        let Some(process) = &mut self.process else { return };
+        let soon = now + self.turn_cost;
+        if process.poll(local).is_busy() {
+            self.due = soon;
+            return;
+        }
+        let next = process.next_deadline().map_or(now + SLEEP_MAX, |next| self.clock.world(next));
+        // A deadline that has passed is a turn of nothing.
+        self.due = next.min(now + SLEEP_MAX).max(now + IDLE_COST);
+    }
+
+    /// Something arrived.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        if self.is_running() {
+            self.due = self.due.min(now);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The deterministic simulator: two nodes, an arbiter and several initiators in one process, on virtual clocks, disks and
+//! links.
+//!
+//! What runs is the production code: the mirror's driver, the import and its session, the target with its sessions, as one
+//! reactor turns them. A [`Plan`] says everything about a run and comes from a seed; the same plan gives the same journal,
+//! byte for byte.
+//!
+//! ```text
+//! created --> safety: load and faults --> healed: must converge --> quiet: everything is read, legs are compared
+//! ```
+//!
+//! What is checked, and where: front end linearizable per block ([`history`]), legs and stores ([`checks`]), answers and
+//! the end ([`world`]). `Plan::shrunk` of a failing seed becomes a test in `tests/sim/found.rs`.
+
+mod arbiter;
+mod checks;
+mod clock;
+mod coverage;
+mod fault;
+mod history;
+mod host;
+mod inflict;
+mod journal;
+mod machine;
+mod operator;
+mod phases;
+mod plan;
+mod runner;
+mod shrink;
+mod swarm;
+mod world;
+
+pub use coverage::{Coverage, Phase};
+pub use fault::{Event, Fault, Point, Rot, Spoilt, Still, Way, Who};
+pub use plan::{Load, Patience, Plan};
+pub use runner::{Failure, Outcome, Runner};
+pub use shrink::{Shrunk, shrink};

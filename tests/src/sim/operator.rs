@@ -1,0 +1,107 @@
+//! The operator: knows everything, makes no mistakes, and does what the policy leaves to people.
+
+use core::time::Duration;
+
+use mirror::command::Command;
+use mirror::decide::{HolderState, PromoteMode};
+use mirror::format::{ArbiterKind, LegIndex};
+use mirror::status::RoleKind;
+
+use super::checks;
+use super::machine::Life;
+use super::world::World;
+
+impl World {
+    pub(crate) fn command(&mut self, node: usize, command: Command) -> bool {
+        let now = self.now;
+        let machine = &mut self.machines[node];
+        if machine.life != Life::Up {
+            return false;
+        }
+        let local = machine.clock.local(now);
+        let Some(process) = &mut machine.process else { return false };
+        let answer = process.driver.command(command, local);
+        machine.wake(now);
+        self.note("operator", format_args!("node {node}: {command:?}: {answer:?}"));
+        answer.is_ok()
+    }
+
+    fn role(&self, node: usize) -> Option<RoleKind> {
+        self.views[node].map(|view| view.role)
+    }
+
+    /// The other node does not serve, and will not: it is dead, or knows that it is not the holder.
+    fn is_out_of_the_way(&self, node: usize) -> bool {
+        match self.machines[node].life {
+            Life::Down(_) => true,
+            Life::Still(..) | Life::Stopping(_) => false,
+            Life::Up => {
+                matches!(self.role(node), Some(RoleKind::Standby | RoleKind::Holding | RoleKind::Failed))
+            }
+        }
+    }
+
+    /// The newest config counts this node's leg, and the leg knows that config.
+    fn has_everything(&self, node: usize) -> bool {
+        let damage = self.damage[node];
+        let newest = self.newest_config();
+        let counts = newest.is_some_and(|config| config.in_sync.has(LegIndex::BOTH[node]));
+        counts && !damage.leg_lost && !damage.cache_lost
+    }
+
+    /// Promotes the peer by hand, where that loses nothing.
+    pub(crate) fn promote_if_right(&mut self) -> bool {
+        let node = 1 - self.serving;
+        let stands = self.role(node) == Some(RoleKind::Standby);
+        let knows = self.newest_config()
+            == checks::superblock(&self.machines[node].disk).map(|superblock| *superblock.config());
+        if self.plan.policy == ArbiterKind::Etcd
+            || !stands
+            || !knows
+            || !self.is_out_of_the_way(1 - node)
+            || !self.has_everything(node)
+        {
+            return false;
+        }
+        // A holder that comes back meanwhile would serve, too: its machine is kept off.
+        if let Life::Down(at) = &mut self.machines[1 - node].life {
+            *at = (*at).max(self.now + Duration::from_secs(4));
+            self.machines[1 - node].due = *at;
+        }
+        let (mode, holder) = (PromoteMode::Ordinary, HolderState::ConfirmedDown);
+        self.command(node, Command::Promote { mode, holder })
+    }
+
+    /// Looks at both nodes now and then.
+    pub(crate) fn operate(&mut self) {
+        if let Some(node) = self.in_sync() {
+            self.damage = Default::default();
+            self.serving = node;
+        }
+        if self.plan.policy == ArbiterKind::Etcd {
+            return;
+        }
+        if self.promote_at.take_if(|at| *at <= self.now).is_some() {
+            self.promote_if_right();
+        }
+        for node in 0..2 {
+            match self.role(node) {
+                Some(RoleKind::Frozen) if self.is_out_of_the_way(1 - node) => {
+                    self.command(node, Command::Degrade);
+                }
+                Some(RoleKind::Holding) => self.start_degraded_if_right(node),
+                _ => {}
+            }
+        }
+    }
+
+    /// A node that waits for its peer, which is off and knows nothing newer.
+    fn start_degraded_if_right(&mut self, node: usize) {
+        let alone = matches!(self.machines[1 - node].life, Life::Down(_));
+        let newest = self.newest_config();
+        let own = checks::superblock(&self.machines[node].disk).map(|superblock| *superblock.config());
+        if alone && newest == own && self.has_everything(node) && self.prng.percent(30) {
+            self.command(node, Command::StartDegraded);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Plans from seeds: each run has a few kinds of faults out of all, and a load of its own.
+
+use core::time::Duration;
+
+use engine::Prng;
+use gateway::LunMode;
+use mirror::format::ArbiterKind;
+
+use super::coverage::Phase;
+use super::fault::{Event, Fault, Point, Rot, Spoilt, Still, Way, Who};
+use super::plan::{Load, Patience, Plan, Span};
+
+fn pick<T: Copy>(prng: &mut Prng, list: &[T]) -> T {
+    list[prng.below(list.len() as u64) as usize]
+}
+
+fn millis(prng: &mut Prng, least: u64, most: u64) -> Duration {
+    Duration::from_millis(least + prng.below(most - least + 1))
+}
+
+fn span(prng: &mut Prng, list: &[(u64, u64)]) -> Span {
+    let (least, most) = pick(prng, list);
+    (Duration::from_micros(least), Duration::from_micros(most))
+}
+
+pub(crate) fn plan(seed: u64) -> Plan {
+    let mut prng = Prng::from_seed(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
+    let prng = &mut prng;
+    let policy = match prng.below(10) {
+        0..=6 => ArbiterKind::Etcd,
+        7 | 8 => ArbiterKind::Biased,
+        _ => ArbiterKind::Manual,
+    };
+    let drift = if prng.percent(40) { 10_000 } else { 50 };
+    let load_for = millis(prng, 1500, 9000);
+    let events = events(prng, policy, load_for);
+    // Also what strikes last is followed by a while of load.
+    let length = events.last().map_or(load_for, |event| load_for.max(event.at + millis(prng, 500, 2500)));
+    Plan {
+        seed,
+        policy,
+        mode: if prng.percent(65) { LunMode::SyncDurable } else { LunMode::SyncCached },
+        patience: if prng.percent(30) { Patience::Fast } else { Patience::Ordinary },
+        load: load(prng, length),
+        net: span(prng, &[(20, 200), (20, 200), (100, 3000), (5, 20)]),
+        disk: span(prng, &[(10, 200), (10, 200), (50, 5000), (1, 10)]),
+        drift_ppm: [0, 1].map(|_| prng.below(2 * drift + 1) as i64 - drift as i64),
+        turn_cost: Duration::from_micros(pick(prng, &[2, 5, 20])),
+        length,
+        events,
+    }
+}
+
+fn load(prng: &mut Prng, length: Duration) -> Load {
+    let (ops, think) =
+        (pick(prng, &[100, 300, 600]), Duration::from_micros(pick(prng, &[200, 1000, 10_000])));
+    let bursts = think * ops / 2;
+    Load {
+        hosts: 1 + prng.below(3) as usize,
+        depth: pick(prng, &[1, 4, 16]),
+        think,
+        gap: length.saturating_sub(bursts) * 40 / ops,
+        granules: pick(prng, &[2, 6, 40, 192]),
+        stride: pick(prng, &[1, 5, 37]),
+        read_percent: pick(prng, &[5, 30, 60]),
+        flush_percent: pick(prng, &[1, 8]),
+        large_percent: pick(prng, &[0, 5, 20]),
+        ops: u64::from(ops),
+    }
+}
+
+fn events(prng: &mut Prng, policy: ArbiterKind, length: Duration) -> Vec<Event> {
+    let fits = |point: &Point| match point {
+        Point::SlowArbiter | Point::RestoreArbiter | Point::LoseArbiter => policy == ArbiterKind::Etcd,
+        Point::Promote => policy != ArbiterKind::Etcd,
+        _ => true,
+    };
+    let all: Vec<Point> = Point::ALL.into_iter().filter(fits).collect();
+    let kinds: Vec<Point> = (0..1 + prng.below(4)).map(|_| pick(prng, &all)).collect();
+    let most = u64::try_from(length.as_millis()).expect("short");
+    let mut events: Vec<Event> = Vec::new();
+    for _ in 0..1 + prng.below(6) {
+        let during = during(prng);
+        let at = match events.last() {
+            // Often into what the one before has left behind.
+            Some(before) if prng.percent(50) => before.at + millis(prng, 0, 3000),
+            _ => millis(prng, 0, most),
+        };
+        events.push(Event { at, during, fault: fault(prng, &kinds) });
+    }
+    events.sort_by_key(|event| event.at);
+    events
+}
+
+fn during(prng: &mut Prng) -> Option<Phase> {
+    prng.percent(60).then(|| pick(prng, &Phase::ALL[1..5]))
+}
+
+fn fault(prng: &mut Prng, kinds: &[Point]) -> Fault {
+    let one = |prng: &mut Prng| pick(prng, &[Who::Holder, Who::Peer]);
+    match pick(prng, kinds) {
+        Point::Kill => Fault::Kill(who(prng), millis(prng, 1, 3500)),
+        Point::PowerCut => Fault::PowerCut(who(prng), millis(prng, 1, 3500)),
+        Point::Pause => {
+            let length =
+                if prng.percent(10) { millis(prng, 60_000, 180_000) } else { millis(prng, 10, 6000) };
+            Fault::Pause(one(prng), pick(prng, &[Still::Process, Still::Machine]), length)
+        }
+        Point::Stop => Fault::Stop(who(prng), millis(prng, 1, 3000)),
+        Point::Cut => {
+            let ways = [Way::Nodes, Way::Arbiter(who(prng)), Way::Hosts(who(prng))];
+            Fault::Cut(pick(prng, &ways), millis(prng, 1, 5000))
+        }
+        Point::CutOneWay => {
+            let ways =
+                [Way::HolderToPeer, Way::PeerToHolder, Way::FromArbiter(who(prng)), Way::ToHosts(one(prng))];
+            Fault::Cut(pick(prng, &ways), millis(prng, 1, 5000))
+        }
+        Point::Reset => Fault::Reset(pick(prng, &[Way::Nodes, Way::Hosts(Who::Holder)])),
+        Point::Corrupt => {
+            let ways = [Way::HolderToPeer, Way::PeerToHolder, Way::ToHosts(Who::Holder)];
+            Fault::Corrupt(pick(prng, &ways))
+        }
+        Point::SlowWay => {
+            let way =
+                pick(prng, &[Way::Nodes, Way::HolderToPeer, Way::PeerToHolder, Way::ToHosts(Who::Holder)]);
+            Fault::SlowWay(way, millis(prng, 1, 400), millis(prng, 50, 4000))
+        }
+        Point::SlowDisk => Fault::SlowDisk(one(prng), millis(prng, 1, 1500), millis(prng, 50, 4000)),
+        Point::Spoil => {
+            let what = pick(prng, &[Spoilt::Reads, Spoilt::Writes, Spoilt::Writes, Spoilt::Flushes]);
+            Fault::Spoil(one(prng), what, 1 + prng.below(4) as u32)
+        }
+        Point::BadBlock => Fault::BadBlock(one(prng)),
+        Point::Rot => Fault::Rot(one(prng), pick(prng, &[Rot::Superblock, Rot::Tail, Rot::Log, Rot::Bitmap])),
+        Point::ReplaceDisk => Fault::ReplaceDisk(millis(prng, 1, 2000)),
+        Point::RevertLeg => Fault::RevertLeg(millis(prng, 1, 2000)),
+        Point::CloneLeg => Fault::CloneLeg(millis(prng, 1, 2000)),
+        Point::SlowArbiter => Fault::SlowArbiter(millis(prng, 50, 2500), millis(prng, 500, 4000)),
+        Point::RestoreArbiter => Fault::RestoreArbiter,
+        Point::LoseArbiter => Fault::LoseArbiter,
+        Point::Promote => Fault::Promote,
+        Point::Switchover => Fault::Switchover,
+    }
+}
+
+fn who(prng: &mut Prng) -> Who {
+    pick(prng, &[Who::Holder, Who::Holder, Who::Peer, Who::Peer, Who::Both])
+}
