@@ -36,10 +36,10 @@ start a
 start b
 if [ ! -e "$run_dir/b.json" ]; then
     at=127.0.0.1
-    gemel a pair create vol0 --leg "$run_dir/a.img:1G" \
+    gemel a pair create vol0 --leg "$run_dir/a.img:1G" --secret-file "$run_dir/vol0.chap" \
         --listen $at:$((port + 1)) --peer $at:$((port + 2)) --portal $at:"$port" >"$run_dir/pair"
     uuid=$(sed -n 's/.*--uuid \([0-9a-f-]*\).*/\1/p' "$run_dir/pair")
-    gemel b pair join vol0 --uuid "$uuid" --leg "$run_dir/b.img:1G" \
+    gemel b pair join vol0 --uuid "$uuid" --leg "$run_dir/b.img:1G" --secret-file "$run_dir/vol0.chap" \
         --listen $at:$((port + 2)) --peer $at:$((port + 1)) --portal $at:$((port + 3)) >/dev/null
     gemel a config save "$run_dir/a.json" >/dev/null
     gemel b config save "$run_dir/b.json" >/dev/null

@@ -6,6 +6,7 @@ set -uo pipefail
 missing=()
 need() { command -v "$1" >/dev/null 2>&1 || missing+=("$2"); }
 need iscsi-ls libiscsi-bin
+need tgtd tgt
 need mkfs.ext4 e2fsprogs
 need fio fio
 need python3 python3

@@ -7,4 +7,5 @@ pub mod node;
 pub mod pair;
 pub mod sim;
 pub mod suite;
+pub mod tgt;
 pub mod wire;

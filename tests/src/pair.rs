@@ -192,13 +192,17 @@ impl Pair {
         let leg = |node: &Node| format!("{}:{LEG}", node.folder.path().join("leg").display());
         let own = unusual.leg.map_or_else(|| leg(&nodes[0]), str::to_owned);
         let create = places[0].arguments(own);
-        let mut all: Vec<&str> = vec!["--json", "pair", "create", "vol0"];
+        let secrets = nodes[0].folder.path().join("vol0.chap");
+        let copied = nodes[1].folder.path().join("vol0.chap");
+        let [secrets, copied] = [&secrets, &copied].map(|path| path.to_str().expect("a path"));
+        let mut all: Vec<&str> = vec!["--json", "pair", "create", "vol0", "--secret-file", secrets];
         all.extend(create.iter().map(String::as_str).chain(unusual.create.iter().copied()));
         let made = must(gemel(&nodes[0], &all));
         let made: Value = serde_json::from_str(&made).expect("JSON");
         let uuid = made["uuid"].as_str().expect("an array").to_owned();
         let join = places[1].arguments(leg(&nodes[1]));
-        let mut all: Vec<&str> = vec!["pair", "join", "vol0", "--uuid", &uuid];
+        std::fs::copy(secrets, copied).expect("copied");
+        let mut all: Vec<&str> = vec!["pair", "join", "vol0", "--uuid", &uuid, "--secret-file", copied];
         all.extend(join.iter().map(String::as_str).chain(unusual.join.iter().copied()));
         must(gemel(&nodes[1], &all));
         for node in &nodes {

@@ -1,5 +1,7 @@
 //! Who may use a target: initiator groups by name and by network, as SPDK has them.
 
+use std::collections::BTreeSet;
+
 use core::net::IpAddr;
 use core::str::FromStr;
 
@@ -17,11 +19,18 @@ pub enum NetMask {
         /// Significant bits.
         prefix: u8,
     },
+    /// As [`NetMask::Network`], and they are kept out.
+    Barred {
+        /// The network's address.
+        address: IpAddr,
+        /// Significant bits.
+        prefix: u8,
+    },
 }
 
 /// Not a network.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("bad netmask {0:?}: use ANY, an address, or ADDRESS/PREFIX")]
+#[error("bad netmask {0:?}: use ANY, an address, or ADDRESS/PREFIX, with ! before it to keep it out")]
 pub struct NetMaskError(String);
 
 impl FromStr for NetMask {
@@ -32,6 +41,12 @@ impl FromStr for NetMask {
             return Ok(Self::Any);
         }
         let bad = || NetMaskError(text.to_owned());
+        if let Some(barred) = text.strip_prefix('!') {
+            return match barred.parse()? {
+                Self::Network { address, prefix } => Ok(Self::Barred { address, prefix }),
+                Self::Any | Self::Barred { .. } => Err(bad()),
+            };
+        }
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
@@ -46,9 +61,13 @@ impl FromStr for NetMask {
 impl NetMask {
     /// True when the address is in the network.
     pub fn contains(&self, candidate: IpAddr) -> bool {
+        // An IPv4 host that came through an IPv6 socket is the same host.
+        let candidate = candidate.to_canonical();
         match self {
             Self::Any => true,
-            Self::Network { address, prefix } => shared_bits(*address, candidate) >= Some(u32::from(*prefix)),
+            Self::Network { address, prefix } | Self::Barred { address, prefix } => {
+                shared_bits(*address, candidate) >= Some(u32::from(*prefix))
+            }
         }
     }
 }
@@ -67,7 +86,7 @@ fn shared_bits(a: IpAddr, b: IpAddr) -> Option<u32> {
 pub struct InitiatorGroup {
     /// Its tag.
     pub tag: i32,
-    /// Names, `ANY`, or `!name` to keep one out.
+    /// Names, `alias:` and an alias, or `ANY`; with `!` before it, an entry keeps out.
     pub initiators: Vec<String>,
     /// Networks.
     pub netmasks: Vec<NetMask>,
@@ -84,22 +103,70 @@ pub enum Verdict {
     NotListed,
 }
 
+/// Who asks to be let in. Name and alias are what the initiator says; CHAP proves it, where it is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// InitiatorName.
+    pub name: &'a str,
+    /// InitiatorAlias.
+    pub alias: &'a str,
+    /// Where it comes from.
+    pub address: IpAddr,
+}
+
 impl InitiatorGroup {
-    /// What the group says of an initiator at an address. The first entry that names it decides.
-    pub fn judge(&self, initiator: &str, address: IpAddr) -> Verdict {
+    /// What the group says of an initiator. The first entry that names it decides, then the first network that it is in.
+    pub fn judge(&self, caller: Caller<'_>) -> Verdict {
         // iSCSI names compare without regard to case (RFC 3722 folds them).
-        let names = |entry: &str| entry.eq_ignore_ascii_case("any") || entry.eq_ignore_ascii_case(initiator);
+        let names = |entry: &str| match entry.strip_prefix("alias:") {
+            Some(alias) => !alias.is_empty() && alias == caller.alias,
+            None => entry.eq_ignore_ascii_case("any") || entry.eq_ignore_ascii_case(caller.name),
+        };
         for entry in &self.initiators {
             match entry.strip_prefix('!') {
                 Some(denied) if names(denied) => return Verdict::Denied,
-                None if names(entry) => {
-                    let near = self.netmasks.iter().any(|mask| mask.contains(address));
-                    return if near { Verdict::Allowed } else { Verdict::NotListed };
-                }
+                None if names(entry) => return self.judge_address(caller.address),
                 _ => {}
             }
         }
         Verdict::NotListed
+    }
+
+    fn judge_address(&self, address: IpAddr) -> Verdict {
+        match self.netmasks.iter().find(|mask| mask.contains(address)) {
+            Some(NetMask::Barred { .. }) => Verdict::Denied,
+            Some(_) => Verdict::Allowed,
+            None => Verdict::NotListed,
+        }
+    }
+}
+
+/// Which LUNs of a target an initiator sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LunMask {
+    /// All.
+    #[default]
+    All,
+    /// These.
+    Only(BTreeSet<u16>),
+}
+
+impl LunMask {
+    /// True when a LUN shows.
+    pub fn shows(&self, number: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(shown) => shown.contains(&number),
+        }
+    }
+
+    /// What either shows.
+    #[must_use]
+    pub fn or(self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Only(a), Self::Only(b)) => Self::Only(a.union(b).copied().collect()),
+            _ => Self::All,
+        }
     }
 }
 
@@ -120,15 +187,34 @@ mod tests {
     }
 
     #[test]
+    fn masks_add_up() {
+        let only = |numbers: &[u16]| LunMask::Only(numbers.iter().copied().collect());
+        let both = only(&[1]).or(&only(&[3]));
+        assert!(both.shows(1) && both.shows(3) && !both.shows(0));
+        assert_eq!(both.or(&LunMask::All), LunMask::All);
+    }
+
+    #[test]
     fn the_first_entry_that_names_an_initiator_decides() {
         let group = InitiatorGroup {
             tag: 1,
             initiators: vec!["!iqn.bad".into(), "ANY".into()],
             netmasks: vec!["127.0.0.1".parse().expect("a network")],
         };
-        let near = "127.0.0.1".parse().expect("address");
-        assert_eq!(group.judge("iqn.BAD", near), Verdict::Denied);
-        assert_eq!(group.judge("iqn.good", near), Verdict::Allowed);
-        assert_eq!(group.judge("iqn.good", "127.0.0.2".parse().expect("address")), Verdict::NotListed);
+        let judge = |group: &InitiatorGroup, name, alias, address: &str| {
+            group.judge(Caller { name, alias, address: address.parse().expect("address") })
+        };
+        assert_eq!(judge(&group, "iqn.BAD", "", "127.0.0.1"), Verdict::Denied);
+        assert_eq!(judge(&group, "iqn.good", "", "127.0.0.1"), Verdict::Allowed);
+        assert_eq!(judge(&group, "iqn.good", "", "::ffff:127.0.0.1"), Verdict::Allowed);
+        assert_eq!(judge(&group, "iqn.good", "", "127.0.0.2"), Verdict::NotListed);
+        let netmasks = ["!10.0.0.5", "10.0.0.0/24"].map(|mask| mask.parse().expect("a network")).to_vec();
+        let group =
+            InitiatorGroup { tag: 2, initiators: vec!["!alias:old".into(), "alias:new".into()], netmasks };
+        assert_eq!(judge(&group, "iqn.x", "new", "10.0.0.4"), Verdict::Allowed);
+        assert_eq!(judge(&group, "iqn.x", "new", "10.0.0.5"), Verdict::Denied);
+        assert_eq!(judge(&group, "iqn.x", "old", "10.0.0.4"), Verdict::Denied);
+        assert_eq!(judge(&group, "iqn.x", "", "10.0.0.4"), Verdict::NotListed);
+        "!ANY".parse::<NetMask>().expect_err("nobody at all");
     }
 }

@@ -2,16 +2,18 @@
 //! [`export`] makes a LUN of a bdev, [`remote`] makes a bdev of a LUN. [`translate`] is the table between their errors.
 
 pub mod access;
+pub mod auth;
 pub mod export;
 pub mod remote;
 pub mod translate;
 pub mod url;
 mod wire;
 
-pub use access::{InitiatorGroup, NetMask};
+pub use access::{InitiatorGroup, LunMask, NetMask};
+pub use auth::AuthPolicy;
 pub use export::{
-    ConnectionInfo, ExportError, LunAccess, LunConfig, LunInfo, LunMode, LunOptions, LunProvisioning,
-    NodeConfig, PortalGroup, Target, TargetConfig,
+    ConnectionInfo, ExportError, Limits, LunAccess, LunConfig, LunInfo, LunMode, LunOptions, LunProvisioning,
+    Map, NodeConfig, Portal, PortalGroup, Target, TargetConfig, Visibility,
 };
 pub use remote::{Remote, RemoteConfig, Served};
 pub use url::LunUrl;

@@ -7,7 +7,7 @@ use bdev::sim::{SimBdev, SimConfig as DiskConfig};
 use bdev::{BlockRange, Channel, Completions, Durability, Geometry, Io, IoError, Op, Tag};
 use engine::{Core, Instant, Pool};
 use gateway::{
-    InitiatorGroup, LunConfig, LunMode, NetMask, NodeConfig, PortalGroup, Remote, RemoteConfig, Target,
+    InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PortalGroup, Remote, RemoteConfig, Target,
     TargetConfig,
 };
 use net::sim::{SimConfig, SimNet};
@@ -41,13 +41,18 @@ fn world(seed: u64) -> World {
     let geometry = Geometry { block_size: 512, physical_block_size: 512, blocks: 1024 };
     let disk = SimBdev::new("s0", Uuid::from_u128(1), geometry, DiskConfig { seed, ..DiskConfig::default() });
     let mut target = Target::new(&core, host(1), TargetConfig::default());
-    let portals = vec!["10.0.0.1:3260".parse().expect("address")];
-    target.add_portal_group(&PortalGroup { tag: 1, portals }).expect("listening");
+    let portals = ["10.0.0.1:3260".parse().expect("address")];
+    target.add_portal_group(&PortalGroup::new(1, portals)).expect("listening");
     let group = InitiatorGroup { tag: 1, initiators: vec!["ANY".into()], netmasks: vec![NetMask::Any] };
     target.add_initiator_group(group).expect("new");
     let luns = BTreeMap::from([(0, LunConfig::new(disk, LunMode::SyncDurable))]);
-    let node =
-        NodeConfig { name: TARGET.into(), alias: "t".into(), maps: vec![(1, 1)], luns, queue_depth: 8 };
+    let node = NodeConfig {
+        alias: "t".into(),
+        maps: vec![Map::new(1, 1)],
+        luns,
+        queue_depth: 8,
+        ..NodeConfig::new(TARGET)
+    };
     target.add_node(node).expect("new");
     let counters = (0..HOSTS).map(|number| {
         let address = "10.0.0.1:3260".parse().expect("address");

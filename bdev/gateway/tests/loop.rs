@@ -11,9 +11,10 @@ use bdev::{
 };
 use engine::{Core, Instant, Pool, Prng};
 use gateway::{
-    InitiatorGroup, LunConfig, LunMode, NetMask, NodeConfig, PortalGroup, Remote, RemoteConfig, Target,
-    TargetConfig,
+    AuthPolicy, InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PortalGroup, Remote,
+    RemoteConfig, Target, TargetConfig,
 };
+use iscsi::chap::{Account, Credential, Requirement, Secret};
 use iscsi::keys::DigestPreference;
 use net::sim::{SimConfig, SimNet};
 use uuid::Uuid;
@@ -49,14 +50,19 @@ impl World {
         let fault = FaultBdev::new("f0", "fault", Uuid::from_u128(7), medium.clone());
         let mut target = Target::new(&core, Box::new(network.host(ip(1))), TargetConfig::default());
         let portals = vec!["10.0.0.1:3260".parse().expect("address")];
-        target.add_portal_group(&PortalGroup { tag: 1, portals }).expect("listening");
+        target.add_portal_group(&PortalGroup::new(1, portals)).expect("listening");
         let initiators = initiators.iter().map(|name| (*name).to_owned()).collect();
         target
             .add_initiator_group(InitiatorGroup { tag: 1, initiators, netmasks: vec![NetMask::Any] })
             .expect("new");
         let luns = BTreeMap::from([(0, LunConfig::new(fault.clone(), LunMode::SyncCached))]);
-        let node =
-            NodeConfig { name: TARGET.into(), alias: "t0".into(), maps: vec![(1, 1)], luns, queue_depth: 32 };
+        let node = NodeConfig {
+            alias: "t0".into(),
+            maps: vec![Map::new(1, 1)],
+            luns,
+            queue_depth: 32,
+            ..NodeConfig::new(TARGET)
+        };
         target.add_node(node).expect("new");
         let remote = Remote::new("r0", Uuid::nil(), remote);
         let channel = remote.open_over(&core, Box::new(network.host(ip(2))));
@@ -262,4 +268,87 @@ fn the_session_of_an_initiator_that_died_ends_by_itself() {
         let _ = world.target.poll(now);
     }
     assert_eq!(world.target.connections(), []);
+}
+
+fn account(initiator: &str, target: &str) -> Account {
+    let credential = |name: &str, secret: &str| Credential {
+        name: name.to_owned(),
+        secret: Secret::new(secret.as_bytes().to_vec()).expect("a secret"),
+    };
+    Account::new(credential(HOST, initiator), Some(credential(TARGET, target))).expect("two secrets")
+}
+
+#[test]
+fn both_ends_prove_themselves_before_anything_else() {
+    let secrets = ["the secret of the host", "the secret of the target"];
+    for (own, far, up) in [
+        (secrets[0], secrets[1], true),
+        ("a wrong secret", secrets[1], false),
+        (secrets[0], "a wrong one", false),
+    ] {
+        let mut remote = config("10.0.0.1:3260");
+        remote.account = Some(account(own, far));
+        let mut world = World::new(9, remote, &[HOST]);
+        world.target.add_auth_group(1, vec![account(secrets[0], secrets[1])]).expect("new");
+        let policy = AuthPolicy { requirement: Requirement::Mutual, group: 1 };
+        world.target.set_node_auth(TARGET, policy).expect("both are there");
+        if up {
+            world.up();
+            world.write(0, 8, 1).expect("written");
+        } else {
+            let refused =
+                |world: &World| matches!(world.channel.link(world.now), Link::Down(LinkDown::Refused(_)));
+            assert!(world.run_until(Duration::from_secs(2), refused));
+        }
+        world.target.remove_auth_group(1).expect_err("in use");
+    }
+}
+
+#[test]
+fn nobody_ends_anothers_session_without_its_secret() {
+    let mut remote = config("10.0.0.1:3260");
+    remote.account = Some(account("the secret of the host", "the secret of the target"));
+    let mut world = World::new(10, remote, &[HOST]);
+    world
+        .target
+        .add_auth_group(1, vec![account("the secret of the host", "the secret of the target")])
+        .expect("new");
+    let policy = AuthPolicy { requirement: Requirement::Required, group: 1 };
+    world.target.set_node_auth(TARGET, policy).expect("both are there");
+    world.up();
+    let before = world.target.connections();
+    // The same names and ISID, and no secret.
+    let thief = Remote::new("r1", Uuid::nil(), config("10.0.0.1:3260"));
+    let mut thief = thief.open_over(&world.core, Box::new(world.network.host(ip(3))));
+    let mut done = Completions::new();
+    for _ in 0..20_000 {
+        world.step();
+        let _ = thief.poll(world.now, &mut done);
+    }
+    assert!(matches!(thief.link(world.now), Link::Down(_)));
+    assert!(world.channel.link(world.now).is_up());
+    assert!(world.target.connections().contains(&before[0]));
+}
+
+#[test]
+fn a_redirection_is_followed() {
+    let mut world = World::new(11, config("10.0.0.1:3260"), &[HOST]);
+    let second: core::net::SocketAddr = "10.0.0.1:3261".parse().expect("address");
+    world.target.add_portal_group(&PortalGroup::new(2, [second])).expect("listening");
+    world.target.add_map(TARGET, Map::new(2, 1)).expect("new");
+    world.target.set_redirect(TARGET, 1, Some(second)).expect("shown");
+    world.up();
+    world.write(0, 8, 3).expect("written");
+    assert_eq!(world.target.connections()[0].target_address, Some(second));
+    // In a circle: given up for a while, and up again when the circle is broken.
+    world.target.set_redirect(TARGET, 2, Some("10.0.0.1:3260".parse().expect("address"))).expect("shown");
+    world.network.reset(ip(1), ip(2));
+    let refused = |world: &World| match world.channel.link(world.now) {
+        Link::Down(LinkDown::Refused(why)) => why.contains("too many redirections"),
+        _ => false,
+    };
+    assert!(world.run_until(Duration::from_secs(2), refused), "{:?}", world.channel.link(world.now));
+    world.target.set_redirect(TARGET, 1, None).expect("shown");
+    world.up();
+    world.read(0, 8).expect("read");
 }

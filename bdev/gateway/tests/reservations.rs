@@ -2,107 +2,23 @@
 
 mod host;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
-
-use bdev::Geometry;
-use bdev::fault::{Fault, FaultBdev, FaultTarget};
-use bdev::malloc::MallocBdev;
-use engine::{Core, Instant, Pool};
-use gateway::{InitiatorGroup, LunConfig, LunMode, NetMask, NodeConfig, PortalGroup, Target, TargetConfig};
-use host::Host;
+use bdev::fault::{Fault, FaultTarget};
+use host::{GOOD, World, attention};
 use iscsi::TaskId;
-use net::sim::{SimConfig, SimNet};
 use scsi::status;
-use uuid::Uuid;
 
-const TARGET: &str = "iqn.2026-11.example:t0";
 const REGISTER: u8 = 0;
 const RESERVE: u8 = 1;
 const PREEMPT_AND_ABORT: u8 = 5;
 const EXCLUSIVE: u8 = 3;
 
-struct World {
-    network: SimNet,
-    now: Instant,
-    target: Target,
-    fault: Arc<FaultBdev>,
-    hosts: Vec<Host>,
+/// Commands about reservations.
+trait Reserve {
+    fn reserve_out(&mut self, host: usize, action: u8, kind: u8, keys: [u64; 2]) -> TaskId;
+    fn must_reserve_out(&mut self, host: usize, action: u8, kind: u8, keys: [u64; 2]);
 }
 
-impl World {
-    /// One LUN, and hosts that are logged in and have seen their first unit attentions.
-    fn new(hosts: u8) -> Self {
-        let core = Core::for_tests(Pool::for_tests());
-        let network = SimNet::new(SimConfig::default());
-        let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
-        let medium = MallocBdev::new("m0", Uuid::from_u128(7), geometry);
-        let fault = FaultBdev::new("f0", "fault", Uuid::from_u128(7), medium);
-        let mut target =
-            Target::new(&core, Box::new(network.host([10, 0, 0, 1].into())), TargetConfig::default());
-        let portal = "10.0.0.1:3260".parse().expect("address");
-        target.add_portal_group(&PortalGroup { tag: 1, portals: vec![portal] }).expect("listening");
-        let everybody =
-            InitiatorGroup { tag: 1, initiators: vec!["ANY".into()], netmasks: vec![NetMask::Any] };
-        target.add_initiator_group(everybody).expect("new");
-        let luns = BTreeMap::from([(0, LunConfig::new(fault.clone(), LunMode::SyncDurable))]);
-        let node =
-            NodeConfig { name: TARGET.into(), alias: "t0".into(), maps: vec![(1, 1)], luns, queue_depth: 32 };
-        target.add_node(node).expect("new");
-        let host = |index: u8| {
-            let mut end = network.host([10, 0, 0, 2 + index].into());
-            Host::new(&mut end, portal, &format!("iqn.2026-11.example:h{index}"), TARGET)
-        };
-        let hosts = (0..hosts).map(host).collect();
-        let mut world = Self { network, now: Instant::from_nanos(1_000_000_000), target, fault, hosts };
-        world.until("logins", |world| world.hosts.iter().all(Host::is_in));
-        world
-    }
-
-    fn step(&mut self) {
-        self.now += Duration::from_micros(20);
-        let _ = self.network.advance(self.now);
-        for host in &mut self.hosts {
-            host.poll(self.now);
-        }
-        let _ = self.target.poll(self.now);
-    }
-
-    fn until(&mut self, what: &str, mut ready: impl FnMut(&mut Self) -> bool) {
-        for _ in 0..200_000 {
-            if ready(self) {
-                return;
-            }
-            self.step();
-        }
-        panic!("{what}: not within four seconds");
-    }
-
-    /// Waits for the status and the sense code.
-    fn end(&mut self, host: usize, task: TaskId) -> (u8, u16) {
-        let mut ended = None;
-        self.until("an answer", |world| {
-            ended = world.hosts[host].take(task);
-            ended.is_some()
-        });
-        let ended = ended.expect("waited for");
-        (ended.status, scsi::sense::decode(&ended.sense).map_or(0, |(_, code)| code))
-    }
-
-    fn run(&mut self, host: usize, cdb: &[u8], data: &[u8]) -> (u8, u16) {
-        let task = self.hosts[host].send(cdb, data, 0);
-        self.end(host, task)
-    }
-
-    fn ready(&mut self, host: usize) -> (u8, u16) {
-        self.run(host, &[0; 6], &[])
-    }
-
-    fn write(&mut self, host: usize) -> TaskId {
-        self.hosts[host].send(&[0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0], &[7; 512], 0)
-    }
-
+impl Reserve for World {
     fn reserve_out(&mut self, host: usize, action: u8, kind: u8, keys: [u64; 2]) -> TaskId {
         let list = [keys[0].to_be_bytes(), keys[1].to_be_bytes(), [0; 8]].concat();
         self.hosts[host].send(&[0x5f, action, kind, 0, 0, 0, 0, 0, 24, 0], &list, 0)
@@ -114,12 +30,7 @@ impl World {
     }
 }
 
-const GOOD: (u8, u16) = (status::GOOD, 0);
 const CONFLICT: (u8, u16) = (status::RESERVATION_CONFLICT, 0);
-
-fn attention(code: u16) -> (u8, u16) {
-    (status::CHECK_CONDITION, code)
-}
 
 #[test]
 fn preempt_and_abort_waits_for_what_the_preempted_host_has_under_way() {

@@ -32,6 +32,8 @@ pub struct Preferences {
     pub default_time2wait: u32,
     /// Seconds that tasks survive a lost connection.
     pub default_time2retain: u32,
+    /// iSCSIProtocolLevel (RFC 7144 section 7.1.1): 2 for its task management functions, 1 to do without.
+    pub protocol_level: u32,
 }
 
 /// A yes or no of the protocol.
@@ -96,6 +98,21 @@ impl DigestPreference {
     }
 }
 
+/// What one end thinks of both digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digests {
+    /// Of header segments.
+    pub header: DigestPreference,
+    /// Of data segments.
+    pub data: DigestPreference,
+}
+
+impl Default for Digests {
+    fn default() -> Self {
+        Self { header: DigestPreference::Avoid, data: DigestPreference::Avoid }
+    }
+}
+
 impl Default for Preferences {
     fn default() -> Self {
         Self {
@@ -109,6 +126,7 @@ impl Default for Preferences {
             max_outstanding_r2t: 4,
             default_time2wait: 2,
             default_time2retain: 0,
+            protocol_level: 2,
         }
     }
 }
@@ -134,6 +152,25 @@ pub struct SessionParameters {
     pub immediate_data: Choice,
     /// R2Ts outstanding for one task.
     pub max_outstanding_r2t: u32,
+    /// Seconds to wait before reconnecting.
+    pub time2wait: u16,
+    /// Seconds that tasks survive a lost connection.
+    pub time2retain: u16,
+    /// iSCSIProtocolLevel (RFC 7144 section 7.1.1).
+    pub protocol_level: u32,
+}
+
+impl SessionParameters {
+    /// The peer takes data segments of another length from now on (RFC 7143 section 13.12 allows that after the login). False:
+    /// the value is none.
+    #[must_use]
+    pub fn redeclare(&mut self, value: &str) -> bool {
+        let length = parse_number(value).filter(|length| (512..=LENGTH_MAX).contains(length));
+        if let Some(length) = length {
+            self.max_send_data_segment_length = length;
+        }
+        length.is_some()
+    }
 }
 
 impl Default for SessionParameters {
@@ -149,6 +186,9 @@ impl Default for SessionParameters {
             initial_r2t: Choice::Yes,
             immediate_data: Choice::Yes,
             max_outstanding_r2t: 1,
+            time2wait: 2,
+            time2retain: 20,
+            protocol_level: 1,
         }
     }
 }
@@ -157,7 +197,7 @@ impl Default for SessionParameters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
     /// The first of the originator's list that the responder accepts.
-    DigestList,
+    List,
     /// Yes when both say yes.
     And,
     /// Yes when one says yes.
@@ -192,6 +232,7 @@ enum Key {
     DataSequenceInOrder,
     ErrorRecoveryLevel,
     ProtocolLevel,
+    TaskReporting,
     IfMarker,
     OfMarker,
     IfMarkInt,
@@ -201,33 +242,73 @@ enum Key {
 const LENGTH_MAX: u32 = (1 << 24) - 1;
 
 /// Name, rule and section of RFC 7143 of each key.
-const TABLE: [(Key, &str, Rule); 19] = [
-    (Key::HeaderDigest, "HeaderDigest", Rule::DigestList), // 13.1
-    (Key::DataDigest, "DataDigest", Rule::DigestList),     // 13.1
+const TABLE: [(Key, &str, Rule); 20] = [
+    (Key::HeaderDigest, "HeaderDigest", Rule::List), // 13.1
+    (Key::DataDigest, "DataDigest", Rule::List),     // 13.1
     (Key::MaxConnections, "MaxConnections", Rule::Minimum(1, 65535)), // 13.2
-    (Key::InitialR2T, "InitialR2T", Rule::Or),             // 13.10
-    (Key::ImmediateData, "ImmediateData", Rule::And),      // 13.11
+    (Key::InitialR2T, "InitialR2T", Rule::Or),       // 13.10
+    (Key::ImmediateData, "ImmediateData", Rule::And), // 13.11
     (Key::MaxRecvDataSegmentLength, "MaxRecvDataSegmentLength", Rule::Declare(512, LENGTH_MAX)), // 13.12
     (Key::MaxBurstLength, "MaxBurstLength", Rule::Minimum(512, LENGTH_MAX)), // 13.13
     (Key::FirstBurstLength, "FirstBurstLength", Rule::Minimum(512, LENGTH_MAX)), // 13.14
     (Key::DefaultTime2Wait, "DefaultTime2Wait", Rule::Maximum(0, 3600)), // 13.15
     (Key::DefaultTime2Retain, "DefaultTime2Retain", Rule::Minimum(0, 3600)), // 13.16
     (Key::MaxOutstandingR2T, "MaxOutstandingR2T", Rule::Minimum(1, 65535)), // 13.17
-    (Key::DataPduInOrder, "DataPDUInOrder", Rule::Or),     // 13.18
+    (Key::DataPduInOrder, "DataPDUInOrder", Rule::Or), // 13.18
     (Key::DataSequenceInOrder, "DataSequenceInOrder", Rule::Or), // 13.19
     (Key::ErrorRecoveryLevel, "ErrorRecoveryLevel", Rule::Minimum(0, 2)), // 13.20
     (Key::ProtocolLevel, "iSCSIProtocolLevel", Rule::Minimum(0, 31)), // RFC 7144 7.1.1
-    (Key::IfMarker, "IFMarker", Rule::ObsoleteNo),         // 13.25
-    (Key::OfMarker, "OFMarker", Rule::ObsoleteNo),         // 13.25
-    (Key::IfMarkInt, "IFMarkInt", Rule::ObsoleteReject),   // 13.25
-    (Key::OfMarkInt, "OFMarkInt", Rule::ObsoleteReject),   // 13.25
+    (Key::TaskReporting, "TaskReporting", Rule::List), // 13.23
+    (Key::IfMarker, "IFMarker", Rule::ObsoleteNo),   // 13.25
+    (Key::OfMarker, "OFMarker", Rule::ObsoleteNo),   // 13.25
+    (Key::IfMarkInt, "IFMarkInt", Rule::ObsoleteReject), // 13.25
+    (Key::OfMarkInt, "OFMarkInt", Rule::ObsoleteReject), // 13.25
 ];
+
+/// What it takes to abort several tasks with one connection: nothing waits for anything (RFC 7143 section 4.2.3.3).
+const TASK_REPORTING: [&str; 2] = ["ResponseFence", "RFC3720"];
+
+/// True for the name of an operational key.
+pub fn is_known(name: &str) -> bool {
+    TABLE.iter().any(|(_, known, _)| *known == name)
+}
+
+impl Key {
+    /// True for what means nothing in a discovery session (RFC 7143 section 13).
+    fn is_of_normal_sessions(self) -> bool {
+        use Key as K;
+        matches!(
+            self,
+            K::MaxConnections
+                | K::InitialR2T
+                | K::ImmediateData
+                | K::MaxBurstLength
+                | K::FirstBurstLength
+                | K::MaxOutstandingR2T
+                | K::DataPduInOrder
+                | K::DataSequenceInOrder
+                | K::TaskReporting
+                | K::ProtocolLevel
+        )
+    }
+}
+
+/// What a negotiation is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// A session with SCSI.
+    #[default]
+    Normal,
+    /// A session for SendTargets: keys about SCSI data are irrelevant.
+    Discovery,
+}
 
 /// The state of one end's negotiation.
 #[derive(Clone, Debug)]
 pub struct Negotiation {
     preferences: Preferences,
     parameters: SessionParameters,
+    purpose: Purpose,
     /// Keys settled so far, one bit each: none may be negotiated twice.
     settled: u32,
     declared: bool,
@@ -244,7 +325,24 @@ impl Negotiation {
             max_recv_data_segment_length: preferences.max_recv_data_segment_length,
             ..SessionParameters::default()
         };
-        Self { preferences, parameters, settled: 0, declared: false }
+        Self { preferences, parameters, purpose: Purpose::Normal, settled: 0, declared: false }
+    }
+
+    /// Says what the session is for, once that is known.
+    pub fn set_purpose(&mut self, purpose: Purpose) {
+        self.purpose = purpose;
+    }
+
+    /// Says what this end thinks of digests, once it knows whom it talks to.
+    pub fn set_digests(&mut self, digests: Digests) {
+        self.preferences.header_digest = digests.header;
+        self.preferences.data_digest = digests.data;
+    }
+
+    /// False while a digest is missing that this end requires: the peer did not offer it.
+    pub fn is_satisfied(&self) -> bool {
+        self.preferences.header_digest.accepts(self.parameters.header_digest)
+            && self.preferences.data_digest.accepts(self.parameters.data_digest)
     }
 
     /// The keys that an originator offers for a normal session, in order.
@@ -252,7 +350,9 @@ impl Negotiation {
         let obsolete = |rule| matches!(rule, Rule::ObsoleteNo | Rule::ObsoleteReject);
         TABLE
             .iter()
-            .filter(move |(key, _, rule)| !obsolete(*rule) && *key != Key::ProtocolLevel)
+            .filter(move |(key, _, rule)| !obsolete(*rule) && *key != Key::TaskReporting)
+            .filter(|(key, ..)| *key != Key::ProtocolLevel || self.preferences.protocol_level > 1)
+            .filter(|(key, ..)| self.purpose == Purpose::Normal || !key.is_of_normal_sessions())
             .map(|(key, name, _)| (*name, self.ours(*key)))
     }
 
@@ -278,12 +378,15 @@ impl Negotiation {
         match rule {
             Rule::ObsoleteNo => return Ok(Some("No".to_string())),
             Rule::ObsoleteReject => return Ok(Some("Reject".to_string())),
+            _ if self.purpose == Purpose::Discovery && key.is_of_normal_sessions() => {
+                return Ok(Some("Irrelevant".to_string()));
+            }
             _ => {}
         }
         let Some(combined) = self.combine(key, rule, offer) else {
             return match rule {
                 //= rfc7143#section-6.2.1: a list without an acceptable value is answered Reject.
-                Rule::DigestList => Ok(Some("Reject".to_string())),
+                Rule::List => Ok(Some("Reject".to_string())),
                 _ => Err(NegotiationError("a key's value is out of its range")),
             };
         };
@@ -355,7 +458,8 @@ impl Negotiation {
             Key::DefaultTime2Retain => p.default_time2retain,
             Key::MaxOutstandingR2T => p.max_outstanding_r2t,
             Key::ErrorRecoveryLevel => 0,
-            Key::ProtocolLevel => 1,
+            Key::ProtocolLevel => p.protocol_level,
+            Key::TaskReporting => return TASK_REPORTING.join(","),
         };
         format!("{number}")
     }
@@ -365,7 +469,7 @@ impl Negotiation {
         let number = |low: u32, high: u32| parse_number(theirs).filter(|value| (low..=high).contains(value));
         let own = || parse_number(&ours).expect("our own number");
         match rule {
-            Rule::DigestList => self.choose_digest(key, theirs).map(ToString::to_string),
+            Rule::List => self.choose(key, theirs).map(ToString::to_string),
             Rule::And => {
                 let both = Choice::parse(theirs)?.is_yes() && ours == "Yes";
                 Some(if both { "Yes" } else { "No" }.to_string())
@@ -381,10 +485,14 @@ impl Negotiation {
         }
     }
 
-    fn choose_digest(&self, key: Key, list: &str) -> Option<&'static str> {
+    fn choose(&self, key: Key, list: &str) -> Option<&'static str> {
         let preference = match key {
             Key::HeaderDigest => self.preferences.header_digest,
-            _ => self.preferences.data_digest,
+            Key::DataDigest => self.preferences.data_digest,
+            _ => {
+                let known = |name: &str| TASK_REPORTING.into_iter().find(|known| *known == name);
+                return list.split(',').find_map(known);
+            }
         };
         list.split(',').find_map(|name| match name {
             "CRC32C" if preference.accepts(Digest::Crc32c) => Some("CRC32C"),
@@ -407,6 +515,9 @@ impl Negotiation {
             Key::MaxBurstLength => parameters.max_burst_length = number,
             Key::FirstBurstLength => parameters.first_burst_length = number,
             Key::MaxOutstandingR2T => parameters.max_outstanding_r2t = number,
+            Key::DefaultTime2Wait => parameters.time2wait = u16::try_from(number).unwrap_or(u16::MAX),
+            Key::DefaultTime2Retain => parameters.time2retain = u16::try_from(number).unwrap_or(u16::MAX),
+            Key::ProtocolLevel => parameters.protocol_level = number,
             _ => {}
         }
     }
@@ -498,8 +609,28 @@ mod tests {
         assert_eq!(respond("HeaderDigest", "CRC64"), Ok(Some("Reject".into())));
         assert_eq!(respond("ErrorRecoveryLevel", "2"), Ok(Some("0".into())));
         assert_eq!(respond("MaxRecvDataSegmentLength", "8192"), Ok(None));
+        assert_eq!(respond("iSCSIProtocolLevel", "3"), Ok(Some("2".into())));
+        assert_eq!(respond("TaskReporting", "FastAbort,RFC3720"), Ok(Some("RFC3720".into())));
         respond("MaxRecvDataSegmentLength", "8192").expect_err("twice");
         respond("MaxBurstLength", "5").expect_err("below 512");
         respond("InitialR2T", "Maybe").expect_err("neither");
+    }
+
+    #[test]
+    fn discovery_has_no_use_for_keys_about_data() {
+        let mut negotiation = Negotiation::new(Preferences::default());
+        negotiation.set_purpose(Purpose::Discovery);
+        assert_eq!(negotiation.respond("InitialR2T", "Yes"), Ok(Some("Irrelevant".into())));
+        assert_eq!(negotiation.respond("HeaderDigest", "None"), Ok(Some("None".into())));
+        assert!(negotiation.offers().all(|(name, _)| name != "MaxBurstLength"));
+    }
+
+    #[test]
+    fn a_segment_length_may_be_declared_again() {
+        let mut parameters = SessionParameters::default();
+        assert!(
+            parameters.redeclare("0x10000") && !parameters.redeclare("511") && !parameters.redeclare("x")
+        );
+        assert_eq!(parameters.max_send_data_segment_length, 65536);
     }
 }

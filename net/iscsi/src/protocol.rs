@@ -1,5 +1,6 @@
 //! What both ends have in common towards their owner.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -87,6 +88,29 @@ impl Transmit {
     }
 }
 
+/// For how long a target has moved (RFC 7143 section 11.13.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// 0101: ask here again the next time.
+    Temporarily,
+    /// 0102: remember the new address.
+    Permanently,
+}
+
+impl Moved {
+    /// Class and detail.
+    pub fn code(self) -> (u8, u8) {
+        match self {
+            Self::Temporarily => (1, 1),
+            Self::Permanently => (1, 2),
+        }
+    }
+
+    pub(crate) fn from_code(class: u8, detail: u8) -> Option<Self> {
+        [Self::Temporarily, Self::Permanently].into_iter().find(|how| how.code() == (class, detail))
+    }
+}
+
 /// Why a connection is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
@@ -99,6 +123,15 @@ pub enum CloseReason {
         /// Status-Detail.
         detail: u8,
     },
+    /// The target is somewhere else (login status class 1).
+    Moved {
+        /// TargetAddress: `ADDRESS[:PORT][,TAG]`.
+        address: String,
+        /// Whether the new address is to be remembered.
+        how: Moved,
+    },
+    /// The peer could not be authenticated, or offers no way to do so.
+    NotAuthenticated(&'static str),
     /// The peer broke the protocol.
     PeerMisbehaved(&'static str),
     /// A header digest was wrong: at error recovery level 0 the connection cannot go on.
@@ -118,6 +151,11 @@ impl fmt::Display for CloseReason {
                     login_status_text(*class, *detail)
                 )
             }
+            Self::Moved { address, how } => {
+                let (class, detail) = how.code();
+                write!(f, "the target has moved to {address} (status 0x{class:02x}{detail:02x})")
+            }
+            Self::NotAuthenticated(why) => write!(f, "authentication failed: {why}"),
             Self::PeerMisbehaved(what) => write!(f, "the peer broke the protocol: {what}"),
             Self::HeaderDigest => f.write_str("header digest error"),
             Self::Local(why) => f.write_str(why),

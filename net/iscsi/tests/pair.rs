@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use iscsi::chap::{Challenge, Proving, Requirement, Verifying};
 use iscsi::digest::{Digest, Trailer};
 use iscsi::initiator::{self, Direction};
-use iscsi::keys::{Choice, DigestPreference};
-use iscsi::target::{self, Grant, LoginStatus, Response, SendTargets, TaskFunction, TaskResponse};
+use iscsi::keys::{Choice, DigestPreference, Digests};
+use iscsi::target::{self, Admission, Grant, LoginStatus, Response, SendTargets, TaskFunction, TaskResponse};
 use iscsi::{Body, CloseReason, Preferences, Protocol, TaskId, Transmit, Want};
 
 /// A small generator, so that a failure repeats.
@@ -74,25 +75,29 @@ struct Pair {
     events: Vec<initiator::Event>,
     lost: Vec<TaskId>,
     refuse: Option<LoginStatus>,
+    authentication: Verifying,
+    digests: Digests,
     write_offsets: BTreeMap<TaskId, usize>,
 }
 
 impl Pair {
     fn new(initiator: Preferences, target: Preferences, seed: u64) -> Self {
-        Self::with_target_name(initiator, target, seed, Some("iqn.2026-11.example:disk".into()))
+        Self::with(initiator, target, seed, Some("iqn.2026-11.example:disk".into()), None)
     }
 
-    fn with_target_name(
+    fn with(
         initiator: Preferences,
         target: Preferences,
         seed: u64,
         name: Option<String>,
+        credentials: Option<Proving>,
     ) -> Self {
         let config = initiator::Config {
             initiator: "iqn.2026-11.example:host".into(),
             target: name,
             isid: [0x80, 1, 2, 3, 4, 5],
             preferences: initiator,
+            credentials,
         };
         Self {
             initiator: initiator::Connection::new(config),
@@ -107,6 +112,12 @@ impl Pair {
             events: Vec::new(),
             lost: Vec::new(),
             refuse: None,
+            digests: Digests { header: target.header_digest, data: target.data_digest },
+            authentication: Verifying {
+                requirement: Requirement::Disabled,
+                accounts: [].into(),
+                challenge: Challenge { id: 1, bytes: [1; 32] },
+            },
             write_offsets: BTreeMap::new(),
         }
     }
@@ -144,13 +155,16 @@ impl Pair {
             match event {
                 target::Event::LoginRequest(_) => match self.refuse {
                     Some(status) => self.target.refuse_login(status),
-                    None => self.target.grant_login(Grant {
-                        tsih: 7,
+                    None => self.target.admit_login(Admission {
                         portal_group_tag: 1,
                         target_alias: "disk".into(),
-                        queue_depth: 8,
+                        authentication: self.authentication.clone(),
+                        digests: self.digests,
                     }),
                 },
+                target::Event::LoginComplete => {
+                    self.target.grant_login(&Grant { tsih: 7, queue_depth: 8 });
+                }
                 target::Event::Command(command) => self.on_command(&command),
                 target::Event::DataComplete(task) => self.on_write(task),
                 target::Event::DataLost(task) => {
@@ -343,7 +357,7 @@ fn the_window_closes_when_the_target_is_full_and_abort_opens_it() {
 #[test]
 fn discovery_lists_targets_over_several_pdus() {
     let small = Preferences { max_recv_data_segment_length: 8192, ..Preferences::default() };
-    let mut pair = Pair::with_target_name(small, small, 3, None);
+    let mut pair = Pair::with(small, small, 3, None, None);
     pair.drive();
     pair.initiator.send_targets("All");
     pair.drive();

@@ -97,6 +97,8 @@ impl Sense {
         COMMUNICATION_FAILURE = HardwareError, 0x0800;
         /// Invalid command operation code.
         INVALID_OPCODE = IllegalRequest, 0x2000;
+        /// Invalid field in command information unit: the initiator's data do not fit the command.
+        INVALID_INFORMATION_UNIT = IllegalRequest, 0x0e03;
         /// Logical block address out of range.
         LBA_OUT_OF_RANGE = IllegalRequest, 0x2100;
         /// Invalid field in CDB.
@@ -131,6 +133,12 @@ impl Sense {
         PARAMETER_LENGTH = IllegalRequest, 0x1a00;
         /// Power on, reset, or bus device reset occurred.
         POWER_ON = UnitAttention, 0x2900;
+        /// SCSI bus reset occurred: the target was reset.
+        TARGET_RESET = UnitAttention, 0x2902;
+        /// I_T nexus loss occurred.
+        NEXUS_LOSS = UnitAttention, 0x2907;
+        /// Commands cleared by another initiator.
+        COMMANDS_CLEARED = UnitAttention, 0x2f00;
         /// Bus device reset function occurred.
         LUN_RESET = UnitAttention, 0x2903;
         /// The medium may have changed.

@@ -1,7 +1,9 @@
 //! Real processes and real initiators. Each test starts its own nodes on free ports of loopback.
 
+mod access;
 mod arbiter;
 mod bad_input;
+mod chap;
 mod config;
 mod conformance;
 mod crash;
@@ -17,3 +19,4 @@ mod repeater;
 mod restart;
 mod service;
 mod spdk_client;
+mod tgt;

@@ -408,7 +408,10 @@ fn a_pair_that_cannot_be_made_leaves_nothing_behind() {
     let node = Node::start(&[]);
     let before = node.must("bdev_get_bdevs", Value::Null);
     let leg = format!("{}:{LEG}", node.folder.path().join("leg").display());
+    let secrets = node.folder.path().join("vol0.chap");
+    let secrets = secrets.to_str().expect("a path");
     let mut arguments = vec!["pair", "create", "vol0", "--leg", &leg, "--listen", "127.0.0.1:0"];
+    arguments.extend(["--secret-file", secrets]);
     // An address that this machine does not have: the last step fails.
     arguments.extend(["--peer", "127.0.0.1:1", "--portal", "192.0.2.1:3260"]);
     let refused = gemel(&node, &arguments);
@@ -418,12 +421,14 @@ fn a_pair_that_cannot_be_made_leaves_nothing_behind() {
     // A leg with no room for what a leg needs.
     let small = format!("{}:1M", node.folder.path().join("small").display());
     let mut arguments = vec!["pair", "create", "vol0", "--leg", &small, "--listen", "127.0.0.1:0"];
+    arguments.extend(["--secret-file", secrets]);
     arguments.extend(["--peer", "127.0.0.1:1", "--portal", "127.0.0.1:0"]);
     let refused = gemel(&node, &arguments);
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && words.contains("it needs at least"), "{words}");
     assert_eq!(node.must("bdev_get_bdevs", Value::Null), before);
-    for method in ["iscsi_get_portal_groups", "iscsi_get_initiator_groups", "iscsi_get_target_nodes"] {
+    let groups = ["iscsi_get_portal_groups", "iscsi_get_initiator_groups", "iscsi_get_auth_groups"];
+    for method in groups.into_iter().chain(["iscsi_get_target_nodes"]) {
         assert_eq!(node.must(method, Value::Null), json!([]), "{method}");
     }
 }

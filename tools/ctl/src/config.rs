@@ -1,6 +1,8 @@
 //! `gemel config`: the node's configuration to a file and from one.
 
-use std::io::Read;
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rpc::Client;
@@ -22,9 +24,23 @@ pub(crate) fn save(client: &mut Client, file: &Path) -> Result<Value, Failure> {
     if file.as_os_str() == "-" {
         return Ok(saved);
     }
-    std::fs::write(file, show::pretty(&saved) + "\n")
+    write_private(file, &(show::pretty(&saved) + "\n"))
         .map_err(|error| Failure::Write(file.to_owned(), error))?;
     Ok(json!({"saved_to": file}))
+}
+
+/// Replaces a file by one that is the owner's alone: a configuration may hold secrets.
+fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    if file.exists() && !file.is_file() {
+        return std::fs::write(file, text);
+    }
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    let new = Path::new(&name);
+    let mut open = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(new)?;
+    open.write_all(text.as_bytes())?;
+    open.sync_all()?;
+    std::fs::rename(new, file)
 }
 
 /// What `save` did.

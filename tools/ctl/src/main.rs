@@ -1,12 +1,15 @@
 //! gemel: the administrator's command. Every subcommand is one or two calls of the control socket; `--json` shows the answers
 //! as they are, and a failure as an object `error`.
 
+mod access;
+mod auth;
 mod config;
 mod events;
 mod failure;
 mod leg;
 mod pair;
 mod role;
+mod secrets;
 mod show;
 mod status;
 
@@ -84,6 +87,18 @@ enum Command {
         /// The mirror.
         name: String,
     },
+    /// Portal groups: where initiators connect.
+    #[command(subcommand)]
+    Portal(access::Portals),
+    /// Initiator groups: who may be let in.
+    #[command(subcommand)]
+    Initiators(access::Initiators),
+    /// Targets: who may use them, and sending their initiators away.
+    #[command(subcommand)]
+    Target(access::Targets),
+    /// CHAP: who has to authenticate himself, and how.
+    #[command(subcommand)]
+    Auth(auth::Auth),
     /// LUNs.
     #[command(subcommand)]
     Lun(Lun),
@@ -101,7 +116,7 @@ enum Command {
     Rpc {
         /// The method.
         method: String,
-        /// Its parameters as JSON.
+        /// Its parameters as JSON; `-` reads them from standard input, out of others' sight.
         params: Option<String>,
     },
 }
@@ -164,6 +179,13 @@ fn run(options: &Options) -> Result<String, Failure> {
             let [luns, bdevs] = ["lun_get_list", "bdev_get_latency"].map(|method| client.call(method, None));
             (json!({"luns": luns?, "bdevs": bdevs?}), show::latency)
         }
+        Command::Portal(portal) => call(&mut client, portal.call())?,
+        Command::Initiators(initiators) => call(&mut client, initiators.call())?,
+        Command::Target(target) => call(&mut client, target.call())?,
+        Command::Auth(auth) => {
+            let (method, params) = auth::call(auth);
+            (client.call(method, params)?, auth::show)
+        }
         Command::Connections => (client.call("iscsi_get_connections", None)?, show::connections),
         Command::Config(Config::Save { file }) => (config::save(&mut client, file)?, config::saved),
         Command::Config(Config::Load { file }) => (config::load(&mut client, file)?, config::loaded),
@@ -200,11 +222,23 @@ fn run(options: &Options) -> Result<String, Failure> {
             (client.call(method, Some(json!({"name": name})))?, show::done)
         }
         Command::Rpc { method, params } => {
-            let parse = |text: &String| {
-                serde_json::from_str(text).map_err(|error| Failure::Json(text.clone(), error))
-            };
-            (client.call(method, params.as_ref().map(parse).transpose()?)?, show::pretty)
+            let params = params.as_deref().map(json_params).transpose()?;
+            (client.call(method, params)?, show::pretty)
         }
     };
     Ok(if options.json { show::pretty(&answer) } else { show(&answer) })
+}
+
+fn call(client: &mut Client, (method, params, show): access::Call) -> Result<(Value, access::Show), Failure> {
+    Ok((client.call(method, params)?, show))
+}
+
+/// Parameters as they were typed, or from standard input.
+fn json_params(text: &str) -> Result<Value, Failure> {
+    if text != "-" {
+        return serde_json::from_str(text).map_err(|error| Failure::Json(text.to_owned(), error));
+    }
+    // What was read may hold a secret: it is not repeated.
+    let input = || "standard input".to_owned();
+    serde_json::from_reader(std::io::stdin()).map_err(|error| Failure::Json(input(), error))
 }

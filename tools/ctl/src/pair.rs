@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::leg::{Content, leg_file};
-use crate::{Options, show};
+use crate::{Options, auth, secrets, show};
 
 /// What to do.
 #[derive(Subcommand)]
@@ -73,6 +73,10 @@ pub(crate) struct Place {
     /// the host asks for more (SYNCHRONIZE CACHE, FUA).
     #[arg(long, value_enum, default_value_t = Durability::SyncDurable)]
     durability: Durability,
+    /// The pair's CHAP secrets, with which the nodes prove themselves to each other: `pair create` makes the file unless it
+    /// is there, `pair join` needs a copy of it. `NAME.chap` when absent.
+    #[arg(long)]
+    secret_file: Option<PathBuf>,
     #[command(flatten)]
     etcd: Etcd,
 }
@@ -90,6 +94,19 @@ impl Durability {
             Self::SyncDurable => "sync-durable",
             Self::SyncCached => "sync-cached",
         }
+    }
+}
+
+impl Place {
+    fn secret_file(&self) -> PathBuf {
+        self.secret_file.clone().unwrap_or_else(|| PathBuf::from(format!("{}.chap", self.name)))
+    }
+
+    /// CHAP of the way from a node to the other's leg. Each role has a secret of its own (RFC 7143 section 9.2.1).
+    fn chap(&self, from: Index) -> Value {
+        let file = auth::absolute(&self.secret_file());
+        let (node, leg) = (iqn(&self.name, &from.node()), iqn(&self.name, &from.other().leg()));
+        json!({"user": node, "secret_file": file, "muser": leg, "msecret_file": file})
     }
 }
 
@@ -196,6 +213,16 @@ impl Index {
     fn other(self) -> Self {
         Self(1 - self.0)
     }
+
+    /// What the node's name as an initiator ends with,
+    fn node(self) -> String {
+        format!(".node{}", self.0)
+    }
+
+    /// and its leg's as a target.
+    fn leg(self) -> String {
+        format!(".leg{}", self.0)
+    }
 }
 
 fn iqn(name: &str, what: &str) -> String {
@@ -248,11 +275,15 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
     let name = &place.name;
     let (disk, content) = open_leg(builder, place)?;
     let way = format!("{name}_peer");
-    let url = format!("iscsi://{}/{}/0", place.peer, iqn(name, &format!(".leg{}", index.other().0)));
-    let initiator = iqn(name, &format!(".node{}", index.0));
+    let url = format!("iscsi://{}/{}/0", place.peer, iqn(name, &index.other().leg()));
+    let initiator = iqn(name, &index.node());
     let stall_ms = place.max_stall_ms.unwrap_or(place.profile.stall_ms());
     let Patience { silence_ms, io_timeout_ms, grace_ms } = Patience::of(stall_ms);
-    let import = json!({"name": way, "initiator_iqn": initiator, "url": url, "silence_ms": silence_ms});
+    make_secrets(pair, place)?;
+    let import = json!({
+        "name": way, "initiator_iqn": initiator, "url": url, "silence_ms": silence_ms,
+        "chap": place.chap(index),
+    });
     builder.make("bdev_iscsi_create", import, ("bdev_iscsi_delete", json!({"name": way})))?;
     let mut mirror = json!({
         "name": name, "leg": disk, "peer": way, "index": index.0, "content": content.word(),
@@ -288,6 +319,24 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
     show_leg(builder, place, index)?;
     show_volume(builder, place)?;
     Ok(made)
+}
+
+/// The secrets of a new pair; those of one that is joined must be there.
+fn make_secrets(pair: &Pair, place: &Place) -> Result<(), Failure> {
+    let file = place.secret_file();
+    match pair {
+        Pair::Create { .. } => {
+            let roles = [0, 1].map(|index| [Index(index).node(), Index(index).leg()]);
+            let names: Vec<String> = roles.as_flattened().iter().map(|role| iqn(&place.name, role)).collect();
+            secrets::make(&file, &place.name, &names).map_err(|error| Failure::Write(file, error))
+        }
+        Pair::Join { .. } if file.exists() => Ok(()),
+        Pair::Join { .. } => Err(Failure::Usage(format!(
+            "{} is missing: copy the file of that name that `gemel pair create` made on the other node, or name it with \
+             --secret-file",
+            file.display()
+        ))),
+    }
 }
 
 /// How long a leg may take to be looked at before nobody waits for it any longer.
@@ -328,17 +377,45 @@ fn next_tag(client: &mut Client, method: &str) -> Result<i64, Failure> {
     Ok(used.max().unwrap_or(0) + 1)
 }
 
-fn target(
-    builder: &mut Builder<'_>,
-    (name, alias, bdev): (&str, &str, &str),
+/// A target to make.
+struct Shown<'a> {
+    name: &'a str,
+    alias: &'a str,
+    bdev: &'a str,
     at: SocketAddr,
-    who: &[Value; 2],
-    durability: &str,
-) -> Result<(), Failure> {
+    /// Initiators' names, and their networks.
+    who: [Value; 2],
+    durability: &'a str,
+    /// The one account of mutual CHAP; `None` for no CHAP.
+    chap: Option<Value>,
+}
+
+/// An authentication group of one account, asked for by whoever comes.
+fn authentication(builder: &mut Builder<'_>, account: &Value) -> Result<Value, Failure> {
+    let tag = next_tag(builder.client, "iscsi_get_auth_groups")?;
+    let group = json!({"tag": tag, "secrets": [account]});
+    builder.make("iscsi_create_auth_group", group, ("iscsi_delete_auth_group", json!({"tag": tag})))?;
+    Ok(json!({"require_chap": true, "mutual_chap": true, "chap_group": tag}))
+}
+
+fn merge(mut params: Value, more: &Value) -> Value {
+    for (key, value) in more.as_object().into_iter().flatten() {
+        params[key] = value.clone();
+    }
+    params
+}
+
+fn target(builder: &mut Builder<'_>, shown: &Shown<'_>) -> Result<(), Failure> {
+    let Shown { name, alias, bdev, at, who, durability, chap } = shown;
+    let chap = chap.as_ref().map(|account| authentication(builder, account)).transpose()?;
     let portal = next_tag(builder.client, "iscsi_get_portal_groups")?;
     let portals = json!([{"host": at.ip().to_string(), "port": at.port().to_string()}]);
     let made = json!({"tag": portal, "portals": portals});
     builder.make("iscsi_create_portal_group", made, ("iscsi_delete_portal_group", json!({"tag": portal})))?;
+    if let Some(chap) = &chap {
+        // Nobody else needs to know what is here, either.
+        builder.client.call("iscsi_portal_group_set_auth", Some(merge(json!({"tag": portal}), chap)))?;
+    }
     let group = next_tag(builder.client, "iscsi_get_initiator_groups")?;
     let [initiators, netmasks] = who;
     let members = json!({"tag": group, "initiators": initiators, "netmasks": netmasks});
@@ -348,23 +425,36 @@ fn target(
         "name": name, "alias_name": alias, "pg_ig_maps": [{"pg_tag": portal, "ig_tag": group}],
         "luns": [{"bdev_name": bdev, "lun_id": 0}], "queue_depth": 128, "durability": durability,
     });
+    let node = merge(node, &chap.unwrap_or_default());
     builder.make("iscsi_create_target_node", node, ("iscsi_delete_target_node", json!({"name": name})))?;
     Ok(())
 }
 
 /// The leg, for the peer alone; the holder says of each write how durable it has to be.
 fn show_leg(builder: &mut Builder<'_>, place: &Place, index: Index) -> Result<(), Failure> {
-    let name = iqn(&place.name, &format!(".leg{}", index.0));
-    let peer = iqn(&place.name, &format!(".node{}", index.other().0));
+    let name = iqn(&place.name, &index.leg());
+    let peer = iqn(&place.name, &index.other().node());
     let bdev = format!("{}_leg", place.name);
-    let who = [json!([peer]), json!([place.peer.ip().to_string()])];
-    target(builder, (&name, "leg", &bdev), place.listen, &who, "sync-cached")
+    let shown = Shown {
+        name: &name,
+        alias: "leg",
+        bdev: &bdev,
+        at: place.listen,
+        who: [json!([peer]), json!([place.peer.ip().to_string()])],
+        durability: "sync-cached",
+        chap: Some(place.chap(index.other())),
+    };
+    target(builder, &shown)
 }
 
 fn show_volume(builder: &mut Builder<'_>, place: &Place) -> Result<(), Failure> {
     let name = iqn(&place.name, "");
     let who = [json!(["ANY"]), json!([place.allow])];
-    target(builder, (&name, &place.name, &place.name), place.portal, &who, place.durability.word())
+    let (at, durability) = (place.portal, place.durability.word());
+    target(
+        builder,
+        &Shown { name: &name, alias: &place.name, bdev: &place.name, at, who, durability, chap: None },
+    )
 }
 
 fn url(place: &Place) -> String {
@@ -376,10 +466,12 @@ fn told(place: &Place, index: Index, made: &Value) -> String {
     let mut text = format!("LUN: {}\n{}", url(place), kept(&made["config_file"]));
     if index.0 == 0 {
         let uuid = made["uuid"].as_str().unwrap_or("-");
+        let secrets = place.secret_file();
+        let secrets = secrets.display();
         let (listen, peer, durability) = (place.peer, place.listen, place.durability.word());
         let profile = if place.profile == Profile::Fast { " --profile fast" } else { "" };
         text += &format!(
-            "\nOn the other node:\n  gemel pair join {name} --uuid {uuid} --leg FILE --listen {listen} --peer {peer} \
+            "\nCopy {secrets} to the other node, and there:\n  gemel pair join {name} --uuid {uuid} --leg FILE --listen {listen} --peer {peer} \
              --portal ADDRESS:PORT --durability {durability}{profile}"
         );
     }

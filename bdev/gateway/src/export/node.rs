@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use core::net::SocketAddr;
 use engine::{LatencyHistogram, LatencySummary};
+use iscsi::keys::Digests;
 use scsi::copy::Cscd;
 use scsi::{Unit, WriteProtection};
 use thiserror::Error;
@@ -13,14 +14,71 @@ use thiserror::Error;
 use super::logical_unit::{LogicalUnit, LogicalUnits};
 use super::lun::LunConfig;
 use super::state::{NexusId, State};
+use crate::access::LunMask;
+use crate::auth::AuthPolicy;
+
+/// Where initiators connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portal {
+    /// Where it listens; after it listens, with the port that the system chose.
+    pub address: SocketAddr,
+    /// What discovery says instead, for initiators behind address translation.
+    pub advertised: Option<SocketAddr>,
+}
+
+impl From<SocketAddr> for Portal {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, advertised: None }
+    }
+}
+
+/// Whether discovery at other portals tells of a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Visibility {
+    /// It does.
+    #[default]
+    Public,
+    /// It does not: initiators are redirected here, or know the way.
+    Private,
+}
 
 /// Portals that share a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortalGroup {
     /// Its tag.
     pub tag: i32,
-    /// Where it listens; after it listens, with the ports that the system chose.
-    pub portals: Vec<SocketAddr>,
+    /// Its portals.
+    pub portals: Vec<Portal>,
+    /// Whether discovery at other portals tells of it.
+    pub visibility: Visibility,
+    /// CHAP of discovery sessions at these portals; the target's own when absent.
+    pub auth: Option<AuthPolicy>,
+}
+
+impl PortalGroup {
+    /// A public group.
+    pub fn new(tag: i32, portals: impl IntoIterator<Item = SocketAddr>) -> Self {
+        let portals = portals.into_iter().map(Portal::from).collect();
+        Self { tag, portals, visibility: Visibility::Public, auth: None }
+    }
+}
+
+/// Who may use a target through which portals, and what he sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Map {
+    /// Tag of the portal group.
+    pub portal_group: i32,
+    /// Tag of the initiator group.
+    pub initiator_group: i32,
+    /// Which LUNs show.
+    pub luns: LunMask,
+}
+
+impl Map {
+    /// A map that shows every LUN.
+    pub fn new(portal_group: i32, initiator_group: i32) -> Self {
+        Self { portal_group, initiator_group, luns: LunMask::All }
+    }
 }
 
 /// A target node as it is configured.
@@ -30,12 +88,18 @@ pub struct NodeConfig {
     pub name: String,
     /// Alias.
     pub alias: String,
-    /// Pairs of portal group tag and initiator group tag.
-    pub maps: Vec<(i32, i32)>,
+    /// Who may use it.
+    pub maps: Vec<Map>,
     /// LUNs by number.
     pub luns: BTreeMap<u16, LunConfig>,
     /// Commands that one session may have open.
     pub queue_depth: u32,
+    /// CHAP of its sessions.
+    pub auth: AuthPolicy,
+    /// What it thinks of digests.
+    pub digests: Digests,
+    /// Where logins at a portal group are sent instead, by the group's tag.
+    pub redirects: BTreeMap<i32, SocketAddr>,
 }
 
 /// Why a configuration change was refused.
@@ -46,10 +110,34 @@ pub enum ExportError {
     PortalGroupExists(i32),
     #[error("initiator group {0} exists already")]
     InitiatorGroupExists(i32),
+    #[error("authentication group {0} exists already")]
+    AuthGroupExists(i32),
+    #[error("there is no authentication group {0}; create it first")]
+    NoAuthGroup(i32),
+    #[error("authentication group {tag} is used by {user}; change that first")]
+    AuthGroupInUse { tag: i32, user: String },
+    #[error("authentication group {tag} has user {user} already")]
+    UserExists { tag: i32, user: String },
+    #[error("authentication group {tag} has no user {user}")]
+    NoUser { tag: i32, user: String },
     #[error("there is no portal group {0}; create it first")]
     NoPortalGroup(i32),
     #[error("there is no initiator group {0}; create it first")]
     NoInitiatorGroup(i32),
+    #[error("portal group {0} listens already")]
+    Listening(i32),
+    #[error(
+        "target {target} has no map of portal group {portal_group} and initiator group {initiator_group}"
+    )]
+    NoMap { target: String, portal_group: i32, initiator_group: i32 },
+    #[error(
+        "target {target} has a map of portal group {portal_group} and initiator group {initiator_group} already"
+    )]
+    MapExists { target: String, portal_group: i32, initiator_group: i32 },
+    #[error("initiator group {tag} has no entry {entry:?}")]
+    NoEntry { tag: i32, entry: String },
+    #[error("target {target} is not shown at portal group {tag}")]
+    NotAt { target: String, tag: i32 },
     #[error("group {tag} is used by target {target}; delete the target first")]
     GroupInUse { tag: i32, target: String },
     #[error("target {0} exists already")]
@@ -119,6 +207,22 @@ pub(super) struct Node {
     pub(super) luns: RefCell<BTreeMap<u16, Rc<Lun>>>,
 }
 
+impl NodeConfig {
+    /// A target node without LUNs, for nobody.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            alias: String::new(),
+            maps: Vec::new(),
+            luns: BTreeMap::new(),
+            queue_depth: 64,
+            auth: AuthPolicy::default(),
+            digests: Digests::default(),
+            redirects: BTreeMap::new(),
+        }
+    }
+}
+
 impl Node {
     pub(super) fn new(config: NodeConfig, units: &mut LogicalUnits) -> Self {
         let lun = |(number, config): (&u16, &LunConfig)| (*number, Rc::new(Lun::new(config.clone(), units)));
@@ -138,7 +242,7 @@ impl Node {
     /// The relative identifiers of all its target ports.
     pub(super) fn ports(&self) -> BTreeSet<u16> {
         let config = self.config.borrow();
-        config.maps.iter().map(|(portal_group, _)| self.relative_port(*portal_group)).collect()
+        config.maps.iter().map(|map| self.relative_port(map.portal_group)).collect()
     }
 
     /// A session begins or ends: every LUN is told.
@@ -167,10 +271,9 @@ impl Node {
         luns.values().filter(|lun| lun.state.sanitizing.borrow().is_running()).cloned().collect()
     }
 
-    /// A reset of one LUN, or of all when `None`: removal of the medium is allowed again.
-    pub(super) fn reset(&self, number: Option<u16>) {
-        for (_, lun) in self.luns.borrow().iter().filter(|(at, _)| number.is_none_or(|number| number == **at))
-        {
+    /// A reset of a unit: removal of its medium is allowed again.
+    pub(super) fn reset(&self, unit: &Rc<LogicalUnit>) {
+        for lun in self.luns.borrow().values().filter(|lun| Rc::ptr_eq(&lun.unit, unit)) {
             lun.state.nexuses.borrow_mut().reset();
         }
     }

@@ -11,12 +11,15 @@ use std::sync::Arc;
 use bdev::{Channel, Completions, Durability, Geometry, Io, IoError, Link, LinkDown, Op, Refused};
 use core::time::Duration;
 use engine::{Buf, BufMut, Core, Instant, Progress};
+use iscsi::chap::Proving;
 use iscsi::initiator::{self, Command, Completion, Connection, Direction, Event, NotSent};
 use iscsi::{Protocol, TaskId};
 use net::{Network, Stream, StreamStatus};
 use scsi::initiator as cdb;
 
+use super::route::Route;
 use super::{Learnt, RemoteConfig};
+use crate::auth;
 use crate::translate;
 use crate::wire::{self, Buffers, Sender};
 
@@ -112,6 +115,7 @@ pub(super) struct RemoteChannel {
     /// I/Os to send again: the target answered with a unit attention, which says nothing about them.
     again: VecDeque<Io>,
     done: Completions,
+    route: Route,
 }
 
 impl RemoteChannel {
@@ -122,6 +126,7 @@ impl RemoteChannel {
         learnt: Arc<Learnt>,
     ) -> Self {
         let pause = config.retry_min;
+        let route = Route::to(config.address);
         Self {
             core: core.clone(),
             network,
@@ -132,18 +137,24 @@ impl RemoteChannel {
             pause,
             again: VecDeque::new(),
             done: Completions::new(),
+            route,
         }
     }
 
     fn connect(&mut self, now: Instant) {
+        let credentials = match self.credentials() {
+            Ok(credentials) => credentials,
+            Err(error) => return self.go_down(LinkDown::Refused(format!("no random source: {error}")), now),
+        };
         let connection = Connection::new(initiator::Config {
             initiator: self.config.initiator.clone(),
             target: Some(self.config.target.clone()),
             isid: self.config.isid,
             preferences: self.config.preferences,
+            credentials,
         });
         self.state = State::Live(Box::new(Live {
-            stream: self.network.connect(self.config.address),
+            stream: self.network.connect(self.route.next()),
             connection,
             flights: Flights::default(),
             sender: Sender::default(),
@@ -152,6 +163,12 @@ impl RemoteChannel {
             alive_at: now,
             next_ping: now + self.config.keep_alive,
         }));
+    }
+
+    fn credentials(&self) -> Result<Option<Proving>, getrandom::Error> {
+        let Some(account) = self.config.account.clone() else { return Ok(None) };
+        let algorithms = self.config.algorithms.clone();
+        Ok(Some(Proving { account, challenge: auth::challenge()?, algorithms }))
     }
 
     /// Ends the session: everything in flight comes back with an unknown outcome.
@@ -283,6 +300,7 @@ impl RemoteChannel {
         };
         self.learnt.set(geometry);
         self.session += 1;
+        self.route.arrived();
         self.pause = self.config.retry_min;
         if let State::Live(live) = &mut self.state {
             live.phase = Phase::Up(geometry);
@@ -352,9 +370,23 @@ impl RemoteChannel {
         if let StreamStatus::Closed(reason) = live.stream.status() {
             return self.go_down(LinkDown::Lost(reason.to_string()), now);
         }
+        if let Some(iscsi::CloseReason::Moved { address, how }) = live.connection.closed() {
+            let why = format!("the target has moved to {address}");
+            match self.route.follow(address, *how) {
+                Ok(()) => {
+                    self.pause = Duration::ZERO;
+                    self.go_down(LinkDown::Connecting, now);
+                    self.pause = self.config.retry_min;
+                }
+                Err(trouble) => self.go_down(LinkDown::Refused(format!("{why}: {trouble}")), now),
+            }
+            return;
+        }
         if let Some(reason) = live.connection.closed() {
             let cause = match reason {
-                iscsi::CloseReason::LoginRefused { .. } => LinkDown::Refused(reason.to_string()),
+                iscsi::CloseReason::LoginRefused { .. } | iscsi::CloseReason::NotAuthenticated(_) => {
+                    LinkDown::Refused(reason.to_string())
+                }
                 _ => LinkDown::Lost(reason.to_string()),
             };
             return self.go_down(cause, now);

@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use iscsi::Preferences;
+use iscsi::chap::{Account, Algorithm};
 use iscsi::keys::{Choice, DigestPreference};
 
 /// How a remote device connects.
@@ -31,9 +32,16 @@ pub struct RemoteConfig {
     pub io_timeout: Duration,
     /// What to negotiate for.
     pub preferences: Preferences,
+    /// How to authenticate; with the target's credential, it must prove itself too.
+    pub account: Option<Account>,
+    /// Hashes of CHAP to offer, the preferred first.
+    pub algorithms: Vec<Algorithm>,
 }
 
 impl RemoteConfig {
+    /// Hashes of CHAP that are offered by default, the preferred first.
+    pub const ALGORITHMS: [Algorithm; 4] = Algorithm::ALL;
+
     /// The settings of a replication link: digests on, bursts as long as the longest write, so that a write costs one round
     /// trip and never an R2T.
     pub fn new(initiator: impl Into<String>, target: impl Into<String>, address: SocketAddr) -> Self {
@@ -59,6 +67,8 @@ impl RemoteConfig {
             retry_max: Duration::from_millis(1000),
             io_timeout: Duration::from_millis(5000),
             preferences,
+            account: None,
+            algorithms: Self::ALGORITHMS.to_vec(),
         }
     }
 }

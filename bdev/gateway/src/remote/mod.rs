@@ -6,6 +6,7 @@
 
 mod channel;
 mod config;
+mod route;
 mod served;
 
 use std::sync::Arc;

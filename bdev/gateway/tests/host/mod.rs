@@ -1,5 +1,9 @@
 //! A host at command level: one session, any CDB, small data.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+mod world;
+
 use std::collections::BTreeMap;
 
 use core::net::SocketAddr;
@@ -7,7 +11,10 @@ use engine::{Instant, Segment};
 use iscsi::initiator::{Command, Completion, Config, Connection, Direction, Event};
 use iscsi::keys::Preferences;
 use iscsi::{Body, Protocol, TaskId, Want};
-use net::{Network, Stream};
+use net::{Network, Stream, StreamStatus};
+
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub(crate) use world::{GOOD, TARGET, World, attention, portal};
 
 /// See the module.
 pub(crate) struct Host {
@@ -15,19 +22,27 @@ pub(crate) struct Host {
     connection: Connection,
     buffers: BTreeMap<TaskId, Vec<u8>>,
     ended: BTreeMap<TaskId, Completion>,
+    managed: BTreeMap<TaskId, u8>,
+    /// Everything else that happened.
+    pub(crate) events: Vec<Event>,
 }
 
 impl Host {
-    pub(crate) fn new(network: &mut dyn Network, address: SocketAddr, name: &str, target: &str) -> Self {
-        let config = Config {
+    pub(crate) fn config(name: &str, target: &str) -> Config {
+        Config {
             initiator: name.to_owned(),
             target: Some(target.to_owned()),
             isid: [0x80, 0, 0, 0, 0, 1],
             preferences: Preferences::default(),
-        };
+            credentials: None,
+        }
+    }
+
+    pub(crate) fn new(network: &mut dyn Network, address: SocketAddr, config: Config) -> Self {
         let connection = Connection::new(config);
         let stream = network.connect(address);
-        Self { stream, connection, buffers: BTreeMap::new(), ended: BTreeMap::new() }
+        let (buffers, ended, managed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { stream, connection, buffers, ended, managed, events: Vec::new() }
     }
 
     pub(crate) fn poll(&mut self, now: Instant) {
@@ -54,8 +69,14 @@ impl Host {
             self.stream.consume(count);
         }
         while let Some(event) = self.connection.poll_event() {
-            if let Event::Completed(task, completion) = event {
-                self.ended.insert(task, completion);
+            match event {
+                Event::Completed(task, completion) => {
+                    self.ended.insert(task, completion);
+                }
+                Event::TaskManagementDone(request, response) => {
+                    self.managed.insert(request, response);
+                }
+                other => self.events.push(other),
             }
         }
         while let Some(transmit) = self.connection.poll_transmit() {
@@ -84,8 +105,37 @@ impl Host {
         self.connection.is_full_feature()
     }
 
+    /// Why the connection is over, as the host sees it.
+    pub(crate) fn closed(&self) -> Option<String> {
+        match (self.connection.closed(), self.stream.status()) {
+            (Some(reason), _) => Some(reason.to_string()),
+            (None, StreamStatus::Closed(reason)) => Some(reason.to_string()),
+            _ => None,
+        }
+    }
+
+    /// The connection, to do other things with.
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Sends a management request.
+    pub(crate) fn manage(&mut self, function: u8, lun: u64, task: Option<TaskId>) -> TaskId {
+        self.connection.manage(function, lun, task)
+    }
+
+    /// The answer to one, once.
+    pub(crate) fn take_managed(&mut self, request: TaskId) -> Option<u8> {
+        self.managed.remove(&request)
+    }
+
     /// Sends a command with data to the target (`data`), or room for data from it (`room`).
     pub(crate) fn send(&mut self, cdb: &[u8], data: &[u8], room: u32) -> TaskId {
+        self.send_to(0, cdb, data, room)
+    }
+
+    /// The same, to any LUN.
+    pub(crate) fn send_to(&mut self, lun: u16, cdb: &[u8], data: &[u8], room: u32) -> TaskId {
         let mut padded = [0; 16];
         padded[..cdb.len()].copy_from_slice(cdb);
         let (direction, len) = match (data.len(), room) {
@@ -93,7 +143,7 @@ impl Host {
             (0, room) => (Direction::Read, room),
             (len, _) => (Direction::Write, u32::try_from(len).expect("small")),
         };
-        let command = Command { lun: 0, cdb: padded, direction, len };
+        let command = Command { lun: scsi::lun::encode(lun), cdb: padded, direction, len };
         let task = self.connection.submit(command).expect("logged in, with room in the window");
         let buffer = if data.is_empty() { vec![0; room as usize] } else { data.to_vec() };
         self.buffers.insert(task, buffer);

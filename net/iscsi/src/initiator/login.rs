@@ -1,11 +1,12 @@
-//! Login at the initiator: a security stage without authentication, then the operational keys.
+//! Login at the initiator: the security stage, then the operational keys (RFC 7143 section 6.3).
 
 use alloc::vec::Vec;
 
 use super::{Connection, Event, Outgoing};
-use crate::keys::{Negotiation, Preferences};
+use crate::chap::{self, Prover, Proving};
+use crate::keys::{Negotiation, Preferences, Purpose};
 use crate::pdu::{Header, flag, opcode};
-use crate::protocol::{Body, CloseReason};
+use crate::protocol::{Body, CloseReason, Moved};
 use crate::text;
 
 /// Login exchanges before the initiator loses patience.
@@ -22,20 +23,35 @@ pub(super) enum Stage {
     Closed,
 }
 
+/// What the target has been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Said {
+    Nothing,
+    /// Who logs in, to what.
+    Names,
+    /// The operational offers.
+    Offers,
+}
+
 #[derive(Debug)]
 pub(super) struct Login {
     negotiation: Negotiation,
-    offered: bool,
+    prover: Prover,
+    said: Said,
+    /// What the security stage sends next.
+    proof: Vec<u8>,
     exchanges: u32,
     tsih: u16,
     text: Vec<u8>,
 }
 
 impl Login {
-    pub(super) fn new(preferences: Preferences) -> Self {
+    pub(super) fn new(preferences: Preferences, credentials: Option<Proving>) -> Self {
         Self {
             negotiation: Negotiation::new(preferences),
-            offered: false,
+            prover: Prover::new(credentials),
+            said: Said::Nothing,
+            proof: Vec::new(),
             exchanges: 0,
             tsih: 0,
             text: Vec::new(),
@@ -46,29 +62,9 @@ impl Login {
 impl Connection {
     /// Sends the login request of the stage at hand.
     pub(super) fn send_login(&mut self) {
-        let mut text = Vec::new();
-        let transit = match self.stage {
-            Stage::Security => {
-                text::emit(&mut text, "InitiatorName", &self.config.initiator);
-                match &self.config.target {
-                    Some(target) => {
-                        text::emit(&mut text, "TargetName", target);
-                        text::emit(&mut text, "SessionType", "Normal");
-                    }
-                    None => text::emit(&mut text, "SessionType", "Discovery"),
-                }
-                text::emit(&mut text, "AuthMethod", "None");
-                flag::TRANSIT | 1
-            }
-            _ => {
-                if !self.login.offered {
-                    self.login.offered = true;
-                    for (key, value) in self.login.negotiation.offers() {
-                        text::emit(&mut text, key, &value);
-                    }
-                }
-                flag::TRANSIT | 1 << 2 | 3
-            }
+        let (text, transit) = match self.stage {
+            Stage::Security => self.security_request(),
+            _ => self.operational_request(),
         };
         let header = Header::new(opcode::LOGIN, transit)
             .with_immediate()
@@ -80,13 +76,45 @@ impl Connection {
         self.outgoing.push_back(Outgoing::Control { header, body });
     }
 
+    fn security_request(&mut self) -> (Vec<u8>, u8) {
+        let mut text = core::mem::take(&mut self.login.proof);
+        if self.login.said == Said::Nothing {
+            self.login.said = Said::Names;
+            text::emit(&mut text, "InitiatorName", &self.config.initiator);
+            match &self.config.target {
+                Some(target) => {
+                    text::emit(&mut text, "TargetName", target);
+                    text::emit(&mut text, "SessionType", "Normal");
+                }
+                None => {
+                    self.login.negotiation.set_purpose(Purpose::Discovery);
+                    text::emit(&mut text, "SessionType", "Discovery");
+                }
+            }
+            text::emit(&mut text, "AuthMethod", self.login.prover.offer());
+        }
+        let transit = if self.login.prover.may_transit() { flag::TRANSIT | 1 } else { 0 };
+        (text, transit)
+    }
+
+    fn operational_request(&mut self) -> (Vec<u8>, u8) {
+        let mut text = Vec::new();
+        if self.login.said < Said::Offers {
+            self.login.said = Said::Offers;
+            for (key, value) in self.login.negotiation.offers() {
+                text::emit(&mut text, key, &value);
+            }
+        }
+        (text, flag::TRANSIT | 1 << 2 | 3)
+    }
+
     pub(super) fn on_login_response(&mut self, header: &Header, data: &[u8]) {
         if header.opcode() != opcode::LOGIN_RESPONSE {
             return self.misbehaved("a PDU other than Login Response during login");
         }
         let (class, detail) = (header.byte(36), header.byte(37));
         if class != 0 {
-            return self.close(CloseReason::LoginRefused { class, detail });
+            return self.close(refusal(class, detail, data));
         }
         self.login.exchanges += 1;
         if self.login.exchanges > EXCHANGES_MAX || self.login.text.len() + data.len() > TEXT_MAX {
@@ -98,19 +126,22 @@ impl Connection {
             return self.send_login();
         }
         let text = core::mem::take(&mut self.login.text);
-        if let Err(what) = self.take_answers(&text) {
-            return self.misbehaved(what);
+        if let Err(reason) = self.take_answers(&text) {
+            return self.close(reason);
         }
         self.advance_login(header);
     }
 
-    fn take_answers(&mut self, text: &[u8]) -> Result<(), &'static str> {
-        let pairs = text::parse(text).map_err(|_| "login text that is no text")?;
-        for (key, value) in &pairs {
-            match key.as_str() {
-                "AuthMethod" if value != "None" => return Err("the target wants authentication"),
-                _ => self.login.negotiation.conclude(key, value).map_err(|error| error.0)?,
-            }
+    fn take_answers(&mut self, text: &[u8]) -> Result<(), CloseReason> {
+        let misbehaved = CloseReason::PeerMisbehaved;
+        let pairs = text::parse(text).map_err(|_| misbehaved("login text that is no text"))?;
+        if self.stage == Stage::Security {
+            let login = &mut self.login;
+            let proof = login.prover.handle(&pairs, &mut login.proof);
+            proof.map_err(|failure| CloseReason::NotAuthenticated(failure.0))?;
+        }
+        for (key, value) in pairs.iter().filter(|(key, _)| !chap::is_key(key)) {
+            self.login.negotiation.conclude(key, value).map_err(|error| misbehaved(error.0))?;
         }
         Ok(())
     }
@@ -120,6 +151,9 @@ impl Connection {
             return self.send_login();
         }
         match (self.stage, header.flags() & 3) {
+            (Stage::Security, 1) if !self.login.prover.is_done() => {
+                self.close(CloseReason::NotAuthenticated("the target ends the authentication early"));
+            }
             (Stage::Security, 1) => {
                 self.stage = Stage::Operational;
                 self.send_login();
@@ -134,5 +168,15 @@ impl Connection {
             }
             _ => self.misbehaved("a login stage that was not asked for"),
         }
+    }
+}
+
+/// What a response without success means. A redirection without an address is none.
+fn refusal(class: u8, detail: u8, data: &[u8]) -> CloseReason {
+    let pairs = text::parse(data).unwrap_or_default();
+    let address = pairs.into_iter().find(|(key, _)| key == "TargetAddress").map(|(_, address)| address);
+    match (Moved::from_code(class, detail), address) {
+        (Some(how), Some(address)) => CloseReason::Moved { address, how },
+        _ => CloseReason::LoginRefused { class, detail },
     }
 }

@@ -15,6 +15,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::chap::Proving;
 use crate::deframe::{Deframer, Sink, Step};
 use crate::digest::Digest;
 use crate::keys::{Preferences, SessionParameters};
@@ -38,6 +39,8 @@ pub struct Config {
     pub isid: [u8; 6],
     /// What to negotiate for.
     pub preferences: Preferences,
+    /// How to authenticate; `None` to go without.
+    pub credentials: Option<Proving>,
 }
 
 /// Which way a command moves data.
@@ -132,7 +135,7 @@ pub struct Connection {
 impl Connection {
     /// A connection on a stream that is open or about to be; the first login request waits in `poll_transmit`.
     pub fn new(config: Config) -> Self {
-        let login = Login::new(config.preferences);
+        let login = Login::new(config.preferences, config.credentials.clone());
         let mut connection = Self {
             config,
             stage: Stage::Security,

@@ -64,7 +64,7 @@ impl Session {
             return self.report_luns(command.task, select, allocation, now);
         }
         let number = scsi::lun::decode(command.lun);
-        let lun = number.and_then(|number| Some((number, self.node.as_ref()?.lun(number)?)));
+        let lun = number.and_then(|number| Some((number, self.lun(number)?)));
         let Some((number, lun)) = lun else { return self.absent(&command, &parsed, now) };
         let place = Place { number, lun };
         if let Some(sense) = self.take_attention(number, &place.lun, &parsed) {
@@ -191,7 +191,9 @@ impl Session {
     pub(super) fn report_luns(&mut self, task: TaskId, select: u8, allocation: u32, now: Instant) {
         let luns: Vec<u64> = match (select, &self.node) {
             (0 | 2, Some(node)) => {
-                node.luns.borrow().keys().map(|number| scsi::lun::encode(*number)).collect()
+                let luns = node.luns.borrow();
+                let shown = luns.keys().filter(|number| self.mask.shows(**number));
+                shown.map(|number| scsi::lun::encode(*number)).collect()
             }
             (1, _) => Vec::new(),
             _ => return self.refuse(task, Sense::invalid_cdb_byte(2), SenseFormat::Fixed),
@@ -207,17 +209,21 @@ impl Session {
     pub(super) fn retry_stalled(&mut self, now: Instant) {
         let Some(stalled) = &self.stalled else { return };
         let block_size = stalled.place.lun.config.bdev.geometry().block_size;
-        // Fewer bytes than the CDB wants: whole blocks of what comes.
+        // Fewer bytes than the CDB wants: the blocks that come, as long as they are whole.
         let moves_blocks = job::list_len(&stalled.parsed).is_none();
         let expected = if stalled.command.writes { stalled.command.expected_len } else { 0 };
-        let len = match stalled.len.min(expected) {
-            len if moves_blocks => len - len % block_size,
-            len => len,
-        };
         if let Some(sense) = job::wrong_length(&stalled.parsed, expected, block_size) {
             let (task, format) = (stalled.command.task, stalled.place.lun.state.settings.get().sense_format);
             self.stalled = None;
             return self.refuse(task, sense, format);
+        }
+        let len = stalled.len.min(expected);
+        if moves_blocks && len % block_size != 0 {
+            let (task, transfer_len) = (stalled.command.task, u64::from(stalled.len));
+            let format = stalled.place.lun.state.settings.get().sense_format;
+            self.stalled = None;
+            let failure = job::failure(Sense::INVALID_INFORMATION_UNIT, format);
+            return self.connection.respond(task, Response { transfer_len, ..failure });
         }
         if len == 0 {
             return self.move_nothing(now);
@@ -230,7 +236,7 @@ impl Session {
         self.connection.solicit(task, len);
     }
 
-    /// The initiator expects to move less than a block: nothing is written, and the residual tells it.
+    /// The initiator expects to move nothing: nothing is written, and the residual tells it.
     pub(super) fn move_nothing(&mut self, now: Instant) {
         let Some(Stalled { command, parsed, place, began, .. }) = self.stalled.take() else { return };
         let job = Job::new(Some(place), parsed, command.expected_len, Stage::Working, began);

@@ -265,11 +265,6 @@ impl Job {
         }
     }
 
-    /// True when the job is for this LUN, or for any when `None`.
-    pub(super) fn is_at(&self, number: Option<u16>) -> bool {
-        number.is_none_or(|number| self.place.as_ref().is_some_and(|place| place.number == number))
-    }
-
     fn is_waiting(&self) -> bool {
         matches!(self.stage, Stage::Working) && !self.in_flight && !self.aborted
     }

@@ -1,12 +1,15 @@
-//! Task management: aborts and resets, answered when what they end has ended.
+//! Task management: aborts, resets and queries, answered when what they end has ended (RFC 7143 section 11.5, RFC 7144).
 
+use std::rc::Rc;
+
+use engine::Instant;
 use iscsi::TaskId;
 use iscsi::target::{TaskFunction, TaskResponse};
-use scsi::Sense;
+use scsi::{Removal, Sense};
 
-use super::commands::Stalled;
+use super::super::logical_unit::LogicalUnit;
+use super::super::resets::ResetKind;
 use super::{Request, Session};
-use engine::Instant;
 
 /// A management request that waits for the tasks that it ends.
 pub(super) struct Management {
@@ -24,43 +27,108 @@ impl Session {
         now: Instant,
         requests: &mut Vec<Request>,
     ) {
-        let number = scsi::lun::decode(lun);
-        let exists =
-            number.is_some_and(|number| self.node.as_ref().is_some_and(|node| node.lun(number).is_some()));
-        let (waits_for, response) = match function {
-            TaskFunction::AbortTask(task) if self.jobs.open.contains_key(&task) => {
-                (vec![task], TaskResponse::Complete)
+        match function {
+            TaskFunction::AbortTask(task) => self.abort_task(request, task, now),
+            TaskFunction::QueryTask(task) => self.answer_query(request, self.connection.is_open(task)),
+            TaskFunction::TargetWarmReset => self.reset_all(request, ResetKind::WarmTarget, requests),
+            TaskFunction::TargetColdReset => self.reset_all(request, ResetKind::ColdTarget, requests),
+            TaskFunction::NexusReset => self.lose_nexus(request, now),
+            //= rfc7143#section-11.6.1: at error recovery levels 0 and 1 there is nothing to reassign.
+            TaskFunction::TaskReassign(_) => {
+                self.answer_management(request, TaskResponse::ReassignUnsupported);
             }
-            TaskFunction::AbortTask(task) if self.is_stalled(task) => (Vec::new(), TaskResponse::Complete),
-            TaskFunction::AbortTask(_) => (Vec::new(), TaskResponse::NoTask),
-            TaskFunction::TargetWarmReset | TaskFunction::TargetColdReset => {
-                return requests.push(Request::Reset { request, lun: None });
+            // No command can ask for ACA: NormACA is zero in the INQUIRY data, and a CONTROL byte that asks is refused.
+            TaskFunction::ClearAca | TaskFunction::Unknown(_) => {
+                self.answer_management(request, TaskResponse::Unsupported);
             }
-            _ if !exists => (Vec::new(), TaskResponse::NoLun),
-            TaskFunction::AbortTaskSet => (self.tasks_of(number), TaskResponse::Complete),
-            TaskFunction::LogicalUnitReset | TaskFunction::ClearTaskSet => {
-                return requests.push(Request::Reset { request, lun: number });
-            }
-            TaskFunction::TaskReassign => (Vec::new(), TaskResponse::ReassignUnsupported),
-            TaskFunction::ClearAca | TaskFunction::Unknown(_) => (Vec::new(), TaskResponse::Unsupported),
+            TaskFunction::AbortTaskSet
+            | TaskFunction::ClearTaskSet
+            | TaskFunction::LogicalUnitReset
+            | TaskFunction::QueryTaskSet
+            | TaskFunction::QueryAsyncEvent => self.manage_unit(request, lun, function, now, requests),
+        }
+    }
+
+    fn manage_unit(
+        &mut self,
+        request: TaskId,
+        lun: u64,
+        function: TaskFunction,
+        now: Instant,
+        requests: &mut Vec<Request>,
+    ) {
+        let found = scsi::lun::decode(lun).and_then(|number| self.lun(number));
+        let Some(lun) = found else {
+            return self.answer_management(request, TaskResponse::NoLun);
         };
-        if let TaskFunction::AbortTask(task) = function {
-            // A command that waits for a frame is no job yet.
-            self.stalled.take_if(|stalled| stalled.command.task == task);
-            self.connection.abort(task);
+        let reset = |kind| Request::Reset { request, units: vec![lun.unit.clone()], kind };
+        match function {
+            TaskFunction::AbortTaskSet => {
+                let waits_for = self.abort_all(&lun.unit, now);
+                self.management.push(Management { request, waits_for, response: TaskResponse::Complete });
+            }
+            TaskFunction::ClearTaskSet => requests.push(reset(ResetKind::ClearTaskSet)),
+            TaskFunction::LogicalUnitReset => requests.push(reset(ResetKind::LogicalUnit)),
+            TaskFunction::QueryTaskSet => {
+                let open = self.is_busy_at(&lun.unit);
+                self.answer_query(request, open);
+            }
+            _ => {
+                let pending = lun.state.nexuses.borrow().is_pending(self.id);
+                self.answer_query(request, pending);
+            }
         }
-        for task in &waits_for {
-            self.abort(*task, now);
-        }
-        self.management.push(Management { request, waits_for, response });
     }
 
-    pub(super) fn is_stalled(&self, task: TaskId) -> bool {
-        self.stalled.as_ref().is_some_and(|stalled| stalled.command.task == task)
+    fn answer_management(&mut self, request: TaskId, response: TaskResponse) {
+        self.connection.respond_task_management(request, response);
     }
 
-    pub(super) fn tasks_of(&self, number: Option<u16>) -> Vec<TaskId> {
-        self.jobs.open.iter().filter(|(_, job)| job.is_at(number)).map(|(task, _)| *task).collect()
+    /// Queries answer "function succeeded" for yes and "function complete" for no (RFC 7144 section 4.1).
+    fn answer_query(&mut self, request: TaskId, yes: bool) {
+        let response = if yes { TaskResponse::Succeeded } else { TaskResponse::Complete };
+        self.answer_management(request, response);
+    }
+
+    /// ABORT TASK: a task whose status has been sent does not exist any more.
+    fn abort_task(&mut self, request: TaskId, task: TaskId, now: Instant) {
+        if !self.connection.is_open(task) {
+            return self.answer_management(request, TaskResponse::NoTask);
+        }
+        // A command that waits for a frame is no job yet.
+        self.stalled.take_if(|stalled| stalled.command.task == task);
+        self.abort(task, now);
+        self.management.push(Management { request, waits_for: vec![task], response: TaskResponse::Complete });
+    }
+
+    /// A target reset: every unit that the initiator can see.
+    fn reset_all(&self, request: TaskId, kind: ResetKind, requests: &mut Vec<Request>) {
+        requests.push(Request::Reset { request, units: self.units_seen(), kind });
+    }
+
+    /// The units behind the session's LUNs.
+    pub(in crate::export) fn units_seen(&self) -> Vec<Rc<LogicalUnit>> {
+        let Some(node) = &self.node else { return Vec::new() };
+        let luns = node.luns.borrow();
+        luns.iter().filter(|(number, _)| self.mask.shows(**number)).map(|(_, lun)| lun.unit.clone()).collect()
+    }
+
+    /// I_T NEXUS RESET: what a loss of the nexus does, without the loss (RFC 7144 section 4.1, SAM-5 section 6.3.4).
+    fn lose_nexus(&mut self, request: TaskId, now: Instant) {
+        let mut waits_for = Vec::new();
+        for unit in self.units_seen() {
+            waits_for.extend(self.abort_all(&unit, now));
+            if let Some(nexus) = &self.nexus {
+                unit.change_older(|table| table.forget_older(nexus));
+            }
+            self.establish(&unit, Sense::NEXUS_LOSS);
+        }
+        if let Some(node) = &self.node {
+            node.luns.borrow().values().for_each(|lun| {
+                lun.state.nexuses.borrow_mut().set_removal(self.id, Removal::Allowed);
+            });
+        }
+        self.management.push(Management { request, waits_for, response: TaskResponse::Complete });
     }
 
     /// No status is sent for the task any more; an I/O under way is waited for.
@@ -72,27 +140,6 @@ impl Session {
         } else {
             self.close_job(task, now);
         }
-    }
-
-    /// Ends the tasks at a LUN, or at all; which leaves a unit attention at every nexus, the asking one too (SAM-5 section 5.14).
-    pub(in crate::export) fn reset(&mut self, number: Option<u16>, attention: Sense, now: Instant) {
-        for task in self.tasks_of(number) {
-            self.abort(task, now);
-        }
-        let hit = |stalled: &mut Stalled| number.is_none_or(|number| stalled.place.number == number);
-        if let Some(stalled) = self.stalled.take_if(hit) {
-            self.connection.abort(stalled.command.task);
-        }
-        let Some(node) = &self.node else { return };
-        let luns = node.luns.borrow();
-        for (_, lun) in luns.iter().filter(|(at, _)| number.is_none_or(|number| number == **at)) {
-            lun.state.nexuses.borrow_mut().tell(self.id, attention);
-        }
-    }
-
-    /// True when no aborted task at the LUN is still at work.
-    pub(in crate::export) fn is_reset(&self, number: Option<u16>) -> bool {
-        !self.jobs.open.values().any(|job| job.aborted && job.is_at(number))
     }
 
     pub(super) fn finish_management(&mut self) {

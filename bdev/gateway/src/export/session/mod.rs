@@ -20,29 +20,52 @@ use net::{Stream, StreamStatus};
 use scsi::Sense;
 use scsi::reservation::{InitiatorPort, Nexus};
 
-use super::node::Node;
+use super::logical_unit::LogicalUnit;
+use super::node::{Lun, Node};
 use super::reservations::Announcement;
+use super::resets::ResetKind;
 use super::state::NexusId;
+use crate::access::LunMask;
 use crate::wire::{self, Sender};
 use commands::{CachedUnit, Stalled};
 use jobs::{Attached, Jobs};
 use management::Management;
 
-/// An initiator that says nothing for this long is pinged,
-const QUIET: Duration = Duration::from_secs(15);
-/// and when it says nothing for this long its session ends: a dead host must not hold a place for ever.
-const SILENT: Duration = Duration::from_secs(45);
+/// How long an initiator may say nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// It is pinged then,
+    pub(super) quiet: Duration,
+    /// and its session ends.
+    pub(super) silence: Duration,
+}
+
+/// How long a session that was told that it ends has to take that.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How far the end of a session is that this side wants. A time that is `None` begins with the next turn.
+#[derive(Clone, Copy, Debug)]
+enum Farewell {
+    /// Nobody wants it.
+    None,
+    /// The initiator was asked to log out.
+    Asked { seconds: u16, until: Option<Instant>, why: &'static str },
+    /// It was told that the session ends.
+    Dismissed { until: Option<Instant>, why: &'static str },
+}
 
 /// What a session asks of its target.
 pub(super) enum Request {
     /// Somebody wants in.
     Login(target::LoginRequest),
+    /// Whoever wanted in is authenticated, and all is negotiated.
+    LoginComplete,
     /// SendTargets.
     SendTargets(TaskId, target::SendTargets),
     /// Tell the other sessions what a change of reservations means for them.
     Announce(Announcement),
-    /// End the tasks of every session at this LUN (all LUNs when `None`), then answer.
-    Reset { request: TaskId, lun: Option<u16> },
+    /// End tasks of every session at these units, then answer.
+    Reset { request: TaskId, units: Vec<Rc<LogicalUnit>>, kind: ResetKind },
 }
 
 pub(super) struct Session {
@@ -61,8 +84,14 @@ pub(super) struct Session {
     done: Completions,
     sender: Sender,
     logging_out: bool,
+    patience: Patience,
     heard_at: Option<Instant>,
+    /// True while an answer to a ping is awaited.
+    pinged: bool,
+    farewell: Farewell,
     pub(super) node: Option<Rc<Node>>,
+    /// Which of the node's LUNs show.
+    pub(super) mask: LunMask,
     pub(super) who: Option<target::LoginRequest>,
     /// Who this session is to reservations, from the login on.
     pub(super) nexus: Option<Rc<Nexus>>,
@@ -77,6 +106,7 @@ impl Session {
         config: target::Config,
         portal_group: i32,
         id: NexusId,
+        patience: Patience,
     ) -> Self {
         Self {
             id,
@@ -93,8 +123,12 @@ impl Session {
             done: Completions::new(),
             sender: Sender::default(),
             logging_out: false,
+            patience,
             heard_at: None,
+            pinged: false,
+            farewell: Farewell::None,
             node: None,
+            mask: LunMask::All,
             who: None,
             nexus: None,
             portal_group,
@@ -107,6 +141,11 @@ impl Session {
         let (Some(who), Some(node)) = (&self.who, &self.node) else { return };
         let initiator = InitiatorPort::new(&who.initiator, who.isid);
         self.nexus = Some(Rc::new(Nexus { initiator, port: node.relative_port(self.portal_group) }));
+    }
+
+    /// A LUN that shows here.
+    pub(super) fn lun(&self, number: u16) -> Option<Rc<Lun>> {
+        self.node.as_ref().filter(|_| self.mask.shows(number))?.lun(number)
     }
 
     pub(super) fn stream(&self) -> &dyn Stream {
@@ -132,6 +171,48 @@ impl Session {
         self.channels.values().all(|attached| attached.in_flight == 0)
     }
 
+    /// Ends the session behind what it was answered, and says that it may come back after `seconds`.
+    pub(super) fn dismiss(&mut self, seconds: u16, why: &'static str) {
+        if self.is_full_feature() {
+            self.connection.dismiss(seconds, why);
+            self.farewell = Farewell::Dismissed { until: None, why };
+        } else {
+            self.end(why);
+        }
+    }
+
+    /// Asks the initiator to log out; one that does not within `seconds` is dismissed.
+    pub(super) fn request_logout(&mut self, seconds: u16, why: &'static str) {
+        match self.farewell {
+            Farewell::None if self.is_full_feature() => {
+                self.connection.request_logout(seconds);
+                self.farewell = Farewell::Asked { seconds, until: None, why };
+            }
+            Farewell::None => self.end(why),
+            Farewell::Asked { .. } | Farewell::Dismissed { .. } => {}
+        }
+    }
+
+    /// Goes on with a farewell whose time has come.
+    fn take_leave(&mut self, now: Instant) {
+        match &mut self.farewell {
+            Farewell::None => {}
+            Farewell::Asked { seconds, until, why } => {
+                let (seconds, why) = (*seconds, *why);
+                let until = *until.get_or_insert(now + Duration::from_secs(seconds.into()));
+                if now >= until {
+                    self.dismiss(0, why);
+                }
+            }
+            Farewell::Dismissed { until, why } => {
+                let why = *why;
+                if now >= *until.get_or_insert(now + LAST_WORDS) {
+                    self.end(why);
+                }
+            }
+        }
+    }
+
     /// Ends the session from this side.
     pub(super) fn end(&mut self, why: &'static str) {
         self.connection.drop_connection(why);
@@ -139,7 +220,15 @@ impl Session {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.channels.values().filter_map(|attached| attached.channel.next_deadline()).min()
+        let farewell = match self.farewell {
+            Farewell::Asked { until, .. } | Farewell::Dismissed { until, .. } => until,
+            Farewell::None => None,
+        };
+        let silence = self
+            .heard_at
+            .map(|heard| heard + if self.pinged { self.patience.silence } else { self.patience.quiet });
+        let channels = self.channels.values().filter_map(|attached| attached.channel.next_deadline()).min();
+        Instant::earliest(channels, Instant::earliest(farewell, silence))
     }
 
     /// One turn; pushes what needs the target to `requests`.
@@ -149,6 +238,7 @@ impl Session {
         if !self.is_over() {
             progress |= self.receive(now, requests);
             self.watch_silence(now);
+            self.take_leave(now);
             self.finish_management();
             progress |= self.transmit(now);
             // What was pushed leaves in this turn, not in the next.
@@ -179,6 +269,7 @@ impl Session {
             taken += count;
             if count > 0 {
                 self.heard_at = Some(now);
+                self.pinged = false;
             }
             if pending.is_empty() {
                 break;
@@ -187,6 +278,10 @@ impl Session {
                 taken += 1;
                 self.on_event(event, now, requests);
             }
+            // What comes behind a request waits for it: a reset ends what came before, not what comes after.
+            if !requests.is_empty() {
+                break;
+            }
         }
         Progress::from_count(taken)
     }
@@ -194,17 +289,19 @@ impl Session {
     /// Pings a quiet initiator, and ends the session of a silent one.
     fn watch_silence(&mut self, now: Instant) {
         let heard = *self.heard_at.get_or_insert(now);
-        if now - heard >= SILENT {
+        if now - heard >= self.patience.silence {
             self.end("the initiator is silent");
-        } else if now - heard >= QUIET {
+        } else if now - heard >= self.patience.quiet {
             // Once is enough: a second ping waits for the first one's answer.
             self.connection.ping();
+            self.pinged = true;
         }
     }
 
     fn on_event(&mut self, event: Event, now: Instant, requests: &mut Vec<Request>) {
         match event {
             Event::LoginRequest(request) => requests.push(Request::Login(request)),
+            Event::LoginComplete => requests.push(Request::LoginComplete),
             Event::LoggedIn | Event::Pong => {}
             Event::Command(command) => self.on_command(command, now),
             Event::DataComplete(task) => self.on_collected(task, now),

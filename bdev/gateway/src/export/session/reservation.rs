@@ -118,18 +118,27 @@ impl Session {
         }
     }
 
-    /// Aborts the nexus's commands at the unit.
-    pub(in crate::export) fn abort_all(&mut self, unit: &Rc<LogicalUnit>, now: Instant) {
+    /// Aborts the nexus's commands at the unit; gives those that were open.
+    pub(in crate::export) fn abort_all(&mut self, unit: &Rc<LogicalUnit>, now: Instant) -> Vec<TaskId> {
         let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
         let open = self.jobs.open.iter();
-        let tasks: Vec<TaskId> =
+        let mut tasks: Vec<TaskId> =
             open.filter(|(_, job)| job.place.as_ref().is_some_and(at)).map(|(task, _)| *task).collect();
-        for task in tasks {
-            self.abort(task, now);
+        for task in &tasks {
+            self.abort(*task, now);
         }
         if let Some(stalled) = self.stalled.take_if(|stalled| at(&stalled.place)) {
             self.connection.abort(stalled.command.task);
+            tasks.push(stalled.command.task);
         }
+        tasks
+    }
+
+    /// True while the nexus has a command open at the unit.
+    pub(super) fn is_busy_at(&self, unit: &Rc<LogicalUnit>) -> bool {
+        let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
+        let jobs = self.jobs.open.values().any(|job| !job.aborted && job.place.as_ref().is_some_and(at));
+        jobs || self.stalled.as_ref().is_some_and(|stalled| at(&stalled.place))
     }
 
     /// True while an aborted command of the nexus is still at work at the unit.

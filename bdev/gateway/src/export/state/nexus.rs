@@ -11,6 +11,8 @@ pub(in crate::export) type NexusId = u64;
 
 /// Attentions that wait for one nexus at the most; the oldest go.
 const ATTENTIONS_MAX: usize = 16;
+/// Additional sense code of resets and losses of a nexus.
+const RESETS: u16 = 0x29;
 
 #[derive(Debug)]
 struct Nexus {
@@ -41,9 +43,13 @@ impl Nexuses {
         self.known.remove(&nexus);
     }
 
-    /// Establishes a unit attention for one nexus; one that waits already is not repeated.
+    /// Establishes a unit attention for one nexus; one that waits already is not repeated, and a reset or a loss of the nexus
+    /// clears what was established before (SAM-5 section 5.14).
     pub(in crate::export) fn tell(&mut self, nexus: NexusId, sense: Sense) {
         let attentions = &mut self.known.entry(nexus).or_default().attentions;
+        if sense.asc_ascq >> 8 == RESETS {
+            attentions.clear();
+        }
         if attentions.contains(&sense) {
             return;
         }
@@ -64,6 +70,11 @@ impl Nexuses {
     /// The oldest unit attention of a nexus, which is then told.
     pub(in crate::export) fn take(&mut self, nexus: NexusId) -> Option<Sense> {
         self.known.entry(nexus).or_default().attentions.pop_front()
+    }
+
+    /// True while one waits for a nexus.
+    pub(in crate::export) fn is_pending(&self, nexus: NexusId) -> bool {
+        self.known.get(&nexus).is_some_and(|nexus| !nexus.attentions.is_empty())
     }
 
     /// What a nexus says of the medium's removal.
@@ -99,6 +110,14 @@ mod tests {
         assert_eq!(
             (nexuses.take(1), nexuses.take(2), nexuses.take(2)),
             (None, Some(Sense::MODE_CHANGED), None)
+        );
+        for sense in [Sense::MODE_CHANGED, Sense::LUN_RESET, Sense::CAPACITY_CHANGED] {
+            nexuses.tell(1, sense);
+        }
+        assert!(nexuses.is_pending(1) && !nexuses.is_pending(2));
+        assert_eq!(
+            (nexuses.take(1), nexuses.take(1), nexuses.take(1)),
+            (Some(Sense::LUN_RESET), Some(Sense::CAPACITY_CHANGED), None)
         );
         nexuses.set_removal(1, Removal::Prevented);
         nexuses.set_removal(2, Removal::Prevented);

@@ -12,6 +12,7 @@ use super::{Method, When, delete, replay, uuid_of};
 use crate::node::{Entry, Node, Resident};
 use crate::params;
 use crate::pollers::Polled;
+use crate::secret::AccountParams;
 
 pub(super) const METHODS: &[Method] = &[
     Method { name: "bdev_iscsi_set_options", when: When::Always, run: set_options },
@@ -52,6 +53,8 @@ struct IscsiCreate {
     uuid: Option<String>,
     /// The far end counts as dead after so many milliseconds without a sign of life; ours.
     silence_ms: Option<u64>,
+    /// How to authenticate; ours.
+    chap: Option<AccountParams>,
 }
 
 fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
@@ -68,6 +71,7 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     if let Some(seconds) = node.options.get(SET_OPTIONS).and_then(|options| options["timeout_sec"].as_u64()) {
         config.io_timeout = Duration::from_secs(seconds);
     }
+    config.account = parsed.chap.as_ref().map(AccountParams::account).transpose()?;
     node.check_new(&parsed.name)?;
     let remote = Remote::new(parsed.name.as_str(), uuid, config);
     let made = replay("bdev_iscsi_create", given, &*remote);

@@ -1,0 +1,23 @@
+//! Which CHAP a target asks for, as SPDK configures it.
+
+use iscsi::chap::{CHALLENGE_LEN, Challenge, Requirement};
+
+/// Whether CHAP is asked for, and who may log in with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AuthPolicy {
+    /// Whether it is asked for.
+    pub requirement: Requirement,
+    /// Tag of the authentication group; zero for none.
+    pub group: i32,
+}
+
+/// A fresh challenge.
+///
+/// # Errors
+/// The system has no random source.
+pub(crate) fn challenge() -> Result<Challenge, getrandom::Error> {
+    let mut random = [0; CHALLENGE_LEN + 1];
+    getrandom::fill(&mut random)?;
+    let [id, bytes @ ..] = random;
+    Ok(Challenge { id, bytes })
+}

@@ -1,0 +1,183 @@
+//! Who is let in: name, access, authentication, session reinstatement.
+
+use std::rc::Rc;
+
+use core::net::SocketAddr;
+use iscsi::chap::Verifying;
+use iscsi::target::{Admission, Grant, LoginRequest, LoginStatus, Moved, SessionType};
+
+use super::node::Node;
+use super::session::Session;
+use super::{Entry, Target};
+use crate::access::{Caller, LunMask, Verdict};
+use crate::auth::{self, AuthPolicy};
+
+/// What becomes of a login request.
+enum Decision {
+    /// The initiator may try; a discovery session has no place.
+    Admit { place: Option<(Rc<Node>, LunMask)>, authentication: Verifying },
+    /// It is sent elsewhere.
+    Redirect(SocketAddr),
+    /// It stays out.
+    Refuse(LoginStatus),
+}
+
+impl Target {
+    pub(super) fn on_login(&mut self, id: u64, who: LoginRequest) {
+        // Names compare without regard to case: they are folded once, here (RFC 3722).
+        let target = who.target.map(|name| name.to_ascii_lowercase());
+        let who = LoginRequest { initiator: who.initiator.to_ascii_lowercase(), target, ..who };
+        let Some(entry) = self.sessions.get(&id) else { return };
+        let decision = self.judge(&entry.session, &who);
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        let session = &mut entry.session;
+        let (place, authentication) = match decision {
+            Decision::Admit { place, authentication } => (place, authentication),
+            Decision::Redirect(address) => {
+                return session.connection().redirect_login(Moved::Temporarily, &address.to_string());
+            }
+            Decision::Refuse(status) => return session.connection().refuse_login(status),
+        };
+        session.who = Some(who);
+        let alias = place.as_ref().map(|(node, _)| node.config.borrow().alias.clone());
+        let digests = place.as_ref().map(|(node, _)| node.config.borrow().digests).unwrap_or_default();
+        if let Some((node, mask)) = place {
+            session.node = Some(node);
+            session.mask = mask;
+        }
+        let portal_group_tag = u16::try_from(session.portal_group).unwrap_or(1);
+        let target_alias = alias.unwrap_or_default();
+        let admission = Admission { portal_group_tag, target_alias, authentication, digests };
+        session.connection().admit_login(admission);
+    }
+
+    /// Whether to let somebody try, where, and how he has to authenticate himself.
+    fn judge(&self, session: &Session, who: &LoginRequest) -> Decision {
+        if who.tsih != 0 {
+            //= rfc7143#section-6.3.1: a TSIH other than zero adds a connection, of which a session has one here.
+            return Decision::Refuse(LoginStatus::SessionDoesNotExist);
+        }
+        if who.session_type == SessionType::Discovery {
+            let own = self.portal_groups.get(&session.portal_group).and_then(|group| group.auth);
+            return self.admit(None, own.unwrap_or(self.discovery_auth));
+        }
+        let node = who.target.as_deref().and_then(|name| self.named(name).ok());
+        let shown = |node: &Rc<Node>| {
+            node.config.borrow().maps.iter().any(|map| map.portal_group == session.portal_group)
+        };
+        let Some(node) = node.filter(shown) else { return Decision::Refuse(LoginStatus::NotFound) };
+        let Some(mask) = self.access(&node, session, who) else {
+            return Decision::Refuse(LoginStatus::AuthorizationFailure);
+        };
+        if let Some(address) = node.config.borrow().redirects.get(&session.portal_group) {
+            return Decision::Redirect(*address);
+        }
+        let policy = node.config.borrow().auth;
+        self.admit(Some((node, mask)), policy)
+    }
+
+    fn admit(&self, place: Option<(Rc<Node>, LunMask)>, policy: AuthPolicy) -> Decision {
+        match self.verifying(policy) {
+            Ok(authentication) => Decision::Admit { place, authentication },
+            Err(status) => Decision::Refuse(status),
+        }
+    }
+
+    fn verifying(&self, policy: AuthPolicy) -> Result<Verifying, LoginStatus> {
+        let challenge = auth::challenge().map_err(|_| LoginStatus::OutOfResources)?;
+        let accounts = self.auth_groups.get(&policy.group).cloned().unwrap_or_else(|| Rc::new([]));
+        Ok(Verifying { requirement: policy.requirement, accounts, challenge })
+    }
+
+    /// Everything is proved and agreed on: what the session replaces ends first.
+    pub(super) fn on_login_complete(&mut self, id: u64) {
+        let Some(who) = self.sessions.get(&id).and_then(|entry| entry.session.who.clone()) else { return };
+        let limits = self.config.limits;
+        let predecessors = self.end_predecessors(id, &who);
+        let others = |entry: &Entry| entry.session.node.is_some() && entry.session.tsih != 0;
+        let sessions = self.sessions.values().filter(|entry| others(entry)).count() - predecessors.len();
+        self.next_tsih = self.next_tsih.checked_add(1).unwrap_or(1);
+        if let Some(entry) = self.sessions.get_mut(&id) {
+            let node = &entry.session.node;
+            if node.is_some() && sessions >= limits.sessions {
+                return entry.session.connection().refuse_login(LoginStatus::OutOfResources);
+            }
+            let queue_depth = node.as_ref().map_or(1, |node| node.config.borrow().queue_depth);
+            let queue_depth = queue_depth.min(limits.queue_depth);
+            entry.session.tsih = self.next_tsih;
+            // Before this nobody has proved to be the nexus that he names.
+            entry.session.identify();
+            if let Some(node) = &entry.session.node {
+                node.enter(id);
+            }
+            entry.waiting = Some((Grant { tsih: self.next_tsih, queue_depth }, predecessors));
+        }
+    }
+
+    /// Which LUNs of a target an initiator may use through the portal that it came by; `None` for no access.
+    pub(super) fn access(&self, node: &Node, session: &Session, who: &LoginRequest) -> Option<LunMask> {
+        self.access_through(node, session.portal_group, session, who)
+    }
+
+    /// The same, through any portal group. One group that denies outweighs all that allow.
+    pub(super) fn access_through(
+        &self,
+        node: &Node,
+        portal_group: i32,
+        session: &Session,
+        who: &LoginRequest,
+    ) -> Option<LunMask> {
+        let address = session.stream().peer_addr()?.ip();
+        let caller = Caller { name: &who.initiator, alias: &who.initiator_alias, address };
+        let mut seen = None;
+        for map in node.config.borrow().maps.iter().filter(|map| map.portal_group == portal_group) {
+            match self.initiator_groups.get(&map.initiator_group).map(|group| group.judge(caller)) {
+                Some(Verdict::Denied) => return None,
+                Some(Verdict::Allowed) => {
+                    seen = Some(match seen {
+                        None => map.luns.clone(),
+                        Some(mask) => LunMask::or(mask, &map.luns),
+                    });
+                }
+                Some(Verdict::NotListed) | None => {}
+            }
+        }
+        seen
+    }
+
+    /// Session reinstatement (RFC 7143 section 6.3.5): same initiator, ISID, target and portal group.
+    fn end_predecessors(&mut self, id: u64, who: &LoginRequest) -> Vec<u64> {
+        let Some(group) = self.sessions.get(&id).map(|entry| entry.session.portal_group) else {
+            return Vec::new();
+        };
+        let mut ended = Vec::new();
+        for (other, entry) in self.sessions.iter_mut().filter(|(other, _)| **other != id) {
+            let same = entry.session.portal_group == group
+                && entry.session.who.as_ref().is_some_and(|old| {
+                    old.initiator == who.initiator && old.isid == who.isid && old.target == who.target
+                });
+            if same && who.session_type == SessionType::Normal {
+                entry.session.end("the initiator logged in again");
+                if entry.session.tsih != 0 {
+                    ended.push(*other);
+                }
+            }
+        }
+        ended
+    }
+
+    /// Lets in whoever waited for a predecessor that is gone now.
+    pub(super) fn release_waiting(&mut self) {
+        let gone = |waiting: &(Grant, Vec<u64>)| waiting.1.iter().all(|old| !self.sessions.contains_key(old));
+        let ready = |entry: &Entry| entry.waiting.as_ref().is_some_and(gone);
+        let ready: Vec<u64> =
+            self.sessions.iter().filter(|(_, entry)| ready(entry)).map(|(id, _)| *id).collect();
+        for id in ready {
+            if let Some(entry) = self.sessions.get_mut(&id)
+                && let Some((grant, _)) = entry.waiting.take()
+            {
+                entry.session.connection().grant_login(&grant);
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Authentication groups, and which CHAP is asked for where.
+
+use std::rc::Rc;
+
+use iscsi::chap::Account;
+
+use super::Target;
+use super::node::ExportError;
+use crate::auth::AuthPolicy;
+
+impl Target {
+    /// Adds an authentication group.
+    ///
+    /// # Errors
+    /// The tag is taken, or two accounts have one name.
+    pub fn add_auth_group(&mut self, tag: i32, accounts: Vec<Account>) -> Result<(), ExportError> {
+        if self.auth_groups.contains_key(&tag) {
+            return Err(ExportError::AuthGroupExists(tag));
+        }
+        let mut names: Vec<&str> = accounts.iter().map(|account| account.initiator.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(ExportError::UserExists { tag, user: pair[0].to_owned() });
+        }
+        self.auth_groups.insert(tag, accounts.into());
+        Ok(())
+    }
+
+    /// Removes an authentication group.
+    ///
+    /// # Errors
+    /// There is none, or something asks for its accounts.
+    pub fn remove_auth_group(&mut self, tag: i32) -> Result<(), ExportError> {
+        if !self.auth_groups.contains_key(&tag) {
+            return Err(ExportError::NoAuthGroup(tag));
+        }
+        if let Some(user) = self.auth_user(tag) {
+            return Err(ExportError::AuthGroupInUse { tag, user });
+        }
+        self.auth_groups.remove(&tag);
+        Ok(())
+    }
+
+    /// Who asks for a group's accounts, in words.
+    fn auth_user(&self, tag: i32) -> Option<String> {
+        if self.discovery_auth.group == tag {
+            return Some("discovery".to_owned());
+        }
+        let asks = |policy: AuthPolicy| policy.group == tag;
+        let portal = self.portal_groups.values().find(|group| group.auth.is_some_and(asks));
+        let portal = portal.map(|group| format!("portal group {}", group.tag));
+        let node = || self.nodes.values().find(|node| asks(node.config.borrow().auth));
+        portal.or_else(|| node().map(|node| format!("target {}", node.name())))
+    }
+
+    /// Adds an account to a group. Logins under way keep the accounts that they began with.
+    ///
+    /// # Errors
+    /// There is no such group, or it has the user.
+    pub fn add_account(&mut self, tag: i32, account: Account) -> Result<(), ExportError> {
+        let group = self.auth_groups.get_mut(&tag).ok_or(ExportError::NoAuthGroup(tag))?;
+        let user = &account.initiator.name;
+        if group.iter().any(|known| known.initiator.name == *user) {
+            return Err(ExportError::UserExists { tag, user: user.clone() });
+        }
+        *group = group.iter().cloned().chain([account]).collect();
+        Ok(())
+    }
+
+    /// Removes a user's account from a group. His sessions go on.
+    ///
+    /// # Errors
+    /// There is no such group or user.
+    pub fn remove_account(&mut self, tag: i32, user: &str) -> Result<(), ExportError> {
+        let group = self.auth_groups.get_mut(&tag).ok_or(ExportError::NoAuthGroup(tag))?;
+        let rest: Rc<[Account]> =
+            group.iter().filter(|account| account.initiator.name != user).cloned().collect();
+        if rest.len() == group.len() {
+            return Err(ExportError::NoUser { tag, user: user.to_owned() });
+        }
+        *group = rest;
+        Ok(())
+    }
+
+    /// Names of each group's users, with those whose target proves itself in turn.
+    pub fn auth_groups(&self) -> impl Iterator<Item = (i32, &[Account])> {
+        self.auth_groups.iter().map(|(tag, accounts)| (*tag, &**accounts))
+    }
+
+    /// Sets the CHAP of discovery sessions.
+    ///
+    /// # Errors
+    /// There is no such group.
+    pub fn set_discovery_auth(&mut self, policy: AuthPolicy) -> Result<(), ExportError> {
+        self.check_policy(policy)?;
+        self.discovery_auth = policy;
+        Ok(())
+    }
+
+    /// The CHAP of discovery sessions.
+    pub fn discovery_auth(&self) -> AuthPolicy {
+        self.discovery_auth
+    }
+
+    /// Sets the CHAP of discovery sessions at a portal group; with `None`, that of all.
+    ///
+    /// # Errors
+    /// There is no such portal group or authentication group.
+    pub fn set_portal_group_auth(&mut self, tag: i32, policy: Option<AuthPolicy>) -> Result<(), ExportError> {
+        self.check_policy(policy.unwrap_or_default())?;
+        self.portal_groups.get_mut(&tag).ok_or(ExportError::NoPortalGroup(tag))?.auth = policy;
+        Ok(())
+    }
+
+    /// Sets the CHAP of a target's sessions from the next login on.
+    ///
+    /// # Errors
+    /// There is no such target or authentication group.
+    pub fn set_node_auth(&mut self, name: &str, policy: AuthPolicy) -> Result<(), ExportError> {
+        self.check_policy(policy)?;
+        let node = self.named(name)?;
+        node.config.borrow_mut().auth = policy;
+        Ok(())
+    }
+
+    pub(super) fn check_policy(&self, policy: AuthPolicy) -> Result<(), ExportError> {
+        match policy.group {
+            0 => Ok(()),
+            tag if self.auth_groups.contains_key(&tag) => Ok(()),
+            tag => Err(ExportError::NoAuthGroup(tag)),
+        }
+    }
+}

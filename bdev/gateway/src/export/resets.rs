@@ -1,0 +1,109 @@
+//! Resets that reach across sessions (SAM-5 sections 6.3 and 7): whose commands end, who is told, and when it is answered.
+
+use std::rc::Rc;
+
+use engine::Instant;
+use iscsi::TaskId;
+use iscsi::target::TaskResponse;
+use scsi::Sense;
+use scsi::reservation::Table;
+
+use super::Target;
+use super::logical_unit::LogicalUnit;
+use super::node::Node;
+
+/// What a management function resets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResetKind {
+    /// CLEAR TASK SET: every nexus's commands at the unit, and nothing else.
+    ClearTaskSet,
+    /// LOGICAL UNIT RESET.
+    LogicalUnit,
+    /// TARGET WARM RESET: every unit that the initiator sees.
+    WarmTarget,
+    /// TARGET COLD RESET: as warm, and every session ends.
+    ColdTarget,
+}
+
+impl ResetKind {
+    /// What a nexus is told; only one whose commands were aborted is told of a cleared task set.
+    fn attention(self, issuer: Issuer, aborted: usize) -> Option<Sense> {
+        match self {
+            Self::ClearTaskSet if issuer == Issuer::Other && aborted > 0 => Some(Sense::COMMANDS_CLEARED),
+            Self::ClearTaskSet => None,
+            Self::LogicalUnit => Some(Sense::LUN_RESET),
+            Self::WarmTarget | Self::ColdTarget => Some(Sense::TARGET_RESET),
+        }
+    }
+}
+
+/// Who asked for a reset, as a session sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Issuer {
+    Itself,
+    Other,
+}
+
+/// A reset that waits for the tasks that it ends.
+pub(super) struct Reset {
+    by: u64,
+    request: TaskId,
+    units: Vec<Rc<LogicalUnit>>,
+    kind: ResetKind,
+}
+
+/// Seconds before an initiator should log in again after a cold reset.
+const COLD_RESET_WAIT: u16 = 1;
+
+impl Target {
+    pub(super) fn on_reset(
+        &mut self,
+        by: u64,
+        request: TaskId,
+        units: Vec<Rc<LogicalUnit>>,
+        kind: ResetKind,
+        now: Instant,
+    ) {
+        for unit in &units {
+            for (id, entry) in &mut self.sessions {
+                let aborted = entry.session.abort_all(unit, now).len();
+                let issuer = if *id == by { Issuer::Itself } else { Issuer::Other };
+                if let Some(sense) = kind.attention(issuer, aborted) {
+                    entry.session.establish(unit, sense);
+                }
+            }
+            if kind != ResetKind::ClearTaskSet {
+                unit.change_older(Table::reset);
+                self.nodes.values().for_each(|node| node.reset(unit));
+            }
+        }
+        self.resets.push(Reset { by, request, units, kind });
+    }
+
+    pub(super) fn finish_resets(&mut self) {
+        let sessions = &mut self.sessions;
+        let at_work = |reset: &Reset| {
+            let aborting = |unit| sessions.values().any(|entry| entry.session.is_aborting(unit));
+            reset.units.iter().any(aborting)
+        };
+        let ended: Vec<Reset> = self.resets.extract_if(.., |reset| !at_work(reset)).collect();
+        for Reset { by, request, kind, .. } in ended {
+            let Some(entry) = self.sessions.get_mut(&by) else { continue };
+            entry.session.connection().respond_task_management(request, TaskResponse::Complete);
+            let node = entry.session.node.clone();
+            if let (ResetKind::ColdTarget, Some(node)) = (kind, node) {
+                //= rfc7143#section-11.5.1: a cold reset ends every session of the target.
+                self.dismiss_sessions(&node, COLD_RESET_WAIT, "the target was reset");
+            }
+        }
+    }
+
+    /// Ends every session of a node behind what it was answered.
+    pub(super) fn dismiss_sessions(&mut self, node: &Rc<Node>, seconds: u16, why: &'static str) {
+        for entry in self.sessions.values_mut() {
+            if entry.session.node.as_ref().is_some_and(|of| Rc::ptr_eq(of, node)) {
+                entry.session.dismiss(seconds, why);
+            }
+        }
+    }
+}

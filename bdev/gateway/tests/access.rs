@@ -1,0 +1,202 @@
+//! Who gets in, what he sees, and where he is sent.
+
+mod host;
+
+use core::net::SocketAddr;
+use std::time::Duration;
+
+use gateway::{InitiatorGroup, Limits, LunMask, Map, Portal, PortalGroup, Visibility};
+use host::{GOOD, Host, TARGET, World, attention, portal};
+use iscsi::initiator::Event;
+use net::Network;
+
+fn group(tag: i32, initiators: &[&str], netmasks: &[&str]) -> InitiatorGroup {
+    let initiators = initiators.iter().map(|name| (*name).to_owned()).collect();
+    let netmasks = netmasks.iter().map(|mask| mask.parse().expect("a network")).collect();
+    InitiatorGroup { tag, initiators, netmasks }
+}
+
+fn only(luns: &[u16]) -> LunMask {
+    LunMask::Only(luns.iter().copied().collect())
+}
+
+/// Numbers that REPORT LUNS lists.
+fn luns_seen(world: &mut World, host: usize) -> Vec<u8> {
+    let task = world.hosts[host].send(&[0xa0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], &[], 256);
+    assert_eq!(world.end(host, task), GOOD);
+    let data = world.hosts[host].data(task);
+    let len = u32::from_be_bytes(data[..4].try_into().expect("four bytes")) as usize;
+    data[8..8 + len].chunks(8).map(|lun| lun[1]).collect()
+}
+
+/// What a discovery session is told at a portal.
+fn discovered(world: &mut World, at: SocketAddr, host: u8) -> String {
+    let finder = world.add_at(at, host, |config| config.target = None);
+    world.until("a discovery session", |world| world.hosts[finder].is_in());
+    world.hosts[finder].connection().send_targets("All");
+    let text = |host: &Host| {
+        host.events.iter().find_map(|event| match event {
+            Event::Text(text) => Some(String::from_utf8_lossy(text).replace('\0', "\n")),
+            _ => None,
+        })
+    };
+    world.until("an answer", |world| text(&world.hosts[finder]).is_some());
+    let text = text(&world.hosts[finder]).expect("waited for");
+    world.hosts.remove(finder);
+    text
+}
+
+#[test]
+fn each_initiator_sees_its_luns_and_no_others() {
+    let mut world = World::empty();
+    world.target.remove_map(TARGET, 1, 1).expect("it was there");
+    world.target.add_initiator_group(group(2, &["iqn.2026-11.example:H1"], &["ANY"])).expect("new");
+    world
+        .target
+        .add_initiator_group(group(3, &["!iqn.2026-11.example:h3", "ANY"], &["10.0.0.0/24"]))
+        .expect("new");
+    world.target.add_map(TARGET, Map { luns: only(&[1]), ..Map::new(1, 2) }).expect("new");
+    world.target.add_map(TARGET, Map { luns: only(&[0]), ..Map::new(1, 3) }).expect("new");
+    world.target.add_map(TARGET, Map::new(1, 3)).expect_err("mapped already");
+    for index in [1, 2, 3] {
+        world.add(index, |_| {});
+    }
+    world.until("logins", |world| {
+        world.hosts[0].is_in() && world.hosts[1].is_in() && world.hosts[2].closed().is_some()
+    });
+    assert_eq!(
+        world.hosts[2].closed().as_deref(),
+        Some("login refused: this initiator may not use the target (status 0x0202)")
+    );
+    assert_eq!(luns_seen(&mut world, 0), [0, 1], "both groups know it");
+    assert_eq!(luns_seen(&mut world, 1), [0]);
+    let hidden = world.hosts[1].send_to(1, &[0; 6], &[], 0);
+    assert_eq!(world.end(1, hidden), attention(0x2500), "logical unit not supported");
+    assert_eq!(world.managed(1, 5, scsi::lun::encode(1), None), 2, "nor can it be reset");
+    let hidden = world.hosts[1].send_to(1, &[0x12, 0, 0, 0, 36, 0], &[], 36);
+    assert_eq!(world.end(1, hidden), GOOD);
+    assert_eq!(world.hosts[1].data(hidden)[0], 0x7f, "INQUIRY says that there is nothing");
+    assert!(!discovered(&mut world, portal(3260), 3).contains(TARGET));
+    assert!(discovered(&mut world, portal(3260), 2).contains(TARGET));
+    // Who is taken off the list goes.
+    world.target.add_initiators(3, vec!["!iqn.2026-11.example:h2".into()], Vec::new()).expect("there");
+    assert!(world.hosts[1].closed().is_none(), "additions count from the next login on");
+    world.target.remove_initiators(3, &["nobody".into()], &[]).expect_err("not listed");
+    world.target.remove_initiators(3, &["ANY".into()], &[]).expect("listed");
+    world.until("the end of one", |world| world.hosts[1].closed().is_some());
+    world.run_for(Duration::from_millis(10));
+    assert!(world.hosts[0].closed().is_none());
+}
+
+#[test]
+fn an_alias_may_be_listed_and_a_network_kept_out() {
+    let mut world = World::empty();
+    world.target.remove_map(TARGET, 1, 1).expect("it was there");
+    // Host N has the address 10.0.0.(2 + N).
+    world.target.add_initiator_group(group(2, &["ANY"], &["!10.0.0.3", "10.0.0.0/29"])).expect("new");
+    world.target.add_map(TARGET, Map::new(1, 2)).expect("new");
+    for index in [0, 1, 6] {
+        world.add(index, |_| {});
+    }
+    world.until("decisions", |world| world.hosts.iter().all(|host| host.is_in() || host.closed().is_some()));
+    let inside: Vec<bool> = world.hosts.iter().map(Host::is_in).collect();
+    assert_eq!(inside, [true, false, false]);
+}
+
+#[test]
+fn discovery_tells_of_portals_that_can_be_reached() {
+    let mut world = World::empty();
+    let advertised = "192.0.2.9:3333".parse().expect("address");
+    let nat = Portal { address: portal(3261), advertised: Some(advertised) };
+    world
+        .target
+        .add_portal_group(&PortalGroup { portals: vec![nat], ..PortalGroup::new(2, []) })
+        .expect("listening");
+    let hidden = PortalGroup { visibility: Visibility::Private, ..PortalGroup::new(3, [portal(3262)]) };
+    world.target.add_portal_group(&hidden).expect("listening");
+    world
+        .target
+        .add_portal_group(&PortalGroup::new(4, ["0.0.0.0:3263".parse().expect("address")]))
+        .expect("listening");
+    world.target.add_waiting_portal_group(&PortalGroup::new(5, [portal(3264)])).expect("new");
+    for tag in [2, 3, 4] {
+        world.target.add_map(TARGET, Map::new(tag, 1)).expect("new");
+    }
+    let told = discovered(&mut world, portal(3260), 0);
+    assert_eq!(
+        told,
+        format!(
+            "TargetName={TARGET}\nTargetAddress=10.0.0.1:3260,1\nTargetAddress=192.0.2.9:3333,2\nTargetAddress=10.0.0.1:3263,4\n"
+        )
+    );
+    let inside = discovered(&mut world, portal(3262), 0);
+    assert!(inside.contains("10.0.0.1:3262,3") && inside.contains("10.0.0.1:3260,1"), "{inside}");
+    // A group that waits does not listen before it is told to.
+    let end = world.network.host([10, 0, 0, 9].into());
+    let mut early = end.connect(portal(3264));
+    world.run_for(Duration::from_millis(10));
+    let _ = early.poll(world.now);
+    assert!(matches!(early.status(), net::StreamStatus::Closed(_)));
+    world.target.start_portal_group(5).expect("it waits");
+    world.target.start_portal_group(5).expect_err("it listens");
+    let at = world.add_at(portal(3264), 0, |_| {});
+    world.until("a refusal", |world| world.hosts[at].closed().is_some());
+    assert!(world.hosts[at].closed().expect("over").contains("no such target at this portal"));
+}
+
+#[test]
+fn a_redirected_initiator_learns_where_to_go() {
+    let mut world = World::new(1);
+    world.target.set_redirect(TARGET, 2, Some(portal(3261))).expect_err("not shown there");
+    world.target.set_redirect(TARGET, 1, Some(portal(3261))).expect("shown");
+    let sent = world.add(1, |_| {});
+    world.until("an answer", |world| world.hosts[sent].closed().is_some());
+    let closed = world.hosts[sent].closed().expect("over");
+    assert!(closed.contains("10.0.0.1:3261") && closed.contains("0x0101"), "{closed}");
+    assert_eq!(world.ready(0), GOOD, "sessions go on");
+    world.target.request_logouts(TARGET, Some(2)).expect("there");
+    world.target.request_logouts(TARGET, Some(1)).expect("there");
+    world.until("a request", |world| {
+        world.hosts[0].events.iter().any(|event| matches!(event, Event::LogoutRequested { seconds: 5 }))
+    });
+    world.target.set_redirect(TARGET, 1, None).expect("shown");
+    let back = world.add(2, |_| {});
+    world.until("a login", |world| world.hosts[back].is_in());
+}
+
+#[test]
+fn a_flood_of_logins_stops_neither_sessions_nor_other_hosts() {
+    let mut world = World::new(1);
+    let limits = Limits { logins: 8, logins_per_address: 4, login_burst: 1000, ..Limits::default() };
+    world.target.set_config(gateway::TargetConfig { limits, ..world.target.config() });
+    let end = world.network.host([10, 0, 0, 99].into());
+    let mut flood: Vec<_> = (0..300).map(|_| end.connect(portal(3260))).collect();
+    for round in 0..50 {
+        let write = world.write(0);
+        assert_eq!(world.end(0, write), GOOD, "round {round}");
+        for stream in &mut flood {
+            let _ = stream.poll(world.now);
+        }
+        assert!(world.target.connections().len() <= 1 + 4);
+    }
+    let honest = world.add(1, |_| {});
+    world.until("a login beside the flood", |world| world.hosts[honest].is_in());
+    // Those that are left go when their time is up.
+    world.run_for(Duration::from_millis(1));
+    world.now += limits.login_timeout;
+    world.until("the end of slow logins", |world| world.target.connections().len() == 2);
+    assert_eq!(world.ready(0), GOOD);
+}
+
+#[test]
+fn sessions_have_a_limit_and_a_successor_counts_as_none() {
+    let mut world = World::new(2);
+    let limits = Limits { sessions: 2, ..Limits::default() };
+    world.target.set_config(gateway::TargetConfig { limits, ..world.target.config() });
+    let third = world.add(2, |_| {});
+    world.until("a refusal", |world| world.hosts[third].closed().is_some());
+    assert!(world.hosts[third].closed().expect("over").contains("out of resources"));
+    let again = world.add(0, |_| {});
+    world.until("a reinstatement", |world| world.hosts[again].is_in());
+    world.until("the end of the old one", |world| world.hosts[0].closed().is_some());
+}

@@ -1,0 +1,151 @@
+//! Task management and logout.
+
+use super::{Connection, Event, Phase, SessionType, TaskFunction, TaskResponse};
+use crate::pdu::{Header, RejectReason, flag, opcode};
+use crate::protocol::{Body, CloseReason, TaskId};
+use crate::serial;
+
+/// iSCSIProtocolLevel from which the functions of RFC 7144 may be used.
+const LEVEL_OF_QUERIES: u32 = 2;
+
+/// Why the initiator logs out (RFC 7143 section 11.14.1).
+mod reason {
+    /// Close the session.
+    pub(super) const SESSION: u8 = 0;
+    /// Close the connection.
+    pub(super) const CONNECTION: u8 = 1;
+    /// Remove the connection for recovery.
+    pub(super) const RECOVERY: u8 = 2;
+}
+
+/// Answers to a logout (RFC 7143 section 11.15.1).
+mod response {
+    /// There is no such connection.
+    pub(super) const NO_CONNECTION: u8 = 1;
+    /// Recovery is not supported.
+    pub(super) const NO_RECOVERY: u8 = 2;
+}
+
+impl Connection {
+    /// True while a task is open: no status has been sent for it.
+    pub fn is_open(&self, task: TaskId) -> bool {
+        self.tasks.contains_key(&task)
+    }
+
+    /// Answers a management request.
+    pub fn respond_task_management(&mut self, request: TaskId, response: TaskResponse) {
+        let header = Header::new(opcode::TASK_MANAGEMENT_RESPONSE, flag::FINAL)
+            .with_byte(2, response as u8)
+            .with_itt(request.0);
+        self.send(header, Body::None);
+    }
+
+    /// Asks the initiator to log out within `seconds` (asynchronous event 1, RFC 7143 section 11.9.1).
+    pub fn request_logout(&mut self, seconds: u16) {
+        if self.phase == Phase::FullFeature {
+            let header = Header::new(opcode::ASYNC, flag::FINAL).with_byte(36, 1).with_u16(42, seconds);
+            self.send_unsolicited(header);
+        }
+    }
+
+    /// Says that the session ends now and may come back after `seconds` (asynchronous event 3), and ends it once that is on
+    /// its way, behind what was answered before.
+    pub fn dismiss(&mut self, seconds: u16, why: &'static str) {
+        if self.phase == Phase::FullFeature {
+            let header = Header::new(opcode::ASYNC, flag::FINAL).with_byte(36, 3).with_u16(40, seconds);
+            self.send_unsolicited(header);
+        }
+        if self.phase != Phase::Closed {
+            self.outgoing.push_back(super::Outgoing::Close(CloseReason::Local(why)));
+        }
+    }
+
+    fn send_unsolicited(&mut self, header: Header) {
+        self.send(header.with_itt(crate::pdu::NO_TAG), Body::None);
+    }
+
+    pub(super) fn on_task_management(&mut self, header: &Header) {
+        if !self.take_number(header) {
+            return;
+        }
+        if self.session_type == SessionType::Discovery {
+            return self.reject(header, RejectReason::Protocol);
+        }
+        let function = function(header);
+        let request = TaskId(header.itt());
+        match function {
+            _ if function.is_query() && self.parameters.protocol_level < LEVEL_OF_QUERIES => {
+                self.respond_task_management(request, TaskResponse::Unsupported);
+            }
+            TaskFunction::AbortTask(task) if self.is_missing(task, header) => {
+                //= rfc7143#section-11.5.5: a command that never came counts as received, and as aborted.
+                self.skip_number(header.max_cmd_sn());
+                self.respond_task_management(request, TaskResponse::Complete);
+            }
+            _ => self.events.push_back(Event::TaskManagement { request, lun: header.lun(), function }),
+        }
+    }
+
+    /// True when a task to abort has a number that is still to come, below that of the request itself.
+    fn is_missing(&self, task: TaskId, header: &Header) -> bool {
+        let ref_cmd_sn = header.max_cmd_sn();
+        !self.tasks.contains_key(&task)
+            && serial::before_or_at(self.exp_cmd_sn, ref_cmd_sn)
+            && serial::before_or_at(ref_cmd_sn, self.max_cmd_sn)
+            && serial::before(ref_cmd_sn, header.cmd_sn())
+    }
+
+    pub(super) fn on_logout(&mut self, header: &Header) {
+        if !self.take_number(header) {
+            return;
+        }
+        let refused = match header.flags() & 0x7f {
+            reason::SESSION => None,
+            reason::CONNECTION if header.u16_at(20) == self.cid => None,
+            reason::CONNECTION => Some(response::NO_CONNECTION),
+            reason::RECOVERY => Some(response::NO_RECOVERY),
+            _ => return self.reject(header, RejectReason::InvalidField),
+        };
+        if let Some(response) = refused {
+            let answer = Header::new(opcode::LOGOUT_RESPONSE, flag::FINAL)
+                .with_byte(2, response)
+                .with_itt(header.itt());
+            return self.send(answer, Body::None);
+        }
+        if self.phase == Phase::FullFeature {
+            self.phase = Phase::LoggingOut { itt: header.itt() };
+            self.events.push_back(Event::LogoutRequest);
+        }
+    }
+
+    /// Answers the logout; the connection is over once that is sent.
+    pub fn finish_logout(&mut self) {
+        if let Phase::LoggingOut { itt } = self.phase {
+            let header = Header::new(opcode::LOGOUT_RESPONSE, flag::FINAL)
+                .with_itt(itt)
+                .with_u16(40, self.parameters.time2wait)
+                .with_u16(42, self.parameters.time2retain);
+            self.send(header, Body::None);
+            self.outgoing.push_back(super::Outgoing::Close(CloseReason::LoggedOut));
+        }
+    }
+}
+
+fn function(header: &Header) -> TaskFunction {
+    let referenced = TaskId(header.ttt());
+    match header.flags() & 0x7f {
+        1 => TaskFunction::AbortTask(referenced),
+        2 => TaskFunction::AbortTaskSet,
+        3 => TaskFunction::ClearAca,
+        4 => TaskFunction::ClearTaskSet,
+        5 => TaskFunction::LogicalUnitReset,
+        6 => TaskFunction::TargetWarmReset,
+        7 => TaskFunction::TargetColdReset,
+        8 => TaskFunction::TaskReassign(referenced),
+        9 => TaskFunction::QueryTask(referenced),
+        10 => TaskFunction::QueryTaskSet,
+        11 => TaskFunction::NexusReset,
+        12 => TaskFunction::QueryAsyncEvent,
+        other => TaskFunction::Unknown(other),
+    }
+}

@@ -1,0 +1,275 @@
+//! The receiving half: PDUs as they come in.
+
+use super::task::Task;
+use super::{
+    CONTROL_DATA_MAX, Command, Connection, Event, IMMEDIATE_MAX, Outgoing, Phase, SessionType, login,
+};
+use crate::deframe::{Sink, Step};
+use crate::pdu::{BHS_LEN, Header, NO_TAG, RejectReason, flag, opcode};
+use crate::protocol::{Body, CloseReason, TaskId};
+use crate::serial;
+
+impl Connection {
+    pub(super) fn on_step(&mut self, mut step: Step) {
+        loop {
+            step = match step {
+                Step::More => return,
+                Step::HeaderDigestError => return self.close(CloseReason::HeaderDigest),
+                Step::Header => match self.on_header() {
+                    Some(sink) => self.deframer.accept(sink),
+                    None => return,
+                },
+                Step::Pdu => return self.on_pdu(),
+                Step::DataDigestError => return self.on_data_digest_error(),
+            };
+            if self.phase == Phase::Closed {
+                return;
+            }
+        }
+    }
+
+    /// Looks at a header and says where its data goes; `None` when the connection is over.
+    fn on_header(&mut self) -> Option<Sink> {
+        let header = self.deframer.header();
+        if header.ahs_len() > 0 && header.opcode() != opcode::SCSI_COMMAND {
+            self.misbehaved("an additional header segment where there is none");
+            return None;
+        }
+        let limit = match self.phase {
+            Phase::Login => login::LOGIN_DATA_MAX,
+            _ => self.parameters.max_recv_data_segment_length as usize,
+        };
+        if header.data_len() > limit {
+            self.misbehaved("a data segment longer than MaxRecvDataSegmentLength");
+            return None;
+        }
+        match (self.phase, header.opcode()) {
+            (Phase::Login, opcode::LOGIN) => Some(Sink::Internal),
+            (Phase::Login, _) => {
+                self.misbehaved("a PDU other than Login before full feature phase");
+                None
+            }
+            (_, opcode::SCSI_COMMAND) => Some(self.on_command_header(&header)),
+            (_, opcode::DATA_OUT) => Some(self.on_data_out_header(&header)),
+            (_, opcode::NOP_OUT | opcode::TEXT) if header.data_len() <= CONTROL_DATA_MAX => {
+                Some(Sink::Internal)
+            }
+            _ => Some(Sink::Discard),
+        }
+    }
+
+    fn on_pdu(&mut self) {
+        let header = self.deframer.header();
+        match (self.phase, header.opcode()) {
+            (Phase::Login, _) => {
+                let data = self.deframer.take_data();
+                self.on_login(&header, &data);
+            }
+            (_, opcode::SCSI_COMMAND | opcode::DATA_OUT) => self.on_data_end(&header),
+            (_, opcode::NOP_OUT) => self.on_nop_out(&header),
+            (_, opcode::TEXT) => self.on_text(&header),
+            (_, opcode::TASK_MANAGEMENT) => self.on_task_management(&header),
+            (_, opcode::LOGOUT) => self.on_logout(&header),
+            (_, opcode::SNACK) => self.reject(&header, RejectReason::Snack),
+            (_, opcode::LOGIN) => self.misbehaved("a Login PDU in full feature phase"),
+            _ => self.reject(&header, RejectReason::NotSupported),
+        }
+    }
+
+    fn on_data_digest_error(&mut self) {
+        let header = self.deframer.header();
+        self.reject(&header, RejectReason::DataDigest);
+        match header.opcode() {
+            opcode::SCSI_COMMAND | opcode::DATA_OUT => {
+                let task = TaskId(header.itt());
+                if let Some(open) = self.tasks.get_mut(&task)
+                    && open.fail()
+                {
+                    self.events.push_back(Event::DataLost(task));
+                }
+            }
+            // The request was not seen; a numbered one leaves a hole that only a new connection fills.
+            _ if header.is_immediate() => {}
+            _ => self.misbehaved("a numbered request was lost to a data digest error"),
+        }
+    }
+
+    /// Takes a request's number. False: ignore the request.
+    pub(super) fn take_number(&mut self, header: &Header) -> bool {
+        if header.is_immediate() {
+            return true;
+        }
+        let number = header.cmd_sn();
+        //= rfc7143#section-4.2.2.1: requests outside the window are silently ignored.
+        if serial::before(number, self.exp_cmd_sn) || serial::before(self.max_cmd_sn, number) {
+            return false;
+        }
+        if number != self.exp_cmd_sn {
+            self.misbehaved("CmdSN skipped a number on a session of one connection");
+            return false;
+        }
+        self.exp_cmd_sn = self.exp_cmd_sn.wrapping_add(1);
+        true
+    }
+
+    /// Counts a number as received whose request will never come.
+    pub(super) fn skip_number(&mut self, number: u32) {
+        if number == self.exp_cmd_sn {
+            self.exp_cmd_sn = self.exp_cmd_sn.wrapping_add(1);
+            self.update_window();
+        }
+    }
+
+    fn on_command_header(&mut self, header: &Header) -> Sink {
+        if self.phase != Phase::FullFeature || self.session_type == SessionType::Discovery {
+            self.reject(header, RejectReason::Protocol);
+            return Sink::Discard;
+        }
+        if !self.take_number(header) {
+            return Sink::Discard;
+        }
+        if let Err(reason) = check_ahs(header, self.deframer.ahs()) {
+            self.reject(header, reason);
+            return Sink::Discard;
+        }
+        let task = TaskId(header.itt());
+        if self.tasks.contains_key(&task) || header.itt() == NO_TAG {
+            self.misbehaved("an Initiator Task Tag is used twice");
+            return Sink::Discard;
+        }
+        let numbered = !header.is_immediate();
+        if !numbered && self.tasks.values().filter(|open| !open.numbered()).count() >= IMMEDIATE_MAX {
+            self.reject(header, RejectReason::ImmediateCommand);
+            return Sink::Discard;
+        }
+        let Some(open) = Task::open(header, &self.parameters) else {
+            self.reject(header, RejectReason::Protocol);
+            return Sink::Discard;
+        };
+        self.tasks.insert(task, open);
+        self.open_numbered += u32::from(numbered);
+        self.update_window();
+        self.events.push_back(Event::Command(Command {
+            task,
+            lun: header.lun(),
+            cdb: header.cdb(),
+            reads: header.has(flag::READ),
+            writes: header.has(flag::WRITE),
+            expected_len: header.edtl(),
+            attribute: header.flags() & 7,
+        }));
+        Sink::Task(task, 0)
+    }
+
+    fn on_data_out_header(&mut self, header: &Header) -> Sink {
+        let task = TaskId(header.itt());
+        let Some(open) = self.tasks.get_mut(&task) else { return Sink::Discard };
+        match open.on_data_out(header) {
+            Ok(()) => Sink::Task(task, header.buffer_offset()),
+            Err(()) => {
+                if open.fail() {
+                    self.events.push_back(Event::DataLost(task));
+                }
+                Sink::Discard
+            }
+        }
+    }
+
+    /// A command's immediate data or a Data-Out is complete.
+    fn on_data_end(&mut self, header: &Header) {
+        let task = TaskId(header.itt());
+        let Some(open) = self.tasks.get_mut(&task) else { return };
+        match open.on_data_end(header) {
+            Ok(()) => self.pump(task),
+            Err(()) if open.fail() => self.events.push_back(Event::DataLost(task)),
+            Err(()) => {}
+        }
+    }
+
+    /// Sends what R2Ts may be sent, and says when all is there.
+    pub(super) fn pump(&mut self, task: TaskId) {
+        loop {
+            let ttt = self.next_ttt;
+            let Some(open) = self.tasks.get_mut(&task) else { return };
+            if open.take_complete() {
+                self.events.push_back(Event::DataComplete(task));
+                return;
+            }
+            let Some(r2t) = open.next_r2t(ttt, &self.parameters) else { return };
+            self.new_ttt();
+            self.outgoing.push_back(Outgoing::R2t { task, header: r2t.with_itt(task.0) });
+        }
+    }
+
+    fn on_nop_out(&mut self, header: &Header) {
+        let mut data = self.deframer.take_data();
+        if !self.take_number(header) {
+            return;
+        }
+        if header.itt() != NO_TAG {
+            let answer = Header::new(opcode::NOP_IN, flag::FINAL)
+                .with_lun(header.lun())
+                .with_itt(header.itt())
+                .with_ttt(NO_TAG);
+            // The echo is cut at what the initiator takes.
+            data.truncate(self.parameters.max_send_data_segment_length as usize);
+            let body = if data.is_empty() { Body::None } else { Body::Inline(data) };
+            self.send(answer, body);
+        } else if self.ping.is_some_and(|ttt| ttt == header.ttt()) {
+            self.ping = None;
+            self.events.push_back(Event::Pong);
+        }
+    }
+
+    pub(super) fn reject(&mut self, header: &Header, reason: RejectReason) {
+        let answer = Header::new(opcode::REJECT, flag::FINAL).with_byte(2, reason as u8).with_itt(NO_TAG);
+        self.send(answer, Body::Inline(header.0[..BHS_LEN].to_vec()));
+    }
+}
+
+/// Types of additional header segments (RFC 7143 section 11.2.2.3).
+mod ahs {
+    pub(super) const EXTENDED_CDB: u8 = 1;
+    pub(super) const BIDIRECTIONAL_LENGTH: u8 = 2;
+}
+
+/// Looks at what follows a command's header. An extended CDB is well formed, and the command that needs it is not supported,
+/// which SCSI says; data in both directions are refused here.
+fn check_ahs(header: &Header, mut segments: &[u8]) -> Result<(), RejectReason> {
+    while !segments.is_empty() {
+        let [high, low, kind, ..] = segments else { return Err(RejectReason::InvalidField) };
+        // The length counts what follows type and length; the whole is padded to four bytes.
+        let len = usize::from(u16::from_be_bytes([*high, *low]));
+        let whole = (3 + len).next_multiple_of(4);
+        if segments.len() < whole {
+            return Err(RejectReason::InvalidField);
+        }
+        match *kind {
+            ahs::EXTENDED_CDB if len > 1 => {}
+            ahs::BIDIRECTIONAL_LENGTH if len == 5 => return Err(RejectReason::NotSupported),
+            _ => return Err(RejectReason::InvalidField),
+        }
+        segments = &segments[whole..];
+    }
+    if header.has(flag::READ | flag::WRITE) { Err(RejectReason::NotSupported) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn additional_header_segments_are_checked() {
+        let command = Header::new(opcode::SCSI_COMMAND, flag::FINAL | flag::READ);
+        assert_eq!(check_ahs(&command, &[]), Ok(()));
+        let mut extended = [0; 20];
+        extended[..4].copy_from_slice(&[0, 17, ahs::EXTENDED_CDB, 0]);
+        assert_eq!(check_ahs(&command, &extended), Ok(()));
+        assert_eq!(check_ahs(&command, &extended[..16]), Err(RejectReason::InvalidField));
+        let length = [0, 5, ahs::BIDIRECTIONAL_LENGTH, 0, 0, 0, 2, 0];
+        assert_eq!(check_ahs(&command, &length), Err(RejectReason::NotSupported));
+        assert_eq!(check_ahs(&command, &[0, 1, 9, 0]), Err(RejectReason::InvalidField));
+        let both = command.with_flags(flag::WRITE);
+        assert_eq!(check_ahs(&both, &[]), Err(RejectReason::NotSupported));
+    }
+}

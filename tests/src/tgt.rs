@@ -1,0 +1,116 @@
+//! tgt, another target (Debian package `tgt`), on loopback: a judge of this project's initiator.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::node::{has_tool, pause};
+
+/// Its one target.
+pub const TARGET: &str = "iqn.2026-11.example:tgt";
+
+/// A running tgtd with one LUN: number 1, 64 MiB.
+#[derive(Debug)]
+pub struct Tgt {
+    _folder: TempDir,
+    child: Child,
+    /// Names its control socket.
+    control: String,
+    /// Where it listens.
+    pub portal: SocketAddr,
+}
+
+impl Tgt {
+    /// Starts one; `None`, with a line that says so, where tgt is not installed or may not run.
+    ///
+    /// # Panics
+    /// When it does not answer within ten seconds.
+    pub fn start() -> Option<Self> {
+        if !has_tool("tgtd") || !has_tool("tgtadm") {
+            return None;
+        }
+        if !is_root() {
+            eprintln!("skipped: tgtd runs as root alone");
+            return None;
+        }
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let portal = socket.local_addr().expect("bound");
+        drop(socket);
+        // tgtadm keeps the number in sixteen bits, one of which is a sign.
+        let control = (1 + portal.port() % 30_000).to_string();
+        let child = Command::new("tgtd")
+            .args(["--foreground", "--control-port", &control, "--iscsi", &format!("portal={portal}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("tgtd");
+        let folder = TempDir::new().expect("a folder");
+        let tgt = Self { _folder: folder, child, control, portal };
+        tgt.make();
+        Some(tgt)
+    }
+
+    fn make(&self) {
+        let leg = self._folder.path().join("leg");
+        std::fs::File::create(&leg).and_then(|file| file.set_len(64 << 20)).expect("a file");
+        let target = ["--op", "new", "--mode", "target", "--tid", "1", "-T", TARGET];
+        let up = (0..500).any(|_| {
+            pause(Duration::from_millis(20));
+            self.adm(&target).is_some()
+        });
+        assert!(up, "tgtd does not answer");
+        let leg = leg.to_str().expect("a path");
+        self.must(&["--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", leg]);
+        self.must(&["--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL"]);
+    }
+
+    /// What `tgtadm` says; `None` when it fails.
+    ///
+    /// # Panics
+    /// When it cannot be run.
+    pub fn adm(&self, arguments: &[&str]) -> Option<String> {
+        let output = Command::new("tgtadm")
+            .args(["--lld", "iscsi", "--control-port", &self.control])
+            .args(arguments)
+            .stderr(Stdio::null())
+            .output()
+            .expect("tgtadm");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// As [`Tgt::adm`], for what has to succeed.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn must(&self, arguments: &[&str]) -> String {
+        self.adm(arguments).unwrap_or_else(|| panic!("tgtadm {arguments:?} fails"))
+    }
+
+    /// Asks initiators for CHAP, and proves itself to those that ask back.
+    ///
+    /// # Panics
+    /// When tgtadm refuses.
+    pub fn require_chap(&self, initiator: [&str; 2], target: [&str; 2]) {
+        for [user, password] in [initiator, target] {
+            self.must(&["--op", "new", "--mode", "account", "--user", user, "--password", password]);
+        }
+        self.must(&["--op", "bind", "--mode", "account", "--tid", "1", "--user", initiator[0]]);
+        self.must(&["--op", "bind", "--mode", "account", "--tid", "1", "--user", target[0], "--outgoing"]);
+    }
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+impl Drop for Tgt {
+    fn drop(&mut self) {
+        // It was started here, and nobody else waits for it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,187 @@
+//! Access control with real initiators: who sees what, redirection, and a flood of logins beside a verified load.
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+use tests::node::{Node, binary, has_tool, pause};
+use tests::pair::{gemel, must};
+
+const TARGET: &str = "iqn.2026-11.org.gemel:m0";
+
+fn target() -> (Node, String) {
+    let node = Node::start(&[]);
+    node.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 65536}));
+    let url = node.export("m0");
+    (node, url)
+}
+
+fn portal(url: &str) -> &str {
+    url.rsplit_once("/iqn").expect("a target name").0
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().expect(program);
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn initiators_see_their_luns_and_targets_alone() {
+    if !has_tool("iscsi-ls") {
+        return;
+    }
+    let (node, url) = target();
+    node.must("bdev_null_create", json!({"name": "n0", "block_size": 512, "num_blocks": 4096}));
+    node.must("iscsi_target_node_add_lun", json!({"name": TARGET, "bdev_name": "n0", "lun_id": 3}));
+    let guest = "iqn.2026-11.example:guest";
+    must(gemel(&node, &["initiators", "create", "2", "--initiator", guest, "--netmask", "127.0.0.0/8"]));
+    must(gemel(&node, &["initiators", "add", "1", "--initiator", &format!("!{guest}")]));
+    let listing = |who: &str| output("iscsi-ls", &["-i", who, "-s", portal(&url)]);
+    assert!(!listing(guest).contains(TARGET), "kept out by name");
+    assert!(listing("iqn.2026-11.example:other").contains("Lun:3"));
+    // One group denies: that outweighs the other, which allows.
+    let map = ["--portal-group", "1", "--initiator-group", "2"];
+    must(gemel(&node, &[&["target", "allow", TARGET], &map[..], &["--luns", "0"]].concat()));
+    assert!(!listing(guest).contains(TARGET));
+    must(gemel(
+        &node,
+        &["initiators", "remove", "1", "--initiator", &format!("!{guest}"), "--initiator", "ANY"],
+    ));
+    let seen = listing(guest);
+    assert!(seen.contains("Lun:0") && !seen.contains("Lun:3"), "{seen}");
+    assert!(!listing("iqn.2026-11.example:other").contains(TARGET), "nobody lets it in any more");
+    let shown = must(gemel(&node, &["target", "list"]));
+    assert!(shown.contains("initiator group 2 at portal group 1, LUNs 0"), "{shown}");
+    // All of it is in the configuration.
+    let before =
+        ["iscsi_get_initiator_groups", "iscsi_get_target_nodes"].map(|method| node.must(method, Value::Null));
+    let config = node.save_config();
+    let (folder, status) = node.stop();
+    assert!(status.success());
+    let node = Node::start_in(folder, &["--config", config.to_str().expect("a path")]);
+    let after =
+        ["iscsi_get_initiator_groups", "iscsi_get_target_nodes"].map(|method| node.must(method, Value::Null));
+    assert_eq!(after, before);
+}
+
+#[test]
+fn discovery_can_tell_an_address_that_others_reach_it_by() {
+    if !has_tool("iscsi-ls") {
+        return;
+    }
+    let (node, url) = target();
+    must(gemel(&node, &["portal", "create", "2", "127.0.0.1:0=10.0.2.2:3260"]));
+    must(gemel(&node, &["portal", "create", "3", "127.0.0.1:0", "--private"]));
+    for group in ["2", "3"] {
+        let map = ["--portal-group", group, "--initiator-group", "1"];
+        must(gemel(&node, &[&["target", "allow", TARGET], &map[..]].concat()));
+    }
+    let told = output("iscsi-ls", &[portal(&url)]);
+    assert!(told.contains("10.0.2.2:3260,2"), "{told}");
+    assert_eq!(told.matches("Portal:").count(), 2, "a private group is not told: {told}");
+    let groups = node.must("iscsi_get_portal_groups", Value::Null);
+    assert_eq!(
+        (&groups[1]["portals"][0]["advertise"], &groups[2]["private"]),
+        (&json!("10.0.2.2:3260"), &json!(true))
+    );
+}
+
+#[test]
+fn libiscsi_follows_a_redirection() {
+    if !has_tool("iscsi-inq") {
+        return;
+    }
+    let (node, url) = target();
+    must(gemel(&node, &["portal", "create", "2", "127.0.0.1:0", "--private"]));
+    let map = ["--portal-group", "2", "--initiator-group", "1"];
+    must(gemel(&node, &[&["target", "allow", TARGET], &map[..]].concat()));
+    let groups = node.must("iscsi_get_portal_groups", Value::Null);
+    let second = format!("127.0.0.1:{}", groups[1]["portals"][0]["port"].as_str().expect("a port"));
+    must(gemel(&node, &["target", "redirect", TARGET, "--portal-group", "1", "--to", &second]));
+    let mut load = perf(&url, 2);
+    let there = || {
+        let connections = node.must("iscsi_get_connections", Value::Null);
+        connections.as_array().expect("a list").iter().any(|one| one["target_addr"] == second.as_str())
+    };
+    let seen = (0..100).any(|_| {
+        pause(Duration::from_millis(20));
+        there()
+    });
+    assert!(seen, "gemel-perf follows");
+    assert!(load.wait().expect("the load").success());
+    assert!(output("iscsi-inq", &[&url]).contains("Vendor:GEMEL"));
+    must(gemel(&node, &["target", "redirect", TARGET, "--portal-group", "1"]));
+    assert!(output("iscsi-inq", &[&url]).contains("Vendor:GEMEL"));
+}
+
+fn perf(url: &str, seconds: u32) -> Child {
+    Command::new(binary("gemel-perf"))
+        .args([
+            "--json",
+            "--depth",
+            "8",
+            "--blocks",
+            "2048",
+            "--reads",
+            "30",
+            "--seconds",
+            &seconds.to_string(),
+            url,
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("gemel-perf is built with the tests")
+}
+
+/// A connection from 127.0.0.2, which says nothing.
+fn attack(portal: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into())?;
+    socket.connect_timeout(&portal.into(), Duration::from_secs(1))?;
+    Ok(socket.into())
+}
+
+#[test]
+fn a_flood_of_logins_does_not_disturb_a_session_or_keep_others_out() {
+    if !has_tool("iscsi-inq") {
+        return;
+    }
+    let (node, url) = target();
+    let options = json!({"max_logins": 32, "max_logins_per_address": 16, "logins_per_second": 1000, "login_burst": 2000});
+    node.must("iscsi_set_options", options);
+    let address: SocketAddr = portal(&url).trim_start_matches("iscsi://").parse().expect("an address");
+    let load = perf(&url, 4);
+    let over = AtomicBool::new(false);
+    let attempts = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The last few hundred stay open: slow logins.
+            let mut open = std::collections::VecDeque::new();
+            while !over.load(Ordering::Relaxed) {
+                attempts.fetch_add(1, Ordering::Relaxed);
+                open.extend(attack(address));
+                if open.len() > 300 {
+                    open.pop_front();
+                }
+                pause(Duration::from_millis(1));
+            }
+        });
+        pause(Duration::from_secs(1));
+        for _ in 0..5 {
+            assert!(output("iscsi-inq", &[&url]).contains("Vendor:GEMEL"), "another host logs in");
+            let connections = node.must("iscsi_get_connections", Value::Null);
+            let count = connections.as_array().expect("a list").len();
+            assert!(count <= 16 + 2, "{count} connections");
+        }
+        let report = load.wait_with_output().expect("the load ends");
+        over.store(true, Ordering::Relaxed);
+        assert!(report.status.success(), "every block holds what it must");
+        let report: Value = serde_json::from_slice(&report.stdout).expect("JSON");
+        let stall = report["longest_stall_ms"].as_f64().expect("a time");
+        assert!(report["errors"] == 0 && stall < 500.0, "{report}");
+    });
+    assert!(attempts.load(Ordering::Relaxed) > 500);
+}

@@ -1,0 +1,336 @@
+//! Target nodes and their LUNs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
+
+use core::net::SocketAddr;
+
+use gateway::{LunAccess, LunConfig, LunMask, LunMode, LunOptions, LunProvisioning, Map, NodeConfig, Target};
+use iscsi::keys::{DigestPreference, Digests};
+use rpc::RpcError;
+use scsi::Medium;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::auth::Flags;
+use super::{change, forget, remember};
+use crate::node::Node;
+use crate::params;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MapParams {
+    ig_tag: i32,
+    pg_tag: i32,
+    /// Which LUNs show to these initiators; ours. All when absent.
+    luns: Option<BTreeSet<u16>>,
+}
+
+impl MapParams {
+    fn map(self) -> Map {
+        let luns = self.luns.map_or(LunMask::All, LunMask::Only);
+        Map { portal_group: self.pg_tag, initiator_group: self.ig_tag, luns }
+    }
+}
+
+fn map_json(map: &Map) -> Value {
+    let mut shown = json!({"pg_tag": map.portal_group, "ig_tag": map.initiator_group});
+    if let LunMask::Only(luns) = &map.luns {
+        shown["luns"] = json!(luns);
+    }
+    shown
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lun {
+    bdev_name: String,
+    lun_id: Option<u16>,
+    #[serde(default)]
+    removable: bool,
+    #[serde(default)]
+    read_only: bool,
+    #[serde(default)]
+    provisioning: Provisioning,
+    sanitize_mb_per_sec: Option<NonZeroU64>,
+}
+
+impl Lun {
+    fn options(&self) -> LunOptions {
+        LunOptions {
+            medium: if self.removable { Medium::Removable } else { Medium::Fixed },
+            access: if self.read_only { LunAccess::ReadOnly } else { LunAccess::ReadWrite },
+            provisioning: match self.provisioning {
+                Provisioning::Thin => LunProvisioning::Thin,
+                Provisioning::Thick => LunProvisioning::Thick,
+            },
+            sanitize_rate: self.sanitize_mb_per_sec.map(|rate| rate.saturating_mul(MIB)),
+        }
+    }
+}
+
+const MIB: NonZeroU64 = NonZeroU64::new(1 << 20).expect("not zero");
+
+/// Whether a LUN takes UNMAP; ours.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Provisioning {
+    #[default]
+    Thin,
+    Thick,
+}
+
+/// Durability mode of the LUNs; ours.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Mode {
+    #[default]
+    SyncDurable,
+    SyncCached,
+}
+
+impl From<Mode> for LunMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::SyncDurable => Self::SyncDurable,
+            Mode::SyncCached => Self::SyncCached,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "SPDK's parameters")]
+struct CreateTargetNode {
+    name: String,
+    alias_name: String,
+    pg_ig_maps: Vec<MapParams>,
+    luns: Vec<Lun>,
+    queue_depth: u32,
+    #[serde(default)]
+    durability: Mode,
+    #[serde(default)]
+    disable_chap: bool,
+    #[serde(default)]
+    require_chap: bool,
+    #[serde(default)]
+    mutual_chap: bool,
+    #[serde(default)]
+    chap_group: i32,
+    #[serde(default)]
+    header_digest: bool,
+    #[serde(default)]
+    data_digest: bool,
+}
+
+fn lun_config(node: &Node, lun: &Lun, mode: Mode) -> Result<LunConfig, RpcError> {
+    let name = &lun.bdev_name;
+    let bdev = node.bdev(name)?.bdev.clone();
+    node.check_free(name)?;
+    Ok(LunConfig { options: lun.options(), ..LunConfig::new(bdev, mode.into()) })
+}
+
+pub(super) fn create_target_node(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let parsed: CreateTargetNode = params::parse(given)?;
+    let CreateTargetNode { disable_chap, require_chap, mutual_chap, chap_group, .. } = parsed;
+    let auth = Flags { disable_chap, require_chap, mutual_chap, chap_group }.policy()?;
+    let mut luns = BTreeMap::new();
+    for lun in &parsed.luns {
+        let next = || u16::try_from(luns.len()).unwrap_or(u16::MAX);
+        let number = lun.lun_id.unwrap_or_else(next);
+        let config = lun_config(node, lun, parsed.durability)?;
+        if luns.insert(number, config).is_some() {
+            return Err(RpcError::invalid_params(format!("LUN {number} is named twice")));
+        }
+    }
+    let maps = parsed.pg_ig_maps.into_iter().map(MapParams::map).collect();
+    let digest = |required| if required { DigestPreference::Require } else { DigestPreference::Avoid };
+    let config = NodeConfig {
+        name: parsed.name,
+        alias: parsed.alias_name,
+        maps,
+        luns,
+        queue_depth: parsed.queue_depth,
+        auth,
+        digests: Digests { header: digest(parsed.header_digest), data: digest(parsed.data_digest) },
+        redirects: BTreeMap::new(),
+    };
+    change(node, move |target| target.add_node(config))?;
+    remember(node, "iscsi_create_target_node", given);
+    Ok(json!(true))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    name: String,
+}
+
+pub(super) fn delete_target_node(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: Named = params::parse(given)?;
+    let name = given.name.clone();
+    change(node, move |target| target.remove_node(&name))?;
+    forget(
+        node,
+        &[
+            "iscsi_create_target_node",
+            "iscsi_target_node_add_lun",
+            "iscsi_target_node_set_auth",
+            "iscsi_target_node_set_redirect",
+        ],
+        "name",
+        &json!(given.name),
+    );
+    Ok(json!(true))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddLun {
+    name: String,
+    bdev_name: String,
+    lun_id: Option<u16>,
+    #[serde(default)]
+    durability: Mode,
+    #[serde(default)]
+    removable: bool,
+    #[serde(default)]
+    read_only: bool,
+    #[serde(default)]
+    provisioning: Provisioning,
+    sanitize_mb_per_sec: Option<NonZeroU64>,
+}
+
+pub(super) fn add_lun(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let parsed: AddLun = params::parse(given)?;
+    let AddLun { bdev_name, lun_id, removable, read_only, provisioning, sanitize_mb_per_sec, .. } = parsed;
+    let lun = Lun { bdev_name, lun_id, removable, read_only, provisioning, sanitize_mb_per_sec };
+    let config = lun_config(node, &lun, parsed.durability)?;
+    let used: Vec<u16> = node
+        .target(|target| target.luns())?
+        .iter()
+        .filter(|lun| lun.target == parsed.name)
+        .map(|lun| lun.number)
+        .collect();
+    let number = lun_id.or_else(|| (0..=255).find(|number| !used.contains(number)));
+    let number = number.ok_or_else(|| RpcError::refused("all 256 LUNs are in use"))?;
+    change(node, move |target| target.add_lun(&parsed.name, number, config))?;
+    remember(node, "iscsi_target_node_add_lun", given);
+    Ok(json!(true))
+}
+
+pub(super) fn target_nodes(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    params::none(given)?;
+    let lun =
+        |(number, config): (&u16, &LunConfig)| json!({"bdev_name": config.bdev.name(), "lun_id": number});
+    let required = |digest| digest == DigestPreference::Require;
+    let one = |config: NodeConfig| {
+        let Flags { disable_chap, require_chap, mutual_chap, chap_group } = Flags::of(config.auth);
+        json!({
+            "name": config.name,
+            "alias_name": config.alias,
+            "pg_ig_maps": config.maps.iter().map(map_json).collect::<Value>(),
+            "luns": config.luns.iter().map(lun).collect::<Value>(),
+            "queue_depth": config.queue_depth,
+            "disable_chap": disable_chap, "require_chap": require_chap, "mutual_chap": mutual_chap,
+            "chap_group": chap_group,
+            "header_digest": required(config.digests.header), "data_digest": required(config.digests.data),
+        })
+    };
+    let nodes: Vec<NodeConfig> = node.target(|target| target.nodes().collect())?;
+    Ok(nodes.into_iter().map(one).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Maps {
+    name: String,
+    pg_ig_maps: Vec<MapParams>,
+}
+
+/// The maps of a target's call, as they are now.
+fn keep_maps(node: &mut Node, name: &str) -> Result<(), RpcError> {
+    let wanted = name.to_owned();
+    let same = move |config: &NodeConfig| config.name.eq_ignore_ascii_case(&wanted);
+    let config = node.target(move |target: &mut Target| target.nodes().find(|config| same(config)))?;
+    let Some(config) = config else { return Ok(()) };
+    let created = |(method, params): &&mut (String, Value)| {
+        method == "iscsi_create_target_node" && params["name"] == config.name
+    };
+    if let Some((_, params)) = node.target_calls.iter_mut().find(created) {
+        params["pg_ig_maps"] = config.maps.iter().map(map_json).collect();
+    }
+    // Groups that were made after the target must be replayed before it.
+    let of_target = |(method, params): &mut (String, Value)| {
+        params["name"] == config.name
+            && (method == "iscsi_create_target_node" || method.contains("_target_node_"))
+    };
+    let moved: Vec<_> = node.target_calls.extract_if(.., of_target).collect();
+    node.target_calls.extend(moved);
+    Ok(())
+}
+
+pub(super) fn add_maps(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let Maps { name, pg_ig_maps } = params::parse(given)?;
+    let target_name = name.clone();
+    let maps: Vec<Map> = pg_ig_maps.into_iter().map(MapParams::map).collect();
+    change(node, move |target| maps.into_iter().try_for_each(|map| target.add_map(&target_name, map)))?;
+    keep_maps(node, &name)?;
+    Ok(json!(true))
+}
+
+pub(super) fn remove_maps(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let Maps { name, pg_ig_maps } = params::parse(given)?;
+    let target_name = name.clone();
+    change(node, move |target| {
+        pg_ig_maps.iter().try_for_each(|map| target.remove_map(&target_name, map.pg_tag, map.ig_tag))
+    })?;
+    keep_maps(node, &name)?;
+    Ok(json!(true))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetRedirect {
+    name: String,
+    pg_tag: i32,
+    redirect_host: Option<String>,
+    redirect_port: Option<String>,
+}
+
+pub(super) fn set_redirect(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let parsed: SetRedirect = params::parse(given)?;
+    let address = match (&parsed.redirect_host, &parsed.redirect_port) {
+        (None, None) => None,
+        (Some(host), port) => {
+            let port = port.as_deref().unwrap_or("3260");
+            let bad = || RpcError::invalid_params(format!("{host}:{port} is no numerical address and port"));
+            let ip = host.trim_matches(['[', ']']).parse().map_err(|_| bad())?;
+            Some(SocketAddr::new(ip, port.parse().map_err(|_| bad())?))
+        }
+        (None, Some(_)) => return Err(RpcError::invalid_params("redirect_port needs redirect_host")),
+    };
+    let (name, tag) = (parsed.name.clone(), parsed.pg_tag);
+    change(node, move |target| target.set_redirect(&name, tag, address))?;
+    let method = "iscsi_target_node_set_redirect";
+    let (name, tag) = (json!(parsed.name), json!(parsed.pg_tag));
+    node.target_calls
+        .retain(|(made, params)| made != method || params["name"] != name || params["pg_tag"] != tag);
+    if address.is_some() {
+        remember(node, method, given);
+    }
+    Ok(json!(true))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RequestLogout {
+    name: String,
+    pg_tag: Option<i32>,
+}
+
+pub(super) fn request_logout(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let RequestLogout { name, pg_tag } = params::parse(given)?;
+    change(node, move |target| target.request_logouts(&name, pg_tag))?;
+    Ok(json!(true))
+}
