@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bdev::sim::SimBdev;
 use engine::{Core, Instant, Progress};
 use gateway::{
-    InitiatorGroup, LunConfig, LunMode, NetMask, NodeConfig, PortalGroup, Remote, RemoteConfig, Served,
+    InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PortalGroup, Remote, RemoteConfig, Served,
     Target, TargetConfig,
 };
 use mirror::driver::Driver;
@@ -70,12 +70,12 @@ impl Process {
         ];
         for (tag, port, name, lun, initiator) in shows {
             let portals = vec![SocketAddr::new(address(node), port)];
-            target.add_portal_group(&PortalGroup { tag, portals }).expect("the port is free");
+            target.add_portal_group(&PortalGroup::new(tag, portals)).expect("the port is free");
             let group = InitiatorGroup { tag, initiators: vec![initiator], netmasks: vec![NetMask::Any] };
             target.add_initiator_group(group).expect("a new tag");
-            let (maps, luns) = (vec![(tag, tag)], BTreeMap::from([(0, lun)]));
-            let alias = String::new();
-            target.add_node(NodeConfig { name, alias, maps, luns, queue_depth: 128 }).expect("a new name");
+            let (maps, luns) = (vec![Map::new(tag, tag)], BTreeMap::from([(0, lun)]));
+            let node = NodeConfig { maps, luns, queue_depth: 128, ..NodeConfig::new(&name) };
+            target.add_node(node).expect("a new name");
         }
         Self { driver, import, target }
     }
