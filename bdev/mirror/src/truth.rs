@@ -123,6 +123,17 @@ impl Truth {
         Ok(next.clean())
     }
 
+    /// The peer gave the array to `who`: the config is there already, and nobody has served in it yet. Its first holder is
+    /// no restart (R11).
+    #[must_use]
+    pub fn taken_up(&self, who: LegIndex, incarnation: Uuid) -> Self {
+        let mut next = self.clone();
+        next.run_state = RunState::Running;
+        next.fence = next.config().generation().max(next.fence);
+        next.record_mut(who).incarnation = incarnation;
+        next
+    }
+
     /// A config without the leg `out`; `peer` is what the holder last knew of its peer's superblock.
     ///
     /// # Errors

@@ -127,8 +127,13 @@ impl Holder {
         self.change = Some(Change { kind, next, steps, stage: Stage::Ready });
     }
 
-    /// The first change: a new generation, and who is in sync in it (R11).
+    /// The first change: a new generation, and who is in sync in it (R11); or the one that the old holder made for us.
     pub(super) fn open(&mut self, starting: Starting, reason: Reason, generation: u64, ctx: &mut Ctx<'_>) {
+        if (starting, reason) == (Starting::Both, Reason::SwitchedOver) {
+            let next = self.truth.taken_up(self.who, ctx.setup.incarnation);
+            self.begin_change(Kind::Open(starting), next, &[Side::Own]);
+            return self.drive_change(ctx);
+        }
         let fresh = self.fresh(generation, ctx);
         let incarnation = ctx.setup.incarnation;
         let Ok(next) = self.truth.opened(self.who, starting, reason, incarnation, fresh) else {

@@ -5,6 +5,7 @@ use bdev::{Completed, IoError};
 use uuid::{Builder, Uuid};
 
 use super::{Node, OwnWrite, Role};
+use crate::arbiter::Answer;
 use crate::bitmap::Bitmap;
 use crate::decide::StandbyReason;
 use crate::desk::Side;
@@ -275,7 +276,12 @@ impl Node {
     }
 
     fn hold_with(&mut self, log: Replay, bitmap: Bitmap) {
-        self.role = Role::Holding(Box::new(super::Hold::new(log, bitmap)));
+        let mut hold = super::Hold::new(log, bitmap);
+        if self.is_arbitrated() && self.is_taking_up() {
+            // The old holder asked the arbiter before it told us (R8), and nobody has been able to ask since.
+            hold.arbiter = Some(Answer::Holds(Some(*self.own().config())));
+        }
+        self.role = Role::Holding(Box::new(hold));
         self.drive_hold();
     }
 }

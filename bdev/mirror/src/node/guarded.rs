@@ -96,7 +96,10 @@ impl Node {
                 holder.step_down(ctx);
                 holder.on_tick(ctx);
             }),
-            Role::Holding(_) | Role::Promoting(_) => self.role = Role::Standby(StandbyReason::PeerHolds),
+            Role::Holding(_) | Role::Promoting(_) => {
+                self.given_at = None;
+                self.role = Role::Standby(StandbyReason::PeerHolds);
+            }
             Role::Booting(_) | Role::Standby(_) | Role::Stopped | Role::Failed(_) => return,
         }
         self.leave_holder();

@@ -105,9 +105,9 @@ impl Node {
 
     fn ask_while_holding(&mut self) {
         let now = self.desk.now;
-        let arbitrated = self.is_arbitrated();
+        let (arbitrated, taking_up) = (self.is_arbitrated(), self.is_taking_up());
         let Role::Holding(hold) = &mut self.role else { return };
-        if arbitrated && now >= hold.next_ask && self.ballot.is_free(now) {
+        if arbitrated && !taking_up && now >= hold.next_ask && self.ballot.is_free(now) {
             hold.next_ask = now + ASK;
             self.ballot.ask(Ask::Read, now);
         }
@@ -189,7 +189,7 @@ impl Node {
         now < *hold.promoting_since.get_or_insert(now) + 2 * lease
     }
 
-    fn is_taking_up(&self) -> bool {
+    pub(super) fn is_taking_up(&self) -> bool {
         self.given_at.is_some_and(|at| self.desk.now < at + TAKE_UP)
     }
 
@@ -233,7 +233,11 @@ impl Node {
             Some(LegFound::Leg(leg)) => Some(&leg.superblock),
             _ => None,
         };
-        let generation = next_generation(&own, peer);
+        // What was given is served in the generation that names it; anything else is a restart (R11).
+        let generation = match (starting, reason) {
+            (Starting::Both, Reason::SwitchedOver) => own.config().generation(),
+            _ => next_generation(&own, peer),
+        };
         let Hold { log, bitmap, arbiter, .. } = *hold;
         let arbiter_has = match arbiter {
             Some(Answer::Holds(config)) => config.map(|config| config.id),

@@ -226,6 +226,9 @@ impl Node {
     /// When [`Node::on_tick`] has to be called at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
         match &self.role {
+            Role::Holding(_) if self.is_taking_up() => {
+                Some(self.desk.now + core::time::Duration::from_millis(2))
+            }
             Role::Booting(_) | Role::Holding(_) | Role::Promoting(_) => {
                 Some(self.desk.now + Duration::from_millis(20))
             }

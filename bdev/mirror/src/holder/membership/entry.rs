@@ -146,7 +146,7 @@ impl Holder {
     }
 
     pub(super) fn enter_member(&mut self, theirs: &Superblock, ctx: &mut Ctx<'_>) {
-        if theirs.history == self.truth.history {
+        if theirs.history == self.truth.history && theirs.run_state == self.truth.run_state {
             return self.joined(ctx);
         }
         if self.change.is_some() {
