@@ -9,8 +9,8 @@
 //! created --> safety: load and faults --> healed: must converge --> quiet: everything is read, legs are compared
 //! ```
 //!
-//! What is checked, and where: front end linearizable per block ([`history`]), legs and stores ([`checks`]), answers and
-//! the end ([`world`]). `Plan::shrunk` of a failing seed becomes a test in `tests/sim/found.rs`.
+//! What is checked, and where: front end linearizable per block (`history`), legs and stores (`checks`), answers and
+//! the end (`world`). `Plan::shrunk` of a failing seed becomes a test in `tests/sim/found.rs`.
 
 mod arbiter;
 mod checks;

@@ -78,7 +78,7 @@ impl Plan {
         swarm::plan(seed)
     }
 
-    /// The same with these of its events alone, and so many operations of each host: what [`super::shrink`] found.
+    /// The same with these of its events alone, and so many operations of each host: what `shrink` found.
     #[must_use]
     pub fn only(mut self, events: &[usize], ops: u64) -> Self {
         self.events = events.iter().filter_map(|index| self.events.get(*index).copied()).collect();

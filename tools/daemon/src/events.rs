@@ -1,7 +1,7 @@
 //! The log of events: what mirrors noted and which devices came and went, each with an id that rises.
 //!
 //! Owner: the control plane. Reactors send what mirrors note ([`EventSender`], never blocks them); it is taken in whenever
-//! somebody asks, and at least twice a second, when it also goes to the process's own log. The last [`KEPT`] are kept.
+//! somebody asks, and at least twice a second, when it also goes to the process's own log. The last `KEPT` are kept.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};

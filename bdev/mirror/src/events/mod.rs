@@ -1,6 +1,6 @@
 //! What happened to an array, as one node saw it: each change with a code for machines and words for people.
 //!
-//! Owner: the node. The last are kept for the status; all of them go out once ([`Events::next_out`]) to whoever keeps
+//! Owner: the node. The last are kept for the status; all of them go out once (`Events::next_out`) to whoever keeps
 //! the log. Both queues are bounded: a node that nobody listens to forgets the oldest.
 
 mod codes;

@@ -109,21 +109,21 @@ pub enum SendTargets {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody wants in: answer with [`Connection::admit_login`], [`Connection::redirect_login`] or
-    /// [`Connection::refuse_login`].
+    /// Somebody wants in: answer with [`super::Connection::admit_login`], [`super::Connection::redirect_login`] or
+    /// [`super::Connection::refuse_login`].
     LoginRequest(LoginRequest),
-    /// The initiator is authenticated and all is negotiated: answer with [`Connection::grant_login`] or
-    /// [`Connection::refuse_login`].
+    /// The initiator is authenticated and all is negotiated: answer with [`super::Connection::grant_login`] or
+    /// [`super::Connection::refuse_login`].
     LoginComplete,
     /// The session is in full feature phase.
     LoggedIn,
-    /// A command: provide a buffer, then [`Connection::solicit`] or answer it.
+    /// A command: provide a buffer, then [`super::Connection::solicit`] or answer it.
     Command(Command),
     /// All the data that was solicited is in the task's buffer.
     DataComplete(TaskId),
     /// The task's data were damaged or out of order: answer it with an error.
     DataLost(TaskId),
-    /// A management request: end the tasks that it names, then [`Connection::respond_task_management`].
+    /// A management request: end the tasks that it names, then [`super::Connection::respond_task_management`].
     TaskManagement {
         /// The request's own tag.
         request: TaskId,
@@ -132,7 +132,7 @@ pub enum Event {
         /// What to do.
         function: TaskFunction,
     },
-    /// Answer with [`Connection::respond_text`].
+    /// Answer with [`super::Connection::respond_text`].
     SendTargets {
         /// The request's own tag.
         request: TaskId,
@@ -141,7 +141,7 @@ pub enum Event {
     },
     /// A ping was answered.
     Pong,
-    /// The initiator logs out: when every task has ended, call [`Connection::finish_logout`].
+    /// The initiator logs out: when every task has ended, call [`super::Connection::finish_logout`].
     LogoutRequest,
 }
 
