@@ -14,6 +14,8 @@ need etcd etcd-server
 need etcdctl etcd-client
 need openssl openssl
 need ip iproute2
+need ocf-tester resource-agents
+need xmllint libxml2-utils
 need systemd-analyze systemd
 need qemu-img qemu-utils
 need qemu-storage-daemon qemu-system-common

@@ -279,6 +279,11 @@ impl Pair {
         }
     }
 
+    /// A node's saved configuration.
+    pub fn config(&self, index: usize) -> PathBuf {
+        self.folder(index).join("config.json")
+    }
+
     /// A node's leg.
     pub fn leg(&self, index: usize) -> PathBuf {
         self.folder(index).join("leg")

@@ -4,6 +4,7 @@ mod access;
 mod arbiter;
 mod bad_input;
 mod chap;
+mod cluster;
 mod config;
 mod conformance;
 mod crash;
