@@ -60,6 +60,7 @@ const PATHS: (&str, &str) = ("MultipathIO.", "the profile has one path");
 const WRITABLE: (&str, &str) = ("ReadOnly.", "the LUN is not write protected");
 const TEARS: (&str, &str) = ("WriteAtomic16.", "a power failure may tear a file's writes: not supported");
 const CRYPTO: (&str, &str) = ("Sanitize.CryptoErase", "nothing is encrypted: not supported");
+const ALIKE: &str = "the suite wants physical blocks of several logical ones";
 const LONG: &str = "the suite writes more at once than MAXIMUM TRANSFER LENGTH, which is 1 MiB";
 /// Not yet so.
 const RESIDUALS: (&str, &str) = ("iSCSIResiduals.Write", "a write of less than a block");
@@ -91,7 +92,11 @@ const BLOCKS_OF_4096: Profile = Profile {
     tests: Tests::Without(&["Sanitize.", "iSCSI"]),
     exceptions: &[
         FAULT_UNMAP,
-        ("CompareAndWrite.InvalidDataOutSize", "the suite wants physical blocks of several logical ones"),
+        ("CompareAndWrite.InvalidDataOutSize", ALIKE),
+        ("WriteSame10.UnmapUnaligned", ALIKE),
+        ("WriteSame10.InvalidDataOutSize", ALIKE),
+        ("WriteSame16.UnmapUnaligned", ALIKE),
+        ("WriteSame16.InvalidDataOutSize", ALIKE),
         ("ExtendedCopy.Simple", LONG),
         ("ExtendedCopy.Large", LONG),
         ("GetLBAStatus.UnmapSingle", LONG),
