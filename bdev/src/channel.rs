@@ -7,6 +7,7 @@ use engine::{Core, Instant, Progress};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::access::Access;
 use crate::geometry::{Capabilities, Geometry};
 use crate::request::{Completed, Io, Refused};
 
@@ -99,6 +100,9 @@ pub trait Bdev: Send + Sync {
 
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// Who has a way to it, and how good this node's is, now.
+    fn access(&self) -> Access;
 
     /// Opens a channel that lives on `core`'s reactor. A channel belongs to one user; I/Os of two channels are not ordered
     /// against each other.

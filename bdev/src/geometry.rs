@@ -109,5 +109,7 @@ bitflags! {
         const ATOMIC_WRITE = 1 << 9;
         /// `Op::CompareAndWrite`, atomic against every other operation on the device.
         const COMPARE_AND_WRITE = 1 << 10;
+        /// `Op::StoreState` and `Op::LoadState`: some bytes are kept beside the data.
+        const UNIT_STATE = 1 << 11;
     }
 }

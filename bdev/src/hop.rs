@@ -16,6 +16,7 @@ use crossbeam_queue::ArrayQueue;
 use engine::{Core, Instant, Progress, Waker};
 use uuid::Uuid;
 
+use crate::access::Access;
 use crate::channel::{Bdev, Channel, Completions, Link, LinkDown, OpenError};
 use crate::error::IoError;
 use crate::geometry::{Capabilities, Geometry};
@@ -70,6 +71,8 @@ struct Shared {
     blocks: AtomicU64,
     capabilities: AtomicU32,
     link: RwLock<HopLink>,
+    access: AtomicU32,
+    epoch: AtomicU64,
     server_gone: AtomicBool,
     new_lanes: ArrayQueue<Arc<Lane>>,
     server: Waker,
@@ -125,6 +128,8 @@ pub fn hop(identity: HopIdentity, core: &Core) -> (Arc<HopBdev>, HopServer) {
         blocks: AtomicU64::new(geometry.blocks),
         capabilities: AtomicU32::new(identity.capabilities.bits()),
         link: RwLock::new(HopLink { session: 0, down: None }),
+        access: AtomicU32::new(Access::Local.pack().0),
+        epoch: AtomicU64::new(0),
         server_gone: AtomicBool::new(false),
         new_lanes: ArrayQueue::new(NEW_LANES_MAX),
         server: core.waker().clone(),
@@ -152,6 +157,12 @@ impl Bdev for HopBdev {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities::from_bits_truncate(self.shared.capabilities.load(Ordering::Relaxed))
+    }
+
+    fn access(&self) -> Access {
+        // The state is stored behind its epoch.
+        let packed = self.shared.access.load(Ordering::Acquire);
+        Access::unpack(packed, self.shared.epoch.load(Ordering::Acquire))
     }
 
     fn open(self: Arc<Self>, core: &Core) -> Result<Box<dyn Channel>, OpenError> {
@@ -300,6 +311,15 @@ impl HopServer {
     /// The powers from now on.
     pub fn set_capabilities(&mut self, capabilities: Capabilities) {
         self.shared.capabilities.store(capabilities.bits(), Ordering::Relaxed);
+    }
+
+    /// How the nodes reach the device from now on.
+    pub fn set_access(&mut self, access: Access) {
+        let (packed, epoch) = access.pack();
+        self.shared.epoch.store(epoch, Ordering::Release);
+        if self.shared.access.swap(packed, Ordering::AcqRel) != packed {
+            self.lanes.values().for_each(|lane| lane.lane.client.wake());
+        }
     }
 
     /// What channels say of their link from now on: up, or down with a cause. I/Os still arrive, and are the owner's to

@@ -4,6 +4,7 @@
 //! [`Channel`], is opened for one reactor and owned by it. An I/O is one value, [`Io`], that moves into a channel and
 //! comes back exactly once as a [`Completed`].
 
+mod access;
 pub mod channel;
 pub mod error;
 pub mod fault;
@@ -16,7 +17,10 @@ pub mod request;
 pub mod sim;
 pub mod uring;
 
+pub use access::{Access, AccessState, NodeSide, Shared};
 pub use channel::{Bdev, Channel, Completions, Link, LinkDown, OpenError};
 pub use error::{IoError, NotReady};
 pub use geometry::{ATOMIC_WRITE_MAX, Backing, BlockRange, BlockStatus, Capabilities, Geometry};
-pub use request::{Completed, Durability, FenceKey, Io, IoShell, Op, Refused, Stamps, Tag};
+pub use request::{
+    Completed, Durability, FenceKey, Io, IoShell, Op, Power, Refused, Stamps, StateFound, Tag,
+};

@@ -138,7 +138,9 @@ impl MallocBdev {
                 return self.compare_and_write(*range, wanted, from);
             }
             Op::BlockStatus { range, found } => *found = Some(self.status(*range)),
-            Op::Fence { .. } => return Err(IoError::Unsupported),
+            Op::Fence { .. } | Op::StoreState { .. } | Op::LoadState { .. } => {
+                return Err(IoError::Unsupported);
+            }
         }
         Ok(())
     }
@@ -170,6 +172,10 @@ impl Bdev for MallocBdev {
             | Capabilities::BLOCK_STATUS
             | Capabilities::ATOMIC_WRITE
             | Capabilities::COMPARE_AND_WRITE
+    }
+
+    fn access(&self) -> crate::Access {
+        crate::Access::Local
     }
 
     fn open(self: Arc<Self>, _core: &Core) -> Result<Box<dyn Channel>, OpenError> {

@@ -59,6 +59,10 @@ impl Bdev for NullBdev {
             | Capabilities::COMPARE_AND_WRITE
     }
 
+    fn access(&self) -> crate::Access {
+        crate::Access::Local
+    }
+
     fn open(self: Arc<Self>, _core: &Core) -> Result<Box<dyn Channel>, OpenError> {
         Ok(Box::new(NullChannel { bdev: self, done: Completions::new() }))
     }
@@ -88,7 +92,7 @@ impl Channel for NullChannel {
                 *found = Some(BlockStatus { blocks: range.blocks, backing: Backing::Hole });
                 Ok(())
             }
-            Op::Fence { .. } => Err(IoError::Unsupported),
+            Op::Fence { .. } | Op::StoreState { .. } | Op::LoadState { .. } => Err(IoError::Unsupported),
             _ => Ok(()),
         });
         self.done.push_back(io.complete(result, now));

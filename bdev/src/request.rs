@@ -115,9 +115,43 @@ pub enum Op {
         /// Who asks, and for which generation.
         key: FenceKey,
     },
+    /// Keep these bytes beside the data, in place of the ones before: durably, and as safe as the data.
+    StoreState {
+        /// The bytes, at most [`Op::STATE_MAX`].
+        from: Buf,
+    },
+    /// Give back the bytes of the last [`Op::StoreState`]; none, where there was none.
+    LoadState {
+        /// Where to.
+        into: BufMut,
+        /// How many bytes there are, when it comes back.
+        found: StateFound,
+    },
+}
+
+/// What became of the power since some state was stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Power {
+    /// Somebody who keeps the state was on all the time, as far as is known.
+    #[default]
+    Kept,
+    /// Everybody was off.
+    Lost,
+}
+
+/// What [`Op::LoadState`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateFound {
+    /// Bytes that are stored.
+    pub len: u32,
+    /// Whether the power was lost since.
+    pub power: Power,
 }
 
 impl Op {
+    /// Most bytes of state that a device keeps.
+    pub const STATE_MAX: usize = 62 << 10;
+
     /// The blocks touched, if any.
     pub fn range(&self) -> Option<BlockRange> {
         match self {
@@ -127,7 +161,7 @@ impl Op {
             | Self::WriteZeroes { range, .. }
             | Self::CompareAndWrite { range, .. }
             | Self::BlockStatus { range, .. } => Some(*range),
-            Self::Flush | Self::Fence { .. } => None,
+            Self::Flush | Self::Fence { .. } | Self::StoreState { .. } | Self::LoadState { .. } => None,
         }
     }
 
@@ -147,7 +181,9 @@ impl Op {
             Self::Discard { range } | Self::WriteZeroes { range, .. } | Self::BlockStatus { range, .. } => {
                 (*range, None)
             }
-            Self::Flush | Self::Fence { .. } => return Ok(()),
+            Self::Flush | Self::Fence { .. } | Self::StoreState { .. } | Self::LoadState { .. } => {
+                return Ok(());
+            }
         };
         if !geometry.contains(range) {
             return Err(IoError::OutOfRange);
@@ -180,6 +216,8 @@ impl Op {
             Self::CompareAndWrite { .. } => "compare_and_write",
             Self::BlockStatus { .. } => "block_status",
             Self::Fence { .. } => "fence",
+            Self::StoreState { .. } => "store_state",
+            Self::LoadState { .. } => "load_state",
         }
     }
 }

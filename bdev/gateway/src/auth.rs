@@ -1,6 +1,6 @@
 //! Which CHAP a target asks for, as SPDK configures it.
 
-use iscsi::chap::{CHALLENGE_LEN, Challenge, Requirement};
+use iscsi::chap::{Account, Algorithm, CHALLENGE_LEN, Challenge, Proving, Requirement};
 
 /// Whether CHAP is asked for, and who may log in with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,6 +9,14 @@ pub struct AuthPolicy {
     pub requirement: Requirement,
     /// Tag of the authentication group; zero for none.
     pub group: i32,
+}
+
+/// How an initiator proves itself with an account.
+///
+/// # Errors
+/// The system has no random source.
+pub(crate) fn proving(account: Account, algorithms: Vec<Algorithm>) -> Result<Proving, getrandom::Error> {
+    Ok(Proving { account, challenge: challenge()?, algorithms })
 }
 
 /// A fresh challenge.

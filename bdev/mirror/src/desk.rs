@@ -64,6 +64,8 @@ pub(crate) enum Purpose {
     Fence { attempt: u32 },
     /// The read that renews the lease.
     Heartbeat { attempt: u32, sent: Instant },
+    /// The unit's state on its way to a leg that comes back.
+    UnitState { attempt: u32 },
     /// A block of the peer's log or bitmap that is emptied.
     Emptying { attempt: u32 },
 }

@@ -109,7 +109,7 @@ impl Driver {
             product: "Mirror",
             uuid: setup.array,
             geometry: Geometry { blocks: 0, ..geometry },
-            capabilities: powers,
+            capabilities: powers | Capabilities::UNIT_STATE,
         };
         let guarded = HopIdentity {
             name: format!("{name}_leg"),
@@ -233,6 +233,7 @@ impl Driver {
             self.volume = Some(volume);
             self.front.set_geometry(volume);
         }
+        self.front.set_access(self.node.access());
         if self.guarded == Guarded::NotYet && self.node.guards() {
             self.guarded = Guarded::Shown;
             self.guard.set_link(Ok(()));

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::bitmap::Bitmap;
 use crate::desk::{Desk, Purpose, Side};
-use crate::format::Superblock;
 use crate::format::layout::{BITMAP_OFFSET, LOG_LEN, LOG_OFFSET, Layout};
+use crate::format::{Superblock, UnitState, UnitStateHealth};
 use crate::intent_log::{Replay, replay};
 use crate::probe::{HEAD_LEN, Image, LegFound, TAIL_LEN, classify};
 use crate::range::ByteRange;
@@ -113,6 +113,11 @@ fn identity(leg_size: u64) -> Vec<ByteRange> {
 /// Says what the identity's images hold.
 pub(crate) fn found(leg_size: u64, images: &[Vec<u8>], expected: Uuid) -> LegFound {
     classify(&Image { leg_size, head: &images[0], tail: &images[1] }, Some(expected))
+}
+
+/// The logical unit's state in the identity's images.
+pub(crate) fn unit_state(images: &[Vec<u8>], array: Uuid) -> (UnitState, UnitStateHealth) {
+    UnitState::newest(&images[0], array)
 }
 
 /// What the ring and the bitmap behind the identity say.

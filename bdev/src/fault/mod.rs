@@ -9,6 +9,7 @@ use std::sync::Arc;
 use engine::Core;
 use uuid::Uuid;
 
+use crate::access::Access;
 use crate::channel::{Bdev, Channel, OpenError};
 use crate::geometry::{Capabilities, Geometry};
 use channel::FaultChannel;
@@ -59,6 +60,10 @@ impl Bdev for FaultBdev {
 
     fn capabilities(&self) -> Capabilities {
         self.base.capabilities()
+    }
+
+    fn access(&self) -> Access {
+        self.base.access()
     }
 
     fn open(self: Arc<Self>, core: &Core) -> Result<Box<dyn Channel>, OpenError> {

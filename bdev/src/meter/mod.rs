@@ -17,6 +17,7 @@ use core::time::Duration;
 use engine::{Core, Instant, LatencyHistogram};
 use uuid::Uuid;
 
+use crate::access::Access;
 use crate::channel::{Bdev, Channel, OpenError};
 use crate::geometry::{Capabilities, Geometry};
 use crate::request::{Completed, Op};
@@ -64,7 +65,7 @@ impl OpKind {
             }
             Op::Discard { range } => Some((Self::Unmap, u64::from(range.blocks))),
             Op::Flush => Some((Self::Flush, 0)),
-            Op::Fence { .. } | Op::BlockStatus { .. } => None,
+            Op::Fence { .. } | Op::StoreState { .. } | Op::LoadState { .. } | Op::BlockStatus { .. } => None,
         }
     }
 }
@@ -307,6 +308,10 @@ impl Bdev for Metered {
 
     fn capabilities(&self) -> Capabilities {
         self.below.capabilities()
+    }
+
+    fn access(&self) -> Access {
+        self.below.access()
     }
 
     fn open(self: Arc<Self>, core: &Core) -> Result<Box<dyn Channel>, OpenError> {

@@ -31,6 +31,8 @@ impl Pending {
             Op::Read { .. }
             | Op::Flush
             | Op::Fence { .. }
+            | Op::StoreState { .. }
+            | Op::LoadState { .. }
             | Op::BlockStatus { .. }
             | Op::CompareAndWrite { .. } => None,
         }
@@ -210,9 +212,11 @@ impl Medium {
                 self.unstable.clear();
                 Ok(())
             }
-            Op::Fence { .. } | Op::BlockStatus { .. } | Op::CompareAndWrite { .. } => {
-                Err(IoError::Unsupported)
-            }
+            Op::Fence { .. }
+            | Op::StoreState { .. }
+            | Op::LoadState { .. }
+            | Op::BlockStatus { .. }
+            | Op::CompareAndWrite { .. } => Err(IoError::Unsupported),
         }
     }
 

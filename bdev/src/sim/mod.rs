@@ -231,6 +231,10 @@ impl Bdev for SimBdev {
             | Capabilities::VOLATILE_CACHE
     }
 
+    fn access(&self) -> crate::Access {
+        crate::Access::Local
+    }
+
     fn open(self: Arc<Self>, _core: &Core) -> Result<Box<dyn Channel>, OpenError> {
         Ok(Box::new(SimChannel::new(self)))
     }

@@ -52,7 +52,9 @@ impl UringChannel {
     fn check(&self, op: &Op) -> Result<(), IoError> {
         op.check(self.bdev.geometry())?;
         match op {
-            Op::Fence { .. } | Op::CompareAndWrite { .. } => Err(IoError::Unsupported),
+            Op::Fence { .. } | Op::StoreState { .. } | Op::LoadState { .. } | Op::CompareAndWrite { .. } => {
+                Err(IoError::Unsupported)
+            }
             op if op.changes_medium() && self.bdev.options.access == Access::ReadOnly => {
                 Err(IoError::ReadOnly)
             }

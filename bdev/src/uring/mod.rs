@@ -211,6 +211,10 @@ impl Bdev for UringBdev {
         }
     }
 
+    fn access(&self) -> crate::Access {
+        crate::Access::Local
+    }
+
     fn open(self: Arc<Self>, core: &Core) -> Result<Box<dyn Channel>, OpenError> {
         let ring =
             core.ring().ok_or_else(|| OpenError::NoRoom { name: self.name.clone(), core: core.id() })?;

@@ -59,6 +59,7 @@ fn carry(from: &mut impl Protocol, to: &mut impl Protocol) -> bool {
 /// Logs in; how it ended at the initiator, `None` for well.
 fn log_in(credentials: Option<Proving>, verifying: &Verifying) -> Option<CloseReason> {
     let mut initiator = initiator::Connection::new(initiator::Config {
+        alias: None,
         initiator: "iqn.2026-11.example:host".into(),
         target: Some("iqn.2026-11.example:disk".into()),
         isid: [0x80, 1, 2, 3, 4, 5],

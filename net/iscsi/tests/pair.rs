@@ -93,6 +93,7 @@ impl Pair {
         credentials: Option<Proving>,
     ) -> Self {
         let config = initiator::Config {
+            alias: None,
             initiator: "iqn.2026-11.example:host".into(),
             target: name,
             isid: [0x80, 1, 2, 3, 4, 5],

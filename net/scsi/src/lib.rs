@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+pub mod alua;
 pub mod command;
 pub mod copy;
 pub mod initiator;

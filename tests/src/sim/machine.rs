@@ -69,13 +69,13 @@ impl Process {
             (2, LEG_PORT, leg_name(node), leg, node_name(1 - node)),
         ];
         for (tag, port, name, lun, initiator) in shows {
-            let portals = vec![SocketAddr::new(address(node), port)];
-            target.add_portal_group(&PortalGroup::new(tag, portals)).expect("the port is free");
+            let portal = SocketAddr::new(address(node), port);
+            target.add_portal_group(&PortalGroup::new(tag, [portal])).expect("the port is free");
             let group = InitiatorGroup { tag, initiators: vec![initiator], netmasks: vec![NetMask::Any] };
             target.add_initiator_group(group).expect("a new tag");
             let (maps, luns) = (vec![Map::new(tag, tag)], BTreeMap::from([(0, lun)]));
-            let node = NodeConfig { maps, luns, queue_depth: 128, ..NodeConfig::new(&name) };
-            target.add_node(node).expect("a new name");
+            let config = NodeConfig { maps, luns, queue_depth: 128, ..NodeConfig::new(name) };
+            target.add_node(config).expect("a new name");
         }
         Self { driver, import, target }
     }

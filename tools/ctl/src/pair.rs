@@ -77,6 +77,9 @@ pub(crate) struct Place {
     /// is there, `pair join` needs a copy of it. `NAME.chap` when absent.
     #[arg(long)]
     secret_file: Option<PathBuf>,
+    /// What becomes of hosts' commands on the node that does not serve: passed to the other one, or refused.
+    #[arg(long, value_enum, default_value_t = Standby::Forward)]
+    standby: Standby,
     #[command(flatten)]
     etcd: Etcd,
 }
@@ -108,6 +111,12 @@ impl Place {
         let (node, leg) = (iqn(&self.name, &from.node()), iqn(&self.name, &from.other().leg()));
         json!({"user": node, "secret_file": file, "muser": leg, "msecret_file": file})
     }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Standby {
+    Forward,
+    Refuse,
 }
 
 /// Where etcd is.
@@ -316,8 +325,8 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
     };
     let made = builder.make(method, mirror, ("mirror_delete", json!({"name": name})))?;
     look_at_leg(builder.client, name)?;
-    show_leg(builder, place, index)?;
-    show_volume(builder, place)?;
+    let replication = show_leg(builder, place, index)?;
+    show_volume(builder, place, index, replication)?;
     Ok(made)
 }
 
@@ -388,6 +397,8 @@ struct Shown<'a> {
     durability: &'a str,
     /// The one account of mutual CHAP; `None` for no CHAP.
     chap: Option<Value>,
+    /// What else its call gets.
+    more: Value,
 }
 
 /// An authentication group of one account, asked for by whoever comes.
@@ -405,8 +416,9 @@ fn merge(mut params: Value, more: &Value) -> Value {
     params
 }
 
-fn target(builder: &mut Builder<'_>, shown: &Shown<'_>) -> Result<(), Failure> {
-    let Shown { name, alias, bdev, at, who, durability, chap } = shown;
+/// A target for one bdev, and where it listens: the portal group's tag.
+fn target(builder: &mut Builder<'_>, shown: &Shown<'_>) -> Result<i64, Failure> {
+    let Shown { name, alias, bdev, at, who, durability, chap, more } = shown;
     let chap = chap.as_ref().map(|account| authentication(builder, account)).transpose()?;
     let portal = next_tag(builder.client, "iscsi_get_portal_groups")?;
     let portals = json!([{"host": at.ip().to_string(), "port": at.port().to_string()}]);
@@ -425,13 +437,13 @@ fn target(builder: &mut Builder<'_>, shown: &Shown<'_>) -> Result<(), Failure> {
         "name": name, "alias_name": alias, "pg_ig_maps": [{"pg_tag": portal, "ig_tag": group}],
         "luns": [{"bdev_name": bdev, "lun_id": 0}], "queue_depth": 128, "durability": durability,
     });
-    let node = merge(node, &chap.unwrap_or_default());
+    let node = merge(merge(node, &chap.unwrap_or_default()), more);
     builder.make("iscsi_create_target_node", node, ("iscsi_delete_target_node", json!({"name": name})))?;
-    Ok(())
+    Ok(portal)
 }
 
 /// The leg, for the peer alone; the holder says of each write how durable it has to be.
-fn show_leg(builder: &mut Builder<'_>, place: &Place, index: Index) -> Result<(), Failure> {
+fn show_leg(builder: &mut Builder<'_>, place: &Place, index: Index) -> Result<i64, Failure> {
     let name = iqn(&place.name, &index.leg());
     let peer = iqn(&place.name, &index.other().node());
     let bdev = format!("{}_leg", place.name);
@@ -443,17 +455,32 @@ fn show_leg(builder: &mut Builder<'_>, place: &Place, index: Index) -> Result<()
         who: [json!([peer]), json!([place.peer.ip().to_string()])],
         durability: "sync-cached",
         chap: Some(place.chap(index.other())),
+        more: json!({}),
     };
     target(builder, &shown)
 }
 
-fn show_volume(builder: &mut Builder<'_>, place: &Place) -> Result<(), Failure> {
+/// The volume, for hosts; commands of the peer's hosts come over the replication link.
+fn show_volume(
+    builder: &mut Builder<'_>,
+    place: &Place,
+    index: Index,
+    replication: i64,
+) -> Result<i64, Failure> {
     let name = iqn(&place.name, "");
     let who = [json!(["ANY"]), json!([place.allow])];
-    let (at, durability) = (place.portal, place.durability.word());
+    let standby = match place.standby {
+        Standby::Forward => "forward",
+        Standby::Refuse => "refuse",
+    };
+    // The portal group asks for the leg's CHAP of those that are relayed, too.
+    let peer = json!({
+        "address": place.peer.to_string(), "pg_tag": replication, "standby": standby, "chap": place.chap(index),
+    });
+    let (at, durability, more) = (place.portal, place.durability.word(), json!({"peer": peer}));
     target(
         builder,
-        &Shown { name: &name, alias: &place.name, bdev: &place.name, at, who, durability, chap: None },
+        &Shown { name: &name, alias: &place.name, bdev: &place.name, at, who, durability, chap: None, more },
     )
 }
 

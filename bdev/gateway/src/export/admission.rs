@@ -7,7 +7,7 @@ use iscsi::chap::Verifying;
 use iscsi::target::{Admission, Grant, LoginRequest, LoginStatus, Moved, SessionType};
 
 use super::node::Node;
-use super::session::Session;
+use super::session::{Origin, Session};
 use super::{Entry, Target};
 use crate::access::{Caller, LunMask, Verdict};
 use crate::auth::{self, AuthPolicy};
@@ -27,6 +27,7 @@ impl Target {
         // Names compare without regard to case: they are folded once, here (RFC 3722).
         let target = who.target.map(|name| name.to_ascii_lowercase());
         let who = LoginRequest { initiator: who.initiator.to_ascii_lowercase(), target, ..who };
+        self.look_for_relay(id, &who);
         let Some(entry) = self.sessions.get(&id) else { return };
         let decision = self.judge(&entry.session, &who);
         let Some(entry) = self.sessions.get_mut(&id) else { return };
@@ -45,7 +46,7 @@ impl Target {
             session.node = Some(node);
             session.mask = mask;
         }
-        let portal_group_tag = u16::try_from(session.portal_group).unwrap_or(1);
+        let portal_group_tag = session.port().unwrap_or(1);
         let target_alias = alias.unwrap_or_default();
         let admission = Admission { portal_group_tag, target_alias, authentication, digests };
         session.connection().admit_login(admission);
@@ -62,6 +63,12 @@ impl Target {
             return self.admit(None, own.unwrap_or(self.discovery_auth));
         }
         let node = who.target.as_deref().and_then(|name| self.named(name).ok());
+        if let Some(node) = node.as_ref().filter(|_| session.origin == Origin::Peer) {
+            // The peer has let him in and knows what he may see; it proves that it is the peer.
+            let own = self.portal_groups.get(&session.portal_group).and_then(|group| group.auth);
+            let policy = own.unwrap_or(node.config.borrow().auth);
+            return self.admit(Some((node.clone(), LunMask::All)), policy);
+        }
         let shown = |node: &Rc<Node>| {
             node.config.borrow().maps.iter().any(|map| map.portal_group == session.portal_group)
         };
@@ -150,12 +157,15 @@ impl Target {
         let Some(group) = self.sessions.get(&id).map(|entry| entry.session.portal_group) else {
             return Vec::new();
         };
+        // Relays of one host come through one portal, from different ports.
+        let port = self.sessions.get(&id).and_then(|entry| entry.session.port());
         let mut ended = Vec::new();
         for (other, entry) in self.sessions.iter_mut().filter(|(other, _)| **other != id) {
             let same = entry.session.portal_group == group
                 && entry.session.who.as_ref().is_some_and(|old| {
                     old.initiator == who.initiator && old.isid == who.isid && old.target == who.target
-                });
+                })
+                && entry.session.port() == port;
             if same && who.session_type == SessionType::Normal {
                 entry.session.end("the initiator logged in again");
                 if entry.session.tsih != 0 {

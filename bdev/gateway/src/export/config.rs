@@ -5,6 +5,7 @@ use std::rc::Rc;
 use core::net::SocketAddr;
 
 use super::node::{self, ExportError, Map, Node, NodeConfig, PortalGroup};
+use super::session::Origin;
 use super::{Entry, LunConfig, OpenPortal, Target};
 use crate::access::{InitiatorGroup, NetMask};
 
@@ -74,6 +75,12 @@ impl Target {
             return Err(ExportError::NoPortalGroup(tag));
         }
         self.check_unused(tag, |map| map.portal_group)?;
+        let relays = |node: &&Rc<Node>| {
+            node.config.borrow().peer.as_ref().is_some_and(|peer| peer.portal_group == tag)
+        };
+        if let Some(node) = self.nodes.values().find(relays) {
+            return Err(ExportError::GroupInUse { tag, target: node.name() });
+        }
         self.portal_groups.remove(&tag);
         self.portals.retain(|portal| portal.group != tag);
         for entry in self.sessions.values_mut().filter(|entry| entry.session.portal_group == tag) {
@@ -154,7 +161,8 @@ impl Target {
         let unwelcome = |entry: &Entry| {
             let session = &entry.session;
             let (Some(node), Some(who)) = (&session.node, &session.who) else { return false };
-            self.access(node, session, who).is_none()
+            // The peer has let in whom it relays.
+            session.origin == Origin::Host && self.access(node, session, who).is_none()
         };
         let ids: Vec<u64> =
             self.sessions.iter().filter(|(_, entry)| unwelcome(entry)).map(|(id, _)| *id).collect();
@@ -287,6 +295,10 @@ impl Target {
             return Err(ExportError::QueueDepth(config.queue_depth));
         }
         config.maps.iter().try_for_each(|map| self.check_map(map))?;
+        let replication = config.peer.as_ref().map(|peer| peer.portal_group);
+        if let Some(tag) = replication.filter(|tag| !self.portal_groups.contains_key(tag)) {
+            return Err(ExportError::NoPortalGroup(tag));
+        }
         self.check_policy(config.auth)?;
         self.nodes.insert(config.name.to_ascii_lowercase(), Rc::new(Node::new(config, &mut self.units)));
         Ok(())

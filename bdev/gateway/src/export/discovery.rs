@@ -50,7 +50,7 @@ impl Target {
             groups.iter().flat_map(|group| group.portals.iter().map(|portal| (portal, group.tag)))
         {
             if let Some(address) = reachable(portal, own) {
-                iscsi::text::emit(text, "TargetAddress", &format!("{address},{tag}"));
+                iscsi::text::emit(text, "TargetAddress", &format!("{address},{}", node.relative_port(tag)));
             }
         }
     }

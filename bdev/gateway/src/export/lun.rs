@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use super::node::port_group;
 use bdev::{Bdev, Capabilities};
 use engine::BUF_LEN_MAX;
 use scsi::mode::{Settings, SoftwareWriteProtect};
@@ -103,7 +104,7 @@ impl LunConfig {
                 serial: self.serial.clone(),
                 naa: naa(&self.serial),
                 relative_port,
-                port_group: relative_port,
+                port_group: port_group(self.bdev.access().side()),
                 port_name: port_name.to_owned(),
             },
             block_size: geometry.block_size,

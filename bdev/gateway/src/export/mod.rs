@@ -9,9 +9,11 @@ mod config;
 mod discovery;
 mod guard;
 mod job;
+mod keeper;
 mod logical_unit;
 mod lun;
 mod node;
+mod relay;
 mod reservations;
 mod resets;
 mod session;
@@ -33,9 +35,12 @@ use guard::{LoginGuard, Pending};
 use logical_unit::LogicalUnits;
 pub use lun::{LunAccess, LunConfig, LunMode, LunOptions, LunProvisioning};
 use node::Node;
-pub use node::{ExportError, LunInfo, Map, NodeConfig, Portal, PortalGroup, Visibility};
-use reservations::Preemption;
+pub use node::{
+    ExportError, LunInfo, Map, NodeConfig, PORTAL_GROUP_TAG_MAX, PeerConfig, Portal, PortalGroup, Visibility,
+};
+use reservations::{Changing, Preemption};
 use resets::Reset;
+pub use session::StandbyMode;
 use session::{Patience, Request, Session};
 
 use crate::access::InitiatorGroup;
@@ -210,6 +215,7 @@ impl Target {
         for (id, request) in requests {
             self.on_request(id, request, now);
         }
+        progress |= self.poll_units(now);
         self.finish_resets();
         self.finish_preemptions(now);
         self.release_lost();
@@ -225,7 +231,7 @@ impl Target {
         let sessions = self.sessions.values().filter_map(deadlines).min();
         let sanitizing = self.nodes.values().flat_map(|node| node.sanitizing());
         let sanitizing = sanitizing.filter_map(|lun| lun.state.sanitizing.borrow().next_deadline(&lun)).min();
-        Instant::earliest(sessions, sanitizing)
+        Instant::earliest(Instant::earliest(sessions, sanitizing), self.units.next_deadline())
     }
 
     /// Sanitize operations go on, whatever becomes of the sessions that asked for them.
@@ -287,7 +293,8 @@ impl Target {
             Request::Login(who) => self.on_login(id, who),
             Request::LoginComplete => self.on_login_complete(id),
             Request::SendTargets(request, which) => self.on_send_targets(id, request, &which),
-            Request::Announce(announcement) => self.on_announcement(id, announcement, now),
+            Request::Dial => self.on_dial(id, now),
+            Request::Change(Changing { task, unit, change }) => unit.change(id, task, change),
             Request::Reset { request, units, kind } => self.on_reset(id, request, units, kind, now),
         }
     }

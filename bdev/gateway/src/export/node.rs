@@ -4,8 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use bdev::{Access, NodeSide};
 use core::net::SocketAddr;
 use engine::{LatencyHistogram, LatencySummary};
+use iscsi::chap::Account;
 use iscsi::keys::Digests;
 use scsi::copy::Cscd;
 use scsi::{Unit, WriteProtection};
@@ -13,6 +15,7 @@ use thiserror::Error;
 
 use super::logical_unit::{LogicalUnit, LogicalUnits};
 use super::lun::LunConfig;
+use super::session::StandbyMode;
 use super::state::{NexusId, State};
 use crate::access::LunMask;
 use crate::auth::AuthPolicy;
@@ -100,6 +103,22 @@ pub struct NodeConfig {
     pub digests: Digests,
     /// Where logins at a portal group are sent instead, by the group's tag.
     pub redirects: BTreeMap<i32, SocketAddr>,
+    /// The node that serves the same LUNs, too.
+    pub peer: Option<PeerConfig>,
+}
+
+/// The other node of a pair, as a target node of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// A portal of its replication link: relayed sessions go there,
+    pub address: SocketAddr,
+    /// and its own come in here, through this portal group. No host is let in that way. They authenticate as the portal
+    /// group asks, or, where it asks for nothing of its own, as the target does.
+    pub portal_group: i32,
+    /// What becomes of commands while it is the one that serves.
+    pub standby: StandbyMode,
+    /// How relayed sessions authenticate there; with the target's credential, the peer must prove itself, too.
+    pub account: Option<Account>,
 }
 
 /// Why a configuration change was refused.
@@ -156,6 +175,22 @@ pub enum ExportError {
     Listen { address: SocketAddr, errno: Option<i32>, cause: String },
 }
 
+/// The largest tag of a portal group.
+pub const PORTAL_GROUP_TAG_MAX: i32 = 0x7fff;
+
+fn relative_port(portal_group: i32, side: NodeSide) -> u16 {
+    let second = match side {
+        NodeSide::First => 0,
+        NodeSide::Second => 0x8000,
+    };
+    u16::try_from(portal_group.clamp(1, PORTAL_GROUP_TAG_MAX)).expect("clamped") | second
+}
+
+/// Target port group of a node's ports.
+pub(super) fn port_group(side: NodeSide) -> u16 {
+    u16::from(side.number()) + 1
+}
+
 /// Counters of one LUN.
 #[derive(Debug, Default)]
 pub(super) struct LunStats {
@@ -196,7 +231,7 @@ impl Lun {
     }
 
     pub(super) fn new(config: LunConfig, units: &mut LogicalUnits) -> Self {
-        let unit = units.of(config.bdev.uuid());
+        let unit = units.of(&config.bdev);
         Self { config, stats: LunStats::default(), unit, state: State::default() }
     }
 }
@@ -219,6 +254,7 @@ impl NodeConfig {
             auth: AuthPolicy::default(),
             digests: Digests::default(),
             redirects: BTreeMap::new(),
+            peer: None,
         }
     }
 }
@@ -234,15 +270,33 @@ impl Node {
         self.luns.borrow().get(&number).cloned()
     }
 
-    /// Relative target port identifier of a portal group (a target port is a target node in a portal group).
-    pub(super) fn relative_port(&self, portal_group: i32) -> u16 {
-        u16::try_from(portal_group).unwrap_or(1)
+    /// Which node of a pair this one is, as the first LUN's device says.
+    fn side(&self) -> NodeSide {
+        self.luns.borrow().values().next().map_or(NodeSide::First, |lun| lun.config.bdev.access().side())
     }
 
-    /// The relative identifiers of all its target ports.
-    pub(super) fn ports(&self) -> BTreeSet<u16> {
+    /// Relative target port identifier, and portal group tag on the wire, of a portal group: a target port is a target node
+    /// in a portal group, and the ports of a pair's nodes differ.
+    pub(super) fn relative_port(&self, portal_group: i32) -> u16 {
+        relative_port(portal_group, self.side())
+    }
+
+    /// The relative identifiers of a node's target ports.
+    pub(super) fn ports_of(&self, side: NodeSide) -> BTreeSet<u16> {
         let config = self.config.borrow();
-        config.maps.iter().map(|map| self.relative_port(map.portal_group)).collect()
+        config.maps.iter().map(|map| relative_port(map.portal_group, side)).collect()
+    }
+
+    /// The relative identifiers of all target ports of the device, the peer's included.
+    pub(super) fn ports(&self) -> BTreeSet<u16> {
+        let shared = self.luns.borrow().values().any(|lun| lun.config.bdev.access() != Access::Local);
+        let own = self.ports_of(self.side());
+        if shared { own.union(&self.ports_of(self.side().other())).copied().collect() } else { own }
+    }
+
+    /// What becomes of commands while the peer serves.
+    pub(super) fn standby_mode(&self) -> StandbyMode {
+        self.config.borrow().peer.as_ref().map_or(StandbyMode::Refuse, |peer| peer.standby)
     }
 
     /// A session begins or ends: every LUN is told.

@@ -4,23 +4,25 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use engine::Instant;
+use engine::{Instant, Progress};
 use iscsi::TaskId;
-use scsi::Sense;
-use scsi::reservation::Nexus;
+use iscsi::chap::Algorithm;
+use iscsi::target::LoginRequest;
+use scsi::reservation::{Change, Nexus};
 
-use super::Target;
-use super::logical_unit::LogicalUnit;
+use super::logical_unit::{Changed, LogicalUnit};
+use super::session::{Aborter, Origin};
+use super::{Target, relay};
+use crate::auth;
 
-/// A change that has been put in force by a session.
-pub(super) struct Announcement {
+/// A change that a session has computed.
+pub(super) struct Changing {
     pub(super) task: TaskId,
     pub(super) unit: Rc<LogicalUnit>,
-    pub(super) attentions: Vec<(Nexus, Sense)>,
-    pub(super) aborted: BTreeSet<Nexus>,
+    pub(super) change: Change,
 }
 
-/// A PREEMPT AND ABORT that waits for the commands that it aborts.
+/// A change in force, which is answered when the commands that it aborts have ended.
 pub(super) struct Preemption {
     by: u64,
     task: TaskId,
@@ -29,20 +31,64 @@ pub(super) struct Preemption {
 }
 
 impl Target {
-    pub(super) fn on_announcement(&mut self, by: u64, announcement: Announcement, now: Instant) {
-        let Announcement { task, unit, attentions, aborted } = announcement;
+    /// A session wants to pass commands to the peer.
+    pub(super) fn on_dial(&mut self, id: u64, now: Instant) {
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        let peer = entry.session.node.as_ref().and_then(|node| node.config.borrow().peer.clone());
+        let Some(peer) = peer else { return };
+        match peer.account.map(|account| auth::proving(account, Algorithm::ALL.to_vec())).transpose() {
+            Ok(credentials) => {
+                let stream = self.network.connect(peer.address);
+                entry.session.attach_relay(stream, credentials, now);
+            }
+            Err(_) => entry.session.put_off_relay(now),
+        }
+    }
+
+    /// Whoever comes from the peer's address, through the portal group for it, and says so, is relayed: the peer has let him
+    /// in.
+    pub(super) fn look_for_relay(&mut self, id: u64, who: &LoginRequest) {
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        let node = who.target.as_deref().and_then(|name| self.nodes.get(name));
+        let Some(peer) = node.and_then(|node| node.config.borrow().peer.clone()) else { return };
+        let session = &mut entry.session;
+        let from = session.stream().peer_addr().map(|address| address.ip());
+        let named = relay::port_of(&who.initiator_alias).is_some();
+        if named && session.portal_group == peer.portal_group && from == Some(peer.address.ip()) {
+            session.origin = Origin::Peer;
+        }
+    }
+
+    /// Drives the units, and tells everybody what their changes mean.
+    pub(super) fn poll_units(&mut self, now: Instant) -> Progress {
+        let (progress, changed) = self.units.poll(&self.core, now);
+        for (unit, changed) in changed {
+            self.on_changed(unit, changed, now);
+        }
+        progress
+    }
+
+    fn on_changed(&mut self, unit: Rc<LogicalUnit>, changed: Changed, now: Instant) {
+        let Changed { by, task, outcome } = changed;
+        let change = match outcome {
+            Ok(change) => change,
+            Err(error) => {
+                if let Some(entry) = self.sessions.get_mut(&by) {
+                    entry.session.finish_reserve_out(task, Err(error), now);
+                }
+                return;
+            }
+        };
         for entry in self.sessions.values_mut() {
             let Some(nexus) = entry.session.nexus.clone() else { continue };
-            for (_, sense) in attentions.iter().filter(|(told, _)| *told == *nexus) {
+            for (_, sense) in change.attentions.iter().filter(|(told, _)| *told == *nexus) {
                 entry.session.establish(&unit, *sense);
             }
-            if aborted.contains(&*nexus) {
-                entry.session.abort_all(&unit, now);
+            if change.aborted.contains(&*nexus) {
+                entry.session.abort_all(&unit, Aborter::Another, now);
             }
         }
-        if !aborted.is_empty() {
-            self.preemptions.push(Preemption { by, task, unit, aborted });
-        }
+        self.preemptions.push(Preemption { by, task, unit, aborted: change.aborted });
     }
 
     pub(super) fn finish_preemptions(&mut self, now: Instant) {
@@ -54,7 +100,7 @@ impl Target {
                 named && session.is_aborting(&preemption.unit)
             });
             if !at_work && let Some(entry) = sessions.get_mut(&preemption.by) {
-                entry.session.finish_reserve_out(preemption.task, now);
+                entry.session.finish_reserve_out(preemption.task, Ok(()), now);
             }
             at_work
         });

@@ -11,6 +11,7 @@ use scsi::reservation::Table;
 use super::Target;
 use super::logical_unit::LogicalUnit;
 use super::node::Node;
+use super::session::Aborter;
 
 /// What a management function resets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,21 +28,14 @@ pub(super) enum ResetKind {
 
 impl ResetKind {
     /// What a nexus is told; only one whose commands were aborted is told of a cleared task set.
-    fn attention(self, issuer: Issuer, aborted: usize) -> Option<Sense> {
+    fn attention(self, issuer: Aborter, aborted: usize) -> Option<Sense> {
         match self {
-            Self::ClearTaskSet if issuer == Issuer::Other && aborted > 0 => Some(Sense::COMMANDS_CLEARED),
+            Self::ClearTaskSet if issuer == Aborter::Another && aborted > 0 => Some(Sense::COMMANDS_CLEARED),
             Self::ClearTaskSet => None,
             Self::LogicalUnit => Some(Sense::LUN_RESET),
             Self::WarmTarget | Self::ColdTarget => Some(Sense::TARGET_RESET),
         }
     }
-}
-
-/// Who asked for a reset, as a session sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Issuer {
-    Itself,
-    Other,
 }
 
 /// A reset that waits for the tasks that it ends.
@@ -66,8 +60,8 @@ impl Target {
     ) {
         for unit in &units {
             for (id, entry) in &mut self.sessions {
-                let aborted = entry.session.abort_all(unit, now).len();
-                let issuer = if *id == by { Issuer::Itself } else { Issuer::Other };
+                let issuer = if *id == by { Aborter::Itself } else { Aborter::Another };
+                let aborted = entry.session.abort_all(unit, issuer, now).len();
                 if let Some(sense) = kind.attention(issuer, aborted) {
                     entry.session.establish(unit, sense);
                 }

@@ -148,6 +148,7 @@ impl RemoteChannel {
         };
         let connection = Connection::new(initiator::Config {
             initiator: self.config.initiator.clone(),
+            alias: None,
             target: Some(self.config.target.clone()),
             isid: self.config.isid,
             preferences: self.config.preferences,
@@ -168,7 +169,7 @@ impl RemoteChannel {
     fn credentials(&self) -> Result<Option<Proving>, getrandom::Error> {
         let Some(account) = self.config.account.clone() else { return Ok(None) };
         let algorithms = self.config.algorithms.clone();
-        Ok(Some(Proving { account, challenge: auth::challenge()?, algorithms }))
+        auth::proving(account, algorithms).map(Some)
     }
 
     /// Ends the session: everything in flight comes back with an unknown outcome.
@@ -201,6 +202,10 @@ impl RemoteChannel {
         }
         if io.op().range().is_some_and(|range| !geometry.contains(range)) {
             self.done.push_back(io.complete(Err(IoError::OutOfRange), now));
+            return Ok(());
+        }
+        if matches!(io.op(), Op::StoreState { .. } | Op::LoadState { .. }) {
+            self.done.push_back(io.complete(Err(IoError::Unsupported), now));
             return Ok(());
         }
         let list = match parameter_list(io.op()) {
@@ -430,6 +435,7 @@ fn command(op: &Op, block_size: u32, lun: u16) -> Command {
         // Refused before it comes here.
         Op::BlockStatus { .. } => (cdb::test_unit_ready(), Direction::None, 0),
         Op::Fence { .. } => (cdb::register(), Direction::Write, 24),
+        Op::StoreState { .. } | Op::LoadState { .. } => unreachable!("refused before"),
     };
     Command { lun: scsi::lun::encode(lun), cdb, direction, len }
 }

@@ -98,6 +98,10 @@ impl Bdev for Remote {
             | Capabilities::VOLATILE_CACHE
     }
 
+    fn access(&self) -> bdev::Access {
+        bdev::Access::Local
+    }
+
     fn open(self: Arc<Self>, core: &Core) -> Result<Box<dyn Channel>, OpenError> {
         Ok(self.open_over(core, Box::new(TcpNetwork::new(core, TcpConfig::default()))))
     }

@@ -1,6 +1,5 @@
 //! A host at command level: one session, any CDB, small data.
-
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 mod world;
 
@@ -31,6 +30,7 @@ impl Host {
     pub(crate) fn config(name: &str, target: &str) -> Config {
         Config {
             initiator: name.to_owned(),
+            alias: None,
             target: Some(target.to_owned()),
             isid: [0x80, 0, 0, 0, 0, 1],
             preferences: Preferences::default(),
@@ -153,6 +153,16 @@ impl Host {
     /// How the command ended, once.
     pub(crate) fn take(&mut self, task: TaskId) -> Option<Completion> {
         self.ended.remove(&task)
+    }
+
+    /// ABORT TASK.
+    pub(crate) fn abort(&mut self, task: TaskId) -> TaskId {
+        self.connection.manage(1, 0, Some(task))
+    }
+
+    /// True when a management function is complete.
+    pub(crate) fn is_managed(&self, request: TaskId) -> bool {
+        self.managed.get(&request) == Some(&0)
     }
 
     /// What the command read.

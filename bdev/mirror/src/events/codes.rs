@@ -17,11 +17,12 @@ pub trait Codes {
 
 impl EventKind {
     /// All codes of events: the types of `notify_get_types`.
-    pub const CODES: [&'static str; 36] = [
+    pub const CODES: [&'static str; 37] = [
         "formatting",
         "leg-unusable",
         "own-leg-failed",
         "own-superblock-failed",
+        "unit-state-lost",
         "fenced",
         "standing-by",
         "holding",
@@ -61,7 +62,7 @@ impl EventKind {
         match self {
             Self::FormattingNew => "new-array",
             Self::FormattingToJoin => "joining",
-            Self::LegUnusable(_) => "own-leg",
+            Self::LegUnusable(_) | Self::UnitStateLost => "own-leg",
             Self::OwnLegFailed(error)
             | Self::OwnSuperblockFailed(error)
             | Self::PromotionFailed(error)
@@ -106,6 +107,7 @@ impl Codes for EventKind {
             Self::LegUnusable(_) => "leg-unusable",
             Self::OwnLegFailed(_) => "own-leg-failed",
             Self::OwnSuperblockFailed(_) => "own-superblock-failed",
+            Self::UnitStateLost => "unit-state-lost",
             Self::Fenced { .. } => "fenced",
             Self::StandingBy(_) => "standing-by",
             Self::Holding(HoldReason::Split { .. }) | Self::PeerBarred(BarCause::Entry(Bar::Split)) => {

@@ -70,6 +70,8 @@ pub enum EventKind {
     LegUnusable(String),
     /// The own leg failed an I/O.
     OwnLegFailed(IoError),
+    /// Both copies of the logical unit's state on the own leg are damaged.
+    UnitStateLost,
     /// The own superblock could not be written; it is tried again.
     OwnSuperblockFailed(IoError),
     /// The peer, as the holder, locked everybody else out of our leg.
@@ -193,6 +195,7 @@ impl EventKind {
             | Self::ArbiterOlder { .. }
             | Self::ArbiterVacant
             | Self::PeerBarred(BarCause::Entry(Bar::Split))
+            | Self::UnitStateLost
             | Self::ResyncStopped { .. } => Severity::Alarm,
             Self::Promoting { data: DataAge::Past | DataAge::Mixed, .. } => Severity::Alarm,
             Self::OwnLegFailed(_)

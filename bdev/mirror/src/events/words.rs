@@ -51,6 +51,12 @@ impl Display for EventKind {
             Self::FormattingToJoin => write!(f, "formatting this node's leg to join the peer's array"),
             Self::LegUnusable(why) => write!(f, "this node's leg cannot be used: {why}"),
             Self::OwnLegFailed(error) => write!(f, "this node's leg reports: {error}"),
+            Self::UnitStateLost => {
+                write!(
+                    f,
+                    "both copies of the unit's state on this node's leg are damaged: reservations are lost"
+                )
+            }
             Self::OwnSuperblockFailed(error) => {
                 write!(f, "this leg's superblock cannot be written ({error}): trying again")
             }

@@ -5,6 +5,7 @@ use super::field::Field;
 use super::header::{HEADER_FIELDS, HEADER_LEN};
 use super::superblock::{CONFIG_FIELDS, LEG_FIELDS, SUPERBLOCK_FIELDS};
 use super::tests::{ARRAY, example_layout, example_superblock};
+use super::unit_state::UNIT_STATE_FIELDS;
 use super::{Block, Layout, Reason, Superblock, layout};
 use crate::bitmap::{Bitmap, Urgency};
 use crate::intent_log::codec::TRANSACTION_FIELDS;
@@ -80,6 +81,7 @@ fn table(name: &str) -> String {
         "leg record" => fields(LEG_FIELDS),
         "config" => fields(CONFIG_FIELDS),
         "reasons" => reasons(),
+        "unit state" => fields(UNIT_STATE_FIELDS),
         "transaction" => fields(TRANSACTION_FIELDS),
         other => panic!("FORMAT.md names a table {other:?} that nothing generates"),
     }
@@ -93,7 +95,7 @@ fn format_md_says_what_the_constants_say() {
     if blessing() {
         std::fs::write(&path, &wanted).expect("write FORMAT.md");
     }
-    assert_eq!(text.matches("<!-- table: ").count(), 7);
+    assert_eq!(text.matches("<!-- table: ").count(), 8);
     assert!(text == wanted || blessing(), "FORMAT.md is out of date: run the tests once with BLESS=1");
 }
 
@@ -103,6 +105,7 @@ fn tables_have_no_holes_and_no_overlaps() {
         (HEADER_FIELDS, 0),
         (SUPERBLOCK_FIELDS, HEADER_LEN),
         (TRANSACTION_FIELDS, HEADER_LEN),
+        (UNIT_STATE_FIELDS, HEADER_LEN),
         (LEG_FIELDS, 0),
     ] {
         assert_eq!(table[0].offset, start);

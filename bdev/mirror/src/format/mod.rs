@@ -13,6 +13,7 @@ pub mod history;
 pub mod layout;
 pub mod leg_record;
 pub mod superblock;
+pub mod unit_state;
 
 #[cfg(test)]
 mod doc_tests;
@@ -29,6 +30,7 @@ pub use leg_record::{LegFlags, LegRecord, LegState};
 pub use superblock::{
     Access, ArbiterKind, ArrayName, Features, Lease, RunState, Superblock, SuperblockError,
 };
+pub use unit_state::{UnitState, UnitStateHealth};
 
 /// Bytes of every metadata block.
 pub const BLOCK_SIZE: usize = 4096;

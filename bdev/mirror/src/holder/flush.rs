@@ -1,17 +1,23 @@
-//! Flushes of hosts: GOOD only when every leg in sync has flushed (I18).
+//! Flushes of hosts: GOOD only when every leg in sync has flushed (I18). Stores and loads of the unit's state take the same
+//! way (`unit_state.rs`).
 
-use bdev::IoError;
+use bdev::{Durability, IoError};
 use engine::Key;
 
-use super::request::{Flush, FlushStage, Work};
+use super::request::{Errand, Flush, FlushStage, Work};
 use super::{Ctx, Holder, Sides};
 use crate::decide::Judgement;
 use crate::desk::{Purpose, Side};
 
+impl Flush {
+    pub(super) fn new(errand: Errand) -> Self {
+        Self { errand, waiting: Sides::empty(), failed: [None; 2], attempt: 0, stage: FlushStage::Flying }
+    }
+}
+
 impl Holder {
     pub(super) fn new_flush(&mut self) -> Flush {
-        let ticket = self.log.begin_flush();
-        Flush { ticket, waiting: Sides::empty(), failed: [None; 2], attempt: 0, stage: FlushStage::Flying }
+        Flush::new(Errand::Flush(self.log.begin_flush()))
     }
 
     fn flush_mut(&mut self, key: Key) -> Option<&mut Flush> {
@@ -27,7 +33,10 @@ impl Holder {
     }
 
     pub(super) fn send_flush(&mut self, key: Key, ctx: &mut Ctx<'_>) {
-        let sides = self.flushed_sides();
+        let sides = match self.flush_mut(key).map(|flush| &flush.errand) {
+            Some(Errand::Store { .. } | Errand::Load { .. }) => self.state_sides(),
+            Some(Errand::Flush(_)) | None => self.flushed_sides(),
+        };
         for side in Side::BOTH {
             if sides.has(side) {
                 self.flush_leg(key, side, ctx);
@@ -52,14 +61,25 @@ impl Holder {
         }
         flush.waiting |= Sides::only(side);
         flush.failed[side as usize] = None;
-        ctx.desk.flush(side, Purpose::Request(key));
+        match &flush.errand {
+            Errand::Flush(_) => ctx.desk.flush(side, Purpose::Request(key)),
+            Errand::Store { frame, .. } | Errand::Load { frame, .. } => {
+                let (from, offset) = frame.clone().expect("sealed before it is sent");
+                ctx.desk.write(side, offset, from, Durability::Durable, Purpose::Request(key));
+            }
+        }
     }
 
     pub(super) fn on_flush(&mut self, key: Key, side: Side, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
         let Some(flush) = self.flush_mut(key) else { return };
         flush.waiting -= Sides::only(side);
         flush.failed[side as usize] = result.err();
-        if flush.waiting.is_empty() {
+        let answered = flush.waiting.is_empty();
+        if result.is_err() && !self.in_sync().has(side) {
+            // A leg that comes back lacks what it failed: it gets the state anew.
+            self.unit.forget_returning();
+        }
+        if answered {
             self.judge_flush(key, ctx);
         }
     }
@@ -82,13 +102,12 @@ impl Holder {
                 Judgement::Report => reported = Some(error),
             }
         }
-        let Some(ticket) = self.flush_mut(key).map(|flush| flush.ticket) else { return };
-        match reported {
-            None => {
-                self.log.end_flush(ticket);
-                self.reply(key, Ok(()), ctx);
-            }
-            Some(error) => self.reply(key, Err(error), ctx),
+        if let (None, Some(Errand::Flush(ticket))) =
+            (reported, self.flush_mut(key).map(|flush| &flush.errand))
+        {
+            let ticket = *ticket;
+            self.log.end_flush(ticket);
         }
+        self.reply(key, reported.map_or(Ok(()), Err), ctx);
     }
 }

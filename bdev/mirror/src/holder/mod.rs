@@ -22,6 +22,7 @@ mod request;
 pub mod resync;
 mod state;
 mod stop;
+mod unit_state;
 pub(crate) mod write;
 
 use std::collections::VecDeque;
@@ -35,7 +36,7 @@ use crate::bitmap::Bitmap;
 use crate::decide::{Standing, Starting, SyncPlan, informed};
 use crate::desk::{Desk, Purpose, Side};
 use crate::events::{EventKind, Events};
-use crate::format::{ArbiterKind, Config, ConfigId, Layout, LegIndex, LegMask, Reason};
+use crate::format::{ArbiterKind, Config, ConfigId, Layout, LegIndex, LegMask, Reason, UnitState};
 use crate::intent_log::IntentLog;
 use crate::locks::{Owner, RangeLocks};
 use crate::pace::Pace;
@@ -49,6 +50,7 @@ use own_leg::{OwnLeg, Pauses};
 use patience::Waiting;
 use request::Request;
 use resync::Resync;
+use unit_state::Unit;
 
 pub(crate) use crate::truth::Truth;
 pub(crate) use request::REQUESTS_MAX;
@@ -125,6 +127,9 @@ pub(crate) struct Holder {
     next_heartbeat: Instant,
     journal: Journal,
     resync: Resync,
+    unit: Unit,
+    /// The generation in which this holder began.
+    opened_in: u64,
     pace: Pace,
     counters: Counters,
 }
@@ -142,12 +147,14 @@ pub(crate) struct Inheritance {
     pub(crate) standing: Standing,
     /// What the arbiter holds.
     pub(crate) arbiter_has: Option<ConfigId>,
+    /// The logical unit's state on this node's leg.
+    pub(crate) unit: UnitState,
 }
 
 impl Holder {
     /// Begins with a new generation (R11), which is on its way to the own leg when this returns.
     pub(crate) fn begin(inheritance: Inheritance, ctx: &mut Ctx<'_>) -> Self {
-        let Inheritance { log, mut bitmap, starting, reason, generation, standing, .. } = inheritance;
+        let Inheritance { log, mut bitmap, starting, reason, generation, standing, unit, .. } = inheritance;
         let own = informed(ctx.own.current(), standing);
         if let Starting::FromPeer(SyncPlan::Full(why)) = starting {
             ctx.note(EventKind::OwnFullCopy(why));
@@ -191,6 +198,8 @@ impl Holder {
             next_heartbeat: Instant::EPOCH,
             journal: Journal::default(),
             resync: Resync::new(),
+            unit: Unit::new(unit),
+            opened_in: 0,
             pace: Pace::default(),
             counters: Counters::default(),
         };
@@ -202,6 +211,11 @@ impl Holder {
 
     pub(crate) fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// The generation in which it began to serve.
+    pub(crate) fn opened_in(&self) -> u64 {
+        self.opened_in
     }
 
     pub(crate) fn truth(&self) -> &Truth {
@@ -293,6 +307,9 @@ impl Holder {
             Purpose::CopyRead(key) => self.on_copy_read(key, completed, ctx),
             Purpose::CopyWrite(key) => self.on_copy_written(key, completed.result, ctx),
             Purpose::Superblock { attempt } => self.on_superblock(side, attempt, completed.result, ctx),
+            Purpose::UnitState { attempt } => {
+                self.on_state_copied(side, attempt, completed.result, ctx);
+            }
             Purpose::Read { .. }
             | Purpose::Fence { .. }
             | Purpose::Emptying { .. }
@@ -323,6 +340,7 @@ impl Holder {
         self.drive_own_leg(ctx);
         self.drive_resync(ctx);
         self.drive_journal(ctx);
+        self.drive_errands(ctx);
         self.run_granted(ctx);
         self.drive_phase(ctx);
     }
@@ -352,6 +370,7 @@ impl Holder {
 
     fn serve(&mut self, ctx: &mut Ctx<'_>) {
         self.phase = Phase::Serving;
+        self.opened_in = self.config().generation();
         ctx.note(EventKind::Serving { generation: self.config().generation() });
     }
 

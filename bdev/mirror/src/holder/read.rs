@@ -29,7 +29,7 @@ impl Holder {
     }
 
     /// The peer, the only one that could be promoted, has answered lately, or cannot be promoted.
-    fn may_read(&self, now: Instant) -> bool {
+    pub(super) fn may_read(&self, now: Instant) -> bool {
         !matches!(self.phase, Phase::Leaving(_)) && may_read(self.config(), now, self.lease_until)
     }
 

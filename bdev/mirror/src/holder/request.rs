@@ -1,8 +1,8 @@
 //! A host's I/O on its way through the mirror.
 
 use bdev::hop::ClientId;
-use bdev::{BlockRange, Completed, Durability, Io, IoError, IoShell, NotReady, Op};
-use engine::{BufMut, Instant, Key};
+use bdev::{BlockRange, Completed, Durability, Io, IoError, IoShell, NotReady, Op, StateFound};
+use engine::{Buf, BufMut, Instant, Key};
 
 use super::write::{Write, WriteStage};
 use super::{Body, Ctx, Holder, Phase, Sides};
@@ -66,12 +66,23 @@ pub(super) enum ReadStage {
 /// A flush.
 #[derive(Debug)]
 pub(super) struct Flush {
-    pub(super) ticket: FlushTicket,
+    pub(super) errand: Errand,
     pub(super) waiting: Sides,
     pub(super) failed: [Option<IoError>; 2],
     /// The way to the peer's leg that it took.
     pub(super) attempt: u32,
     pub(super) stage: FlushStage,
+}
+
+/// What every leg is asked for alike.
+#[derive(Debug)]
+pub(super) enum Errand {
+    /// To flush.
+    Flush(FlushTicket),
+    /// To keep the unit's state: what the host gave, and its copy with its place once it is sealed.
+    Store { from: Buf, frame: Option<(Buf, u64)> },
+    /// The same with the state that is there already, for a host that wants to know it.
+    Load { into: BufMut, found: StateFound, frame: Option<(Buf, u64)> },
 }
 
 /// Where a flush is.
@@ -81,6 +92,8 @@ pub(super) enum FlushStage {
     Flying,
     /// A leg failed it: waits for a config.
     Parked,
+    /// Behind another store or load of the unit's state.
+    Waiting,
 }
 
 impl Holder {
@@ -114,6 +127,10 @@ impl Holder {
             Op::WriteZeroes { range, durability } => self.new_write(range, Body::Zeroes, durability),
             Op::Discard { range } => self.new_write(range, Body::Discard, Durability::Accepted),
             Op::Flush => Work::Flush(self.new_flush()),
+            Op::StoreState { from } => Work::Flush(Flush::new(Errand::Store { from, frame: None })),
+            Op::LoadState { into, found } => {
+                Work::Flush(Flush::new(Errand::Load { into, found, frame: None }))
+            }
             Op::Fence { .. } | Op::BlockStatus { .. } | Op::CompareAndWrite { .. } => {
                 unreachable!("answered above")
             }
@@ -133,7 +150,8 @@ impl Holder {
         match self.requests.get(key).map(|request| &request.work) {
             Some(Work::Read(_)) => self.lock_read(key, ctx),
             Some(Work::Write(_)) => self.next_piece(key, ctx),
-            Some(Work::Flush(_)) => self.send_flush(key, ctx),
+            Some(Work::Flush(Flush { errand: Errand::Flush(_), .. })) => self.send_flush(key, ctx),
+            Some(Work::Flush(_)) => self.begin_errand(key, ctx),
             None => {}
         }
     }
@@ -184,9 +202,19 @@ impl Holder {
                 Op::Read { range, into: buffer.expect("the leg gave the frame back") }
             }
             Work::Write(write) => write.into_op(),
-            Work::Flush(_) => Op::Flush,
+            Work::Flush(flush) => self.finished(key, flush, result),
         };
         ctx.front.push_back((client, shell.complete(op, result, now)));
+    }
+
+    /// The operation of a flush, a store or a load, with what a load found.
+    fn finished(&mut self, key: Key, flush: Flush, result: Result<(), IoError>) -> Op {
+        self.end_errand(key, result);
+        let mut op = flush.errand.into_op();
+        if let (Op::LoadState { into, found }, Ok(())) = (&mut op, result) {
+            *found = self.loaded(into);
+        }
+        op
     }
 
     fn count(&mut self, work: &Work, result: Result<(), IoError>) {
@@ -201,7 +229,8 @@ impl Holder {
                 counters.writes += 1;
                 counters.written_bytes += write.whole.len;
             }
-            Work::Flush(_) => counters.flushes += 1,
+            Work::Flush(Flush { errand: Errand::Flush(_), .. }) => counters.flushes += 1,
+            Work::Flush(_) => {}
         }
     }
 
@@ -212,7 +241,7 @@ impl Holder {
                 matches!(read.stage, ReadStage::Locking | ReadStage::Unleased | ReadStage::Parked)
             }
             Work::Write(write) => write.stage != WriteStage::Flying,
-            Work::Flush(flush) => flush.stage == FlushStage::Parked,
+            Work::Flush(flush) => matches!(flush.stage, FlushStage::Parked | FlushStage::Waiting),
         };
         let keys: Vec<Key> =
             self.requests.iter().filter(|(_, request)| idle(&request.work)).map(|(key, _)| key).collect();
@@ -225,5 +254,6 @@ impl Holder {
         self.admitting.clear();
         self.logging.clear();
         self.unleased.clear();
+        self.unit.abandon();
     }
 }

@@ -136,7 +136,7 @@ impl Holder {
             return;
         }
         if self.bitmap.is_clear() && self.resync.is_idle() {
-            if self.change.is_none() {
+            if self.change.is_none() && !self.is_copying_state() {
                 self.begin_own_flush(FlushFor::Rejoin, ctx);
             }
             return;

@@ -109,6 +109,7 @@ impl Node {
         }
         if matches!(self.role, Role::Booting(Boot::Loading(_))) {
             let (log, bitmap) = differences(images, self.own());
+            self.take_unit_state(images);
             return self.hold_with(log, bitmap);
         }
         match found(self.own_geometry.bytes(), images, self.setup.array) {

@@ -257,7 +257,9 @@ impl Node {
     ) {
         let Superblock { array, layout, .. } = *self.own();
         let log = IntentLog::resume(array, layout.log, log, &mut bitmap);
-        let inheritance = Inheritance { log, bitmap, starting, reason, generation, standing, arbiter_has };
+        let unit = self.unit.clone();
+        let inheritance =
+            Inheritance { log, bitmap, starting, reason, generation, standing, arbiter_has, unit };
         let mut ctx = Ctx {
             desk: &mut self.desk,
             own: self.store.as_mut().expect("a leg is known"),

@@ -12,6 +12,7 @@
 //!           '--> Failed
 //! ```
 
+mod access;
 mod boot;
 mod claim;
 mod guarded;
@@ -34,9 +35,10 @@ use crate::decide::{
 };
 use crate::desk::{Desk, Purpose, Side};
 use crate::events::{Event, EventKind, Events};
-use crate::format::{RunState, Superblock};
+use crate::format::{RunState, Superblock, UnitState, UnitStateHealth};
 use crate::guard::{Guard, Replies};
 use crate::holder::{Ctx, Ending, Holder, Phase};
+use crate::reader::unit_state;
 use crate::setup::Setup;
 use crate::status::{RoleKind, Status};
 use crate::store::{Store, Stored};
@@ -112,6 +114,8 @@ pub struct Node {
     watch: Watch,
     /// When the old holder gave this node the array, until it is taken up.
     given_at: Option<Instant>,
+    /// The logical unit's state, as the own leg had it when it was last read as a whole.
+    unit: UnitState,
 }
 
 impl Node {
@@ -139,6 +143,7 @@ impl Node {
             ballot: Ballot::new(),
             watch: Watch::default(),
             given_at: None,
+            unit: UnitState::default(),
             setup,
         };
         node.begin_boot();
@@ -462,6 +467,15 @@ impl Node {
 
     fn own(&self) -> &Superblock {
         self.store.as_ref().expect("a leg is known in this role").current()
+    }
+
+    /// The own leg was read as a whole.
+    fn take_unit_state(&mut self, images: &[Vec<u8>]) {
+        let (state, health) = unit_state(images, self.own().array);
+        self.unit = state;
+        if health == UnitStateHealth::Lost {
+            self.note(EventKind::UnitStateLost);
+        }
     }
 
     fn fail(&mut self, why: impl Into<String>) {

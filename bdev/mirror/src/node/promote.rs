@@ -146,6 +146,7 @@ impl Node {
                     PromoteMode::Forced => Reason::ForcePromoted,
                 };
                 let (log, bitmap) = differences(&images, self.own());
+                self.take_unit_state(&images);
                 self.become_holder(
                     Starting::Alone,
                     reason,

@@ -69,6 +69,10 @@ impl Bdev for Wire {
         Capabilities::FLUSH | Capabilities::FUA | Capabilities::FENCE
     }
 
+    fn access(&self) -> bdev::Access {
+        bdev::Access::Local
+    }
+
     fn open(self: Arc<Self>, core: &Core) -> Result<Box<dyn Channel>, OpenError> {
         let core = core.clone();
         Ok(Box::new(WireChannel {
@@ -162,6 +166,7 @@ fn copy_of(op: &Op, pool: &Pool) -> Op {
         Op::BlockStatus { .. } | Op::CompareAndWrite { .. } => {
             unreachable!("the mirror never sends these to a leg")
         }
+        Op::StoreState { .. } | Op::LoadState { .. } => unreachable!("a leg keeps no state of its own"),
     }
 }
 

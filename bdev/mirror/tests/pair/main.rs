@@ -12,6 +12,7 @@ mod recorder;
 mod stop;
 mod succession;
 mod swarm;
+mod unit_state;
 mod world;
 
 use core::time::Duration;

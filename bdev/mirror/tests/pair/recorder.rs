@@ -94,7 +94,11 @@ impl Journal {
                 state.events.push(Event::Flush { leg, number });
                 return Some(number);
             }
-            Op::Read { .. } | Op::Fence { .. } | Op::BlockStatus { .. } => return None,
+            Op::Read { .. }
+            | Op::Fence { .. }
+            | Op::StoreState { .. }
+            | Op::LoadState { .. }
+            | Op::BlockStatus { .. } => return None,
             Op::CompareAndWrite { .. } => unreachable!("no leg is sent one"),
         };
         let at = range.lba * block_size;
@@ -166,6 +170,10 @@ impl Bdev for Recorder {
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    fn access(&self) -> bdev::Access {
+        bdev::Access::Local
     }
 
     fn open(self: Arc<Self>, core: &Core) -> Result<Box<dyn Channel>, OpenError> {

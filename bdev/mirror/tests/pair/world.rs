@@ -35,7 +35,7 @@ pub(crate) struct Running {
 
 pub(crate) struct World {
     pub(crate) now: Instant,
-    core: Core,
+    pub(crate) core: Core,
     pub(crate) prng: Prng,
     pub(crate) disks: [Arc<SimBdev>; 2],
     pub(crate) wires: [Arc<Wire>; 2],

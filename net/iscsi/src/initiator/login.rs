@@ -81,6 +81,9 @@ impl Connection {
         if self.login.said == Said::Nothing {
             self.login.said = Said::Names;
             text::emit(&mut text, "InitiatorName", &self.config.initiator);
+            if let Some(alias) = &self.config.alias {
+                text::emit(&mut text, "InitiatorAlias", alias);
+            }
             match &self.config.target {
                 Some(target) => {
                     text::emit(&mut text, "TargetName", target);

@@ -33,6 +33,8 @@ const CONTROL_DATA_MAX: usize = 64 << 10;
 pub struct Config {
     /// InitiatorName.
     pub initiator: String,
+    /// InitiatorAlias, if any.
+    pub alias: Option<String>,
     /// TargetName; `None` for a discovery session.
     pub target: Option<String>,
     /// ISID: the same at each reconnection, so that the target replaces the old session.

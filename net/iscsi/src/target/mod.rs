@@ -146,6 +146,12 @@ impl Connection {
         }
     }
 
+    /// Ends a task with this response in place of whatever was to be sent for it.
+    pub fn terminate(&mut self, task: TaskId, response: Response) {
+        self.outgoing.retain(|outgoing| outgoing.task() != Some(task));
+        self.respond(task, response);
+    }
+
     /// Answers SendTargets with the text of all pairs; long answers are continued over several PDUs.
     pub fn respond_text(&mut self, request: TaskId, text: Vec<u8>) {
         self.send_text(request.0, text);

@@ -11,6 +11,7 @@ mod provisioning;
 mod reservation;
 mod sanitize;
 
+use crate::alua;
 use crate::reservation as reserve;
 use crate::sense::Sense;
 pub use sanitize::{AllowUnrestrictedExit, Sanitize, SanitizeMethod};
@@ -181,6 +182,10 @@ pub enum Command {
         opcode: u8,
         service_action: u16,
         timeouts: bool,
+        allocation: u32,
+    },
+    ReportTargetPortGroups {
+        header: alua::Header,
         allocation: u32,
     },
     Reservation(reserve::Request),

@@ -2,6 +2,7 @@
 
 use super::field::{u16_at, u32_at, usage};
 use super::{Command, Row, row};
+use crate::alua;
 use crate::sense::Sense;
 
 fn inquiry(cdb: &[u8; 16]) -> Result<Command, Sense> {
@@ -32,6 +33,15 @@ fn mode_select(cdb: &[u8; 16], long: bool, length: u32) -> Result<Command, Sense
     }
 }
 
+fn report_target_port_groups(cdb: &[u8; 16]) -> Result<Command, Sense> {
+    let header = match cdb[1] >> 5 {
+        0 => alua::Header::Length,
+        1 => alua::Header::Extended,
+        _ => return Err(Sense::invalid_cdb_byte(1)),
+    };
+    Ok(Command::ReportTargetPortGroups { header, allocation: u32_at(cdb, 6) })
+}
+
 /// The rows.
 pub(super) const ROWS: &[Row] = &[
     row!(0x00, None, 6, usage::block(0x00, 0, [(0, 0), (0, 0)]), "TEST UNIT READY", |_| Ok(
@@ -56,6 +66,14 @@ pub(super) const ROWS: &[Row] = &[
     row!(0xa0, None, 12, usage::block(0xa0, 0, [(2, 3), (6, 10)]), "REPORT LUNS", |cdb| {
         Ok(Command::ReportLuns { select: cdb[2], allocation: u32_at(cdb, 6) })
     }),
+    row!(
+        0xa3,
+        Some(0x0a),
+        12,
+        usage::block(0xa3, 0xff, [(6, 10), (0, 0)]),
+        "REPORT TARGET PORT GROUPS",
+        report_target_port_groups
+    ),
     row!(
         0xa3,
         Some(0x0c),

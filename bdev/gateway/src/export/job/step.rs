@@ -4,6 +4,7 @@ use bdev::{BlockRange, BlockStatus, Completed, Durability, FenceKey, IoError, Op
 use engine::{Buf, Pool};
 use scsi::Sense;
 use scsi::parameter::{LbaStatus, ProvisioningStatus, lba_status};
+use scsi::reservation::Report;
 
 use super::super::node::Place;
 use super::super::state::{Mode, Span};
@@ -35,6 +36,8 @@ pub(in crate::export) enum Step {
     Fence(FenceKey),
     /// No I/O: PERSISTENT RESERVE OUT, which the session carries out.
     Reserve(Box<ReserveOut>),
+    /// No I/O: the data of PERSISTENT RESERVE IN, cut at the allocation length.
+    Report(Report, u16),
     /// Look what is behind the blocks.
     Status(LookUp),
     /// A piece of a copy, at LUNs of its own.
@@ -119,7 +122,7 @@ impl Step {
                 Some(Op::BlockStatus { range: BlockRange::new(*at, blocks), found: None })
             }
             Self::Copy(copying) => copying.op(pool),
-            Self::Reserve(_) | Self::Sanitized => None,
+            Self::Reserve(_) | Self::Report(..) | Self::Sanitized => None,
         }
     }
 
@@ -145,7 +148,12 @@ impl Step {
             | Self::Or(range, ..)
             | Self::CompareAndWrite(CompareAndWrite { range, .. }) => exclusive(range),
             Self::Copy(copying) => copying.hold(),
-            Self::Flush | Self::Fence(_) | Self::Reserve(_) | Self::Status(_) | Self::Sanitized => None,
+            Self::Flush
+            | Self::Fence(_)
+            | Self::Reserve(_)
+            | Self::Report(..)
+            | Self::Status(_)
+            | Self::Sanitized => None,
         }
     }
 
@@ -156,6 +164,7 @@ impl Step {
             | Self::Compare(..)
             | Self::CompareEach(..)
             | Self::Status(_)
+            | Self::Report(..)
             | Self::Sanitized => Writing::No,
             _ => Writing::Yes,
         }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bdev::{Capabilities, Geometry};
-use engine::Instant;
+use engine::{BufMut, Instant};
 use iscsi::TaskId;
 use iscsi::target::{self, Response};
 use scsi::mode::Settings;
@@ -13,6 +13,7 @@ use super::super::job::{self, Context, Start};
 use super::super::node::{Lun, Place};
 use super::Session;
 use super::jobs::{Job, Stage};
+use super::paths::Passage;
 
 /// A command whose frame the pool could not give yet: the session does not read on.
 pub(super) struct Stalled {
@@ -21,6 +22,15 @@ pub(super) struct Stalled {
     pub(super) place: Place,
     len: u32,
     began: Instant,
+    way: Way,
+}
+
+/// Where a command is carried out that waits for its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Here,
+    /// Not clear, or at the peer (`paths.rs`).
+    Elsewhere,
 }
 
 /// A LUN's unit with what it was made from: made again only when the device changes, not for each command.
@@ -46,10 +56,9 @@ impl Session {
     }
 
     pub(super) fn make_unit(&self, lun: &Lun) -> Unit {
-        let group = self.portal_group;
+        let port = self.nexus.as_ref().map_or(1, |nexus| nexus.port);
         let name = self.node.as_ref().map(|node| node.name()).unwrap_or_default();
-        let port = format!("{name},t,0x{group:04x}");
-        lun.config.unit(&port, u16::try_from(group).unwrap_or(1), lun.state.settings.get())
+        lun.config.unit(&format!("{name},t,0x{port:04x}"), port, lun.state.settings.get())
     }
 
     pub(super) fn on_command(&mut self, command: target::Command, now: Instant) {
@@ -72,19 +81,30 @@ impl Session {
         }
         let stats = &place.lun.stats;
         stats.commands.set(stats.commands.get() + 1);
+        if let scsi::Command::ReportTargetPortGroups { header, allocation } = parsed {
+            return self.report_target_port_groups(command.task, (header, allocation), place, now);
+        }
+        let Some(command) = self.divert(command, &parsed, &place, now) else { return };
+        self.begin(command, parsed, place, now);
+    }
+
+    /// Begins a command that is carried out here.
+    pub(super) fn begin(
+        &mut self,
+        command: target::Command,
+        parsed: scsi::Command,
+        place: Place,
+        now: Instant,
+    ) {
         if self.is_kept_out(command.task, &command.cdb, &place.lun) {
             return;
         }
         if let Some(sense) = self.stands_in_the_way(&place, command.cdb[0], &parsed) {
             return self.refuse(command.task, sense, place.lun.state.settings.get().sense_format);
         }
-        self.begin(command, parsed, place, now);
-    }
-
-    fn begin(&mut self, command: target::Command, parsed: scsi::Command, place: Place, now: Instant) {
         if let scsi::Command::Reservation(request) = parsed
             && !place.lun.config.bdev.capabilities().contains(Capabilities::FENCE)
-            && self.on_reservation(command.task, request, &place, now)
+            && self.on_reservation((command.task, command.expected_len), request, &place, now)
         {
             return;
         }
@@ -102,7 +122,7 @@ impl Session {
             Start::Fail(sense) => self.refuse(command.task, sense, unit.sense_format()),
             Start::Data(data) => self.answer_bytes(command.task, Some(place), &data, now),
             Start::Collect(len) => {
-                self.stalled = Some(Stalled { command, parsed, place, len, began: now });
+                self.stalled = Some(Stalled { command, parsed, place, len, began: now, way: Way::Here });
                 self.retry_stalled(now);
             }
             Start::Steps(steps) => {
@@ -168,6 +188,7 @@ impl Session {
         if self.seen_blocks.insert(number, blocks).is_some_and(|seen| seen != blocks) {
             lun.state.nexuses.borrow_mut().tell(self.id, Sense::CAPACITY_CHANGED);
         }
+        self.watch_access(number, lun);
         let exempt = matches!(
             command,
             scsi::Command::Inquiry { .. }
@@ -206,6 +227,19 @@ impl Session {
         self.answer_bytes(task, None, &data, now);
     }
 
+    /// Takes the data of a command that is not carried out here at once.
+    pub(super) fn collect_passage(
+        &mut self,
+        command: target::Command,
+        parsed: scsi::Command,
+        place: Place,
+        len: u32,
+        now: Instant,
+    ) {
+        self.stalled = Some(Stalled { command, parsed, place, len, began: now, way: Way::Elsewhere });
+        self.retry_stalled(now);
+    }
+
     pub(super) fn retry_stalled(&mut self, now: Instant) {
         let Some(stalled) = &self.stalled else { return };
         let block_size = stalled.place.lun.config.bdev.geometry().block_size;
@@ -229,25 +263,38 @@ impl Session {
             return self.move_nothing(now);
         }
         let Some(frame) = self.core.pool().alloc(len as usize) else { return };
-        let Some(Stalled { command, parsed, place, began, .. }) = self.stalled.take() else { return };
+        let Some(Stalled { command, parsed, place, began, way, .. }) = self.stalled.take() else { return };
         let task = command.task;
-        let job = Job::new(Some(place), parsed, command.expected_len, Stage::Collecting(frame), began);
+        let mut job = Job::new(Some(place), parsed, command.expected_len, Stage::Collecting(frame), began);
+        job.passage = (way == Way::Elsewhere).then(|| Box::new(Passage::new(command, began)));
         self.open_job(task, job);
         self.connection.solicit(task, len);
     }
 
     /// The initiator expects to move nothing: nothing is written, and the residual tells it.
     pub(super) fn move_nothing(&mut self, now: Instant) {
-        let Some(Stalled { command, parsed, place, began, .. }) = self.stalled.take() else { return };
-        let job = Job::new(Some(place), parsed, command.expected_len, Stage::Working, began);
-        self.open_job(command.task, job);
-        self.advance(command.task, now);
+        let Some(Stalled { command, parsed, place, began, way, .. }) = self.stalled.take() else { return };
+        let task = command.task;
+        let mut job = Job::new(Some(place), parsed, command.expected_len, Stage::Working, began);
+        job.passage = (way == Way::Elsewhere).then(|| Box::new(Passage::new(command, began)));
+        self.open_job(task, job);
+        self.advance(task, now);
     }
 
     pub(super) fn on_collected(&mut self, task: TaskId, now: Instant) {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         let stage = std::mem::replace(&mut job.stage, Stage::Working);
         let Stage::Collecting(data) = stage else { return };
+        if let Some(passage) = &mut job.passage {
+            passage.take_data(data.freeze());
+            return self.advance(task, now);
+        }
+        self.take_collected(task, data, now);
+    }
+
+    /// The data of a command that is carried out here.
+    pub(super) fn take_collected(&mut self, task: TaskId, data: BufMut, now: Instant) {
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
         let (Some(Place { number, lun }), command) = (job.place.clone(), job.command) else { return };
         let unit = self.unit(number, &lun);
         let Some(node) = self.node.clone() else { return };

@@ -12,6 +12,7 @@ use super::super::job::{self, After, Step};
 use super::super::node::{Lun, Place};
 use super::super::state::Hold;
 use super::Session;
+use super::paths::Passage;
 use crate::wire::Buffers;
 
 /// What a job is at.
@@ -26,13 +27,15 @@ pub(super) struct Job {
     pub(super) place: Option<Place>,
     began: Instant,
     pub(super) command: scsi::Command,
-    expected_len: u32,
+    pub(super) expected_len: u32,
     pub(super) stage: Stage,
     pub(super) steps: VecDeque<Step>,
     pub(super) in_flight: bool,
     pub(super) aborted: bool,
     /// Its place at the blocks of the step that it is at.
     hold: Option<Hold>,
+    /// Of a command that is not carried out here, or not yet.
+    pub(super) passage: Option<Box<Passage>>,
 }
 
 #[derive(Default)]
@@ -78,9 +81,14 @@ impl Session {
         if !matches!(job.stage, Stage::Working) || job.in_flight {
             return;
         }
+        if job.passage.is_some() {
+            return self.dispatch(task, now);
+        }
         let Some(step) = job.steps.front() else { return self.succeed(task, None) };
-        if let Step::Reserve(_) = step {
-            return self.reserve_out(task);
+        match step {
+            Step::Reserve(_) => return self.reserve_out(task),
+            Step::Report(..) => return self.report_reservations(task),
+            _ => {}
         }
         let Some(Place { number, lun }) = step.place().or(job.place.as_ref()).cloned() else { return };
         let sanitizing = lun.state.sanitizing.borrow().refusal(lun.config.bdev.geometry().blocks);
@@ -218,6 +226,7 @@ impl Session {
             job.stage = Stage::Answering(None);
             job.steps.clear();
             job.hold = None;
+            job.passage = None;
         }
         self.connection.respond(task, response);
     }
@@ -262,6 +271,7 @@ impl Job {
             in_flight: false,
             aborted: false,
             hold: None,
+            passage: None,
         }
     }
 

@@ -4,12 +4,21 @@ use std::rc::Rc;
 
 use engine::Instant;
 use iscsi::TaskId;
-use iscsi::target::{TaskFunction, TaskResponse};
-use scsi::{Removal, Sense};
+use iscsi::target::{Response, TaskFunction, TaskResponse};
+use scsi::{Removal, Sense, status};
 
 use super::super::logical_unit::LogicalUnit;
 use super::super::resets::ResetKind;
-use super::{Request, Session};
+use super::{Origin, Request, Session};
+
+/// Whose function ends a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::export) enum Aborter {
+    /// The same nexus's.
+    Itself,
+    /// Another one's.
+    Another,
+}
 
 /// A management request that waits for the tasks that it ends.
 pub(super) struct Management {
@@ -30,7 +39,9 @@ impl Session {
         match function {
             TaskFunction::AbortTask(task) => self.abort_task(request, task, now),
             TaskFunction::QueryTask(task) => self.answer_query(request, self.connection.is_open(task)),
+            TaskFunction::TargetWarmReset if self.pass_reset(request, None, 6, now) => {}
             TaskFunction::TargetWarmReset => self.reset_all(request, ResetKind::WarmTarget, requests),
+            TaskFunction::TargetColdReset if self.pass_reset(request, None, 7, now) => {}
             TaskFunction::TargetColdReset => self.reset_all(request, ResetKind::ColdTarget, requests),
             TaskFunction::NexusReset => self.lose_nexus(request, now),
             //= rfc7143#section-11.6.1: at error recovery levels 0 and 1 there is nothing to reassign.
@@ -57,14 +68,22 @@ impl Session {
         now: Instant,
         requests: &mut Vec<Request>,
     ) {
-        let found = scsi::lun::decode(lun).and_then(|number| self.lun(number));
-        let Some(lun) = found else {
+        let found = scsi::lun::decode(lun).and_then(|number| Some((number, self.lun(number)?)));
+        let Some((number, lun)) = found else {
             return self.answer_management(request, TaskResponse::NoLun);
         };
+        let passed = match function {
+            TaskFunction::ClearTaskSet => self.pass_reset(request, Some(number), 4, now),
+            TaskFunction::LogicalUnitReset => self.pass_reset(request, Some(number), 5, now),
+            _ => false,
+        };
+        if passed {
+            return;
+        }
         let reset = |kind| Request::Reset { request, units: vec![lun.unit.clone()], kind };
         match function {
             TaskFunction::AbortTaskSet => {
-                let waits_for = self.abort_all(&lun.unit, now);
+                let waits_for = self.abort_all(&lun.unit, Aborter::Itself, now);
                 self.management.push(Management { request, waits_for, response: TaskResponse::Complete });
             }
             TaskFunction::ClearTaskSet => requests.push(reset(ResetKind::ClearTaskSet)),
@@ -97,7 +116,7 @@ impl Session {
         }
         // A command that waits for a frame is no job yet.
         self.stalled.take_if(|stalled| stalled.command.task == task);
-        self.abort(task, now);
+        self.abort(task, Aborter::Itself, now);
         self.management.push(Management { request, waits_for: vec![task], response: TaskResponse::Complete });
     }
 
@@ -117,7 +136,7 @@ impl Session {
     fn lose_nexus(&mut self, request: TaskId, now: Instant) {
         let mut waits_for = Vec::new();
         for unit in self.units_seen() {
-            waits_for.extend(self.abort_all(&unit, now));
+            waits_for.extend(self.abort_all(&unit, Aborter::Itself, now));
             if let Some(nexus) = &self.nexus {
                 unit.change_older(|table| table.forget_older(nexus));
             }
@@ -131,9 +150,34 @@ impl Session {
         self.management.push(Management { request, waits_for, response: TaskResponse::Complete });
     }
 
-    /// No status is sent for the task any more; an I/O under way is waited for.
-    pub(super) fn abort(&mut self, task: TaskId, now: Instant) {
+    /// No status is sent for the task any more, unless the peer waits for one; an I/O under way is waited for.
+    pub(super) fn abort(&mut self, task: TaskId, by: Aborter, now: Instant) {
+        let in_flight = self.jobs.open.get(&task).is_some_and(|job| job.in_flight);
+        self.silence(task, by);
+        if in_flight {
+            self.abort_passed(task);
+        }
+        self.end_aborted(task, now);
+    }
+
+    /// Sends nothing more for an aborted task. A peer that relays it is told, because only the peer's own aborts end it there.
+    pub(super) fn silence(&mut self, task: TaskId, by: Aborter) {
+        match (by, self.origin) {
+            (Aborter::Another, Origin::Peer) => {
+                let response = Response { status: status::TASK_ABORTED, ..Response::default() };
+                self.connection.terminate(task, response);
+            }
+            _ => self.connection.abort(task),
+        }
+    }
+
+    /// Aborts a task about which the peer has been told otherwise.
+    pub(super) fn forget(&mut self, task: TaskId, now: Instant) {
         self.connection.abort(task);
+        self.end_aborted(task, now);
+    }
+
+    fn end_aborted(&mut self, task: TaskId, now: Instant) {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         if job.in_flight {
             job.aborted = true;

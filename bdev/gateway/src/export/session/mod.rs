@@ -6,13 +6,14 @@
 mod commands;
 mod jobs;
 mod management;
+mod paths;
 mod reservation;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use bdev::Completions;
+use bdev::{AccessState, Completions};
 use engine::{Core, Instant, Progress};
 use iscsi::target::{self, Connection, Event};
 use iscsi::{Protocol, TaskId};
@@ -22,14 +23,18 @@ use scsi::reservation::{InitiatorPort, Nexus};
 
 use super::logical_unit::LogicalUnit;
 use super::node::{Lun, Node};
-use super::reservations::Announcement;
+use super::relay::{self, Relay};
+use super::reservations::Changing;
 use super::resets::ResetKind;
 use super::state::NexusId;
 use crate::access::LunMask;
 use crate::wire::{self, Sender};
 use commands::{CachedUnit, Stalled};
 use jobs::{Attached, Jobs};
+pub(super) use management::Aborter;
 use management::Management;
+pub(super) use paths::Origin;
+pub use paths::StandbyMode;
 
 /// How long an initiator may say nothing.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +67,10 @@ pub(super) enum Request {
     LoginComplete,
     /// SendTargets.
     SendTargets(TaskId, target::SendTargets),
-    /// Tell the other sessions what a change of reservations means for them.
-    Announce(Announcement),
+    /// Make a stream to the peer, for the session's relay.
+    Dial,
+    /// Put a change of reservations in force, then tell the other sessions what it means for them.
+    Change(Changing),
     /// End tasks of every session at these units, then answer.
     Reset { request: TaskId, units: Vec<Rc<LogicalUnit>>, kind: ResetKind },
 }
@@ -79,8 +86,12 @@ pub(super) struct Session {
     units: BTreeMap<u16, CachedUnit>,
     stalled: Option<Stalled>,
     management: Vec<Management>,
-    announcements: Vec<Announcement>,
+    /// What the target is asked for in this turn.
+    asks: Vec<Request>,
+    relay: Option<Relay>,
+    pub(super) origin: Origin,
     seen_blocks: BTreeMap<u16, u64>,
+    seen_access: BTreeMap<u16, AccessState>,
     done: Completions,
     sender: Sender,
     logging_out: bool,
@@ -118,8 +129,11 @@ impl Session {
             units: BTreeMap::new(),
             stalled: None,
             management: Vec::new(),
-            announcements: Vec::new(),
+            asks: Vec::new(),
+            relay: None,
+            origin: Origin::default(),
             seen_blocks: BTreeMap::new(),
+            seen_access: BTreeMap::new(),
             done: Completions::new(),
             sender: Sender::default(),
             logging_out: false,
@@ -138,9 +152,18 @@ impl Session {
 
     /// Whoever logs in is known by now, and where.
     pub(super) fn identify(&mut self) {
-        let (Some(who), Some(node)) = (&self.who, &self.node) else { return };
+        let (Some(who), Some(port)) = (&self.who, self.port()) else { return };
         let initiator = InitiatorPort::new(&who.initiator, who.isid);
-        self.nexus = Some(Rc::new(Nexus { initiator, port: node.relative_port(self.portal_group) }));
+        self.nexus = Some(Rc::new(Nexus { initiator, port }));
+    }
+
+    /// The target port that the session is at: here, or at the peer that relays it.
+    pub(super) fn port(&self) -> Option<u16> {
+        let (who, node) = (self.who.as_ref()?, self.node.as_ref()?);
+        Some(match self.origin {
+            Origin::Host => node.relative_port(self.portal_group),
+            Origin::Peer => relay::port_of(&who.initiator_alias).unwrap_or_default(),
+        })
     }
 
     /// A LUN that shows here.
@@ -228,13 +251,15 @@ impl Session {
             .heard_at
             .map(|heard| heard + if self.pinged { self.patience.silence } else { self.patience.quiet });
         let channels = self.channels.values().filter_map(|attached| attached.channel.next_deadline()).min();
-        Instant::earliest(channels, Instant::earliest(farewell, silence))
+        let relay = self.relay.as_ref().and_then(Relay::next_deadline);
+        [channels, farewell, silence, relay, self.passages_deadline()].into_iter().flatten().min()
     }
 
     /// One turn; pushes what needs the target to `requests`.
     pub(super) fn poll(&mut self, now: Instant, requests: &mut Vec<Request>) -> Progress {
         let mut progress = self.stream.poll(now);
         progress |= self.poll_channels(now);
+        progress |= self.poll_relay(now);
         if !self.is_over() {
             progress |= self.receive(now, requests);
             self.watch_silence(now);
@@ -247,7 +272,10 @@ impl Session {
                 self.stream.close();
             }
         }
-        requests.extend(self.announcements.drain(..).map(Request::Announce));
+        if self.is_over() {
+            self.drop_relay(now);
+        }
+        requests.append(&mut self.asks);
         progress
     }
 
@@ -321,7 +349,10 @@ impl Session {
             return Progress::Busy;
         };
         for task in std::mem::take(&mut self.sender.ended) {
-            self.close_job(task, now);
+            // An aborted task may have a status and an I/O under way, which is waited for.
+            if self.jobs.open.get(&task).is_some_and(|job| !job.in_flight) {
+                self.close_job(task, now);
+            }
         }
         if self.logging_out && self.jobs.open.is_empty() {
             self.logging_out = false;

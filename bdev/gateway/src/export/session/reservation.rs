@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use bdev::{BlockRange, IoError};
 use engine::Instant;
 use iscsi::TaskId;
 use iscsi::target::Response;
@@ -11,11 +12,10 @@ use scsi::{Sense, SenseFormat, status};
 use super::super::job::{self, ReserveOut, Step};
 use super::super::logical_unit::LogicalUnit;
 use super::super::node::{Lun, Place};
-use super::super::reservations::Announcement;
-use super::Session;
-
-/// What the device below can do for reservations.
-const CAPABILITIES: reservation::Capabilities = reservation::Capabilities { power_loss: PowerLoss::Forgets };
+use super::super::reservations::Changing;
+use super::jobs::{Job, Stage};
+use super::management::Aborter;
+use super::{Request as Ask, Session};
 
 fn response_to(refusal: Refusal) -> Response {
     match refusal {
@@ -40,19 +40,24 @@ impl Session {
     /// Answers what needs no parameter list; false for what does.
     pub(super) fn on_reservation(
         &mut self,
-        task: TaskId,
+        (task, expected_len): (TaskId, u32),
         request: Request,
         place: &Place,
         now: Instant,
     ) -> bool {
         let Some(nexus) = self.nexus.clone() else { return false };
+        let command = scsi::Command::Reservation(request);
         let unit = &place.lun.unit;
         let done = match request {
             Request::Out { .. } => return false,
             Request::In { report, allocation } => {
-                let mut data = unit.reservations().report(report, CAPABILITIES);
-                data.truncate(usize::from(allocation));
-                self.answer_bytes(task, Some(place.clone()), &data, now);
+                let mut job = Job::new(Some(place.clone()), command, expected_len, Stage::Working, now);
+                // A holder that has been succeeded without knowing it must not tell of the past: the read says so.
+                let keeps = unit.capabilities().power_loss == PowerLoss::Persists;
+                job.steps.extend(keeps.then_some(Step::Examine(BlockRange::new(0, 1))));
+                job.steps.push_back(Step::Report(report, allocation));
+                self.open_job(task, job);
+                self.advance(task, now);
                 return true;
             }
             Request::Reserve => unit.change_older(|table| table.reserve(&nexus)),
@@ -76,7 +81,7 @@ impl Session {
         if !unit.begin_change() {
             return;
         }
-        let keeps = CAPABILITIES.power_loss == PowerLoss::Persists;
+        let keeps = unit.capabilities().power_loss == PowerLoss::Persists;
         let asked = parameters.power_loss() == PowerLoss::Persists;
         let ports = self.node.as_ref().map(|node| node.ports()).unwrap_or_default();
         let changed = if asked && !keeps {
@@ -87,27 +92,53 @@ impl Session {
         match changed {
             Ok(change) => {
                 job.steps.clear();
-                unit.end_change(Some(change.next));
-                let (attentions, aborted) = (change.attentions, change.aborted);
-                let at_once = aborted.is_empty();
-                job.in_flight = !at_once;
-                self.announcements.push(Announcement { task, unit, attentions, aborted });
-                if at_once {
-                    self.succeed(task, None);
-                }
+                job.in_flight = true;
+                self.asks.push(Ask::Change(Changing { task, unit, change }));
             }
             Err(refusal) => {
-                unit.end_change(None);
+                unit.give_up_change();
                 self.respond(task, response_to(refusal));
             }
         }
     }
 
-    /// Every command that a PREEMPT AND ABORT of this session aborts has ended.
-    pub(in crate::export) fn finish_reserve_out(&mut self, task: TaskId, now: Instant) {
+    /// The next step of a job is an answer of PERSISTENT RESERVE IN: waits while the pool has no frame.
+    pub(super) fn report_reservations(&mut self, task: TaskId) {
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        let (Some(Step::Report(report, allocation)), Some(place)) = (job.steps.front(), &job.place) else {
+            return;
+        };
+        let unit = &place.lun.unit;
+        let mut data = unit.reservations().report(*report, unit.capabilities());
+        data.truncate(usize::from(*allocation));
+        let response = Response { transfer_len: data.len() as u64, ..Response::default() };
+        let frame = if data.is_empty() { None } else { self.core.pool().alloc(data.len()) };
+        let Some(mut frame) = frame else {
+            if data.is_empty() {
+                self.respond(task, response);
+            }
+            return;
+        };
+        frame.copy_from_slice(&data);
+        job.steps.clear();
+        job.stage = Stage::Answering(Some(frame.freeze()));
+        self.connection.send_data(task, u32::try_from(data.len()).expect("bounded"), response);
+    }
+
+    /// The change of a PERSISTENT RESERVE OUT is in force, and every command that it aborts has ended; or it failed.
+    pub(in crate::export) fn finish_reserve_out(
+        &mut self,
+        task: TaskId,
+        result: Result<(), IoError>,
+        now: Instant,
+    ) {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         job.in_flight = false;
-        if job.aborted { self.close_job(task, now) } else { self.succeed(task, None) }
+        match result {
+            _ if job.aborted => self.close_job(task, now),
+            Ok(()) => self.succeed(task, None),
+            Err(error) => self.fail_io(task, error),
+        }
     }
 
     /// A unit attention for this nexus, at every LUN that is the unit.
@@ -119,16 +150,21 @@ impl Session {
     }
 
     /// Aborts the nexus's commands at the unit; gives those that were open.
-    pub(in crate::export) fn abort_all(&mut self, unit: &Rc<LogicalUnit>, now: Instant) -> Vec<TaskId> {
+    pub(in crate::export) fn abort_all(
+        &mut self,
+        unit: &Rc<LogicalUnit>,
+        by: Aborter,
+        now: Instant,
+    ) -> Vec<TaskId> {
         let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
         let open = self.jobs.open.iter();
         let mut tasks: Vec<TaskId> =
             open.filter(|(_, job)| job.place.as_ref().is_some_and(at)).map(|(task, _)| *task).collect();
         for task in &tasks {
-            self.abort(*task, now);
+            self.abort(*task, by, now);
         }
         if let Some(stalled) = self.stalled.take_if(|stalled| at(&stalled.place)) {
-            self.connection.abort(stalled.command.task);
+            self.silence(stalled.command.task, by);
             tasks.push(stalled.command.task);
         }
         tasks

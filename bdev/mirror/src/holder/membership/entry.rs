@@ -15,7 +15,7 @@ use crate::format::{BlockWrite, Reason, Superblock};
 use crate::intent_log::emptying;
 use crate::probe::LegFound;
 use crate::range::ByteRange;
-use crate::reader::{Reader, Reading, differences, found};
+use crate::reader::{Reader, Reading, differences, found, unit_state};
 use crate::store::Store;
 
 impl Holder {
@@ -135,6 +135,9 @@ impl Holder {
             return self.go_away(Reason::LinkLost, ctx);
         }
         self.peer = Some(PeerLeg { store: Store::peer(theirs.clone(), self.attempt) });
+        if self.in_sync().has(Side::Peer) && matches!(self.phase, super::super::Phase::Opening(_)) {
+            self.unit.adopt(unit_state(images, theirs.array).0);
+        }
         match entry {
             Entry::Member => self.enter_member(theirs, ctx),
             Entry::Resync(plan) => {
@@ -243,21 +246,24 @@ impl Holder {
         if !self.bitmap.is_clear() || self.change.is_some() || !self.resync.is_idle() {
             return;
         }
-        match self.membership {
-            Membership::Copying => {
-                self.enter(Membership::Rejoining);
-                self.begin_rejoin(Side::Peer, ctx);
-            }
-            Membership::Joined if self.copy_target() == Some(Side::Own) => {
-                self.begin_rejoin(Side::Own, ctx);
-            }
-            _ => {}
+        let back = match self.membership {
+            Membership::Copying => Side::Peer,
+            Membership::Joined if self.copy_target() == Some(Side::Own) => Side::Own,
+            _ => return,
+        };
+        if !self.has_state(back, ctx) {
+            return;
         }
+        if back == Side::Peer {
+            self.enter(Membership::Rejoining);
+        }
+        self.begin_rejoin(back, ctx);
     }
 
     /// The peer's leg carries every acknowledged write.
     pub(in crate::holder) fn joined(&mut self, ctx: &mut Ctx<'_>) {
         self.enter(Membership::Joined);
+        self.unit.forget_returning();
         self.lost_since = None;
         self.thaw(ctx);
         self.next_heartbeat = ctx.now();

@@ -119,6 +119,7 @@ impl Holder {
             self.lost_reason = reason;
         }
         self.attempt = ctx.desk.new_attempt();
+        self.unit.forget_returning();
         self.resync.cut_off();
         self.enter(Membership::Away);
         self.abandon_peer_step(ctx);

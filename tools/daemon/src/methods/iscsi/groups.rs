@@ -1,7 +1,7 @@
 //! Portal groups and initiator groups.
 
 use core::net::SocketAddr;
-use gateway::{InitiatorGroup, NetMask, Portal, PortalGroup, Visibility};
+use gateway::{InitiatorGroup, NetMask, PORTAL_GROUP_TAG_MAX, Portal, PortalGroup, Visibility};
 use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -42,8 +42,10 @@ impl PortalParams {
 
 pub(super) fn create_portal_group(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let parsed: CreatePortalGroup = params::parse(given)?;
-    if !(1..=0xffff).contains(&parsed.tag) || parsed.portals.is_empty() {
-        return Err(RpcError::invalid_params("tag must be 1 to 65535, and there must be a portal"));
+    if !(1..=PORTAL_GROUP_TAG_MAX).contains(&parsed.tag) || parsed.portals.is_empty() {
+        return Err(RpcError::invalid_params(format!(
+            "tag must be 1 to {PORTAL_GROUP_TAG_MAX}, and there must be a portal"
+        )));
     }
     let portals = parsed.portals.iter().map(PortalParams::portal).collect::<Result<_, _>>()?;
     let visibility = if parsed.private { Visibility::Private } else { Visibility::Public };

@@ -5,7 +5,10 @@ use std::num::NonZeroU64;
 
 use core::net::SocketAddr;
 
-use gateway::{LunAccess, LunConfig, LunMask, LunMode, LunOptions, LunProvisioning, Map, NodeConfig, Target};
+use gateway::{
+    LunAccess, LunConfig, LunMask, LunMode, LunOptions, LunProvisioning, Map, NodeConfig, PeerConfig,
+    StandbyMode, Target,
+};
 use iscsi::keys::{DigestPreference, Digests};
 use rpc::RpcError;
 use scsi::Medium;
@@ -16,6 +19,7 @@ use super::auth::Flags;
 use super::{change, forget, remember};
 use crate::node::Node;
 use crate::params;
+use crate::secret::AccountParams;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -121,6 +125,44 @@ struct CreateTargetNode {
     header_digest: bool,
     #[serde(default)]
     data_digest: bool,
+    /// The node that serves the same LUNs, too; ours.
+    peer: Option<Peer>,
+}
+
+/// What becomes of commands while the peer serves.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Standby {
+    #[default]
+    Forward,
+    Refuse,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Peer {
+    /// Address and port of the peer's end of the replication link.
+    address: String,
+    /// The portal group of this node's end.
+    pg_tag: i32,
+    #[serde(default)]
+    standby: Standby,
+    /// How to authenticate there.
+    chap: Option<AccountParams>,
+}
+
+impl Peer {
+    fn config(&self) -> Result<PeerConfig, RpcError> {
+        let bad =
+            |_| RpcError::invalid_params(format!("peer.address: {:?} is no address and port", self.address));
+        let standby = match self.standby {
+            Standby::Forward => StandbyMode::Forward,
+            Standby::Refuse => StandbyMode::Refuse,
+        };
+        let address = self.address.parse().map_err(bad)?;
+        let account = self.chap.as_ref().map(AccountParams::account).transpose()?;
+        Ok(PeerConfig { address, portal_group: self.pg_tag, standby, account })
+    }
 }
 
 fn lun_config(node: &Node, lun: &Lun, mode: Mode) -> Result<LunConfig, RpcError> {
@@ -154,6 +196,7 @@ pub(super) fn create_target_node(node: &mut Node, given: Option<&Value>) -> Resu
         auth,
         digests: Digests { header: digest(parsed.header_digest), data: digest(parsed.data_digest) },
         redirects: BTreeMap::new(),
+        peer: parsed.peer.as_ref().map(Peer::config).transpose()?,
     };
     change(node, move |target| target.add_node(config))?;
     remember(node, "iscsi_create_target_node", given);
@@ -232,6 +275,10 @@ pub(super) fn target_nodes(node: &mut Node, given: Option<&Value>) -> Result<Val
             "pg_ig_maps": config.maps.iter().map(map_json).collect::<Value>(),
             "luns": config.luns.iter().map(lun).collect::<Value>(),
             "queue_depth": config.queue_depth,
+            "peer": config.peer.map(|peer| json!({
+                "address": peer.address.to_string(), "pg_tag": peer.portal_group,
+                "standby": if peer.standby == StandbyMode::Forward { "forward" } else { "refuse" },
+            })),
             "disable_chap": disable_chap, "require_chap": require_chap, "mutual_chap": mutual_chap,
             "chap_group": chap_group,
             "header_digest": required(config.digests.header), "data_digest": required(config.digests.data),

@@ -1,0 +1,341 @@
+//! A session's way to the node that serves: its commands go to the peer, over the replication link, as those of the same I_T
+//! nexus.
+//!
+//! The peer's target takes it for a session of the host through this node's port: same initiator name, same ISID; the
+//! InitiatorAlias says that it is relayed, and through which port. So the node that serves decides everything that has to be
+//! decided in one place: reservations, unit attentions, aborts, atomic commands. A relay that comes anew reinstates the
+//! session there, which lets it in only when nothing of the old one is at work any more.
+//!
+//! ```text
+//! Down --(a command, a stream)--> LoggingIn --> Up --(stream closed, refused, silence)--> Down
+//! ```
+
+use std::collections::BTreeMap;
+
+use core::time::Duration;
+use engine::{Buf, BufMut, Instant, Pool, Progress};
+use iscsi::chap::Proving;
+use iscsi::initiator::{Command, Completion, Config, Connection, Direction, Event};
+use iscsi::keys::{Choice, DigestPreference, Preferences};
+use iscsi::{Protocol, TaskId};
+use net::{Stream, StreamStatus};
+use scsi::reservation::Nexus;
+
+use crate::wire::{self, Buffers, Sender};
+
+/// What an InitiatorAlias begins with that names a relay; the port follows.
+const ALIAS: &str = "gemel-relay/";
+/// Between pings.
+const KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// A ping without an answer for this long means that the peer is gone.
+const SILENCE: Duration = Duration::from_millis(1500);
+/// Between attempts.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// The alias of a relay of a port.
+fn alias(port: u16) -> String {
+    format!("{ALIAS}{port}")
+}
+
+/// The port that a relay's alias names.
+pub(super) fn port_of(alias: &str) -> Option<u16> {
+    alias.strip_prefix(ALIAS)?.parse().ok()
+}
+
+/// A command as it goes to the peer.
+pub(super) struct Passing {
+    /// The host's name for it.
+    pub(super) task: TaskId,
+    pub(super) lun: u64,
+    pub(super) cdb: [u8; 16],
+    /// Expected data transfer length, of a command that moves data.
+    pub(super) expected_len: u32,
+    pub(super) data: PassingData,
+}
+
+/// The data of a command on its way.
+pub(super) enum PassingData {
+    None,
+    Out(Buf),
+    In(BufMut),
+}
+
+/// How a passed command ended.
+pub(super) enum Passed {
+    /// As the peer said.
+    Answered(Completion, Option<BufMut>),
+    /// Nobody knows: the way is lost.
+    Lost,
+}
+
+/// What a relay tells its session.
+pub(super) enum News {
+    Passed(TaskId, Passed),
+    /// A reset was answered, with the code.
+    Managed(TaskId, u8),
+}
+
+struct Flight {
+    /// The host's name for it.
+    task: TaskId,
+    lun: u64,
+    data: PassingData,
+}
+
+#[derive(Default)]
+struct Flights {
+    open: BTreeMap<TaskId, Flight>,
+}
+
+impl Buffers for Flights {
+    fn store(&mut self, task: TaskId, offset: usize, bytes: &[u8]) {
+        let Some(Flight { data: PassingData::In(into), .. }) = self.open.get_mut(&task) else { return };
+        let room = into.len().saturating_sub(offset).min(bytes.len());
+        if room > 0 {
+            into[offset..offset + room].copy_from_slice(&bytes[..room]);
+        }
+    }
+
+    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Buf> {
+        match &self.open.get(&task)?.data {
+            PassingData::Out(from) if offset + len <= from.len() => Some(from.slice(offset..offset + len)),
+            _ => None,
+        }
+    }
+}
+
+/// What a management request ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// The task that it is named after.
+    Task,
+    AtLun(u64),
+    Everything,
+}
+
+struct Managing {
+    /// The host's name for the request, or for the task that it aborts.
+    here: TaskId,
+    ends: Ends,
+}
+
+struct Live {
+    stream: Box<dyn Stream>,
+    connection: Connection,
+    flights: Flights,
+    sender: Sender,
+    /// Management requests on their way.
+    management: BTreeMap<TaskId, Managing>,
+    ping_sent: Option<Instant>,
+    next_ping: Instant,
+}
+
+enum State {
+    Down {
+        not_before: Instant,
+    },
+    /// The target makes a stream.
+    Dialling,
+    Live(Box<Live>),
+}
+
+/// See the module.
+pub(super) struct Relay {
+    nexus: Nexus,
+    target: String,
+    state: State,
+}
+
+impl Relay {
+    pub(super) fn new(nexus: Nexus, target: String) -> Self {
+        Self { nexus, target, state: State::Down { not_before: Instant::EPOCH } }
+    }
+
+    /// True when the target should make a stream to the peer now: asks once.
+    pub(super) fn wants_stream(&mut self, now: Instant) -> bool {
+        let due = matches!(self.state, State::Down { not_before } if now >= not_before);
+        if due {
+            self.state = State::Dialling;
+        }
+        due
+    }
+
+    /// A stream to the peer's portal.
+    pub(super) fn attach(&mut self, stream: Box<dyn Stream>, credentials: Option<Proving>, now: Instant) {
+        let preferences = Preferences {
+            header_digest: DigestPreference::Prefer,
+            data_digest: DigestPreference::Prefer,
+            max_recv_data_segment_length: 1 << 20,
+            max_burst_length: 1 << 20,
+            first_burst_length: 1 << 20,
+            initial_r2t: Choice::No,
+            immediate_data: Choice::Yes,
+            ..Preferences::default()
+        };
+        let connection = Connection::new(Config {
+            initiator: self.nexus.initiator.name.clone(),
+            alias: Some(alias(self.nexus.port)),
+            target: Some(self.target.clone()),
+            isid: self.nexus.initiator.isid,
+            preferences,
+            credentials,
+        });
+        self.state = State::Live(Box::new(Live {
+            stream,
+            connection,
+            flights: Flights::default(),
+            sender: Sender::default(),
+            management: BTreeMap::new(),
+            ping_sent: Some(now),
+            next_ping: now + KEEP_ALIVE,
+        }));
+    }
+
+    /// There is no stream to be had now.
+    pub(super) fn put_off(&mut self, now: Instant) {
+        self.state = State::Down { not_before: now + RETRY };
+    }
+
+    /// True between login and loss.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(&self.state, State::Live(live) if live.connection.is_full_feature())
+    }
+
+    /// Sends a command. False when there is no way or no room now: nothing was sent.
+    pub(super) fn pass(&mut self, passing: Passing) -> bool {
+        let State::Live(live) = &mut self.state else { return false };
+        let Passing { task, lun, cdb, expected_len, data } = passing;
+        let (direction, len) = match &data {
+            PassingData::None => (Direction::None, 0),
+            PassingData::Out(_) => (Direction::Write, expected_len),
+            PassingData::In(_) => (Direction::Read, expected_len),
+        };
+        let Ok(there) = live.connection.submit(Command { lun, cdb, direction, len }) else { return false };
+        live.flights.open.insert(there, Flight { task, lun, data });
+        true
+    }
+
+    /// Asks the peer to abort a command of the host (RFC 7143 section 11.5.1, function 1), if it is there.
+    pub(super) fn abort(&mut self, task: TaskId, lun: u64) {
+        let State::Live(live) = &mut self.state else { return };
+        let there = live.flights.open.iter().find(|(_, flight)| flight.task == task).map(|(there, _)| *there);
+        if let Some(there) = there {
+            let request = live.connection.manage(1, lun, Some(there));
+            live.management.insert(request, Managing { here: task, ends: Ends::Task });
+        }
+    }
+
+    /// Passes a management request on; false when there is no way.
+    pub(super) fn manage(&mut self, request: TaskId, function: u8, lun: u64) -> bool {
+        let State::Live(live) = &mut self.state else { return false };
+        if !live.connection.is_full_feature() {
+            return false;
+        }
+        let there = live.connection.manage(function, lun, None);
+        let ends = if function >= 6 { Ends::Everything } else { Ends::AtLun(lun) };
+        live.management.insert(there, Managing { here: request, ends });
+        true
+    }
+
+    /// One turn.
+    pub(super) fn poll(&mut self, pool: &Pool, now: Instant, news: &mut Vec<News>) -> Progress {
+        let State::Live(live) = &mut self.state else { return Progress::Idle };
+        let mut progress = live.stream.poll(now);
+        let taken = wire::receive(&mut *live.stream, &mut live.connection, &mut live.flights, |_| false);
+        progress |= Progress::from_count(taken);
+        while let Some(event) = live.connection.poll_event() {
+            progress = Progress::Busy;
+            live.on_event(event, news);
+        }
+        if live.stream.status() == StreamStatus::Open {
+            match live.sender.run(&mut *live.stream, &mut live.connection, &live.flights, pool) {
+                Ok(count) => progress |= Progress::from_count(count),
+                Err(_) => live.connection.drop_connection("internal error: a command without its buffer"),
+            }
+            live.sender.ended.clear();
+            progress |= live.stream.poll(now);
+        }
+        if live.is_lost(now) {
+            self.go_down(now, news);
+            progress = Progress::Busy;
+        }
+        progress
+    }
+
+    fn go_down(&mut self, now: Instant, news: &mut Vec<News>) {
+        let down = State::Down { not_before: now + RETRY };
+        let State::Live(mut live) = core::mem::replace(&mut self.state, down) else { return };
+        live.stream.close();
+        news.extend(live.flights.open.into_values().map(|flight| News::Passed(flight.task, Passed::Lost)));
+        // What was to be ended there has ended with the session.
+        let resets = live.management.into_values().filter(|managing| managing.ends != Ends::Task);
+        news.extend(resets.map(|managing| News::Managed(managing.here, 0)));
+    }
+
+    /// Lets go of the peer: what is under way is lost.
+    pub(super) fn close(&mut self, now: Instant, news: &mut Vec<News>) {
+        self.go_down(now, news);
+    }
+
+    /// When to poll next at the latest.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        match &self.state {
+            // Whoever has a command to pass looks again.
+            State::Down { .. } | State::Dialling => None,
+            State::Live(live) => {
+                let silence = live.ping_sent.map(|sent| sent + SILENCE);
+                Instant::earliest(silence, Some(live.next_ping))
+            }
+        }
+    }
+}
+
+impl Live {
+    fn on_event(&mut self, event: Event, news: &mut Vec<News>) {
+        match event {
+            Event::LoggedIn => self.ping_sent = None,
+            Event::Completed(there, completion) => {
+                let Some(Flight { task, data, .. }) = self.flights.open.remove(&there) else { return };
+                let data = match data {
+                    PassingData::In(into) => Some(into),
+                    PassingData::None | PassingData::Out(_) => None,
+                };
+                news.push(News::Passed(task, Passed::Answered(completion, data)));
+            }
+            Event::Pong => self.ping_sent = None,
+            Event::TaskManagementDone(there, code) => {
+                let Some(Managing { here, ends }) = self.management.remove(&there) else { return };
+                // What a function of this nexus ends is never answered.
+                self.flights.open.retain(|_, flight| {
+                    let ended = match ends {
+                        Ends::Task => flight.task == here,
+                        Ends::AtLun(lun) => flight.lun == lun,
+                        Ends::Everything => true,
+                    };
+                    if ended {
+                        news.push(News::Passed(flight.task, Passed::Lost));
+                    }
+                    !ended
+                });
+                if ends != Ends::Task {
+                    news.push(News::Managed(here, code));
+                }
+            }
+            Event::LogoutRequested { .. } => self.connection.drop_connection("the peer asked for a logout"),
+            Event::Text(_) => {}
+        }
+    }
+
+    /// Pings, and notices death.
+    fn is_lost(&mut self, now: Instant) -> bool {
+        let ended =
+            matches!(self.stream.status(), StreamStatus::Closed(_)) || self.connection.closed().is_some();
+        let silent = self.ping_sent.is_some_and(|sent| now.saturating_since(sent) >= SILENCE);
+        if self.connection.is_full_feature() && self.ping_sent.is_none() && now >= self.next_ping {
+            self.connection.ping();
+            self.ping_sent = Some(now);
+            self.next_ping = now + KEEP_ALIVE;
+        }
+        ended || silent
+    }
+}

@@ -1,0 +1,442 @@
+//! Which way a command goes at a LUN that two nodes serve (SPC-4 section 5.15): carried out here, passed to the peer, held
+//! until it is clear, or refused. The state of this node's target port group for the LUN decides, as the device says.
+
+use bdev::{Access, AccessState};
+use core::time::Duration;
+use engine::{Instant, Progress};
+use iscsi::TaskId;
+use iscsi::chap::Proving;
+use iscsi::initiator::Completion;
+use iscsi::target::{self, Response, TaskResponse};
+use scsi::alua::{self, PortGroup, PortState};
+use scsi::reservation::Request as Reserve;
+use scsi::{Command, Sense, status};
+
+use super::super::job::{self, Context, Start};
+use super::super::node::{Lun, Node, Place, port_group};
+use super::super::relay::{News, Passed, Passing, PassingData, Relay};
+use super::jobs::{Job, Stage};
+use super::{Request, Session};
+
+/// How long a transition may take, as the extended header of REPORT TARGET PORT GROUPS tells.
+pub(in crate::export) const TRANSITION_SECONDS: u8 = 15;
+/// How long a command is held while it is not clear who serves; then the host is told, and may come back.
+const HELD_MAX: Duration = Duration::from_secs(8);
+/// Between looks of a command that the peer would not have.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What becomes of the commands of hosts at a node that does not serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StandbyMode {
+    /// They are passed to the peer: active/non-optimized.
+    #[default]
+    Forward,
+    /// They are refused: standby.
+    Refuse,
+}
+
+/// Where a session's commands come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::export) enum Origin {
+    /// A host, through a portal of this node.
+    #[default]
+    Host,
+    /// A host, through a portal of the peer, which relays it.
+    Peer,
+}
+
+/// Which way.
+enum Route {
+    Here,
+    Peer,
+    Hold,
+    Refuse(Sense),
+}
+
+/// A command that is not carried out here at once.
+pub(super) struct Passage {
+    command: target::Command,
+    data: Option<engine::Buf>,
+    since: Instant,
+    not_before: Instant,
+}
+
+/// Commands that are answered whatever the state is: who the unit is, what it understands, and how it can be reached.
+fn is_answered_here(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Inquiry { .. }
+            | Command::ReportLuns { .. }
+            | Command::RequestSense { .. }
+            | Command::ReportTargetPortGroups { .. }
+            | Command::ReportSupportedOpcodes { .. }
+    )
+}
+
+/// Commands that are answered here where nobody else can be asked.
+fn is_known_here(command: &Command) -> bool {
+    matches!(command, Command::ModeSense { .. } | Command::ReadCapacity10 | Command::ReadCapacity16 { .. })
+}
+
+/// Commands that do the same when they are carried out again, as long as nobody has seen their answer.
+fn is_repeatable(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::TestUnitReady
+            | Command::Read(_)
+            | Command::Write(_)
+            | Command::WriteAndVerify(_)
+            | Command::Verify { .. }
+            | Command::SynchronizeCache { .. }
+            | Command::PreventAllow(_)
+            | Command::Unmap { .. }
+            | Command::WriteSame { .. }
+            | Command::ModeSense { .. }
+            | Command::ReadCapacity10
+            | Command::ReadCapacity16 { .. }
+            | Command::Reservation(Reserve::In { .. })
+    )
+}
+
+fn port_state(state: AccessState, mode: StandbyMode) -> PortState {
+    match (state, mode) {
+        (AccessState::Optimized, _) => PortState::Optimized,
+        (AccessState::NonOptimized, StandbyMode::Forward) => PortState::NonOptimized,
+        (AccessState::NonOptimized, StandbyMode::Refuse) => PortState::Standby,
+        (AccessState::Transitioning, _) => PortState::Transitioning,
+        (AccessState::Unavailable, _) => PortState::Unavailable,
+    }
+}
+
+/// The target port groups of a LUN: this node's, and the other one's where there is one. The nodes of a pair are configured
+/// alike, so the other one's ports have the same tags.
+fn groups(node: &Node, lun: &Lun) -> Vec<PortGroup> {
+    let access = lun.config.bdev.access();
+    let mode = node.standby_mode();
+    let group = |side, state| PortGroup {
+        id: port_group(side),
+        state: port_state(state, mode),
+        ports: node.ports_of(side).into_iter().collect(),
+    };
+    let mut groups = vec![group(access.side(), access.state())];
+    if let Access::Shared(shared) = access {
+        groups.push(group(shared.node.other(), shared.peer));
+    }
+    groups.sort_by_key(|group| group.id);
+    groups
+}
+
+impl Session {
+    pub(super) fn report_target_port_groups(
+        &mut self,
+        task: TaskId,
+        (header, allocation): (alua::Header, u32),
+        place: Place,
+        now: Instant,
+    ) {
+        let Some(node) = &self.node else { return };
+        let mut data = alua::report(header, &groups(node, &place.lun), TRANSITION_SECONDS);
+        data.truncate(allocation as usize);
+        self.answer_bytes(task, Some(place), &data, now);
+    }
+
+    /// A change of this node's state is a unit attention.
+    pub(super) fn watch_access(&mut self, number: u16, lun: &Lun) {
+        let state = lun.config.bdev.access().state();
+        if self.seen_access.insert(number, state).is_some_and(|seen| seen != state) {
+            lun.state.nexuses.borrow_mut().tell(self.id, Sense::ACCESS_STATE_CHANGED);
+        }
+    }
+
+    fn route(&self, lun: &Lun, since: Instant, now: Instant) -> Route {
+        // What comes from the peer is not sent back, and the peer holds it if need be.
+        let unclear = match self.origin {
+            Origin::Host if now < since + HELD_MAX => Route::Hold,
+            Origin::Host | Origin::Peer => Route::Refuse(Sense::ACCESS_TRANSITION),
+        };
+        match (
+            lun.config.bdev.access().state(),
+            self.origin,
+            self.node.as_ref().map(|node| node.standby_mode()),
+        ) {
+            (AccessState::Optimized, ..) if lun.unit.is_ready() => Route::Here,
+            (AccessState::NonOptimized, Origin::Host, Some(StandbyMode::Forward)) => Route::Peer,
+            (AccessState::NonOptimized, Origin::Host, _) => Route::Refuse(Sense::PORT_STANDBY),
+            (AccessState::Unavailable, ..) => Route::Refuse(Sense::PORT_UNAVAILABLE),
+            (AccessState::Optimized | AccessState::NonOptimized | AccessState::Transitioning, ..) => unclear,
+        }
+    }
+
+    /// Takes a command that is not carried out here at once; gives back one that is.
+    pub(super) fn divert(
+        &mut self,
+        command: target::Command,
+        parsed: &Command,
+        place: &Place,
+        now: Instant,
+    ) -> Option<target::Command> {
+        if is_answered_here(parsed) {
+            return Some(command);
+        }
+        match self.route(&place.lun, now, now) {
+            Route::Here => return Some(command),
+            Route::Refuse(_) | Route::Hold if is_known_here(parsed) => return Some(command),
+            Route::Refuse(sense) => {
+                self.refuse(command.task, sense, place.lun.state.settings.get().sense_format);
+            }
+            Route::Hold | Route::Peer => self.begin_passage(command, *parsed, place.clone(), now),
+        }
+        None
+    }
+
+    fn begin_passage(&mut self, command: target::Command, parsed: Command, place: Place, now: Instant) {
+        let unit = self.unit(place.number, &place.lun);
+        let task = command.task;
+        let start = match parsed {
+            Command::Reservation(Reserve::In { .. } | Reserve::Reserve | Reserve::Release) => None,
+            _ => {
+                let Some(node) = self.node.clone() else { return };
+                let context = Context {
+                    unit: &unit,
+                    lun: &place.lun,
+                    nexus: self.id,
+                    pool: self.core.pool(),
+                    node: &node,
+                    reserver: self.nexus.as_deref(),
+                };
+                Some(job::start(&parsed, &context))
+            }
+        };
+        match start {
+            Some(Start::Fail(sense)) => self.refuse(task, sense, unit.sense_format()),
+            Some(Start::Collect(len)) => self.collect_passage(command, parsed, place, len, now),
+            Some(Start::Data(_) | Start::Steps(_)) | None => {
+                let mut job = Job::new(Some(place), parsed, command.expected_len, Stage::Working, now);
+                job.passage = Some(Box::new(Passage::new(command, now)));
+                self.open_job(task, job);
+                self.advance(task, now);
+            }
+        }
+    }
+
+    /// The next step of a job is to find its way.
+    pub(super) fn dispatch(&mut self, task: TaskId, now: Instant) {
+        let Some(job) = self.jobs.open.get(&task) else { return };
+        let (Some(place), Some(passage)) = (job.place.clone(), &job.passage) else { return };
+        if now < passage.not_before {
+            return;
+        }
+        match self.route(&place.lun, passage.since, now) {
+            Route::Hold => {}
+            Route::Refuse(sense) => self.fail(task, sense),
+            Route::Here => self.carry_out(task, &place, now),
+            Route::Peer => self.pass(task, now),
+        }
+    }
+
+    /// This node serves by now.
+    fn carry_out(&mut self, task: TaskId, place: &Place, now: Instant) {
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        let Some(passage) = job.passage.take() else { return };
+        let command = job.command;
+        let Some(data) = passage.data else {
+            // Nothing was taken from the host yet: as if it came now.
+            job.leave();
+            self.jobs.open.remove(&task);
+            return self.begin(passage.command, command, place.clone(), now);
+        };
+        if self.is_kept_out(task, &passage.command.cdb, &place.lun) {
+            return;
+        }
+        let Ok(data) = data.try_unique() else { return self.fail(task, Sense::INTERNAL_FAILURE) };
+        self.take_collected(task, data, now);
+    }
+
+    fn pass(&mut self, task: TaskId, now: Instant) {
+        let (Some(nexus), Some(node)) = (&self.nexus, &self.node) else { return };
+        let relay = self.relay.get_or_insert_with(|| Relay::new((**nexus).clone(), node.name()));
+        if relay.wants_stream(now) {
+            return self.asks.push(Request::Dial);
+        }
+        let is_up = relay.is_up();
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        let Some(passage) = &mut job.passage else { return };
+        if !is_up {
+            passage.not_before = now + PAUSE;
+            return;
+        }
+        let command = &passage.command;
+        let data = match (&passage.data, command.reads) {
+            (Some(data), _) => PassingData::Out(data.clone()),
+            (None, true) if command.expected_len > 0 => {
+                let len = (command.expected_len as usize).min(engine::BUF_LEN_MAX);
+                let Some(into) = self.core.pool().alloc_zeroed(len) else { return };
+                PassingData::In(into)
+            }
+            (None, _) => PassingData::None,
+        };
+        let expected_len = match &data {
+            PassingData::Out(from) => u32::try_from(from.len()).expect("a frame is short"),
+            _ => command.expected_len,
+        };
+        let passing = Passing { task, lun: command.lun, cdb: command.cdb, expected_len, data };
+        // A window that is closed there opens with an answer.
+        job.in_flight = relay.pass(passing);
+    }
+
+    /// One turn of the relay, if there is one.
+    pub(super) fn poll_relay(&mut self, now: Instant) -> Progress {
+        let Some(relay) = &mut self.relay else { return Progress::Idle };
+        let mut news = Vec::new();
+        let progress = relay.poll(self.core.pool(), now, &mut news);
+        self.on_news(news, now);
+        progress
+    }
+
+    fn on_news(&mut self, news: Vec<News>, now: Instant) {
+        for news in news {
+            match news {
+                News::Passed(task, Passed::Answered(completion, data)) => {
+                    self.on_answered(task, &completion, data, now);
+                }
+                News::Passed(task, Passed::Lost) => self.on_passage_lost(task, now),
+                News::Managed(request, code) => self.on_managed(request, code),
+            }
+        }
+    }
+
+    fn on_answered(
+        &mut self,
+        task: TaskId,
+        completion: &Completion,
+        data: Option<engine::BufMut>,
+        now: Instant,
+    ) {
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        job.in_flight = false;
+        if job.aborted {
+            return self.close_job(task, now);
+        }
+        let transition = scsi::sense::decode(&completion.sense) == Some((2, 0x040a));
+        if transition && let Some(passage) = &mut job.passage {
+            // It does not serve either, for now.
+            passage.not_before = now + PAUSE;
+            return;
+        }
+        // Somebody else's reset or PREEMPT AND ABORT: TAS is zero, so the host is not told.
+        if completion.status == status::TASK_ABORTED {
+            self.connection.abort(task);
+            return self.close_job(task, now);
+        }
+        let expected = u64::from(job.expected_len);
+        let moved = expected - u64::from(completion.underflow).min(expected);
+        let transfer_len = moved + u64::from(completion.overflow);
+        let response = Response { status: completion.status, sense: completion.sense.clone(), transfer_len };
+        job.passage = None;
+        match data {
+            Some(data) if completion.status == status::GOOD && moved > 0 => {
+                let available = u32::try_from(moved.min(data.len() as u64)).expect("a frame is short");
+                job.stage = Stage::Answering(Some(data.freeze()));
+                self.connection.send_data(task, available, response);
+            }
+            _ => self.respond(task, response),
+        }
+    }
+
+    /// The way is lost: what can be repeated finds another, of the rest the host learns that it was cut short.
+    fn on_passage_lost(&mut self, task: TaskId, now: Instant) {
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        job.in_flight = false;
+        if job.aborted {
+            self.close_job(task, now);
+        } else if !is_repeatable(&job.command) {
+            self.fail(task, Sense::TERMINATED);
+        }
+    }
+
+    /// A reset that was passed on has been answered.
+    fn on_managed(&mut self, request: TaskId, code: u8) {
+        let response = if code == 0 { TaskResponse::Complete } else { TaskResponse::Rejected };
+        self.connection.respond_task_management(request, response);
+    }
+
+    /// Passes a reset on that the node that serves has to carry out; false when it is this one, or cannot be reached.
+    pub(super) fn pass_reset(
+        &mut self,
+        request: TaskId,
+        number: Option<u16>,
+        function: u8,
+        now: Instant,
+    ) -> bool {
+        let lun = self.lun(number.unwrap_or(0));
+        let passes = lun.is_some_and(|lun| matches!(self.route(&lun, now, now), Route::Peer));
+        let raw = scsi::lun::encode(number.unwrap_or(0));
+        if !passes || !self.relay.as_mut().is_some_and(|relay| relay.manage(request, function, raw)) {
+            return false;
+        }
+        let at = |place: &Place| number.is_none_or(|number| place.number == number);
+        let open = self.jobs.open.iter();
+        let tasks: Vec<TaskId> =
+            open.filter(|(_, job)| job.place.as_ref().is_some_and(at)).map(|(task, _)| *task).collect();
+        for task in tasks {
+            self.forget(task, now);
+        }
+        true
+    }
+
+    /// An aborted command is at the peer: it is ended there.
+    pub(super) fn abort_passed(&mut self, task: TaskId) {
+        let Some(passage) = self.jobs.open.get(&task).and_then(|job| job.passage.as_ref()) else { return };
+        if let Some(relay) = &mut self.relay {
+            relay.abort(task, passage.command.lun);
+        }
+    }
+
+    /// When a command that is held or waits for the peer has to be looked at again.
+    pub(super) fn passages_deadline(&self) -> Option<Instant> {
+        let idle = self.jobs.open.values().filter(|job| !job.in_flight);
+        idle.filter_map(|job| job.passage.as_ref()).map(|passage| passage.next_look()).min()
+    }
+
+    /// A stream to the peer, that the session had asked for.
+    pub(in crate::export) fn attach_relay(
+        &mut self,
+        stream: Box<dyn net::Stream>,
+        credentials: Option<Proving>,
+        now: Instant,
+    ) {
+        if let Some(relay) = &mut self.relay {
+            relay.attach(stream, credentials, now);
+        }
+    }
+
+    /// There is no such stream to be had now.
+    pub(in crate::export) fn put_off_relay(&mut self, now: Instant) {
+        if let Some(relay) = &mut self.relay {
+            relay.put_off(now);
+        }
+    }
+
+    /// The session is over: nobody needs the peer any more.
+    pub(super) fn drop_relay(&mut self, now: Instant) {
+        let Some(mut relay) = self.relay.take() else { return };
+        let mut news = Vec::new();
+        relay.close(now, &mut news);
+        self.on_news(news, now);
+    }
+}
+
+impl Passage {
+    pub(super) fn new(command: target::Command, now: Instant) -> Self {
+        Self { command, data: None, since: now, not_before: Instant::EPOCH }
+    }
+
+    fn next_look(&self) -> Instant {
+        if self.not_before == Instant::EPOCH { self.since + HELD_MAX } else { self.not_before }
+    }
+
+    /// The host's data are in.
+    pub(super) fn take_data(&mut self, data: engine::Buf) {
+        self.data = Some(data);
+    }
+}

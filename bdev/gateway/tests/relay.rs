@@ -1,0 +1,395 @@
+//! Two nodes, one volume: hosts at the node that does not serve, what its peer decides for them, and what becomes of their
+//! commands when the peer is gone.
+
+mod host;
+mod volume;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bdev::fault::{Fault, FaultBdev, FaultTarget};
+use bdev::malloc::MallocBdev;
+use bdev::{AccessState, Geometry, NodeSide, Power};
+use core::net::SocketAddr;
+use engine::{Core, Instant, Pool};
+use gateway::{
+    AuthPolicy, InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PeerConfig, PortalGroup,
+    StandbyMode, Target, TargetConfig,
+};
+use host::Host;
+use iscsi::TaskId;
+use iscsi::chap::{Account, Credential, Requirement, Secret};
+use net::sim::{Halt, SimConfig, SimNet};
+use scsi::status;
+use uuid::Uuid;
+use volume::{Kept, Volume};
+
+const TARGET: &str = "iqn.2026-11.example:t0";
+const EXCLUSIVE: u8 = 3;
+const GOOD: (u8, u16) = (status::GOOD, 0);
+const CONFLICT: (u8, u16) = (status::RESERVATION_CONFLICT, 0);
+
+fn attention(code: u16) -> (u8, u16) {
+    (status::CHECK_CONDITION, code)
+}
+
+/// With which a node and its peer prove themselves to each other on the way that the node goes.
+fn account(from: usize) -> Account {
+    let credential = |name: String| {
+        let secret = Secret::new(format!("the secret of {name}").into_bytes()).expect("a secret");
+        Credential { name, secret }
+    };
+    let (node, peer) = (credential(format!("node{from}")), credential(format!("peer of node{from}")));
+    Account::new(node, Some(peer)).expect("two secrets")
+}
+
+struct World {
+    network: SimNet,
+    now: Instant,
+    /// A node that died is `None`.
+    targets: [Option<Target>; 2],
+    volumes: [Arc<Volume>; 2],
+    kept: Arc<Kept>,
+    fault: Arc<FaultBdev>,
+    hosts: Vec<Host>,
+}
+
+fn node_ip(index: usize) -> core::net::IpAddr {
+    [10, 0, 0, 1 + u8::try_from(index).expect("0 or 1")].into()
+}
+
+fn portal(index: usize, port: u16) -> SocketAddr {
+    SocketAddr::new(node_ip(index), port)
+}
+
+impl World {
+    /// Node 0 serves. Host i has a path to node `at[i]`.
+    fn new(standby: StandbyMode, at: &[usize]) -> Self {
+        let core = Core::for_tests(Pool::for_tests());
+        let network = SimNet::new(SimConfig::default());
+        let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
+        let medium = MallocBdev::new("m0", Uuid::from_u128(7), geometry);
+        let fault = FaultBdev::new("f0", "fault", Uuid::from_u128(7), medium);
+        let kept = Arc::new(Kept::default());
+        let volumes =
+            [NodeSide::First, NodeSide::Second].map(|side| Volume::new(fault.clone(), kept.clone(), side));
+        let target = |index: usize| {
+            let mut target =
+                Target::new(&core, Box::new(network.host(node_ip(index))), TargetConfig::default());
+            for (tag, port) in [(1, 3261), (2, 3260)] {
+                let group = PortalGroup::new(tag, [portal(index, port)]);
+                target.add_portal_group(&group).expect("listening");
+            }
+            target.add_auth_group(1, vec![account(1 - index)]).expect("new");
+            let policy = AuthPolicy { requirement: Requirement::Mutual, group: 1 };
+            target.set_portal_group_auth(1, Some(policy)).expect("it is there");
+            let any = InitiatorGroup { tag: 1, initiators: vec!["ANY".into()], netmasks: vec![NetMask::Any] };
+            target.add_initiator_group(any).expect("new");
+            let luns = BTreeMap::from([(0, LunConfig::new(volumes[index].clone(), LunMode::SyncDurable))]);
+            let address = portal(1 - index, 3261);
+            let peer = PeerConfig { address, portal_group: 1, standby, account: Some(account(index)) };
+            let (alias, maps, peer) = ("t0".into(), vec![Map::new(2, 1)], Some(peer));
+            let node = NodeConfig { alias, maps, luns, queue_depth: 32, peer, ..NodeConfig::new(TARGET) };
+            target.add_node(node).expect("new");
+            Some(target)
+        };
+        let targets = [target(0), target(1)];
+        let mut world = Self {
+            network,
+            now: Instant::from_nanos(1_000_000_000),
+            targets,
+            volumes,
+            kept,
+            fault,
+            hosts: Vec::new(),
+        };
+        world.serve(0, 1);
+        for node in at {
+            world.add_host(*node);
+        }
+        world.until("logins", |world| world.hosts.iter().all(Host::is_in));
+        world
+    }
+
+    fn add_host(&mut self, node: usize) {
+        let index = u8::try_from(self.hosts.len()).expect("a few");
+        let mut end = self.network.host([10, 0, 1, index].into());
+        let name = format!("iqn.2026-11.example:h{index}");
+        self.hosts.push(Host::new(&mut end, portal(node, 3260), Host::config(&name, TARGET)));
+    }
+
+    fn serve(&mut self, node: usize, epoch: u64) {
+        self.volumes[node].set(AccessState::Optimized, AccessState::NonOptimized, epoch);
+        self.volumes[1 - node].set(AccessState::NonOptimized, AccessState::Optimized, 0);
+    }
+
+    /// Node 0 dies; nobody serves.
+    fn die(&mut self) {
+        self.network.halt(node_ip(0), Halt::PowerOff);
+        self.targets[0] = None;
+        self.volumes[1].set(AccessState::Transitioning, AccessState::Transitioning, 0);
+    }
+
+    fn step(&mut self) {
+        self.now += Duration::from_micros(20);
+        let _ = self.network.advance(self.now);
+        for host in &mut self.hosts {
+            host.poll(self.now);
+        }
+        for target in self.targets.iter_mut().flatten() {
+            let _ = target.poll(self.now);
+        }
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.step();
+        }
+    }
+
+    fn until(&mut self, what: &str, mut ready: impl FnMut(&mut Self) -> bool) {
+        for _ in 0..500_000 {
+            if ready(self) {
+                return;
+            }
+            self.step();
+        }
+        panic!("{what}: not within ten seconds");
+    }
+
+    /// Waits for the status and the sense code.
+    fn end(&mut self, host: usize, task: TaskId) -> (u8, u16) {
+        let mut ended = None;
+        self.until("an answer", |world| {
+            ended = world.hosts[host].take(task);
+            ended.is_some()
+        });
+        let ended = ended.expect("waited for");
+        if ended.status == status::GOOD {
+            assert_eq!((ended.underflow, ended.overflow), (0, 0));
+        }
+        (ended.status, scsi::sense::decode(&ended.sense).map_or(0, |(_, code)| code))
+    }
+
+    fn ready(&mut self, host: usize) -> (u8, u16) {
+        let task = self.hosts[host].send(&[0; 6], &[], 0);
+        self.end(host, task)
+    }
+
+    fn send_write(&mut self, host: usize, lba: u8, byte: u8) -> TaskId {
+        self.hosts[host].send(&[0x2a, 0, 0, 0, 0, lba, 0, 0, 1, 0], &[byte; 512], 0)
+    }
+
+    fn write(&mut self, host: usize, lba: u8, byte: u8) -> (u8, u16) {
+        let task = self.send_write(host, lba, byte);
+        self.end(host, task)
+    }
+
+    fn read(&mut self, host: usize, lba: u8) -> u8 {
+        let task = self.hosts[host].send(&[0x28, 0, 0, 0, 0, lba, 0, 0, 1, 0], &[], 512);
+        assert_eq!(self.end(host, task), GOOD);
+        let data = self.hosts[host].data(task);
+        assert!(data.iter().all(|byte| *byte == data[0]), "one write's data");
+        data[0]
+    }
+
+    fn send_reserve_out(&mut self, host: usize, action: u8, kind: u8, keys: [u64; 2], aptpl: u8) -> TaskId {
+        let list = [keys[0].to_be_bytes(), keys[1].to_be_bytes(), [0, 0, 0, 0, aptpl, 0, 0, 0]].concat();
+        self.hosts[host].send(&[0x5f, action, kind, 0, 0, 0, 0, 0, 24, 0], &list, 0)
+    }
+
+    fn reserve_out(&mut self, host: usize, action: u8, kind: u8, keys: [u64; 2]) -> (u8, u16) {
+        let task = self.send_reserve_out(host, action, kind, keys, 0);
+        self.end(host, task)
+    }
+
+    /// The keys, in the table's order.
+    fn keys(&mut self, host: usize) -> Vec<u64> {
+        let task = self.hosts[host].send(&[0x5e, 0, 0, 0, 0, 0, 0, 0, 72, 0], &[], 72);
+        let mut ended = None;
+        self.until("the keys", |world| {
+            ended = world.hosts[host].take(task);
+            ended.is_some()
+        });
+        assert_eq!(ended.expect("waited for").status, status::GOOD);
+        let data = self.hosts[host].data(task);
+        let len = u32::from_be_bytes(data[4..8].try_into().expect("four bytes")) as usize;
+        data[8..8 + len]
+            .chunks(8)
+            .map(|key| u64::from_be_bytes(key.try_into().expect("eight bytes")))
+            .collect()
+    }
+
+    /// Group and state of each target port group, as a host is told.
+    fn groups(&mut self, host: usize) -> Vec<(u8, u8, [u8; 2])> {
+        let task = self.hosts[host].send(&[0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 28, 0, 0], &[], 28);
+        assert_eq!(self.end(host, task), GOOD);
+        let data = &self.hosts[host].data(task)[4..];
+        data.chunks(12).map(|group| (group[3], group[0] & 15, [group[10], group[11]])).collect()
+    }
+}
+
+#[test]
+fn both_paths_lead_to_the_same_blocks_and_say_how_good_they_are() {
+    let mut world = World::new(StandbyMode::Forward, &[0, 1]);
+    assert_eq!((world.write(0, 1, 7), world.write(1, 2, 8)), (GOOD, GOOD));
+    assert_eq!((world.read(1, 1), world.read(0, 2)), (7, 8));
+    let groups = [(1, 0, [0, 2]), (2, 1, [0x80, 2])];
+    assert_eq!((world.groups(0), world.groups(1)), (groups.to_vec(), groups.to_vec()));
+    // Allocation lengths shorter than the data, and the extended header.
+    for len in [0, 3, 4, 11] {
+        let task = world.hosts[1].send(&[0xa3, 0x2a, 0, 0, 0, 0, 0, 0, 0, len, 0, 0], &[], u32::from(len));
+        assert_eq!(world.end(1, task), GOOD, "{len}");
+    }
+    // SET TARGET PORT GROUPS: the target decides.
+    let set = world.hosts[0].send(&[0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], &[0; 8], 0);
+    assert_eq!(world.end(0, set), attention(0x2000));
+}
+
+#[test]
+fn a_standby_that_does_not_forward_says_so() {
+    let mut world = World::new(StandbyMode::Refuse, &[1]);
+    assert_eq!(world.ready(0), attention(0x040b));
+    assert_eq!(world.groups(0), [(1, 0, [0, 2]), (2, 2, [0x80, 2])]);
+    assert_eq!(world.reserve_out(0, 0, 0, [0, 1]), attention(0x040b));
+}
+
+#[test]
+fn reservations_are_decided_by_the_node_that_serves() {
+    let mut world = World::new(StandbyMode::Forward, &[0, 1, 1]);
+    assert_eq!(world.reserve_out(0, 0, 0, [0, 1]), GOOD);
+    assert_eq!(world.reserve_out(1, 0, 0, [0, 2]), GOOD);
+    assert_eq!(world.keys(1), [1, 2]);
+    assert_eq!(world.reserve_out(1, 1, EXCLUSIVE, [2, 0]), GOOD);
+    assert_eq!(
+        (world.write(0, 1, 1), world.write(2, 1, 1), world.write(1, 1, 3)),
+        (CONFLICT, CONFLICT, GOOD)
+    );
+    // The holder of the reservation has a write under way through the other node when it is preempted.
+    world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+    let held = world.send_write(1, 5, 9);
+    world.until("the write is under way", |world| {
+        world.targets[0].as_ref().expect("lives").luns()[0].active == 1
+    });
+    let preempt = world.send_reserve_out(0, 5, EXCLUSIVE, [1, 2], 0);
+    world.run_for(Duration::from_millis(300));
+    assert_eq!(world.hosts[0].take(preempt), None, "the write may still land");
+    world.fault.plan().clear(FaultTarget::Write);
+    assert_eq!(world.end(0, preempt), GOOD);
+    assert_eq!(world.hosts[1].take(held), None, "an aborted command has no status");
+    assert_eq!(world.ready(1), attention(0x2a05), "registrations preempted");
+    assert_eq!((world.write(1, 5, 9), world.write(0, 5, 4)), (CONFLICT, GOOD));
+    assert_eq!(world.read(0, 5), 4);
+}
+
+#[test]
+fn a_host_keeps_its_session_and_its_reservation_when_the_peer_dies() {
+    let mut world = World::new(StandbyMode::Forward, &[0, 1]);
+    assert_eq!(world.reserve_out(0, 0, 0, [0, 1]), GOOD);
+    assert_eq!(world.reserve_out(1, 0, 0, [0, 2]), GOOD);
+    assert_eq!(world.reserve_out(1, 1, EXCLUSIVE, [2, 0]), GOOD);
+    assert_eq!(world.write(1, 3, 1), GOOD);
+    // One write is under way when the node dies, one comes while nobody serves.
+    world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+    let cut_short = world.send_write(1, 3, 2);
+    world.until("the write is under way", |world| {
+        world.targets[0].as_ref().expect("lives").luns()[0].active == 1
+    });
+    world.die();
+    world.fault.plan().clear(FaultTarget::Write);
+    world.run_for(Duration::from_millis(1800));
+    assert_eq!(world.hosts[1].take(cut_short), None, "it is held");
+    assert_eq!(world.ready(1), attention(0x2a06), "asymmetric access state changed");
+    let late = world.send_write(1, 4, 3);
+    world.run_for(Duration::from_millis(100));
+    world.volumes[1].set(AccessState::Optimized, AccessState::Unavailable, 2);
+    assert_eq!((world.end(1, cut_short), world.end(1, late)), (GOOD, GOOD));
+    assert_eq!(world.ready(1), attention(0x2a06));
+    assert_eq!((world.read(1, 3), world.read(1, 4)), (2, 3));
+    assert_eq!(world.keys(1), [1, 2]);
+    world.add_host(1);
+    world.until("a login", |world| world.hosts[2].is_in());
+    assert_eq!((world.write(2, 3, 9), world.groups(2)), (CONFLICT, vec![(1, 3, [0, 2]), (2, 0, [0x80, 2])]));
+}
+
+/// Whether a PERSISTENT RESERVE OUT was carried out is not guessed.
+#[test]
+fn what_cannot_be_repeated_is_ended_when_the_way_is_lost() {
+    let mut world = World::new(StandbyMode::Forward, &[1]);
+    assert_eq!(world.ready(0), GOOD);
+    world.network.freeze(node_ip(0));
+    let register = world.send_reserve_out(0, 0, 0, [0, 1], 0);
+    let write = world.send_write(0, 1, 1);
+    world.run_for(Duration::from_millis(500));
+    world.die();
+    assert_eq!(world.end(0, register), attention(0x0006));
+    world.run_for(Duration::from_millis(500));
+    assert_eq!(world.hosts[0].take(write), None);
+    // Nobody takes over: the host is told, in bounded time.
+    assert_eq!(world.end(0, write), attention(0x040a));
+}
+
+#[test]
+fn a_reset_at_one_node_reaches_the_commands_of_the_other() {
+    let mut world = World::new(StandbyMode::Forward, &[0, 1, 1]);
+    for host in 0..3 {
+        assert_eq!(world.ready(host), GOOD);
+    }
+    world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 2);
+    let held = [world.send_write(0, 1, 1), world.send_write(1, 2, 2)];
+    world.until("the writes are under way", |world| {
+        world.targets[0].as_ref().expect("lives").luns()[0].active == 2
+    });
+    let reset = world.hosts[2].manage(5, 0, None);
+    world.run_for(Duration::from_millis(100));
+    assert!(!world.hosts[2].is_managed(reset), "the writes may still land");
+    world.fault.plan().clear(FaultTarget::Write);
+    world.until("the reset", |world| world.hosts[2].is_managed(reset));
+    assert_eq!((world.hosts[0].take(held[0]), world.hosts[1].take(held[1])), (None, None));
+    assert_eq!(
+        (world.ready(0), world.ready(1), world.ready(2)),
+        (attention(0x2903), attention(0x2903), attention(0x2903))
+    );
+    assert_eq!([world.ready(0), world.ready(1), world.ready(2)], [GOOD; 3]);
+    // And one command alone.
+    world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+    let one = world.send_write(1, 2, 2);
+    world.until("the write is under way", |world| {
+        world.targets[0].as_ref().expect("lives").luns()[0].active == 1
+    });
+    let abort = world.hosts[1].abort(one);
+    world.run_for(Duration::from_millis(100));
+    assert!(!world.hosts[1].is_managed(abort));
+    world.fault.plan().clear(FaultTarget::Write);
+    world.until("the abort", |world| world.hosts[1].is_managed(abort));
+    assert_eq!((world.hosts[1].take(one), world.ready(1)), (None, GOOD));
+}
+
+#[test]
+fn registrations_outlive_a_loss_of_power_where_that_was_asked_for() {
+    for (aptpl, left) in [(1, vec![5]), (0, Vec::new())] {
+        let mut world = World::new(StandbyMode::Forward, &[0]);
+        let register = world.send_reserve_out(0, 0, 0, [0, 5], aptpl);
+        assert_eq!(world.end(0, register), GOOD);
+        assert_eq!(world.keys(0), [5]);
+        *world.kept.power.lock().expect("sound") = Power::Lost;
+        world.serve(0, 2);
+        assert_eq!(world.keys(0), left, "APTPL {aptpl}");
+    }
+}
+
+#[test]
+fn whoever_says_that_he_is_relayed_has_to_prove_that_he_is_the_peer() {
+    let mut world = World::new(StandbyMode::Forward, &[1]);
+    assert_eq!(world.ready(0), GOOD);
+    let mut end = world.network.host(node_ip(1));
+    let mut config = Host::config("iqn.2026-11.example:h0", TARGET);
+    config.alias = Some("gemel-relay/32770".to_owned());
+    world.hosts.push(Host::new(&mut end, portal(0, 3261), config));
+    world.until("the refusal", |world| world.hosts[1].closed().is_some());
+    assert!(!world.hosts[1].is_in());
+    // Nor has he ended whom he named.
+    assert_eq!(world.ready(0), GOOD);
+}

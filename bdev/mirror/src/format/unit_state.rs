@@ -1,0 +1,222 @@
+//! Logical-unit state: some bytes of whoever serves the volume (persistent reservations), kept beside the data on every leg
+//! that is in sync. Two copies, A and B; a write with sequence number `seq` goes to copy `seq & 1`.
+
+use uuid::Uuid;
+
+use super::field::fields;
+use super::header::{self, At, BlockKind, HEADER_LEN, Header, PAYLOAD_LEN};
+use super::layout::{Layout, UNIT_STATE_LEN, UNIT_STATE_OFFSET};
+use super::{BLOCK_BYTES, BLOCK_SIZE, Block, BlockWrite};
+
+fields! {
+    /// The fields of a copy's first block; the content goes on behind the headers of the following ones.
+    UNIT_STATE_FIELDS from HEADER_LEN;
+    LENGTH: 4, "bytes of the content";
+    RESERVED: 4, "zero";
+    INCARNATIONS: 32, "boot ids of node 0 and node 1, as the holder knew them; nil: unknown";
+    CONTENT: 3992, "content";
+}
+const _: () = assert!(CONTENT.end() == BLOCK_SIZE && RESERVED.len == 4);
+
+/// Blocks of a copy.
+const BLOCKS_MAX: usize = (UNIT_STATE_LEN / BLOCK_BYTES) as usize;
+/// Most bytes of content.
+pub const CONTENT_MAX: usize = CONTENT.len + (BLOCKS_MAX - 1) * PAYLOAD_LEN;
+
+/// One state of a logical unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitState {
+    /// Rises with every write; 0: never written.
+    pub seq: u64,
+    /// Config generation in which it was written.
+    pub generation: u64,
+    /// Boot ids of both nodes, as the holder knew them then; nil: unknown.
+    pub incarnations: [Uuid; 2],
+    /// The content, at most [`CONTENT_MAX`] bytes.
+    pub content: Vec<u8>,
+}
+
+/// What the two copies of a leg were like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitStateHealth {
+    /// A whole copy, or never written.
+    Whole,
+    /// There were copies, and none is whole.
+    Lost,
+}
+
+impl UnitState {
+    /// Byte offset of the copy that a state goes to.
+    pub fn offset(&self) -> u64 {
+        copy_offset(self.seq)
+    }
+
+    /// True when `other` is older.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        (self.generation, self.seq) > (other.generation, other.seq)
+    }
+
+    /// The blocks of the copy, one behind the other from [`UnitState::offset`].
+    ///
+    /// # Panics
+    /// When the content is longer than [`CONTENT_MAX`]: the caller's mistake.
+    pub fn encode(&self, array: Uuid) -> Vec<u8> {
+        assert!(self.content.len() <= CONTENT_MAX, "the content does not fit");
+        let (first, rest) = self.content.split_at(self.content.len().min(CONTENT.len));
+        let mut blocks = vec![[0; BLOCK_SIZE]];
+        LENGTH.put(&mut blocks[0], &u32::try_from(self.content.len()).expect("short").to_le_bytes());
+        for (index, incarnation) in self.incarnations.iter().enumerate() {
+            INCARNATIONS.part(index, 16).put(&mut blocks[0], incarnation.as_bytes());
+        }
+        blocks[0][CONTENT.offset..CONTENT.offset + first.len()].copy_from_slice(first);
+        for piece in rest.chunks(PAYLOAD_LEN) {
+            let mut block = [0; BLOCK_SIZE];
+            block[HEADER_LEN..HEADER_LEN + piece.len()].copy_from_slice(piece);
+            blocks.push(block);
+        }
+        let kept = Header { kind: BlockKind::UnitState, seq: self.seq, generation: self.generation };
+        for (index, block) in blocks.iter_mut().enumerate() {
+            header::seal(block, kept, At { array, address: self.offset() + index as u64 * BLOCK_BYTES });
+        }
+        blocks.concat()
+    }
+
+    /// The same as single blocks.
+    pub fn blocks(&self, array: Uuid) -> Vec<BlockWrite> {
+        let bytes = self.encode(array);
+        let block = |(index, bytes): (usize, &[u8])| BlockWrite {
+            offset: self.offset() + index as u64 * BLOCK_BYTES,
+            block: bytes.try_into().expect("a whole block"),
+        };
+        bytes.chunks(BLOCK_SIZE).enumerate().map(block).collect()
+    }
+
+    /// The newest whole copy in the first 256 KiB of a leg.
+    pub fn newest(head: &[u8], array: Uuid) -> (Self, UnitStateHealth) {
+        let copies = [0, 1].map(|parity| decode(head, array, parity));
+        let mut newest = Self::default();
+        let mut health = UnitStateHealth::Whole;
+        for copy in copies {
+            match copy {
+                Ok(Some(state)) if newest.seq == 0 || state.is_newer_than(&newest) => newest = state,
+                Ok(_) => {}
+                Err(Damaged) => health = UnitStateHealth::Lost,
+            }
+        }
+        // One copy is always whole, unless something other than a crash was at work.
+        if newest.seq != 0 { (newest, UnitStateHealth::Whole) } else { (newest, health) }
+    }
+}
+
+fn copy_offset(seq: u64) -> u64 {
+    UNIT_STATE_OFFSET + (seq & 1) * UNIT_STATE_LEN
+}
+
+/// A copy that is not whole.
+struct Damaged;
+
+/// One copy; `None` where it was never written.
+fn decode(head: &[u8], array: Uuid, parity: u64) -> Result<Option<UnitState>, Damaged> {
+    let offset = copy_offset(parity);
+    let block = |index: usize| -> Result<&Block, Damaged> {
+        let at = usize::try_from(offset).map_err(|_| Damaged)? + index * BLOCK_SIZE;
+        head.get(at..at + BLOCK_SIZE).and_then(|bytes| bytes.try_into().ok()).ok_or(Damaged)
+    };
+    let open = |index: usize| {
+        let at = At { array, address: offset + index as u64 * BLOCK_BYTES };
+        header::open(block(index)?, BlockKind::UnitState, at).map_err(|_| Damaged)
+    };
+    let first = block(0)?;
+    if super::is_zero(first) {
+        return Ok(None);
+    }
+    let kept = open(0)?;
+    let len = LENGTH.u32(first) as usize;
+    if kept.seq & 1 != parity || kept.seq == 0 || len > CONTENT_MAX {
+        return Err(Damaged);
+    }
+    let mut content = CONTENT.of(first).to_vec();
+    for index in 1..=len.saturating_sub(CONTENT.len).div_ceil(PAYLOAD_LEN) {
+        if open(index)? != kept {
+            return Err(Damaged);
+        }
+        content.extend_from_slice(&block(index)?[HEADER_LEN..]);
+    }
+    content.truncate(len);
+    let incarnations = [0, 1].map(|index| INCARNATIONS.part(index, 16).uuid(first));
+    Ok(Some(UnitState { seq: kept.seq, generation: kept.generation, incarnations, content }))
+}
+
+const _: () = assert!(Layout::superblock_slot(1) + BLOCK_BYTES <= UNIT_STATE_OFFSET);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARRAY: Uuid = Uuid::from_u128(0xa11);
+
+    fn state(seq: u64, len: usize) -> UnitState {
+        let incarnations = [Uuid::from_u128(1), Uuid::from_u128(2)];
+        let content = (0..len).map(|index| (index % 251) as u8 ^ seq as u8).collect();
+        UnitState { seq, generation: 3, incarnations, content }
+    }
+
+    fn write(head: &mut [u8], bytes: &[u8], offset: u64) {
+        let at = usize::try_from(offset).expect("small");
+        head[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn blank() -> Vec<u8> {
+        vec![0; 256 << 10]
+    }
+
+    #[test]
+    fn states_of_every_length_survive() {
+        for len in [0, 1, CONTENT.len, CONTENT.len + 1, CONTENT.len + PAYLOAD_LEN, CONTENT_MAX] {
+            let state = state(7, len);
+            let mut head = blank();
+            write(&mut head, &state.encode(ARRAY), state.offset());
+            assert_eq!(UnitState::newest(&head, ARRAY), (state, UnitStateHealth::Whole), "{len}");
+        }
+        assert_eq!(UnitState::newest(&blank(), ARRAY), (UnitState::default(), UnitStateHealth::Whole));
+    }
+
+    #[test]
+    fn a_write_that_a_crash_tears_leaves_the_older_state() {
+        let (old, new) = (state(6, 9000), state(7, 12000));
+        let bytes = new.encode(ARRAY);
+        for torn in (0..bytes.len()).step_by(512) {
+            let mut head = blank();
+            write(&mut head, &old.encode(ARRAY), old.offset());
+            write(&mut head, &state(5, 20000).encode(ARRAY), new.offset());
+            write(&mut head, &bytes[..torn], new.offset());
+            let found = UnitState::newest(&head, ARRAY).0;
+            // The last sectors of the last block are zeroes in both.
+            assert!(found == old || found == new, "torn at {torn}");
+            assert!(found == old || torn > bytes.len() - BLOCK_SIZE, "torn at {torn}");
+        }
+    }
+
+    #[test]
+    fn a_newer_generation_counts_before_a_larger_number() {
+        let mut head = blank();
+        let (ours, strange) = (UnitState { generation: 9, ..state(4, 10) }, state(11, 10));
+        write(&mut head, &ours.encode(ARRAY), ours.offset());
+        write(&mut head, &strange.encode(ARRAY), strange.offset());
+        assert_eq!(UnitState::newest(&head, ARRAY).0, ours);
+    }
+
+    #[test]
+    fn damage_of_both_copies_is_noticed() {
+        let mut head = blank();
+        for seq in [6, 7] {
+            let mut bytes = state(seq, 100).encode(ARRAY);
+            bytes[200] ^= 1;
+            write(&mut head, &bytes, copy_offset(seq));
+        }
+        assert_eq!(UnitState::newest(&head, ARRAY), (UnitState::default(), UnitStateHealth::Lost));
+        assert_eq!(UnitState::newest(&head[..1000], ARRAY).1, UnitStateHealth::Lost);
+        let foreign = Uuid::from_u128(1);
+        assert_eq!(UnitState::newest(&head, foreign).1, UnitStateHealth::Lost);
+    }
+}

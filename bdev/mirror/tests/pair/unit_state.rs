@@ -1,0 +1,229 @@
+//! The logical unit's state over crashes, cuts and takeovers: what was stored is found by whoever serves next, what was found
+//! once is never followed by something older, and both legs have it (I17).
+
+use bdev::{Bdev, Channel, Completions, Io, IoError, Op, StateFound, Tag};
+use core::time::Duration;
+use engine::Progress;
+use mirror::format::{ArbiterKind, UnitState};
+use uuid::Uuid;
+
+use super::world::World;
+use super::{SECOND, millis, settle};
+
+/// Whoever keeps something: it stores numbers.
+#[derive(Default)]
+struct Keeper {
+    /// What was acknowledged, or found.
+    known: u64,
+    /// What may be there instead.
+    maybe: Vec<u64>,
+    next: u64,
+    stores: u64,
+    loads: u64,
+}
+
+/// A channel to the volume on a node.
+struct Front {
+    node: usize,
+    channel: Box<dyn Channel>,
+    tags: u64,
+}
+
+impl Front {
+    fn open(world: &World, node: usize) -> Self {
+        let volume = world.nodes[node].as_ref().expect("runs").volumes.front.clone();
+        Self { node, channel: volume.open(&world.core).expect("a lane"), tags: 0 }
+    }
+
+    /// Runs an operation to its end, or gives up after a time: `None` then, and when the node is gone.
+    fn run(&mut self, world: &mut World, op: Op, most: Duration) -> Option<(Op, Result<(), IoError>)> {
+        self.tags += 1;
+        let tag = Tag(self.tags);
+        let io = Io::new(op, tag, world.now);
+        if let Err(refused) = self.channel.submit(io, world.now) {
+            let why = refused.why;
+            drop(refused.io.complete(Err(why), world.now));
+            return None;
+        }
+        let until = world.now + most;
+        let mut done = Completions::new();
+        while world.now < until {
+            world.step();
+            let _: Progress = self.channel.poll(world.now, &mut done);
+            // What was given up before may be answered now.
+            if let Some(completed) = done.drain(..).find(|completed| completed.tag == tag) {
+                return Some((completed.op, completed.result));
+            }
+        }
+        None
+    }
+}
+
+/// Numbers fill more than one block of the copy.
+const LEN: usize = 9000;
+
+impl Keeper {
+    fn store(&mut self, world: &mut World, front: &mut Front, most: Duration) {
+        self.next += 1;
+        let number = self.next;
+        let mut frame = world.core.pool().alloc(LEN).expect("frames");
+        for word in frame.chunks_exact_mut(8) {
+            word.copy_from_slice(&number.to_le_bytes());
+        }
+        self.maybe.push(number);
+        if let Some((_, Ok(()))) = front.run(world, Op::StoreState { from: frame.freeze() }, most) {
+            (self.known, self.maybe) = (number, Vec::new());
+            self.stores += 1;
+            world.check_states(number);
+        }
+    }
+
+    fn load(&mut self, world: &mut World, front: &mut Front, most: Duration) {
+        let into = world.core.pool().alloc(LEN).expect("frames");
+        let op = Op::LoadState { into, found: StateFound::default() };
+        let Some((Op::LoadState { into, found }, Ok(()))) = front.run(world, op, most) else { return };
+        let bytes = &into[..found.len as usize];
+        let number =
+            bytes.get(..8).map_or(0, |word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
+        assert!(bytes.chunks_exact(8).all(|word| word == number.to_le_bytes()), "torn");
+        let known = number == self.known || self.maybe.contains(&number);
+        assert!(
+            known,
+            "{number} on node {}, not {} or {:?}: {}",
+            front.node,
+            self.known,
+            self.maybe,
+            world.describe()
+        );
+        (self.known, self.maybe) = (number, Vec::new());
+        self.loads += 1;
+    }
+}
+
+impl World {
+    /// What a leg has of the state.
+    fn state_on(&self, index: usize) -> UnitState {
+        UnitState::newest(&self.disks[index].peek(0, 256 << 10), Uuid::from_u128(77)).0
+    }
+
+    /// Every leg that the config counts has this number.
+    fn check_states(&self, number: u64) {
+        let Some(holder) = (0..2).find(|index| self.is_holder(*index)) else { return };
+        let config = self.status(holder).config.expect("a holder has one");
+        for leg in mirror::format::LegIndex::BOTH.into_iter().filter(|leg| config.in_sync.has(*leg)) {
+            let content = self.state_on(leg.index()).content;
+            assert_eq!(content[..8], number.to_le_bytes(), "leg {}: {}", leg.number(), self.describe());
+        }
+    }
+}
+
+#[test]
+fn what_was_stored_survives_takeovers_and_comes_back_with_a_leg() {
+    let mut world = World::new(500, ArbiterKind::Etcd);
+    world.create();
+    let mut keeper = Keeper::default();
+    let mut holder = 0;
+    for round in 0..6 {
+        let mut front = Front::open(&world, holder);
+        keeper.load(&mut world, &mut front, SECOND);
+        keeper.store(&mut world, &mut front, SECOND);
+        assert_eq!(keeper.known, keeper.next, "round {round}");
+        world.kill(holder);
+        holder = 1 - holder;
+        world.wait("takeover", 10 * SECOND, |world| world.is_holder(holder));
+        let mut front = Front::open(&world, holder);
+        keeper.load(&mut world, &mut front, SECOND);
+        keeper.store(&mut world, &mut front, SECOND);
+        world.start(1 - holder);
+        settle(&mut world, holder);
+        assert_eq!(world.state_on(0), world.state_on(1));
+    }
+    assert_eq!((keeper.stores, keeper.loads), (12, 12));
+}
+
+#[test]
+fn a_standby_keeps_nothing_and_says_so() {
+    let mut world = World::new(501, ArbiterKind::Etcd);
+    world.create();
+    let mut front = Front::open(&world, 1);
+    let from = world.core.pool().alloc(512).expect("frames").freeze();
+    let answer = front.run(&mut world, Op::StoreState { from }, SECOND).expect("an answer");
+    assert_eq!(answer.1, Err(IoError::NotReady(bdev::NotReady::Standby)));
+}
+
+/// Kills, cuts and lost disks at random moments of stores and loads.
+#[test]
+fn seeds_of_stores() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let count: u64 = number("GEMEL_SEEDS").unwrap_or(12);
+    let first: u64 = number("GEMEL_SEED").unwrap_or(1);
+    for seed in first..first + count {
+        random_run(seed);
+    }
+}
+
+fn random_run(seed: u64) {
+    let mut world = World::new(seed.wrapping_mul(7919), ArbiterKind::Etcd);
+    world.create();
+    let mut keeper = Keeper::default();
+    for _ in 0..6 {
+        let Some(holder) = (0..2).find(|index| world.is_holder(*index)) else {
+            world.run(SECOND);
+            continue;
+        };
+        let mut front = Front::open(&world, holder);
+        keeper.load(&mut world, &mut front, SECOND);
+        for _ in 0..world.prng.below(4) {
+            keeper.store(&mut world, &mut front, SECOND);
+        }
+        let moment = Duration::from_micros(world.prng.below(900));
+        match world.prng.below(5) {
+            0 | 1 => {
+                keeper.store(&mut world, &mut front, moment);
+                drop(front);
+                world.kill(holder);
+                world.run(millis(500));
+                if world.prng.percent(50) {
+                    world.wait("takeover", 10 * SECOND, |world| world.is_holder(1 - holder));
+                    let mut front = Front::open(&world, 1 - holder);
+                    keeper.load(&mut world, &mut front, SECOND);
+                    keeper.store(&mut world, &mut front, SECOND);
+                }
+                world.start(holder);
+            }
+            2 => {
+                world.kill(1 - holder);
+                keeper.store(&mut world, &mut front, 3 * SECOND);
+                if world.prng.percent(30) {
+                    world.replace_disk(1 - holder);
+                }
+                world.start(1 - holder);
+                world.run(moment * 20);
+                keeper.store(&mut world, &mut front, 3 * SECOND);
+            }
+            3 => {
+                world.cut();
+                keeper.store(&mut world, &mut front, moment * 100);
+                world.heal();
+                keeper.store(&mut world, &mut front, 3 * SECOND);
+            }
+            _ => {
+                keeper.store(&mut world, &mut front, moment);
+                drop(front);
+                world.kill(holder);
+                world.kill(1 - holder);
+                world.start(holder);
+                world.start(1 - holder);
+            }
+        }
+        world.wait("a holder in sync", 30 * SECOND, |world| {
+            (0..2).any(|index| world.is_holder(index) && world.is_in_sync(index))
+        });
+    }
+    let holder = (0..2).find(|index| world.is_holder(*index)).expect("one");
+    let mut front = Front::open(&world, holder);
+    keeper.load(&mut world, &mut front, SECOND);
+    settle(&mut world, holder);
+    assert_eq!(world.state_on(0), world.state_on(1), "seed {seed}: {}", world.describe());
+    assert!(keeper.loads > 3, "seed {seed}");
+}
