@@ -41,11 +41,24 @@ impl Suite {
     }
 
     fn command(&self) -> Command {
+        self.program("iscsi-test-cu")
+    }
+
+    fn program(&self, name: &str) -> Command {
         let libraries = self.root.join("usr/lib/x86_64-linux-gnu");
         let mut command = Command::new("timeout");
         command.arg(LIMIT.to_string()).arg(libraries.join("ld-linux-x86-64.so.2"));
-        command.arg("--library-path").arg(&libraries).arg(self.root.join("usr/bin/iscsi-test-cu"));
+        command.arg("--library-path").arg(&libraries).arg(self.root.join("usr/bin").join(name));
         command
+    }
+
+    /// Runs the suite's `iscsi-pr` against a LUN; what it prints.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn reserve(&self, arguments: &[&str], url: &str) -> String {
+        let run = self.program("iscsi-pr").args(arguments).arg(url).output().expect("iscsi-pr");
+        String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr)
     }
 
     /// The names of all tests, without their family's prefix: `Suite.Test`.

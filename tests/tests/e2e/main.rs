@@ -14,6 +14,7 @@ mod events;
 mod failover;
 mod filesystem;
 mod fleet;
+mod front;
 mod initiators;
 mod pair;
 mod repeater;

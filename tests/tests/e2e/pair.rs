@@ -18,7 +18,7 @@ pub(crate) fn load_blocks(pair: &Pair, seconds: &str, blocks: &str) -> Child {
     load_on(&pair.urls, seconds, blocks)
 }
 
-fn load_on(urls: &[String], seconds: &str, blocks: &str) -> Child {
+pub(crate) fn load_on(urls: &[String], seconds: &str, blocks: &str) -> Child {
     static RUNS: AtomicU32 = AtomicU32::new(1);
     let run = RUNS.fetch_add(1, Ordering::Relaxed).to_string();
     Command::new(binary("gemel-perf"))
