@@ -89,6 +89,17 @@ impl Tgt {
         self.adm(arguments).unwrap_or_else(|| panic!("tgtadm {arguments:?} fails"))
     }
 
+    /// Both digests that it agrees to: `CRC32C` or, as it begins, `None`.
+    ///
+    /// # Panics
+    /// When tgtadm refuses.
+    pub fn set_digests(&self, digest: &str) {
+        for name in ["HeaderDigest", "DataDigest"] {
+            let update = ["--op", "update", "--mode", "target", "--tid", "1", "--name", name];
+            self.must(&[&update[..], &["--value", digest]].concat());
+        }
+    }
+
     /// Asks initiators for CHAP, and proves itself to those that ask back.
     ///
     /// # Panics
