@@ -52,15 +52,6 @@ impl Suite {
         command
     }
 
-    /// Runs the suite's `iscsi-pr` against a LUN; what it prints.
-    ///
-    /// # Panics
-    /// When it does not start.
-    pub fn reserve(&self, arguments: &[&str], url: &str) -> String {
-        let run = self.program("iscsi-pr").args(arguments).arg(url).output().expect("iscsi-pr");
-        String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr)
-    }
-
     /// The names of all tests, without their family's prefix: `Suite.Test`.
     ///
     /// # Panics

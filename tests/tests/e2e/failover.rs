@@ -88,8 +88,8 @@ fn an_etcd_that_is_gone_is_missed_only_when_something_fails() {
     pause(Duration::from_millis(3000));
     let status = pair.status(0);
     assert_eq!(
-        (&status["legs"][1]["in_sync"], &status["reason"]),
-        (&json!(true), &json!("waiting for the arbiter"))
+        (&status["legs"][1]["in_sync"], &status["role"], &status["reason"]),
+        (&json!(true), &json!("frozen"), &json!("peer unreachable; waiting for the arbiter"))
     );
     etcd.restart();
     verified(second);

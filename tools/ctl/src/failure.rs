@@ -27,6 +27,9 @@ pub(crate) enum Failure {
     /// An argument makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// The answer to a question is no: in words, and as the node gave it.
+    #[error("{0}")]
+    No(String, Value),
 }
 
 impl Failure {
@@ -39,7 +42,11 @@ impl Failure {
     }
 
     /// As an object `error`: its kind for programs, the node's code where the node refused, and the reason for people.
+    /// An answer that says no is shown as it is.
     pub(crate) fn json(&self) -> Value {
+        if let Self::No(_, answer) = self {
+            return answer.clone();
+        }
         let (kind, code) = match (self.client(), self) {
             (Some(ClientError::Refused(error)), _) => ("refused", Some(error.code)),
             (Some(ClientError::Connect { .. } | ClientError::Io(_)), _) => ("unreachable", None),

@@ -65,8 +65,10 @@ pub(crate) fn may_promote(
 ) -> Result<String, Failure> {
     let params = json!({"name": ask.name, "force": ask.force, "peer_is_down": ask.peer_is_down});
     let answer = client.call("mirror_may_promote", Some(params))?;
-    let text = if options.json { show::pretty(&answer) } else { outlook(&answer) };
-    if answer["may_promote"] == true { Ok(text) } else { Err(Failure::Usage(text)) }
+    if answer["may_promote"] != true {
+        return Err(Failure::No(outlook(&answer), answer));
+    }
+    Ok(if options.json { show::pretty(&answer) } else { outlook(&answer) })
 }
 
 fn outlook(answer: &Value) -> String {
