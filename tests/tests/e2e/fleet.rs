@@ -28,12 +28,11 @@ impl Profile {
         }
     }
 
-    /// The longest outage, in milliseconds. The fast profile promises half of it to nodes with cores of their own; here two
-    /// nodes, an etcd and the load share two.
+    /// The longest outage, in milliseconds.
     fn promise(self) -> f64 {
         match self {
             Self::Default => 5000.0,
-            Self::Fast => 3000.0,
+            Self::Fast => 1500.0,
         }
     }
 
@@ -93,7 +92,7 @@ impl Fleet {
     fn outage(&self, what: &str, load: Child, bound: f64) {
         let report = verified(load);
         let outage = report["longest_stall_ms"].as_f64().expect("a figure");
-        println!("outage, {} profile, {what}: {outage:.0} ms (promised: {bound:.0} ms)", self.profile.word());
+        println!("outage, {} profile, {what}: {outage:.0} ms (at most {bound:.0} ms)", self.profile.word());
         assert!(outage <= bound, "{what}: {report}");
     }
 
@@ -148,7 +147,12 @@ fn holder_frozen(profile: Profile, frozen: Duration) {
     fleet.wait_for_holder(1);
     pause(frozen);
     fleet.pair.node(0).signal("CONT");
-    fleet.promised(&format!("holder frozen for {} s", frozen.as_secs()), load);
+    // The fast profile misses its promise here, with 1.7 s where the nodes, an etcd and the load share two cores.
+    let bound = match profile {
+        Profile::Default => profile.promise(),
+        Profile::Fast => 2.0 * profile.promise(),
+    };
+    fleet.outage(&format!("holder frozen for {} s", frozen.as_secs()), load, bound);
     let status = fleet.pair.wait(0, "standby", |status| status["role"] == "standby");
     assert_eq!(status["holder"], 1, "{status:#}");
     fleet.settle(1);
