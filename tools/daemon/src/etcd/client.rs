@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use core::time::Duration;
 use serde_json::{Value, json};
+use std::io::ErrorKind;
 use thiserror::Error;
 use ureq::Agent;
 
@@ -35,6 +36,16 @@ pub(super) struct Client {
     preferred: usize,
     credentials: Option<(String, String)>,
     token: Option<String>,
+    identity: Identity,
+}
+
+/// What this client shows of itself during the TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Identity {
+    /// A certificate of its own.
+    Certificate,
+    /// Nothing: an etcd with `--client-cert-auth` hangs up on it.
+    Anonymous,
 }
 
 /// Why a request came to nothing.
@@ -52,6 +63,14 @@ enum Trouble {
 const UNAUTHENTICATED: u64 = 16;
 /// gRPC's UNAVAILABLE: the member has no leader, or lost it.
 const UNAVAILABLE: u64 = 14;
+
+/// How a connection ends that the other side closed.
+const HUNG_UP: [ErrorKind; 4] = [
+    ErrorKind::BrokenPipe,
+    ErrorKind::ConnectionReset,
+    ErrorKind::ConnectionAborted,
+    ErrorKind::UnexpectedEof,
+];
 
 impl Trouble {
     /// Another member may do better.
@@ -92,7 +111,8 @@ impl Client {
             .build()
             .new_agent();
         let endpoints = config.endpoints.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
-        Ok(Self { agent, endpoints, preferred: 0, credentials, token: None })
+        let identity = if config.cert_file.is_some() { Identity::Certificate } else { Identity::Anonymous };
+        Ok(Self { agent, endpoints, preferred: 0, credentials, token: None, identity })
     }
 
     /// The key as the cluster's majority has it.
@@ -170,8 +190,20 @@ impl Client {
         Ok(())
     }
 
+    /// What is wrong, in words. A server that wants a certificate and gets none hangs up as soon as the handshake is over (RFC 8446,
+    /// 4.4.2.4): whether its alert is read before the connection breaks is a matter of luck, so a broken connection says so as well.
+    fn words(&self, at: usize, error: &ureq::Error) -> String {
+        let is_hung_up = matches!(error, ureq::Error::Io(cause) if HUNG_UP.contains(&cause.kind()));
+        if is_hung_up && self.identity == Identity::Anonymous && self.endpoints[at].starts_with("https://") {
+            return format!(
+                "{error}: etcd hung up; it may ask for a client certificate, and none is configured"
+            );
+        }
+        error.to_string()
+    }
+
     fn post(&self, at: usize, path: &str, body: &Value) -> Result<Value, Trouble> {
-        let silent = |error: ureq::Error| Trouble::Silent(error.to_string());
+        let silent = |error: ureq::Error| Trouble::Silent(self.words(at, &error));
         let mut request = self.agent.post(format!("{}{path}", self.endpoints[at]));
         if let Some(token) = &self.token {
             request = request.header("Authorization", token);
