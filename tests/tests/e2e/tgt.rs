@@ -1,12 +1,15 @@
-//! This project's initiator against tgt: every negotiable choice and both digests. A verifying load judges the data.
+//! This project's initiator against tgt: every negotiable choice, both digests, CHAP. A verifying load judges the data.
 
 use std::time::Duration;
 
 use engine::{Core, MonotonicClock, Pool, PoolConfig, RingConfig, RingHandle, Waker};
 use gateway::{Remote, RemoteConfig};
+use iscsi::chap::{Account, Algorithm, Credential, Secret};
 use iscsi::keys::{Choice, DigestPreference};
 use net::tcp::{TcpConfig, TcpNetwork};
 use perf::{Load, LoadConfig, Mix, Report};
+use serde_json::json;
+use tests::node::{Node, pause};
 use tests::tgt::{TARGET, Tgt};
 
 fn config(tgt: &Tgt) -> RemoteConfig {
@@ -63,6 +66,62 @@ fn every_negotiable_choice_carries_data_whole() {
             }
         }
     }
+}
+
+const HOST: [&str; 2] = ["host", "the-hosts-secret"];
+const DISK: [&str; 2] = ["disk", "the-disks-secret"];
+
+fn account(initiator: [&str; 2], target: Option<[&str; 2]>) -> Account {
+    let credential = |[name, secret]: [&str; 2]| Credential {
+        name: name.into(),
+        secret: Secret::new(secret.as_bytes().to_vec()).expect("a secret"),
+    };
+    Account::new(credential(initiator), target.map(credential)).expect("two secrets")
+}
+
+#[test]
+fn chap_with_md5_opens_the_door_both_ways_and_nothing_else_does() {
+    let Some(tgt) = Tgt::start() else { return };
+    let (host, disk) = (HOST, DISK);
+    tgt.require_chap(host, disk);
+    // Each run has a seed of its own: what it finds of another's would look like its own from before.
+    for (seed, (who, opens)) in (300..).zip([
+        (None, false),
+        (Some(account(host, None)), true),
+        (Some(account(host, Some(disk))), true),
+        (Some(account(["host", "another-secret"], None)), false),
+        (Some(account(host, Some(["disk", "another-secret"]))), false),
+        (Some(account(host, Some(["disc", disk[1]]))), false),
+    ]) {
+        let what = format!("{who:?}");
+        // tgt knows MD5 and SHA-1 alone, and gives the latter the number of SHA-256.
+        let config = RemoteConfig { account: who, algorithms: vec![Algorithm::Md5], ..config(&tgt) };
+        match opens {
+            true => must_run(config, seed, &what),
+            false => assert!(run(config, seed).is_err(), "{what} is let in"),
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_told_to_offer_md5_imports_a_lun_of_tgt_with_mutual_chap() {
+    let Some(tgt) = Tgt::start() else { return };
+    tgt.require_chap(HOST, DISK);
+    let node = Node::start(&[]);
+    let mut import = json!({
+        "name": "r0", "initiator_iqn": "iqn.2026-11.example:node", "url": format!("iscsi://{}/{TARGET}/1", tgt.portal),
+        "chap": {"user": HOST[0], "secret": HOST[1], "muser": DISK[0], "msecret": DISK[1]},
+        "chap_algorithms": ["MD4"],
+    });
+    let refused = node.call("bdev_iscsi_create", import.clone()).expect_err("no such hash").to_string();
+    assert!(refused.contains("MD4") && refused.contains("SHA-256"), "{refused}");
+    import["chap_algorithms"] = json!(["md5"]);
+    node.must("bdev_iscsi_create", import);
+    let up = (0..200).any(|_| {
+        pause(Duration::from_millis(20));
+        node.must("bdev_get_bdevs", json!({"name": "r0"}))[0]["num_blocks"] == 131_072
+    });
+    assert!(up, "{}", node.log());
 }
 
 #[test]

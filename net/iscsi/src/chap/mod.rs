@@ -54,6 +54,21 @@ impl Algorithm {
         self as u8
     }
 
+    /// Its name in IANA's registry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Md5 => "MD5",
+            Self::Sha1 => "SHA1",
+            Self::Sha256 => "SHA-256",
+            Self::Sha3 => "SHA3-256",
+        }
+    }
+
+    /// The algorithm of a name, in upper or lower case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(name))
+    }
+
     /// The algorithm of a number as text: decimal and nothing else.
     fn from_text(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| match algorithm {

@@ -4,6 +4,7 @@ use bdev::OpenError;
 use core::time::Duration;
 use gateway::url::UrlError;
 use gateway::{LunUrl, Remote, RemoteConfig, Served};
+use iscsi::chap::Algorithm;
 use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -55,6 +56,21 @@ struct IscsiCreate {
     silence_ms: Option<u64>,
     /// How to authenticate; ours.
     chap: Option<AccountParams>,
+    /// Hashes of CHAP to offer, the preferred first; ours. For targets that number them in their own way.
+    chap_algorithms: Option<Vec<String>>,
+}
+
+fn algorithms(names: &[String]) -> Result<Vec<Algorithm>, RpcError> {
+    let named = |name: &String| {
+        Algorithm::from_name(name).ok_or_else(|| {
+            let known = Algorithm::ALL.map(Algorithm::name).join(", ");
+            RpcError::invalid_params(format!("chap_algorithms: {name:?} is not known: name some of {known}"))
+        })
+    };
+    match names {
+        [] => Err(RpcError::invalid_params("chap_algorithms: without any there is nothing to offer")),
+        names => names.iter().map(named).collect(),
+    }
 }
 
 fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
@@ -72,6 +88,9 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
         config.io_timeout = Duration::from_secs(seconds);
     }
     config.account = parsed.chap.as_ref().map(AccountParams::account).transpose()?;
+    if let Some(names) = &parsed.chap_algorithms {
+        config.algorithms = algorithms(names)?;
+    }
     node.check_new(&parsed.name)?;
     let remote = Remote::new(parsed.name.as_str(), uuid, config);
     let made = replay("bdev_iscsi_create", given, &*remote);
