@@ -86,6 +86,11 @@ impl Deframer {
         self.data_digest = data;
     }
 
+    /// True before the first byte of a PDU.
+    pub fn is_between_pdus(&self) -> bool {
+        self.phase == Phase::Header && self.filled == 0
+    }
+
     /// The header at hand.
     pub fn header(&self) -> Header {
         Header(self.header)
@@ -94,6 +99,11 @@ impl Deframer {
     /// The additional header segments of the PDU at hand.
     pub fn ahs(&self) -> &[u8] {
         &self.ahs
+    }
+
+    /// Takes them.
+    pub fn take_ahs(&mut self) -> Vec<u8> {
+        core::mem::take(&mut self.ahs)
     }
 
     /// Takes the internal data of the PDU that just completed.

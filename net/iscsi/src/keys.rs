@@ -34,6 +34,14 @@ pub struct Preferences {
     pub default_time2retain: u32,
     /// iSCSIProtocolLevel (RFC 7144 section 7.1.1): 2 for its task management functions, 1 to do without.
     pub protocol_level: u32,
+    /// Connections of one session.
+    pub max_connections: u32,
+    /// Whether the data PDUs of a sequence must come in order.
+    pub data_pdu_in_order: Choice,
+    /// Whether the sequences of a task must come in order.
+    pub data_sequence_in_order: Choice,
+    /// ErrorRecoveryLevel that this end can do.
+    pub error_recovery_level: u32,
 }
 
 /// A yes or no of the protocol.
@@ -127,6 +135,10 @@ impl Default for Preferences {
             default_time2wait: 2,
             default_time2retain: 0,
             protocol_level: 2,
+            max_connections: 1,
+            data_pdu_in_order: Choice::Yes,
+            data_sequence_in_order: Choice::Yes,
+            error_recovery_level: 0,
         }
     }
 }
@@ -158,6 +170,14 @@ pub struct SessionParameters {
     pub time2retain: u16,
     /// iSCSIProtocolLevel (RFC 7144 section 7.1.1).
     pub protocol_level: u32,
+    /// Connections of the session.
+    pub max_connections: u32,
+    /// Whether the data PDUs of a sequence come in order.
+    pub data_pdu_in_order: Choice,
+    /// Whether the sequences of a task come in order.
+    pub data_sequence_in_order: Choice,
+    /// ErrorRecoveryLevel.
+    pub error_recovery_level: u32,
 }
 
 impl SessionParameters {
@@ -189,6 +209,10 @@ impl Default for SessionParameters {
             time2wait: 2,
             time2retain: 20,
             protocol_level: 1,
+            max_connections: 1,
+            data_pdu_in_order: Choice::Yes,
+            data_sequence_in_order: Choice::Yes,
+            error_recovery_level: 0,
         }
     }
 }
@@ -291,6 +315,13 @@ impl Key {
                 | K::ProtocolLevel
         )
     }
+
+    /// True for what the first connection of a session settles for all (RFC 7143 section 13: "LO").
+    fn is_of_leading_connections(self) -> bool {
+        use Key as K;
+        let waits = matches!(self, K::DefaultTime2Wait | K::DefaultTime2Retain | K::ErrorRecoveryLevel);
+        waits || self.is_of_normal_sessions()
+    }
 }
 
 /// What a negotiation is for.
@@ -301,6 +332,8 @@ pub enum Purpose {
     Normal,
     /// A session for SendTargets: keys about SCSI data are irrelevant.
     Discovery,
+    /// One more connection of a session: what the first one settled stays.
+    Joining,
 }
 
 /// The state of one end's negotiation.
@@ -328,6 +361,18 @@ impl Negotiation {
         Self { preferences, parameters, purpose: Purpose::Normal, settled: 0, declared: false }
     }
 
+    /// The connection joins a session, whose parameters hold for it too.
+    pub fn join(&mut self, session: &SessionParameters) {
+        self.purpose = Purpose::Joining;
+        self.parameters = SessionParameters {
+            header_digest: Digest::None,
+            data_digest: Digest::None,
+            max_send_data_segment_length: SessionParameters::default().max_send_data_segment_length,
+            max_recv_data_segment_length: self.preferences.max_recv_data_segment_length,
+            ..session.clone()
+        };
+    }
+
     /// Says what the session is for, once that is known.
     pub fn set_purpose(&mut self, purpose: Purpose) {
         self.purpose = purpose;
@@ -352,7 +397,11 @@ impl Negotiation {
             .iter()
             .filter(move |(key, _, rule)| !obsolete(*rule) && *key != Key::TaskReporting)
             .filter(|(key, ..)| *key != Key::ProtocolLevel || self.preferences.protocol_level > 1)
-            .filter(|(key, ..)| self.purpose == Purpose::Normal || !key.is_of_normal_sessions())
+            .filter(|(key, ..)| match self.purpose {
+                Purpose::Normal => true,
+                Purpose::Discovery => !key.is_of_normal_sessions(),
+                Purpose::Joining => !key.is_of_leading_connections(),
+            })
             .map(|(key, name, _)| (*name, self.ours(*key)))
     }
 
@@ -380,6 +429,9 @@ impl Negotiation {
             Rule::ObsoleteReject => return Ok(Some("Reject".to_string())),
             _ if self.purpose == Purpose::Discovery && key.is_of_normal_sessions() => {
                 return Ok(Some("Irrelevant".to_string()));
+            }
+            _ if self.purpose == Purpose::Joining && key.is_of_leading_connections() => {
+                return Ok(Some("Reject".to_string()));
             }
             _ => {}
         }
@@ -448,16 +500,17 @@ impl Negotiation {
             Key::DataDigest => return p.data_digest.offer().to_string(),
             Key::InitialR2T => return p.initial_r2t.text().to_string(),
             Key::ImmediateData => return p.immediate_data.text().to_string(),
-            Key::DataPduInOrder | Key::DataSequenceInOrder => return "Yes".to_string(),
+            Key::DataPduInOrder => return p.data_pdu_in_order.text().to_string(),
+            Key::DataSequenceInOrder => return p.data_sequence_in_order.text().to_string(),
             Key::IfMarker | Key::OfMarker | Key::IfMarkInt | Key::OfMarkInt => return "No".to_string(),
-            Key::MaxConnections => 1,
+            Key::MaxConnections => p.max_connections,
             Key::MaxRecvDataSegmentLength => p.max_recv_data_segment_length,
             Key::MaxBurstLength => p.max_burst_length,
             Key::FirstBurstLength => p.first_burst_length,
             Key::DefaultTime2Wait => p.default_time2wait,
             Key::DefaultTime2Retain => p.default_time2retain,
             Key::MaxOutstandingR2T => p.max_outstanding_r2t,
-            Key::ErrorRecoveryLevel => 0,
+            Key::ErrorRecoveryLevel => p.error_recovery_level,
             Key::ProtocolLevel => p.protocol_level,
             Key::TaskReporting => return TASK_REPORTING.join(","),
         };
@@ -518,6 +571,10 @@ impl Negotiation {
             Key::DefaultTime2Wait => parameters.time2wait = u16::try_from(number).unwrap_or(u16::MAX),
             Key::DefaultTime2Retain => parameters.time2retain = u16::try_from(number).unwrap_or(u16::MAX),
             Key::ProtocolLevel => parameters.protocol_level = number,
+            Key::MaxConnections => parameters.max_connections = number,
+            Key::DataPduInOrder => parameters.data_pdu_in_order = choice,
+            Key::DataSequenceInOrder => parameters.data_sequence_in_order = choice,
+            Key::ErrorRecoveryLevel => parameters.error_recovery_level = number,
             _ => {}
         }
     }

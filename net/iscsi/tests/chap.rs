@@ -39,6 +39,7 @@ fn on_events(target: &mut target::Connection, verifying: &Verifying) {
                 target_alias: String::new(),
                 authentication: verifying.clone(),
                 digests: Digests::default(),
+                joins: None,
             }),
             target::Event::LoginComplete => target.grant_login(&Grant { tsih: 1, queue_depth: 8 }),
             _ => {}

@@ -6,7 +6,9 @@ use iscsi::chap::{Challenge, Proving, Requirement, Verifying};
 use iscsi::digest::{Digest, Trailer};
 use iscsi::initiator::{self, Direction};
 use iscsi::keys::{Choice, DigestPreference, Digests};
-use iscsi::target::{self, Admission, Grant, LoginStatus, Response, SendTargets, TaskFunction, TaskResponse};
+use iscsi::target::{
+    self, Admission, Grant, LoginStatus, LogoutResponse, Response, SendTargets, TaskFunction, TaskResponse,
+};
 use iscsi::{Body, CloseReason, Preferences, Protocol, TaskId, Transmit, Want};
 
 /// A small generator, so that a failure repeats.
@@ -161,6 +163,7 @@ impl Pair {
                         target_alias: "disk".into(),
                         authentication: self.authentication.clone(),
                         digests: self.digests,
+                        joins: None,
                     }),
                 },
                 target::Event::LoginComplete => {
@@ -190,7 +193,9 @@ impl Pair {
                     };
                     self.target.respond_task_management(request, response);
                 }
-                target::Event::LogoutRequest => self.target.finish_logout(),
+                target::Event::LogoutRequest { request, .. } => {
+                    self.target.respond_logout(request, LogoutResponse::Closed);
+                }
                 target::Event::LoggedIn | target::Event::Pong => {}
             }
         }
@@ -213,7 +218,9 @@ impl Pair {
             }
             b'W' => {
                 self.write_offsets.insert(command.task, offset);
-                self.target_buffers.insert(command.task, vec![0; len as usize]);
+                let mut buffer = self.target.take_early_data(command.task);
+                buffer.resize(len as usize, 0);
+                self.target_buffers.insert(command.task, buffer);
                 self.target.solicit(command.task, len);
             }
             _ => {}

@@ -3,12 +3,13 @@
 use std::rc::Rc;
 
 use core::net::SocketAddr;
+use engine::Instant;
 use iscsi::chap::Verifying;
 use iscsi::target::{Admission, Grant, LoginRequest, LoginStatus, Moved, SessionType};
 
 use super::node::Node;
 use super::session::{Origin, Session};
-use super::{Entry, Target};
+use super::{Entry, Target, Waiting};
 use crate::access::{Caller, LunMask, Verdict};
 use crate::auth::{self, AuthPolicy};
 
@@ -30,6 +31,12 @@ impl Target {
         self.look_for_relay(id, &who);
         let Some(entry) = self.sessions.get(&id) else { return };
         let decision = self.judge(&entry.session, &who);
+        let joins = match who.tsih {
+            0 => None,
+            _ => self
+                .joined(&entry.session, &who)
+                .map(|(_, joined)| joined.links.leading().connection.membership()),
+        };
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         let session = &mut entry.session;
         let (place, authentication) = match decision {
@@ -48,15 +55,41 @@ impl Target {
         }
         let portal_group_tag = session.port().unwrap_or(1);
         let target_alias = alias.unwrap_or_default();
-        let admission = Admission { portal_group_tag, target_alias, authentication, digests };
+        let admission = Admission { portal_group_tag, target_alias, authentication, digests, joins };
         session.connection().admit_login(admission);
+    }
+
+    /// The session that a login with a handle is to join (RFC 7143 section 6.3.1): the initiator's own, at the same portal group.
+    fn joined(&self, session: &Session, who: &LoginRequest) -> Option<(u64, &Session)> {
+        let is = |other: &Session| {
+            let same = |old: &LoginRequest| {
+                old.initiator == who.initiator && old.isid == who.isid && old.target == who.target
+            };
+            other.tsih == who.tsih
+                && other.who.as_ref().is_some_and(same)
+                && (other.portal_group, other.origin) == (session.portal_group, session.origin)
+                && other.is_full_feature()
+        };
+        self.sessions.iter().find(|(_, entry)| is(&entry.session)).map(|(id, entry)| (*id, &entry.session))
+    }
+
+    /// Whether one more connection may join: there is room, or it replaces one.
+    fn judge_joining(&self, session: &Session, who: &LoginRequest) -> Result<(), LoginStatus> {
+        let (_, joined) = self.joined(session, who).ok_or(LoginStatus::SessionDoesNotExist)?;
+        if who.session_type == SessionType::Discovery {
+            return Err(LoginStatus::CannotInclude);
+        }
+        let allowed = joined.links.leading().connection.parameters().max_connections as usize;
+        let others = joined.links.iter().filter(|link| link.connection.cid() != who.cid).count();
+        if others < allowed { Ok(()) } else { Err(LoginStatus::TooManyConnections) }
     }
 
     /// Whether to let somebody try, where, and how he has to authenticate himself.
     fn judge(&self, session: &Session, who: &LoginRequest) -> Decision {
-        if who.tsih != 0 {
-            //= rfc7143#section-6.3.1: a TSIH other than zero adds a connection, of which a session has one here.
-            return Decision::Refuse(LoginStatus::SessionDoesNotExist);
+        if who.tsih != 0
+            && let Err(status) = self.judge_joining(session, who)
+        {
+            return Decision::Refuse(status);
         }
         if who.session_type == SessionType::Discovery {
             let own = self.portal_groups.get(&session.portal_group).and_then(|group| group.auth);
@@ -97,8 +130,11 @@ impl Target {
     }
 
     /// Everything is proved and agreed on: what the session replaces ends first.
-    pub(super) fn on_login_complete(&mut self, id: u64) {
+    pub(super) fn on_login_complete(&mut self, id: u64, now: Instant) {
         let Some(who) = self.sessions.get(&id).and_then(|entry| entry.session.who.clone()) else { return };
+        if who.tsih != 0 {
+            return self.on_joining_complete(id, &who, now);
+        }
         let limits = self.config.limits;
         let predecessors = self.end_predecessors(id, &who);
         let others = |entry: &Entry| entry.session.node.is_some() && entry.session.tsih != 0;
@@ -117,7 +153,26 @@ impl Target {
             if let Some(node) = &entry.session.node {
                 node.enter(id);
             }
-            entry.waiting = Some((Grant { tsih: self.next_tsih, queue_depth }, predecessors));
+            let grant = Grant { tsih: self.next_tsih, queue_depth };
+            entry.waiting = Some(Waiting::ToBegin(grant, predecessors));
+        }
+    }
+
+    /// The same for one more connection: what it replaces ends first.
+    fn on_joining_complete(&mut self, id: u64, who: &LoginRequest, now: Instant) {
+        let Some(entry) = self.sessions.get(&id) else { return };
+        let joined = self.joined(&entry.session, who).map(|(joined, _)| joined);
+        let judged = self.judge_joining(&entry.session, who);
+        if let (Ok(()), Some(joined)) = (judged, joined)
+            && let Some(other) = self.sessions.get_mut(&joined)
+        {
+            other.session.replace(who.cid, now);
+        }
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        match (judged, joined) {
+            (Ok(()), Some(joined)) => entry.waiting = Some(Waiting::ToJoin(joined)),
+            (Err(status), _) => entry.session.connection().refuse_login(status),
+            (Ok(()), None) => entry.session.connection().refuse_login(LoginStatus::SessionDoesNotExist),
         }
     }
 
@@ -178,16 +233,38 @@ impl Target {
 
     /// Lets in whoever waited for a predecessor that is gone now.
     pub(super) fn release_waiting(&mut self) {
-        let gone = |waiting: &(Grant, Vec<u64>)| waiting.1.iter().all(|old| !self.sessions.contains_key(old));
-        let ready = |entry: &Entry| entry.waiting.as_ref().is_some_and(gone);
+        let ready = |entry: &Entry| match &entry.waiting {
+            None => false,
+            Some(Waiting::ToBegin(_, old)) => old.iter().all(|old| !self.sessions.contains_key(old)),
+            Some(Waiting::ToJoin(joined)) => {
+                self.sessions.get(joined).is_none_or(|other| !other.session.is_clearing())
+            }
+        };
         let ready: Vec<u64> =
             self.sessions.iter().filter(|(_, entry)| ready(entry)).map(|(id, _)| *id).collect();
         for id in ready {
-            if let Some(entry) = self.sessions.get_mut(&id)
-                && let Some((grant, _)) = entry.waiting.take()
-            {
-                entry.session.connection().grant_login(&grant);
+            let Some(entry) = self.sessions.get_mut(&id) else { continue };
+            match entry.waiting.take() {
+                Some(Waiting::ToBegin(grant, _)) => entry.session.connection().grant_login(&grant),
+                Some(Waiting::ToJoin(joined)) => self.join(id, joined),
+                None => {}
             }
+        }
+    }
+
+    /// A connection that has logged in goes on as one of its session.
+    fn join(&mut self, id: u64, joined: u64) {
+        let lives = self.sessions.get(&joined).is_some_and(|entry| entry.session.is_full_feature());
+        let Some(entry) = self.sessions.get_mut(&id) else { return };
+        if !lives {
+            return entry.session.connection().refuse_login(LoginStatus::SessionDoesNotExist);
+        }
+        let tsih = entry.session.who.as_ref().map_or(0, |who| who.tsih);
+        // The session's own depth stays.
+        entry.session.connection().grant_login(&Grant { tsih, queue_depth: 1 });
+        let link = self.sessions.remove(&id).and_then(|entry| entry.session.into_link());
+        if let (Some(link), Some(entry)) = (link, self.sessions.get_mut(&joined)) {
+            entry.session.adopt(link);
         }
     }
 }

@@ -27,7 +27,7 @@ impl Target {
             }
         }
         if let Some(entry) = self.sessions.get_mut(&id) {
-            entry.session.connection().respond_text(request, text);
+            entry.session.links.respond_text(request, text);
         }
     }
 

@@ -89,12 +89,19 @@ impl Default for Limits {
 }
 
 /// How a target behaves.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct TargetConfig {
     /// How many may be there.
     pub limits: Limits,
     /// What to negotiate for.
     pub preferences: Preferences,
+}
+
+impl Default for TargetConfig {
+    fn default() -> Self {
+        let preferences = Preferences { max_connections: 4, ..Preferences::default() };
+        Self { limits: Limits::default(), preferences }
+    }
 }
 
 /// What initiators get to log out when the node ends.
@@ -114,8 +121,16 @@ struct OpenPortal {
 struct Entry {
     session: Session,
     login_until: Option<Instant>,
-    /// A login that waits until its predecessor is drained.
-    waiting: Option<(Grant, Vec<u64>)>,
+    /// A login that is complete, and what it waits for.
+    waiting: Option<Waiting>,
+}
+
+/// What a complete login waits for.
+enum Waiting {
+    /// These sessions, which the new one replaces, are gone.
+    ToBegin(Grant, Vec<u64>),
+    /// Nothing of the connection that it replaces is at work in its session.
+    ToJoin(u64),
 }
 
 /// A connection as `iscsi_get_connections` shows it.
@@ -272,7 +287,7 @@ impl Target {
         let Some(address) = stream.peer_addr().map(|address| address.ip()) else { return stream.close() };
         let pending: Vec<Pending> = self.sessions.iter().filter_map(pending).collect();
         match self.guard.judge(&limits, &pending, address, now) {
-            guard::Verdict::Welcome if self.sessions.len() < limits.connections => {}
+            guard::Verdict::Welcome if self.count_connections() < limits.connections => {}
             guard::Verdict::Instead(oldest) => {
                 if let Some(entry) = self.sessions.get_mut(&oldest) {
                     entry.session.end("another login from a crowded address");
@@ -288,10 +303,14 @@ impl Target {
         self.sessions.insert(self.next_id, Entry { session, login_until, waiting: None });
     }
 
+    fn count_connections(&self) -> usize {
+        self.sessions.values().map(|entry| entry.session.links.len()).sum()
+    }
+
     fn on_request(&mut self, id: u64, request: Request, now: Instant) {
         match request {
             Request::Login(who) => self.on_login(id, who),
-            Request::LoginComplete => self.on_login_complete(id),
+            Request::LoginComplete => self.on_login_complete(id, now),
             Request::SendTargets(request, which) => self.on_send_targets(id, request, &which),
             Request::Dial => self.on_dial(id, now),
             Request::Change(Changing { task, unit, change }) => unit.change(id, task, change),

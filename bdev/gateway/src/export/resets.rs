@@ -83,7 +83,7 @@ impl Target {
         let ended: Vec<Reset> = self.resets.extract_if(.., |reset| !at_work(reset)).collect();
         for Reset { by, request, kind, .. } in ended {
             let Some(entry) = self.sessions.get_mut(&by) else { continue };
-            entry.session.connection().respond_task_management(request, TaskResponse::Complete);
+            entry.session.links.respond_task_management(request, TaskResponse::Complete);
             let node = entry.session.node.clone();
             if let (ResetKind::ColdTarget, Some(node)) = (kind, node) {
                 //= rfc7143#section-11.5.1: a cold reset ends every session of the target.

@@ -1,7 +1,8 @@
 //! What the administrator looks at.
 
 use super::node::{LunInfo, NodeConfig, PortalGroup};
-use super::{ConnectionInfo, Entry, Target};
+use super::session::{Link, Session};
+use super::{ConnectionInfo, Target};
 use crate::access::InitiatorGroup;
 
 impl Target {
@@ -48,19 +49,17 @@ impl Target {
 
     /// Every connection.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
-        let info = |(id, entry): (&u64, &Entry)| {
-            let session = &entry.session;
-            ConnectionInfo {
-                id: *id,
-                cid: session.who.as_ref().map_or(0, |who| who.cid),
-                tsih: session.tsih,
-                initiator: session.who.as_ref().map(|who| who.initiator.clone()).unwrap_or_default(),
-                initiator_address: session.stream().peer_addr(),
-                target_address: session.stream().local_addr(),
-                target: session.node.as_ref().map(|node| node.name()).unwrap_or_default(),
-                full_feature: session.is_full_feature(),
-            }
+        let info = |(session, link): (&Session, &Link)| ConnectionInfo {
+            id: link.id,
+            cid: link.connection.cid(),
+            tsih: session.tsih,
+            initiator: session.who.as_ref().map(|who| who.initiator.clone()).unwrap_or_default(),
+            initiator_address: link.stream.peer_addr(),
+            target_address: link.stream.local_addr(),
+            target: session.node.as_ref().map(|node| node.name()).unwrap_or_default(),
+            full_feature: link.connection.is_full_feature(),
         };
-        self.sessions.iter().map(info).collect()
+        let sessions = self.sessions.values().map(|entry| &entry.session);
+        sessions.flat_map(|session| session.links.iter().map(move |link| (session, link))).map(info).collect()
     }
 }

@@ -270,7 +270,7 @@ impl RemoteChannel {
             Event::LogoutRequested { .. } => {
                 self.go_down(LinkDown::Lost("the target asked for a logout".to_owned()), now);
             }
-            Event::TaskManagementDone(..) | Event::Text(_) => {}
+            Event::TaskManagementDone(..) | Event::Text(_) | Event::Removed(_) => {}
         }
     }
 

@@ -45,6 +45,19 @@ impl Host {
         Self { stream, connection, buffers, ended, managed, events: Vec::new() }
     }
 
+    /// One more connection of the session of `leading`.
+    pub(crate) fn joining(
+        network: &mut dyn Network,
+        address: SocketAddr,
+        config: Config,
+        leading: &Self,
+        cid: u16,
+    ) -> Self {
+        let mut host = Self::new(network, address, config.clone());
+        host.connection = Connection::joining(config, &leading.connection, cid);
+        host
+    }
+
     pub(crate) fn poll(&mut self, now: Instant) {
         let _ = self.stream.poll(now);
         loop {
@@ -153,6 +166,16 @@ impl Host {
     /// How the command ended, once.
     pub(crate) fn take(&mut self, task: TaskId) -> Option<Completion> {
         self.ended.remove(&task)
+    }
+
+    /// ABORT TASK of a task of another connection.
+    pub(crate) fn abort_of(&mut self, task: TaskId, other: &Self) -> TaskId {
+        self.connection.manage_as(1, 0, task, &other.connection)
+    }
+
+    /// Nothing more is sent or heard.
+    pub(crate) fn hang_up(&mut self) {
+        self.stream.close();
     }
 
     /// ABORT TASK.

@@ -97,6 +97,23 @@ impl World {
         self.hosts.len() - 1
     }
 
+    /// One more connection of a host's session.
+    pub(crate) fn join(
+        &mut self,
+        leading: usize,
+        cid: u16,
+        portal: SocketAddr,
+        prepare: impl FnOnce(&mut iscsi::initiator::Config),
+    ) -> usize {
+        let index = u8::try_from(leading).expect("few hosts");
+        let mut end = self.network.host([10, 0, 0, 2 + index].into());
+        let mut config = Host::config(&format!("iqn.2026-11.example:h{index}"), TARGET);
+        prepare(&mut config);
+        let joining = Host::joining(&mut end, portal, config, &self.hosts[leading], cid);
+        self.hosts.push(joining);
+        self.hosts.len() - 1
+    }
+
     pub(crate) fn step(&mut self) {
         self.now += Duration::from_micros(20);
         let _ = self.network.advance(self.now);

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::{Connection, Event, Outgoing};
 use crate::chap::{self, Prover, Proving};
-use crate::keys::{Negotiation, Preferences, Purpose};
+use crate::keys::{Negotiation, Preferences, Purpose, SessionParameters};
 use crate::pdu::{Header, flag, opcode};
 use crate::protocol::{Body, CloseReason, Moved};
 use crate::text;
@@ -42,20 +42,48 @@ pub(super) struct Login {
     proof: Vec<u8>,
     exchanges: u32,
     tsih: u16,
+    cid: u16,
     text: Vec<u8>,
 }
 
+/// Which session a connection joins.
+#[derive(Debug)]
+pub(super) struct Membership {
+    pub(super) tsih: u16,
+    pub(super) cid: u16,
+    pub(super) parameters: SessionParameters,
+}
+
 impl Login {
-    pub(super) fn new(preferences: Preferences, credentials: Option<Proving>) -> Self {
+    pub(super) fn new(
+        preferences: Preferences,
+        credentials: Option<Proving>,
+        joins: Option<Membership>,
+    ) -> Self {
+        let mut negotiation = Negotiation::new(preferences);
+        let (tsih, cid) = joins.as_ref().map_or((0, 0), |session| (session.tsih, session.cid));
+        if let Some(session) = joins {
+            negotiation.join(&session.parameters);
+        }
         Self {
-            negotiation: Negotiation::new(preferences),
+            negotiation,
             prover: Prover::new(credentials),
             said: Said::Nothing,
             proof: Vec::new(),
             exchanges: 0,
-            tsih: 0,
+            tsih,
+            cid,
             text: Vec::new(),
         }
+    }
+
+    /// The session's handle; zero before the target has given one.
+    pub(super) fn tsih(&self) -> u16 {
+        self.tsih
+    }
+
+    pub(super) fn cid(&self) -> u16 {
+        self.cid
     }
 }
 
@@ -71,7 +99,8 @@ impl Connection {
             .with_isid(self.config.isid)
             .with_u16(14, self.login.tsih)
             .with_itt(0)
-            .with_cmd_sn(self.cmd_sn);
+            .with_u16(20, self.login.cid)
+            .with_cmd_sn(self.numbers.next());
         let body = if text.is_empty() { Body::None } else { Body::Inline(text) };
         self.outgoing.push_back(Outgoing::Control { header, body });
     }
@@ -165,7 +194,7 @@ impl Connection {
                 self.login.tsih = header.u16_at(14);
                 self.parameters = self.login.negotiation.clone().into_parameters();
                 self.deframer.set_digests(self.parameters.header_digest, self.parameters.data_digest);
-                self.max_cmd_sn = header.max_cmd_sn();
+                self.numbers.open_to(header.max_cmd_sn());
                 self.stage = Stage::FullFeature;
                 self.events.push_back(Event::LoggedIn);
             }

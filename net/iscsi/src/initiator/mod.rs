@@ -1,4 +1,4 @@
-//! The initiator's end of one connection, which is one session.
+//! The initiator's end of one connection, which is one session, or one of several in a session.
 //!
 //! ```text
 //! Security -> Operational -> FullFeature --(logout answered)--> closed
@@ -9,6 +9,7 @@
 //! session, and repeats what had not been answered.
 
 mod login;
+mod numbers;
 mod task;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -22,7 +23,8 @@ use crate::keys::{Preferences, SessionParameters};
 use crate::pdu::{Header, NO_TAG, flag, opcode};
 use crate::protocol::{Body, CloseReason, Protocol, TaskId, Transmit, Want};
 use crate::serial;
-use login::{Login, Stage};
+use login::{Login, Membership, Stage};
+use numbers::Numbering;
 use task::{Outgoing, Task};
 
 /// Longest data segment of a control PDU that is kept, in bytes.
@@ -69,6 +71,14 @@ pub struct Command {
     pub len: u32,
 }
 
+/// What a logout ends (RFC 7143 section 11.14.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Ends {
+    Session = 0,
+    Connection = 1,
+}
+
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completion {
@@ -95,6 +105,8 @@ pub enum Event {
     Pong,
     /// A management request was answered with this response code.
     TaskManagementDone(TaskId, u8),
+    /// The logout of another connection was answered with this response code (RFC 7143 section 11.15.1).
+    Removed(u8),
     /// The whole answer to SendTargets, as text.
     Text(Vec<u8>),
     /// The target wants the session to be logged out within these seconds (asynchronous events 1 to 3).
@@ -122,10 +134,8 @@ pub struct Connection {
     login: Login,
     parameters: SessionParameters,
     tasks: BTreeMap<TaskId, Task>,
-    cmd_sn: u32,
+    numbers: Numbering,
     exp_stat_sn: u32,
-    max_cmd_sn: u32,
-    next_itt: u32,
     outgoing: VecDeque<Outgoing>,
     events: VecDeque<Event>,
     closed: Option<CloseReason>,
@@ -137,7 +147,19 @@ pub struct Connection {
 impl Connection {
     /// A connection on a stream that is open or about to be; the first login request waits in `poll_transmit`.
     pub fn new(config: Config) -> Self {
-        let login = Login::new(config.preferences, config.credentials.clone());
+        Self::with(config, Numbering::new(), None)
+    }
+
+    /// One more connection of the session of `leading`, which is in full feature phase and allows more than one. Look at each
+    /// of a session's connections after any has moved.
+    pub fn joining(config: Config, leading: &Self, cid: u16) -> Self {
+        let membership =
+            Membership { tsih: leading.login.tsih(), cid, parameters: leading.parameters.clone() };
+        Self::with(config, leading.numbers.clone(), Some(membership))
+    }
+
+    fn with(config: Config, numbers: Numbering, joins: Option<Membership>) -> Self {
+        let login = Login::new(config.preferences, config.credentials.clone(), joins);
         let mut connection = Self {
             config,
             stage: Stage::Security,
@@ -145,10 +167,8 @@ impl Connection {
             login,
             parameters: SessionParameters::default(),
             tasks: BTreeMap::new(),
-            cmd_sn: 1,
+            numbers,
             exp_stat_sn: 0,
-            max_cmd_sn: 1,
-            next_itt: 1,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
             closed: None,
@@ -187,11 +207,11 @@ impl Connection {
         if self.stage != Stage::FullFeature || self.logout.is_some() {
             return Err(NotSent::NotLoggedIn);
         }
-        if serial::before(self.max_cmd_sn, self.cmd_sn) {
+        if !self.numbers.is_open() {
             return Err(NotSent::WindowClosed);
         }
-        let task = TaskId(self.new_itt());
-        let cmd_sn = self.take_cmd_sn();
+        let task = TaskId(self.numbers.new_tag());
+        let cmd_sn = self.numbers.take();
         let (open, first) = Task::open(task, &command, cmd_sn, &self.parameters);
         self.tasks.insert(task, open);
         self.outgoing.extend(first);
@@ -203,9 +223,9 @@ impl Connection {
         if self.stage == Stage::FullFeature {
             let header = Header::new(opcode::NOP_OUT, flag::FINAL)
                 .with_immediate()
-                .with_itt(self.new_itt())
+                .with_itt(self.numbers.new_tag())
                 .with_ttt(NO_TAG)
-                .with_cmd_sn(self.cmd_sn);
+                .with_cmd_sn(self.numbers.next());
             self.outgoing.push_back(Outgoing::Control { header, body: Body::None });
         }
     }
@@ -219,22 +239,38 @@ impl Connection {
     }
 
     fn send_text(&mut self, header: Header, body: Body) {
-        let header = header.with_itt(self.new_itt());
-        let header = header.with_cmd_sn(self.take_cmd_sn());
+        let header = header.with_itt(self.numbers.new_tag());
+        let header = header.with_cmd_sn(self.numbers.take());
         self.outgoing.push_back(Outgoing::Control { header, body });
     }
 
     /// Asks the target to abort a task (function 1), or to reset the logical unit (function 5); the answer is
     /// [`Event::TaskManagementDone`] with the returned name.
     pub fn manage(&mut self, function: u8, lun: u64, referenced: Option<TaskId>) -> TaskId {
-        let request = TaskId(self.new_itt());
         let ref_cmd_sn = referenced.and_then(|task| self.tasks.get(&task)).map_or(0, Task::cmd_sn);
+        self.send_management(function, lun, referenced, ref_cmd_sn)
+    }
+
+    /// The same for a task of another connection of the session.
+    pub fn manage_as(&mut self, function: u8, lun: u64, referenced: TaskId, of: &Self) -> TaskId {
+        let ref_cmd_sn = of.tasks.get(&referenced).map_or(0, Task::cmd_sn);
+        self.send_management(function, lun, Some(referenced), ref_cmd_sn)
+    }
+
+    fn send_management(
+        &mut self,
+        function: u8,
+        lun: u64,
+        referenced: Option<TaskId>,
+        ref_cmd_sn: u32,
+    ) -> TaskId {
+        let request = TaskId(self.numbers.new_tag());
         let header = Header::new(opcode::TASK_MANAGEMENT, flag::FINAL | function)
             .with_immediate()
             .with_lun(lun)
             .with_itt(request.0)
             .with_ttt(referenced.map_or(NO_TAG, |task| task.0))
-            .with_cmd_sn(self.cmd_sn)
+            .with_cmd_sn(self.numbers.next())
             .with_max_cmd_sn(ref_cmd_sn);
         self.outgoing.push_back(Outgoing::Control { header, body: Body::None });
         request
@@ -242,13 +278,28 @@ impl Connection {
 
     /// Logs out; the connection is over once the target answered.
     pub fn log_out(&mut self) {
+        self.send_logout(Ends::Session, self.login.cid());
+    }
+
+    /// Logs this connection out; the others of its session go on.
+    pub fn leave(&mut self) {
+        self.send_logout(Ends::Connection, self.login.cid());
+    }
+
+    /// Logs another connection of the session out; the answer is [`Event::Removed`].
+    pub fn remove(&mut self, cid: u16) {
+        self.send_logout(Ends::Connection, cid);
+    }
+
+    fn send_logout(&mut self, ends: Ends, cid: u16) {
         if self.stage == Stage::FullFeature && self.logout.is_none() {
-            let itt = self.new_itt();
-            self.logout = Some(itt);
-            let header = Header::new(opcode::LOGOUT, flag::FINAL)
+            let itt = self.numbers.new_tag();
+            self.logout = (ends == Ends::Session || cid == self.login.cid()).then_some(itt);
+            let header = Header::new(opcode::LOGOUT, flag::FINAL | ends as u8)
                 .with_immediate()
+                .with_u16(20, cid)
                 .with_itt(itt)
-                .with_cmd_sn(self.cmd_sn);
+                .with_cmd_sn(self.numbers.next());
             self.outgoing.push_back(Outgoing::Control { header, body: Body::None });
         }
     }
@@ -266,22 +317,6 @@ impl Connection {
 
     fn misbehaved(&mut self, what: &'static str) {
         self.close(CloseReason::PeerMisbehaved(what));
-    }
-
-    fn new_itt(&mut self) -> u32 {
-        loop {
-            let itt = self.next_itt;
-            self.next_itt = self.next_itt.wrapping_add(1);
-            if itt != NO_TAG && !self.tasks.contains_key(&TaskId(itt)) {
-                return itt;
-            }
-        }
-    }
-
-    fn take_cmd_sn(&mut self) -> u32 {
-        let cmd_sn = self.cmd_sn;
-        self.cmd_sn = self.cmd_sn.wrapping_add(1);
-        cmd_sn
     }
 
     // Receiving.
@@ -350,7 +385,10 @@ impl Connection {
                 let done = Event::TaskManagementDone(TaskId(header.itt()), header.byte(2));
                 self.events.push_back(done);
             }
-            opcode::LOGOUT_RESPONSE => self.close(CloseReason::LoggedOut),
+            opcode::LOGOUT_RESPONSE if self.logout == Some(header.itt()) => {
+                self.close(CloseReason::LoggedOut);
+            }
+            opcode::LOGOUT_RESPONSE => self.events.push_back(Event::Removed(header.byte(2))),
             opcode::ASYNC => self.on_async(&header),
             opcode::REJECT => self.misbehaved("the target rejected a PDU"),
             _ => self.misbehaved("a PDU that a target does not send"),
@@ -370,9 +408,7 @@ impl Connection {
             self.exp_stat_sn = next;
         }
         //= rfc7143#section-4.2.2.1: an older window is ignored.
-        if serial::before(self.max_cmd_sn, header.max_cmd_sn()) {
-            self.max_cmd_sn = header.max_cmd_sn();
-        }
+        self.numbers.open_to(header.max_cmd_sn());
     }
 
     fn on_response(&mut self, header: &Header, data: &[u8]) {
@@ -429,7 +465,7 @@ impl Connection {
                 .with_lun(header.lun())
                 .with_itt(NO_TAG)
                 .with_ttt(header.ttt())
-                .with_cmd_sn(self.cmd_sn);
+                .with_cmd_sn(self.numbers.next());
             let body = if data.is_empty() { Body::None } else { Body::Inline(data) };
             self.outgoing.push_back(Outgoing::Control { header: answer, body });
         }

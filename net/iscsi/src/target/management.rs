@@ -1,9 +1,8 @@
 //! Task management and logout.
 
-use super::{Connection, Event, Phase, SessionType, TaskFunction, TaskResponse};
+use super::{Connection, Event, Logout, LogoutResponse, Phase, SessionType, TaskFunction, TaskResponse};
 use crate::pdu::{Header, RejectReason, flag, opcode};
 use crate::protocol::{Body, CloseReason, TaskId};
-use crate::serial;
 
 /// iSCSIProtocolLevel from which the functions of RFC 7144 may be used.
 const LEVEL_OF_QUERIES: u32 = 2;
@@ -18,14 +17,6 @@ mod reason {
     pub(super) const RECOVERY: u8 = 2;
 }
 
-/// Answers to a logout (RFC 7143 section 11.15.1).
-mod response {
-    /// There is no such connection.
-    pub(super) const NO_CONNECTION: u8 = 1;
-    /// Recovery is not supported.
-    pub(super) const NO_RECOVERY: u8 = 2;
-}
-
 impl Connection {
     /// True while a task is open: no status has been sent for it.
     pub fn is_open(&self, task: TaskId) -> bool {
@@ -34,6 +25,7 @@ impl Connection {
 
     /// Answers a management request.
     pub fn respond_task_management(&mut self, request: TaskId, response: TaskResponse) {
+        self.answered(request);
         let header = Header::new(opcode::TASK_MANAGEMENT_RESPONSE, flag::FINAL)
             .with_byte(2, response as u8)
             .with_itt(request.0);
@@ -64,10 +56,11 @@ impl Connection {
         self.send(header.with_itt(crate::pdu::NO_TAG), Body::None);
     }
 
+    pub(super) fn answered(&mut self, request: TaskId) {
+        self.requests.retain(|open| *open != request);
+    }
+
     pub(super) fn on_task_management(&mut self, header: &Header) {
-        if !self.take_number(header) {
-            return;
-        }
         if self.session_type == SessionType::Discovery {
             return self.reject(header, RejectReason::Protocol);
         }
@@ -79,10 +72,14 @@ impl Connection {
             }
             TaskFunction::AbortTask(task) if self.is_missing(task, header) => {
                 //= rfc7143#section-11.5.5: a command that never came counts as received, and as aborted.
-                self.skip_number(header.max_cmd_sn());
+                self.drop_held(task);
+                self.numbers.get().give_up(header.max_cmd_sn());
                 self.respond_task_management(request, TaskResponse::Complete);
             }
-            _ => self.events.push_back(Event::TaskManagement { request, lun: header.lun(), function }),
+            _ => {
+                self.requests.push(request);
+                self.tell(Event::TaskManagement { request, lun: header.lun(), function });
+            }
         }
     }
 
@@ -90,42 +87,42 @@ impl Connection {
     fn is_missing(&self, task: TaskId, header: &Header) -> bool {
         let ref_cmd_sn = header.max_cmd_sn();
         !self.tasks.contains_key(&task)
-            && serial::before_or_at(self.exp_cmd_sn, ref_cmd_sn)
-            && serial::before_or_at(ref_cmd_sn, self.max_cmd_sn)
-            && serial::before(ref_cmd_sn, header.cmd_sn())
+            && self.numbers.get().is_missing(ref_cmd_sn)
+            && crate::serial::before(ref_cmd_sn, header.cmd_sn())
     }
 
     pub(super) fn on_logout(&mut self, header: &Header) {
-        if !self.take_number(header) {
-            return;
-        }
-        let refused = match header.flags() & 0x7f {
-            reason::SESSION => None,
-            reason::CONNECTION if header.u16_at(20) == self.cid => None,
-            reason::CONNECTION => Some(response::NO_CONNECTION),
-            reason::RECOVERY => Some(response::NO_RECOVERY),
+        let cid = header.u16_at(20);
+        let request = TaskId(header.itt());
+        let what = match header.flags() & 0x7f {
+            reason::SESSION => Logout::Session,
+            reason::CONNECTION if cid == self.cid || self.parameters.max_connections > 1 => {
+                Logout::Connection(cid)
+            }
+            reason::CONNECTION => return self.respond_logout(request, LogoutResponse::NoConnection),
+            reason::RECOVERY => return self.respond_logout(request, LogoutResponse::NoRecovery),
             _ => return self.reject(header, RejectReason::InvalidField),
         };
-        if let Some(response) = refused {
-            let answer = Header::new(opcode::LOGOUT_RESPONSE, flag::FINAL)
-                .with_byte(2, response)
-                .with_itt(header.itt());
-            return self.send(answer, Body::None);
+        if self.phase != Phase::FullFeature {
+            return;
         }
-        if self.phase == Phase::FullFeature {
+        if matches!(what, Logout::Session) || cid == self.cid {
             self.phase = Phase::LoggingOut { itt: header.itt() };
-            self.events.push_back(Event::LogoutRequest);
         }
+        self.requests.push(request);
+        self.tell(Event::LogoutRequest { request, what });
     }
 
-    /// Answers the logout; the connection is over once that is sent.
-    pub fn finish_logout(&mut self) {
-        if let Phase::LoggingOut { itt } = self.phase {
-            let header = Header::new(opcode::LOGOUT_RESPONSE, flag::FINAL)
-                .with_itt(itt)
-                .with_u16(40, self.parameters.time2wait)
-                .with_u16(42, self.parameters.time2retain);
-            self.send(header, Body::None);
+    /// Answers a logout; a connection that logged itself out is over once that is sent.
+    pub fn respond_logout(&mut self, request: TaskId, response: LogoutResponse) {
+        self.answered(request);
+        let header = Header::new(opcode::LOGOUT_RESPONSE, flag::FINAL)
+            .with_byte(2, response as u8)
+            .with_itt(request.0)
+            .with_u16(40, self.parameters.time2wait)
+            .with_u16(42, self.parameters.time2retain);
+        self.send(header, Body::None);
+        if self.phase == (Phase::LoggingOut { itt: request.0 }) {
             self.outgoing.push_back(super::Outgoing::Close(CloseReason::LoggedOut));
         }
     }

@@ -11,6 +11,8 @@
 
 mod login;
 mod management;
+mod numbers;
+mod order;
 mod receive;
 mod send;
 mod task;
@@ -26,10 +28,14 @@ use crate::pdu::{Header, NO_TAG, flag, opcode};
 pub use crate::protocol::Moved;
 use crate::protocol::{CloseReason, Protocol, TaskId, Transmit, Want};
 use login::Login;
-pub use login::{Admission, Grant, LoginRequest, LoginStatus, SessionType};
+pub use login::{Admission, Grant, LoginRequest, LoginStatus, Membership, SessionType};
+use numbers::Numbering;
+use order::{Arrival, Held};
 use task::{Outgoing, Task};
 use text::Exchange;
-pub use types::{Command, Config, Event, Response, SendTargets, TaskFunction, TaskResponse};
+pub use types::{
+    Command, Config, Event, Logout, LogoutResponse, Response, SendTargets, TaskFunction, TaskResponse,
+};
 
 /// Immediate (unnumbered) commands that may be open beside the numbered ones.
 const IMMEDIATE_MAX: usize = 16;
@@ -47,7 +53,6 @@ enum Phase {
 /// See the module.
 #[derive(Debug)]
 pub struct Connection {
-    config: Config,
     phase: Phase,
     deframer: Deframer,
     login: Login,
@@ -55,9 +60,14 @@ pub struct Connection {
     session_type: SessionType,
     tasks: BTreeMap<TaskId, Task>,
     stat_sn: u32,
-    exp_cmd_sn: u32,
-    max_cmd_sn: u32,
-    open_numbered: u32,
+    numbers: Numbering,
+    /// What becomes of the request at hand.
+    arrival: Arrival,
+    /// Requests that came before their turn.
+    held: VecDeque<Held>,
+    held_bytes: usize,
+    /// Requests other than commands that the owner has not answered.
+    requests: Vec<TaskId>,
     next_ttt: u32,
     outgoing: VecDeque<Outgoing>,
     events: VecDeque<Event>,
@@ -72,7 +82,6 @@ impl Connection {
     /// A connection that has just been accepted.
     pub fn new(config: Config) -> Self {
         Self {
-            config,
             phase: Phase::Login,
             deframer: Deframer::new(),
             login: Login::new(config.preferences),
@@ -80,9 +89,11 @@ impl Connection {
             session_type: SessionType::Normal,
             tasks: BTreeMap::new(),
             stat_sn: 1,
-            exp_cmd_sn: 0,
-            max_cmd_sn: 0,
-            open_numbered: 0,
+            numbers: Numbering::new(config.queue_depth),
+            arrival: Arrival::InTurn,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            requests: Vec::new(),
             next_ttt: 1,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
@@ -108,9 +119,39 @@ impl Connection {
         self.tasks.len()
     }
 
-    /// What happened, oldest first.
+    /// Their names.
+    pub fn tasks(&self) -> impl Iterator<Item = TaskId> + '_ {
+        self.tasks.keys().copied()
+    }
+
+    /// Connection identifier; zero before the login.
+    pub fn cid(&self) -> u16 {
+        self.cid
+    }
+
+    /// What another connection needs to join this one's session, see [`Admission::joins`].
+    pub fn membership(&self) -> Membership {
+        Membership { parameters: self.parameters.clone(), numbering: self.numbers.clone() }
+    }
+
+    /// True for a request other than a command that the owner has not answered.
+    pub fn awaits(&self, request: TaskId) -> bool {
+        self.requests.contains(&request)
+    }
+
+    /// What happened, oldest first. With several connections in a session, look at each of them after any has moved: requests
+    /// come in the order of their numbers.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        while self.events.is_empty() && self.deframer.is_between_pdus() && self.release_held() {}
+        let event = self.events.pop_front();
+        self.numbers.get().told(event.iter().filter(|event| event.is_request()).count());
+        event
+    }
+
+    /// True when [`Connection::poll_event`] has something.
+    pub fn has_event(&self) -> bool {
+        let turn = || !self.held.is_empty() && self.deframer.is_between_pdus() && self.is_turn_of_held();
+        !self.events.is_empty() || (self.phase != Phase::Closed && turn())
     }
 
     /// Asks for the rest of a write's data: `len` bytes in all, of which some may have arrived unsolicited. The task's
@@ -119,6 +160,11 @@ impl Connection {
         let Some(open) = self.tasks.get_mut(&task) else { return };
         open.want(len.min(open.expected_len()));
         self.pump(task);
+    }
+
+    /// Data that came before the task had a buffer, for the beginning of it: to be put there before [`Connection::solicit`].
+    pub fn take_early_data(&mut self, task: TaskId) -> Vec<u8> {
+        self.tasks.get_mut(&task).map(Task::take_early).unwrap_or_default()
     }
 
     /// Answers a read: `available` bytes are in the task's buffer, of which at most the expected length is sent.
@@ -154,6 +200,7 @@ impl Connection {
 
     /// Answers SendTargets with the text of all pairs; long answers are continued over several PDUs.
     pub fn respond_text(&mut self, request: TaskId, text: Vec<u8>) {
+        self.answered(request);
         self.send_text(request.0, text);
     }
 
@@ -173,6 +220,12 @@ impl Connection {
         self.close(CloseReason::Local(why));
     }
 
+    /// Tells the owner of a request.
+    fn tell(&mut self, request: Event) {
+        self.numbers.get().tell();
+        self.events.push_back(request);
+    }
+
     fn close(&mut self, reason: CloseReason) {
         self.phase = Phase::Closed;
         self.outgoing.clear();
@@ -184,11 +237,19 @@ impl Connection {
     }
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let untold = self.events.iter().filter(|event| event.is_request()).count();
+        self.numbers.get().told(untold);
+    }
+}
+
 impl Protocol for Connection {
     fn want(&self) -> Want {
         match self.phase {
             Phase::Closed => Want::Nothing,
             Phase::Login if self.login.is_waiting() || !self.outgoing.is_empty() => Want::Nothing,
+            _ if self.is_full_of_held() => Want::Nothing,
             _ => self.deframer.want(),
         }
     }

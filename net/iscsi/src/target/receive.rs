@@ -1,13 +1,16 @@
 //! The receiving half: PDUs as they come in.
 
-use super::task::Task;
+use alloc::vec::Vec;
+
+use super::numbers::{Gaps, Turn};
+use super::order::{Arrival, Held};
+use super::task::{Early, Task};
 use super::{
     CONTROL_DATA_MAX, Command, Connection, Event, IMMEDIATE_MAX, Outgoing, Phase, SessionType, login,
 };
 use crate::deframe::{Sink, Step};
 use crate::pdu::{BHS_LEN, Header, NO_TAG, RejectReason, flag, opcode};
 use crate::protocol::{Body, CloseReason, TaskId};
-use crate::serial;
 
 impl Connection {
     pub(super) fn on_step(&mut self, mut step: Step) {
@@ -51,8 +54,10 @@ impl Connection {
             }
             (_, opcode::SCSI_COMMAND) => Some(self.on_command_header(&header)),
             (_, opcode::DATA_OUT) => Some(self.on_data_out_header(&header)),
-            (_, opcode::NOP_OUT | opcode::TEXT) if header.data_len() <= CONTROL_DATA_MAX => {
-                Some(Sink::Internal)
+            (_, opcode::NOP_OUT | opcode::TEXT | opcode::TASK_MANAGEMENT | opcode::LOGOUT) => {
+                self.arrival = self.arrival(&header);
+                let keeps = header.data_len() <= CONTROL_DATA_MAX && self.arrival != Arrival::Ignored;
+                Some(if keeps { Sink::Internal } else { Sink::Discard })
             }
             _ => Some(Sink::Discard),
         }
@@ -65,91 +70,150 @@ impl Connection {
                 let data = self.deframer.take_data();
                 self.on_login(&header, &data);
             }
-            (_, opcode::SCSI_COMMAND | opcode::DATA_OUT) => self.on_data_end(&header),
-            (_, opcode::NOP_OUT) => self.on_nop_out(&header),
-            (_, opcode::TEXT) => self.on_text(&header),
-            (_, opcode::TASK_MANAGEMENT) => self.on_task_management(&header),
-            (_, opcode::LOGOUT) => self.on_logout(&header),
+            (_, opcode::DATA_OUT) => self.on_data_out_end(&header),
+            (_, opcode::SCSI_COMMAND) if self.arrival == Arrival::InTurn => self.on_data_end(&header),
+            (
+                _,
+                opcode::SCSI_COMMAND
+                | opcode::NOP_OUT
+                | opcode::TEXT
+                | opcode::TASK_MANAGEMENT
+                | opcode::LOGOUT,
+            ) => self.on_request(&header),
             (_, opcode::SNACK) => self.reject(&header, RejectReason::Snack),
             (_, opcode::LOGIN) => self.misbehaved("a Login PDU in full feature phase"),
             _ => self.reject(&header, RejectReason::NotSupported),
         }
     }
 
+    /// A request is there, whole.
+    fn on_request(&mut self, header: &Header) {
+        let ahs = self.deframer.ahs().to_vec();
+        let whole = Held { header: *header, ahs, data: self.deframer.take_data(), data_outs: 0 };
+        match self.arrival {
+            Arrival::Ignored => {}
+            Arrival::Early => self.hold(whole),
+            Arrival::InTurn | Arrival::Whole => self.handle_whole(whole),
+        }
+    }
+
+    /// Handles a request whose turn it is.
+    pub(super) fn handle_whole(&mut self, whole: Held) {
+        let header = whole.header;
+        if header.opcode() == opcode::SCSI_COMMAND {
+            if self.may_command(&header) && self.take_number(&header) {
+                self.open_task(&header, &whole.ahs, Early { data: whole.data, data_outs: whole.data_outs });
+            }
+            return;
+        }
+        if !self.take_number(&header) {
+            return;
+        }
+        self.numbers.get().update_window();
+        match header.opcode() {
+            opcode::NOP_OUT => self.on_nop_out(&header, whole.data),
+            opcode::TEXT => self.on_text(&header, whole.data),
+            opcode::TASK_MANAGEMENT => self.on_task_management(&header),
+            _ => self.on_logout(&header),
+        }
+    }
+
     fn on_data_digest_error(&mut self) {
         let header = self.deframer.header();
+        self.deframer.take_data();
         self.reject(&header, RejectReason::DataDigest);
+        let recovers = self.parameters.error_recovery_level > 0;
         match header.opcode() {
-            opcode::SCSI_COMMAND | opcode::DATA_OUT => {
-                let task = TaskId(header.itt());
-                if let Some(open) = self.tasks.get_mut(&task)
-                    && open.fail()
-                {
-                    self.events.push_back(Event::DataLost(task));
-                }
-            }
-            // The request was not seen; a numbered one leaves a hole that only a new connection fills.
-            _ if header.is_immediate() => {}
+            opcode::DATA_OUT => self.on_data_lost(&header),
+            opcode::SCSI_COMMAND if self.arrival == Arrival::InTurn => self.lose(TaskId(header.itt())),
+            // The request was not seen; a numbered one leaves a hole, which it fills when it is sent again.
+            _ if header.is_immediate() || recovers || self.arrival != Arrival::InTurn => {}
             _ => self.misbehaved("a numbered request was lost to a data digest error"),
         }
     }
 
+    fn lose(&mut self, task: TaskId) {
+        if let Some(open) = self.tasks.get_mut(&task)
+            && open.fail()
+        {
+            self.events.push_back(Event::DataLost(task));
+        }
+    }
+
     /// Takes a request's number. False: ignore the request.
-    pub(super) fn take_number(&mut self, header: &Header) -> bool {
+    fn take_number(&mut self, header: &Header) -> bool {
         if header.is_immediate() {
             return true;
         }
-        let number = header.cmd_sn();
-        //= rfc7143#section-4.2.2.1: requests outside the window are silently ignored.
-        if serial::before(number, self.exp_cmd_sn) || serial::before(self.max_cmd_sn, number) {
-            return false;
+        let mut numbers = self.numbers.get();
+        let turn = numbers.turn(header.cmd_sn());
+        if turn == Turn::Now {
+            numbers.advance();
         }
-        if number != self.exp_cmd_sn {
-            self.misbehaved("CmdSN skipped a number on a session of one connection");
-            return false;
-        }
-        self.exp_cmd_sn = self.exp_cmd_sn.wrapping_add(1);
-        true
+        turn == Turn::Now
     }
 
-    /// Counts a number as received whose request will never come.
-    pub(super) fn skip_number(&mut self, number: u32) {
-        if number == self.exp_cmd_sn {
-            self.exp_cmd_sn = self.exp_cmd_sn.wrapping_add(1);
-            self.update_window();
+    /// True in full feature phase of a normal session; others are told.
+    fn may_command(&mut self, header: &Header) -> bool {
+        let may = self.phase == Phase::FullFeature && self.session_type == SessionType::Normal;
+        if !may {
+            self.reject(header, RejectReason::Protocol);
         }
+        may
     }
 
     fn on_command_header(&mut self, header: &Header) -> Sink {
-        if self.phase != Phase::FullFeature || self.session_type == SessionType::Discovery {
-            self.reject(header, RejectReason::Protocol);
+        self.arrival = Arrival::Ignored;
+        if !self.may_command(header) {
             return Sink::Discard;
+        }
+        self.arrival = self.arrival(header);
+        match self.arrival {
+            Arrival::Ignored => return Sink::Discard,
+            Arrival::Whole => return Sink::Internal,
+            Arrival::Early if self.numbers.get().gaps() == Gaps::Impossible => {
+                self.misbehaved("CmdSN skipped a number on a session of one connection");
+                return Sink::Discard;
+            }
+            Arrival::Early => return Sink::Internal,
+            Arrival::InTurn => {}
         }
         if !self.take_number(header) {
             return Sink::Discard;
         }
-        if let Err(reason) = check_ahs(header, self.deframer.ahs()) {
+        let ahs = self.deframer.take_ahs();
+        if self.open_task(header, &ahs, Early::default()) {
+            Sink::Task(TaskId(header.itt()), 0)
+        } else {
+            Sink::Discard
+        }
+    }
+
+    /// Opens the task of a command that has its number; false when it was rejected.
+    fn open_task(&mut self, header: &Header, ahs: &[u8], early: Early) -> bool {
+        if let Err(reason) = check_ahs(header, ahs) {
             self.reject(header, reason);
-            return Sink::Discard;
+            return false;
         }
         let task = TaskId(header.itt());
         if self.tasks.contains_key(&task) || header.itt() == NO_TAG {
             self.misbehaved("an Initiator Task Tag is used twice");
-            return Sink::Discard;
+            return false;
         }
         let numbered = !header.is_immediate();
         if !numbered && self.tasks.values().filter(|open| !open.numbered()).count() >= IMMEDIATE_MAX {
             self.reject(header, RejectReason::ImmediateCommand);
-            return Sink::Discard;
+            return false;
         }
-        let Some(open) = Task::open(header, &self.parameters) else {
+        let Some(open) = Task::open(header, early, &self.parameters) else {
             self.reject(header, RejectReason::Protocol);
-            return Sink::Discard;
+            return false;
         };
         self.tasks.insert(task, open);
-        self.open_numbered += u32::from(numbered);
-        self.update_window();
-        self.events.push_back(Event::Command(Command {
+        if numbered {
+            self.numbers.get().open();
+        }
+        self.tell(Event::Command(Command {
             task,
             lun: header.lun(),
             cdb: header.cdb(),
@@ -158,21 +222,34 @@ impl Connection {
             expected_len: header.edtl(),
             attribute: header.flags() & 7,
         }));
-        Sink::Task(task, 0)
+        true
     }
 
     fn on_data_out_header(&mut self, header: &Header) -> Sink {
         let task = TaskId(header.itt());
-        let Some(open) = self.tasks.get_mut(&task) else { return Sink::Discard };
+        let Some(open) = self.tasks.get_mut(&task) else {
+            return if self.held.is_empty() { Sink::Discard } else { Sink::Internal };
+        };
         match open.on_data_out(header) {
             Ok(()) => Sink::Task(task, header.buffer_offset()),
             Err(()) => {
-                if open.fail() {
-                    self.events.push_back(Event::DataLost(task));
-                }
+                self.lose(task);
                 Sink::Discard
             }
         }
+    }
+
+    fn on_data_out_end(&mut self, header: &Header) {
+        if !self.tasks.contains_key(&TaskId(header.itt())) {
+            let data = self.deframer.take_data();
+            return self.hold_data(header, &data);
+        }
+        self.on_data_end(header);
+    }
+
+    /// A Data-Out came damaged.
+    fn on_data_lost(&mut self, header: &Header) {
+        self.lose(TaskId(header.itt()));
     }
 
     /// A command's immediate data or a Data-Out is complete.
@@ -181,8 +258,7 @@ impl Connection {
         let Some(open) = self.tasks.get_mut(&task) else { return };
         match open.on_data_end(header) {
             Ok(()) => self.pump(task),
-            Err(()) if open.fail() => self.events.push_back(Event::DataLost(task)),
-            Err(()) => {}
+            Err(()) => self.lose(task),
         }
     }
 
@@ -201,11 +277,7 @@ impl Connection {
         }
     }
 
-    fn on_nop_out(&mut self, header: &Header) {
-        let mut data = self.deframer.take_data();
-        if !self.take_number(header) {
-            return;
-        }
+    fn on_nop_out(&mut self, header: &Header, mut data: Vec<u8>) {
         if header.itt() != NO_TAG {
             let answer = Header::new(opcode::NOP_IN, flag::FINAL)
                 .with_lun(header.lun())

@@ -7,7 +7,6 @@ use super::{Connection, Event, Phase, Response};
 use crate::digest::Digest;
 use crate::pdu::{Header, NO_TAG, flag, opcode};
 use crate::protocol::{Body, TaskId, Transmit};
-use crate::serial;
 
 impl Connection {
     pub(super) fn send(&mut self, header: Header, body: Body) {
@@ -29,24 +28,16 @@ impl Connection {
         stat_sn
     }
 
-    /// Moves the window; its upper edge never goes back.
-    pub(super) fn update_window(&mut self) {
-        let room = self.config.queue_depth.saturating_sub(self.open_numbered);
-        let edge = self.exp_cmd_sn.wrapping_add(room).wrapping_sub(1);
-        if serial::before(self.max_cmd_sn, edge) {
-            self.max_cmd_sn = edge;
-        }
-    }
-
     pub(super) fn close_task(&mut self, task: TaskId) -> bool {
         let Some(open) = self.tasks.remove(&task) else { return false };
-        self.open_numbered -= u32::from(open.numbered());
-        self.update_window();
+        if open.numbered() {
+            self.numbers.get().close();
+        }
         true
     }
 
     pub(super) fn window(&self, header: Header) -> Header {
-        header.with_exp_cmd_sn(self.exp_cmd_sn).with_max_cmd_sn(self.max_cmd_sn)
+        self.numbers.window(header)
     }
 
     pub(super) fn frame(&self, header: &Header, body: Body) -> Transmit {

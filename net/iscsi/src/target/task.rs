@@ -70,6 +70,15 @@ enum Flow {
     Failed,
 }
 
+/// Data that came with a command that had to wait.
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    /// From offset zero.
+    pub(super) data: Vec<u8>,
+    /// Unsolicited Data-Out PDUs among them.
+    pub(super) data_outs: u32,
+}
+
 #[derive(Debug)]
 pub(super) struct Task {
     lun: u64,
@@ -83,11 +92,13 @@ pub(super) struct Task {
     asked: u32,
     bursts: Vec<Burst>,
     r2t_sn: u32,
+    /// Received before the owner had a buffer.
+    early: Vec<u8>,
 }
 
 impl Task {
     /// Opens the task of a command header; `None` when the header contradicts the session's parameters.
-    pub(super) fn open(header: &Header, parameters: &SessionParameters) -> Option<Self> {
+    pub(super) fn open(header: &Header, early: Early, parameters: &SessionParameters) -> Option<Self> {
         let writes = header.has(flag::WRITE);
         let immediate = u32::try_from(header.data_len()).ok()?;
         let may_carry = writes && parameters.immediate_data.is_yes();
@@ -99,10 +110,13 @@ impl Task {
             return None;
         }
         let first_end = parameters.first_burst_length.min(header.edtl());
+        let Early { data, data_outs } = early;
+        let there = u32::try_from(data.len()).ok()?;
+        let begun = immediate.max(there);
         let mut bursts = Vec::new();
-        let mut asked = immediate;
-        if unsolicited_follows && first_end > immediate {
-            bursts.push(Burst { ttt: NO_TAG, next_offset: immediate, end: first_end, next_data_sn: 0 });
+        let mut asked = begun;
+        if unsolicited_follows && first_end > begun {
+            bursts.push(Burst { ttt: NO_TAG, next_offset: begun, end: first_end, next_data_sn: data_outs });
             asked = first_end;
         }
         Some(Self {
@@ -111,11 +125,16 @@ impl Task {
             expected_len: header.edtl(),
             numbered: !header.is_immediate(),
             flow: Flow::Undecided,
-            received: 0,
+            received: there,
             asked,
             bursts,
             r2t_sn: 0,
+            early: data,
         })
+    }
+
+    pub(super) fn take_early(&mut self) -> Vec<u8> {
+        core::mem::take(&mut self.early)
     }
 
     pub(super) fn lun(&self) -> u64 {
@@ -281,7 +300,7 @@ mod tests {
             ..SessionParameters::default()
         };
         let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1024);
-        let mut task = Task::open(&command, &parameters).expect("a write");
+        let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
         task.on_data_end(&command).expect("no immediate data");
         task.want(1024);
         for ttt in [1, 2] {

@@ -26,11 +26,7 @@ pub(super) enum Exchange {
 }
 
 impl Connection {
-    pub(super) fn on_text(&mut self, header: &Header) {
-        let data = self.deframer.take_data();
-        if !self.take_number(header) {
-            return;
-        }
+    pub(super) fn on_text(&mut self, header: &Header, data: Vec<u8>) {
         let exchange = core::mem::take(&mut self.text);
         let text = match exchange {
             //= rfc7143#section-11.10.4: a tag of no transfer begins a new exchange and ends the old one.
@@ -81,7 +77,9 @@ impl Connection {
                 SendTargets::All if self.session_type == SessionType::Normal => SendTargets::Session,
                 which => which,
             };
-            return self.events.push_back(Event::SendTargets { request: TaskId(header.itt()), which });
+            let request = TaskId(header.itt());
+            self.requests.push(request);
+            return self.tell(Event::SendTargets { request, which });
         }
         let mut text = Vec::new();
         let mut understood = pairs.is_empty();

@@ -141,8 +141,49 @@ pub enum Event {
     },
     /// A ping was answered.
     Pong,
-    /// The initiator logs out: when every task has ended, call [`super::Connection::finish_logout`].
-    LogoutRequest,
+    /// The initiator logs out: end what it names, then [`super::Connection::respond_logout`].
+    LogoutRequest {
+        /// The request's own tag.
+        request: TaskId,
+        /// What ends.
+        what: Logout,
+    },
+}
+
+impl Event {
+    /// True for requests, which come in the order of their numbers.
+    pub(super) fn is_request(&self) -> bool {
+        matches!(
+            self,
+            Self::Command(_)
+                | Self::TaskManagement { .. }
+                | Self::SendTargets { .. }
+                | Self::LogoutRequest { .. }
+        )
+    }
+}
+
+/// What a logout ends (RFC 7143 section 11.14.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logout {
+    /// The session, with all its connections.
+    Session,
+    /// The connection with this identifier, this one or another of the session.
+    Connection(u16),
+}
+
+/// Answers to a logout (RFC 7143 section 11.15.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LogoutResponse {
+    /// Closed.
+    Closed = 0,
+    /// The session has no such connection.
+    NoConnection = 1,
+    /// Connections cannot be recovered.
+    NoRecovery = 2,
+    /// It could not be cleaned up.
+    CleanupFailed = 3,
 }
 
 /// The end of a command.

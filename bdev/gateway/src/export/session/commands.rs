@@ -257,18 +257,21 @@ impl Session {
             let format = stalled.place.lun.state.settings.get().sense_format;
             self.stalled = None;
             let failure = job::failure(Sense::INVALID_INFORMATION_UNIT, format);
-            return self.connection.respond(task, Response { transfer_len, ..failure });
+            return self.links.respond(task, Response { transfer_len, ..failure });
         }
         if len == 0 {
             return self.move_nothing(now);
         }
-        let Some(frame) = self.core.pool().alloc(len as usize) else { return };
+        let Some(mut frame) = self.core.pool().alloc(len as usize) else { return };
         let Some(Stalled { command, parsed, place, began, way, .. }) = self.stalled.take() else { return };
         let task = command.task;
+        let early = self.links.take_early_data(task);
+        let there = early.len().min(frame.len());
+        frame[..there].copy_from_slice(&early[..there]);
         let mut job = Job::new(Some(place), parsed, command.expected_len, Stage::Collecting(frame), began);
         job.passage = (way == Way::Elsewhere).then(|| Box::new(Passage::new(command, began)));
         self.open_job(task, job);
-        self.connection.solicit(task, len);
+        self.links.solicit(task, len);
     }
 
     /// The initiator expects to move nothing: nothing is written, and the residual tells it.
@@ -319,7 +322,7 @@ impl Session {
 
     /// Ends a command that never became a job.
     pub(super) fn refuse(&mut self, task: TaskId, sense: Sense, format: SenseFormat) {
-        self.connection.respond(task, job::failure(sense, format));
+        self.links.respond(task, job::failure(sense, format));
     }
 
     /// Answers a command with bytes that came from no medium.
@@ -327,10 +330,10 @@ impl Session {
         let response = Response { transfer_len: data.len() as u64, ..Response::default() };
         let frame = (!data.is_empty()).then(|| self.core.pool().alloc(data.len()));
         match frame {
-            None => self.connection.respond(task, response),
+            None => self.links.respond(task, response),
             Some(None) => {
                 let busy = Response { status: scsi::status::BUSY, ..Response::default() };
-                self.connection.respond(task, busy);
+                self.links.respond(task, busy);
             }
             Some(Some(mut frame)) => {
                 frame.copy_from_slice(data);
@@ -338,7 +341,7 @@ impl Session {
                 let stage = Stage::Answering(Some(frame.freeze()));
                 let job = Job::new(place, scsi::Command::TestUnitReady, available, stage, now);
                 self.open_job(task, job);
-                self.connection.send_data(task, available, response);
+                self.links.send_data(task, available, response);
             }
         }
     }

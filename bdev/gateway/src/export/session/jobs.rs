@@ -189,11 +189,7 @@ impl Session {
         let len = u32::try_from(bytes.len()).expect("a frame is short");
         job.stage = Stage::Answering(Some(frame.freeze()));
         job.hold = None;
-        self.connection.send_data(
-            task,
-            len,
-            Response { transfer_len: u64::from(len), ..Response::default() },
-        );
+        self.links.send_data(task, len, Response { transfer_len: u64::from(len), ..Response::default() });
     }
 
     /// Format of sense data where a task is.
@@ -218,7 +214,7 @@ impl Session {
         let available = data.as_ref().map_or(0, |data| u32::try_from(data.len()).expect("a frame is short"));
         job.stage = Stage::Answering(data);
         job.hold = None;
-        self.connection.send_data(task, available, response);
+        self.links.send_data(task, available, response);
     }
 
     pub(super) fn respond(&mut self, task: TaskId, response: Response) {
@@ -228,7 +224,7 @@ impl Session {
             job.hold = None;
             job.passage = None;
         }
-        self.connection.respond(task, response);
+        self.links.respond(task, response);
     }
 
     pub(super) fn fail(&mut self, task: TaskId, sense: Sense) {

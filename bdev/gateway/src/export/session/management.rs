@@ -38,7 +38,7 @@ impl Session {
     ) {
         match function {
             TaskFunction::AbortTask(task) => self.abort_task(request, task, now),
-            TaskFunction::QueryTask(task) => self.answer_query(request, self.connection.is_open(task)),
+            TaskFunction::QueryTask(task) => self.answer_query(request, self.links.is_open(task)),
             TaskFunction::TargetWarmReset if self.pass_reset(request, None, 6, now) => {}
             TaskFunction::TargetWarmReset => self.reset_all(request, ResetKind::WarmTarget, requests),
             TaskFunction::TargetColdReset if self.pass_reset(request, None, 7, now) => {}
@@ -100,7 +100,7 @@ impl Session {
     }
 
     fn answer_management(&mut self, request: TaskId, response: TaskResponse) {
-        self.connection.respond_task_management(request, response);
+        self.links.respond_task_management(request, response);
     }
 
     /// Queries answer "function succeeded" for yes and "function complete" for no (RFC 7144 section 4.1).
@@ -111,7 +111,7 @@ impl Session {
 
     /// ABORT TASK: a task whose status has been sent does not exist any more.
     fn abort_task(&mut self, request: TaskId, task: TaskId, now: Instant) {
-        if !self.connection.is_open(task) {
+        if !self.links.is_open(task) {
             return self.answer_management(request, TaskResponse::NoTask);
         }
         // A command that waits for a frame is no job yet.
@@ -165,15 +165,15 @@ impl Session {
         match (by, self.origin) {
             (Aborter::Another, Origin::Peer) => {
                 let response = Response { status: status::TASK_ABORTED, ..Response::default() };
-                self.connection.terminate(task, response);
+                self.links.terminate(task, response);
             }
-            _ => self.connection.abort(task),
+            _ => self.links.abort(task),
         }
     }
 
     /// Aborts a task about which the peer has been told otherwise.
     pub(super) fn forget(&mut self, task: TaskId, now: Instant) {
-        self.connection.abort(task);
+        self.links.abort(task);
         self.end_aborted(task, now);
     }
 
@@ -191,7 +191,7 @@ impl Session {
         let ended =
             |management: &mut Management| management.waits_for.iter().all(|task| !open.contains_key(task));
         for management in self.management.extract_if(.., ended) {
-            self.connection.respond_task_management(management.request, management.response);
+            self.links.respond_task_management(management.request, management.response);
         }
     }
 }

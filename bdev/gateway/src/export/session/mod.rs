@@ -1,23 +1,25 @@
-//! One initiator's session with a target: its stream, its protocol, its jobs and one channel for each LUN.
+//! One initiator's session with a target: its connections, its jobs and one channel for each LUN.
 //!
-//! A session whose stream is gone stays until its I/Os came back: a successor of the same nexus is let in only then, so that
+//! A session whose last connection is gone stays until its I/Os came back: a successor of the same nexus is let in only then, so that
 //! nothing of the old session lands after the new one began.
 
 mod commands;
 mod jobs;
+mod links;
+mod logout;
 mod management;
 mod paths;
 mod reservation;
 
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bdev::{AccessState, Completions};
 use engine::{Core, Instant, Progress};
 use iscsi::target::{self, Connection, Event};
 use iscsi::{Protocol, TaskId};
-use net::{Stream, StreamStatus};
+use net::Stream;
 use scsi::Sense;
 use scsi::reservation::{InitiatorPort, Nexus};
 
@@ -28,9 +30,11 @@ use super::reservations::Changing;
 use super::resets::ResetKind;
 use super::state::NexusId;
 use crate::access::LunMask;
-use crate::wire::{self, Sender};
+use crate::wire;
 use commands::{CachedUnit, Stalled};
 use jobs::{Attached, Jobs};
+pub(super) use links::Link;
+use links::Links;
 pub(super) use management::Aborter;
 use management::Management;
 pub(super) use paths::Origin;
@@ -79,8 +83,7 @@ pub(super) struct Session {
     /// The target's number of it.
     id: NexusId,
     core: Core,
-    stream: Box<dyn Stream>,
-    connection: Connection,
+    pub(super) links: Links,
     jobs: Jobs,
     channels: BTreeMap<u16, Attached>,
     units: BTreeMap<u16, CachedUnit>,
@@ -93,12 +96,7 @@ pub(super) struct Session {
     seen_blocks: BTreeMap<u16, u64>,
     seen_access: BTreeMap<u16, AccessState>,
     done: Completions,
-    sender: Sender,
-    logging_out: bool,
     patience: Patience,
-    heard_at: Option<Instant>,
-    /// True while an answer to a ping is awaited.
-    pinged: bool,
     farewell: Farewell,
     pub(super) node: Option<Rc<Node>>,
     /// Which of the node's LUNs show.
@@ -122,8 +120,7 @@ impl Session {
         Self {
             id,
             core: core.clone(),
-            stream,
-            connection: Connection::new(config),
+            links: Links::new(Link::new(id, stream, Connection::new(config))),
             jobs: Jobs::default(),
             channels: BTreeMap::new(),
             units: BTreeMap::new(),
@@ -135,11 +132,7 @@ impl Session {
             seen_blocks: BTreeMap::new(),
             seen_access: BTreeMap::new(),
             done: Completions::new(),
-            sender: Sender::default(),
-            logging_out: false,
             patience,
-            heard_at: None,
-            pinged: false,
             farewell: Farewell::None,
             node: None,
             mask: LunMask::All,
@@ -171,22 +164,23 @@ impl Session {
         self.node.as_ref().filter(|_| self.mask.shows(number))?.lun(number)
     }
 
+    /// The stream of the first connection.
     pub(super) fn stream(&self) -> &dyn Stream {
-        &*self.stream
+        &*self.links.leading().stream
     }
 
+    /// The first connection: the only one during a login.
     pub(super) fn connection(&mut self) -> &mut Connection {
-        &mut self.connection
+        &mut self.links.leading_mut().connection
     }
 
     pub(super) fn is_full_feature(&self) -> bool {
-        self.connection.is_full_feature()
+        self.links.iter().any(|link| link.connection.is_full_feature())
     }
 
     /// True when nothing can come in any more.
     pub(super) fn is_over(&self) -> bool {
-        let ended = self.connection.closed().is_some() && !self.stream.is_sending();
-        ended || matches!(self.stream.status(), StreamStatus::Closed(_))
+        self.links.iter().all(Link::is_over)
     }
 
     /// True when no I/O is under way.
@@ -197,7 +191,7 @@ impl Session {
     /// Ends the session behind what it was answered, and says that it may come back after `seconds`.
     pub(super) fn dismiss(&mut self, seconds: u16, why: &'static str) {
         if self.is_full_feature() {
-            self.connection.dismiss(seconds, why);
+            self.links.iter_mut().for_each(|link| link.connection.dismiss(seconds, why));
             self.farewell = Farewell::Dismissed { until: None, why };
         } else {
             self.end(why);
@@ -208,7 +202,7 @@ impl Session {
     pub(super) fn request_logout(&mut self, seconds: u16, why: &'static str) {
         match self.farewell {
             Farewell::None if self.is_full_feature() => {
-                self.connection.request_logout(seconds);
+                self.links.iter_mut().for_each(|link| link.connection.request_logout(seconds));
                 self.farewell = Farewell::Asked { seconds, until: None, why };
             }
             Farewell::None => self.end(why),
@@ -238,8 +232,7 @@ impl Session {
 
     /// Ends the session from this side.
     pub(super) fn end(&mut self, why: &'static str) {
-        self.connection.drop_connection(why);
-        self.stream.close();
+        self.links.iter_mut().for_each(|link| link.end(why));
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -247,9 +240,7 @@ impl Session {
             Farewell::Asked { until, .. } | Farewell::Dismissed { until, .. } => until,
             Farewell::None => None,
         };
-        let silence = self
-            .heard_at
-            .map(|heard| heard + if self.pinged { self.patience.silence } else { self.patience.quiet });
+        let silence = self.links.iter().filter_map(|link| link.silence(&self.patience)).min();
         let channels = self.channels.values().filter_map(|attached| attached.channel.next_deadline()).min();
         let relay = self.relay.as_ref().and_then(Relay::next_deadline);
         [channels, farewell, silence, relay, self.passages_deadline()].into_iter().flatten().min()
@@ -257,7 +248,8 @@ impl Session {
 
     /// One turn; pushes what needs the target to `requests`.
     pub(super) fn poll(&mut self, now: Instant, requests: &mut Vec<Request>) -> Progress {
-        let mut progress = self.stream.poll(now);
+        let mut progress = Progress::Idle;
+        self.links.iter_mut().for_each(|link| progress |= link.stream.poll(now));
         progress |= self.poll_channels(now);
         progress |= self.poll_relay(now);
         if !self.is_over() {
@@ -265,12 +257,10 @@ impl Session {
             self.watch_silence(now);
             self.take_leave(now);
             self.finish_management();
-            progress |= self.transmit(now);
-            // What was pushed leaves in this turn, not in the next.
-            progress |= self.stream.poll(now);
-            if self.connection.closed().is_some() && !self.stream.is_sending() {
-                self.stream.close();
+            for index in 0..self.links.len() {
+                progress |= self.transmit(index, now);
             }
+            progress |= self.finish_logouts(now);
         }
         if self.is_over() {
             self.drop_relay(now);
@@ -281,52 +271,67 @@ impl Session {
 
     fn receive(&mut self, now: Instant, requests: &mut Vec<Request>) -> Progress {
         let mut taken = 0;
-        loop {
-            self.retry_stalled(now);
-            if self.stalled.is_some() {
-                break;
-            }
-            // Stop at each event: its answer may change what the next bytes mean.
-            let pending = &mut VecDeque::new();
-            let count =
-                wire::receive(&mut *self.stream, &mut self.connection, &mut self.jobs, |connection| {
-                    pending.extend(connection.poll_event());
-                    !pending.is_empty()
-                });
-            pending.extend(self.connection.poll_event());
-            taken += count;
-            if count > 0 {
-                self.heard_at = Some(now);
-                self.pinged = false;
-            }
-            if pending.is_empty() {
-                break;
-            }
-            for event in pending.drain(..) {
-                taken += 1;
-                self.on_event(event, now, requests);
-            }
-            // What comes behind a request waits for it: a reset ends what came before, not what comes after.
-            if !requests.is_empty() {
-                break;
-            }
+        for index in 0..self.links.len() {
+            taken += self.receive_from(index, now, requests);
         }
         Progress::from_count(taken)
     }
 
-    /// Pings a quiet initiator, and ends the session of a silent one.
+    fn receive_from(&mut self, index: usize, now: Instant, requests: &mut Vec<Request>) -> usize {
+        let mut taken = 0;
+        loop {
+            self.retry_stalled(now);
+            // What comes behind a request waits for it: a reset ends what came before, not what comes after.
+            if self.stalled.is_some() || !requests.is_empty() {
+                break;
+            }
+            if let Some((from, event)) = self.next_event(index) {
+                taken += 1;
+                self.on_event(from, event, now, requests);
+                continue;
+            }
+            // Stop at each event: its answer may change what the next bytes mean.
+            let link = self.links.at(index);
+            let count =
+                wire::receive(&mut *link.stream, &mut link.connection, &mut self.jobs, |connection| {
+                    connection.has_event()
+                });
+            if count > 0 {
+                link.heard_at = Some(now);
+                link.pinged = false;
+            }
+            taken += count;
+            if count == 0 {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// The next event of a connection; or of another, whose requests may have been waiting for this one's.
+    fn next_event(&mut self, index: usize) -> Option<(usize, Event)> {
+        if let Some(event) = self.links.at(index).connection.poll_event() {
+            return Some((index, event));
+        }
+        let others = (0..self.links.len()).filter(|other| *other != index);
+        others.into_iter().find_map(|other| Some((other, self.links.at(other).connection.poll_event()?)))
+    }
+
+    /// Pings a quiet initiator, and ends the connection of a silent one.
     fn watch_silence(&mut self, now: Instant) {
-        let heard = *self.heard_at.get_or_insert(now);
-        if now - heard >= self.patience.silence {
-            self.end("the initiator is silent");
-        } else if now - heard >= self.patience.quiet {
-            // Once is enough: a second ping waits for the first one's answer.
-            self.connection.ping();
-            self.pinged = true;
+        for link in self.links.iter_mut() {
+            let heard = *link.heard_at.get_or_insert(now);
+            if now - heard >= self.patience.silence {
+                link.end("the initiator is silent");
+            } else if now - heard >= self.patience.quiet {
+                // Once is enough: a second ping waits for the first one's answer.
+                link.connection.ping();
+                link.pinged = true;
+            }
         }
     }
 
-    fn on_event(&mut self, event: Event, now: Instant, requests: &mut Vec<Request>) {
+    fn on_event(&mut self, from: usize, event: Event, now: Instant, requests: &mut Vec<Request>) {
         match event {
             Event::LoginRequest(request) => requests.push(Request::Login(request)),
             Event::LoginComplete => requests.push(Request::LoginComplete),
@@ -338,28 +343,33 @@ impl Session {
             Event::TaskManagement { request, lun, function } => {
                 self.on_management(request, lun, function, now, requests);
             }
-            Event::LogoutRequest => self.logging_out = true,
+            Event::LogoutRequest { request, what } => self.on_logout(from, request, what, now),
         }
     }
 
-    fn transmit(&mut self, now: Instant) -> Progress {
-        let sent = self.sender.run(&mut *self.stream, &mut self.connection, &self.jobs, self.core.pool());
-        let Ok(mut count) = sent else {
-            self.end("internal error: a response without its buffer");
+    fn transmit(&mut self, index: usize, now: Instant) -> Progress {
+        let link = self.links.at(index);
+        if link.is_over() {
+            return Progress::Idle;
+        }
+        let sent = link.sender.run(&mut *link.stream, &mut link.connection, &self.jobs, self.core.pool());
+        let Ok(count) = sent else {
+            link.end("internal error: a response without its buffer");
             return Progress::Busy;
         };
-        for task in std::mem::take(&mut self.sender.ended) {
+        for task in std::mem::take(&mut link.sender.ended) {
             // An aborted task may have a status and an I/O under way, which is waited for.
             if self.jobs.open.get(&task).is_some_and(|job| !job.in_flight) {
                 self.close_job(task, now);
             }
         }
-        if self.logging_out && self.jobs.open.is_empty() {
-            self.logging_out = false;
-            self.connection.finish_logout();
-            count += 1;
+        // What was pushed leaves in this turn, not in the next.
+        let link = self.links.at(index);
+        let progress = Progress::from_count(count) | link.stream.poll(now);
+        if link.connection.closed().is_some() && !link.stream.is_sending() {
+            link.stream.close();
         }
-        Progress::from_count(count)
+        progress
     }
 }
 

@@ -325,7 +325,7 @@ impl Session {
         }
         // Somebody else's reset or PREEMPT AND ABORT: TAS is zero, so the host is not told.
         if completion.status == status::TASK_ABORTED {
-            self.connection.abort(task);
+            self.links.abort(task);
             return self.close_job(task, now);
         }
         let expected = u64::from(job.expected_len);
@@ -337,7 +337,7 @@ impl Session {
             Some(data) if completion.status == status::GOOD && moved > 0 => {
                 let available = u32::try_from(moved.min(data.len() as u64)).expect("a frame is short");
                 job.stage = Stage::Answering(Some(data.freeze()));
-                self.connection.send_data(task, available, response);
+                self.links.send_data(task, available, response);
             }
             _ => self.respond(task, response),
         }
@@ -357,7 +357,7 @@ impl Session {
     /// A reset that was passed on has been answered.
     fn on_managed(&mut self, request: TaskId, code: u8) {
         let response = if code == 0 { TaskResponse::Complete } else { TaskResponse::Rejected };
-        self.connection.respond_task_management(request, response);
+        self.links.respond_task_management(request, response);
     }
 
     /// Passes a reset on that the node that serves has to carry out; false when it is this one, or cannot be reached.

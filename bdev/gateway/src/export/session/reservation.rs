@@ -31,7 +31,7 @@ impl Session {
         match lun.unit.admit(nexus, reservation::demand(cdb)) {
             Ok(()) => false,
             Err(refusal) => {
-                self.connection.respond(task, response_to(refusal));
+                self.links.respond(task, response_to(refusal));
                 true
             }
         }
@@ -64,7 +64,7 @@ impl Session {
             Request::Release => unit.change_older(|table| table.release(&nexus)),
         };
         let response = done.map_or_else(response_to, |()| Response::default());
-        self.connection.respond(task, response);
+        self.links.respond(task, response);
         true
     }
 
@@ -122,7 +122,7 @@ impl Session {
         frame.copy_from_slice(&data);
         job.steps.clear();
         job.stage = Stage::Answering(Some(frame.freeze()));
-        self.connection.send_data(task, u32::try_from(data.len()).expect("bounded"), response);
+        self.links.send_data(task, u32::try_from(data.len()).expect("bounded"), response);
     }
 
     /// The change of a PERSISTENT RESERVE OUT is in force, and every command that it aborts has ended; or it failed.

@@ -13,13 +13,14 @@ mod types;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+use super::numbers::Gaps;
 use super::{Connection, Event, Outgoing, Phase};
 use crate::chap::{self, Verifier};
 use crate::keys::{Negotiation, Preferences, Purpose};
 use crate::pdu::{Header, flag, opcode};
 use crate::protocol::{Body, CloseReason, Moved};
 use crate::text::{self, Pairs};
-pub use types::{Admission, Grant, LoginRequest, LoginStatus, SessionType};
+pub use types::{Admission, Grant, LoginRequest, LoginStatus, Membership, SessionType};
 
 /// Login exchanges before the target loses patience.
 const EXCHANGES_MAX: u32 = 32;
@@ -50,6 +51,15 @@ struct Admitted {
     announcement: Option<(u16, alloc::string::String)>,
 }
 
+/// What the connection is to its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Its first.
+    Leading,
+    /// One more.
+    Joining,
+}
+
 /// A request whose text is complete.
 #[derive(Debug)]
 struct Pending {
@@ -60,6 +70,7 @@ struct Pending {
 #[derive(Debug)]
 pub(super) struct Login {
     negotiation: Negotiation,
+    role: Role,
     progress: Progress,
     /// Current stage: 0 security, 1 operational.
     stage: u8,
@@ -76,6 +87,7 @@ impl Login {
     pub(super) fn new(preferences: Preferences) -> Self {
         Self {
             negotiation: Negotiation::new(preferences),
+            role: Role::Leading,
             progress: Progress::Unknown,
             stage: 0,
             first: None,
@@ -108,8 +120,13 @@ impl Connection {
         if self.phase != Phase::Login || !matches!(self.login.progress, Progress::Asked) {
             return;
         }
-        let Admission { portal_group_tag, target_alias, authentication, digests } = admission;
+        let Admission { portal_group_tag, target_alias, authentication, digests, joins } = admission;
         self.login.negotiation.set_digests(digests);
+        if let Some(Membership { parameters, numbering }) = joins {
+            self.login.negotiation.join(&parameters);
+            self.numbers = numbering;
+            self.login.role = Role::Joining;
+        }
         let announcement =
             (self.session_type == SessionType::Normal).then_some((portal_group_tag, target_alias));
         let verifier = Verifier::new(authentication);
@@ -125,8 +142,11 @@ impl Connection {
         let Some(pending) = self.login.pending.take() else { return };
         self.login.progress = Progress::Over;
         self.parameters = self.login.negotiation.clone().into_parameters();
-        self.config.queue_depth = grant.queue_depth;
-        self.update_window();
+        if self.login.role == Role::Leading {
+            let recovers = self.parameters.max_connections > 1 || self.parameters.error_recovery_level > 0;
+            let gaps = if recovers { Gaps::Wait } else { Gaps::Impossible };
+            self.numbers.get().set_depth(grant.queue_depth, gaps);
+        }
         let text = core::mem::take(&mut self.login.answer);
         self.send_login_response(&pending.header, flag::TRANSIT | FULL_FEATURE, grant.tsih, text);
         self.outgoing.push_back(Outgoing::EnterFullFeature);
@@ -183,8 +203,7 @@ impl Connection {
         }
         let first = self.login.first.get_or_insert(*header);
         if self.login.exchanges == 1 {
-            self.exp_cmd_sn = header.cmd_sn();
-            self.max_cmd_sn = header.cmd_sn();
+            self.numbers.get().begin(header.cmd_sn());
             self.cid = header.u16_at(20);
         } else if identity(first) != identity(header) {
             //= rfc7143#section-11.12: ISID, TSIH, CID and tag stay what they are during a login.

@@ -3,8 +3,9 @@
 use alloc::string::String;
 
 use crate::chap::Verifying;
-use crate::keys::Digests;
+use crate::keys::{Digests, SessionParameters};
 use crate::protocol::Moved;
+use crate::target::numbers::Numbering;
 
 /// Discovery or normal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,15 @@ pub struct Admission {
     pub authentication: Verifying,
     /// What the target thinks of digests.
     pub digests: Digests,
+    /// The session that the connection joins; `None` for a new one.
+    pub joins: Option<Membership>,
+}
+
+/// What the connections of a session have in common, see [`crate::target::Connection::membership`].
+#[derive(Clone, Debug)]
+pub struct Membership {
+    pub(in crate::target) parameters: SessionParameters,
+    pub(in crate::target) numbering: Numbering,
 }
 
 /// The owner's answer to a login that is complete but for its last response.

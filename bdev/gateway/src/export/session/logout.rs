@@ -1,0 +1,108 @@
+//! Connections that end while their session goes on: logouts, and what becomes of the tasks of a connection that is gone
+//! (RFC 7143 sections 11.14 and 7.2.2).
+//!
+//! Below error recovery level 2 the tasks of a connection end with it. The session ends with its last connection.
+
+use engine::{Instant, Progress};
+use iscsi::TaskId;
+use iscsi::target::{Logout, LogoutResponse};
+
+use super::links::{Link, Scope};
+use super::management::Aborter;
+use super::{Patience, Session};
+
+impl Link {
+    /// When to look for a sign of life.
+    pub(super) fn silence(&self, patience: &Patience) -> Option<Instant> {
+        let heard = self.heard_at.filter(|_| !self.is_over())?;
+        Some(heard + if self.pinged { patience.silence } else { patience.quiet })
+    }
+}
+
+impl Session {
+    pub(super) fn on_logout(&mut self, from: usize, request: TaskId, what: Logout, now: Instant) {
+        let own = self.links.at(from).connection.cid();
+        let scope = match what {
+            Logout::Session => Scope::Session,
+            Logout::Connection(cid) if cid == own => Scope::Connection,
+            Logout::Connection(cid) => {
+                let Some(link) = self.links.of_cid(cid) else {
+                    return self.links.respond_logout(request, LogoutResponse::NoConnection);
+                };
+                link.end("logged out by another connection");
+                self.abort_orphans(now);
+                Scope::Another
+            }
+        };
+        self.links.at(from).logging_out.push((request, scope));
+    }
+
+    /// Answers logouts that have nothing to wait for any more, and forgets the connections that are over.
+    pub(super) fn finish_logouts(&mut self, now: Instant) -> Progress {
+        let mut progress = Progress::Idle;
+        for index in 0..self.links.len() {
+            if self.links.at(index).logging_out.is_empty() {
+                continue;
+            }
+            let idle = self.jobs.open.is_empty() && self.stalled.is_none();
+            let clearing = self.is_clearing();
+            let link = self.links.at(index);
+            let open = link.connection.open_tasks();
+            let ready = |scope: Scope| match scope {
+                Scope::Session => idle,
+                Scope::Connection => open == 0,
+                Scope::Another => !clearing,
+            };
+            let ended: Vec<_> = link.logging_out.extract_if(.., |(_, scope)| ready(*scope)).collect();
+            for (request, scope) in ended {
+                let link = self.links.at(index);
+                link.connection.respond_logout(request, LogoutResponse::Closed);
+                let own = link.id;
+                if scope == Scope::Session {
+                    let others = self.links.iter_mut().filter(|link| link.id != own);
+                    others.for_each(|link| link.end("the session was logged out"));
+                }
+                progress |= Progress::Busy | self.transmit(index, now);
+            }
+        }
+        if self.links.len() > 1 {
+            self.abort_orphans(now);
+            self.links.drop_over();
+        }
+        progress
+    }
+
+    /// Ends the tasks of the connections that are gone.
+    fn abort_orphans(&mut self, now: Instant) {
+        let over = self.links.iter().filter(|link| link.is_over());
+        let orphans: Vec<TaskId> =
+            over.flat_map(|link| link.connection.tasks().collect::<Vec<_>>()).collect();
+        self.stalled.take_if(|stalled| orphans.contains(&stalled.command.task));
+        for task in orphans {
+            self.abort(task, Aborter::Itself, now);
+        }
+    }
+
+    /// Takes a connection in that has logged in to the session.
+    pub(in crate::export) fn adopt(&mut self, link: Link) {
+        self.links.add(link);
+    }
+
+    /// Ends the connection that another one with the same identifier replaces (RFC 7143 section 6.3.4).
+    pub(in crate::export) fn replace(&mut self, cid: u16, now: Instant) {
+        if let Some(link) = self.links.of_cid(cid) {
+            link.end("the connection was reinstated");
+        }
+        self.abort_orphans(now);
+    }
+
+    /// True while what was aborted is still at work.
+    pub(in crate::export) fn is_clearing(&self) -> bool {
+        self.jobs.open.values().any(|job| job.aborted)
+    }
+
+    /// The connection of a session that is to go on as one of another; nothing else is left of it.
+    pub(in crate::export) fn into_link(mut self) -> Option<Link> {
+        self.links.take_leading()
+    }
+}

@@ -1,0 +1,360 @@
+//! A session of several connections without sockets: a small target with a medium, an initiator, and a wire each way for each
+//! connection. Bytes move in random pieces from random wires, and may be damaged on the way.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use iscsi::chap::{Challenge, Requirement, Verifying};
+use iscsi::digest::Trailer;
+use iscsi::initiator::{self, Direction};
+use iscsi::keys::Digests;
+use iscsi::target::{
+    self, Admission, Event, Grant, Logout, LogoutResponse, Response, SendTargets, TaskFunction, TaskResponse,
+};
+use iscsi::{Body, Preferences, Protocol, TaskId, Transmit, Want};
+
+/// A small generator, so that a failure repeats.
+pub(crate) struct Prng(pub(crate) u64);
+
+impl Prng {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+pub(crate) type Buffers = BTreeMap<TaskId, Vec<u8>>;
+
+/// One direction of one connection.
+#[derive(Default)]
+pub(crate) struct Wire {
+    pub(crate) bytes: VecDeque<u8>,
+}
+
+/// How many in a thousand data segments are damaged.
+#[derive(Clone, Copy)]
+pub(crate) struct Damage(pub(crate) u64);
+
+fn put(wire: &mut Wire, transmit: &Transmit, buffers: &Buffers, damage: Damage, prng: &mut Prng) {
+    wire.bytes.extend(transmit.head());
+    let data = match &transmit.body {
+        Body::None => &[][..],
+        Body::Inline(bytes) => bytes,
+        Body::Task { task, offset, len } => &buffers[task][*offset as usize..][..*len as usize],
+    };
+    let begin = wire.bytes.len();
+    wire.bytes.extend(data);
+    wire.bytes.extend(Trailer::of(data, transmit.data_digest).as_bytes());
+    if !data.is_empty() && prng.below(1000) < damage.0 {
+        let at = begin + prng.below(data.len() as u64) as usize;
+        wire.bytes[at] ^= 1 << prng.below(8);
+    }
+}
+
+fn give(end: &mut impl Protocol, wire: &mut Wire, buffers: &mut Buffers, chunk: usize) -> bool {
+    let available = wire.bytes.len().min(chunk);
+    match end.want() {
+        _ if available == 0 => false,
+        Want::Nothing => false,
+        Want::Bytes(len) => {
+            let bytes: Vec<u8> = wire.bytes.drain(..len.min(available)).collect();
+            end.handle_bytes(&bytes);
+            true
+        }
+        Want::Payload { task, offset, len } => {
+            let bytes: Vec<u8> = wire.bytes.drain(..len.min(available)).collect();
+            if let Some(buffer) = buffers.get_mut(&task) {
+                let at = buffer.len().min(offset as usize);
+                let fits = buffer.len().saturating_sub(at).min(bytes.len());
+                buffer[at..at + fits].copy_from_slice(&bytes[..fits]);
+            }
+            end.handle_payload(&bytes);
+            true
+        }
+    }
+}
+
+/// One connection with both ends.
+pub(crate) struct Link {
+    pub(crate) initiator: initiator::Connection,
+    pub(crate) target: target::Connection,
+    pub(crate) to_target: Wire,
+    pub(crate) to_initiator: Wire,
+    cut: bool,
+}
+
+pub(crate) struct World {
+    pub(crate) links: Vec<Link>,
+    pub(crate) preferences: (Preferences, Preferences),
+    pub(crate) prng: Prng,
+    pub(crate) damage: Damage,
+    pub(crate) medium: Vec<u8>,
+    pub(crate) initiator_buffers: Buffers,
+    pub(crate) target_buffers: Buffers,
+    write_offsets: BTreeMap<TaskId, usize>,
+    /// The numbers of commands in the order in which the target saw them: byte 12 of their CDBs.
+    pub(crate) order: Vec<u32>,
+    pub(crate) completed: BTreeMap<TaskId, initiator::Completion>,
+    pub(crate) events: Vec<initiator::Event>,
+    pub(crate) aborted: BTreeSet<TaskId>,
+    submitted: u32,
+}
+
+fn config(preferences: Preferences) -> initiator::Config {
+    initiator::Config {
+        alias: None,
+        initiator: "iqn.2026-11.example:host".into(),
+        target: Some("iqn.2026-11.example:disk".into()),
+        isid: [0x80, 1, 2, 3, 4, 5],
+        preferences,
+        credentials: None,
+    }
+}
+
+impl World {
+    /// A session of one connection, logged in.
+    pub(crate) fn new(initiator: Preferences, target: Preferences, seed: u64) -> Self {
+        let mut world = Self {
+            links: Vec::new(),
+            preferences: (initiator, target),
+            prng: Prng(seed),
+            damage: Damage(0),
+            medium: (0..1 << 20).map(|index: u32| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect(),
+            initiator_buffers: Buffers::new(),
+            target_buffers: Buffers::new(),
+            write_offsets: BTreeMap::new(),
+            order: Vec::new(),
+            completed: BTreeMap::new(),
+            events: Vec::new(),
+            aborted: BTreeSet::new(),
+            submitted: 0,
+        };
+        world.connect(initiator::Connection::new(config(initiator)));
+        world.drive();
+        assert!(world.links[0].initiator.is_full_feature(), "{:?}", world.links[0].initiator.closed());
+        world
+    }
+
+    fn connect(&mut self, initiator: initiator::Connection) {
+        let target =
+            target::Connection::new(target::Config { preferences: self.preferences.1, queue_depth: 1 });
+        let (to_target, to_initiator) = Default::default();
+        self.links.push(Link { initiator, target, to_target, to_initiator, cut: false });
+    }
+
+    /// One more connection; it is in full feature phase after [`World::drive`].
+    pub(crate) fn join(&mut self, cid: u16) {
+        let joining =
+            initiator::Connection::joining(config(self.preferences.0), &self.links[0].initiator, cid);
+        self.connect(joining);
+    }
+
+    /// Nothing comes through a connection from now on.
+    pub(crate) fn cut(&mut self, link: usize, cut: bool) {
+        self.links[link].cut = cut;
+    }
+
+    /// Changes bytes on their way, mostly of headers, where the meaning is.
+    pub(crate) fn scramble(&mut self) {
+        for link in &mut self.links {
+            while let Some(transmit) = link.initiator.poll_transmit() {
+                put(&mut link.to_target, &transmit, &self.initiator_buffers, Damage(0), &mut self.prng);
+            }
+            for _ in 0..self.prng.below(4) {
+                let bytes = &mut link.to_target.bytes;
+                let reach = if self.prng.below(2) == 0 { 48 } else { bytes.len().max(1) as u64 };
+                let (at, byte) = (self.prng.below(reach) as usize, self.prng.below(256) as u8);
+                match bytes.get_mut(at) {
+                    Some(place) => *place = byte,
+                    None => bytes.extend([byte; 48]),
+                }
+            }
+        }
+    }
+
+    /// Moves bytes until nothing moves.
+    pub(crate) fn drive(&mut self) {
+        loop {
+            for _ in 0..self.links.len() {
+                let link = self.prng.below(self.links.len() as u64) as usize;
+                self.step(link);
+            }
+            let moved = (0..self.links.len()).filter(|link| self.step(*link)).count();
+            if moved == 0 {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self, index: usize) -> bool {
+        let chunk = 1 + self.prng.below(9000) as usize;
+        let mut moved = false;
+        let link = &mut self.links[index];
+        if link.cut {
+            return false;
+        }
+        while let Some(transmit) = link.initiator.poll_transmit() {
+            put(&mut link.to_target, &transmit, &self.initiator_buffers, self.damage, &mut self.prng);
+            moved = true;
+        }
+        moved |= give(&mut link.target, &mut link.to_target, &mut self.target_buffers, chunk);
+        // A request may let those of other connections have their turn.
+        while (0..self.links.len()).any(|index| self.on_target_event(index)) {
+            moved = true;
+        }
+        let link = &mut self.links[index];
+        while let Some(transmit) = link.target.poll_transmit() {
+            put(&mut link.to_initiator, &transmit, &self.target_buffers, self.damage, &mut self.prng);
+            if let Some(task) = transmit.ends {
+                self.target_buffers.remove(&task);
+            }
+            moved = true;
+        }
+        moved |= give(&mut link.initiator, &mut link.to_initiator, &mut self.initiator_buffers, chunk);
+        while let Some(event) = link.initiator.poll_event() {
+            moved = true;
+            match event {
+                initiator::Event::Completed(task, completion) => {
+                    assert!(self.completed.insert(task, completion).is_none(), "answered twice");
+                }
+                other => self.events.push(other),
+            }
+        }
+        moved
+    }
+
+    fn on_target_event(&mut self, index: usize) -> bool {
+        let Some(event) = self.links[index].target.poll_event() else { return false };
+        match event {
+            Event::LoginRequest(request) => {
+                let joins = (request.tsih != 0).then(|| self.links[0].target.membership());
+                self.links[index].target.admit_login(Admission {
+                    portal_group_tag: 1,
+                    target_alias: "disk".into(),
+                    authentication: Verifying {
+                        requirement: Requirement::Disabled,
+                        accounts: [].into(),
+                        challenge: Challenge { id: 1, bytes: [1; 32] },
+                    },
+                    digests: Digests {
+                        header: self.preferences.1.header_digest,
+                        data: self.preferences.1.data_digest,
+                    },
+                    joins,
+                });
+            }
+            Event::LoginComplete => {
+                self.links[index].target.grant_login(&Grant { tsih: 7, queue_depth: 8 });
+            }
+            Event::Command(command) => self.on_command(index, &command),
+            Event::DataComplete(task) => self.on_write(index, task),
+            Event::DataLost(task) => {
+                let response = Response { status: 2, sense: vec![0x70; 18], transfer_len: 0 };
+                self.links[index].target.respond(task, response);
+            }
+            Event::SendTargets { request, which } => {
+                let name: &[u8] = match which {
+                    SendTargets::Session => b"TargetName=own\0",
+                    _ => b"TargetName=other\0",
+                };
+                self.links[index].target.respond_text(request, name.to_vec());
+            }
+            Event::TaskManagement { request, function, .. } => self.on_management(index, request, function),
+            Event::LogoutRequest { request, what } => self.on_logout(index, request, what),
+            Event::LoggedIn | Event::Pong => {}
+        }
+        true
+    }
+
+    fn on_management(&mut self, index: usize, request: TaskId, function: TaskFunction) {
+        let ended: Vec<TaskId> = match function {
+            TaskFunction::AbortTask(task) => vec![task],
+            _ => self.links.iter().flat_map(|link| link.target.tasks().collect::<Vec<_>>()).collect(),
+        };
+        for task in ended {
+            self.links.iter_mut().for_each(|link| link.target.abort(task));
+            self.aborted.insert(task);
+        }
+        self.links[index].target.respond_task_management(request, TaskResponse::Complete);
+    }
+
+    fn on_logout(&mut self, index: usize, request: TaskId, what: Logout) {
+        let of = |cid| self.links.iter().position(|link| link.target.cid() == cid);
+        let response = match what {
+            Logout::Session => LogoutResponse::Closed,
+            Logout::Connection(cid) => match of(cid) {
+                None => LogoutResponse::NoConnection,
+                Some(other) if other != index => {
+                    let gone = &mut self.links[other].target;
+                    let tasks: Vec<TaskId> = gone.tasks().collect();
+                    tasks.into_iter().for_each(|task| gone.abort(task));
+                    gone.drop_connection("logged out by another connection");
+                    LogoutResponse::Closed
+                }
+                Some(_) => LogoutResponse::Closed,
+            },
+        };
+        self.links[index].target.respond_logout(request, response);
+    }
+
+    /// The test's command set: byte 0 is 'R', 'W' or 'H' (hang); bytes 4 and 8 hold offset and length.
+    fn on_command(&mut self, index: usize, command: &target::Command) {
+        let number = |at: usize| u32::from_be_bytes(command.cdb[at..at + 4].try_into().expect("four bytes"));
+        let (offset, len) = (number(4) as usize, number(8));
+        self.order.push(number(12));
+        let target = &mut self.links[index].target;
+        match command.cdb[0] {
+            b'R' | b'W' if offset.saturating_add(len as usize) > self.medium.len() => {
+                target.respond(command.task, Response { status: 2, ..Response::default() });
+            }
+            b'R' => {
+                self.target_buffers.insert(command.task, self.medium[offset..][..len as usize].to_vec());
+                let response = Response { transfer_len: u64::from(len), ..Response::default() };
+                target.send_data(command.task, len, response);
+            }
+            b'W' => {
+                self.write_offsets.insert(command.task, offset);
+                let mut buffer = vec![0; len as usize];
+                let early = target.take_early_data(command.task);
+                buffer[..early.len()].copy_from_slice(&early);
+                self.target_buffers.insert(command.task, buffer);
+                target.solicit(command.task, len);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_write(&mut self, index: usize, task: TaskId) {
+        let data = self.target_buffers.remove(&task).expect("a buffer");
+        let offset = self.write_offsets[&task];
+        self.medium[offset..offset + data.len()].copy_from_slice(&data);
+        let response = Response { transfer_len: data.len() as u64, ..Response::default() };
+        self.links[index].target.respond(task, response);
+    }
+
+    /// Sends a command on a connection.
+    pub(crate) fn submit(
+        &mut self,
+        link: usize,
+        kind: u8,
+        offset: u32,
+        len: u32,
+    ) -> Result<TaskId, initiator::NotSent> {
+        let mut cdb = [0; 16];
+        cdb[0] = kind;
+        cdb[4..8].copy_from_slice(&offset.to_be_bytes());
+        cdb[8..12].copy_from_slice(&len.to_be_bytes());
+        cdb[12..16].copy_from_slice(&self.submitted.to_be_bytes());
+        let direction = match kind {
+            b'R' => Direction::Read,
+            b'W' => Direction::Write,
+            _ => Direction::None,
+        };
+        let command = initiator::Command { lun: 0, cdb, direction, len };
+        let task = self.links[link].initiator.submit(command)?;
+        self.submitted += 1;
+        let fill = self.prng.below(256) as u8;
+        let buffer = (0..len).map(|index| fill.wrapping_add((index / 7) as u8)).collect();
+        self.initiator_buffers.insert(task, buffer);
+        Ok(task)
+    }
+}
