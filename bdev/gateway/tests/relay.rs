@@ -245,7 +245,7 @@ fn both_paths_lead_to_the_same_blocks_and_say_how_good_they_are() {
     }
     // SET TARGET PORT GROUPS: the target decides.
     let set = world.hosts[0].send(&[0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], &[0; 8], 0);
-    assert_eq!(world.end(0, set), attention(0x2000));
+    assert_eq!(world.end(0, set), attention(0x2400));
 }
 
 #[test]

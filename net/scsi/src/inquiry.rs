@@ -3,12 +3,12 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::copy;
 use crate::sense::Sense;
-use crate::unit::{Medium, Provisioning, Unit};
+use crate::unit::{Medium, Provisioning, Unit, ZeroCount};
+use crate::{copy, log};
 
 /// The pages, in order, as page 00h lists them.
-const PAGES: [u8; 8] = [0x00, 0x80, 0x83, 0x86, 0x8f, 0xb0, 0xb1, 0xb2];
+const PAGES: [u8; 11] = [0x00, 0x80, 0x83, 0x85, 0x86, 0x87, 0x88, 0x8f, 0xb0, 0xb1, 0xb2];
 
 /// Most UNMAP descriptors in one parameter list.
 pub const UNMAP_DESCRIPTORS_MAX: u32 = 256;
@@ -30,11 +30,16 @@ pub fn data(page: Option<u8>, unit: &Unit) -> Result<Vec<u8>, Sense> {
         Some(0x00) => Ok(page_of(0x00, &supported(unit))),
         Some(0x80) => Ok(page_of(0x80, unit.identity.serial.as_bytes())),
         Some(0x83) => Ok(page_of(0x83, &designators(unit))),
+        Some(0x85) => Ok(page_of(0x85, &management_addresses(unit))),
+        Some(0x87) => Ok(page_of(0x87, &MODE_PAGE_POLICY)),
+        Some(0x88) => Ok(page_of(0x88, &ports(unit))),
         Some(0x86) => Ok(page_of(0x86, &extended())),
         Some(0x8f) => Ok(page_of(0x8f, &copy::third_party_copy())),
         Some(0xb0) => Ok(page_of(0xb0, &block_limits(unit))),
         Some(0xb1) => Ok(page_of(0xb1, &characteristics())),
-        Some(0xb2) if unit.provisioning == Provisioning::Thin => Ok(page_of(0xb2, &[0, 0xe4, 2, 0])),
+        Some(0xb2) if unit.provisioning == Provisioning::Thin => {
+            Ok(page_of(0xb2, &[log::threshold_exponent(unit), 0xe4, 2, 0]))
+        }
         Some(_) => Err(Sense::invalid_cdb_byte(2)),
     }
 }
@@ -116,6 +121,35 @@ fn designators(unit: &Unit) -> Vec<u8> {
     .concat()
 }
 
+/// One descriptor for all pages (3Fh, FFh): shared by all nexuses, and by this unit's alone.
+const MODE_PAGE_POLICY: [u8; 4] = [0x3f, 0xff, 0, 0];
+
+/// Management network addresses (SPC-4 section 7.8.8): one, of the service that the administrator named, if he did.
+fn management_addresses(unit: &Unit) -> Vec<u8> {
+    let Some(url) = &unit.identity.management_url else { return Vec::new() };
+    let mut address = url.as_bytes().to_vec();
+    // It ends with a NUL, and has a multiple of four bytes.
+    address.resize((address.len() + 1).next_multiple_of(4), 0);
+    let len = u16::try_from(address.len()).unwrap_or(u16::MAX).to_be_bytes();
+    // Association: the logical unit; service: storage configuration.
+    [&[0x01, 0, len[0], len[1]][..], &address].concat()
+}
+
+/// The target ports of the device (SPC-4 section 7.8.14), each with its name.
+fn ports(unit: &Unit) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for (number, name) in &unit.identity.ports {
+        let mut text = name.as_bytes().to_vec();
+        text.resize((text.len() + 1).next_multiple_of(4), 0);
+        let name = designator(0x53, 0x98, &text);
+        let number = number.to_be_bytes();
+        let len = u16::try_from(name.len()).unwrap_or(u16::MAX).to_be_bytes();
+        payload.extend_from_slice(&[0, 0, number[0], number[1], 0, 0, 0, 0, 0, 0, len[0], len[1]]);
+        payload.extend_from_slice(&name);
+    }
+    payload
+}
+
 fn extended() -> Vec<u8> {
     let mut payload = vec![0; 60];
     // HEADSUP, ORDSUP, SIMPSUP.
@@ -144,6 +178,8 @@ fn block_limits(unit: &Unit) -> Vec<u8> {
         put(48, granularity);
         put(52, granularity);
     }
+    // WSNZ.
+    payload[0] = u8::from(unit.write_same_zero == ZeroCount::Refused);
     payload[1] = u8::try_from(COMPARE_AND_WRITE_BLOCKS_MAX).expect("one byte");
     payload[3] = u8::try_from(granularity).unwrap_or(0);
     payload

@@ -8,8 +8,11 @@ extern crate alloc;
 pub mod alua;
 pub mod command;
 pub mod copy;
+pub mod identifying;
 pub mod initiator;
 pub mod inquiry;
+pub mod kept;
+pub mod log;
 pub mod lun;
 pub mod mode;
 pub mod opcodes;
@@ -20,7 +23,12 @@ pub mod unit;
 
 pub use command::{Access, ByteCheck, Command, Immediate, Removal, Sanitize, StartStop, Transfer, parse};
 pub use sense::{FieldPointer, Sense, SenseFormat, SenseKey};
-pub use unit::{Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, answer};
+pub use unit::{
+    Accounting, Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount, answer,
+};
+
+#[cfg(test)]
+mod example;
 
 /// SCSI status codes (SAM-5 section 5.3.1).
 pub mod status {

@@ -16,6 +16,38 @@ pub struct Settings {
     pub software_write_protect: SoftwareWriteProtect,
 }
 
+/// Values of the pages that can be changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Modes {
+    /// In force.
+    pub current: Settings,
+    /// In force again after a reset.
+    pub saved: Settings,
+}
+
+impl Modes {
+    /// After a reset or a loss of power (SPC-4 section 5.11).
+    #[must_use]
+    pub fn reset(self) -> Self {
+        Self { current: self.saved, ..self }
+    }
+
+    /// After a MODE SELECT.
+    #[must_use]
+    pub fn after(self, selected: Settings, save: Save) -> Self {
+        Self { current: selected, saved: if save == Save::Yes { selected } else { self.saved } }
+    }
+}
+
+/// SP of MODE SELECT: whether the values outlive a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Save {
+    /// They do.
+    Yes,
+    /// They do not.
+    No,
+}
+
 /// SWP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SoftwareWriteProtect {
@@ -40,12 +72,15 @@ enum Values {
     Current,
     Changeable,
     Default,
+    Saved(Settings),
 }
 
 /// The pages, by page and subpage, in the order of page 3Fh.
 const PAGES: [(u8, u8); 6] =
     [(RECOVERY, 0), (DISCONNECT, 0), (CACHING, 0), (CONTROL, 0), (CONTROL, 1), (EXCEPTIONS, 0)];
 
+/// PS: the page can be saved.
+const SAVEABLE: u8 = 0x80;
 const D_SENSE: u8 = 0x04;
 const SWP: u8 = 0x08;
 
@@ -78,7 +113,11 @@ fn page(code: u8, subpage: u8, unit: &Unit, values: Values) -> Option<Vec<u8>> {
             data[4] = SWP;
         }
         (CONTROL, 0, values) => {
-            let settings = if values == Values::Default { Settings::default() } else { unit.settings };
+            let settings = match values {
+                Values::Default => Settings::default(),
+                Values::Saved(saved) => saved,
+                Values::Current | Values::Changeable => unit.settings,
+            };
             data[2] = if settings.sense_format == SenseFormat::Descriptor { D_SENSE } else { 0 };
             // Queue algorithm modifier: unrestricted reordering. TAS stays zero.
             data[3] = 0x10;
@@ -91,13 +130,16 @@ fn page(code: u8, subpage: u8, unit: &Unit, values: Values) -> Option<Vec<u8>> {
         (RECOVERY, ..) => data[2] = 0xc0,
         _ => {}
     }
+    if (code, subpage) == (CONTROL, 0) && unit.saved_settings.is_some() {
+        data[0] |= SAVEABLE;
+    }
     Some(data)
 }
 
 /// Mode parameter data for MODE SENSE.
 ///
 /// # Errors
-/// No such page, or saved values.
+/// No such page, or saved values where nothing is saved.
 pub fn sense(command: &Command, unit: &Unit) -> Result<Vec<u8>, Sense> {
     let Command::ModeSense { long, page_control, page: code, subpage, no_block_descriptor, .. } = *command
     else {
@@ -107,8 +149,7 @@ pub fn sense(command: &Command, unit: &Unit) -> Result<Vec<u8>, Sense> {
         0 => Values::Current,
         1 => Values::Changeable,
         2 => Values::Default,
-        // Saving parameters is not supported.
-        _ => return Err(Sense::new(crate::SenseKey::IllegalRequest, 0x3900)),
+        _ => Values::Saved(unit.saved_settings.ok_or(Sense::SAVING_NOT_SUPPORTED)?),
     };
     let pages = wanted(code, subpage)?;
     let pages: Vec<u8> =

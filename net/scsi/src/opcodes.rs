@@ -31,7 +31,7 @@ pub fn report(
 }
 
 fn rows(unit: &Unit) -> impl Iterator<Item = &'static Row> {
-    TABLE.iter().filter(|row| unit.supports(row.opcode))
+    TABLE.iter().filter(|row| unit.supports(row.opcode, row.service_action))
 }
 
 fn find_any(unit: &Unit, opcode: u8, service_action: u16) -> Option<&'static Row> {

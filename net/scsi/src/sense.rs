@@ -91,6 +91,8 @@ impl Sense {
         READ_ERROR = MediumError, 0x1100;
         /// Write error.
         WRITE_ERROR = MediumError, 0x0c00;
+        /// The logical unit failed its self-test.
+        SELF_TEST_FAILED = HardwareError, 0x3e03;
         /// Internal target failure.
         INTERNAL_FAILURE = HardwareError, 0x4400;
         /// Logical unit communication failure.
@@ -103,6 +105,8 @@ impl Sense {
         LBA_OUT_OF_RANGE = IllegalRequest, 0x2100;
         /// Invalid field in CDB.
         INVALID_FIELD_IN_CDB = IllegalRequest, 0x2400;
+        /// Saving parameters is not supported.
+        SAVING_NOT_SUPPORTED = IllegalRequest, 0x3900;
         /// Logical unit not supported.
         LUN_NOT_SUPPORTED = IllegalRequest, 0x2500;
         /// Medium removal is prevented.
@@ -145,6 +149,8 @@ impl Sense {
         MEDIUM_CHANGED = UnitAttention, 0x2800;
         /// Mode parameters changed.
         MODE_CHANGED = UnitAttention, 0x2a01;
+        /// Log parameters changed.
+        LOG_CHANGED = UnitAttention, 0x2a02;
         /// Reservations preempted.
         RESERVATIONS_PREEMPTED = UnitAttention, 0x2a03;
         /// Reservations released.
@@ -155,6 +161,8 @@ impl Sense {
         ACCESS_STATE_CHANGED = UnitAttention, 0x2a06;
         /// Capacity data has changed.
         CAPACITY_CHANGED = UnitAttention, 0x2a09;
+        /// Device identifier changed: its identifying information.
+        IDENTIFIER_CHANGED = UnitAttention, 0x3f05;
         /// Reported LUNs data has changed.
         LUNS_CHANGED = UnitAttention, 0x3f0e;
         /// Write protected.

@@ -26,6 +26,10 @@ pub struct Identity {
     pub port_group: u16,
     /// SCSI name string of the target port.
     pub port_name: String,
+    /// All target ports of the device: relative identifiers and SCSI name strings.
+    pub ports: Vec<(u16, String)>,
+    /// Where the unit is managed.
+    pub management_url: Option<String>,
 }
 
 /// How blocks are provisioned.
@@ -67,6 +71,25 @@ pub enum Medium {
     Removable,
 }
 
+/// What a WRITE SAME of zero blocks means (SBC-3 section 5.43).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ZeroCount {
+    /// WSNZ is zero: from the LBA to the end of the medium, within MAXIMUM WRITE SAME LENGTH.
+    #[default]
+    ToTheEnd,
+    /// WSNZ is one: nothing; it is refused.
+    Refused,
+}
+
+/// Whether it is known which blocks are backed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accounting {
+    /// The device below tells.
+    Known,
+    /// It does not.
+    Unknown,
+}
+
 /// A logical unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
@@ -82,22 +105,31 @@ pub struct Unit {
     pub transfer_max: u32,
     /// How blocks are provisioned.
     pub provisioning: Provisioning,
+    /// Whether it is known which of them are.
+    pub accounting: Accounting,
     /// WCE.
     pub write_cache: WriteCache,
     /// Write protection.
     pub protection: WriteProtection,
     /// What MODE SELECT may change.
     pub settings: mode::Settings,
+    /// What it falls back to at a reset; `None` where nothing can be saved.
+    pub saved_settings: Option<mode::Settings>,
     /// Whether the medium can be taken out.
     pub medium: Medium,
+    /// What a WRITE SAME of zero blocks means.
+    pub write_same_zero: ZeroCount,
     /// Most blocks of a WRITE ATOMIC; zero when the device may tear writes.
     pub atomic_max: u32,
 }
 
 impl Unit {
-    /// Whether the unit takes an operation code of the table: some need a power of the device below.
-    pub fn supports(&self, opcode: u8) -> bool {
+    /// Whether the unit takes a command of the table: some need a power of the device below.
+    pub fn supports(&self, opcode: u8, service_action: Option<u16>) -> bool {
         match opcode {
+            // Identifying information is written to be there again.
+            0xa3 if service_action == Some(0x05) => self.saved_settings.is_some(),
+            0xa4 if service_action == Some(0x06) => self.saved_settings.is_some(),
             0x42 => self.provisioning == Provisioning::Thin,
             0x9c => self.atomic_max > 0,
             0x1e => self.medium == Medium::Removable,
@@ -139,6 +171,8 @@ pub fn answer(command: &Command, unit: &Unit) -> Option<Result<Vec<u8>, Sense>> 
             (Ok(task_management(extended)), allocation)
         }
         Command::ReceiveCopyParameters { allocation } => (Ok(copy::operating_parameters()), allocation),
+        Command::ReceiveDiagnostic { page: 0, allocation } => (Ok(alloc::vec![0, 0, 0, 1, 0]), allocation),
+        Command::ReceiveDiagnostic { .. } => (Err(Sense::invalid_cdb_byte(2)), u32::MAX),
         Command::ReadDefectData { list, allocation } => (Ok(no_defects(list)), allocation),
         _ => return None,
     };

@@ -1,4 +1,4 @@
-//! Keeps a unit's reservation table beside its data, where the device can: loads it when this node begins to serve, stores
+//! Keeps a unit's record (`scsi::kept`) beside its data, where the device can: loads it when this node begins to serve, stores
 //! each change before it is in force.
 //!
 //! ```text
@@ -15,7 +15,7 @@ use bdev::{
 };
 use core::time::Duration;
 use engine::{Core, Instant, Progress};
-use scsi::reservation::Table;
+use scsi::kept::Kept;
 
 /// Between attempts that fail.
 const RETRY: Duration = Duration::from_millis(20);
@@ -29,16 +29,16 @@ enum Work {
     /// What a loss of power left, on its way to where it is kept.
     Cut {
         epoch: u64,
-        left: Table,
+        left: Kept,
     },
     Store,
 }
 
 /// What came of the table.
 #[derive(Debug)]
-pub(super) enum Kept {
+pub(super) enum Outcome {
     /// It is in force from now on.
-    Loaded(Table),
+    Loaded(Kept),
     /// The change that was given is durable, or may be.
     Stored(Result<(), IoError>),
 }
@@ -50,9 +50,9 @@ pub(super) struct Keeper {
     /// The epoch in which the table was loaded.
     known: Option<u64>,
     work: Option<Work>,
-    to_store: Option<Table>,
+    to_store: Option<Kept>,
     /// What a loss of power left, and in which epoch; to be stored before it is in force.
-    to_cut: Option<(u64, Table)>,
+    to_cut: Option<(u64, Kept)>,
     not_before: Instant,
     done: Completions,
 }
@@ -96,13 +96,13 @@ impl Keeper {
     }
 
     /// Stores a table. One at a time.
-    pub(super) fn store(&mut self, table: Table) {
+    pub(super) fn store(&mut self, kept: Kept) {
         debug_assert!(self.to_store.is_none(), "one change at a time");
-        self.to_store = Some(table);
+        self.to_store = Some(kept);
     }
 
     /// One turn.
-    pub(super) fn poll(&mut self, core: &Core, now: Instant) -> (Progress, Option<Kept>) {
+    pub(super) fn poll(&mut self, core: &Core, now: Instant) -> (Progress, Option<Outcome>) {
         if !self.keeps() {
             return (Progress::Idle, None);
         }
@@ -118,16 +118,19 @@ impl Keeper {
         (Progress::Idle, None)
     }
 
-    fn begin(&mut self, core: &Core, now: Instant) -> (Progress, Option<Kept>) {
-        if let Some(table) = self.to_store.take() {
+    fn begin(&mut self, core: &Core, now: Instant) -> (Progress, Option<Outcome>) {
+        if let Some(kept) = self.to_store.take() {
             if !self.is_known() {
-                return (Progress::Busy, Some(Kept::Stored(Err(IoError::NotReady(bdev::NotReady::Standby)))));
+                return (
+                    Progress::Busy,
+                    Some(Outcome::Stored(Err(IoError::NotReady(bdev::NotReady::Standby)))),
+                );
             }
-            let started = self.submit(core, &table, now);
+            let started = self.submit(core, &kept, now);
             if started {
                 self.work = Some(Work::Store);
             } else {
-                self.to_store = Some(table);
+                self.to_store = Some(kept);
             }
             return (Progress::from_count(usize::from(started)), None);
         }
@@ -146,13 +149,13 @@ impl Keeper {
         (Progress::Busy, None)
     }
 
-    fn later(&mut self, now: Instant) -> (Progress, Option<Kept>) {
+    fn later(&mut self, now: Instant) -> (Progress, Option<Outcome>) {
         self.not_before = now + RETRY;
         (Progress::Idle, None)
     }
 
-    fn submit(&mut self, core: &Core, table: &Table, now: Instant) -> bool {
-        let record = table.to_record();
+    fn submit(&mut self, core: &Core, kept: &Kept, now: Instant) -> bool {
+        let record = kept.to_record();
         let Some(mut frame) = core.pool().alloc(record.len()) else {
             self.not_before = now + RETRY;
             return false;
@@ -177,7 +180,7 @@ impl Keeper {
         }
     }
 
-    fn on_done(&mut self, completed: Completed, now: Instant) -> Option<Kept> {
+    fn on_done(&mut self, completed: Completed, now: Instant) -> Option<Outcome> {
         let work = self.work.take()?;
         if completed.result.is_err() {
             // Whatever is there has to be looked at again.
@@ -185,29 +188,29 @@ impl Keeper {
             self.not_before = now + RETRY;
         }
         match (work, completed.op, completed.result) {
-            (Work::Store, _, result) => Some(Kept::Stored(result)),
+            (Work::Store, _, result) => Some(Outcome::Stored(result)),
             (Work::Load { epoch }, Op::LoadState { into, found }, Ok(())) => {
                 let bytes = into.get(..found.len as usize)?;
                 // A record that cannot be read was written by another program: nobody is kept out by what nobody knows.
-                let table = Table::from_record(bytes).unwrap_or_default();
-                self.on_loaded(&table, found.power, epoch)
+                let kept = Kept::from_record(bytes).unwrap_or_default();
+                self.on_loaded(&kept, found.power, epoch)
             }
             (Work::Cut { epoch, left }, _, Ok(())) => {
                 self.known = Some(epoch);
-                Some(Kept::Loaded(left))
+                Some(Outcome::Loaded(left))
             }
             _ => None,
         }
     }
 
-    fn on_loaded(&mut self, table: &Table, power: Power, epoch: u64) -> Option<Kept> {
+    fn on_loaded(&mut self, kept: &Kept, power: Power, epoch: u64) -> Option<Outcome> {
         let left = match power {
-            Power::Kept => table.clone(),
-            Power::Lost => table.clone().after_power_loss(),
+            Power::Kept => kept.clone(),
+            Power::Lost => kept.clone().after_power_loss(),
         };
-        if left == *table {
+        if left == *kept {
             self.known = Some(epoch);
-            return Some(Kept::Loaded(left));
+            return Some(Outcome::Loaded(left));
         }
         self.to_cut = Some((epoch, left));
         None

@@ -2,7 +2,7 @@
 //!
 //! Owner: the target's reactor. A unit is as old as the first LUN that shows its device, and ends with the last.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -10,12 +10,54 @@ use std::sync::Arc;
 use bdev::{Bdev, IoError};
 use engine::{Core, Instant, Progress};
 use iscsi::TaskId;
+use scsi::Sense;
+use scsi::identifying::Identifying;
+use scsi::kept::Kept;
+use scsi::mode::Modes;
 use scsi::reservation::{Capabilities, Change, Demand, Nexus, PowerLoss, Refusal, Table};
 use uuid::Uuid;
 
-use super::keeper::{Keeper, Kept};
+use super::keeper::{Keeper, Outcome};
 
-/// A PERSISTENT RESERVE OUT under way.
+/// A change of what a unit keeps.
+#[derive(Clone, Debug)]
+pub(super) enum Alteration {
+    /// PERSISTENT RESERVE OUT.
+    Reservations(Change),
+    /// MODE SELECT.
+    Modes(Modes),
+    /// SET IDENTIFYING INFORMATION.
+    Identifying(Identifying),
+}
+
+impl Alteration {
+    /// Puts it in force.
+    fn apply(&self, kept: &mut Kept) {
+        match self {
+            Self::Reservations(change) => kept.reservations = change.next.clone(),
+            Self::Modes(modes) => kept.modes = *modes,
+            Self::Identifying(identifying) => kept.identifying = identifying.clone(),
+        }
+    }
+
+    /// What every other nexus is told.
+    pub(super) fn attention(&self) -> Option<Sense> {
+        match self {
+            Self::Reservations(_) => None,
+            Self::Modes(_) => Some(Sense::MODE_CHANGED),
+            Self::Identifying(_) => Some(Sense::IDENTIFIER_CHANGED),
+        }
+    }
+}
+
+/// Whether a reset changed what is kept, so that it has to be stored again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stored {
+    Yes,
+    Stale,
+}
+
+/// A change under way.
 #[derive(Debug)]
 enum Changing {
     /// Nobody is at it.
@@ -23,20 +65,21 @@ enum Changing {
     /// A session computes a change.
     Claimed,
     /// The change is on its way to where it is kept, for a task of a connection.
-    Storing { by: u64, task: TaskId, change: Change },
+    Storing { by: u64, task: TaskId, change: Box<Alteration> },
 }
 
 /// A change that is in force, or failed.
 pub(super) struct Changed {
     pub(super) by: u64,
     pub(super) task: TaskId,
-    pub(super) outcome: Result<Change, IoError>,
+    pub(super) outcome: Result<Box<Alteration>, IoError>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct LogicalUnit {
-    reservations: RefCell<Table>,
+    kept: RefCell<Kept>,
+    stored: Cell<Stored>,
     changing: RefCell<Changing>,
     keeper: RefCell<Keeper>,
 }
@@ -44,7 +87,8 @@ pub(super) struct LogicalUnit {
 impl LogicalUnit {
     fn new(bdev: Arc<dyn Bdev>) -> Self {
         Self {
-            reservations: RefCell::default(),
+            kept: RefCell::default(),
+            stored: Cell::new(Stored::Yes),
             changing: RefCell::new(Changing::No),
             keeper: RefCell::new(Keeper::new(bdev)),
         }
@@ -61,9 +105,34 @@ impl LogicalUnit {
         Capabilities { power_loss: if keeps { PowerLoss::Persists } else { PowerLoss::Forgets } }
     }
 
-    /// The table in force.
+    /// What is in force.
+    pub(super) fn kept(&self) -> Ref<'_, Kept> {
+        self.kept.borrow()
+    }
+
+    /// The reservations in force.
     pub(super) fn reservations(&self) -> Ref<'_, Table> {
-        self.reservations.borrow()
+        Ref::map(self.kept.borrow(), |kept| &kept.reservations)
+    }
+
+    /// The mode parameters, in force and saved.
+    pub(super) fn modes(&self) -> Modes {
+        self.kept.borrow().modes
+    }
+
+    /// The mode parameters in force.
+    pub(super) fn settings(&self) -> scsi::mode::Settings {
+        self.modes().current
+    }
+
+    /// The unit was reset: the older reservation goes, saved mode parameters are in force again.
+    pub(super) fn reset(&self) {
+        let mut kept = self.kept.borrow_mut();
+        kept.reservations.reset();
+        let modes = kept.modes.reset();
+        if std::mem::replace(&mut kept.modes, modes) != modes {
+            self.stored.set(Stored::Stale);
+        }
     }
 
     /// Whether a nexus's command may go on.
@@ -71,15 +140,15 @@ impl LogicalUnit {
     /// # Errors
     /// The reservation conflict.
     pub(super) fn admit(&self, nexus: &Nexus, demand: Demand) -> Result<(), Refusal> {
-        self.reservations.borrow().admit(nexus, demand)
+        self.kept.borrow().reservations.admit(nexus, demand)
     }
 
     /// Changes the older reservation, which is not kept.
     pub(super) fn change_older<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
-        change(&mut self.reservations.borrow_mut())
+        change(&mut self.kept.borrow_mut().reservations)
     }
 
-    /// Keeps others from changing the table; false when somebody is at it already.
+    /// Keeps others from changing what is kept; false when somebody is at it already.
     pub(super) fn begin_change(&self) -> bool {
         let free = self.is_ready() && matches!(*self.changing.borrow(), Changing::No);
         if free {
@@ -94,9 +163,11 @@ impl LogicalUnit {
     }
 
     /// Puts a change in force, once it is kept where the device can: then [`LogicalUnit::poll`] says so.
-    pub(super) fn change(&self, by: u64, task: TaskId, change: Change) {
-        if self.keeper.borrow().keeps() && change.next != *self.reservations.borrow() {
-            self.keeper.borrow_mut().store(change.next.clone());
+    pub(super) fn change(&self, by: u64, task: TaskId, change: Box<Alteration>) {
+        let mut next = self.kept.borrow().clone();
+        change.apply(&mut next);
+        if self.keeper.borrow().keeps() && next != *self.kept.borrow() {
+            self.keeper.borrow_mut().store(next);
         }
         *self.changing.borrow_mut() = Changing::Storing { by, task, change };
     }
@@ -106,7 +177,7 @@ impl LogicalUnit {
             Changing::Storing { by, task, change } => {
                 let outcome = result.map(|()| change);
                 if let Ok(change) = &outcome {
-                    *self.reservations.borrow_mut() = change.next.clone();
+                    change.apply(&mut self.kept.borrow_mut());
                 }
                 Some(Changed { by, task, outcome })
             }
@@ -117,18 +188,36 @@ impl LogicalUnit {
         }
     }
 
+    /// What a reset changed is stored, too, when nothing else is.
+    fn store_again(&self) {
+        let idle = matches!(*self.changing.borrow(), Changing::No) && !self.keeper.borrow().is_storing();
+        if self.stored.get() == Stored::Stale && idle && self.is_ready() {
+            self.stored.set(Stored::Yes);
+            if self.keeper.borrow().keeps() {
+                self.keeper.borrow_mut().store(self.kept.borrow().clone());
+            }
+        }
+    }
+
     fn poll(&self, core: &Core, now: Instant) -> (Progress, Option<Changed>) {
         let unkept =
             matches!(*self.changing.borrow(), Changing::Storing { .. }) && !self.keeper.borrow().is_storing();
         if unkept {
             return (Progress::Busy, self.end_change(Ok(())));
         }
+        self.store_again();
         let (progress, kept) = self.keeper.borrow_mut().poll(core, now);
         let changed = match kept {
             None => None,
-            Some(Kept::Stored(result)) => self.end_change(result),
-            Some(Kept::Loaded(table)) => {
-                *self.reservations.borrow_mut() = table;
+            Some(Outcome::Stored(result)) => {
+                if result.is_err() {
+                    self.stored.set(Stored::Stale);
+                }
+                self.end_change(result)
+            }
+            Some(Outcome::Loaded(kept)) => {
+                *self.kept.borrow_mut() = kept;
+                self.stored.set(Stored::Yes);
                 None
             }
         };

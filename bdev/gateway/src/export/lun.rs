@@ -3,11 +3,12 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use super::job::accounts;
 use super::node::port_group;
 use bdev::{Bdev, Capabilities};
 use engine::BUF_LEN_MAX;
-use scsi::mode::{Settings, SoftwareWriteProtect};
-use scsi::{Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection};
+use scsi::mode::{Modes, SoftwareWriteProtect};
+use scsi::{Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount};
 
 /// When a write's status means that it is stable: the LUN's durability mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct LunOptions {
     pub provisioning: LunProvisioning,
     /// Bytes a second that SANITIZE writes at the most.
     pub sanitize_rate: Option<NonZeroU64>,
+    /// What a WRITE SAME of zero blocks means.
+    pub write_same_zero: ZeroCount,
 }
 
 /// Whether hosts may write.
@@ -77,6 +80,19 @@ pub struct LunConfig {
     pub vendor: String,
     /// Product identification.
     pub product: String,
+    /// Where the unit is managed, for the management network addresses page.
+    pub management_url: Option<String>,
+}
+
+/// A target port that a unit is looked at through.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Port {
+    /// Relative identifier.
+    pub(crate) number: u16,
+    /// SCSI name string.
+    pub(crate) name: String,
+    /// All target ports of the device.
+    pub(crate) all: Vec<(u16, String)>,
 }
 
 impl LunConfig {
@@ -84,11 +100,19 @@ impl LunConfig {
     pub fn new(bdev: Arc<dyn Bdev>, mode: LunMode) -> Self {
         let serial = bdev.uuid().simple().to_string();
         let options = LunOptions::default();
-        Self { bdev, mode, options, serial, vendor: "GEMEL".to_owned(), product: "Mirrored LUN".to_owned() }
+        Self {
+            bdev,
+            mode,
+            options,
+            serial,
+            vendor: "GEMEL".to_owned(),
+            product: "Mirrored LUN".to_owned(),
+            management_url: None,
+        }
     }
 
-    /// The unit as SCSI sees it now.
-    pub(crate) fn unit(&self, port_name: &str, relative_port: u16, settings: Settings) -> Unit {
+    /// The unit as SCSI sees it now, through a target port.
+    pub(crate) fn unit(&self, port: Port, modes: Modes) -> Unit {
         let geometry = self.bdev.geometry();
         let capabilities = self.bdev.capabilities();
         let thin = capabilities.contains(Capabilities::DISCARD | Capabilities::DISCARD_ZEROES)
@@ -103,26 +127,31 @@ impl LunConfig {
                 revision: "0001".to_owned(),
                 serial: self.serial.clone(),
                 naa: naa(&self.serial),
-                relative_port,
+                relative_port: port.number,
                 port_group: port_group(self.bdev.access().side()),
-                port_name: port_name.to_owned(),
+                port_name: port.name,
+                ports: port.all,
+                management_url: self.management_url.clone(),
             },
             block_size: geometry.block_size,
             physical_block_size: geometry.physical_block_size,
             blocks: geometry.blocks,
             transfer_max: u32::try_from(BUF_LEN_MAX).expect("a frame is short") / geometry.block_size,
+            accounting: accounts(capabilities),
             provisioning: if thin { Provisioning::Thin } else { Provisioning::Full },
             write_cache: match self.mode {
                 LunMode::SyncDurable => WriteCache::Disabled,
                 LunMode::SyncCached => WriteCache::Enabled,
             },
-            protection: match settings.software_write_protect {
+            protection: match modes.current.software_write_protect {
                 _ if read_only => WriteProtection::Protected,
                 SoftwareWriteProtect::On => WriteProtection::Software,
                 SoftwareWriteProtect::Off => WriteProtection::Writable,
             },
-            settings,
+            settings: modes.current,
+            saved_settings: capabilities.contains(Capabilities::UNIT_STATE).then_some(modes.saved),
             medium: self.options.medium,
+            write_same_zero: self.options.write_same_zero,
             atomic_max: if atomic { bdev::ATOMIC_WRITE_MAX / geometry.block_size } else { 0 },
         }
     }

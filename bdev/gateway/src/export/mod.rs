@@ -19,6 +19,7 @@ mod resets;
 mod session;
 mod show;
 mod state;
+mod stats;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

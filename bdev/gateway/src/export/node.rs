@@ -1,12 +1,12 @@
 //! Target nodes, portal groups and LUNs: what the administrator configured, with the counters that he asks for.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use bdev::{Access, NodeSide};
 use core::net::SocketAddr;
-use engine::{LatencyHistogram, LatencySummary};
+use engine::LatencySummary;
 use iscsi::chap::Account;
 use iscsi::keys::Digests;
 use scsi::copy::Cscd;
@@ -14,9 +14,10 @@ use scsi::{Unit, WriteProtection};
 use thiserror::Error;
 
 use super::logical_unit::{LogicalUnit, LogicalUnits};
-use super::lun::LunConfig;
+use super::lun::{LunConfig, Port};
 use super::session::StandbyMode;
 use super::state::{NexusId, State};
+use super::stats::LunStats;
 use crate::access::LunMask;
 use crate::auth::AuthPolicy;
 
@@ -191,16 +192,9 @@ pub(super) fn port_group(side: NodeSide) -> u16 {
     u16::from(side.number()) + 1
 }
 
-/// Counters of one LUN.
-#[derive(Debug, Default)]
-pub(super) struct LunStats {
-    pub(super) active: Cell<u32>,
-    pub(super) commands: Cell<u64>,
-    pub(super) read_bytes: Cell<u64>,
-    pub(super) written_bytes: Cell<u64>,
-    /// Service times, from a command to its status.
-    pub(super) reads: RefCell<LatencyHistogram>,
-    pub(super) writes: RefCell<LatencyHistogram>,
+/// SCSI name string of a target port (RFC 7143 section 4.4.1).
+pub(super) fn port_name(node: &str, port: u16) -> String {
+    format!("{node},t,0x{port:04x}")
 }
 
 /// A LUN in service.
@@ -227,7 +221,7 @@ impl Lun {
 
     /// The unit as it is through any port.
     fn described(&self) -> Unit {
-        self.config.unit("", 1, self.state.settings.get())
+        self.config.unit(Port { number: 1, ..Port::default() }, self.unit.modes())
     }
 
     pub(super) fn new(config: LunConfig, units: &mut LogicalUnits) -> Self {
@@ -292,6 +286,12 @@ impl Node {
         let shared = self.luns.borrow().values().any(|lun| lun.config.bdev.access() != Access::Local);
         let own = self.ports_of(self.side());
         if shared { own.union(&self.ports_of(self.side().other())).copied().collect() } else { own }
+    }
+
+    /// Those ports with their names.
+    pub(super) fn named_ports(&self) -> Vec<(u16, String)> {
+        let name = self.name();
+        self.ports().into_iter().map(|port| (port, port_name(&name, port))).collect()
     }
 
     /// What becomes of commands while the peer serves.

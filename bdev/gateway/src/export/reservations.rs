@@ -1,4 +1,4 @@
-//! Changes of reservations, as far as they reach beyond the session that made them: unit attentions for other nexuses, aborts
+//! Changes of what a unit keeps, reservations above all, as far as they reach beyond the session that made them: unit attentions for other nexuses, aborts
 //! of their commands, and what goes with a nexus.
 
 use std::collections::BTreeSet;
@@ -8,9 +8,10 @@ use engine::{Instant, Progress};
 use iscsi::TaskId;
 use iscsi::chap::Algorithm;
 use iscsi::target::LoginRequest;
-use scsi::reservation::{Change, Nexus};
+use scsi::Sense;
+use scsi::reservation::Nexus;
 
-use super::logical_unit::{Changed, LogicalUnit};
+use super::logical_unit::{Alteration, Changed, LogicalUnit};
 use super::session::{Aborter, Origin};
 use super::{Target, relay};
 use crate::auth;
@@ -19,7 +20,7 @@ use crate::auth;
 pub(super) struct Changing {
     pub(super) task: TaskId,
     pub(super) unit: Rc<LogicalUnit>,
-    pub(super) change: Change,
+    pub(super) change: Box<Alteration>,
 }
 
 /// A change in force, which is answered when the commands that it aborts have ended.
@@ -74,10 +75,14 @@ impl Target {
             Ok(change) => change,
             Err(error) => {
                 if let Some(entry) = self.sessions.get_mut(&by) {
-                    entry.session.finish_reserve_out(task, Err(error), now);
+                    entry.session.finish_change(task, Err(error), now);
                 }
                 return;
             }
+        };
+        let attention = change.attention();
+        let Alteration::Reservations(change) = *change else {
+            return self.finish_alteration((by, task), &unit, attention, now);
         };
         for entry in self.sessions.values_mut() {
             let Some(nexus) = entry.session.nexus.clone() else { continue };
@@ -91,6 +96,25 @@ impl Target {
         self.preemptions.push(Preemption { by, task, unit, aborted: change.aborted });
     }
 
+    /// A change that aborts nobody.
+    fn finish_alteration(
+        &mut self,
+        (by, task): (u64, TaskId),
+        unit: &Rc<LogicalUnit>,
+        attention: Option<Sense>,
+        now: Instant,
+    ) {
+        for (id, entry) in &mut self.sessions {
+            match attention {
+                Some(sense) if *id != by => entry.session.establish(unit, sense),
+                _ => {}
+            }
+        }
+        if let Some(entry) = self.sessions.get_mut(&by) {
+            entry.session.finish_change(task, Ok(()), now);
+        }
+    }
+
     pub(super) fn finish_preemptions(&mut self, now: Instant) {
         let sessions = &mut self.sessions;
         self.preemptions.retain(|preemption| {
@@ -100,7 +124,7 @@ impl Target {
                 named && session.is_aborting(&preemption.unit)
             });
             if !at_work && let Some(entry) = sessions.get_mut(&preemption.by) {
-                entry.session.finish_reserve_out(preemption.task, Ok(()), now);
+                entry.session.finish_change(preemption.task, Ok(()), now);
             }
             at_work
         });

@@ -6,7 +6,6 @@ use engine::Instant;
 use iscsi::TaskId;
 use iscsi::target::TaskResponse;
 use scsi::Sense;
-use scsi::reservation::Table;
 
 use super::Target;
 use super::logical_unit::LogicalUnit;
@@ -67,7 +66,7 @@ impl Target {
                 }
             }
             if kind != ResetKind::ClearTaskSet {
-                unit.change_older(Table::reset);
+                unit.reset();
                 self.nodes.values().for_each(|node| node.reset(unit));
             }
         }

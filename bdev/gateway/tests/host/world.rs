@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bdev::fault::FaultBdev;
 use bdev::malloc::MallocBdev;
-use bdev::{BlockRange, Geometry};
+use bdev::{Bdev, BlockRange, Geometry};
 use core::net::SocketAddr;
 use engine::{Core, Instant, Pool};
 use gateway::{
@@ -40,7 +40,12 @@ pub(crate) struct World {
 impl World {
     /// LUNs 0 and 1, and hosts that are logged in.
     pub(crate) fn new(hosts: u8) -> Self {
-        let mut world = Self::empty();
+        Self::with_lun(hosts, |fault| fault)
+    }
+
+    /// The same, with what `wrap` makes of LUN 0's device.
+    pub(crate) fn with_lun(hosts: u8, wrap: impl FnOnce(Arc<FaultBdev>) -> Arc<dyn Bdev>) -> Self {
+        let mut world = Self::empty_with(wrap);
         for index in 0..hosts {
             world.add(index, |_| {});
         }
@@ -50,6 +55,10 @@ impl World {
 
     /// A target with LUNs 0 and 1 in portal group 1, for everybody, and no hosts.
     pub(crate) fn empty() -> Self {
+        Self::empty_with(|fault| fault)
+    }
+
+    fn empty_with(wrap: impl FnOnce(Arc<FaultBdev>) -> Arc<dyn Bdev>) -> Self {
         let core = Core::for_tests(Pool::for_tests());
         let network = SimNet::new(SimConfig::default());
         let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
@@ -63,7 +72,7 @@ impl World {
             InitiatorGroup { tag: 1, initiators: vec!["ANY".into()], netmasks: vec![NetMask::Any] };
         target.add_initiator_group(everybody).expect("new");
         let luns = BTreeMap::from([
-            (0, LunConfig::new(fault.clone(), LunMode::SyncDurable)),
+            (0, LunConfig::new(wrap(fault.clone()), LunMode::SyncDurable)),
             (1, LunConfig::new(other, LunMode::SyncDurable)),
         ]);
         let node = NodeConfig {

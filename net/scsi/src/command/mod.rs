@@ -5,15 +5,19 @@
 mod block;
 mod copy;
 mod field;
+mod identity;
+mod log;
 mod medium;
 mod primary;
 mod provisioning;
 mod reservation;
 mod sanitize;
 
-use crate::alua;
+use crate::identifying::Kind;
+use crate::mode::Save;
 use crate::reservation as reserve;
 use crate::sense::Sense;
+use crate::{alua, log as pages};
 pub use sanitize::{AllowUnrestrictedExit, Sanitize, SanitizeMethod};
 
 /// A run of blocks on the medium.
@@ -80,6 +84,15 @@ pub struct DefectList {
     pub header: u8,
 }
 
+/// Which self-test SEND DIAGNOSTIC asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelfTest {
+    /// None.
+    None,
+    /// The default one, which is the short one in the foreground.
+    Foreground,
+}
+
 /// What touches the medium, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -118,6 +131,7 @@ pub enum Command {
     },
     ModeSelect {
         long: bool,
+        save: Save,
         length: u32,
     },
     ReadCapacity10,
@@ -189,6 +203,32 @@ pub enum Command {
         allocation: u32,
     },
     Reservation(reserve::Request),
+    LogSense {
+        request: pages::Request,
+        allocation: u32,
+    },
+    LogSelect {
+        page: u8,
+        subpage: u8,
+        length: u32,
+    },
+    LogReset,
+    SendDiagnostic {
+        test: SelfTest,
+        length: u32,
+    },
+    ReceiveDiagnostic {
+        page: u8,
+        allocation: u32,
+    },
+    ReportIdentifying {
+        kind: Option<Kind>,
+        allocation: u32,
+    },
+    SetIdentifying {
+        kind: Kind,
+        length: u32,
+    },
     ReportSupportedTaskManagement {
         extended: bool,
         allocation: u32,
@@ -215,6 +255,7 @@ impl Command {
             | Self::ReadCapacity10
             | Self::ReadCapacity16 { .. }
             | Self::GetLbaStatus { .. }
+            | Self::SendDiagnostic { test: SelfTest::Foreground, .. }
             | Self::ReadDefectData { .. } => Access::Reads,
             _ => Access::None,
         }
@@ -256,8 +297,10 @@ macro_rules! row {
 use row;
 
 /// The families of commands, each in its own file.
-const FAMILIES: [&[Row]; 7] = [
+const FAMILIES: [&[Row]; 9] = [
     copy::ROWS,
+    identity::ROWS,
+    log::ROWS,
     primary::ROWS,
     medium::ROWS,
     block::ROWS,

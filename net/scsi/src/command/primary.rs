@@ -3,6 +3,7 @@
 use super::field::{u16_at, u32_at, usage};
 use super::{Command, Row, row};
 use crate::alua;
+use crate::mode::Save;
 use crate::sense::Sense;
 
 fn inquiry(cdb: &[u8; 16]) -> Result<Command, Sense> {
@@ -26,9 +27,10 @@ fn mode_sense(cdb: &[u8; 16], long: bool, allocation: u32) -> Command {
 }
 
 fn mode_select(cdb: &[u8; 16], long: bool, length: u32) -> Result<Command, Sense> {
-    // PF must be one; SP (save) must be zero: nothing is saved.
+    // PF must be one.
     match cdb[1] & 0x11 {
-        0x10 => Ok(Command::ModeSelect { long, length }),
+        0x10 => Ok(Command::ModeSelect { long, save: Save::No, length }),
+        0x11 => Ok(Command::ModeSelect { long, save: Save::Yes, length }),
         _ => Err(Sense::invalid_cdb_byte(1)),
     }
 }

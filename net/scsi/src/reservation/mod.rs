@@ -25,6 +25,7 @@ pub use answer::Capabilities;
 pub use cdb::{Action, Report, Request, ScopeType};
 pub use conflict::{Demand, demand};
 pub use list::{LIST_MAX, Parameters};
+pub(crate) use record::Cursor;
 pub use record::RecordError;
 
 /// Registrations that one logical unit keeps: as many as its record has room for, with names of the greatest length.

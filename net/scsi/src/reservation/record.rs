@@ -22,20 +22,24 @@ pub(super) const RECORD_MAX: usize = HEADER_LEN + REGISTRATIONS_MAX * (FIXED_LEN
 pub struct RecordError;
 
 /// Takes fields off the front.
-struct Cursor<'a>(&'a [u8]);
+pub(crate) struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], RecordError> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], RecordError> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or(RecordError)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
         Ok(self.take(N)?.try_into().expect("as long as was taken"))
     }
 
-    fn u16(&mut self) -> Result<u16, RecordError> {
+    pub(crate) fn u16(&mut self) -> Result<u16, RecordError> {
         self.array().map(u16::from_le_bytes)
     }
 }
@@ -73,10 +77,14 @@ impl Table {
     /// # Errors
     /// [`RecordError`].
     pub fn from_record(bytes: &[u8]) -> Result<Self, RecordError> {
-        if bytes.is_empty() {
+        Self::from_cursor(&mut Cursor::new(bytes))
+    }
+
+    /// From the front of bytes.
+    pub(crate) fn from_cursor(cursor: &mut Cursor<'_>) -> Result<Self, RecordError> {
+        if cursor.0.is_empty() {
             return Ok(Self::default());
         }
-        let mut cursor = Cursor(bytes);
         let (version, flags) = (cursor.u16()?, cursor.u16()?);
         let generation = u32::from_le_bytes(cursor.array()?);
         let [kind, _] = cursor.array()?;
@@ -86,7 +94,7 @@ impl Table {
         }
         let mut registrations = BTreeMap::new();
         for _ in 0..count {
-            let (nexus, key) = registration(&mut cursor)?;
+            let (nexus, key) = registration(cursor)?;
             registrations.insert(nexus, key);
         }
         let reservation = match (kind, Kind::from_code(kind)) {

@@ -7,6 +7,7 @@
 //! What a family of commands does is in its own file; this one chooses between them.
 
 mod copy;
+mod log;
 mod provisioning;
 mod reservation;
 mod step;
@@ -19,6 +20,8 @@ use std::rc::Rc;
 use bdev::{BlockRange, Capabilities, IoError};
 use engine::{BufMut, Pool};
 use iscsi::target::Response;
+use scsi::identifying::Kind;
+use scsi::mode::{Save, Settings};
 use scsi::reservation::{Nexus, Request};
 use scsi::{ByteCheck, Command, Sense, Unit, status};
 
@@ -26,8 +29,18 @@ use super::lun::LunMode;
 use super::node::{Lun, Node};
 use super::state::NexusId;
 use crate::translate::{self, Outcome, Writing};
+pub(super) use log::accounts;
 pub(super) use reservation::ReserveOut;
 pub(super) use step::{After, Step};
+
+/// A change that a command wants of what the unit keeps, reservations apart.
+#[derive(Debug)]
+pub(super) enum Wish {
+    /// MODE SELECT.
+    Modes(Settings, Save),
+    /// SET IDENTIFYING INFORMATION.
+    Identifying(Kind, Vec<u8>),
+}
 
 /// What to do first with a command.
 #[derive(Debug)]
@@ -88,6 +101,15 @@ fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
         Command::Sanitize(sanitize) => unit::sanitize(sanitize, context),
         Command::ExtendedCopy { .. } | Command::ReceiveCopyStatus { .. } => copy::begin(command, context),
         Command::WriteSame { .. } | Command::GetLbaStatus { .. } => provisioning::begin(command, context),
+        Command::LogSense { .. }
+        | Command::LogSelect { .. }
+        | Command::LogReset
+        | Command::SendDiagnostic { .. }
+        | Command::ReportIdentifying { .. }
+        | Command::SetIdentifying { .. } => log::begin(command, context),
+        Command::ModeSelect { save: Save::Yes, .. } if context.unit.saved_settings.is_none() => {
+            Err(Sense::invalid_cdb_byte(1))
+        }
         Command::Unmap { length: 0 } | Command::ModeSelect { length: 0, .. } => steps([]),
         Command::Unmap { length } | Command::ModeSelect { length, .. } => Ok(Start::Collect(*length)),
         Command::Reservation(request) => reservation::begin(*request, context),
@@ -104,7 +126,10 @@ pub(super) fn collected(
     match command {
         Command::Unmap { .. } => provisioning::unmap(&data, context.unit, context.mode()),
         Command::WriteSame { transfer, .. } => provisioning::same(transfer, context, &data),
-        Command::ModeSelect { long, .. } => unit::mode_select(*long, &data, context),
+        Command::ModeSelect { long, save, .. } => unit::mode_select(*long, *save, &data, context),
+        Command::LogSelect { .. } | Command::SendDiagnostic { .. } | Command::SetIdentifying { .. } => {
+            log::collected(command, &data, context.unit)
+        }
         Command::Sanitize(sanitize) => unit::overwrite(sanitize, &data, context),
         Command::ExtendedCopy { .. } => copy::collected(&data, context),
         Command::Reservation(request) => Ok([reservation::collected(*request, &data, context)?].into()),
@@ -128,6 +153,9 @@ pub(super) fn list_len(command: &Command) -> Option<u32> {
     match command {
         Command::Unmap { length }
         | Command::ModeSelect { length, .. }
+        | Command::LogSelect { length, .. }
+        | Command::SendDiagnostic { length, .. }
+        | Command::SetIdentifying { length, .. }
         | Command::Reservation(Request::Out { length, .. }) => Some(*length),
         Command::Sanitize(sanitize) => Some(sanitize.length),
         Command::ExtendedCopy { length } => Some(*length),

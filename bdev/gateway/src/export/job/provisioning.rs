@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bdev::{BlockRange, Capabilities};
 use scsi::parameter::{self, LbaStatus, ProvisioningStatus, lba_status};
-use scsi::{Command, Provisioning, Sense, Transfer, Unit};
+use scsi::{Command, Provisioning, Sense, Transfer, Unit, ZeroCount};
 
 use super::step::LookUp;
 use super::transfer::{durability, pieces};
@@ -14,9 +14,12 @@ use crate::export::LunMode;
 /// Runs that one GET LBA STATUS looks up.
 const RUNS_MAX: u32 = 64;
 
-/// The blocks of a WRITE SAME. WSNZ is zero: a count of zero means "to the end", within MAXIMUM WRITE SAME LENGTH.
+/// The blocks of a WRITE SAME. Where WSNZ is zero, a count of zero means "to the end", within MAXIMUM WRITE SAME LENGTH.
 fn same_range(transfer: &Transfer, unit: &Unit) -> Result<BlockRange, Sense> {
     unit.check_range(transfer.lba, transfer.blocks)?;
+    if transfer.blocks == 0 && unit.write_same_zero == ZeroCount::Refused {
+        return Err(Sense::INVALID_FIELD_IN_CDB);
+    }
     let blocks = if transfer.blocks == 0 { unit.blocks - transfer.lba } else { u64::from(transfer.blocks) };
     match u32::try_from(blocks) {
         Ok(blocks) if blocks <= scsi::inquiry::WRITE_SAME_BLOCKS_MAX => {

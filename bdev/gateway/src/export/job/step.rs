@@ -8,7 +8,9 @@ use scsi::reservation::Report;
 
 use super::super::node::Place;
 use super::super::state::{Mode, Span};
+use super::Wish;
 use super::copy::Copying;
+use super::log::Usage;
 use super::reservation::ReserveOut;
 use super::transfer::{compare, compare_each};
 use crate::translate::Writing;
@@ -20,6 +22,8 @@ pub(in crate::export) enum Step {
     Read(BlockRange),
     /// Read to see whether the medium can.
     Examine(BlockRange),
+    /// The same, as a self-test.
+    Test(BlockRange),
     Write(BlockRange, Buf, Durability),
     /// Write so that nobody sees a part of it.
     WriteAtomic(BlockRange, Buf, Durability),
@@ -36,10 +40,14 @@ pub(in crate::export) enum Step {
     Fence(FenceKey),
     /// No I/O: PERSISTENT RESERVE OUT, which the session carries out.
     Reserve(Box<ReserveOut>),
+    /// No I/O: another change of what the unit keeps, which the session carries out.
+    Alter(Box<Wish>),
     /// No I/O: the data of PERSISTENT RESERVE IN, cut at the allocation length.
     Report(Report, u16),
     /// Look what is behind the blocks.
     Status(LookUp),
+    /// Count the blocks that something is behind.
+    Use(Box<Usage>),
     /// A piece of a copy, at LUNs of its own.
     Copy(Box<Copying>),
     /// Wait for the end of the sanitize operation.
@@ -103,6 +111,7 @@ impl Step {
         match self {
             Self::Read(range)
             | Self::Examine(range)
+            | Self::Test(range)
             | Self::Compare(range, _)
             | Self::CompareEach(range, _)
             | Self::Or(range, ..) => read(*range),
@@ -121,8 +130,9 @@ impl Step {
                 let blocks = u32::try_from(end - at).unwrap_or(u32::MAX);
                 Some(Op::BlockStatus { range: BlockRange::new(*at, blocks), found: None })
             }
+            Self::Use(usage) => Some(Op::BlockStatus { range: usage.range(), found: None }),
             Self::Copy(copying) => copying.op(pool),
-            Self::Reserve(_) | Self::Report(..) | Self::Sanitized => None,
+            Self::Reserve(_) | Self::Alter(_) | Self::Report(..) | Self::Sanitized => None,
         }
     }
 
@@ -138,6 +148,7 @@ impl Step {
         match self {
             Self::Read(range)
             | Self::Examine(range)
+            | Self::Test(range)
             | Self::Write(range, ..)
             | Self::Compare(range, _)
             | Self::CompareEach(range, _)
@@ -151,8 +162,10 @@ impl Step {
             Self::Flush
             | Self::Fence(_)
             | Self::Reserve(_)
+            | Self::Alter(_)
             | Self::Report(..)
             | Self::Status(_)
+            | Self::Use(_)
             | Self::Sanitized => None,
         }
     }
@@ -161,9 +174,11 @@ impl Step {
         match self {
             Self::Read(_)
             | Self::Examine(_)
+            | Self::Test(_)
             | Self::Compare(..)
             | Self::CompareEach(..)
             | Self::Status(_)
+            | Self::Use(_)
             | Self::Report(..)
             | Self::Sanitized => Writing::No,
             _ => Writing::Yes,
@@ -176,6 +191,9 @@ impl Step {
             return copying.finish(completed);
         }
         if let Err(error) = completed.result {
+            if matches!((&self, error), (Self::Test(_), IoError::Medium { .. } | IoError::Os(_))) {
+                return After::Fail(Sense::SELF_TEST_FAILED);
+            }
             return After::FailIo(error, self.writing());
         }
         let verdict = |result: Result<(), Sense>| result.map_or_else(After::Fail, |()| After::Done);
@@ -197,6 +215,7 @@ impl Step {
                 After::Again(Self::Write(range, into.freeze(), durability))
             }
             (Self::Status(look_up), Op::BlockStatus { found, .. }) => look_up.on_found(found),
+            (Self::Use(usage), Op::BlockStatus { found, .. }) => usage.on_found(found),
             _ => After::Done,
         }
     }

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use scsi::command::SanitizeMethod;
+use scsi::mode::Save;
 use scsi::{Immediate, Medium, Removal, Sanitize, Sense, SenseFormat, StartStop, parameter};
 
 use super::super::state::Order;
-use super::{Context, LunMode, Start, Step, steps};
+use super::{Context, LunMode, Start, Step, Wish, steps};
 
 /// What REQUEST SENSE shows: a unit attention that waits, or why the unit is not ready (SPC-4 section 6.39).
 pub(super) fn request_sense(descriptor: bool, allocation: u32, context: &Context<'_>) -> Vec<u8> {
@@ -49,13 +50,14 @@ pub(super) fn prevent_allow(removal: Removal, context: &Context<'_>) -> Result<S
 }
 
 /// MODE SELECT: the settings are the same for every nexus, so the others are told.
-pub(super) fn mode_select(long: bool, list: &[u8], context: &Context<'_>) -> Result<VecDeque<Step>, Sense> {
+pub(super) fn mode_select(
+    long: bool,
+    save: Save,
+    list: &[u8],
+    context: &Context<'_>,
+) -> Result<VecDeque<Step>, Sense> {
     let settings = scsi::mode::select(long, list, context.unit)?;
-    let state = &context.lun.state;
-    if state.settings.replace(settings) != settings {
-        state.nexuses.borrow_mut().tell_others(context.nexus, Sense::MODE_CHANGED);
-    }
-    Ok(VecDeque::new())
+    Ok([Step::Alter(Box::new(Wish::Modes(settings, save)))].into())
 }
 
 pub(super) fn sanitize(command: &Sanitize, context: &Context<'_>) -> Result<Start, Sense> {

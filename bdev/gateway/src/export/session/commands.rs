@@ -6,11 +6,12 @@ use bdev::{Capabilities, Geometry};
 use engine::{BufMut, Instant};
 use iscsi::TaskId;
 use iscsi::target::{self, Response};
-use scsi::mode::Settings;
+use scsi::mode::Modes;
 use scsi::{Access, Sense, SenseFormat, Unit, WriteProtection, parameter};
 
 use super::super::job::{self, Context, Start};
-use super::super::node::{Lun, Place};
+use super::super::lun::Port;
+use super::super::node::{Lun, Place, port_name};
 use super::Session;
 use super::jobs::{Job, Stage};
 use super::paths::Passage;
@@ -37,28 +38,29 @@ enum Way {
 pub(super) struct CachedUnit {
     geometry: Geometry,
     capabilities: Capabilities,
-    settings: Settings,
+    modes: Modes,
     unit: Rc<Unit>,
 }
 
 impl Session {
     pub(super) fn unit(&mut self, number: u16, lun: &Lun) -> Rc<Unit> {
         let (geometry, capabilities) = (lun.config.bdev.geometry(), lun.config.bdev.capabilities());
-        let settings = lun.state.settings.get();
+        let modes = lun.unit.modes();
         if let Some(cached) = self.units.get(&number)
-            && (cached.geometry, cached.capabilities, cached.settings) == (geometry, capabilities, settings)
+            && (cached.geometry, cached.capabilities, cached.modes) == (geometry, capabilities, modes)
         {
             return cached.unit.clone();
         }
         let unit = Rc::new(self.make_unit(lun));
-        self.units.insert(number, CachedUnit { geometry, capabilities, settings, unit: unit.clone() });
+        self.units.insert(number, CachedUnit { geometry, capabilities, modes, unit: unit.clone() });
         unit
     }
 
     pub(super) fn make_unit(&self, lun: &Lun) -> Unit {
         let port = self.nexus.as_ref().map_or(1, |nexus| nexus.port);
         let name = self.node.as_ref().map(|node| node.name()).unwrap_or_default();
-        lun.config.unit(&format!("{name},t,0x{port:04x}"), port, lun.state.settings.get())
+        let all = self.node.as_ref().map(|node| node.named_ports()).unwrap_or_default();
+        lun.config.unit(Port { number: port, name: port_name(&name, port), all }, lun.unit.modes())
     }
 
     pub(super) fn on_command(&mut self, command: target::Command, now: Instant) {
@@ -77,7 +79,7 @@ impl Session {
         let Some((number, lun)) = lun else { return self.absent(&command, &parsed, now) };
         let place = Place { number, lun };
         if let Some(sense) = self.take_attention(number, &place.lun, &parsed) {
-            return self.refuse(command.task, sense, place.lun.state.settings.get().sense_format);
+            return self.refuse(command.task, sense, place.lun.unit.settings().sense_format);
         }
         let stats = &place.lun.stats;
         stats.commands.set(stats.commands.get() + 1);
@@ -99,14 +101,18 @@ impl Session {
         if self.is_kept_out(command.task, &command.cdb, &place.lun) {
             return;
         }
-        if let Some(sense) = self.stands_in_the_way(&place, command.cdb[0], &parsed) {
-            return self.refuse(command.task, sense, place.lun.state.settings.get().sense_format);
+        if let Some(sense) = self.stands_in_the_way(&place, &command.cdb, &parsed) {
+            return self.refuse(command.task, sense, place.lun.unit.settings().sense_format);
         }
         if let scsi::Command::Reservation(request) = parsed
             && !place.lun.config.bdev.capabilities().contains(Capabilities::FENCE)
             && self.on_reservation((command.task, command.expected_len), request, &place, now)
         {
             return;
+        }
+        if matches!(parsed, scsi::Command::Inquiry { page: Some(0x88), .. }) {
+            // Ports come and go with the maps of the target.
+            self.units.remove(&place.number);
         }
         let unit = self.unit(place.number, &place.lun);
         let Some(node) = self.node.clone() else { return };
@@ -137,13 +143,13 @@ impl Session {
     /// Format of sense data at a raw LUN.
     fn sense_format(&self, lun: u64) -> SenseFormat {
         let lun = scsi::lun::decode(lun).and_then(|number| self.node.as_ref()?.lun(number));
-        lun.map_or(SenseFormat::Fixed, |lun| lun.state.settings.get().sense_format)
+        lun.map_or(SenseFormat::Fixed, |lun| lun.unit.settings().sense_format)
     }
 
     /// What keeps the unit from doing a command: its state, or its protection.
-    fn stands_in_the_way(&mut self, place: &Place, opcode: u8, command: &scsi::Command) -> Option<Sense> {
+    fn stands_in_the_way(&mut self, place: &Place, cdb: &[u8; 16], command: &scsi::Command) -> Option<Sense> {
         let unit = self.unit(place.number, &place.lun);
-        if !unit.supports(opcode) {
+        if !unit.supports(cdb[0], Some(u16::from(cdb[1] & 0x1f))) {
             return Some(Sense::INVALID_OPCODE);
         }
         let identifies =
@@ -247,14 +253,14 @@ impl Session {
         let moves_blocks = job::list_len(&stalled.parsed).is_none();
         let expected = if stalled.command.writes { stalled.command.expected_len } else { 0 };
         if let Some(sense) = job::wrong_length(&stalled.parsed, expected, block_size) {
-            let (task, format) = (stalled.command.task, stalled.place.lun.state.settings.get().sense_format);
+            let (task, format) = (stalled.command.task, stalled.place.lun.unit.settings().sense_format);
             self.stalled = None;
             return self.refuse(task, sense, format);
         }
         let len = stalled.len.min(expected);
         if moves_blocks && len % block_size != 0 {
             let (task, transfer_len) = (stalled.command.task, u64::from(stalled.len));
-            let format = stalled.place.lun.state.settings.get().sense_format;
+            let format = stalled.place.lun.unit.settings().sense_format;
             self.stalled = None;
             let failure = job::failure(Sense::INVALID_INFORMATION_UNIT, format);
             return self.links.respond(task, Response { transfer_len, ..failure });

@@ -13,6 +13,7 @@ use super::super::node::{Lun, Place};
 use super::super::state::Hold;
 use super::Session;
 use super::paths::Passage;
+use crate::translate::Writing;
 use crate::wire::Buffers;
 
 /// What a job is at.
@@ -87,6 +88,7 @@ impl Session {
         let Some(step) = job.steps.front() else { return self.succeed(task, None) };
         match step {
             Step::Reserve(_) => return self.reserve_out(task),
+            Step::Alter(_) => return self.alter(task),
             Step::Report(..) => return self.report_reservations(task),
             _ => {}
         }
@@ -173,9 +175,17 @@ impl Session {
             After::Bytes(bytes) => self.succeed_with(task, &bytes),
             After::Fail(sense) => self.fail(task, sense),
             After::FailIo(error, writing) => {
+                self.count_error(task, error, writing);
                 let format = self.format_of(task);
                 self.respond(task, job::io_failure(error, writing, format));
             }
+        }
+    }
+
+    fn count_error(&self, task: TaskId, error: IoError, writing: Writing) {
+        let Some(job) = self.jobs.open.get(&task) else { return };
+        if let Some(Place { lun, .. }) = &job.place {
+            lun.stats.count_error(&job.command, error, writing);
         }
     }
 
@@ -195,7 +205,7 @@ impl Session {
     /// Format of sense data where a task is.
     fn format_of(&self, task: TaskId) -> SenseFormat {
         let place = self.jobs.open.get(&task).and_then(|job| job.place.as_ref());
-        place.map_or(SenseFormat::Fixed, |place| place.lun.state.settings.get().sense_format)
+        place.map_or(SenseFormat::Fixed, |place| place.lun.unit.settings().sense_format)
     }
 
     pub(super) fn succeed(&mut self, task: TaskId, data: Option<Buf>) {
@@ -205,11 +215,7 @@ impl Session {
         let transfer_len = job::transfer_len(&job.command, block_size);
         let moved = transfer_len.min(u64::from(job.expected_len));
         let stats = &lun.stats;
-        match job.command {
-            scsi::Command::Read(_) => stats.read_bytes.set(stats.read_bytes.get() + moved),
-            scsi::Command::Write(_) => stats.written_bytes.set(stats.written_bytes.get() + moved),
-            _ => {}
-        }
+        stats.count_moved(&job.command, moved, block_size);
         let response = Response { transfer_len, ..Response::default() };
         let available = data.as_ref().map_or(0, |data| u32::try_from(data.len()).expect("a frame is short"));
         job.stage = Stage::Answering(data);
@@ -234,7 +240,7 @@ impl Session {
 
     pub(super) fn fail_io(&mut self, task: TaskId, error: IoError) {
         let format = self.format_of(task);
-        self.respond(task, job::io_failure(error, crate::translate::Writing::No, format));
+        self.respond(task, job::io_failure(error, Writing::No, format));
     }
 
     /// The status is on its way, or nobody waits for it any more.
@@ -285,12 +291,7 @@ impl Job {
     /// Service time: from the command to its status.
     fn account(&self, now: Instant) {
         let Some(Place { lun, .. }) = &self.place else { return };
-        let latency = match self.command {
-            scsi::Command::Read(_) => &lun.stats.reads,
-            scsi::Command::Write(_) => &lun.stats.writes,
-            _ => return,
-        };
-        latency.borrow_mut().record(now.saturating_since(self.began));
+        lun.stats.count_time(&self.command, now.saturating_since(self.began));
     }
 }
 

@@ -3,6 +3,7 @@
 //! A session whose last connection is gone stays until its I/Os came back: a successor of the same nexus is let in only then, so that
 //! nothing of the old session lands after the new one began.
 
+mod alteration;
 mod commands;
 mod jobs;
 mod links;

@@ -92,6 +92,9 @@ fn is_repeatable(command: &Command) -> bool {
             | Command::Unmap { .. }
             | Command::WriteSame { .. }
             | Command::ModeSense { .. }
+            | Command::LogSense { .. }
+            | Command::ReportIdentifying { .. }
+            | Command::ReceiveDiagnostic { .. }
             | Command::ReadCapacity10
             | Command::ReadCapacity16 { .. }
             | Command::Reservation(Reserve::In { .. })
@@ -182,7 +185,7 @@ impl Session {
             Route::Here => return Some(command),
             Route::Refuse(_) | Route::Hold if is_known_here(parsed) => return Some(command),
             Route::Refuse(sense) => {
-                self.refuse(command.task, sense, place.lun.state.settings.get().sense_format);
+                self.refuse(command.task, sense, place.lun.unit.settings().sense_format);
             }
             Route::Hold | Route::Peer => self.begin_passage(command, *parsed, place.clone(), now),
         }

@@ -10,7 +10,7 @@ use scsi::reservation::{self, PowerLoss, Refusal, Request};
 use scsi::{Sense, SenseFormat, status};
 
 use super::super::job::{self, ReserveOut, Step};
-use super::super::logical_unit::LogicalUnit;
+use super::super::logical_unit::{Alteration, LogicalUnit};
 use super::super::node::{Lun, Place};
 use super::super::reservations::Changing;
 use super::jobs::{Job, Stage};
@@ -93,6 +93,7 @@ impl Session {
             Ok(change) => {
                 job.steps.clear();
                 job.in_flight = true;
+                let change = Box::new(Alteration::Reservations(change));
                 self.asks.push(Ask::Change(Changing { task, unit, change }));
             }
             Err(refusal) => {
@@ -125,8 +126,8 @@ impl Session {
         self.links.send_data(task, u32::try_from(data.len()).expect("bounded"), response);
     }
 
-    /// The change of a PERSISTENT RESERVE OUT is in force, and every command that it aborts has ended; or it failed.
-    pub(in crate::export) fn finish_reserve_out(
+    /// A change is in force, and every command that it aborts has ended; or it failed.
+    pub(in crate::export) fn finish_change(
         &mut self,
         task: TaskId,
         result: Result<(), IoError>,

@@ -1,4 +1,4 @@
-//! What a logical unit remembers between commands, the same through every path to it: settings, medium, unit attentions,
+//! What a logical unit remembers between commands, the same through every path to it: medium, unit attentions,
 //! ranges in use, a sanitize operation.
 //!
 //! Owner: the LUN, on the target's reactor.
@@ -11,8 +11,6 @@ mod sanitize;
 
 use std::cell::{Cell, RefCell};
 
-use scsi::mode::Settings;
-
 pub(super) use copies::Copies;
 pub(super) use medium::Medium;
 pub(super) use nexus::{NexusId, Nexuses};
@@ -22,8 +20,6 @@ pub(super) use sanitize::{Order, Sanitizing};
 /// See the module.
 #[derive(Default)]
 pub(super) struct State {
-    /// What hosts changed with MODE SELECT.
-    pub(super) settings: Cell<Settings>,
     /// Where the medium is.
     pub(super) medium: Cell<Medium>,
     /// Who talks to the unit, and what each has to be told.

@@ -11,7 +11,7 @@ use gateway::{
 };
 use iscsi::keys::{DigestPreference, Digests};
 use rpc::RpcError;
-use scsi::Medium;
+use scsi::{Medium, ZeroCount};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -57,6 +57,11 @@ struct Lun {
     #[serde(default)]
     provisioning: Provisioning,
     sanitize_mb_per_sec: Option<NonZeroU64>,
+    /// WSNZ: a WRITE SAME of zero blocks is refused.
+    #[serde(default)]
+    wsnz: bool,
+    /// Where the unit is managed, for VPD page 85h.
+    management_url: Option<String>,
 }
 
 impl Lun {
@@ -69,9 +74,13 @@ impl Lun {
                 Provisioning::Thick => LunProvisioning::Thick,
             },
             sanitize_rate: self.sanitize_mb_per_sec.map(|rate| rate.saturating_mul(MIB)),
+            write_same_zero: if self.wsnz { ZeroCount::Refused } else { ZeroCount::ToTheEnd },
         }
     }
 }
+
+/// Longest management URL, which goes whole into a page of INQUIRY.
+const URL_MAX: usize = 255;
 
 const MIB: NonZeroU64 = NonZeroU64::new(1 << 20).expect("not zero");
 
@@ -169,7 +178,16 @@ fn lun_config(node: &Node, lun: &Lun, mode: Mode) -> Result<LunConfig, RpcError>
     let name = &lun.bdev_name;
     let bdev = node.bdev(name)?.bdev.clone();
     node.check_free(name)?;
-    Ok(LunConfig { options: lun.options(), ..LunConfig::new(bdev, mode.into()) })
+    let management_url = lun.management_url.clone();
+    if management_url
+        .as_ref()
+        .is_some_and(|url| url.len() > URL_MAX || !url.bytes().all(|b| b.is_ascii_graphic()))
+    {
+        return Err(RpcError::invalid_params(format!(
+            "management_url must be a URL of at most {URL_MAX} printable ASCII characters, without spaces"
+        )));
+    }
+    Ok(LunConfig { options: lun.options(), management_url, ..LunConfig::new(bdev, mode.into()) })
 }
 
 pub(super) fn create_target_node(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
@@ -242,12 +260,26 @@ struct AddLun {
     #[serde(default)]
     provisioning: Provisioning,
     sanitize_mb_per_sec: Option<NonZeroU64>,
+    /// WSNZ: a WRITE SAME of zero blocks is refused.
+    #[serde(default)]
+    wsnz: bool,
+    /// Where the unit is managed, for VPD page 85h.
+    management_url: Option<String>,
 }
 
 pub(super) fn add_lun(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let parsed: AddLun = params::parse(given)?;
-    let AddLun { bdev_name, lun_id, removable, read_only, provisioning, sanitize_mb_per_sec, .. } = parsed;
-    let lun = Lun { bdev_name, lun_id, removable, read_only, provisioning, sanitize_mb_per_sec };
+    let lun = Lun {
+        bdev_name: parsed.bdev_name,
+        lun_id: parsed.lun_id,
+        removable: parsed.removable,
+        read_only: parsed.read_only,
+        provisioning: parsed.provisioning,
+        sanitize_mb_per_sec: parsed.sanitize_mb_per_sec,
+        wsnz: parsed.wsnz,
+        management_url: parsed.management_url,
+    };
+    let lun_id = lun.lun_id;
     let config = lun_config(node, &lun, parsed.durability)?;
     let used: Vec<u16> = node
         .target(|target| target.luns())?

@@ -1,0 +1,48 @@
+//! Commands that change what the unit keeps, reservations apart: MODE SELECT, SET IDENTIFYING INFORMATION.
+
+use iscsi::TaskId;
+
+use super::super::job::{Step, Wish};
+use super::super::logical_unit::Alteration;
+use super::super::reservations::Changing;
+use super::{Request as Ask, Session};
+
+impl Session {
+    /// The next step of a job is such a change: waits while another one is under way.
+    pub(super) fn alter(&mut self, task: TaskId) {
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        let (Some(Step::Alter(wish)), Some(place)) = (job.steps.front(), job.place.clone()) else { return };
+        let unit = place.lun.unit.clone();
+        if !unit.begin_change() {
+            return;
+        }
+        let (modes, mut identifying) = (unit.modes(), unit.kept().identifying.clone());
+        let changed = match &**wish {
+            Wish::Modes(settings, save) => {
+                let next = modes.after(*settings, *save);
+                Ok((next != modes).then_some(Alteration::Modes(next)))
+            }
+            Wish::Identifying(kind, list) => {
+                let before = identifying.clone();
+                let set = identifying.set(*kind, list);
+                set.map(|()| (identifying != before).then_some(Alteration::Identifying(identifying)))
+            }
+        };
+        match changed {
+            Ok(Some(change)) => {
+                job.steps.clear();
+                job.in_flight = true;
+                self.asks.push(Ask::Change(Changing { task, unit, change: Box::new(change) }));
+            }
+            Ok(None) => {
+                unit.give_up_change();
+                job.steps.clear();
+                self.succeed(task, None);
+            }
+            Err(sense) => {
+                unit.give_up_change();
+                self.fail(task, sense);
+            }
+        }
+    }
+}
