@@ -72,20 +72,33 @@ impl Server {
         let open = Arc::new(AtomicUsize::new(0));
         std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             for stream in listener.incoming().flatten() {
-                if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-                    open.fetch_sub(1, Ordering::Relaxed);
-                    continue;
-                }
-                let (node, open) = (node.clone(), open.clone());
+                let Some(place) = Place::take(&open) else { continue };
+                let node = node.clone();
                 let serve = move || {
                     // A broken connection is the client's affair.
                     let _ = serve_connection(stream, &node);
-                    open.fetch_sub(1, Ordering::Relaxed);
+                    drop(place);
                 };
                 let _ = std::thread::Builder::new().name("control_peer".to_owned()).spawn(serve);
             }
         })?;
         Ok(())
+    }
+}
+
+/// A connection's place among [`CONNECTIONS_MAX`]; it is given back however the connection ends.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>) -> Option<Self> {
+        let place = Self(open.clone());
+        (open.fetch_add(1, Ordering::Relaxed) < CONNECTIONS_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
