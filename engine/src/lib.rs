@@ -1,4 +1,4 @@
-//! Reactors, mailboxes, timers, buffers and statistics.
+//! Reactors, mailboxes, clocks, buffers and statistics.
 //!
 //! One reactor thread for each configured core runs a [`Shard`] through `turn(now)`. Nothing below a shard reads a clock:
 //! time comes in as [`Instant`].
@@ -12,7 +12,6 @@ pub mod progress;
 pub mod reactor;
 pub mod slots;
 pub mod stats;
-pub mod timers;
 pub mod topology;
 
 pub use crate::core::Core;
@@ -29,5 +28,4 @@ pub use progress::Progress;
 pub use reactor::{Reactor, Shard};
 pub use slots::{Key, Slots};
 pub use stats::{LatencyHistogram, LatencySummary, ReactorSnapshot, ReactorStats};
-pub use timers::Timers;
 pub use topology::{CoreList, Pinning, ReactorConfig, ReactorThread, spawn};
