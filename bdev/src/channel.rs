@@ -1,5 +1,6 @@
 //! The two halves of a block device.
 
+use core::fmt;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -54,6 +55,17 @@ pub enum LinkDown {
     Refused(String),
     /// No sign of life for the keep-alive's limit.
     Silent,
+}
+
+impl fmt::Display for LinkDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connecting => f.write_str("not connected yet"),
+            Self::Lost(why) => write!(f, "the connection ended: {why}"),
+            Self::Refused(why) => write!(f, "it answers and refuses: {why}"),
+            Self::Silent => f.write_str("it is silent"),
+        }
+    }
 }
 
 /// Whether a channel's far end is there. Local devices are always up.

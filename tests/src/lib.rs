@@ -2,6 +2,7 @@
 
 pub mod alone;
 pub mod etcd;
+pub mod load;
 pub mod net;
 pub mod node;
 pub mod pair;

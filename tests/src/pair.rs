@@ -16,6 +16,8 @@ use crate::wire::Wire;
 
 /// Bytes of each leg's file.
 pub const LEG: u64 = 96 << 20;
+/// Bytes that one bit of the out-of-sync bitmap stands for (`FORMAT.md`).
+pub const GRANULE: u64 = 64 << 10;
 /// How often a status is looked at, and how many times: for 20 seconds.
 const LOOK: Duration = Duration::from_millis(20);
 const LOOKS: u32 = 1000;
@@ -311,6 +313,17 @@ impl Pair {
         self.node(index).must("mirror_get_status", json!({"name": "vol0"}))[0].clone()
     }
 
+    /// The node that serves.
+    ///
+    /// # Panics
+    /// When none does.
+    pub fn holder(&self) -> usize {
+        let serves = |index: &usize| {
+            matches!(self.places[*index], Place::Up(_)) && self.status(*index)["role"] == "holder"
+        };
+        [0, 1].into_iter().find(serves).expect("a holder")
+    }
+
     /// Waits for something in a node's status.
     ///
     /// # Panics
@@ -345,6 +358,30 @@ impl Pair {
         self.stop(1 - holder);
     }
 
+    /// Waits until both legs are in sync, stops both nodes and compares the legs; says how many bytes the resync copied.
+    ///
+    /// # Panics
+    /// When they differ, or there was no resync.
+    pub fn finish(mut self, holder: usize) -> u64 {
+        let status = self.wait_in_sync(holder);
+        self.stop_both(holder);
+        self.compare(&status);
+        status["last_resync"]["copied_bytes"].as_u64().expect("a resync ended")
+    }
+
+    /// Granules in which the data areas of the legs' files differ, whatever any node thinks.
+    ///
+    /// # Panics
+    /// When a leg cannot be read.
+    pub fn differing(&self) -> u64 {
+        let status = self.status(0);
+        let [offset, len] =
+            ["data_offset", "data_size"].map(|key| status[key].as_u64().expect("a figure") as usize);
+        let legs = [0, 1].map(|index| std::fs::read(self.leg(index)).expect("the leg"));
+        let [one, other] = legs.each_ref().map(|leg| leg[offset..offset + len].chunks(GRANULE as usize));
+        one.zip(other).filter(|(one, other)| one != other).count() as u64
+    }
+
     /// Compares the data areas of both legs with `cmp`; both nodes are down.
     ///
     /// # Panics
@@ -375,6 +412,8 @@ impl Drop for Pair {
     fn drop(&mut self) {
         for place in self.places.iter().filter(|_| std::thread::panicking()) {
             if let Place::Up(node) = place {
+                // One that stands still tells nothing.
+                node.signal("CONT");
                 let status = node.call("mirror_get_status", json!({}));
                 eprintln!(
                     "{}",

@@ -60,16 +60,19 @@ impl Wire {
         self.near
     }
 
-    /// Every connection ends by a TCP reset at both ends.
+    /// Every connection ends by a TCP reset at both ends; says how many ends there were.
     ///
     /// # Panics
     /// When the system refuses the option.
-    pub fn reset(&self) {
-        for stream in self.shared.open().drain(..) {
+    pub fn reset(&self) -> usize {
+        let mut open = self.shared.open();
+        let ends = open.len();
+        for stream in open.drain(..) {
             SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).expect("a TCP socket");
             // Wakes the threads that read; the last of them closes, and that is the reset.
             let _ = stream.shutdown(Shutdown::Read);
         }
+        ends
     }
 
     /// Bytes stop moving; nobody is told.

@@ -12,9 +12,9 @@ mod wire;
 pub use access::{InitiatorGroup, LunMask, NetMask};
 pub use auth::AuthPolicy;
 pub use export::{
-    ConnectionInfo, ExportError, Limits, LunAccess, LunConfig, LunInfo, LunMode, LunOptions, LunProvisioning,
-    Map, NodeConfig, PORTAL_GROUP_TAG_MAX, PeerConfig, Portal, PortalGroup, StandbyMode, Target,
-    TargetConfig, Visibility,
+    ConnectionInfo, Departure, ExportError, Limits, LunAccess, LunConfig, LunInfo, LunMode, LunOptions,
+    LunProvisioning, Map, NodeConfig, PORTAL_GROUP_TAG_MAX, PeerConfig, Portal, PortalGroup, StandbyMode,
+    Target, TargetConfig, Visibility,
 };
 pub use remote::{Remote, RemoteConfig, Served};
 pub use url::LunUrl;

@@ -54,11 +54,42 @@ impl RoleKind {
     }
 }
 
+/// How far the peer's leg is from being part of the mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerSight {
+    /// There is no session to it.
+    Unreachable,
+    /// It is looked at: whose leg it is, and of which generation.
+    Probing,
+    /// It is not taken; the cause says why.
+    Refused,
+    /// It is fenced, and what differs is gathered.
+    Joining,
+    /// It is written, and brought in sync.
+    Resync,
+    /// It is a part.
+    Joined,
+}
+
+impl PeerSight {
+    /// As `mirror_get_status` has it.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Probing => "probing",
+            Self::Refused => "refused",
+            Self::Joining => "joining",
+            Self::Resync => "resync",
+            Self::Joined => "joined",
+        }
+    }
+}
+
 /// How a holder sees its peer's leg.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
-    /// In words: away, probing, refused, joining, copying, joined.
-    pub sight: &'static str,
+    /// How far it is from being part of the mirror.
+    pub sight: PeerSight,
     /// Why, where something is wrong.
     pub cause: Option<String>,
 }

@@ -106,6 +106,11 @@ impl Deframer {
         core::mem::take(&mut self.ahs)
     }
 
+    /// The header at hand promises additional segments, which are still to come.
+    pub fn awaits_ahs(&self) -> bool {
+        self.phase == Phase::Ahs
+    }
+
     /// Takes the internal data of the PDU that just completed.
     pub fn take_data(&mut self) -> Vec<u8> {
         core::mem::take(&mut self.data)

@@ -9,7 +9,7 @@ use bdev::sim::{SimBdev, SimConfig};
 use engine::{Core, Instant, Prng};
 use mirror::format::{ArbiterKind, ArrayName, Config, LegFlags, LegIndex, LegMask};
 use mirror::setup::{ArbiterLink, Content, DegradedPolicy, OnBlank, Setup, Timing};
-use mirror::status::{RoleKind, Status};
+use mirror::status::{PeerSight, RoleKind, Status};
 use net::sim::{Pace, SimNet};
 use uuid::Uuid;
 
@@ -201,7 +201,7 @@ impl World {
         (0..2).find(|node| {
             let Some(status) = self.status(*node) else { return false };
             let both = status.config.is_some_and(|config| config.in_sync == LegMask::both());
-            let joined = status.peer.is_some_and(|peer| peer.sight == "joined");
+            let joined = status.peer.is_some_and(|peer| peer.sight == PeerSight::Joined);
             status.role == RoleKind::Holder && both && joined && self.machines.iter().all(Machine::is_running)
         })
     }

@@ -112,7 +112,7 @@ fn an_etcd_that_stands_still_for_a_while_is_waited_for() {
     pair.wait_in_sync(0);
     let first = load(&pair, "2");
     etcd.signal("STOP");
-    undisturbed(&pair, first);
+    undisturbed(first);
     let second = load(&pair, "6");
     pause(Duration::from_millis(500));
     pair.kill(1);

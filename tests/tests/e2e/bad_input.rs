@@ -1,11 +1,12 @@
 //! Bad input gets a clear error, and the node goes on.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::load::{load_on, verified};
 use tests::node::Node;
 
 fn raw_answer(node: &Node, text: &str) -> String {
@@ -27,14 +28,38 @@ fn garbage_on_the_portal_costs_its_connection_and_nothing_else() {
     for garbage in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0xff; 4096], &[0x43; 48], &[0; 48]] {
         let mut stream = TcpStream::connect(portal).expect("the portal");
         stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        let from = stream.local_addr().expect("connected").to_string();
         stream.write_all(garbage).expect("sent");
-        stream.write_all(garbage).expect("sent");
+        // The node may be quicker with its end.
+        let _ = stream.write_all(garbage);
         let mut answer = Vec::new();
-        // A reset is an end, too.
-        let _ = stream.read_to_end(&mut answer);
-        assert!(answer.len() < 1000);
+        let ended = stream.read_to_end(&mut answer);
+        let is_over =
+            ended.as_ref().map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |_| true);
+        assert!(is_over && answer.len() < 1000, "{ended:?} after {garbage:x?}");
+        let told = node.must("notify_get_notifications", Value::Null);
+        let is_told =
+            |entry: &Value| entry["type"] == "iscsi_connection_closed" && entry["ctx"] == from.as_str();
+        assert!(told.as_array().is_some_and(|all| all.iter().any(is_told)), "{from}: {told:#}");
     }
-    assert_eq!(node.must("lun_get_list", Value::Null)[0]["lun_id"], 0);
+    assert!(node.log().contains("closed: the peer broke the protocol"), "{}", node.log());
+    verified(load_on(&[url], "1", "64"));
+}
+
+/// By position, as JSON-RPC also allows: every method says no, and none falls over.
+#[test]
+fn parameters_without_names_are_refused_by_every_method() {
+    let node = Node::start(&[]);
+    let methods = node.must("rpc_get_methods", Value::Null);
+    let methods = methods.as_array().expect("a list");
+    // More often than there are places for connections.
+    for method in methods.iter().chain(methods).filter_map(Value::as_str) {
+        for params in [json!(["a", 512, null, "b"]), json!(["u0", "/nonesuch", 512, null]), json!(7)] {
+            let error = node.call(method, params).expect_err(method).to_string();
+            assert!(error.contains("(code -32602)") || error.contains("(code -1)"), "{method}: {error}");
+        }
+    }
+    assert_eq!(node.must("bdev_get_bdevs", Value::Null), json!([]));
 }
 
 #[test]

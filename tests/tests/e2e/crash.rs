@@ -1,29 +1,11 @@
 //! A verifying load while the node dies, stops, or loses its medium: no acknowledged write may be missing afterwards.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::load::{load_on, verified};
 use tests::node::{Node, binary, pause};
-
-fn load(urls: &[&str], seconds: &str) -> Child {
-    Command::new(binary("gemel-perf"))
-        .args(["--json", "--depth", "8", "--blocks", "2048", "--reads", "30", "--seconds", seconds])
-        .args(urls)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("gemel-perf is built with the tests")
-}
-
-/// Waits for the load's end; nothing may be wrong.
-fn verified(load: Child) -> Value {
-    let output = load.wait_with_output().expect("the load ends");
-    let text = String::from_utf8(output.stdout).expect("text");
-    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-    assert_eq!(report["mismatches"], json!([]), "{report}");
-    assert!(output.status.success() && report["verified"].as_u64() > Some(0), "{report}");
-    report
-}
 
 fn file_node() -> (Node, String) {
     let node = Node::start(&[]);
@@ -37,7 +19,7 @@ fn file_node() -> (Node, String) {
 fn acknowledged_writes_survive_a_kill_under_load() {
     let (mut node, url) = file_node();
     let config = node.save_config();
-    let load = load(&[&url], "6");
+    let load = load_on(&[url], "6", "2048");
     for _ in 0..3 {
         pause(Duration::from_millis(1200));
         let folder = node.kill();
@@ -50,7 +32,7 @@ fn acknowledged_writes_survive_a_kill_under_load() {
 #[test]
 fn a_stopped_node_that_goes_on_costs_a_stall_and_nothing_else() {
     let (node, url) = file_node();
-    let load = load(&[&url], "5");
+    let load = load_on(&[url], "5", "2048");
     pause(Duration::from_millis(1500));
     node.signal("STOP");
     pause(Duration::from_millis(1500));
@@ -65,7 +47,7 @@ fn errors_of_the_medium_reach_the_host_and_the_lun_stays() {
     node.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 65536}));
     node.must("bdev_error_create", json!({"base_name": "m0"}));
     let url = node.export("EE_m0");
-    let load = load(&[&url], "3");
+    let load = load_on(&[url], "3", "2048");
     pause(Duration::from_millis(1000));
     let inject = json!({"name": "EE_m0", "io_type": "write", "error_type": "failure", "num": 5});
     node.must("bdev_error_inject_error", inject);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::etcd::Etcd;
+use tests::load::load_on_holder;
 use tests::node::{Node, pause};
 use tests::pair::{LEG, Pair, gemel};
 
@@ -62,7 +63,7 @@ fn a_holder_that_is_frozen_and_continued_has_lost_the_array() {
 fn a_link_that_is_cut_leaves_the_array_with_its_holder() {
     let Some(etcd) = Etcd::start() else { return };
     let (pair, wire) = Pair::arbitrated(&etcd);
-    let load = load(&pair, "8");
+    let load = load_on_holder(&pair, "8");
     pause(Duration::from_millis(800));
     wire.cut();
     pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
@@ -70,7 +71,7 @@ fn a_link_that_is_cut_leaves_the_array_with_its_holder() {
     pause(Duration::from_millis(4500));
     assert_eq!(pair.status(1)["role"], "standby");
     wire.heal();
-    undisturbed(&pair, load);
+    undisturbed(load);
     assert!(finish(pair, 0) < LEG / 2, "by delta");
 }
 
@@ -81,7 +82,7 @@ fn an_etcd_that_is_gone_is_missed_only_when_something_fails() {
     let (mut pair, _wire) = Pair::arbitrated(&etcd);
     let first = load(&pair, "3");
     etcd.kill();
-    undisturbed(&pair, first);
+    undisturbed(first);
     let second = load(&pair, "4");
     pause(Duration::from_millis(500));
     pair.kill(1);

@@ -17,6 +17,7 @@ mod fleet;
 mod front;
 mod initiators;
 mod pair;
+mod peer;
 mod repeater;
 mod restart;
 mod service;

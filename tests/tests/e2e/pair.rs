@@ -1,146 +1,37 @@
-//! A mirrored pair under a verifying load: nodes that die, stop, lose their disk or come back.
+//! A mirrored pair under a verifying load: holders that die, disks that fail, and what an administrator sees.
 
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use engine::Prng;
 use serde_json::{Value, json};
+use tests::load::load_on_holder;
+pub(crate) use tests::load::{load, load_on, undisturbed, verified};
 use tests::node::{Node, binary, pause};
 use tests::pair::{LEG, Pair, Unusual, gemel};
 
-/// A run of its own on the pair's LUN: blocks that an earlier one wrote are strangers to it.
-pub(crate) fn load(pair: &Pair, seconds: &str) -> Child {
-    load_on(&pair.urls, seconds, "4096")
-}
-
-/// A load on so many blocks of 4 KiB.
-pub(crate) fn load_blocks(pair: &Pair, seconds: &str, blocks: &str) -> Child {
-    load_on(&pair.urls, seconds, blocks)
-}
-
-pub(crate) fn load_on(urls: &[String], seconds: &str, blocks: &str) -> Child {
-    static RUNS: AtomicU32 = AtomicU32::new(1);
-    let run = RUNS.fetch_add(1, Ordering::Relaxed).to_string();
-    Command::new(binary("gemel-perf"))
-        .args([
-            "--json",
-            "--depth",
-            "8",
-            "--blocks",
-            blocks,
-            "--reads",
-            "30",
-            "--seconds",
-            seconds,
-            "--seed",
-            &run,
-        ])
-        .args(urls)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("gemel-perf is built with the tests")
-}
-
-pub(crate) fn verified(load: Child) -> Value {
-    let output = load.wait_with_output().expect("the load ends");
-    let text = String::from_utf8(output.stdout).expect("text");
-    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-    assert_eq!(report["mismatches"], json!([]), "{report}");
-    assert!(output.status.success() && report["verified"].as_u64() > Some(0), "{report}");
-    report
-}
-
-/// Waits for the end of a load that saw a stall of at most two seconds and no error of the holder, node 0.
-pub(crate) fn undisturbed(pair: &Pair, load: Child) {
-    let report = verified(load);
-    // While nothing is answered the load also tries the standby, which refuses: only the holder's errors count.
-    assert_eq!(pair.status(0)["counters"]["errors"], 0, "{report}");
-    assert!(report["longest_stall_ms"].as_f64().is_some_and(|stall| stall < 2000.0), "{report}");
-}
-
 /// Both legs in sync again; what the resync copied; then both stopped and compared.
-pub(crate) fn finish(mut pair: Pair, holder: usize) -> u64 {
-    let status = pair.wait_in_sync(holder);
-    pair.stop_both(holder);
-    pair.compare(&status);
-    status["last_resync"]["copied_bytes"].as_u64().expect("a resync ended")
+pub(crate) fn finish(pair: Pair, holder: usize) -> u64 {
+    pair.finish(holder)
 }
 
-#[test]
-fn a_peer_that_is_killed_costs_a_stall_and_a_delta() {
-    let mut pair = Pair::start();
-    let load = load(&pair, "6");
-    pause(Duration::from_millis(1200));
-    pair.kill(1);
-    let status = pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
-    assert_eq!(
-        (&status["legs"][1]["state"], &status["config_reason"]),
-        (&json!("missing"), &json!("peer unreachable"))
-    );
-    pause(Duration::from_millis(700));
-    pair.restart(1);
-    undisturbed(&pair, load);
-    // What was out of sync when the copy began, in granules, with the extents of both logs.
-    let status = pair.wait_in_sync(0);
-    let (copied, total) = (&status["last_resync"]["copied_bytes"], &status["last_resync"]["total_bytes"]);
-    println!("copied {copied} bytes of {total} out of sync");
-    assert!(copied.as_u64() <= total.as_u64().map(|total| total + total / 10), "{copied} of {total}");
-    assert!((1..LEG / 2).contains(&finish(pair, 0)));
+/// The seed of a test's own dice: another one each time, printed, and `GEMEL_SEED` repeats one.
+fn dice() -> Prng {
+    let now = || std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_nanos() as u64;
+    let seed = std::env::var("GEMEL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(now);
+    println!("GEMEL_SEED={seed}");
+    Prng::from_seed(seed)
 }
 
-#[test]
-fn a_peer_that_is_stopped_costs_a_stall_and_a_delta() {
-    let pair = Pair::start();
-    let load = load(&pair, "7");
-    pause(Duration::from_millis(1000));
-    pair.node(1).signal("STOP");
-    let status = pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
-    println!("{}", status["transitions"]);
-    pause(Duration::from_millis(500));
-    pair.node(1).signal("CONT");
-    undisturbed(&pair, load);
-    assert!(finish(pair, 0) < LEG / 2);
-}
-
-/// How long hosts may have to wait is the administrator's choice.
-#[test]
-fn a_pair_with_more_patience_rides_out_a_longer_stop() {
-    let pair = Pair::create(&["--max-stall-ms", "8000"]);
-    let generation = pair.wait_in_sync(0)["generation"].clone();
-    let load = load(&pair, "6");
-    pause(Duration::from_millis(1000));
-    pair.node(1).signal("STOP");
-    pause(Duration::from_millis(2500));
-    pair.node(1).signal("CONT");
-    let report = verified(load);
-    assert!(report["longest_stall_ms"].as_f64() > Some(2000.0), "{report}");
-    let status = pair.wait_in_sync(0);
-    assert_eq!((&status["generation"], &status["last_resync"]["copied_bytes"]), (&generation, &json!(0)));
-    assert_eq!(finish(pair, 0), 0);
-}
-
-#[test]
-fn a_peer_with_an_empty_disk_is_copied_in_full() {
-    let mut pair = Pair::start();
-    let load = load(&pair, "5");
-    pause(Duration::from_millis(800));
-    pair.kill(1);
-    pair.empty_leg(1);
-    pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
-    pair.restart(1);
-    undisturbed(&pair, load);
-    let size = pair.status(0)["data_size"].as_u64().expect("a size");
-    assert!(finish(pair, 0) >= size);
-}
-
-/// Twenty times, at points that the load decides.
+/// Twenty times, at random points.
 #[test]
 fn a_holder_that_is_killed_is_succeeded_by_hand() {
     let mut pair = Pair::start();
     let mut holder = 0;
-    for round in 0..20_u64 {
+    let mut dice = dice();
+    for _ in 0..20 {
         let load = load(&pair, "1");
-        pause(Duration::from_millis(200 + round * 37 % 700));
+        pause(Duration::from_micros(150_000 + dice.below(700_000)));
         pair.kill(holder);
         let next = 1 - holder;
         // The operator sees that it is gone before he acts.
@@ -153,15 +44,16 @@ fn a_holder_that_is_killed_is_succeeded_by_hand() {
         holder = next;
         pair.wait_in_sync(holder);
     }
-    assert!(finish(pair, holder) < LEG / 2, "by delta");
+    assert!(pair.finish(holder) < LEG / 2, "by delta");
 }
 
 #[test]
 fn both_killed_at_once_lose_nothing() {
     let mut pair = Pair::start();
+    let mut dice = dice();
     for _ in 0..3 {
         let load = load(&pair, "2");
-        pause(Duration::from_millis(900));
+        pause(Duration::from_micros(300_000 + dice.below(900_000)));
         pair.kill(0);
         pair.kill(1);
         pair.restart(1);
@@ -169,62 +61,7 @@ fn both_killed_at_once_lose_nothing() {
         verified(load);
         pair.wait_in_sync(0);
     }
-    assert!(finish(pair, 0) < LEG / 2, "by delta");
-}
-
-#[test]
-fn a_clean_stop_and_start_needs_no_resync() {
-    let mut pair = Pair::start();
-    verified(load(&pair, "1"));
-    pair.stop_both(0);
-    pair.restart(0);
-    let held =
-        pair.wait(0, "hold", |status| status["role"] == "consistent-hold" && status["reason"].is_string());
-    assert!(
-        held["reason"].as_str().is_some_and(|reason| reason.contains("start degraded by command")),
-        "{held}"
-    );
-    pair.restart(1);
-    let status = pair.wait_in_sync(0);
-    assert_eq!(status["last_resync"], Value::Null, "{status:#}");
-}
-
-#[test]
-fn a_start_without_the_peer_is_the_operators_or_the_policys() {
-    let mut pair = Pair::create(&["--degraded-start-ms", "700"]);
-    pair.wait_in_sync(0);
-    verified(load(&pair, "1"));
-    pair.kill(0);
-    pair.kill(1);
-    // Node 0 has the policy.
-    pair.restart(0);
-    let status = pair.wait(0, "service", |status| status["role"] == "holder");
-    assert_eq!(status["config_reason"], "started without the peer");
-    let refused = gemel(pair.node(0), &["start-degraded", "vol0"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("nothing to start"));
-    verified(load(&pair, "1"));
-    pair.restart(1);
-    finish(pair, 0);
-}
-
-#[test]
-fn a_start_without_the_peer_by_command_says_so() {
-    let mut pair = Pair::start();
-    verified(load(&pair, "1"));
-    pair.kill(0);
-    pair.kill(1);
-    pair.restart(0);
-    pair.wait(0, "hold", |status| status["role"] == "consistent-hold" && status["reason"].is_string());
-    assert!(gemel(pair.node(0), &["start-degraded", "vol0"]).status.success());
-    let status = pair.wait(0, "service", |status| status["role"] == "holder");
-    assert_eq!(status["config_reason"], "started without the peer");
-    verified(load(&pair, "1"));
-    assert!(gemel(pair.node(0), &["resync", "pause", "vol0"]).status.success());
-    pair.restart(1);
-    let paused = pair.wait(0, "resync", |status| status["resync"].is_object());
-    assert!(paused["resync_paused"] == true && paused["dirty_bytes"].as_u64() > Some(0), "{paused:#}");
-    assert!(gemel(pair.node(0), &["resync", "resume", "vol0"]).status.success());
-    assert!(finish(pair, 0) < LEG / 2);
+    assert!(pair.finish(0) < LEG / 2, "by delta");
 }
 
 #[test]
@@ -247,31 +84,6 @@ fn refusals_say_why() {
     );
     let text = String::from_utf8(gemel(pair.node(0), &["status"]).stdout).expect("text");
     assert!(text.contains("[2/2] [UU]"), "{text}");
-}
-
-#[test]
-fn a_foreign_or_torn_leg_is_refused_and_nothing_is_written() {
-    let mut pair = Pair::start();
-    pair.stop_both(0);
-    let mut other = Pair::start();
-    other.stop_both(0);
-    // A leg of another array, and one with both superblocks torn.
-    std::fs::copy(other.leg(1), pair.leg(1)).expect("a copy");
-    let mut torn = std::fs::read(pair.leg(0)).expect("the leg");
-    for slot in [64 << 10, 68 << 10] {
-        torn[slot + 1000..slot + 3000].fill(0xa5);
-    }
-    std::fs::write(pair.leg(0), &torn).expect("the leg");
-    let before = [0, 1].map(|index| std::fs::read(pair.leg(index)).expect("the leg"));
-    for (index, words) in [(0, "both superblocks of the leg are damaged"), (1, "is a leg of array vol0")] {
-        pair.restart(index);
-        let status = pair.wait(index, "refusal", |status| status["role"] == "failed");
-        assert!(status["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{status:#}");
-    }
-    pair.kill(0);
-    pair.kill(1);
-    let after = [0, 1].map(|index| std::fs::read(pair.leg(index)).expect("the leg"));
-    assert!(before == after, "nothing was written");
 }
 
 /// One leg alone, on a device that fails when told to.
@@ -299,77 +111,6 @@ fn the_last_legs_error_reaches_the_host_and_the_volume_stays() {
     assert_eq!(status()["role"], "holder", "{}", status());
 }
 
-/// The peer ends the session under load, and takes the next one a moment later.
-#[test]
-fn a_connection_that_ends_costs_a_stall_and_at_most_a_delta() {
-    let pair = Pair::start();
-    let peer = pair.node(1);
-    let config = peer.must("framework_get_config", json!({"name": "iscsi"}));
-    let is_leg = |call: &&Value| {
-        call["method"] == "iscsi_create_target_node"
-            && call["params"]["name"].as_str().is_some_and(|n| n.ends_with(".leg1"))
-    };
-    let leg =
-        config.as_array().and_then(|calls| calls.iter().find(is_leg)).expect("the leg's target")["params"]
-            .clone();
-    let load = load(&pair, "5");
-    for time in [10, 600] {
-        pause(Duration::from_millis(1000));
-        peer.must("iscsi_delete_target_node", json!({"name": leg["name"]}));
-        pause(Duration::from_millis(time));
-        peer.must("iscsi_create_target_node", leg.clone());
-    }
-    undisturbed(&pair, load);
-    assert!(finish(pair, 0) < LEG / 2);
-}
-
-#[test]
-fn resets_of_the_connection_cost_a_stall_and_at_most_a_delta() {
-    let (pair, wire) = Pair::with_wire();
-    let load = load(&pair, "5");
-    for _ in 0..6 {
-        pause(Duration::from_millis(600));
-        wire.reset();
-    }
-    undisturbed(&pair, load);
-    assert!(finish(pair, 0) < LEG / 2);
-}
-
-/// Both nodes live, and what was on the wire when it was cut comes late, on a session that the holder has given up.
-#[test]
-fn a_wire_that_is_cut_and_healed_costs_a_stall_and_a_delta() {
-    let (pair, wire) = Pair::with_wire();
-    let load = load(&pair, "8");
-    for time in [100, 400, 1500] {
-        pause(Duration::from_millis(700));
-        wire.cut();
-        pause(Duration::from_millis(time));
-        wire.heal();
-    }
-    undisturbed(&pair, load);
-    assert!(finish(pair, 0) < LEG / 2);
-}
-
-/// Front end and mirror on reactors of their own: hosts' I/Os cross a ring both ways.
-#[test]
-fn a_pair_on_two_reactors_each_does_what_one_on_one_does() {
-    let mut pair = Pair::build(Unusual { node: &["--cores", "0,1"], ..Unusual::default() }, |_| {}, None);
-    pair.wait_in_sync(0);
-    let load = load(&pair, "4");
-    pause(Duration::from_millis(1000));
-    pair.kill(1);
-    pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
-    pair.restart(1);
-    let channels = pair.node(0).must("thread_get_io_channels", Value::Null);
-    undisturbed(&pair, load);
-    let of = |thread: usize| {
-        let names = channels["threads"][thread]["io_channels"].as_array().expect("a list");
-        names.iter().filter_map(|channel| channel["name"].as_str()).collect::<Vec<_>>()
-    };
-    assert!(of(0).contains(&"vol0") && of(1).contains(&"vol0_disk"), "{channels:#}");
-    assert!((1..LEG / 2).contains(&finish(pair, 0)));
-}
-
 /// The own leg fails: the hosts do not notice, the peer's leg has everything, and with a new disk and a promotion
 /// everything is as before, with the parts exchanged.
 #[test]
@@ -383,13 +124,13 @@ fn a_holders_disk_that_dies_is_replaced_while_hosts_go_on() {
     let unusual = Unusual { leg: Some("bdev:EE_base"), ..Unusual::default() };
     let mut pair = Pair::build(unusual, prepare, None);
     pair.wait_in_sync(0);
-    let first = load(&pair, "4");
+    let first = load_on_holder(&pair, "4");
     pause(Duration::from_millis(1000));
     let dead = json!({"name": "EE_base", "io_type": "write", "error_type": "failure", "num": 1_000_000});
     pair.node(0).must("bdev_error_inject_error", dead);
     let status = pair.wait(0, "degrade", |status| status["legs"][0]["in_sync"] == false);
     assert_eq!((&status["role"], &status["legs"][0]["state"]), (&json!("holder"), &json!("faulty")));
-    undisturbed(&pair, first);
+    undisturbed(first);
     pair.kill(0);
     pair.empty_file(0, "base");
     pause(Duration::from_millis(100));

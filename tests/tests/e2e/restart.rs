@@ -1,13 +1,12 @@
-//! What a node starts with after its leg failed, and after both were told to stop at once.
+//! What a node starts with: after a clean stop, without its peer, after its leg failed, with a leg that is not its own.
 
 use core::time::Duration;
 use std::os::unix::fs::symlink;
 
 use serde_json::{Value, json};
+use tests::load::{load, load_blocks, verified};
 use tests::node::{Node, pause};
-use tests::pair::{LEG, Pair, Unusual};
-
-use super::pair::{load_blocks, verified};
+use tests::pair::{LEG, Pair, Unusual, gemel};
 
 /// The own leg fails, hosts write all over the volume, and the node is killed and started on the same disk: everything is
 /// copied from the peer before the own leg counts.
@@ -52,4 +51,84 @@ fn two_nodes_that_are_told_to_stop_at_once_need_no_resync() {
     pair.restart(1);
     let status = pair.wait_in_sync(0);
     assert_eq!(status["last_resync"], Value::Null, "{status:#}");
+}
+
+#[test]
+fn a_clean_stop_and_start_needs_no_resync() {
+    let mut pair = Pair::start();
+    verified(load(&pair, "1"));
+    pair.stop_both(0);
+    pair.restart(0);
+    let held =
+        pair.wait(0, "hold", |status| status["role"] == "consistent-hold" && status["reason"].is_string());
+    assert!(
+        held["reason"].as_str().is_some_and(|reason| reason.contains("start degraded by command")),
+        "{held}"
+    );
+    pair.restart(1);
+    let status = pair.wait_in_sync(0);
+    assert_eq!(status["last_resync"], Value::Null, "{status:#}");
+}
+
+#[test]
+fn a_start_without_the_peer_is_the_operators_or_the_policys() {
+    let mut pair = Pair::create(&["--degraded-start-ms", "700"]);
+    pair.wait_in_sync(0);
+    verified(load(&pair, "1"));
+    pair.kill(0);
+    pair.kill(1);
+    // Node 0 has the policy.
+    pair.restart(0);
+    let status = pair.wait(0, "service", |status| status["role"] == "holder");
+    assert_eq!(status["config_reason"], "started without the peer");
+    let refused = gemel(pair.node(0), &["start-degraded", "vol0"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("nothing to start"));
+    verified(load(&pair, "1"));
+    pair.restart(1);
+    pair.finish(0);
+}
+
+#[test]
+fn a_start_without_the_peer_by_command_says_so() {
+    let mut pair = Pair::start();
+    verified(load(&pair, "1"));
+    pair.kill(0);
+    pair.kill(1);
+    pair.restart(0);
+    pair.wait(0, "hold", |status| status["role"] == "consistent-hold" && status["reason"].is_string());
+    assert!(gemel(pair.node(0), &["start-degraded", "vol0"]).status.success());
+    let status = pair.wait(0, "service", |status| status["role"] == "holder");
+    assert_eq!(status["config_reason"], "started without the peer");
+    verified(load(&pair, "1"));
+    assert!(gemel(pair.node(0), &["resync", "pause", "vol0"]).status.success());
+    pair.restart(1);
+    let paused = pair.wait(0, "resync", |status| status["resync"].is_object());
+    assert!(paused["resync_paused"] == true && paused["dirty_bytes"].as_u64() > Some(0), "{paused:#}");
+    assert!(gemel(pair.node(0), &["resync", "resume", "vol0"]).status.success());
+    assert!(pair.finish(0) < LEG / 2);
+}
+
+#[test]
+fn a_foreign_or_torn_leg_is_refused_and_nothing_is_written() {
+    let mut pair = Pair::start();
+    pair.stop_both(0);
+    let mut other = Pair::start();
+    other.stop_both(0);
+    // A leg of another array, and one with both superblocks torn.
+    std::fs::copy(other.leg(1), pair.leg(1)).expect("a copy");
+    let mut torn = std::fs::read(pair.leg(0)).expect("the leg");
+    for slot in [64 << 10, 68 << 10] {
+        torn[slot + 1000..slot + 3000].fill(0xa5);
+    }
+    std::fs::write(pair.leg(0), &torn).expect("the leg");
+    let before = [0, 1].map(|index| std::fs::read(pair.leg(index)).expect("the leg"));
+    for (index, words) in [(0, "both superblocks of the leg are damaged"), (1, "is a leg of array vol0")] {
+        pair.restart(index);
+        let status = pair.wait(index, "refusal", |status| status["role"] == "failed");
+        assert!(status["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{status:#}");
+    }
+    pair.kill(0);
+    pair.kill(1);
+    let after = [0, 1].map(|index| std::fs::read(pair.leg(index)).expect("the leg"));
+    assert!(before == after, "nothing was written");
 }

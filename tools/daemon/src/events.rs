@@ -1,4 +1,5 @@
-//! The log of events: what mirrors noted and which devices came and went, each with an id that rises.
+//! The log of events: what mirrors noted, which devices came and went, and which initiators were sent away, each with an id that
+//! rises.
 //!
 //! Owner: the control plane. Reactors send what mirrors note ([`EventSender`], never blocks them); it is taken in whenever
 //! somebody asks, and at least twice a second, when it also goes to the process's own log. The last `KEPT` are kept.
@@ -9,6 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use ::mirror::events::{Codes, Event, EventKind, Severity};
 use engine::Instant;
+use gateway::Departure;
+use iscsi::CloseReason;
 use serde_json::{Value, json};
 
 /// Events kept.
@@ -16,8 +19,22 @@ const KEPT: usize = 4096;
 /// A device was made, and a device was removed: SPDK's types.
 const DEVICE_TYPES: [&str; 2] = ["bdev_register", "bdev_unregister"];
 
-/// Where a reactor puts what a mirror noted: the mirror's name and the event.
-pub type EventSender = Sender<(String, Event)>;
+/// An initiator's connection was closed by this end.
+const CONNECTION_CLOSED: &str = "iscsi_connection_closed";
+
+/// What a reactor has to tell.
+#[derive(Debug)]
+pub enum News {
+    /// A mirror noted something: its name, and what.
+    Mirror(String, Event),
+    /// A connection was closed.
+    Departed(Departure),
+    /// So many more were closed at the same time.
+    MoreDeparted(u64),
+}
+
+/// Where a reactor puts what it has to tell.
+pub type EventSender = Sender<News>;
 
 /// One entry.
 #[derive(Clone, Debug)]
@@ -45,7 +62,7 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct EventLog {
     sender: EventSender,
-    inbox: Receiver<(String, Event)>,
+    inbox: Receiver<News>,
     kept: VecDeque<Entry>,
     next_id: u64,
 }
@@ -65,7 +82,7 @@ fn wall() -> SystemTime {
 
 /// All types that entries can have.
 pub fn types() -> impl Iterator<Item = &'static str> {
-    DEVICE_TYPES.into_iter().chain(EventKind::CODES)
+    DEVICE_TYPES.into_iter().chain([CONNECTION_CLOSED]).chain(EventKind::CODES)
 }
 
 impl EventLog {
@@ -76,22 +93,53 @@ impl EventLog {
 
     /// Takes in what reactors sent; `now` is the time on their clock.
     pub fn collect(&mut self, now: Instant) {
-        while let Ok((mirror, event)) = self.inbox.try_recv() {
-            let time = wall() - Duration::from_nanos((now - event.at).as_nanos() as u64);
-            let Event { kind, .. } = event;
-            tell(&mirror, &kind);
-            self.push(Entry {
-                id: 0,
-                time,
-                code: kind.code(),
-                reason: kind.reason(),
-                severity: kind.severity(),
-                text: kind.to_string(),
-                data: figures(&kind),
-                subject: mirror,
-                is_mirrors: true,
-            });
+        while let Ok(news) = self.inbox.try_recv() {
+            match news {
+                News::Mirror(mirror, event) => self.mirror(mirror, event, now),
+                News::Departed(departure) => self.departed(&departure),
+                News::MoreDeparted(count) => {
+                    tracing::warn!("iscsi: {count} more connections were closed at the same time");
+                }
+            }
         }
+    }
+
+    fn mirror(&mut self, mirror: String, event: Event, now: Instant) {
+        let time = wall() - Duration::from_nanos((now - event.at).as_nanos() as u64);
+        let Event { kind, .. } = event;
+        tell(&mirror, &kind);
+        self.push(Entry {
+            id: 0,
+            time,
+            code: kind.code(),
+            reason: kind.reason(),
+            severity: kind.severity(),
+            text: kind.to_string(),
+            data: figures(&kind),
+            subject: mirror,
+            is_mirrors: true,
+        });
+    }
+
+    fn departed(&mut self, departure: &Departure) {
+        let address = departure.address.map_or_else(|| "an unknown address".to_owned(), |at| at.to_string());
+        let who = departure
+            .initiator
+            .as_ref()
+            .map_or_else(|| address.clone(), |name| format!("{name} at {address}"));
+        let text = format!("connection of {who} closed: {}", departure.why);
+        tracing::warn!("iscsi: {text}");
+        self.push(Entry {
+            id: 0,
+            time: wall(),
+            code: CONNECTION_CLOSED,
+            reason: why_closed(&departure.why),
+            severity: Severity::Warning,
+            subject: address,
+            text,
+            data: json!({"initiator": departure.initiator}),
+            is_mirrors: false,
+        });
     }
 
     /// A device came.
@@ -134,6 +182,18 @@ impl EventLog {
     /// Of them, those of mirrors.
     pub fn of_mirrors(&self, id: u64) -> impl Iterator<Item = &Entry> {
         self.since(id).filter(|entry| entry.is_mirrors)
+    }
+}
+
+fn why_closed(why: &CloseReason) -> &'static str {
+    match why {
+        CloseReason::LoggedOut => "logged-out",
+        CloseReason::LoginRefused { .. } => "login-refused",
+        CloseReason::Moved { .. } => "moved",
+        CloseReason::NotAuthenticated(_) => "not-authenticated",
+        CloseReason::PeerMisbehaved(_) => "initiator-misbehaved",
+        CloseReason::HeaderDigest => "header-digest",
+        CloseReason::Local(_) => "node-decided",
     }
 }
 
@@ -191,7 +251,7 @@ mod tests {
         log.registered("m0");
         let at = Instant::EPOCH + core::time::Duration::from_secs(5);
         let event = Event { at, kind: EventKind::Serving { generation: 7 } };
-        log.sender().send(("vol0".to_owned(), event)).expect("the log is there");
+        log.sender().send(News::Mirror("vol0".to_owned(), event)).expect("the log is there");
         log.collect(at + core::time::Duration::from_secs(2));
         log.unregistered("m0");
         let codes: Vec<_> = log.since(0).map(|entry| (entry.id, entry.code)).collect();

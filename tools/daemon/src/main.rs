@@ -82,7 +82,10 @@ fn run(options: &Options, log: Log) -> Result<(), Failure> {
     let (ender, end) = channel();
     let starts = options.wait_for_rpc || config.is_some();
     let state = if starts { State::Startup } else { State::Runtime };
-    let node: SharedNode = Arc::new(Mutex::new(Node::new(reactors, clock, state, ender.clone(), log)));
+    let mut node = Node::new(reactors, clock, state, ender.clone(), log);
+    let events = node.events().sender();
+    node.on(0, move |residents, _| residents.report_to(events))?;
+    let node: SharedNode = Arc::new(Mutex::new(node));
     if let (Some(path), Some(calls)) = (&options.config, config)
         && let Err(error) = load(&node, path, calls, options)
     {

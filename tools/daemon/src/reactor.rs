@@ -22,7 +22,7 @@ use net::tcp::{TcpConfig, TcpNetwork};
 use rpc::RpcError;
 
 use crate::etcd::Courier;
-use crate::events::EventSender;
+use crate::events::{EventSender, News};
 use crate::pollers::{PollCount, Polled, PollerInfo};
 
 /// Something that the control plane wants done on a reactor.
@@ -77,7 +77,7 @@ impl Array {
         while let Some(event) = self.driver.next_event() {
             let (name, sender) = &self.events;
             // The log outlives the reactors.
-            let _ = sender.send((name.clone(), event));
+            let _ = sender.send(News::Mirror(name.clone(), event));
         }
         progress
     }
@@ -106,6 +106,8 @@ pub struct Residents {
     /// Mirrors by their volume's name.
     pub mirrors: BTreeMap<String, Array>,
     target: Option<Polled<Target>>,
+    /// Where the target's news goes.
+    events: Option<EventSender>,
     life: Life,
 }
 
@@ -118,6 +120,7 @@ impl Residents {
             imports: BTreeMap::new(),
             mirrors: BTreeMap::new(),
             target: (duty == Duty::Front).then(|| Polled::new(target())),
+            events: None,
             life: Life::Running,
         }
     }
@@ -128,6 +131,11 @@ impl Residents {
     /// On a reactor without that duty: the programmer's mistake.
     pub fn target(&mut self) -> &mut Target {
         &mut self.target.as_mut().expect("the first reactor has the target").what
+    }
+
+    /// From now on, what becomes of initiators' connections is told there.
+    pub fn report_to(&mut self, events: EventSender) {
+        self.events = Some(events);
     }
 
     /// What is polled here.
@@ -155,10 +163,16 @@ impl Shard for Residents {
         let imports = self.imports.values_mut().map(|import| import.count.count(import.what.poll(now)));
         let mut progress = imports.fold(Progress::Idle, |sum, one| sum | one);
         progress |= self.mirrors.values_mut().fold(Progress::Idle, |sum, mirror| sum | mirror.poll(now));
-        match &mut self.target {
-            Some(target) => progress | target.count.count(target.what.poll(now)),
-            None => progress,
+        if let Some(target) = &mut self.target {
+            progress |= target.count.count(target.what.poll(now));
+            let (departed, more) = target.what.departures();
+            let more = (more > 0).then_some(News::MoreDeparted(more));
+            for news in departed.into_iter().map(News::Departed).chain(more) {
+                // The log outlives the reactors.
+                let _ = self.events.as_ref().map(|events| events.send(news));
+            }
         }
+        progress
     }
 
     fn next_deadline(&self) -> Option<Instant> {

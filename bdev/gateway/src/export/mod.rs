@@ -6,6 +6,7 @@
 mod admission;
 mod authentication;
 mod config;
+mod departure;
 mod discovery;
 mod guard;
 mod job;
@@ -32,6 +33,8 @@ use iscsi::chap::Account;
 use iscsi::target::Grant;
 use net::{Listener, Network, Stream};
 
+pub use departure::Departure;
+use departure::Departures;
 use guard::{LoginGuard, Pending};
 use logical_unit::LogicalUnits;
 pub use lun::{LunAccess, LunConfig, LunMode, LunOptions, LunProvisioning};
@@ -171,6 +174,7 @@ pub struct Target {
     preemptions: Vec<Preemption>,
     units: LogicalUnits,
     guard: LoginGuard,
+    departures: Departures,
     next_id: u64,
     next_tsih: u16,
 }
@@ -193,6 +197,7 @@ impl Target {
             preemptions: Vec::new(),
             units: LogicalUnits::default(),
             guard: LoginGuard::default(),
+            departures: Departures::default(),
             next_id: 0,
             next_tsih: 0,
         }
@@ -319,9 +324,18 @@ impl Target {
         }
     }
 
+    /// Takes what is known of connections that ended otherwise than in order, and how many more there were.
+    pub fn departures(&mut self) -> (Vec<Departure>, u64) {
+        self.departures.take()
+    }
+
     fn bury(&mut self) {
+        let departures = &mut self.departures;
         self.sessions.retain(|id, entry| {
             let gone = entry.session.is_over() && entry.session.is_drained();
+            if gone && let Some(departure) = entry.session.departure() {
+                departures.note(departure);
+            }
             if gone && let Some(node) = &entry.session.node {
                 node.leave(*id);
             }

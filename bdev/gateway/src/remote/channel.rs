@@ -100,7 +100,7 @@ struct Live {
 }
 
 enum State {
-    Down { cause: LinkDown, retry_at: Instant },
+    Down { retry_at: Instant },
     Live(Box<Live>),
 }
 
@@ -110,6 +110,8 @@ pub(super) struct RemoteChannel {
     config: RemoteConfig,
     learnt: Arc<Learnt>,
     state: State,
+    /// Why the last session ended, or what became of the last try: true until the next one is up.
+    cause: LinkDown,
     session: u64,
     pause: Duration,
     /// I/Os to send again: the target answered with a unit attention, which says nothing about them.
@@ -132,7 +134,8 @@ impl RemoteChannel {
             network,
             config,
             learnt,
-            state: State::Down { cause: LinkDown::Connecting, retry_at: Instant::EPOCH },
+            state: State::Down { retry_at: Instant::EPOCH },
+            cause: LinkDown::Connecting,
             session: 0,
             pause,
             again: VecDeque::new(),
@@ -174,7 +177,8 @@ impl RemoteChannel {
 
     /// Ends the session: everything in flight comes back with an unknown outcome.
     fn go_down(&mut self, cause: LinkDown, now: Instant) {
-        let down = State::Down { cause, retry_at: now + self.pause };
+        self.cause = cause;
+        let down = State::Down { retry_at: now + self.pause };
         self.pause = (self.pause * 2).min(self.config.retry_max);
         let State::Live(mut live) = std::mem::replace(&mut self.state, down) else { return };
         live.stream.close();
@@ -486,13 +490,12 @@ impl Channel for RemoteChannel {
     }
 
     fn link(&self, _now: Instant) -> Link {
-        match &self.state {
-            State::Down { cause, .. } => Link::Down(cause.clone()),
-            State::Live(live) => match live.phase {
-                Phase::Up(geometry) => Link::Up { session: self.session, geometry, alive_at: live.alive_at },
-                _ => Link::Down(LinkDown::Connecting),
-            },
+        if let State::Live(live) = &self.state
+            && let Phase::Up(geometry) = live.phase
+        {
+            return Link::Up { session: self.session, geometry, alive_at: live.alive_at };
         }
+        Link::Down(self.cause.clone())
     }
 }
 

@@ -40,7 +40,7 @@ use crate::guard::{Guard, Replies};
 use crate::holder::{Ctx, Ending, Holder, Phase};
 use crate::reader::unit_state;
 use crate::setup::Setup;
-use crate::status::{RoleKind, Status};
+use crate::status::{PeerSight, RoleKind, Status};
 use crate::store::{Store, Stored};
 use boot::Boot;
 use hold::Hold;
@@ -393,6 +393,11 @@ impl Node {
         };
         if let Role::Holder(holder) = &self.role {
             holder.report(&mut status);
+        }
+        if let (Some(peer), Link::Down(why)) = (&mut status.peer, &self.link)
+            && peer.sight == PeerSight::Unreachable
+        {
+            peer.cause = Some(why.to_string());
         }
         status
     }

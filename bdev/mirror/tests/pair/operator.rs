@@ -6,7 +6,7 @@ use mirror::command::{Command, Demotion, Refusal};
 use mirror::decide::{HolderState, PromoteMode, PromoteRefusal};
 use mirror::events::Codes;
 use mirror::format::{ArbiterKind, ConfigFlags, LegMask, Reason};
-use mirror::status::RoleKind;
+use mirror::status::{PeerSight, RoleKind};
 
 use super::world::World;
 use super::{PROMOTE, SECOND, millis, pair, settle};
@@ -284,7 +284,9 @@ fn a_stale_leg_says_so_and_is_promoted_by_force_alone() {
     world.load(0, 2 * SECOND);
     world.drain();
     world.start(1);
-    world.wait("resync", SECOND, |world| world.status(0).peer.is_some_and(|peer| peer.sight == "resync"));
+    world.wait("resync", SECOND, |world| {
+        world.status(0).peer.is_some_and(|peer| peer.sight == PeerSight::Resync)
+    });
     world.kill(0);
     world.run(2 * SECOND);
     assert_eq!(code(&world, 1, PromoteMode::Ordinary), "not-in-sync");

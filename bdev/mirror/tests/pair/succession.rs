@@ -3,7 +3,7 @@
 use mirror::command::Command;
 use mirror::decide::{HolderState, PromoteMode};
 use mirror::format::{ArbiterKind, LegMask, LegState};
-use mirror::status::RoleKind;
+use mirror::status::{PeerSight, RoleKind};
 
 use super::world::World;
 use super::{PROMOTE, SECOND, millis, pair, settle};
@@ -13,7 +13,7 @@ const TAKE: Command = Command::Promote { mode: PromoteMode::Ordinary, holder: Ho
 /// The holder has found its peer, and its fence is on its way; some steps later.
 fn wait_for_joining(world: &mut World, steps: u64) {
     world.wait("a fence", 5 * SECOND, |world| {
-        world.status(0).peer.is_some_and(|peer| peer.sight == "joining")
+        world.status(0).peer.is_some_and(|peer| peer.sight == PeerSight::Joining)
     });
     for _ in 0..steps {
         world.step();

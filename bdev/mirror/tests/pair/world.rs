@@ -12,7 +12,7 @@ use mirror::command::{Command, Refusal};
 use mirror::driver::{Driver, Volumes};
 use mirror::format::{ArbiterKind, ArrayName, LegFlags, LegIndex, LegMask};
 use mirror::setup::{ArbiterLink, Content, DegradedPolicy, OnBlank, Setup, Timing};
-use mirror::status::{RoleKind, Status};
+use mirror::status::{PeerSight, RoleKind, Status};
 use uuid::Uuid;
 
 use super::arbiter::Arbiter;
@@ -399,7 +399,9 @@ impl World {
         let Some(node) = &self.nodes[holder] else { return false };
         let status = node.driver.status();
         let both = status.config.is_some_and(|config| config.in_sync == LegMask::both());
-        status.role == RoleKind::Holder && both && status.peer.is_some_and(|peer| peer.sight == "joined")
+        status.role == RoleKind::Holder
+            && both
+            && status.peer.is_some_and(|peer| peer.sight == PeerSight::Joined)
     }
 
     /// Creates the pair and waits until both legs are in sync.

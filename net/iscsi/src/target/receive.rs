@@ -16,6 +16,10 @@ impl Connection {
     pub(super) fn on_step(&mut self, mut step: Step) {
         loop {
             step = match step {
+                // What is no iSCSI at all is not waited for.
+                Step::More if self.phase == Phase::Login && self.deframer.awaits_ahs() => {
+                    return self.misbehaved("a PDU other than Login before full feature phase");
+                }
                 Step::More => return,
                 Step::HeaderDigestError => return self.close(CloseReason::HeaderDigest),
                 Step::Header => match self.on_header() {

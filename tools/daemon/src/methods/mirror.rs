@@ -477,7 +477,7 @@ fn describe(name: &str, entry: &Entry, status: &Status) -> Value {
         "legs": legs,
         "data_size": status.data_size,
         "data_offset": status.data_offset,
-        "peer": status.peer.as_ref().map(|peer| json!({"state": peer.sight, "cause": peer.cause})),
+        "peer": status.peer.as_ref().map(|peer| json!({"state": peer.sight.words(), "cause": peer.cause})),
         "intent_log": status.log.map(|log| json!({
             "slots": log.slots, "used": log.used, "exposed_bytes": log.exposed_bytes,
             "transactions": log.transactions, "hits": log.hits, "misses": log.misses,

@@ -1,7 +1,7 @@
 //! Mirrors as SPDK's raid module shows and makes them: raid1 of two base bdevs, this node's leg and the import of the peer's.
 
 use ::mirror::format::LegIndex;
-use ::mirror::status::{RoleKind, Status};
+use ::mirror::status::{PeerSight, RoleKind, Status};
 use bdev::Bdev;
 use rpc::RpcError;
 use serde::Deserialize;
@@ -138,7 +138,7 @@ fn own_is_used(status: &Status) -> bool {
 
 /// Whether the peer's leg is there and takes part, or is being copied to; only a holder knows.
 fn peer_is_used(status: &Status) -> bool {
-    status.peer.as_ref().is_some_and(|peer| matches!(peer.sight, "joined" | "resync"))
+    status.peer.as_ref().is_some_and(|peer| matches!(peer.sight, PeerSight::Joined | PeerSight::Resync))
 }
 
 #[derive(Deserialize)]

@@ -24,6 +24,7 @@ use net::Stream;
 use scsi::Sense;
 use scsi::reservation::{InitiatorPort, Nexus};
 
+use super::departure::Departure;
 use super::logical_unit::LogicalUnit;
 use super::node::{Lun, Node};
 use super::relay::{self, Relay};
@@ -182,6 +183,14 @@ impl Session {
     /// True when nothing can come in any more.
     pub(super) fn is_over(&self) -> bool {
         self.links.iter().all(Link::is_over)
+    }
+
+    /// How its first connection ended, where this end closed it.
+    pub(super) fn departure(&self) -> Option<Departure> {
+        let link = self.links.leading();
+        let why = link.connection.closed()?.clone();
+        let initiator = self.who.as_ref().map(|who| who.initiator.clone());
+        Some(Departure { address: link.stream.peer_addr(), initiator, why })
     }
 
     /// True when no I/O is under way.

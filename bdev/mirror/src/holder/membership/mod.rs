@@ -30,6 +30,7 @@ use crate::format::{BlockWrite, Reason};
 use crate::intent_log::Replay;
 use crate::reader::Reader;
 use crate::setup::Setup;
+use crate::status::PeerSight;
 use crate::store::Store;
 
 /// See the module.
@@ -149,20 +150,20 @@ impl Membership {
         }
     }
 
-    /// In words, with the cause where something is wrong.
-    pub(crate) fn in_words(&self) -> (&'static str, Option<String>) {
+    /// As the status has it, with the cause where something is wrong.
+    pub(crate) fn in_words(&self) -> (PeerSight, Option<String>) {
         match self {
-            Self::Away => ("unreachable", None),
-            Self::Probing(_) => ("probing", None),
-            Self::Barred { why, .. } => ("refused", Some(why.to_string())),
+            Self::Away => (PeerSight::Unreachable, None),
+            Self::Probing(_) => (PeerSight::Probing, None),
+            Self::Barred { why, .. } => (PeerSight::Refused, Some(why.to_string())),
             Self::Arming(_)
             | Self::Fencing(_)
             | Self::Loading(..)
             | Self::Marking(..)
             | Self::Enrolling(..)
-            | Self::Emptying(_) => ("joining", None),
-            Self::Copying | Self::Rejoining => ("resync", None),
-            Self::Joined => ("joined", None),
+            | Self::Emptying(_) => (PeerSight::Joining, None),
+            Self::Copying | Self::Rejoining => (PeerSight::Resync, None),
+            Self::Joined => (PeerSight::Joined, None),
         }
     }
 
