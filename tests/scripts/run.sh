@@ -15,6 +15,9 @@ nodes=()
 trap 'for node in "${nodes[@]}"; do kill -TERM "$node" 2>/dev/null || true; wait "$node" 2>/dev/null || true; done' EXIT
 trap 'exit 0' INT TERM
 
+# What was interrupted before both nodes had saved their parts was never a pair: nobody has written to it.
+[ -e "$run_dir/b.json" ] || rm -f "$run_dir"/{a,b}.{img,json} "$run_dir"/{vol0.chap,pair}
+
 # A pair that was made before is taken up again from its saved configurations.
 start() {
     local arguments=(--socket "$run_dir/$1.sock")

@@ -340,7 +340,7 @@ impl Pair {
         panic!("node {index}: no {what}: {status:#}");
     }
 
-    /// Waits until a node is the holder with both legs in sync.
+    /// Waits until a node is the holder with both legs in sync, and has told what came of the resync.
     ///
     /// # Panics
     /// When that does not happen.
@@ -348,7 +348,8 @@ impl Pair {
         self.wait(holder, "sync", |status| {
             let all =
                 status["legs"].as_array().is_some_and(|legs| legs.iter().all(|leg| leg["in_sync"] == true));
-            all && status["role"] == "holder" && status["peer"]["state"] == "joined"
+            let idle = status["resync"].is_null() && status["peer"]["state"] == "joined";
+            all && status["role"] == "holder" && idle
         })
     }
 

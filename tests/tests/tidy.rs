@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Which of our crates each crate may use: the layers of ARCHITECTURE.md, lowest first.
+/// Which of our crates each crate may use, lowest first; ARCHITECTURE.md's table says which layer each is in.
 const LAYERS: [(&str, &[&str]); 13] = [
     ("engine-sys", &[]),
     ("iscsi", &[]),
@@ -51,6 +51,31 @@ fn crates_use_only_the_layers_below_them() {
             let used = dependency["name"].as_str().expect("a name");
             let counts = ours.contains(used) && dependency["kind"] != "dev";
             assert!(!counts || allowed.contains(&used), "{crate_name} must not use {used}");
+        }
+    }
+}
+
+/// ARCHITECTURE.md's table of layers: a crate and its number.
+fn written_layers() -> BTreeMap<String, u8> {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let mut layers = BTreeMap::new();
+    for row in text.lines().filter_map(|line| line.strip_prefix("| L")) {
+        let mut cells = row.split('|').map(str::trim);
+        let number = cells.next().and_then(|number| number.parse().ok()).expect("a layer's number");
+        let crates = cells.next().expect("crates").split('`').skip(1).step_by(2);
+        layers.extend(crates.map(|one| (one.replace('/', "-"), number)));
+    }
+    layers
+}
+
+/// What a crate may use is in a lower layer, or, where the table says so, beside it.
+#[test]
+fn layers_are_as_they_are_written() {
+    let written = written_layers();
+    let layer = |name: &str| *written.get(name).unwrap_or_else(|| panic!("ARCHITECTURE.md has no {name}"));
+    for (name, used) in LAYERS {
+        for other in used {
+            assert!(layer(other) < layer(name) || layer(name) == 5, "{name} uses {other}");
         }
     }
 }
@@ -112,17 +137,23 @@ fn files_stay_short() {
     }
 }
 
+/// Every `make TARGET` that a document names, on a line of its own or between backticks.
 #[test]
-fn the_readme_names_commands_that_exist() {
-    let readme = std::fs::read_to_string(root().join("README.md")).expect("a README");
-    let makefile = std::fs::read_to_string(root().join("Makefile")).expect("a Makefile");
-    let mut named = 0;
-    for line in readme.lines() {
-        if let Some(target) = line.trim().strip_prefix("make ") {
-            let target = target.split_whitespace().next().expect("a target");
-            assert!(makefile.contains(&format!("\n{target}:")), "README names make {target}");
-            named += 1;
+fn documents_name_commands_that_exist() {
+    let read = |name: &str| {
+        std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    let makefile = read("Makefile");
+    let mut named = BTreeSet::new();
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = read(document);
+        let lines = text.lines().filter_map(|line| line.trim().strip_prefix("make "));
+        let quoted = text.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix("make "));
+        for command in lines.chain(quoted) {
+            let target = command.split_whitespace().next().expect("a target");
+            assert!(makefile.contains(&format!("\n{target}:")), "{document} names make {target}");
+            named.insert(target.to_owned());
         }
     }
-    assert!(named >= 2, "the README names make run and make test");
+    assert!(["run", "test"].iter().all(|target| named.contains(*target)), "{named:?}");
 }

@@ -110,3 +110,19 @@ impl Arena {
         &self.backing
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than the machine has set aside: the arena is there all the same, and says why it is not on huge pages.
+    #[test]
+    fn what_no_huge_pages_are_left_for_is_on_ordinary_ones() {
+        let free = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").expect("procfs");
+        let free: usize = free.trim().parse().expect("a number");
+        let arena = Arena::prefer_huge((free + 4) * HUGE_PAGE).expect("ordinary pages");
+        let PageBacking::Ordinary { why } = arena.backing() else { panic!("{}", arena.backing()) };
+        assert!(why.contains("huge pages") && why.contains("vm.nr_hugepages"), "{why}");
+        assert_eq!(arena.len(), (free + 4) * HUGE_PAGE);
+    }
+}

@@ -3,20 +3,21 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use tests::node::{binary, has_tool};
 
-#[test]
-fn the_demo_mirrors_a_lun_and_ends_in_order() {
-    let folder = tempfile::tempdir().expect("a folder");
+/// `make run` below a folder, as it is run by hand; `wrapper` runs its last argument as a command.
+fn demo(folder: &Path, wrapper: &[&str]) -> Child {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
     let built = binary("gemeld");
     let target = built.parent().and_then(Path::parent).expect("a target folder");
-    let mut demo = Command::new("make")
-        .args(["--silent", "run"])
+    let command = [wrapper, &["make --silent run"]].concat();
+    Command::new(command[0])
+        .args(&command[1..])
         .current_dir(root)
-        .env("RUN_DIR", folder.path())
+        .env("RUN_DIR", folder)
         .env("PORT", first_port().to_string())
         .env("PROFILE", "dev")
         .env("CARGO_TARGET_DIR", target)
@@ -24,9 +25,34 @@ fn the_demo_mirrors_a_lun_and_ends_in_order() {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .expect("make");
-    let mut lines =
-        BufReader::new(demo.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
+        .expect("the demo")
+}
+
+fn lines(demo: &mut Child) -> impl Iterator<Item = String> + use<> {
+    BufReader::new(demo.stdout.take().expect("piped")).lines().map_while(Result::ok)
+}
+
+/// Ends node a by its control socket, and waits for the demo's end.
+fn end(folder: &Path, mut demo: Child) {
+    let socket = folder.join("a.sock");
+    let stopped = Command::new(binary("gemel"))
+        .arg("--socket")
+        .arg(&socket)
+        .args(["rpc", "spdk_kill_instance", r#"{"sig_name":"SIGTERM"}"#])
+        .stdout(Stdio::null())
+        .status();
+    assert!(stopped.expect("gemel").success());
+    demo.wait().expect("the demo ends with its node");
+    assert!(!socket.exists() && !folder.join("b.sock").exists(), "nothing is left behind");
+}
+
+#[test]
+fn the_demo_mirrors_a_lun_and_ends_in_order() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // As an interrupted start leaves it: a part of a leg, and no configuration.
+    std::fs::write(folder.path().join("a.img"), [0x5a; 8192]).expect("a file");
+    let mut demo = demo(folder.path(), &["sh", "-c"]);
+    let mut lines = lines(&mut demo);
     let url =
         lines.find_map(|line| line.strip_prefix("LUN:").map(|url| url.trim().to_owned())).expect("a URL");
     let mirror = lines.find(|line| line.starts_with("vol0 :")).unwrap_or_default();
@@ -36,22 +62,30 @@ fn the_demo_mirrors_a_lun_and_ends_in_order() {
             Command::new("iscsi-inq").arg(&url).stdout(Stdio::null()).status().expect("iscsi-inq").success()
         );
     }
-    let socket = folder.path().join("a.sock");
-    let stopped = Command::new(binary("gemel"))
-        .arg("--socket")
-        .arg(&socket)
-        .args(["rpc", "spdk_kill_instance", r#"{"sig_name":"SIGTERM"}"#])
-        .stdout(Stdio::null())
-        .status();
-    assert!(stopped.expect("gemel").success());
-    demo.wait().expect("the demo ends with its node");
-    assert!(!socket.exists() && !folder.path().join("b.sock").exists(), "nothing is left behind");
+    end(folder.path(), demo);
+}
+
+/// On a terminal the status stays and is drawn anew each second; a pair that is there is taken up again.
+#[test]
+fn the_demo_is_alive_on_a_terminal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for _ in 0..2 {
+        let mut demo = demo(folder.path(), &["script", "--quiet", "--return", "/dev/null", "--command"]);
+        let mut lines = lines(&mut demo);
+        for _ in 0..2 {
+            let mirror = lines.find(|line| line.contains("vol0 :")).unwrap_or_default();
+            assert!(mirror.contains("[2/2] [UU]"), "{mirror}");
+        }
+        end(folder.path(), demo);
+    }
 }
 
 /// The first of four ports in a row that are free.
 fn first_port() -> u16 {
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    // Below the range that the system gives out by itself.
+    static DEMOS: AtomicU16 = AtomicU16::new(0);
+    // Below the range that the system gives out by itself, and each demo of this process apart from the others.
     let start = 20_000 + u16::try_from(std::process::id() % 2000).expect("small") * 4;
+    let start = start + DEMOS.fetch_add(400, Ordering::Relaxed);
     (start..32_000).step_by(4).find(|&port| (port..port + 4).all(free)).expect("four ports")
 }

@@ -2,7 +2,7 @@
 //! and read back through the LUN, and read from each leg with ordinary tools once both nodes are down.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -77,8 +77,6 @@ impl Nbd {
             .args(["--blockdev", &blockdev])
             .args(["--nbd-server", &format!("addr.type=unix,addr.path={}", path(&socket))])
             .args(["--export", "type=nbd,id=lun,node-name=lun,name=lun,writable=on"])
-            // It says for each write that GET LBA STATUS is not there.
-            .stderr(Stdio::null())
             .spawn()
             .expect("qemu-storage-daemon");
         let nbd = Self { daemon, socket };

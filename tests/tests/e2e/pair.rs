@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tests::load::load_on_holder;
 pub(crate) use tests::load::{load, load_on, undisturbed, verified};
 use tests::node::{Node, binary, pause};
-use tests::pair::{LEG, Pair, Unusual, gemel};
+use tests::pair::{LEG, Pair, Unusual, gemel, must};
 
 /// Both legs in sync again; what the resync copied; then both stopped and compared.
 pub(crate) fn finish(pair: Pair, holder: usize) -> u64 {
@@ -36,8 +36,9 @@ fn a_holder_that_is_killed_is_succeeded_by_hand() {
         let next = 1 - holder;
         // The operator sees that it is gone before he acts.
         pause(Duration::from_millis(100));
-        let promoted = gemel(pair.node(next), &["promote", "vol0"]);
-        assert!(promoted.status.success(), "{}", String::from_utf8_lossy(&promoted.stderr));
+        let promoted = must(gemel(pair.node(next), &["--json", "promote", "vol0"]));
+        let promoted: Value = serde_json::from_str(&promoted).expect("JSON");
+        assert_eq!(promoted["outcome"], "promoted");
         pair.wait(next, "promotion", |status| status["role"] == "holder");
         pair.restart(holder);
         verified(load);
@@ -197,4 +198,57 @@ fn status_is_refreshed_and_latencies_show_each_layer() {
         let line = text.lines().find(|line| line.contains(layer) && line.contains("write"));
         assert!(line.is_some(), "{layer}: {text}");
     }
+}
+
+/// What a host is told is forced to the medium is there after the power went at both nodes, also where writes are cached.
+#[test]
+fn a_pair_that_caches_keeps_what_was_forced() {
+    let mut pair = Pair::create(&["--durability", "sync-cached"]);
+    pair.wait_in_sync(0);
+    let luns = pair.node(0).must("lun_get_list", Value::Null);
+    assert!(
+        luns.as_array().is_some_and(|luns| luns
+            .iter()
+            .any(|lun| lun["target"] == "iqn.2026-11.org.gemel:vol0" && lun["durability"] == "sync-cached")),
+        "{luns:#}"
+    );
+    let first = load(&pair, "3");
+    pair.kill(1);
+    pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
+    pair.restart(1);
+    verified(first);
+    pair.wait_in_sync(0);
+    let second = load(&pair, "2");
+    pair.kill(0);
+    pair.kill(1);
+    pair.restart(1);
+    pair.restart(0);
+    verified(second);
+    assert!(finish(pair, 0) < LEG / 2, "by delta");
+}
+
+/// `lun list`: what an administrator sees of a LUN that is in use.
+#[test]
+fn a_lun_in_use_is_listed_with_all_that_belongs_to_it() {
+    let pair = Pair::start();
+    let load = load(&pair, "2");
+    let table = String::from_utf8(gemel(pair.node(0), &["lun", "list"]).stdout).expect("text");
+    verified(load);
+    let mut lines = table.lines();
+    let columns: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
+    let row = lines
+        .find(|line| line.split_whitespace().next() == Some("iqn.2026-11.org.gemel:vol0"))
+        .expect("the LUN");
+    // Words that belong together: `in use`, `90.9 MiB`.
+    let row = ["in use", " B", " KiB", " MiB"]
+        .iter()
+        .fold(row.to_owned(), |row, word| row.replace(word, &word.replace(' ', "_")));
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells.len(), columns.len(), "{table}");
+    let cell = |column: &str| cells[columns.iter().position(|one| *one == column).expect(column)].to_owned();
+    let backing = pair.leg(0).display().to_string();
+    let shown = ["LUN", "STATUS", "SECTOR", "BACKING", "MODE", "DEPTH", "ACL"].map(cell);
+    assert_eq!(shown, ["0", "in_use", "512", &backing, "sync-durable", "128", "ANY"], "{table}");
+    assert!(cell("ACTIVE").parse::<u32>().is_ok_and(|active| active <= 8), "{table}");
+    assert!(!["0_B", "-"].contains(&cell("WRITTEN").as_str()) && cell("SERIAL").len() == 32, "{table}");
 }

@@ -204,10 +204,10 @@ fn run(options: &Options) -> Result<String, Failure> {
         Command::Events { name, follow: false, since } => {
             (client.call("mirror_get_events", Some(events::since(name.as_deref(), *since)))?, events::show)
         }
-        Command::Promote(ask) => return role::promote(&mut client, ask),
+        Command::Promote(ask) => return Ok(role::promote(&mut client, ask)?.show(options)),
         Command::MayPromote(ask) => return role::may_promote(&mut client, options, ask),
-        Command::Demote(ask) => return role::demote(&mut client, ask),
-        Command::Switchover { name } => return role::switchover(&mut client, name),
+        Command::Demote(ask) => return Ok(role::demote(&mut client, ask)?.show(options)),
+        Command::Switchover { name } => return Ok(role::switchover(&mut client, name)?.show(options)),
         Command::StartDegraded { name } => {
             (client.call("mirror_start_degraded", Some(json!({"name": name})))?, show::done)
         }

@@ -57,6 +57,28 @@ pub(crate) struct Demote {
     timeout: u64,
 }
 
+/// What came of a command.
+pub(crate) struct Done {
+    /// For programs.
+    outcome: &'static str,
+    text: String,
+}
+
+impl Done {
+    fn new(outcome: &'static str, text: impl Into<String>) -> Self {
+        Self { outcome, text: text.into() }
+    }
+
+    /// As it is printed.
+    pub(crate) fn show(self, options: &Options) -> String {
+        if options.json {
+            show::pretty(&json!({"outcome": self.outcome, "text": self.text}))
+        } else {
+            self.text
+        }
+    }
+}
+
 /// A question to `mirror_may_promote`; the exit status says no as well.
 pub(crate) fn may_promote(
     client: &mut Client,
@@ -106,7 +128,7 @@ fn wait<T>(
 }
 
 /// Makes this node the holder.
-pub(crate) fn promote(client: &mut Client, ask: &Promote) -> Result<String, Failure> {
+pub(crate) fn promote(client: &mut Client, ask: &Promote) -> Result<Done, Failure> {
     let params = json!({"name": ask.name, "force": ask.force, "peer_is_down": ask.peer_is_down});
     if ask.force && !ask.yes {
         let answer = client.call("mirror_may_promote", Some(params))?;
@@ -119,16 +141,16 @@ pub(crate) fn promote(client: &mut Client, ask: &Promote) -> Result<String, Fail
     let from = next_event(client)?;
     client.call("mirror_promote", Some(params))?;
     if ask.timeout == 0 {
-        return Ok("on its way".to_owned());
+        return Ok(Done::new("begun", "on its way"));
     }
     let told = wait(client, ask.timeout, |client| {
         if status(client, &ask.name)?["role"] == "holder" {
-            return Ok(Some(Ok("promoted".to_owned())));
+            return Ok(Some(Ok(Done::new("promoted", "promoted"))));
         }
         Ok(refused_since(client, &ask.name, from)?.map(Err))
     })?;
     match told {
-        Some(Ok(text)) => Ok(text),
+        Some(Ok(done)) => Ok(done),
         Some(Err(why)) => Err(Failure::Usage(why)),
         None => {
             let status = status(client, &ask.name)?;
@@ -156,7 +178,7 @@ fn refused_since(client: &mut Client, name: &str, from: u64) -> Result<Option<St
 }
 
 /// Takes the array from this node.
-pub(crate) fn demote(client: &mut Client, ask: &Demote) -> Result<String, Failure> {
+pub(crate) fn demote(client: &mut Client, ask: &Demote) -> Result<Done, Failure> {
     let order = |client: &mut Client, at_once: bool| {
         client.call("mirror_demote", Some(json!({"name": ask.name, "at_once": at_once})))
     };
@@ -166,7 +188,7 @@ pub(crate) fn demote(client: &mut Client, ask: &Demote) -> Result<String, Failur
         match order(client, false) {
             Ok(_) => {
                 if wait(client, ask.timeout, stands_by)?.is_some() {
-                    return Ok("demoted in order".to_owned());
+                    return Ok(Done::new("demoted", "demoted in order"));
                 }
                 why = format!("not done in order within {} s", ask.timeout);
             }
@@ -175,7 +197,10 @@ pub(crate) fn demote(client: &mut Client, ask: &Demote) -> Result<String, Failur
     }
     order(client, true)?;
     match wait(client, ask.timeout.max(1), stands_by)? {
-        Some(()) => Ok(format!("demoted at once ({why}): what hosts had under way came back with an error")),
+        Some(()) => Ok(Done::new(
+            "demoted-at-once",
+            format!("demoted at once ({why}): what hosts had under way came back with an error"),
+        )),
         None => Err(Failure::Usage(format!(
             "the node does not let go of its I/O ({why}): end the process or the machine before another node is promoted"
         ))),
@@ -183,7 +208,7 @@ pub(crate) fn demote(client: &mut Client, ask: &Demote) -> Result<String, Failur
 }
 
 /// Gives the array to the peer.
-pub(crate) fn switchover(client: &mut Client, name: &str) -> Result<String, Failure> {
+pub(crate) fn switchover(client: &mut Client, name: &str) -> Result<Done, Failure> {
     /// More than the node itself gives it.
     const PATIENCE: u64 = 5;
     client.call("mirror_switchover", Some(json!({"name": name})))?;
@@ -192,7 +217,7 @@ pub(crate) fn switchover(client: &mut Client, name: &str) -> Result<String, Fail
         Ok((role != "switching-over").then_some(role))
     })?;
     match role.as_deref() {
-        Some("standby") => Ok("the peer has the array".to_owned()),
+        Some("standby") => Ok(Done::new("switched-over", "the peer has the array")),
         other => Err(Failure::Usage(format!(
             "the switchover was abandoned: this node is {}; see gemel events",
             other.unwrap_or("still at it")

@@ -71,11 +71,11 @@ fn the_operator_promotes_a_node_whose_peer_is_down() {
     );
 }
 
-/// More of everything: minutes, and part of `make sim`.
+/// More of everything: minutes, and part of `make links`.
 #[test]
 fn deeper() {
     if std::env::var_os("GEMEL_DEEP").is_none() {
-        return println!("skipped: GEMEL_DEEP is not set (see make sim)");
+        return println!("skipped: GEMEL_DEEP is not set (see make links)");
     }
     for (writes, crashes, cuts) in [(2, 1, 0), (1, 0, 2), (1, 1, 1), (1, 2, 0)] {
         holds(arbitrated(writes, crashes, cuts), &EVENTS);

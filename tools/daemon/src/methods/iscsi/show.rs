@@ -31,6 +31,13 @@ pub(super) fn connections(node: &mut Node, given: Option<&Value>) -> Result<Valu
     Ok(node.target(|target| target.connections())?.into_iter().map(one).collect())
 }
 
+/// The file that a device's blocks are in on this node: its own, or that of what it is made of.
+fn backing(node: &Node, name: &str) -> Option<String> {
+    let entry = node.bdevs.get(name)?;
+    let own = entry.file.as_ref().map(|file| file.path().display().to_string());
+    own.or_else(|| entry.bases.iter().find_map(|base| backing(node, base)))
+}
+
 /// What an administrator wants to see of each LUN; ours.
 pub(super) fn luns(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     params::none(given)?;
@@ -38,13 +45,13 @@ pub(super) fn luns(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcE
     let one = |lun: gateway::LunInfo| {
         let geometry = lun.config.bdev.geometry();
         let sessions = connections.iter().filter(|connection| connection.target == lun.target).count();
-        let backing = node.bdevs.get(lun.config.bdev.name()).and_then(|entry| entry.file.as_ref());
+        let backing = backing(node, lun.config.bdev.name());
         json!({
             "target": lun.target,
             "lun_id": lun.number,
             "status": if sessions > 0 { "in use" } else { "free" },
             "bdev_name": lun.config.bdev.name(),
-            "backing": backing.map(|file| file.path().display().to_string()),
+            "backing": backing,
             "serial": lun.config.serial,
             "durability": lun.config.mode.name(),
             "removable": lun.config.options.medium == Medium::Removable,
