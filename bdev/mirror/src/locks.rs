@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use engine::Key;
 
+use crate::mutation::{Mutation, is_broken};
 use crate::range::ByteRange;
 
 /// What the holder of a lock does to its range.
@@ -57,7 +58,16 @@ struct Lock {
 
 impl Lock {
     fn conflicts_with(&self, other: &Self) -> bool {
-        self.mode.conflicts_with(other.mode) && self.range.overlaps(other.range)
+        self.mode.conflicts_with(other.mode) && self.range.overlaps(other.range) && !self.is_waived(other)
+    }
+
+    /// A rule that is broken on purpose.
+    fn is_waived(&self, other: &Self) -> bool {
+        match (self.mode, other.mode) {
+            (Mode::Write, Mode::Write) => is_broken(Mutation::R2WritesOverlap),
+            (Mode::Write, Mode::Copy) | (Mode::Copy, Mode::Write) => is_broken(Mutation::R5CopyUnlocked),
+            _ => false,
+        }
     }
 }
 

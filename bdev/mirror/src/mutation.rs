@@ -12,12 +12,20 @@ compile_error!("the feature `mutations` is for tests: a build without debug asse
 pub enum Mutation {
     /// R1: data go out before the transaction that holds their extent is durable.
     R1DataBeforeLog,
+    /// R2: overlapping writes do not wait for each other.
+    R2WritesOverlap,
     /// R3: a write that a leg in sync has failed is acknowledged without a config.
     R3AckWithoutConfig,
     /// R4: an extent leaves the log while its last writes are in a volatile cache.
     R4LeaveUnflushed,
+    /// R5: marks are cleared before the copy is written.
+    R5ClearBeforeCopy,
+    /// R5: a copy and a write do not wait for each other.
+    R5CopyUnlocked,
     /// R6: an extent leaves the log before its out-of-sync marks are durable.
     R6LeaveUnmarked,
+    /// R7: a write of part of a stale granule goes to both legs and clears its mark.
+    R7PartClears,
     /// R8: a config takes effect without the arbiter.
     R8ActFirst,
     /// R9: a superblock overwrites the copy that counts.
@@ -26,28 +34,44 @@ pub enum Mutation {
     R10FenceUndrained,
     /// R11: sessions of a node's former incarnations write on beside the newest one.
     R11OldSessionsWrite,
+    /// R12: an array is marked clean with its last writes in volatile caches.
+    R12CleanUnflushed,
+    /// A degrade does not mark what the leg that is out may not have.
+    DegradeWithoutMarks,
     /// A rejoin forgets what the target's own log and bitmap say.
     RejoinWithoutUnion,
     /// A promoted node serves while the read lease that it granted lasts.
     LeaseNotWaitedOut,
     /// A holder reads without a lease.
     ReadWithoutLease,
+    /// A leg whose node lost its cache counts as if it had not.
+    CacheLossUnseen,
+    /// A leg that was set back counts as the one that it was.
+    RevertUnseen,
 }
 
 impl Mutation {
     /// All.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 19] = [
         Self::R1DataBeforeLog,
+        Self::R2WritesOverlap,
         Self::R3AckWithoutConfig,
         Self::R4LeaveUnflushed,
+        Self::R5ClearBeforeCopy,
+        Self::R5CopyUnlocked,
         Self::R6LeaveUnmarked,
+        Self::R7PartClears,
         Self::R8ActFirst,
         Self::R9SameSlot,
         Self::R10FenceUndrained,
         Self::R11OldSessionsWrite,
+        Self::R12CleanUnflushed,
+        Self::DegradeWithoutMarks,
         Self::RejoinWithoutUnion,
         Self::LeaseNotWaitedOut,
         Self::ReadWithoutLease,
+        Self::CacheLossUnseen,
+        Self::RevertUnseen,
     ];
 }
 

@@ -22,6 +22,14 @@ struct Options {
     /// Run the first seed alone and print its journal.
     #[arg(long)]
     tell: bool,
+    /// Break each rule of the mirror in turn, and count the seeds until it is found; `--seeds` is the most for each.
+    #[cfg(feature = "mutations")]
+    #[arg(long)]
+    mutations: bool,
+    /// Of them, the one of this name alone.
+    #[cfg(feature = "mutations")]
+    #[arg(long)]
+    rule: Option<String>,
     /// Do not shrink what fails.
     #[arg(long)]
     no_shrink: bool,
@@ -42,6 +50,10 @@ fn main() -> ExitCode {
         let outcome = Runner::new().tell(&Plan::of(options.first));
         print!("{}", outcome.journal);
         return if outcome.verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    #[cfg(feature = "mutations")]
+    if options.mutations {
+        return mutations::find(&options);
     }
     let sum = run(&options);
     print!("{}", sum.coverage);
@@ -92,4 +104,67 @@ fn run(options: &Options) -> Sum {
     let mut sum = sum.into_inner().expect("nobody panics with it");
     sum.failed.sort();
     sum
+}
+
+#[cfg(feature = "mutations")]
+mod mutations {
+    use std::process::ExitCode;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use mirror::mutation::{Broken, Mutation};
+    use tests::sim::{Plan, Runner};
+
+    use super::Options;
+
+    /// Breaks each rule until a seed shows it.
+    pub(super) fn find(options: &Options) -> ExitCode {
+        let mut missed = 0;
+        let wanted = |rule: &Mutation| options.rule.as_ref().is_none_or(|name| *name == format!("{rule:?}"));
+        let rules: Vec<Mutation> = Mutation::ALL.into_iter().filter(wanted).collect();
+        for &rule in &rules {
+            match first(options, rule) {
+                Some((seed, what)) => {
+                    let line = what.lines().next().unwrap_or_default();
+                    println!("{:<22} seed {seed:>4}: {line}", format!("{rule:?}"));
+                }
+                None => {
+                    missed += 1;
+                    println!("{:<22} not found in {} seeds", format!("{rule:?}"), options.seeds);
+                }
+            }
+        }
+        println!("{} of {} found", rules.len() - missed, rules.len());
+        if missed == 0 && !rules.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// The first seed that fails with the rule broken.
+    fn first(options: &Options, rule: Mutation) -> Option<(u64, String)> {
+        let (next, found) = (AtomicU64::new(options.first), Mutex::new(None::<(u64, String)>));
+        let end = options.first + options.seeds;
+        let work = || {
+            let runner = Runner::new();
+            let _broken = Broken::rule(rule);
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= end {
+                    return;
+                }
+                if let Err(failure) = runner.run(&Plan::of(seed)).verdict {
+                    let mut found = found.lock().expect("nobody panics with it");
+                    if found.as_ref().is_none_or(|(before, _)| seed < *before) {
+                        *found = Some((seed, failure.what));
+                    }
+                    // Whoever is at an earlier seed comes to its end.
+                    next.store(end, Ordering::Relaxed);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..options.threads {
+                scope.spawn(work);
+            }
+        });
+        found.into_inner().expect("nobody panics with it")
+    }
 }

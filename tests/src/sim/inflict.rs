@@ -9,6 +9,7 @@ use gateway::LunMode;
 use mirror::command::Command;
 use mirror::format::layout::{BITMAP_OFFSET, LOG_OFFSET, SUPERBLOCK_OFFSET};
 use mirror::format::{ArbiterKind, BLOCK_BYTES, LegIndex, LegMask};
+use mirror::status::RoleKind;
 use net::sim::Halt;
 
 use super::checks;
@@ -16,7 +17,7 @@ use super::coverage::Phase;
 use super::fault::{Event, Fault, Rot, Spoilt, Still, Way, Who};
 use super::host;
 use super::machine::{self, Life};
-use super::world::{Check, World};
+use super::world::{Check, Stopped, World};
 
 /// How long an event waits for its phase.
 const PHASE_WAIT: Duration = Duration::from_secs(4);
@@ -218,6 +219,24 @@ impl World {
         self.net.thaw(machine::address(node));
         (machine.life, machine.due) = (Life::Down(again), again);
         self.views[node] = None;
+    }
+
+    /// The machine of a process that was told to stop is often switched off, too. A holder that stopped in order has
+    /// flushed both legs (R12).
+    pub(crate) fn switch_off(&mut self, node: usize, how: Stopped) {
+        let held = self.views[node].is_some_and(|view| {
+            matches!(view.role, RoleKind::Holder | RoleKind::Stopping | RoleKind::Stopped)
+        });
+        let flushed = how == Stopped::InOrder && held && self.serving == node;
+        let safe = flushed || self.plan.mode == LunMode::SyncDurable || self.is_expendable(node);
+        if safe && self.prng.percent(50) {
+            self.machines[node].disk.crash_with(Survival::None);
+            self.machines[node].boot += 1;
+            self.damage[node].cache_lost |= !flushed;
+            self.note(&format!("node {node}"), format_args!("is switched off"));
+        } else if how == Stopped::Killed {
+            self.machines[node].disk.kill();
+        }
     }
 
     fn pause(&mut self, node: usize, how: Still, time: Duration) {

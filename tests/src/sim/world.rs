@@ -85,6 +85,13 @@ pub(crate) struct World {
     pub(crate) granules: u64,
 }
 
+/// How a process that was told to stop has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    InOrder,
+    Killed,
+}
+
 /// A rule was broken.
 pub(crate) type Check<T = ()> = Result<T, String>;
 
@@ -378,6 +385,7 @@ impl World {
         if stopped || self.now >= until {
             let how = if stopped { "has stopped" } else { "does not stop, and is killed" };
             self.note(&format!("node {node}"), format_args!("{how}"));
+            self.switch_off(node, if stopped { Stopped::InOrder } else { Stopped::Killed });
             self.end_process(node, until.max(self.now + MS));
         }
     }

@@ -4,6 +4,7 @@
 use thiserror::Error;
 
 use crate::format::{Access, Config, ConfigId, LegFlags, LegMask, LegRecord, Relation, Superblock, compare};
+use crate::mutation::{Mutation, is_broken};
 use crate::probe::{LegFound, ProbeError};
 
 /// What to do with the peer's leg.
@@ -148,7 +149,7 @@ fn counts_since(ours: &Superblock, theirs: &Superblock) -> bool {
 }
 
 fn on_counted(ours: &Superblock, theirs: &Superblock) -> PeerVerdict {
-    let same_leg = ours.peer().uuid == theirs.leg && theirs.seq >= ours.peer().seen_seq;
+    let same_leg = ours.peer().uuid == theirs.leg && !is_reverted(ours.peer(), theirs);
     // What the cache of the only leg that counts has lost, nobody has.
     let alone = ours.config().in_sync == LegMask::only(theirs.index);
     let whole = alone || kept_its_cache(ours.peer(), theirs);
@@ -159,9 +160,16 @@ fn on_counted(ours: &Superblock, theirs: &Superblock) -> PeerVerdict {
     }
 }
 
+/// True when its superblock is older than one that we have seen of it.
+fn is_reverted(record: &LegRecord, theirs: &Superblock) -> bool {
+    theirs.seq < record.seen_seq && !is_broken(Mutation::RevertUnseen)
+}
+
 /// True unless the leg has a volatile cache and its node went through a restart since we last saw it.
 fn kept_its_cache(record: &LegRecord, theirs: &Superblock) -> bool {
-    !theirs.own().flags.contains(LegFlags::VOLATILE_CACHE) || record.incarnation == theirs.own().incarnation
+    is_broken(Mutation::CacheLossUnseen)
+        || !theirs.own().flags.contains(LegFlags::VOLATILE_CACHE)
+        || record.incarnation == theirs.own().incarnation
 }
 
 fn plan_for_newcomer(ours: &Superblock, theirs: &Superblock) -> SyncPlan {
@@ -183,12 +191,14 @@ fn plan(ours: &Superblock, theirs: &Superblock) -> SyncPlan {
     if record.uuid != theirs.leg {
         return SyncPlan::Full(FullReason::Replaced);
     }
-    if theirs.seq < record.seen_seq {
+    if is_reverted(record, theirs) {
         return SyncPlan::Full(FullReason::Reverted);
     }
     match record.tracked_since {
         0 => SyncPlan::Full(FullReason::NotTracked),
-        since if theirs.config().generation() < since => SyncPlan::Full(FullReason::Reverted),
+        since if theirs.config().generation() < since && !is_broken(Mutation::RevertUnseen) => {
+            SyncPlan::Full(FullReason::Reverted)
+        }
         _ => SyncPlan::Delta,
     }
 }

@@ -24,6 +24,7 @@ use crate::desk::Side;
 use crate::events::{EventKind, FreezeCause};
 use crate::format::{ArbiterKind, ConfigId, LegMask, Reason, Superblock};
 use crate::holder::membership::Membership;
+use crate::mutation::{Mutation, is_broken};
 use crate::probe::LegFound;
 use crate::store::Stored;
 use crate::truth::Fresh;
@@ -437,7 +438,9 @@ impl Holder {
         if self.config().in_sync == LegMask::both() {
             return;
         }
-        self.mark_exposed();
+        if !is_broken(Mutation::DegradeWithoutMarks) {
+            self.mark_exposed();
+        }
         self.thaw(ctx);
         self.own_failure = None;
         if out == Side::Peer {

@@ -18,6 +18,7 @@ use crate::events::{BarCause, EventKind};
 use crate::format::Reason;
 use crate::holder::membership::Membership;
 use crate::locks::{Grant, Mode, Owner};
+use crate::mutation::{Mutation, is_broken};
 use crate::range::ByteRange;
 
 /// Copies under way at a time.
@@ -188,6 +189,9 @@ impl Holder {
         let Op::Read { into, .. } = completed.op else { return self.end_copy(key) };
         if attempt != self.attempt || self.resync_target() != Some(target) {
             return self.end_copy(key);
+        }
+        if is_broken(Mutation::R5ClearBeforeCopy) {
+            self.bitmap.clear(range, ClearedBy::CopiedAndFlushed);
         }
         let place = self.on_leg(target, range);
         ctx.desk.write(target, place.start, into.freeze(), Durability::Durable, Purpose::CopyWrite(key));

@@ -17,6 +17,7 @@ use super::change::Kind;
 use super::journal::FlushFor;
 use super::{Ctx, Ending, Farewell, Holder, Phase, Sides};
 use crate::command::{Demotion, Refusal};
+use crate::mutation::{Mutation, is_broken};
 
 /// How far the stop is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +105,12 @@ impl Holder {
         }
         match closing {
             Closing::Draining if self.requests.is_empty() && self.resync.is_idle() => {
+                if is_broken(Mutation::R12CleanUnflushed) {
+                    let ticket = self.log.begin_flush();
+                    self.log.end_flush(ticket);
+                    self.phase = Phase::Closing(Closing::Saving);
+                    return self.drive_closing(ctx);
+                }
                 self.phase = Phase::Closing(Closing::Flushing);
                 self.begin_own_flush(FlushFor::Close, ctx);
             }

@@ -14,10 +14,12 @@ use engine::{Buf, Key};
 
 use super::request::Work;
 use super::{Body, Ctx, Holder, Sides};
+use crate::bitmap::ClearedBy;
 use crate::decide::Judgement;
 use crate::desk::{Purpose, Side};
 use crate::intent_log::{Admission, Permit, Reach};
 use crate::locks::{Grant, Mode, Owner};
+use crate::mutation::{Mutation, is_broken};
 use crate::range::ByteRange;
 
 /// Where a write's piece is.
@@ -221,6 +223,12 @@ impl Holder {
             return in_sync;
         }
         if self.copy_target().is_some() && !self.bitmap.is_any_set(piece) {
+            return Sides::all();
+        }
+        if self.is_target_current() && is_broken(Mutation::R7PartClears) {
+            let granules = piece.touched(self.bitmap.granule_shift());
+            let whole = granules.bytes(self.bitmap.granule_shift(), self.layout.data_size);
+            self.bitmap.clear(whole, ClearedBy::WrittenToEveryLeg);
             return Sides::all();
         }
         self.bitmap.set(piece);
