@@ -96,7 +96,7 @@ impl Truth {
         let tracked = self.tracked_from(who, None);
         let was_both = self.config().in_sync == LegMask::both();
         let mut next = self.configured(who, in_sync, reason, fresh)?;
-        next.run_state = RunState::Running;
+        next.run_state = next.run_state.in_service();
         next.fence = next.config().generation().max(next.fence);
         if !in_sync.has(who.other()) && was_both {
             let peer = next.record_mut(who.other());
@@ -128,7 +128,7 @@ impl Truth {
     #[must_use]
     pub fn taken_up(&self, who: LegIndex, incarnation: Uuid) -> Self {
         let mut next = self.clone();
-        next.run_state = RunState::Running;
+        next.run_state = next.run_state.in_service();
         next.fence = next.config().generation().max(next.fence);
         next.record_mut(who).incarnation = incarnation;
         next
@@ -191,12 +191,15 @@ impl Truth {
         next
     }
 
-    /// The bitmap says everything about the peer's leg from now on.
+    /// The bitmap says everything about the peer's leg from now on, whose superblock, number `seen`, has this config: one
+    /// that is found older was set back, and misses what was copied to it since.
     #[must_use]
-    pub fn tracked(&self, who: LegIndex) -> Self {
+    pub fn tracked(&self, who: LegIndex, seen: Option<u64>) -> Self {
         let mut next = self.clone();
         let generation = self.config().generation();
-        next.record_mut(who.other()).tracked_since = generation;
+        let record = next.record_mut(who.other());
+        record.tracked_since = generation;
+        record.seen_seq = seen.unwrap_or(record.seen_seq);
         next
     }
 
@@ -221,6 +224,12 @@ impl Truth {
             (record.incarnation, record.seen_seq) = (theirs.own().incarnation, theirs.seq);
         }
         Ok(next)
+    }
+
+    /// Writes are acknowledged from now on that may be in the legs' caches alone.
+    #[must_use]
+    pub fn cached(&self) -> Self {
+        Self { run_state: RunState::Cached, ..self.clone() }
     }
 
     /// The peer's leg has gone its own way: for people, and for a start without it.

@@ -35,8 +35,12 @@ struct Options {
     no_shrink: bool,
 }
 
+/// How often a long run says that it goes on.
+const PROGRESS: u64 = 500;
+
 #[derive(Default)]
 struct Sum {
+    runs: u64,
     coverage: Coverage,
     operations: u64,
     failed: Vec<(u64, String)>,
@@ -88,6 +92,10 @@ fn run(options: &Options) -> Sum {
             }
             let outcome = runner.run(&Plan::of(seed));
             let mut sum = sum.lock().expect("nobody panics with it");
+            sum.runs += 1;
+            if sum.runs % PROGRESS == 0 {
+                eprintln!("{} seeds, {} failed", sum.runs, sum.failed.len());
+            }
             sum.coverage.add(&outcome.coverage);
             sum.operations += outcome.operations;
             if let Err(failure) = outcome.verdict {

@@ -405,9 +405,8 @@ impl World {
             return Ok(false);
         }
         let down = match fault {
-            // Nothing on a leg tells two states apart that its superblock does not; and until its resync is over nobody
-            // has noted how far that has come.
-            Fault::RevertLeg(_) if !self.is_older(node) || self.in_sync().is_none() => return Ok(false),
+            // Nothing on a leg tells two states apart that its superblock does not.
+            Fault::RevertLeg(_) if !self.is_older(node) => return Ok(false),
             Fault::ReplaceDisk(down) | Fault::RevertLeg(down) | Fault::CloneLeg(down) => down,
             _ => return Ok(false),
         };

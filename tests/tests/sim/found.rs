@@ -93,3 +93,54 @@ fn an_own_leg_with_an_error_stays_when_the_peers_is_another_one() {
         clean(&plan(seed, ArbiterKind::Biased, &[fails, replaced]));
     }
 }
+
+/// A leg that was set back in the middle of its resync to what it was before it began: what had been copied was missing,
+/// and nobody knew.
+#[test]
+fn a_leg_that_was_set_back_during_its_resync_is_copied_whole() {
+    for seed in 0..6 {
+        let away = at(300, None, Fault::Kill(Who::Peer, ms(700)));
+        let back = at(900, Some(Phase::Resync), Fault::RevertLeg(ms(100)));
+        clean(&plan(seed, ArbiterKind::Etcd, &[away, back]));
+    }
+}
+
+fn cached(seed: u64, events: &[Event]) -> Plan {
+    Plan { mode: LunMode::SyncCached, ..plan(seed, ArbiterKind::Etcd, events) }
+}
+
+/// A holder that had lost its cache, and whose peer had died, asked the arbiter and served without the writes that the
+/// peer's leg had.
+#[test]
+fn a_holder_that_lost_its_cache_waits_for_its_peer() {
+    for seed in 0..4 {
+        let dark = at(300, Some(Phase::Write), Fault::PowerCut(Who::Holder, ms(1500)));
+        let dies = at(700, None, Fault::Kill(Who::Peer, ms(5000)));
+        clean(&cached(seed, &[dark, dies]));
+    }
+}
+
+/// The same for a standby: its holder died before it had noticed that the standby's cache was gone.
+#[test]
+fn a_standby_that_lost_its_cache_does_not_take_over() {
+    for seed in 0..4 {
+        let dark = at(300, Some(Phase::Write), Fault::PowerCut(Who::Peer, ms(20)));
+        let dies = at(301, None, Fault::Kill(Who::Holder, ms(5000)));
+        clean(&cached(seed, &[dark, dies]));
+    }
+}
+
+/// The own leg failed a write while the config that counts the peer's again was on its way: the peer, which may not be told
+/// of it, was waited for for ever.
+#[test]
+fn a_rejoin_that_an_own_error_spoils_begins_again() {
+    for seed in 105..109 {
+        let away = at(2498, Some(Phase::Write), Fault::Spoil(Who::Peer, Spoilt::Writes, 2));
+        let fails = at(5630, Some(Phase::ConfigChange), Fault::Spoil(Who::Holder, Spoilt::Writes, 3));
+        let plan = cached(seed, &[away, fails]);
+        let load = Load { hosts: 3, think: ms(10), gap: ms(1000), granules: 6, stride: 37, ..plan.load };
+        let load = Load { flush_percent: 8, large_percent: 20, ops: 300, ..load };
+        let slow = Plan { load, net: (us(100), ms(3)), length: ms(9000), ..plan };
+        clean(&Plan { drift_ppm: [12, 47], turn_cost: us(20), ..slow });
+    }
+}

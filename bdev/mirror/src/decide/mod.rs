@@ -23,7 +23,7 @@ pub use peer::{FullReason, PeerVerdict, Refusal, SyncPlan, on_peer};
 pub use promote::{DataAge, HolderSession, HolderState, PromoteMode, PromoteRefusal, Promotion, may_promote};
 pub use start::{
     DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, StartFacts, StartVerdict, Starting,
-    on_start,
+    misses_acknowledged, on_start,
 };
 pub use takeover::{TakeoverVerdict, on_word};
 pub use unite::unite;

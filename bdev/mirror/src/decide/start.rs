@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::peer::{FullReason, PeerVerdict, Refusal, SyncPlan, on_peer};
 use crate::format::{Config, ConfigId, LegFlags, LegMask, LegState, RunState, Superblock};
+use crate::mutation::{Mutation, is_broken};
 use crate::probe::LegFound;
 
 /// What is known of the peer's leg.
@@ -21,7 +22,9 @@ pub enum PeerSight<'a> {
 pub enum DegradedStart {
     /// Not yet: the policy says ask, or its time has not come.
     Withheld,
-    /// By policy, after its time, or by the operator's command.
+    /// The arbiter says that nobody else has gone on, and the peer does not show up.
+    Arbitrated,
+    /// By policy, after its time, or by the operator's command, who both accept what may be lost.
     Allowed,
 }
 
@@ -108,6 +111,11 @@ pub enum HoldReason {
     /// The same, with a leg there that proves nothing.
     #[error("{0}; start degraded by command to go on without it")]
     PeerRefused(Refusal),
+    /// The arbiter would let this node serve, and its leg misses what was in its cache.
+    #[error(
+        "the power failed, and this node's cache held acknowledged writes that the peer's leg may have: start the peer, or start degraded by command and lose them"
+    )]
+    CacheLost,
     /// The peer's node has fenced it.
     #[error("the peer has locked this node out and seems to be on its way to become the holder")]
     PeerPromoting,
@@ -165,11 +173,28 @@ fn alone_or(facts: &StartFacts<'_>, why: HoldReason) -> StartVerdict {
         return StartVerdict::Hold(HoldReason::OwnLegExcluded);
     }
     let only_us = facts.own.config().in_sync == LegMask::only(facts.own.index);
-    if only_us || facts.degraded == DegradedStart::Allowed {
-        StartVerdict::Serve(Starting::Alone)
-    } else {
-        StartVerdict::Hold(why)
+    match facts.degraded {
+        _ if only_us => StartVerdict::Serve(Starting::Alone),
+        DegradedStart::Allowed => StartVerdict::Serve(Starting::Alone),
+        DegradedStart::Arbitrated if misses_acknowledged(facts.own, facts.incarnation) => {
+            StartVerdict::Hold(HoldReason::CacheLost)
+        }
+        DegradedStart::Arbitrated => StartVerdict::Serve(Starting::Alone),
+        DegradedStart::Withheld => StartVerdict::Hold(why),
     }
+}
+
+/// True when the node has lost a cache that was written to: what was in it is on the other leg, unless that lost it, too.
+fn lost_its_cache(own: &Superblock, incarnation: Uuid) -> bool {
+    let volatile = own.own().flags.contains(LegFlags::VOLATILE_CACHE);
+    volatile && own.own().incarnation != incarnation && own.run_state != RunState::Clean
+}
+
+/// True when the leg, which the config counts, may miss acknowledged writes for a cache that was lost.
+pub fn misses_acknowledged(own: &Superblock, incarnation: Uuid) -> bool {
+    let counted_alone = own.config().in_sync == LegMask::only(own.index);
+    let lost = lost_its_cache(own, incarnation) && own.run_state == RunState::Cached;
+    lost && !counted_alone && !is_broken(Mutation::CacheLossUnseen)
 }
 
 /// The peer's leg carries every acknowledged write. Does ours?
@@ -184,10 +209,8 @@ fn with_member(facts: &StartFacts<'_>, found: &LegFound) -> Starting {
     if clean && own.config() == theirs.config() && facts.differences == Differences::None {
         return Starting::Both;
     }
-    let volatile = own.own().flags.contains(LegFlags::VOLATILE_CACHE);
-    let lost_cache = volatile && own.own().incarnation != facts.incarnation;
     // A member kept its cache, or it would not be one.
-    if lost_cache && own.run_state == RunState::Running {
+    if lost_its_cache(own, facts.incarnation) {
         return Starting::FromPeer(own_plan(own));
     }
     Starting::Resync(SyncPlan::Delta)

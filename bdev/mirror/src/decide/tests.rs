@@ -150,14 +150,14 @@ fn a_start_never_serves_what_may_be_old() {
     for holder in LegIndex::BOTH {
         for in_sync in [LegMask::ZERO, LegMask::ONE, LegMask::both()] {
             for case in PEER_CASES {
-                for bits in 0..32_u32 {
+                for bits in 0..128_u32 {
                     check_start(holder, in_sync, case, bits);
                     combinations += 1;
                 }
             }
         }
     }
-    assert_eq!(combinations, 2 * 3 * 6 * 32);
+    assert_eq!(combinations, 2 * 3 * 6 * 128);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,7 @@ const PEER_CASES: [PeerCase; 6] =
 fn check_start(holder: LegIndex, in_sync: LegMask, case: PeerCase, bits: u32) {
     let is = |bit: u32| bits >> bit & 1 == 1;
     let (clean, our_cache_lost, their_cache_lost, differences, allowed) = (is(0), is(1), is(2), is(3), is(4));
+    let (cached, arbitrated) = (is(5) && !clean, is(6) && !allowed);
     let (mut own, mut theirs) = pair();
     let before = own.history;
     let config = own.config().successor(5, holder, in_sync, Reason::Restarted).expect("some left");
@@ -191,6 +192,9 @@ fn check_start(holder: LegIndex, in_sync: LegMask, case: PeerCase, bits: u32) {
         own.history.push(config);
     }
     own.run_state = if clean { RunState::Clean } else { RunState::Running };
+    if cached {
+        own.run_state = RunState::Cached;
+    }
     theirs.run_state = own.run_state;
     if their_cache_lost {
         theirs.legs[1].incarnation = Uuid::from_u128(1);
@@ -201,9 +205,13 @@ fn check_start(holder: LegIndex, in_sync: LegMask, case: PeerCase, bits: u32) {
         incarnation: if our_cache_lost { Uuid::from_u128(2) } else { own.own().incarnation },
         differences: if differences { Differences::Possible } else { Differences::None },
         peer: if case == PeerCase::Unseen { PeerSight::Unseen } else { PeerSight::Seen(&peer) },
-        degraded: if allowed { DegradedStart::Allowed } else { DegradedStart::Withheld },
+        degraded: match (allowed, arbitrated) {
+            (true, _) => DegradedStart::Allowed,
+            (_, true) => DegradedStart::Arbitrated,
+            _ => DegradedStart::Withheld,
+        },
     });
-    let told = format!("{holder:?} {in_sync:?} {case:?} {bits:05b}: {verdict:?}");
+    let told = format!("{holder:?} {in_sync:?} {case:?} {bits:07b}: {verdict:?}");
     if holder != own.index {
         return assert_eq!(verdict, StartVerdict::Standby(StandbyReason::PeerHolds), "{told}");
     }
@@ -212,14 +220,18 @@ fn check_start(holder: LegIndex, in_sync: LegMask, case: PeerCase, bits: u32) {
         (PeerCase::Ahead, StartVerdict::Standby(StandbyReason::PeerIsNewer { .. })) => {}
         (PeerCase::Split, StartVerdict::Hold(HoldReason::Split { .. })) => {}
         (PeerCase::Unseen | PeerCase::Blank, StartVerdict::Serve(Starting::Alone)) => {
-            assert!(ours_in && (allowed || !theirs_in), "{told}");
+            let whole = !(our_cache_lost && cached);
+            assert!(ours_in && (allowed || !theirs_in || arbitrated && whole), "{told}");
+        }
+        (PeerCase::Unseen | PeerCase::Blank, StartVerdict::Hold(HoldReason::CacheLost)) => {
+            assert!(theirs_in && arbitrated && our_cache_lost && cached, "{told}");
         }
         (PeerCase::Unseen | PeerCase::Blank, StartVerdict::Hold(HoldReason::OwnLegExcluded)) => {
             assert!(!ours_in, "{told}");
         }
         (PeerCase::Unseen, StartVerdict::Hold(HoldReason::PeerUnseen))
         | (PeerCase::Blank, StartVerdict::Hold(HoldReason::PeerRefused(Refusal::Blank))) => {
-            assert!(theirs_in && !allowed, "{told}");
+            assert!(theirs_in && !allowed && !arbitrated, "{told}");
         }
         (PeerCase::Equal, StartVerdict::Serve(Starting::Both)) => {
             assert!(ours_in && theirs_in && clean && !differences && !their_cache_lost, "{told}");

@@ -192,6 +192,7 @@ impl Codes for HoldReason {
         match self {
             Self::PeerUnseen => "peer-unseen",
             Self::PeerRefused(refusal) => refusal.code(),
+            Self::CacheLost => "cache-lost",
             Self::PeerPromoting => "peer-promoting",
             Self::OwnLegExcluded => "own-leg-excluded",
             Self::ArbiterUnasked => "arbiter-unasked",

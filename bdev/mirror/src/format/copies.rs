@@ -81,8 +81,10 @@ impl Copies {
         let (from, newest) =
             valid.rev().max_by_key(|(_, superblock)| superblock.seq).expect("a slot is valid");
         let mut superblock = newest.clone();
-        if from == Copy::Tail {
-            superblock.run_state = RunState::Running;
+        // What is lost may have said so.
+        let lost = self.slot0.is_err() || self.slot1.is_err();
+        if from == Copy::Tail || lost && superblock.run_state == RunState::Running {
+            superblock.run_state = RunState::Cached;
         }
         Ok(Chosen { superblock, from })
     }

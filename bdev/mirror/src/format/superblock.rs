@@ -27,7 +27,7 @@ fields! {
     INCOMPAT: 4, "incompatible features: with unknown ones the leg is refused";
     LAYOUT: 2, "layout version: 1";
     INDEX: 1, "leg index, which is the node's number: 0 or 1";
-    RUN_STATE: 1, "1 clean, 2 running";
+    RUN_STATE: 1, "1 clean, 2 running, 3 running, acknowledged data in caches";
     LEG: 16, "leg uuid";
     NODE: 16, "node id";
     ARBITER: 16, "arbiter id; nil where it has none";
@@ -85,8 +85,24 @@ const _: () = assert!(L_SEQ.end() == LEG_LEN && L_PAD.len == 6);
 pub enum RunState {
     /// Drained, flushed, log empty.
     Clean = 1,
-    /// In service, or died in service.
+    /// In service, or died in service; whatever was acknowledged was durable.
     Running = 2,
+    /// The same, and what was acknowledged may be in the legs' caches alone.
+    Cached = 3,
+}
+
+impl RunState {
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Clean, Self::Running, Self::Cached];
+
+    /// In service from now on: what a former holder left in caches is there still.
+    #[must_use]
+    pub const fn in_service(self) -> Self {
+        match self {
+            Self::Clean | Self::Running => Self::Running,
+            Self::Cached => Self::Cached,
+        }
+    }
 }
 
 /// Who orders the generations.
@@ -379,11 +395,8 @@ fn leg_index(number: u8, what: &'static str) -> Result<LegIndex, SuperblockError
 }
 
 fn run_state(code: u8) -> Result<RunState, SuperblockError> {
-    match code {
-        1 => Ok(RunState::Clean),
-        2 => Ok(RunState::Running),
-        _ => Err(SuperblockError::Nonsense("run state")),
-    }
+    let known = RunState::ALL.into_iter().find(|state| *state as u8 == code);
+    known.ok_or(SuperblockError::Nonsense("run state"))
 }
 
 fn get_fence(block: &Block) -> Result<FenceKey, SuperblockError> {

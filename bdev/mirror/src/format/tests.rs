@@ -244,7 +244,7 @@ fn a_rotten_newest_slot_is_mended_from_the_end_copy_as_running() {
     disk.block(writes.slot.offset)[100] ^= 4;
     let found = disk.choose().expect("slot 1 and the end copy are whole");
     assert_eq!((found.from, found.superblock.config()), (Copy::Tail, next.config()));
-    assert_eq!(found.superblock.run_state, RunState::Running);
+    assert_eq!(found.superblock.run_state, RunState::Cached);
 }
 
 #[test]

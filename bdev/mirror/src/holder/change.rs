@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     Track,
     /// A config with both legs.
     Rejoin { back: Side },
+    /// The superblocks say that acknowledged data may be in caches from now on.
+    Cache,
     /// Stopped in order.
     Close,
     /// A config that names the peer as the holder.
@@ -371,6 +373,10 @@ impl Holder {
                 self.change = None;
                 self.take_effect(Kind::Close, Extent::Whole, ctx);
             }
+            (Side::Own, Kind::Cache) => {
+                self.change = None;
+                self.caching_failed(error, ctx);
+            }
             // The arbiter may count it already, and it was to be counted: a config without it, as for one that is.
             (Side::Own, Kind::Rejoin { back: Side::Own }) => {
                 self.truth = change.next.clone();
@@ -411,6 +417,8 @@ impl Holder {
             Kind::Degrade { out, .. } => self.degraded(out, ctx),
             Kind::Arm | Kind::Enrol | Kind::Track => self.membership_changed(kind, ctx),
             Kind::Rejoin { back } => self.rejoined(back, extent, ctx),
+            // Whoever waits for it looks at the truth.
+            Kind::Cache => {}
             Kind::Close => self.closed(extent, ctx),
             Kind::HandOver => self.handed_over(extent),
         }
@@ -485,6 +493,9 @@ impl Holder {
                 && matches!(self.membership, Membership::Rejoining | Membership::Joined);
             if !sound {
                 self.change = None;
+                if matches!(self.membership, Membership::Rejoining) {
+                    self.go_away(Reason::LinkLost, ctx);
+                }
                 // The config counts a leg that went away before it did: that is a loss like any other.
                 self.expect_peer(ctx);
                 if back == Side::Own && !self.bitmap.is_clear() {

@@ -10,6 +10,7 @@
 //!    '------------(a newer generation)-----------'---------------------> Leaving ----> Ended(Superseded)
 //! ```
 
+mod caching;
 pub(crate) mod change;
 mod flush;
 mod journal;
@@ -115,6 +116,8 @@ pub(crate) struct Holder {
     locks: RangeLocks,
     granted: VecDeque<Owner>,
     requests: Slots<Request>,
+    /// Writes that wait until the superblocks say that acknowledged data may be in caches.
+    uncached: Vec<Key>,
     /// Writes that wait for a slot of the log, oldest first.
     admitting: VecDeque<Key>,
     /// Writes that wait for a transaction.
@@ -190,6 +193,7 @@ impl Holder {
             locks: RangeLocks::default(),
             granted: VecDeque::new(),
             requests: Slots::with_capacity(REQUESTS_MAX),
+            uncached: Vec::new(),
             admitting: VecDeque::new(),
             logging: Vec::new(),
             waiting: Waiting::default(),
@@ -334,6 +338,7 @@ impl Holder {
     pub(super) fn settle(&mut self, ctx: &mut Ctx<'_>) {
         self.run_granted(ctx);
         self.drive_change(ctx);
+        self.drive_caching(ctx);
         self.drive_membership(ctx);
         self.drive_leases(ctx);
         self.drive_patience(ctx);

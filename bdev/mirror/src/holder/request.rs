@@ -251,6 +251,7 @@ impl Holder {
         // Whoever got a lock by that is answered next time, without an I/O.
         self.granted.clear();
         self.waiting.clear();
+        self.uncached.clear();
         self.admitting.clear();
         self.logging.clear();
         self.unleased.clear();

@@ -55,7 +55,7 @@ impl WriteStage {
 pub(crate) struct Write {
     range: BlockRange,
     body: Body,
-    durability: Durability,
+    pub(super) durability: Durability,
     /// All of it.
     pub(super) whole: ByteRange,
     /// The piece that is under way.
@@ -143,6 +143,9 @@ impl Holder {
     /// The range is ours: now the log (R1). A mirror whose own leg is out keeps no log: everything is copied
     /// when that leg comes back.
     pub(super) fn admit(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        if self.waits_for_caching(key) {
+            return self.uncached.push(key);
+        }
         if !self.has_journal() {
             return self.send_write(key, ctx);
         }

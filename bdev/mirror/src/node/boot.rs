@@ -7,13 +7,14 @@ use uuid::{Builder, Uuid};
 use super::{Node, OwnWrite, Role};
 use crate::arbiter::Answer;
 use crate::bitmap::Bitmap;
-use crate::decide::StandbyReason;
+use crate::decide::{StandbyReason, misses_acknowledged};
 use crate::desk::Side;
 use crate::events::EventKind;
 use crate::format::{ArbiterKind, CreateLeg, Layout, LayoutRequest, Lease, LegFlags, Superblock};
 use crate::formatter::Formatter;
 use crate::guard::Guard;
 use crate::intent_log::Replay;
+use crate::leg_state::{LegEvent, after};
 use crate::probe::{FoundLeg, LegFound};
 use crate::reader::{Reader, Reading, differences, found};
 use crate::setup::{ArbiterLink, Content, OnBlank};
@@ -166,7 +167,12 @@ impl Node {
         let Some(store) = &mut self.store else { return };
         if store.current().legs[who].incarnation != incarnation {
             let mut next = store.current().clone();
-            next.legs[who].incarnation = incarnation;
+            let record = &mut next.legs[who];
+            if misses_acknowledged(store.current(), incarnation) {
+                // Until the holder has brought it in sync again.
+                record.state = after(record.state, LegEvent::Excluded);
+            }
+            record.incarnation = incarnation;
             self.own_write = Some(OwnWrite::Incarnation);
             store.begin(next, &mut self.desk);
         }

@@ -154,7 +154,7 @@ impl Node {
             incarnation: self.setup.incarnation,
             differences: hold.differences(),
             peer: hold.seen.as_ref().map_or(PeerSight::Unseen, PeerSight::Seen),
-            degraded: if sure { DegradedStart::Allowed } else { self.degraded },
+            degraded: if sure { self.degraded.max(DegradedStart::Arbitrated) } else { self.degraded },
         };
         match on_start(&facts) {
             // The old holder's superblock is about to name this node as well: then there is nothing to copy.

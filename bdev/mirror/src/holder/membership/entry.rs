@@ -179,14 +179,12 @@ impl Holder {
                 self.fence(entry, ctx);
             }
             (Kind::Enrol, Membership::Enrolling(Entry::Member, _)) => self.joined(ctx),
-            (Kind::Enrol, Membership::Enrolling(Entry::Resync(plan), differences)) => {
-                let (plan, differences) = (*plan, differences.take());
+            (Kind::Enrol, Membership::Enrolling(Entry::Resync(_), differences)) => {
+                let differences = differences.take();
                 if let Some(differences) = differences {
                     self.begin_emptying(*differences, ctx);
                 }
-                if matches!(plan, SyncPlan::Full(_)) {
-                    self.track();
-                }
+                self.track();
             }
             _ => {}
         }
@@ -194,7 +192,8 @@ impl Holder {
 
     /// The bitmap says everything about the peer's leg from now on, so that a copy that is cut off can go on.
     pub(super) fn track(&mut self) {
-        let next = self.truth.tracked(self.who);
+        let seen = self.peer.as_ref().map(|peer| peer.store.current().seq);
+        let next = self.truth.tracked(self.who, seen);
         self.begin_change(Kind::Track, next, &[Side::Own]);
     }
 

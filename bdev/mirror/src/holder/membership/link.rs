@@ -110,7 +110,7 @@ impl Holder {
         self.go_away(Reason::LinkLost, ctx);
     }
 
-    pub(super) fn go_away(&mut self, reason: Reason, ctx: &mut Ctx<'_>) {
+    pub(in crate::holder) fn go_away(&mut self, reason: Reason, ctx: &mut Ctx<'_>) {
         if self.is_target_current() {
             self.mark_exposed();
         }
