@@ -3,7 +3,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check fmt lint doc e2e conformance sim links bench setup
+.PHONY: help run test check fmt lint doc e2e conformance pdu sim links bench setup
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ links: ## The parts on simulated links and disks: sessions, import and export, t
 
 conformance: setup ## libiscsi's suite against a LUN: make conformance URL=iscsi://... [URL2=...]
 	@$(CARGO) run -q -p tests --bin conformance -- "$(URL)" "$(URL2)"
+
+pdu: ## The suite at PDU level against a LUN that may be overwritten: make pdu URL=iscsi://... [CASE=part of a name]
+	@$(CARGO) run -q -p tests --bin pdu -- "$(URL)" $(CASE)
 
 e2e: setup ## Tests with real processes and real initiators
 	$(CARGO) build --workspace --bins

@@ -6,6 +6,7 @@ pub mod load;
 pub mod net;
 pub mod node;
 pub mod pair;
+pub mod pdu;
 pub mod sim;
 pub mod suite;
 pub mod tgt;

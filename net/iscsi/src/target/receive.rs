@@ -282,7 +282,10 @@ impl Connection {
     }
 
     fn on_nop_out(&mut self, header: &Header, mut data: Vec<u8>) {
-        if header.itt() != NO_TAG {
+        if header.itt() != NO_TAG && self.session_type == SessionType::Discovery {
+            //= rfc7143#section-4.3: a discovery session takes SendTargets and the logout, and is alive by that.
+            self.reject(header, RejectReason::Protocol);
+        } else if header.itt() != NO_TAG {
             let answer = Header::new(opcode::NOP_IN, flag::FINAL)
                 .with_lun(header.lun())
                 .with_itt(header.itt())

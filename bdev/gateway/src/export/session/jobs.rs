@@ -39,6 +39,13 @@ pub(super) struct Job {
     pub(super) passage: Option<Box<Passage>>,
 }
 
+impl Job {
+    /// True while data of the initiator are awaited.
+    pub(super) fn is_collecting(&self) -> bool {
+        matches!(self.stage, Stage::Collecting(_))
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Jobs {
     pub(super) open: BTreeMap<TaskId, Job>,

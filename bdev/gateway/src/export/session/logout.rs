@@ -7,6 +7,7 @@ use engine::{Instant, Progress};
 use iscsi::TaskId;
 use iscsi::target::{Logout, LogoutResponse};
 
+use super::jobs::Job;
 use super::links::{Link, Scope};
 use super::management::Aborter;
 use super::{Patience, Session};
@@ -34,7 +35,27 @@ impl Session {
                 Scope::Another
             }
         };
+        self.abort_collecting(from, scope, now);
         self.links.at(from).logging_out.push((request, scope));
+    }
+
+    /// Ends the commands whose data have not all come: nobody sends them any more.
+    fn abort_collecting(&mut self, from: usize, scope: Scope, now: Instant) {
+        //= rfc7143#section-11.14.5: a logout ends the tasks of its connection, or of its session.
+        let own = self.links.at(from).id;
+        let ends = |link: &&Link| scope == Scope::Session || (scope == Scope::Connection && link.id == own);
+        let tasks: Vec<TaskId> = self
+            .links
+            .iter()
+            .filter(ends)
+            .flat_map(|link| link.connection.tasks().collect::<Vec<_>>())
+            .collect();
+        for task in tasks {
+            let stalled = self.stalled.take_if(|stalled| stalled.command.task == task).is_some();
+            if stalled || self.jobs.open.get(&task).is_some_and(Job::is_collecting) {
+                self.abort(task, Aborter::Itself, now);
+            }
+        }
     }
 
     /// Answers logouts that have nothing to wait for any more, and forgets the connections that are over.

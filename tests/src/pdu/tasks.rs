@@ -1,0 +1,195 @@
+//! Task management and logout (RFC 7143 sections 4.2.3, 11.5, 11.6, 11.14, 11.15).
+
+use super::io::{BLOCK, SIMPLE, WRITE, cdb10, pattern};
+use super::wire::{NO_TAG, Pdu, Received, back, out};
+use super::{Case, Outcome, Session, Subject};
+
+pub(super) const CASES: &[Case] = table! {
+    "11.6.1" a_task_that_is_not_there_is_not_aborted
+    "11.5.1" an_aborted_write_gets_no_status_and_leaves_no_data
+    "11.5.1" abort_task_set_ends_this_sessions_tasks
+    "11.5.1" a_lun_reset_ends_tasks
+    "11.6.1" a_lun_that_is_not_there_is_not_reset
+    "11.5.5" a_task_that_never_came_counts_as_come
+    "11.6.1" reassignment_needs_its_recovery_level
+    "11.6.1" a_function_of_fancy_is_refused
+    "11.14" a_session_is_closed
+    "11.14" a_connection_is_closed_by_its_identifier
+    "11.15.1" a_connection_of_nobody_is_not_found
+    "11.15.1" recovery_needs_its_level
+    "11.14" a_reason_of_fancy_is_refused
+    "11.14" a_write_that_waits_for_data_does_not_hold_up_a_logout
+};
+
+/// A task management request for the session's LUN.
+fn request(session: &Session, function: u8, referenced: u32, ref_cmd_sn: u32) -> Pdu {
+    Pdu::new(out::TASK | out::IMMEDIATE, 0x80 | function)
+        .put(8, &session.lun_field())
+        .put32(20, referenced)
+        .put32(32, ref_cmd_sn)
+}
+
+/// The answer to a request.
+fn manage(session: &mut Session, pdu: Pdu) -> Result<u8, String> {
+    let itt = session.request(pdu);
+    Ok(session.must_be(back::TASK, itt)?.bhs[2])
+}
+
+/// A session with a write that waits for its data; its tag, number and R2T.
+fn waiting(subject: &Subject) -> Result<(Session, u32, u32, Pdu), String> {
+    let mut session = Session::open(subject, &[("InitialR2T", "Yes"), ("ImmediateData", "No")])?;
+    session.must_write(1000, &pattern(8, 40))?;
+    let number = session.cmd_sn;
+    let itt = session.request(session.command(WRITE | SIMPLE, &cdb10(0x2a, 1000, 8), 8 * BLOCK));
+    let r2t = session.must_be(back::R2T, itt)?;
+    Ok((session, itt, number, r2t))
+}
+
+/// Nothing is heard of the task any more, its late data are dropped, and the blocks are as they were.
+fn is_over(mut session: Session, itt: u32, r2t: &Pdu) -> Outcome {
+    session.send_burst(itt, r2t.u32(20), &pattern(8, 41), 0);
+    let said = session.barrier()?;
+    ensure!(said.iter().all(|pdu| pdu.itt() != itt), "the aborted task is answered: {said:?}");
+    // A unit attention may come first.
+    session.plain(&[0; 6])?;
+    ensure!(session.must_read(1000, 8)? == pattern(8, 40), "data of the aborted write are there");
+    Ok(())
+}
+
+fn a_task_that_is_not_there_is_not_aborted(subject: &Subject) -> Outcome {
+    let mut session = Session::open(subject, &[])?;
+    session.barrier()?;
+    let old = session.exp_cmd_sn.wrapping_sub(1);
+    let pdu = request(&session, 1, 0x5555, old);
+    let response = manage(&mut session, pdu)?;
+    ensure!(response == 1, "response {response}");
+    Ok(())
+}
+
+fn an_aborted_write_gets_no_status_and_leaves_no_data(subject: &Subject) -> Outcome {
+    let (mut session, itt, number, r2t) = waiting(subject)?;
+    let pdu = request(&session, 1, itt, number);
+    let response = manage(&mut session, pdu)?;
+    ensure!(response == 0, "response {response}");
+    is_over(session, itt, &r2t)
+}
+
+fn abort_task_set_ends_this_sessions_tasks(subject: &Subject) -> Outcome {
+    let (mut session, itt, _, r2t) = waiting(subject)?;
+    let pdu = request(&session, 2, NO_TAG, 0);
+    let response = manage(&mut session, pdu)?;
+    ensure!(response == 0, "response {response}");
+    is_over(session, itt, &r2t)
+}
+
+fn a_lun_reset_ends_tasks(subject: &Subject) -> Outcome {
+    let (mut session, itt, _, r2t) = waiting(subject)?;
+    let pdu = request(&session, 5, NO_TAG, 0);
+    let response = manage(&mut session, pdu)?;
+    ensure!(response == 0, "response {response}");
+    is_over(session, itt, &r2t)
+}
+
+fn a_lun_that_is_not_there_is_not_reset(subject: &Subject) -> Outcome {
+    let mut session = Session::open(subject, &[])?;
+    let pdu = request(&session, 5, NO_TAG, 0).put(8, &[0, 200]);
+    let response = manage(&mut session, pdu)?;
+    ensure!(response == 2, "response {response}");
+    Ok(())
+}
+
+fn a_task_that_never_came_counts_as_come(subject: &Subject) -> Outcome {
+    let mut session = Session::open(subject, &[])?;
+    session.barrier()?;
+    let missing = session.cmd_sn;
+    session.cmd_sn = missing.wrapping_add(1);
+    let pdu = request(&session, 1, 0x5555, missing);
+    let response = manage(&mut session, pdu)?;
+    ensure!(response == 0, "response {response}");
+    // The number is used up.
+    session.must_read(0, 1).map(|_| ())
+}
+
+fn reassignment_needs_its_recovery_level(subject: &Subject) -> Outcome {
+    let (mut session, itt, number, _) = waiting(subject)?;
+    let pdu = request(&session, 8, itt, number);
+    let response = manage(&mut session, pdu)?;
+    ensure!(response == 4 || response == 5, "response {response}");
+    Ok(())
+}
+
+fn a_function_of_fancy_is_refused(subject: &Subject) -> Outcome {
+    let mut session = Session::open(subject, &[])?;
+    let pdu = request(&session, 77, NO_TAG, 0);
+    let itt = session.request(pdu);
+    let answer = session.must()?;
+    let refused = answer.opcode() == back::TASK && answer.itt() == itt && matches!(answer.bhs[2], 5 | 255);
+    ensure!(refused || answer.opcode() == back::REJECT, "{answer:?}");
+    Ok(())
+}
+
+fn logout(session: &mut Session, reason: u8, cid: u16) -> Result<Pdu, String> {
+    let itt = session.request(Pdu::new(out::LOGOUT, 0x80 | reason).put(20, &cid.to_be_bytes()));
+    loop {
+        let pdu = session.must()?;
+        if pdu.opcode() == back::LOGOUT && pdu.itt() == itt {
+            return Ok(pdu);
+        }
+        ensure!(pdu.opcode() != back::REJECT, "rejected for {:#x}", pdu.bhs[2]);
+    }
+}
+
+fn closes(subject: &Subject, reason: u8) -> Outcome {
+    let mut session = Session::open(subject, &[])?;
+    let cid = session.cid;
+    let answer = logout(&mut session, reason, cid)?;
+    ensure!(answer.bhs[2] == 0 && answer.flags() == 0x80, "{answer:?}");
+    let said = session.until_closed()?;
+    ensure!(said.is_empty(), "after the logout: {said:?}");
+    Ok(())
+}
+
+fn a_session_is_closed(subject: &Subject) -> Outcome {
+    closes(subject, 0)
+}
+
+fn a_connection_is_closed_by_its_identifier(subject: &Subject) -> Outcome {
+    closes(subject, 1)
+}
+
+fn a_connection_of_nobody_is_not_found(subject: &Subject) -> Outcome {
+    let mut session = Session::open(subject, &[])?;
+    let cid = session.cid + 9;
+    let answer = logout(&mut session, 1, cid)?;
+    ensure!(answer.bhs[2] == 1, "response {}", answer.bhs[2]);
+    session.barrier().map(|_| ())
+}
+
+fn recovery_needs_its_level(subject: &Subject) -> Outcome {
+    let mut session = Session::open(subject, &[("ErrorRecoveryLevel", "0")])?;
+    let cid = session.cid;
+    let answer = logout(&mut session, 2, cid)?;
+    ensure!(answer.bhs[2] == 2, "response {}", answer.bhs[2]);
+    Ok(())
+}
+
+fn a_reason_of_fancy_is_refused(subject: &Subject) -> Outcome {
+    let mut session = Session::open(subject, &[])?;
+    let itt = session.request(Pdu::new(out::LOGOUT, 0x80 | 66));
+    match session.receive()? {
+        Received::Closed => Ok(()),
+        Received::Pdu(pdu) if pdu.opcode() == back::REJECT => Ok(()),
+        Received::Pdu(pdu) if pdu.itt() == itt && pdu.bhs[2] != 0 => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+fn a_write_that_waits_for_data_does_not_hold_up_a_logout(subject: &Subject) -> Outcome {
+    let (mut session, _, _, _) = waiting(subject)?;
+    let cid = session.cid;
+    let answer = logout(&mut session, 0, cid)?;
+    ensure!(answer.bhs[2] == 0, "response {}", answer.bhs[2]);
+    session.until_closed()?;
+    ensure!(Session::open(subject, &[])?.must_read(1000, 8)? == pattern(8, 40), "data were written");
+    Ok(())
+}
