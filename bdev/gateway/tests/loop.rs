@@ -352,3 +352,46 @@ fn a_redirection_is_followed() {
     world.up();
     world.read(0, 8).expect("read");
 }
+
+#[test]
+fn damaged_data_are_repaired_without_a_new_session() {
+    let mut remote = config("10.0.0.1:3260");
+    remote.preferences.error_recovery_level = 1;
+    remote.preferences.data_digest = DigestPreference::Require;
+    remote.preferences.max_recv_data_segment_length = 64 << 10;
+    let mut world = World::new(12, remote, &[HOST]);
+    let mut prng = Prng::from_seed(12);
+    let mut ended = 0;
+    world.up();
+    for round in 0..60u8 {
+        let range = BlockRange::new(prng.below(8192), 2048);
+        let mut buf = world.core.pool().alloc(2048 * 512).expect("a frame");
+        buf.fill(round);
+        world.submit(Op::Write { range, from: buf.freeze(), durability: Durability::Accepted }, 1);
+        let written = damage(&mut world, (ip(2), ip(1)));
+        let into = world.core.pool().alloc(2048 * 512).expect("a frame");
+        world.submit(Op::Read { range, into }, 2);
+        let read = damage(&mut world, (ip(1), ip(2)));
+        match (written.result, read.result, read.op) {
+            (Ok(()), Ok(()), Op::Read { into, .. }) => {
+                assert!(into.iter().all(|byte| *byte == round), "round {round}");
+            }
+            // A header was hit: there is no telling where the next one begins.
+            _ => {
+                ended += 1;
+                world.up();
+            }
+        }
+    }
+    assert!(ended <= 6, "{ended} of 120 repairs failed");
+}
+
+/// Damages a piece in the middle of what is under way, and waits for its end.
+fn damage(world: &mut World, (from, to): (core::net::IpAddr, core::net::IpAddr)) -> Completed {
+    for _ in 0..12 {
+        world.step();
+    }
+    world.network.corrupt_next(from, to);
+    assert!(world.run_until(Duration::from_secs(2), |world| !world.done.is_empty()), "no answer");
+    world.done.pop_front().expect("one")
+}

@@ -12,6 +12,7 @@
 extern crate alloc;
 
 pub mod chap;
+mod coverage;
 pub mod deframe;
 pub mod digest;
 pub mod initiator;

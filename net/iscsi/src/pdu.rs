@@ -62,6 +62,8 @@ pub mod flag {
     pub const OVERFLOW: u8 = 0x04;
     /// U: residual underflow.
     pub const UNDERFLOW: u8 = 0x02;
+    /// A: the target asks to be told which Data-In PDUs have arrived.
+    pub const ACKNOWLEDGE: u8 = 0x40;
     /// S: a Data-In carries the status.
     pub const STATUS: u8 = 0x01;
     /// I: immediate delivery, in byte 0.

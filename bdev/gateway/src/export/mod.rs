@@ -103,7 +103,8 @@ pub struct TargetConfig {
 
 impl Default for TargetConfig {
     fn default() -> Self {
-        let preferences = Preferences { max_connections: 4, ..Preferences::default() };
+        let preferences =
+            Preferences { max_connections: 4, error_recovery_level: 1, ..Preferences::default() };
         Self { limits: Limits::default(), preferences }
     }
 }

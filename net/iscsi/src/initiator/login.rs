@@ -152,7 +152,7 @@ impl Connection {
         if self.login.exchanges > EXCHANGES_MAX || self.login.text.len() + data.len() > TEXT_MAX {
             return self.misbehaved("a login without end");
         }
-        self.exp_stat_sn = header.stat_sn().wrapping_add(1);
+        self.statuses.expected = header.stat_sn().wrapping_add(1);
         self.login.text.extend_from_slice(data);
         if header.has(flag::CONTINUE) {
             return self.send_login();

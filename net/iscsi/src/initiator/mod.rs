@@ -5,11 +5,13 @@
 //!     \------------\-------------\--(refused, peer misbehaves, digest)--> closed
 //! ```
 //!
-//! Error recovery level 0: when the connection is lost the owner makes a new one with the same ISID, which reinstates the
+//! Error recovery level 0 and 1 (`recovery`): when the connection is lost the owner makes a new one with the same ISID, which reinstates the
 //! session, and repeats what had not been answered.
 
 mod login;
 mod numbers;
+mod receive;
+mod recovery;
 mod task;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -17,15 +19,15 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::chap::Proving;
-use crate::deframe::{Deframer, Sink, Step};
+use crate::deframe::Deframer;
 use crate::digest::Digest;
 use crate::keys::{Preferences, SessionParameters};
 use crate::pdu::{Header, NO_TAG, flag, opcode};
 use crate::protocol::{Body, CloseReason, Protocol, TaskId, Transmit, Want};
-use crate::serial;
 use login::{Login, Membership, Stage};
 use numbers::Numbering;
-use task::{Outgoing, Task};
+use recovery::Statuses;
+use task::{Outgoing, Piece, Task};
 
 /// Longest data segment of a control PDU that is kept, in bytes.
 const CONTROL_DATA_MAX: usize = 64 << 10;
@@ -125,6 +127,13 @@ pub enum NotSent {
     WindowClosed,
 }
 
+/// A text request as it was sent.
+#[derive(Debug)]
+struct Text {
+    header: Header,
+    body: Body,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Connection {
@@ -135,11 +144,15 @@ pub struct Connection {
     parameters: SessionParameters,
     tasks: BTreeMap<TaskId, Task>,
     numbers: Numbering,
-    exp_stat_sn: u32,
+    statuses: Statuses,
+    /// What the Data-In at hand is to its task.
+    piece: Piece,
     outgoing: VecDeque<Outgoing>,
     events: VecDeque<Event>,
     closed: Option<CloseReason>,
     text: Vec<u8>,
+    /// The text request that is on its way.
+    text_request: Option<Text>,
     /// The tag of a logout that is on its way.
     logout: Option<u32>,
 }
@@ -168,11 +181,13 @@ impl Connection {
             parameters: SessionParameters::default(),
             tasks: BTreeMap::new(),
             numbers,
-            exp_stat_sn: 0,
+            statuses: Statuses::default(),
+            piece: Piece::Wanted,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
             closed: None,
             text: Vec::new(),
+            text_request: None,
             logout: None,
         };
         connection.send_login();
@@ -241,6 +256,7 @@ impl Connection {
     fn send_text(&mut self, header: Header, body: Body) {
         let header = header.with_itt(self.numbers.new_tag());
         let header = header.with_cmd_sn(self.numbers.take());
+        self.text_request = Some(Text { header, body: body.clone() });
         self.outgoing.push_back(Outgoing::Control { header, body });
     }
 
@@ -319,179 +335,6 @@ impl Connection {
         self.close(CloseReason::PeerMisbehaved(what));
     }
 
-    // Receiving.
-
-    fn on_step(&mut self, mut step: Step) {
-        loop {
-            step = match step {
-                Step::More => return,
-                Step::HeaderDigestError => return self.close(CloseReason::HeaderDigest),
-                Step::DataDigestError => return self.misbehaved("a data digest is wrong"),
-                Step::Header => match self.on_header() {
-                    Some(sink) => self.deframer.accept(sink),
-                    None => return,
-                },
-                Step::Pdu => return self.on_pdu(),
-            };
-            if self.stage == Stage::Closed {
-                return;
-            }
-        }
-    }
-
-    fn on_header(&mut self) -> Option<Sink> {
-        let header = self.deframer.header();
-        let limit = match self.stage {
-            Stage::Security | Stage::Operational => 8192.max(CONTROL_DATA_MAX),
-            _ => self.parameters.max_recv_data_segment_length as usize,
-        };
-        if header.data_len() > limit {
-            self.misbehaved("a data segment longer than MaxRecvDataSegmentLength");
-            return None;
-        }
-        if header.opcode() == opcode::DATA_IN {
-            return self.on_data_in_header(&header);
-        }
-        Some(if header.data_len() <= CONTROL_DATA_MAX { Sink::Internal } else { Sink::Discard })
-    }
-
-    fn on_data_in_header(&mut self, header: &Header) -> Option<Sink> {
-        let task = TaskId(header.itt());
-        let Some(open) = self.tasks.get_mut(&task) else {
-            self.misbehaved("data for a task that does not exist");
-            return None;
-        };
-        if open.on_data_in(header).is_err() {
-            self.misbehaved("read data out of order or beyond the expected length");
-            return None;
-        }
-        Some(Sink::Task(task, header.buffer_offset()))
-    }
-
-    fn on_pdu(&mut self) {
-        let header = self.deframer.header();
-        let data = self.deframer.take_data();
-        if matches!(self.stage, Stage::Security | Stage::Operational) {
-            return self.on_login_response(&header, &data);
-        }
-        self.on_numbers(&header);
-        match header.opcode() {
-            opcode::SCSI_RESPONSE => self.on_response(&header, &data),
-            opcode::DATA_IN => self.on_data_in_end(&header),
-            opcode::R2T => self.on_r2t(&header),
-            opcode::NOP_IN => self.on_nop_in(&header, data),
-            opcode::TEXT_RESPONSE => self.on_text(&header, &data),
-            opcode::TASK_MANAGEMENT_RESPONSE => {
-                let done = Event::TaskManagementDone(TaskId(header.itt()), header.byte(2));
-                self.events.push_back(done);
-            }
-            opcode::LOGOUT_RESPONSE if self.logout == Some(header.itt()) => {
-                self.close(CloseReason::LoggedOut);
-            }
-            opcode::LOGOUT_RESPONSE => self.events.push_back(Event::Removed(header.byte(2))),
-            opcode::ASYNC => self.on_async(&header),
-            opcode::REJECT => self.misbehaved("the target rejected a PDU"),
-            _ => self.misbehaved("a PDU that a target does not send"),
-        }
-    }
-
-    /// ExpStatSN and MaxCmdSN from any PDU of the full feature phase.
-    fn on_numbers(&mut self, header: &Header) {
-        let numbered = match header.opcode() {
-            opcode::DATA_IN => header.has(flag::STATUS),
-            opcode::R2T => false,
-            opcode::NOP_IN => header.itt() != NO_TAG,
-            _ => true,
-        };
-        let next = header.stat_sn().wrapping_add(1);
-        if numbered && serial::before(self.exp_stat_sn, next) {
-            self.exp_stat_sn = next;
-        }
-        //= rfc7143#section-4.2.2.1: an older window is ignored.
-        self.numbers.open_to(header.max_cmd_sn());
-    }
-
-    fn on_response(&mut self, header: &Header, data: &[u8]) {
-        let sense_len = data.get(..2).map_or(0, |len| usize::from(u16::from_be_bytes([len[0], len[1]])));
-        let sense = data.get(2..).map_or(&[][..], |rest| &rest[..sense_len.min(rest.len())]).to_vec();
-        self.complete(header, header.byte(2), sense);
-    }
-
-    fn on_data_in_end(&mut self, header: &Header) {
-        if header.has(flag::STATUS) {
-            self.complete(header, 0, Vec::new());
-        }
-    }
-
-    fn complete(&mut self, header: &Header, response: u8, sense: Vec<u8>) {
-        let task = TaskId(header.itt());
-        let Some(open) = self.tasks.remove(&task) else {
-            return self.misbehaved("an answer for a task that does not exist");
-        };
-        self.outgoing.retain(|outgoing| outgoing.task() != Some(task));
-        let count = |bit| if header.has(bit) { header.residual() } else { 0 };
-        //= rfc7143#section-11.4.5: what is expected less the underflow has arrived.
-        if response == 0 && header.byte(3) == 0 && !open.is_whole(count(flag::UNDERFLOW)) {
-            return self.misbehaved("a good answer without all of its data");
-        }
-        let completion = Completion {
-            status: header.byte(3),
-            sense,
-            response,
-            underflow: count(flag::UNDERFLOW),
-            overflow: count(flag::OVERFLOW),
-        };
-        self.events.push_back(Event::Completed(task, completion));
-    }
-
-    fn on_r2t(&mut self, header: &Header) {
-        let task = TaskId(header.itt());
-        let Some(open) = self.tasks.get_mut(&task) else {
-            return self.misbehaved("an R2T for a task that does not exist");
-        };
-        match open.on_r2t(task, header, &self.parameters) {
-            Ok(burst) => self.outgoing.push_back(burst),
-            Err(()) => self.misbehaved("an R2T beyond the expected length"),
-        }
-    }
-
-    fn on_nop_in(&mut self, header: &Header, data: Vec<u8>) {
-        if header.itt() != NO_TAG {
-            return self.events.push_back(Event::Pong);
-        }
-        if header.ttt() != NO_TAG {
-            let answer = Header::new(opcode::NOP_OUT, flag::FINAL)
-                .with_immediate()
-                .with_lun(header.lun())
-                .with_itt(NO_TAG)
-                .with_ttt(header.ttt())
-                .with_cmd_sn(self.numbers.next());
-            let body = if data.is_empty() { Body::None } else { Body::Inline(data) };
-            self.outgoing.push_back(Outgoing::Control { header: answer, body });
-        }
-    }
-
-    fn on_text(&mut self, header: &Header, data: &[u8]) {
-        if self.text.len() + data.len() > 16 * CONTROL_DATA_MAX {
-            return self.misbehaved("an endless text answer");
-        }
-        self.text.extend_from_slice(data);
-        if header.has(flag::CONTINUE) || !header.has(flag::FINAL) {
-            let request = Header::new(opcode::TEXT, flag::FINAL).with_ttt(header.ttt());
-            self.send_text(request, Body::None);
-        } else {
-            self.events.push_back(Event::Text(core::mem::take(&mut self.text)));
-        }
-    }
-
-    fn on_async(&mut self, header: &Header) {
-        match header.byte(36) {
-            1 => self.events.push_back(Event::LogoutRequested { seconds: header.u16_at(42) }),
-            2 | 3 => self.close(CloseReason::Local("the target announced that it drops the connection")),
-            _ => {}
-        }
-    }
-
     // Sending.
 
     fn frame(&self, header: &Header, body: Body) -> Transmit {
@@ -499,7 +342,7 @@ impl Connection {
             Stage::Security | Stage::Operational => (Digest::None, Digest::None),
             _ => (self.parameters.header_digest, self.parameters.data_digest),
         };
-        Transmit::new(&header.with_exp_stat_sn(self.exp_stat_sn), body, header_digest, data_digest)
+        Transmit::new(&header.with_exp_stat_sn(self.statuses.expected), body, header_digest, data_digest)
     }
 }
 

@@ -1,9 +1,13 @@
 //! One command at the initiator: its data bursts.
 
-use super::{Command, Direction};
+use alloc::vec::Vec;
+
+use super::{Command, Completion, Direction};
+use crate::coverage::Coverage;
 use crate::keys::SessionParameters;
 use crate::pdu::{Header, NO_TAG, flag, opcode};
 use crate::protocol::{Body, TaskId};
+use crate::serial;
 
 /// A run of Data-Out PDUs: the unsolicited one or the answer to an R2T.
 #[derive(Clone, Copy, Debug)]
@@ -55,12 +59,33 @@ impl Outgoing {
     }
 }
 
+/// Data-In PDUs of one task that are asked for again at the most.
+const REPAIRS_MAX: u32 = 256;
+
+/// What a Data-In is to its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// It is wanted.
+    Wanted,
+    /// It is there already.
+    Repeated,
+}
+
 #[derive(Debug)]
 pub(super) struct Task {
     command: Command,
     cmd_sn: u32,
-    received: u32,
+    arrived: Coverage,
+    /// Where the next Data-In begins, where they come in order.
+    next_offset: u32,
     next_data_sn: u32,
+    /// Numbers of Data-In PDUs that were damaged on their way.
+    damaged: Vec<u32>,
+    repairs: u32,
+    /// An acknowledgement that is due when nothing is damaged any more: the target's tag for it.
+    owes: Option<u32>,
+    /// The answer with its status number, which waits for the data.
+    pub(super) answer: Option<(u32, Completion)>,
 }
 
 impl Task {
@@ -95,30 +120,107 @@ impl Task {
             Burst { task, lun: command.lun, ttt: NO_TAG, offset: immediate, end: first_burst, data_sn: 0 };
         let first = core::iter::once(Outgoing::Command { task, header, immediate })
             .chain(unsolicited.then_some(Outgoing::Burst(burst)));
-        (Self { command: *command, cmd_sn, received: 0, next_data_sn: 0 }, first)
+        let open = Self {
+            command: *command,
+            cmd_sn,
+            arrived: Coverage::from(0),
+            next_offset: 0,
+            next_data_sn: 0,
+            damaged: Vec::new(),
+            repairs: 0,
+            owes: None,
+            answer: None,
+        };
+        (open, first)
+    }
+
+    /// The same command from its beginning, with the number that it has.
+    pub(super) fn again(
+        &self,
+        task: TaskId,
+        parameters: &SessionParameters,
+    ) -> (Self, impl Iterator<Item = Outgoing> + use<>) {
+        let (open, first) = Self::open(task, &self.command, self.cmd_sn, parameters);
+        (Self { repairs: self.repairs + 1, ..open }, first)
     }
 
     pub(super) fn cmd_sn(&self) -> u32 {
         self.cmd_sn
     }
 
+    pub(super) fn lun(&self) -> u64 {
+        self.command.lun
+    }
+
     /// Checks a Data-In header.
-    pub(super) fn on_data_in(&mut self, header: &Header) -> Result<(), ()> {
+    pub(super) fn on_data_in(
+        &mut self,
+        header: &Header,
+        parameters: &SessionParameters,
+    ) -> Result<Piece, ()> {
         let len = u32::try_from(header.data_len()).map_err(|_| ())?;
-        let end = header.buffer_offset().checked_add(len).ok_or(())?;
-        let right = self.command.direction == Direction::Read
-            && end <= self.command.len
-            && header.buffer_offset() == self.received
-            && header.data_sn() == self.next_data_sn;
-        self.received = end;
+        let offset = header.buffer_offset();
+        let end = offset.checked_add(len).ok_or(())?;
+        if self.command.direction != Direction::Read || end > self.command.len {
+            return Err(());
+        }
+        let recovers = parameters.error_recovery_level > 0;
+        if header.data_sn() != self.next_data_sn {
+            let was_damaged = self.damaged.contains(&header.data_sn());
+            return match recovers && serial::before(header.data_sn(), self.next_data_sn) {
+                true if was_damaged && !self.arrived.overlaps(offset, end) => Ok(Piece::Wanted),
+                true if !was_damaged => Ok(Piece::Repeated),
+                _ => Err(()),
+            };
+        }
+        let in_order = parameters.data_pdu_in_order.is_yes() && parameters.data_sequence_in_order.is_yes();
+        if self.arrived.overlaps(offset, end) || (in_order && offset != self.next_offset) {
+            return Err(());
+        }
+        self.next_offset = end;
         self.next_data_sn = self.next_data_sn.wrapping_add(1);
-        if right { Ok(()) } else { Err(()) }
+        Ok(Piece::Wanted)
+    }
+
+    /// The data of a Data-In that is wanted are in, and right.
+    pub(super) fn on_data_in_end(&mut self, header: &Header) {
+        let offset = header.buffer_offset();
+        self.damaged.retain(|data_sn| *data_sn != header.data_sn());
+        self.arrived.add(offset, offset + u32::try_from(header.data_len()).unwrap_or(0));
+        if header.has(flag::ACKNOWLEDGE) {
+            self.owes = Some(header.ttt());
+        }
+    }
+
+    /// They are damaged. An error: that happens too often.
+    pub(super) fn on_damaged(&mut self, header: &Header) -> Result<(), ()> {
+        self.repairs += 1;
+        if !self.damaged.contains(&header.data_sn()) {
+            self.damaged.push(header.data_sn());
+        }
+        if self.repairs > REPAIRS_MAX { Err(()) } else { Ok(()) }
+    }
+
+    pub(super) fn repairs_left(&self) -> bool {
+        self.repairs <= REPAIRS_MAX
+    }
+
+    /// The acknowledgement that is due: the target's tag for it, and how many Data-In PDUs are there.
+    pub(super) fn take_acknowledgement(&mut self) -> Option<(u32, u32)> {
+        let ttt = self.owes.take_if(|_| self.damaged.is_empty())?;
+        Some((ttt, self.next_data_sn))
+    }
+
+    /// True while damaged data are awaited again.
+    pub(super) fn is_damaged(&self) -> bool {
+        !self.damaged.is_empty()
     }
 
     /// True when a command that ended well moved as much read data as its answer says.
     pub(super) fn is_whole(&self, underflow: u32) -> bool {
+        let expected = self.command.len.saturating_sub(underflow);
         self.command.direction != Direction::Read
-            || self.received == self.command.len.saturating_sub(underflow)
+            || (self.arrived.len() == expected && self.arrived.gaps(expected).next().is_none())
     }
 
     /// The burst that answers an R2T.
@@ -143,5 +245,54 @@ impl Task {
             end,
             data_sn: 0,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::Choice;
+
+    fn data_in(data_sn: u32, offset: u32, len: usize) -> Header {
+        Header::new(opcode::DATA_IN, 0).with_data_sn(data_sn).with_buffer_offset(offset).with_data_len(len)
+    }
+
+    fn read(len: u32, parameters: &SessionParameters) -> Task {
+        let command = Command { lun: 0, cdb: [0; 16], direction: Direction::Read, len };
+        Task::open(TaskId(1), &command, 1, parameters).0
+    }
+
+    #[test]
+    fn data_come_in_any_order_where_that_was_agreed_on() {
+        let strict = SessionParameters::default();
+        let loose = SessionParameters { data_pdu_in_order: Choice::No, ..SessionParameters::default() };
+        let parts = [data_in(0, 512, 512), data_in(1, 0, 512)];
+        assert_eq!(read(1024, &strict).on_data_in(&parts[0], &strict), Err(()));
+        let mut task = read(1024, &loose);
+        for part in parts {
+            assert_eq!(task.on_data_in(&part, &loose), Ok(Piece::Wanted));
+            assert!(!task.is_whole(0));
+            task.on_data_in_end(&part);
+        }
+        assert!(task.is_whole(0));
+        assert_eq!(task.on_data_in(&data_in(2, 0, 512), &loose), Err(()), "twice");
+    }
+
+    #[test]
+    fn damaged_data_come_again_once() {
+        let parameters = SessionParameters { error_recovery_level: 1, ..SessionParameters::default() };
+        let mut task = read(1024, &parameters);
+        let (first, second) =
+            (data_in(0, 0, 512), data_in(1, 512, 512).with_flags(flag::ACKNOWLEDGE).with_ttt(9));
+        assert_eq!(task.on_data_in(&first, &parameters), Ok(Piece::Wanted));
+        task.on_damaged(&first).expect("once");
+        assert_eq!(task.on_data_in(&second, &parameters), Ok(Piece::Wanted));
+        task.on_data_in_end(&second);
+        assert!(task.is_damaged() && task.take_acknowledgement().is_none());
+        assert_eq!(task.on_data_in(&second, &parameters), Ok(Piece::Repeated));
+        assert_eq!(task.on_data_in(&first, &parameters), Ok(Piece::Wanted));
+        task.on_data_in_end(&first);
+        assert_eq!(task.take_acknowledgement(), Some((9, 2)));
+        assert!(task.is_whole(0) && !task.is_damaged());
     }
 }

@@ -13,7 +13,9 @@ mod login;
 mod management;
 mod numbers;
 mod order;
+mod outgoing;
 mod receive;
+mod recovery;
 mod send;
 mod task;
 mod text;
@@ -31,7 +33,9 @@ use login::Login;
 pub use login::{Admission, Grant, LoginRequest, LoginStatus, Membership, SessionType};
 use numbers::Numbering;
 use order::{Arrival, Held};
-use task::{Outgoing, Task};
+use outgoing::{Layout, Outgoing};
+use recovery::Unacknowledged;
+use task::Task;
 use text::Exchange;
 pub use types::{
     Command, Config, Event, Logout, LogoutResponse, Response, SendTargets, TaskFunction, TaskResponse,
@@ -68,6 +72,7 @@ pub struct Connection {
     held_bytes: usize,
     /// Requests other than commands that the owner has not answered.
     requests: Vec<TaskId>,
+    unacknowledged: Unacknowledged,
     next_ttt: u32,
     outgoing: VecDeque<Outgoing>,
     events: VecDeque<Event>,
@@ -94,6 +99,7 @@ impl Connection {
             held: VecDeque::new(),
             held_bytes: 0,
             requests: Vec::new(),
+            unacknowledged: Unacknowledged::default(),
             next_ttt: 1,
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
@@ -174,14 +180,15 @@ impl Connection {
         if len == 0 || !open.reads() {
             self.respond(task, response);
         } else {
-            self.outgoing.push_back(Outgoing::Data { task, sent: 0, len, data_sn: 0, response });
+            let layout = Layout::new(len, &self.parameters);
+            self.outgoing.push_back(Outgoing::Data { task, sent: 0, layout, data_sn: 0, response });
         }
     }
 
     /// Answers a command without data.
     pub fn respond(&mut self, task: TaskId, response: Response) {
         if self.tasks.contains_key(&task) {
-            self.outgoing.push_back(Outgoing::Response { task, data_sn: 0, response });
+            self.outgoing.push_back(Outgoing::Response { task, data_sn: 0, layout: None, response });
         }
     }
 
@@ -189,6 +196,8 @@ impl Connection {
     pub fn abort(&mut self, task: TaskId) {
         if self.close_task(task) {
             self.outgoing.retain(|outgoing| outgoing.task() != Some(task));
+        } else {
+            self.forget_data(task);
         }
     }
 

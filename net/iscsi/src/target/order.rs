@@ -138,6 +138,10 @@ impl Connection {
             held.header.opcode() == opcode::SCSI_COMMAND && held.header.itt() == header.itt()
         };
         let Some(held) = self.held.iter_mut().find(is) else { return };
+        if held.header.has(flag::FINAL) && self.parameters.error_recovery_level > 0 {
+            // It follows what was lost.
+            return;
+        }
         let right = !held.header.has(flag::FINAL)
             && header.ttt() == NO_TAG
             && header.data_sn() == held.data_outs
@@ -152,6 +156,14 @@ impl Connection {
             held.header = held.header.with_flags(flag::FINAL);
         }
         self.held_bytes += data.len();
+    }
+
+    /// Unsolicited data of a command that waits were damaged: what comes from there on is asked for when it has its turn.
+    pub(super) fn lose_held_data(&mut self, header: &Header) {
+        let is = |held: &&mut Held| held.header.itt() == header.itt();
+        if let Some(held) = self.held.iter_mut().find(is) {
+            held.header = held.header.with_flags(flag::FINAL);
+        }
     }
 
     /// Bytes that the held command of a Data-Out moves.

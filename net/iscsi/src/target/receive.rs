@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::numbers::{Gaps, Turn};
 use super::order::{Arrival, Held};
-use super::task::{Early, Task};
+use super::task::{Early, Task, Unfit};
 use super::{
     CONTROL_DATA_MAX, Command, Connection, Event, IMMEDIATE_MAX, Outgoing, Phase, SessionType, login,
 };
@@ -50,6 +50,9 @@ impl Connection {
             self.misbehaved("a data segment longer than MaxRecvDataSegmentLength");
             return None;
         }
+        if self.recovers() && self.phase != Phase::Login {
+            self.acknowledge(header.exp_stat_sn());
+        }
         match (self.phase, header.opcode()) {
             (Phase::Login, opcode::LOGIN) => Some(Sink::Internal),
             (Phase::Login, _) => {
@@ -84,7 +87,7 @@ impl Connection {
                 | opcode::TASK_MANAGEMENT
                 | opcode::LOGOUT,
             ) => self.on_request(&header),
-            (_, opcode::SNACK) => self.reject(&header, RejectReason::Snack),
+            (_, opcode::SNACK) => self.on_snack(&header),
             (_, opcode::LOGIN) => self.misbehaved("a Login PDU in full feature phase"),
             _ => self.reject(&header, RejectReason::NotSupported),
         }
@@ -126,7 +129,7 @@ impl Connection {
         let header = self.deframer.header();
         self.deframer.take_data();
         self.reject(&header, RejectReason::DataDigest);
-        let recovers = self.parameters.error_recovery_level > 0;
+        let recovers = self.recovers();
         match header.opcode() {
             opcode::DATA_OUT => self.on_data_lost(&header),
             opcode::SCSI_COMMAND if self.arrival == Arrival::InTurn => self.lose(TaskId(header.itt())),
@@ -234,9 +237,11 @@ impl Connection {
         let Some(open) = self.tasks.get_mut(&task) else {
             return if self.held.is_empty() { Sink::Discard } else { Sink::Internal };
         };
-        match open.on_data_out(header) {
+        match open.on_data_out(header, &self.parameters) {
             Ok(()) => Sink::Task(task, header.buffer_offset()),
-            Err(()) => {
+            // An answer to what was lost and asked for again meanwhile.
+            Err(Unfit::Unasked) if self.recovers() => Sink::Discard,
+            Err(_) => {
                 self.lose(task);
                 Sink::Discard
             }
@@ -253,14 +258,22 @@ impl Connection {
 
     /// A Data-Out came damaged.
     fn on_data_lost(&mut self, header: &Header) {
-        self.lose(TaskId(header.itt()));
+        let task = TaskId(header.itt());
+        if !self.recovers() {
+            return self.lose(task);
+        }
+        match self.tasks.get_mut(&task).map(|open| open.on_data_lost(header, &self.parameters)) {
+            None => self.lose_held_data(header),
+            Some(Ok(())) => self.pump(task),
+            Some(Err(())) => self.lose(task),
+        }
     }
 
     /// A command's immediate data or a Data-Out is complete.
     fn on_data_end(&mut self, header: &Header) {
         let task = TaskId(header.itt());
         let Some(open) = self.tasks.get_mut(&task) else { return };
-        match open.on_data_end(header) {
+        match open.on_data_end(header, &self.parameters) {
             Ok(()) => self.pump(task),
             Err(()) => self.lose(task),
         }

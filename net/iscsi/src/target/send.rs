@@ -2,7 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::task::{self, Outgoing};
+use super::outgoing::{Layout, Outgoing};
+use super::recovery::Answered;
+use super::task;
 use super::{Connection, Event, Phase, Response};
 use crate::digest::Digest;
 use crate::pdu::{Header, NO_TAG, flag, opcode};
@@ -48,54 +50,89 @@ impl Connection {
         Transmit::new(header, body, header_digest, data_digest)
     }
 
-    pub(super) fn next_data_in(
-        &mut self,
-        task: TaskId,
-        sent: u32,
-        len: u32,
-        data_sn: u32,
-        response: Response,
-    ) -> Option<Transmit> {
-        let open = self.tasks.get(&task)?;
-        let (offset, chunk) = task::data_in_chunk(sent, len, &self.parameters);
-        let last = offset + chunk == len;
-        let burst_ends = (offset + chunk) % self.parameters.max_burst_length == 0;
-        let expected_len = open.expected_len();
-        let lun = open.lun();
-        let mut header = Header::new(opcode::DATA_IN, 0)
+    fn data_in(task: TaskId, lun: u64, layout: Layout, (offset, data_sn): (u32, u32)) -> (Header, u32) {
+        let end = offset + layout.segment(offset);
+        let header = Header::new(opcode::DATA_IN, if layout.ends_at(end) { flag::FINAL } else { 0 })
             .with_itt(task.0)
             .with_ttt(NO_TAG)
             .with_lun(lun)
             .with_data_sn(data_sn)
             .with_buffer_offset(offset);
-        if last || burst_ends {
-            header = header.with_flags(flag::FINAL);
-        }
-        let collapses = last && response.status == 0 && response.sense.is_empty();
+        (header, end)
+    }
+
+    fn next_data_in(
+        &mut self,
+        task: TaskId,
+        offset: u32,
+        layout: Layout,
+        data_sn: u32,
+        response: Response,
+    ) -> Option<Transmit> {
+        let open = self.tasks.get(&task)?;
+        let expected_len = open.expected_len();
+        let (mut header, end) = Self::data_in(task, open.lun(), layout, (offset, data_sn));
+        let last = end == layout.len;
+        let collapses = last && response.status == 0 && response.sense.is_empty() && !self.recovers();
         if collapses {
             // Phase collapse: a good status rides in the last Data-In.
             let residual = task::residual(expected_len, response.transfer_len);
             header = residual.apply(header.with_flags(flag::STATUS)).with_stat_sn(self.take_stat_sn());
             self.close_task(task);
         } else if last {
-            self.outgoing.push_front(Outgoing::Response { task, data_sn: data_sn + 1, response });
+            let layout = Some(layout);
+            self.outgoing.push_front(Outgoing::Response { task, data_sn: data_sn + 1, layout, response });
         } else {
-            let rest = Outgoing::Data { task, sent: offset + chunk, len, data_sn: data_sn + 1, response };
+            let rest = Outgoing::Data { task, sent: end, layout, data_sn: data_sn + 1, response };
             self.outgoing.push_front(rest);
+            if self.recovers() && layout.ends_at(end) {
+                // A: the initiator says what it has.
+                header = header.with_flags(flag::ACKNOWLEDGE).with_ttt(self.receipt_ttt(task));
+            }
         }
         let header = self.window(header);
-        let transmit = self.frame(&header, Body::Task { task, offset, len: chunk });
+        let transmit = self.frame(&header, Body::Task { task, offset, len: end - offset });
         Some(if collapses { transmit.ending(task) } else { transmit })
     }
 
-    pub(super) fn next_response(
+    /// The tag of a task's receipts: one for all.
+    fn receipt_ttt(&mut self, task: TaskId) -> u32 {
+        let known = self.tasks.get(&task).and_then(|open| open.receipt.ttt);
+        let ttt = known.unwrap_or_else(|| self.new_ttt());
+        if let Some(open) = self.tasks.get_mut(&task) {
+            open.receipt.ttt = Some(ttt);
+        }
+        ttt
+    }
+
+    fn next_data_again(
+        &mut self,
+        task: TaskId,
+        lun: u64,
+        layout: Layout,
+        (offset, data_sn): (u32, u32),
+        until: u32,
+    ) -> Transmit {
+        let (header, end) = Self::data_in(task, lun, layout, (offset, data_sn));
+        let data_sn = data_sn + 1;
+        if data_sn < until && end < layout.len {
+            let rest = Outgoing::DataAgain { task, lun, layout, offset: end, data_sn, until };
+            self.outgoing.push_front(rest);
+        }
+        self.frame(&self.window(header), Body::Task { task, offset, len: end - offset })
+    }
+
+    fn next_response(
         &mut self,
         task: TaskId,
         data_sn: u32,
+        layout: Option<Layout>,
         response: &Response,
     ) -> Option<Transmit> {
-        let expected_len = self.tasks.get(&task)?.expected_len();
-        let exp_data_sn = data_sn.wrapping_add(self.tasks.get(&task)?.r2ts_sent());
+        let open = self.tasks.get(&task)?;
+        let expected_len = open.expected_len();
+        let exp_data_sn = data_sn.wrapping_add(open.r2ts_sent());
+        let answered = Answered { task, lun: open.lun(), layout, receipt: open.receipt };
         self.close_task(task);
         let header = Header::new(opcode::SCSI_RESPONSE, flag::FINAL)
             .with_byte(3, response.status)
@@ -112,7 +149,9 @@ impl Connection {
             bytes.extend_from_slice(&response.sense);
             Body::Inline(bytes)
         };
-        Some(self.frame(&header, body).ending(task))
+        self.keep(&header, &body, Some(answered));
+        let transmit = self.frame(&header, body);
+        Some(if self.recovers() { transmit } else { transmit.ending(task) })
     }
 
     pub(super) fn next_outgoing(&mut self, outgoing: Outgoing) -> Option<Transmit> {
@@ -125,8 +164,10 @@ impl Connection {
                     header.with_stat_sn(stat_sn)
                 };
                 let header = self.window(header);
+                self.keep(&header, &body, None);
                 Some(self.frame(&header, body))
             }
+            Outgoing::Again { header, body } => Some(self.frame(&self.window(header), body)),
             // An unsolicited ping does not advance StatSN (RFC 7143 section 11.19).
             Outgoing::Unnumbered(header) => {
                 Some(self.frame(&self.window(header.with_stat_sn(self.stat_sn)), Body::None))
@@ -135,10 +176,15 @@ impl Connection {
                 self.tasks.get(&task)?;
                 Some(self.frame(&self.window(header.with_stat_sn(self.stat_sn)), Body::None))
             }
-            Outgoing::Data { task, sent, len, data_sn, response } => {
-                self.next_data_in(task, sent, len, data_sn, response)
+            Outgoing::Data { task, sent, layout, data_sn, response } => {
+                self.next_data_in(task, sent, layout, data_sn, response)
             }
-            Outgoing::Response { task, data_sn, response } => self.next_response(task, data_sn, &response),
+            Outgoing::DataAgain { task, lun, layout, offset, data_sn, until } => {
+                Some(self.next_data_again(task, lun, layout, (offset, data_sn), until))
+            }
+            Outgoing::Response { task, data_sn, layout, response } => {
+                self.next_response(task, data_sn, layout, &response)
+            }
             Outgoing::EnterFullFeature => {
                 self.phase = Phase::FullFeature;
                 self.deframer.set_digests(self.parameters.header_digest, self.parameters.data_digest);

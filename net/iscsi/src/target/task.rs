@@ -2,59 +2,37 @@
 
 use alloc::vec::Vec;
 
-use super::Response;
+use super::recovery::Receipt;
+use crate::coverage::Coverage;
 use crate::keys::SessionParameters;
 use crate::pdu::{Header, NO_TAG, flag, opcode};
-use crate::protocol::{Body, CloseReason, TaskId};
 
-/// Something to send, in order.
-#[derive(Debug)]
-pub(super) enum Outgoing {
-    /// A PDU that takes a StatSN.
-    Control {
-        header: Header,
-        body: Body,
-    },
-    /// A PDU that shows the next StatSN and does not take it.
-    Unnumbered(Header),
-    R2t {
-        task: TaskId,
-        header: Header,
-    },
-    /// Read data from `sent` on, then the response.
-    Data {
-        task: TaskId,
-        sent: u32,
-        len: u32,
-        data_sn: u32,
-        response: Response,
-    },
-    Response {
-        task: TaskId,
-        data_sn: u32,
-        response: Response,
-    },
-    /// The final login response is out: digests begin.
-    EnterFullFeature,
-    Close(CloseReason),
+/// A burst that the initiator sends: the unsolicited one or an R2T's.
+#[derive(Clone, Debug)]
+struct Burst {
+    ttt: u32,
+    r2t_sn: u32,
+    start: u32,
+    end: u32,
+    arrived: Coverage,
+    /// Where the next Data-Out begins, where they come in order.
+    next_offset: u32,
+    next_data_sn: u32,
 }
 
-impl Outgoing {
-    pub(super) fn task(&self) -> Option<TaskId> {
-        match self {
-            Self::R2t { task, .. } | Self::Data { task, .. } | Self::Response { task, .. } => Some(*task),
-            _ => None,
-        }
+impl Burst {
+    fn new((ttt, r2t_sn): (u32, u32), start: u32, end: u32) -> Self {
+        Self { ttt, r2t_sn, start, end, arrived: Coverage::from(start), next_offset: start, next_data_sn: 0 }
     }
 }
 
-/// A burst that the initiator sends: the unsolicited one or an R2T's.
+/// Why a Data-Out is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Burst {
-    ttt: u32,
-    next_offset: u32,
-    end: u32,
-    next_data_sn: u32,
+pub(super) enum Unfit {
+    /// Nobody asked for it, or not any more.
+    Unasked,
+    /// It is out of order, or beyond what was asked for.
+    Wrong,
 }
 
 /// Where a task's write data stands.
@@ -86,12 +64,15 @@ pub(super) struct Task {
     expected_len: u32,
     numbered: bool,
     flow: Flow,
-    /// Bytes that arrived, in order from zero.
+    /// Bytes that arrived.
     received: u32,
     /// Bytes asked for by R2T or sent unsolicited.
     asked: u32,
     bursts: Vec<Burst>,
     r2t_sn: u32,
+    pub(super) receipt: Receipt,
+    /// Ranges that were lost on their way, to be asked for again.
+    lost: Vec<(u32, u32)>,
     /// Received before the owner had a buffer.
     early: Vec<u8>,
 }
@@ -116,7 +97,8 @@ impl Task {
         let mut bursts = Vec::new();
         let mut asked = begun;
         if unsolicited_follows && first_end > begun {
-            bursts.push(Burst { ttt: NO_TAG, next_offset: begun, end: first_end, next_data_sn: data_outs });
+            let burst = Burst::new((NO_TAG, 0), begun, first_end);
+            bursts.push(Burst { next_data_sn: data_outs, ..burst });
             asked = first_end;
         }
         Some(Self {
@@ -129,6 +111,8 @@ impl Task {
             asked,
             bursts,
             r2t_sn: 0,
+            receipt: Receipt::default(),
+            lost: Vec::new(),
             early: data,
         })
     }
@@ -143,6 +127,10 @@ impl Task {
 
     pub(super) fn reads(&self) -> bool {
         self.flags & flag::READ != 0
+    }
+
+    pub(super) fn writes(&self) -> bool {
+        self.flags & flag::WRITE != 0
     }
 
     pub(super) fn expected_len(&self) -> u32 {
@@ -172,85 +160,140 @@ impl Task {
     }
 
     /// Checks a Data-Out header against the bursts that are open.
-    pub(super) fn on_data_out(&mut self, header: &Header) -> Result<(), ()> {
-        let len = u32::try_from(header.data_len()).map_err(|_| ())?;
-        let burst = self.bursts.iter_mut().find(|burst| burst.ttt == header.ttt()).ok_or(())?;
-        let end = header.buffer_offset().checked_add(len).ok_or(())?;
+    pub(super) fn on_data_out(
+        &mut self,
+        header: &Header,
+        parameters: &SessionParameters,
+    ) -> Result<(), Unfit> {
+        let len = u32::try_from(header.data_len()).map_err(|_| Unfit::Wrong)?;
+        let offset = header.buffer_offset();
+        let burst = self.bursts.iter_mut().find(|burst| burst.ttt == header.ttt()).ok_or(Unfit::Unasked)?;
+        let end = offset.checked_add(len).ok_or(Unfit::Wrong)?;
         //= rfc7143#section-11.7.5: DataSN counts from zero within a burst, offsets rise in order.
-        if header.data_sn() != burst.next_data_sn
-            || header.buffer_offset() != burst.next_offset
-            || end > burst.end
-        {
-            return Err(());
+        let in_order = !parameters.data_pdu_in_order.is_yes() || offset == burst.next_offset;
+        let inside = burst.start <= offset && end <= burst.end && !burst.arrived.overlaps(offset, end);
+        if header.data_sn() != burst.next_data_sn || !in_order || !inside {
+            return Err(Unfit::Wrong);
         }
         burst.next_data_sn = burst.next_data_sn.wrapping_add(1);
         burst.next_offset = end;
         Ok(())
     }
 
-    /// The data of a command or Data-Out header is in. An error: a burst ended before it brought what was asked for.
-    pub(super) fn on_data_end(&mut self, header: &Header) -> Result<(), ()> {
+    /// The data of a command or Data-Out header are in, and right. An error: a burst ended before it brought what was asked
+    /// for.
+    pub(super) fn on_data_end(&mut self, header: &Header, parameters: &SessionParameters) -> Result<(), ()> {
         let len = u32::try_from(header.data_len()).unwrap_or(0);
         if header.opcode() == opcode::SCSI_COMMAND {
             self.received = len;
             return Ok(());
         }
-        let Some(at) = self.bursts.iter().position(|burst| burst.ttt == header.ttt()) else { return Ok(()) };
+        let Some(at) = self.burst_of(header) else { return Ok(()) };
         self.received = self.received.saturating_add(len);
-        let burst = self.bursts[at];
-        if header.has(flag::FINAL) || burst.next_offset == burst.end {
-            self.bursts.remove(at);
-            if burst.next_offset < burst.end {
-                // A first burst may be shorter than allowed: the rest is asked for. A solicited one may not.
-                //= rfc7143#section-11.8.4: the data of an R2T are sent whole.
-                if burst.ttt != NO_TAG {
-                    return Err(());
-                }
-                self.asked = burst.next_offset;
-            }
-        }
-        Ok(())
+        let burst = &mut self.bursts[at];
+        burst.arrived.add(header.buffer_offset(), header.buffer_offset() + len);
+        let full = burst.arrived.len() == burst.end - burst.start;
+        if header.has(flag::FINAL) || full { self.end_burst(at, parameters) } else { Ok(()) }
+    }
+
+    /// The data of a Data-Out that was checked were damaged: they are asked for again.
+    pub(super) fn on_data_lost(&mut self, header: &Header, parameters: &SessionParameters) -> Result<(), ()> {
+        let Some(at) = self.burst_of(header) else { return Ok(()) };
+        if header.has(flag::FINAL) { self.end_burst(at, parameters) } else { Ok(()) }
+    }
+
+    /// The burst of a Data-Out that was found right; of a failed task nothing is.
+    fn burst_of(&self, header: &Header) -> Option<usize> {
+        let open = self.flow != Flow::Failed;
+        self.bursts.iter().position(|burst| burst.ttt == header.ttt()).filter(|_| open)
+    }
+
+    /// A burst is over. What it left out is asked for again where data may be lost on their way.
+    fn end_burst(&mut self, at: usize, parameters: &SessionParameters) -> Result<(), ()> {
+        let burst = self.bursts.remove(at);
+        // A first burst may be shorter than allowed: the rest is asked for. A solicited one may not.
+        //= rfc7143#section-11.8.4: the data of an R2T are sent whole.
+        let end = if burst.ttt == NO_TAG {
+            self.asked = burst.arrived.reach().max(burst.next_offset);
+            self.asked
+        } else {
+            burst.end
+        };
+        self.lost.extend(burst.arrived.gaps(end));
+        if self.lost.is_empty() || parameters.error_recovery_level > 0 { Ok(()) } else { Err(()) }
     }
 
     /// True once, when everything wanted has arrived.
     pub(super) fn take_complete(&mut self) -> bool {
         match self.flow {
-            Flow::Wanted(len) if self.received >= len && self.bursts.is_empty() => {
-                self.flow = Flow::Complete;
-                true
+            Flow::Wanted(len) if self.bursts.is_empty() && self.received >= len => {
+                self.lost.retain(|(from, _)| *from < len);
+                let complete = self.lost.is_empty();
+                if complete {
+                    self.flow = Flow::Complete;
+                }
+                complete
             }
             _ => false,
         }
     }
 
-    /// The next R2T that may be sent.
+    /// The next R2T that may be sent: for what was lost (a recovery R2T, RFC 7143 section 11.8), then for the rest.
     pub(super) fn next_r2t(&mut self, ttt: u32, parameters: &SessionParameters) -> Option<Header> {
         let Flow::Wanted(wanted) = self.flow else { return None };
         let unsolicited_open = self.bursts.iter().any(|burst| burst.ttt == NO_TAG);
-        if unsolicited_open
-            || self.asked >= wanted
-            || self.bursts.len() >= parameters.max_outstanding_r2t as usize
-        {
+        if unsolicited_open || self.bursts.len() >= parameters.max_outstanding_r2t as usize {
             return None;
         }
-        let len = (wanted - self.asked).min(parameters.max_burst_length);
-        let header = Header::new(opcode::R2T, flag::FINAL)
-            .with_lun(self.lun)
-            .with_ttt(ttt)
-            .with_data_sn(self.r2t_sn)
-            .with_buffer_offset(self.asked)
-            .with_residual(len);
-        self.bursts.push(Burst { ttt, next_offset: self.asked, end: self.asked + len, next_data_sn: 0 });
-        self.asked += len;
+        let (from, to) = self.next_range(wanted, parameters)?;
+        let burst = Burst::new((ttt, self.r2t_sn), from, to);
+        let header = self.r2t(&burst);
+        self.bursts.push(burst);
         self.r2t_sn = self.r2t_sn.wrapping_add(1);
         Some(header)
     }
-}
 
-/// The next piece of read data: at most the peer's segment length, never across the end of a burst.
-pub(super) fn data_in_chunk(sent: u32, len: u32, parameters: &SessionParameters) -> (u32, u32) {
-    let burst_left = parameters.max_burst_length - sent % parameters.max_burst_length;
-    (sent, (len - sent).min(parameters.max_send_data_segment_length).min(burst_left))
+    fn next_range(&mut self, wanted: u32, parameters: &SessionParameters) -> Option<(u32, u32)> {
+        while let Some((from, to)) = self.lost.pop() {
+            // What nobody wants is not asked for.
+            let to = to.min(wanted);
+            let until = to.min(from.saturating_add(parameters.max_burst_length));
+            if until < to {
+                self.lost.push((until, to));
+            }
+            if from < until {
+                return Some((from, until));
+            }
+        }
+        let from = self.asked;
+        if from >= wanted {
+            return None;
+        }
+        self.asked = wanted.min(from + parameters.max_burst_length);
+        Some((from, self.asked))
+    }
+
+    fn r2t(&self, burst: &Burst) -> Header {
+        Header::new(opcode::R2T, flag::FINAL)
+            .with_lun(self.lun)
+            .with_ttt(burst.ttt)
+            .with_data_sn(burst.r2t_sn)
+            .with_buffer_offset(burst.start)
+            .with_residual(burst.end - burst.start)
+    }
+
+    /// R2Ts that are not answered yet, from one number on, so many or all (RFC 7143 section 11.16); `None` for numbers that no
+    /// R2T had.
+    pub(super) fn r2ts_again(&self, begin: u32, run: u32) -> Option<Vec<Header>> {
+        let end = if run == 0 { self.r2t_sn } else { begin.checked_add(run)? };
+        if begin >= self.r2t_sn || end > self.r2t_sn {
+            return None;
+        }
+        let asked = |burst: &&Burst| {
+            burst.ttt != NO_TAG && (begin..end).contains(&burst.r2t_sn) && burst.next_data_sn == 0
+        };
+        Some(self.bursts.iter().filter(asked).map(|burst| self.r2t(burst)).collect())
+    }
 }
 
 /// How far the expected and the actual transfer length are apart (RFC 7143 section 11.4.5).
@@ -301,18 +344,67 @@ mod tests {
         };
         let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1024);
         let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
-        task.on_data_end(&command).expect("no immediate data");
+        task.on_data_end(&command, &parameters).expect("no immediate data");
         task.want(1024);
         for ttt in [1, 2] {
             task.next_r2t(ttt, &parameters).expect("two bursts are open at once");
         }
         let second = data_out(2, 0, 512, 512, flag::FINAL);
-        task.on_data_out(&second).expect("in order");
-        task.on_data_end(&second).expect("whole");
+        task.on_data_out(&second, &parameters).expect("in order");
+        task.on_data_end(&second, &parameters).expect("whole");
         let first = data_out(1, 0, 0, 256, flag::FINAL);
-        task.on_data_out(&first).expect("in order");
-        task.on_data_end(&first).expect_err("256 bytes never come");
+        task.on_data_out(&first, &parameters).expect("in order");
+        task.on_data_end(&first, &parameters).expect_err("256 bytes never come");
         assert!(task.fail());
         assert!(!task.take_complete() && task.next_r2t(3, &parameters).is_none());
+    }
+
+    #[test]
+    fn what_was_lost_is_asked_for_again_and_nothing_else() {
+        let parameters = SessionParameters {
+            max_burst_length: 1024,
+            error_recovery_level: 1,
+            ..SessionParameters::default()
+        };
+        let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1024);
+        let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
+        task.on_data_end(&command, &parameters).expect("no immediate data");
+        task.want(1024);
+        task.next_r2t(1, &parameters).expect("all of it");
+        assert_eq!(task.r2ts_again(0, 0).expect("one").len(), 1);
+        assert!(task.r2ts_again(1, 1).is_none());
+        let lost = data_out(1, 0, 0, 512, 0);
+        task.on_data_out(&lost, &parameters).expect("in order");
+        task.on_data_lost(&lost, &parameters).expect("recovered");
+        let right = data_out(1, 1, 512, 512, flag::FINAL);
+        task.on_data_out(&right, &parameters).expect("in order");
+        task.on_data_end(&right, &parameters).expect("recovered");
+        assert!(!task.take_complete());
+        let again = task.next_r2t(2, &parameters).expect("what was lost");
+        assert_eq!((again.data_sn(), again.buffer_offset(), again.residual()), (1, 0, 512));
+        let answer = data_out(2, 0, 0, 512, flag::FINAL);
+        task.on_data_out(&answer, &parameters).expect("in order");
+        task.on_data_end(&answer, &parameters).expect("whole");
+        assert!(task.take_complete());
+    }
+
+    #[test]
+    fn data_out_of_order_fill_a_burst_where_that_was_agreed_on() {
+        let parameters = SessionParameters {
+            data_pdu_in_order: crate::keys::Choice::No,
+            max_burst_length: 1536,
+            ..SessionParameters::default()
+        };
+        let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1536);
+        let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
+        task.want(1536);
+        task.next_r2t(1, &parameters).expect("all of it");
+        for (data_sn, offset, flags) in [(0, 1024, 0), (1, 0, 0), (2, 512, flag::FINAL)] {
+            let part = data_out(1, data_sn, offset, 512, flags);
+            assert_eq!(task.on_data_out(&data_out(1, data_sn, 1536, 512, 0), &parameters), Err(Unfit::Wrong));
+            task.on_data_out(&part, &parameters).expect("inside");
+            task.on_data_end(&part, &parameters).expect("no gap");
+        }
+        assert!(task.take_complete());
     }
 }

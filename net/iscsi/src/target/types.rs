@@ -139,6 +139,8 @@ pub enum Event {
         /// Which targets.
         which: SendTargets,
     },
+    /// At error recovery level 1: the initiator has the task's status, and its buffer is needed no more.
+    Ended(TaskId),
     /// A ping was answered.
     Pong,
     /// The initiator logs out: end what it names, then [`super::Connection::respond_logout`].

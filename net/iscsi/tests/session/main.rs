@@ -1,12 +1,14 @@
-//! Sessions of several connections: order, allegiance, joining, leaving (RFC 7143 sections 4.2.2, 6.3, 11.14).
+//! Sessions of several connections: order, allegiance, joining, leaving (RFC 7143 sections 4.2.2, 6.3, 11.14); and recovery.
 
+mod matrix;
+mod recovery;
 mod world;
 
 use iscsi::keys::{Choice, DigestPreference};
 use iscsi::{CloseReason, Preferences, Protocol, TaskId};
 use world::World;
 
-fn several() -> Preferences {
+pub(crate) fn several() -> Preferences {
     Preferences {
         max_connections: 4,
         max_recv_data_segment_length: 2048,
@@ -16,7 +18,7 @@ fn several() -> Preferences {
     }
 }
 
-fn session(connections: u16, preferences: Preferences, seed: u64) -> World {
+pub(crate) fn session(connections: u16, preferences: Preferences, seed: u64) -> World {
     let mut world = World::new(preferences, preferences, seed);
     for cid in 1..connections {
         world.join(cid);

@@ -260,6 +260,7 @@ impl World {
             }
             Event::TaskManagement { request, function, .. } => self.on_management(index, request, function),
             Event::LogoutRequest { request, what } => self.on_logout(index, request, what),
+            Event::Ended(task) => drop(self.target_buffers.remove(&task)),
             Event::LoggedIn | Event::Pong => {}
         }
         true
@@ -304,7 +305,8 @@ impl World {
         let target = &mut self.links[index].target;
         match command.cdb[0] {
             b'R' | b'W' if offset.saturating_add(len as usize) > self.medium.len() => {
-                target.respond(command.task, Response { status: 2, ..Response::default() });
+                let response = Response { status: 2, sense: vec![0x70; 18], transfer_len: 0 };
+                target.respond(command.task, response);
             }
             b'R' => {
                 self.target_buffers.insert(command.task, self.medium[offset..][..len as usize].to_vec());

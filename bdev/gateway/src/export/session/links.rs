@@ -113,10 +113,9 @@ impl Links {
     fn of(&mut self, task: TaskId) -> Option<&mut Connection> {
         match &mut self.0[..] {
             [only] => Some(&mut only.connection),
-            several => several
-                .iter_mut()
-                .map(|link| &mut link.connection)
-                .find(|connection| connection.is_open(task)),
+            several => {
+                several.iter_mut().map(|link| &mut link.connection).find(|connection| connection.keeps(task))
+            }
         }
     }
 

@@ -96,8 +96,7 @@ impl Session {
     /// Ends the tasks of the connections that are gone.
     fn abort_orphans(&mut self, now: Instant) {
         let over = self.links.iter().filter(|link| link.is_over());
-        let orphans: Vec<TaskId> =
-            over.flat_map(|link| link.connection.tasks().collect::<Vec<_>>()).collect();
+        let orphans: Vec<TaskId> = over.flat_map(|link| link.connection.kept_tasks()).collect();
         self.stalled.take_if(|stalled| orphans.contains(&stalled.command.task));
         for task in orphans {
             self.abort(task, Aborter::Itself, now);

@@ -346,6 +346,7 @@ impl Session {
             Event::LoginRequest(request) => requests.push(Request::Login(request)),
             Event::LoginComplete => requests.push(Request::LoginComplete),
             Event::LoggedIn | Event::Pong => {}
+            Event::Ended(task) => self.end_answered(task, now),
             Event::Command(command) => self.on_command(command, now),
             Event::DataComplete(task) => self.on_collected(task, now),
             Event::DataLost(task) => self.fail(task, Sense::CRC_ERROR),
@@ -368,10 +369,7 @@ impl Session {
             return Progress::Busy;
         };
         for task in std::mem::take(&mut link.sender.ended) {
-            // An aborted task may have a status and an I/O under way, which is waited for.
-            if self.jobs.open.get(&task).is_some_and(|job| !job.in_flight) {
-                self.close_job(task, now);
-            }
+            self.end_answered(task, now);
         }
         // What was pushed leaves in this turn, not in the next.
         let link = self.links.at(index);
@@ -380,6 +378,16 @@ impl Session {
             link.stream.close();
         }
         progress
+    }
+}
+
+impl Session {
+    /// The task's answer is out, or acknowledged: its buffer is not needed any more.
+    fn end_answered(&mut self, task: TaskId, now: Instant) {
+        // An aborted task may have a status and an I/O under way, which is waited for.
+        if self.jobs.open.get(&task).is_some_and(|job| !job.in_flight) {
+            self.close_job(task, now);
+        }
     }
 }
 

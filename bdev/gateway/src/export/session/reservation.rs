@@ -159,8 +159,12 @@ impl Session {
     ) -> Vec<TaskId> {
         let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
         let open = self.jobs.open.iter();
+        // An answer that nobody has acknowledged yet is no command any more.
+        let ends = |task: TaskId, job: &Job| {
+            job.place.as_ref().is_some_and(at) && (job.in_flight || self.links.is_open(task))
+        };
         let mut tasks: Vec<TaskId> =
-            open.filter(|(_, job)| job.place.as_ref().is_some_and(at)).map(|(task, _)| *task).collect();
+            open.filter(|(task, job)| ends(**task, job)).map(|(task, _)| *task).collect();
         for task in &tasks {
             self.abort(*task, by, now);
         }
@@ -174,8 +178,9 @@ impl Session {
     /// True while the nexus has a command open at the unit.
     pub(super) fn is_busy_at(&self, unit: &Rc<LogicalUnit>) -> bool {
         let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
-        let jobs = self.jobs.open.values().any(|job| !job.aborted && job.place.as_ref().is_some_and(at));
-        jobs || self.stalled.as_ref().is_some_and(|stalled| at(&stalled.place))
+        let mut open = self.jobs.open.iter().filter(|(task, _)| self.links.is_open(**task));
+        open.any(|(_, job)| !job.aborted && job.place.as_ref().is_some_and(at))
+            || self.stalled.as_ref().is_some_and(|stalled| at(&stalled.place))
     }
 
     /// True while an aborted command of the nexus is still at work at the unit.

@@ -56,6 +56,8 @@ struct IscsiCreate {
     silence_ms: Option<u64>,
     /// How to authenticate; ours.
     chap: Option<AccountParams>,
+    /// ErrorRecoveryLevel to offer: 1 to have damaged data repaired on the connection; ours.
+    error_recovery_level: Option<u32>,
     /// Hashes of CHAP to offer, the preferred first; ours. For targets that number them in their own way.
     chap_algorithms: Option<Vec<String>>,
 }
@@ -88,6 +90,11 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
         config.io_timeout = Duration::from_secs(seconds);
     }
     config.account = parsed.chap.as_ref().map(AccountParams::account).transpose()?;
+    match parsed.error_recovery_level {
+        None => {}
+        Some(level @ 0..=1) => config.preferences.error_recovery_level = level,
+        Some(_) => return Err(RpcError::invalid_params("error_recovery_level must be 0 or 1")),
+    }
     if let Some(names) = &parsed.chap_algorithms {
         config.algorithms = algorithms(names)?;
     }

@@ -95,8 +95,8 @@ impl Options {
         }
         let connections = self.max_connections_per_session;
         within("max_connections_per_session", connections, (1, 64), &mut preferences.max_connections)?;
-        let mut level = 0;
-        within("error_recovery_level", self.error_recovery_level, (0, 0), &mut level)?;
+        let level = self.error_recovery_level;
+        within("error_recovery_level", level, (0, 1), &mut preferences.error_recovery_level)?;
         Ok(config)
     }
 
@@ -145,7 +145,7 @@ pub(super) fn get(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcEr
         "chap_group": chap_group,
         "immediate_data": preferences.immediate_data == Choice::Yes,
         "max_sessions": limits.sessions, "max_queue_depth": limits.queue_depth,
-        "max_connections_per_session": preferences.max_connections, "error_recovery_level": 0,
+        "max_connections_per_session": preferences.max_connections, "error_recovery_level": preferences.error_recovery_level,
         "default_time2wait": preferences.default_time2wait,
         "default_time2retain": preferences.default_time2retain,
         "first_burst_length": preferences.first_burst_length,

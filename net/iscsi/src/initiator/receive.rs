@@ -1,0 +1,219 @@
+//! The receiving half: PDUs as they come in.
+
+use alloc::vec::Vec;
+
+use super::login::Stage;
+use super::recovery::{self, Receipt};
+use super::task::{Piece, Task};
+use super::{CONTROL_DATA_MAX, Completion, Connection, Event, Outgoing};
+use crate::deframe::{Sink, Step};
+use crate::pdu::{Header, NO_TAG, flag, opcode};
+use crate::protocol::{Body, CloseReason, TaskId};
+use crate::serial;
+
+impl Connection {
+    pub(super) fn on_step(&mut self, mut step: Step) {
+        loop {
+            step = match step {
+                Step::More => return,
+                Step::HeaderDigestError => return self.close(CloseReason::HeaderDigest),
+                Step::DataDigestError => return self.on_damaged(),
+                Step::Header => match self.on_header() {
+                    Some(sink) => self.deframer.accept(sink),
+                    None => return,
+                },
+                Step::Pdu => return self.on_pdu(),
+            };
+            if self.stage == Stage::Closed {
+                return;
+            }
+        }
+    }
+
+    fn on_header(&mut self) -> Option<Sink> {
+        let header = self.deframer.header();
+        let limit = match self.stage {
+            Stage::Security | Stage::Operational => 8192.max(CONTROL_DATA_MAX),
+            _ => self.parameters.max_recv_data_segment_length as usize,
+        };
+        if header.data_len() > limit {
+            self.misbehaved("a data segment longer than MaxRecvDataSegmentLength");
+            return None;
+        }
+        if header.opcode() == opcode::DATA_IN {
+            return self.on_data_in_header(&header);
+        }
+        Some(if header.data_len() <= CONTROL_DATA_MAX { Sink::Internal } else { Sink::Discard })
+    }
+
+    fn on_data_in_header(&mut self, header: &Header) -> Option<Sink> {
+        let task = TaskId(header.itt());
+        let Some(open) = self.tasks.get_mut(&task) else {
+            self.misbehaved("data for a task that does not exist");
+            return None;
+        };
+        let Ok(piece) = open.on_data_in(header, &self.parameters) else {
+            self.misbehaved("read data out of order or beyond the expected length");
+            return None;
+        };
+        self.piece = piece;
+        Some(match piece {
+            Piece::Wanted => Sink::Task(task, header.buffer_offset()),
+            Piece::Repeated => Sink::Discard,
+        })
+    }
+
+    fn on_pdu(&mut self) {
+        let header = self.deframer.header();
+        let data = self.deframer.take_data();
+        if matches!(self.stage, Stage::Security | Stage::Operational) {
+            return self.on_login_response(&header, &data);
+        }
+        if !self.on_numbers(&header) {
+            return;
+        }
+        match header.opcode() {
+            opcode::SCSI_RESPONSE => self.on_response(&header, &data),
+            opcode::DATA_IN => self.on_data_in_end(&header),
+            opcode::R2T => self.on_r2t(&header),
+            opcode::NOP_IN => self.on_nop_in(&header, data),
+            opcode::TEXT_RESPONSE => self.on_text(&header, &data),
+            opcode::TASK_MANAGEMENT_RESPONSE => {
+                let done = Event::TaskManagementDone(TaskId(header.itt()), header.byte(2));
+                self.events.push_back(done);
+            }
+            opcode::LOGOUT_RESPONSE if self.logout == Some(header.itt()) => {
+                self.close(CloseReason::LoggedOut);
+            }
+            opcode::LOGOUT_RESPONSE => self.events.push_back(Event::Removed(header.byte(2))),
+            opcode::ASYNC => self.on_async(&header),
+            opcode::REJECT => self.on_reject(header.byte(2), &data),
+            _ => self.misbehaved("a PDU that a target does not send"),
+        }
+    }
+
+    /// ExpStatSN and MaxCmdSN from any PDU of the full feature phase. False: it was there before.
+    fn on_numbers(&mut self, header: &Header) -> bool {
+        //= rfc7143#section-4.2.2.1: an older window is ignored.
+        self.numbers.open_to(header.max_cmd_sn());
+        if !recovery::is_numbered(header) {
+            return true;
+        }
+        if self.recovers() {
+            let damaged = self.tasks.get(&TaskId(header.itt())).is_some_and(Task::is_damaged);
+            return self.statuses.take(header.stat_sn(), if damaged { Receipt::Later } else { Receipt::Now });
+        }
+        // At level 0 the order of the connection is that of the numbers.
+        let next = header.stat_sn().wrapping_add(1);
+        if serial::before(self.statuses.expected, next) {
+            self.statuses.expected = next;
+        }
+        true
+    }
+
+    fn on_response(&mut self, header: &Header, data: &[u8]) {
+        let sense_len = data.get(..2).map_or(0, |len| usize::from(u16::from_be_bytes([len[0], len[1]])));
+        let sense = data.get(2..).map_or(&[][..], |rest| &rest[..sense_len.min(rest.len())]).to_vec();
+        self.complete(header, header.byte(2), sense);
+    }
+
+    fn on_data_in_end(&mut self, header: &Header) {
+        let task = TaskId(header.itt());
+        if self.piece == Piece::Wanted
+            && let Some(open) = self.tasks.get_mut(&task)
+        {
+            open.on_data_in_end(header);
+        }
+        if header.has(flag::STATUS) {
+            return self.complete(header, 0, Vec::new());
+        }
+        if self.recovers() {
+            self.acknowledge_data(task);
+            self.finish(task);
+        }
+    }
+
+    fn complete(&mut self, header: &Header, response: u8, sense: Vec<u8>) {
+        let task = TaskId(header.itt());
+        let count = |bit| if header.has(bit) { header.residual() } else { 0 };
+        let completion = Completion {
+            status: header.byte(3),
+            sense,
+            response,
+            underflow: count(flag::UNDERFLOW),
+            overflow: count(flag::OVERFLOW),
+        };
+        match self.tasks.get_mut(&task) {
+            None => self.misbehaved("an answer for a task that does not exist"),
+            Some(open) => {
+                open.answer = Some((header.stat_sn(), completion));
+                self.finish(task);
+            }
+        }
+    }
+
+    /// Ends a task that is answered and has all that is on its way.
+    fn finish(&mut self, task: TaskId) {
+        let Some(open) = self.tasks.get_mut(&task).filter(|open| !open.is_damaged()) else { return };
+        let Some((stat_sn, completion)) = open.answer.take() else { return };
+        let good = completion.response == 0 && completion.status == 0;
+        //= rfc7143#section-11.4.5: what is expected less the underflow has arrived.
+        if good && !open.is_whole(completion.underflow) {
+            return self.misbehaved("a good answer without all of its data");
+        }
+        if self.recovers() {
+            self.statuses.release(stat_sn);
+        }
+        self.tasks.remove(&task);
+        self.outgoing.retain(|outgoing| outgoing.task() != Some(task));
+        self.events.push_back(Event::Completed(task, completion));
+    }
+
+    fn on_r2t(&mut self, header: &Header) {
+        let task = TaskId(header.itt());
+        let Some(open) = self.tasks.get_mut(&task) else {
+            return self.misbehaved("an R2T for a task that does not exist");
+        };
+        match open.on_r2t(task, header, &self.parameters) {
+            Ok(burst) => self.outgoing.push_back(burst),
+            Err(()) => self.misbehaved("an R2T beyond the expected length"),
+        }
+    }
+
+    fn on_nop_in(&mut self, header: &Header, data: Vec<u8>) {
+        if header.itt() != NO_TAG {
+            return self.events.push_back(Event::Pong);
+        }
+        if header.ttt() != NO_TAG {
+            let answer = Header::new(opcode::NOP_OUT, flag::FINAL)
+                .with_immediate()
+                .with_lun(header.lun())
+                .with_itt(NO_TAG)
+                .with_ttt(header.ttt())
+                .with_cmd_sn(self.numbers.next());
+            let body = if data.is_empty() { Body::None } else { Body::Inline(data) };
+            self.outgoing.push_back(Outgoing::Control { header: answer, body });
+        }
+    }
+
+    fn on_text(&mut self, header: &Header, data: &[u8]) {
+        if self.text.len() + data.len() > 16 * CONTROL_DATA_MAX {
+            return self.misbehaved("an endless text answer");
+        }
+        self.text.extend_from_slice(data);
+        if header.has(flag::CONTINUE) || !header.has(flag::FINAL) {
+            let request = Header::new(opcode::TEXT, flag::FINAL).with_ttt(header.ttt());
+            self.send_text(request, Body::None);
+        } else {
+            self.events.push_back(Event::Text(core::mem::take(&mut self.text)));
+        }
+    }
+
+    fn on_async(&mut self, header: &Header) {
+        match header.byte(36) {
+            1 => self.events.push_back(Event::LogoutRequested { seconds: header.u16_at(42) }),
+            2 | 3 => self.close(CloseReason::Local("the target announced that it drops the connection")),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Error recovery level 1: what was sent is kept until the initiator says that it has it, and sent again when it asks for that
+//! (RFC 7143 sections 7.1.4 and 11.16).
+//!
+//! At level 0 nothing is kept, and a task is over when its status leaves. At level 1 it is over when the status is acknowledged:
+//! [`Event::Ended`].
+
+use alloc::collections::VecDeque;
+
+use super::outgoing::{Layout, Outgoing};
+use super::{Connection, Event, Phase};
+use crate::pdu::{Header, NO_TAG, RejectReason};
+use crate::protocol::{Body, TaskId};
+use crate::serial;
+
+/// Answers that are kept without an acknowledgement; the oldest go.
+const KEPT_MAX: usize = 1024;
+
+/// Kinds of SNACK (RFC 7143 section 11.16.1).
+pub(crate) mod kind {
+    /// Data-In or R2T PDUs are wanted again.
+    pub(crate) const DATA: u8 = 0;
+    /// Answers are wanted again.
+    pub(crate) const STATUS: u8 = 1;
+    /// Data-In PDUs have arrived.
+    pub(crate) const DATA_ACK: u8 = 2;
+}
+
+/// A task whose status was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    pub(super) task: TaskId,
+    pub(super) lun: u64,
+    /// Of what it read, as long as the owner has it.
+    pub(super) layout: Option<Layout>,
+    pub(super) receipt: Receipt,
+}
+
+/// What the initiator says that it has of the data that it reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Receipt {
+    /// The tag by which it is asked.
+    pub(super) ttt: Option<u32>,
+    /// How many Data-In PDUs it has.
+    pub(super) data_sn: u32,
+}
+
+/// An answer that has not been acknowledged.
+#[derive(Debug)]
+struct Kept {
+    stat_sn: u32,
+    header: Header,
+    body: Body,
+    answered: Option<Answered>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Unacknowledged(VecDeque<Kept>);
+
+impl Unacknowledged {
+    fn find(&self, task: TaskId) -> Option<&Answered> {
+        self.0.iter().filter_map(|kept| kept.answered.as_ref()).find(|answered| answered.task == task)
+    }
+
+    fn find_mut(&mut self, task: TaskId) -> Option<&mut Answered> {
+        self.0.iter_mut().filter_map(|kept| kept.answered.as_mut()).find(|answered| answered.task == task)
+    }
+}
+
+impl Connection {
+    pub(super) fn recovers(&self) -> bool {
+        self.parameters.error_recovery_level > 0
+    }
+
+    /// True for a task that is open, or answered and not acknowledged: its buffer may be needed.
+    pub fn keeps(&self, task: TaskId) -> bool {
+        self.is_open(task) || self.unacknowledged.find(task).is_some()
+    }
+
+    /// All of those.
+    pub fn kept_tasks(&self) -> impl Iterator<Item = TaskId> + '_ {
+        let answered = self.unacknowledged.0.iter().filter_map(|kept| kept.answered.as_ref());
+        self.tasks().chain(answered.map(|answered| answered.task))
+    }
+
+    /// Keeps an answer that is about to leave.
+    pub(super) fn keep(&mut self, header: &Header, body: &Body, answered: Option<Answered>) {
+        if !self.recovers() || self.phase == Phase::Login {
+            return;
+        }
+        if self.unacknowledged.0.len() >= KEPT_MAX {
+            self.forget_oldest();
+        }
+        let kept = Kept { stat_sn: header.stat_sn(), header: *header, body: body.clone(), answered };
+        self.unacknowledged.0.push_back(kept);
+    }
+
+    fn forget_oldest(&mut self) {
+        let kept = self.unacknowledged.0.pop_front();
+        if let Some(answered) = kept.and_then(|kept| kept.answered) {
+            self.outgoing.retain(|outgoing| outgoing.task() != Some(answered.task));
+            self.events.push_back(Event::Ended(answered.task));
+        }
+    }
+
+    /// The owner has no buffer of an answered task any more.
+    pub(super) fn forget_data(&mut self, task: TaskId) {
+        if let Some(answered) = self.unacknowledged.find_mut(task) {
+            answered.layout = None;
+            self.outgoing.retain(|outgoing| outgoing.task() != Some(task));
+        }
+    }
+
+    /// What the initiator has received, as each of its PDUs says.
+    pub(super) fn acknowledge(&mut self, exp_stat_sn: u32) {
+        if !serial::before_or_at(exp_stat_sn, self.stat_sn) {
+            return;
+        }
+        while self.unacknowledged.0.front().is_some_and(|kept| serial::before(kept.stat_sn, exp_stat_sn)) {
+            self.forget_oldest();
+        }
+    }
+
+    pub(super) fn on_snack(&mut self, header: &Header) {
+        let done = match header.flags() & 0x0f {
+            //= rfc7143#section-11.16: SNACK is for error recovery levels above zero.
+            _ if !self.recovers() => None,
+            kind::DATA => self.send_again(header),
+            kind::STATUS => self.answer_again(header),
+            kind::DATA_ACK => return self.on_data_ack(header),
+            // R-Data: segments of another length than before. They keep their length here while a task lasts.
+            _ => None,
+        };
+        if done.is_none() {
+            self.reject(header, RejectReason::Snack);
+        }
+    }
+
+    /// The initiator has so many Data-In PDUs of a task: it does not ask for them again.
+    fn on_data_ack(&mut self, header: &Header) {
+        let open = self.tasks.values_mut().map(|open| &mut open.receipt);
+        let answered = self.unacknowledged.0.iter_mut().filter_map(|kept| kept.answered.as_mut());
+        let mut receipts = open.chain(answered.map(|answered| &mut answered.receipt));
+        // Of a task that is over nobody cares.
+        if let Some(receipt) = receipts.find(|receipt| receipt.ttt == Some(header.ttt())) {
+            receipt.data_sn = receipt.data_sn.max(header.buffer_offset());
+        }
+    }
+
+    /// Data-In or R2T PDUs again; `None` for what was not sent, or is not there any more.
+    fn send_again(&mut self, header: &Header) -> Option<()> {
+        let task = TaskId(header.itt());
+        let (begin, run) = (header.buffer_offset(), header.residual());
+        if let Some(r2ts) =
+            self.tasks.get(&task).filter(|open| open.writes()).map(|open| open.r2ts_again(begin, run))
+        {
+            let again =
+                r2ts?.into_iter().map(|header| Outgoing::R2t { task, header: header.with_itt(task.0) });
+            self.outgoing.extend(again);
+            return Some(());
+        }
+        let (lun, layout, sent) = self.read_of(task)?;
+        let receipt = match self.tasks.get(&task) {
+            Some(open) => open.receipt,
+            None => self.unacknowledged.find(task)?.receipt,
+        };
+        if begin < receipt.data_sn {
+            return None;
+        }
+        let until = if run == 0 { sent } else { begin.checked_add(run)?.min(sent) };
+        let offset = layout.offset_of(begin).filter(|_| begin < until)?;
+        self.outgoing.push_back(Outgoing::DataAgain { task, lun, layout, offset, data_sn: begin, until });
+        Some(())
+    }
+
+    /// Where a task that reads is, its layout, and how many Data-In PDUs were sent for it.
+    fn read_of(&self, task: TaskId) -> Option<(u64, Layout, u32)> {
+        if let Some(answered) = self.unacknowledged.find(task) {
+            return Some((answered.lun, answered.layout?, u32::MAX));
+        }
+        let lun = self.tasks.get(&task)?.lun();
+        self.outgoing.iter().find_map(|outgoing| match outgoing {
+            Outgoing::Data { task: of, layout, data_sn, .. } if *of == task => Some((lun, *layout, *data_sn)),
+            Outgoing::Response { task: of, layout, .. } if *of == task => Some((lun, (*layout)?, u32::MAX)),
+            _ => None,
+        })
+    }
+
+    /// Answers again; `None` when one of them was acknowledged, or never sent.
+    fn answer_again(&mut self, header: &Header) -> Option<()> {
+        let (begin, run) = (header.buffer_offset(), header.residual());
+        if header.itt() != NO_TAG {
+            return None;
+        }
+        let end = if run == 0 { self.stat_sn } else { begin.wrapping_add(run) };
+        let wanted =
+            |kept: &&Kept| serial::before_or_at(begin, kept.stat_sn) && serial::before(kept.stat_sn, end);
+        let again: alloc::vec::Vec<Outgoing> = self
+            .unacknowledged
+            .0
+            .iter()
+            .filter(wanted)
+            .map(|kept| Outgoing::Again { header: kept.header, body: kept.body.clone() })
+            .collect();
+        let whole = !again.is_empty() && again.len() == end.wrapping_sub(begin) as usize;
+        whole.then(|| self.outgoing.extend(again))
+    }
+}
