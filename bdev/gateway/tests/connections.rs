@@ -122,6 +122,16 @@ fn a_connection_logs_out_itself_or_another_and_the_last_one_the_session() {
 }
 
 #[test]
+fn what_breaks_the_protocol_on_one_connection_ends_the_session() {
+    let mut world = session(3);
+    // A data segment beyond every limit.
+    let mut header = [0; 48];
+    header[5..8].fill(0xff);
+    world.hosts[1].send_raw(&header);
+    world.until("the end", |world| world.target.connections().is_empty());
+}
+
+#[test]
 fn who_may_not_join_is_told_why() {
     let mut world = session(3);
     let refused = |world: &mut World, index: usize, why: &str| {

@@ -84,6 +84,8 @@ pub enum RejectReason {
     NotSupported = 0x05,
     /// Too many immediate commands.
     ImmediateCommand = 0x06,
+    /// The Initiator Task Tag is that of an open task.
+    TaskInProgress = 0x07,
     /// A field is invalid.
     InvalidField = 0x09,
     /// Long operation: out of resources.

@@ -171,7 +171,7 @@ impl Pair {
                 }
                 target::Event::Command(command) => self.on_command(&command),
                 target::Event::DataComplete(task) => self.on_write(task),
-                target::Event::DataLost(task) => {
+                target::Event::DataLost(task, _) => {
                     self.lost.push(task);
                     let response = Response { status: 2, sense: vec![0x70; 18], transfer_len: 0 };
                     self.target.respond(task, response);

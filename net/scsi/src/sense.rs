@@ -171,6 +171,10 @@ impl Sense {
         SOFTWARE_WRITE_PROTECTED = DataProtect, 0x2702;
         /// Space allocation failed: the thin device is full.
         SPACE_ALLOCATION_FAILED = DataProtect, 0x2707;
+        /// Unexpected unsolicited data.
+        UNEXPECTED_UNSOLICITED_DATA = AbortedCommand, 0x0c0c;
+        /// Incorrect amount of data.
+        INCORRECT_AMOUNT_OF_DATA = AbortedCommand, 0x0c0d;
         /// Protocol service CRC error.
         CRC_ERROR = AbortedCommand, 0x4705;
         /// I/O process terminated.

@@ -173,6 +173,11 @@ impl Host {
         self.connection.manage_as(1, 0, task, &other.connection)
     }
 
+    /// Sends bytes that no protocol made.
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        self.push(bytes);
+    }
+
     /// Nothing more is sent or heard.
     pub(crate) fn hang_up(&mut self) {
         self.stream.close();

@@ -253,7 +253,7 @@ impl Connection {
         self.send_text(header, Body::Inline(text));
     }
 
-    fn send_text(&mut self, header: Header, body: Body) {
+    pub(super) fn send_text(&mut self, header: Header, body: Body) {
         let header = header.with_itt(self.numbers.new_tag());
         let header = header.with_cmd_sn(self.numbers.take());
         self.text_request = Some(Text { header, body: body.clone() });

@@ -1,5 +1,6 @@
 //! The receiving half: PDUs as they come in.
 
+use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::login::Stage;
@@ -209,10 +210,21 @@ impl Connection {
         }
     }
 
+    /// The target wants to negotiate (RFC 7143 section 11.9.1, event 4): what may still change is said again.
+    fn renegotiate(&mut self) {
+        let mut text = Vec::new();
+        let length = self.parameters.max_recv_data_segment_length;
+        crate::text::emit(&mut text, "MaxRecvDataSegmentLength", &length.to_string());
+        let header = Header::new(opcode::TEXT, flag::FINAL).with_ttt(NO_TAG);
+        self.send_text(header, Body::Inline(text));
+    }
+
     fn on_async(&mut self, header: &Header) {
         match header.byte(36) {
             1 => self.events.push_back(Event::LogoutRequested { seconds: header.u16_at(42) }),
+            2 if header.u16_at(38) != self.login.cid() => {}
             2 | 3 => self.close(CloseReason::Local("the target announced that it drops the connection")),
+            4 => self.renegotiate(),
             _ => {}
         }
     }

@@ -7,6 +7,9 @@ use crate::protocol::{Body, CloseReason, TaskId};
 /// iSCSIProtocolLevel from which the functions of RFC 7144 may be used.
 const LEVEL_OF_QUERIES: u32 = 2;
 
+/// Requests other than commands that may be open at once: nothing else limits immediate ones.
+const REQUESTS_MAX: usize = 64;
+
 /// Why the initiator logs out (RFC 7143 section 11.14.1).
 mod reason {
     /// Close the session.
@@ -63,6 +66,9 @@ impl Connection {
     pub(super) fn on_task_management(&mut self, header: &Header) {
         if self.session_type == SessionType::Discovery {
             return self.reject(header, RejectReason::Protocol);
+        }
+        if self.requests.len() >= REQUESTS_MAX {
+            return self.reject(header, RejectReason::ImmediateCommand);
         }
         let function = function(header);
         let request = TaskId(header.itt());

@@ -38,7 +38,8 @@ use recovery::Unacknowledged;
 use task::Task;
 use text::Exchange;
 pub use types::{
-    Command, Config, Event, Logout, LogoutResponse, Response, SendTargets, TaskFunction, TaskResponse,
+    Command, Config, DataFault, Event, Logout, LogoutResponse, Response, SendTargets, TaskFunction,
+    TaskResponse,
 };
 
 /// Immediate (unnumbered) commands that may be open beside the numbered ones.

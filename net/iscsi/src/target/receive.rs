@@ -6,7 +6,8 @@ use super::numbers::{Gaps, Turn};
 use super::order::{Arrival, Held};
 use super::task::{Early, Task, Unfit};
 use super::{
-    CONTROL_DATA_MAX, Command, Connection, Event, IMMEDIATE_MAX, Outgoing, Phase, SessionType, login,
+    CONTROL_DATA_MAX, Command, Connection, DataFault, Event, IMMEDIATE_MAX, LoginStatus, Outgoing, Phase,
+    SessionType, login,
 };
 use crate::deframe::{Sink, Step};
 use crate::pdu::{BHS_LEN, Header, NO_TAG, RejectReason, flag, opcode};
@@ -56,14 +57,19 @@ impl Connection {
         match (self.phase, header.opcode()) {
             (Phase::Login, opcode::LOGIN) => Some(Sink::Internal),
             (Phase::Login, _) => {
-                self.misbehaved("a PDU other than Login before full feature phase");
+                self.on_stray(&header);
                 None
             }
             (_, opcode::SCSI_COMMAND) => Some(self.on_command_header(&header)),
             (_, opcode::DATA_OUT) => Some(self.on_data_out_header(&header)),
             (_, opcode::NOP_OUT | opcode::TEXT | opcode::TASK_MANAGEMENT | opcode::LOGOUT) => {
                 self.arrival = self.arrival(&header);
-                let keeps = header.data_len() <= CONTROL_DATA_MAX && self.arrival != Arrival::Ignored;
+                let keeps = match header.opcode() {
+                    opcode::NOP_OUT => true,
+                    opcode::TEXT => header.data_len() <= CONTROL_DATA_MAX,
+                    _ => false,
+                };
+                let keeps = keeps && self.arrival != Arrival::Ignored;
                 Some(if keeps { Sink::Internal } else { Sink::Discard })
             }
             _ => Some(Sink::Discard),
@@ -93,6 +99,16 @@ impl Connection {
         }
     }
 
+    /// A PDU other than Login before full feature phase.
+    fn on_stray(&mut self, header: &Header) {
+        //= rfc7143#section-6.3: before the login the connection is closed; during it the login is refused, too.
+        if self.login.has_begun() && header.opcode() & 0x20 == 0 {
+            self.fail_login(LoginStatus::InvalidDuringLogin);
+        } else {
+            self.misbehaved("a PDU other than Login before full feature phase");
+        }
+    }
+
     /// A request is there, whole.
     fn on_request(&mut self, header: &Header) {
         let ahs = self.deframer.ahs().to_vec();
@@ -119,6 +135,9 @@ impl Connection {
         self.numbers.get().update_window();
         match header.opcode() {
             opcode::NOP_OUT => self.on_nop_out(&header, whole.data),
+            opcode::TEXT if header.data_len() > CONTROL_DATA_MAX => {
+                self.reject(&header, RejectReason::OutOfResources);
+            }
             opcode::TEXT => self.on_text(&header, whole.data),
             opcode::TASK_MANAGEMENT => self.on_task_management(&header),
             _ => self.on_logout(&header),
@@ -132,18 +151,20 @@ impl Connection {
         let recovers = self.recovers();
         match header.opcode() {
             opcode::DATA_OUT => self.on_data_lost(&header),
-            opcode::SCSI_COMMAND if self.arrival == Arrival::InTurn => self.lose(TaskId(header.itt())),
+            opcode::SCSI_COMMAND if self.arrival == Arrival::InTurn => {
+                self.lose(TaskId(header.itt()), DataFault::Damaged);
+            }
             // The request was not seen; a numbered one leaves a hole, which it fills when it is sent again.
             _ if header.is_immediate() || recovers || self.arrival != Arrival::InTurn => {}
             _ => self.misbehaved("a numbered request was lost to a data digest error"),
         }
     }
 
-    fn lose(&mut self, task: TaskId) {
+    fn lose(&mut self, task: TaskId, fault: DataFault) {
         if let Some(open) = self.tasks.get_mut(&task)
             && open.fail()
         {
-            self.events.push_back(Event::DataLost(task));
+            self.events.push_back(Event::DataLost(task, fault));
         }
     }
 
@@ -203,8 +224,12 @@ impl Connection {
             return false;
         }
         let task = TaskId(header.itt());
-        if self.tasks.contains_key(&task) || header.itt() == NO_TAG {
-            self.misbehaved("an Initiator Task Tag is used twice");
+        if header.itt() == NO_TAG {
+            self.reject(header, RejectReason::InvalidField);
+            return false;
+        }
+        if self.tasks.contains_key(&task) {
+            self.reject(header, RejectReason::TaskInProgress);
             return false;
         }
         let numbered = !header.is_immediate();
@@ -216,6 +241,7 @@ impl Connection {
             self.reject(header, RejectReason::Protocol);
             return false;
         };
+        let failed = open.has_failed();
         self.tasks.insert(task, open);
         if numbered {
             self.numbers.get().open();
@@ -229,6 +255,9 @@ impl Connection {
             expected_len: header.edtl(),
             attribute: header.flags() & 7,
         }));
+        if failed {
+            self.events.push_back(Event::DataLost(task, DataFault::Unexpected));
+        }
         true
     }
 
@@ -241,8 +270,12 @@ impl Connection {
             Ok(()) => Sink::Task(task, header.buffer_offset()),
             // An answer to what was lost and asked for again meanwhile.
             Err(Unfit::Unasked) if self.recovers() => Sink::Discard,
-            Err(_) => {
-                self.lose(task);
+            Err(unfit) => {
+                let fault = match unfit {
+                    Unfit::Unasked => DataFault::Unexpected,
+                    Unfit::Wrong => DataFault::Amount,
+                };
+                self.lose(task, fault);
                 Sink::Discard
             }
         }
@@ -260,12 +293,12 @@ impl Connection {
     fn on_data_lost(&mut self, header: &Header) {
         let task = TaskId(header.itt());
         if !self.recovers() {
-            return self.lose(task);
+            return self.lose(task, DataFault::Damaged);
         }
         match self.tasks.get_mut(&task).map(|open| open.on_data_lost(header, &self.parameters)) {
             None => self.lose_held_data(header),
             Some(Ok(())) => self.pump(task),
-            Some(Err(())) => self.lose(task),
+            Some(Err(())) => self.lose(task, DataFault::Damaged),
         }
     }
 
@@ -275,7 +308,7 @@ impl Connection {
         let Some(open) = self.tasks.get_mut(&task) else { return };
         match open.on_data_end(header, &self.parameters) {
             Ok(()) => self.pump(task),
-            Err(()) => self.lose(task),
+            Err(()) => self.lose(task, DataFault::Amount),
         }
     }
 

@@ -78,19 +78,19 @@ pub(super) struct Task {
 }
 
 impl Task {
-    /// Opens the task of a command header; `None` when the header contradicts the session's parameters.
+    /// Opens the task of a command header; `None` for data of a command that has none. A task whose data come unasked where they
+    /// may not has failed already.
     pub(super) fn open(header: &Header, early: Early, parameters: &SessionParameters) -> Option<Self> {
         let writes = header.has(flag::WRITE);
         let immediate = u32::try_from(header.data_len()).ok()?;
-        let may_carry = writes && parameters.immediate_data.is_yes();
-        if immediate > 0 && (!may_carry || immediate > parameters.first_burst_length.min(header.edtl())) {
+        let first_end = parameters.first_burst_length.min(header.edtl());
+        if immediate > 0 && !writes {
             return None;
         }
         let unsolicited_follows = writes && !header.has(flag::FINAL);
-        if unsolicited_follows && parameters.initial_r2t.is_yes() {
-            return None;
-        }
-        let first_end = parameters.first_burst_length.min(header.edtl());
+        let unasked = (immediate > 0 && !parameters.immediate_data.is_yes())
+            || immediate > first_end
+            || (unsolicited_follows && parameters.initial_r2t.is_yes());
         let Early { data, data_outs } = early;
         let there = u32::try_from(data.len()).ok()?;
         let begun = immediate.max(there);
@@ -106,7 +106,7 @@ impl Task {
             flags: header.flags(),
             expected_len: header.edtl(),
             numbered: !header.is_immediate(),
-            flow: Flow::Undecided,
+            flow: if unasked { Flow::Failed } else { Flow::Undecided },
             received: there,
             asked,
             bursts,
@@ -150,6 +150,11 @@ impl Task {
         if self.flow == Flow::Undecided {
             self.flow = Flow::Wanted(len);
         }
+    }
+
+    /// True when the data are known to be wrong.
+    pub(super) fn has_failed(&self) -> bool {
+        self.flow == Flow::Failed
     }
 
     /// Marks the data damaged; true the first time.

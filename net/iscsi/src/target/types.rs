@@ -121,8 +121,8 @@ pub enum Event {
     Command(Command),
     /// All the data that was solicited is in the task's buffer.
     DataComplete(TaskId),
-    /// The task's data were damaged or out of order: answer it with an error.
-    DataLost(TaskId),
+    /// The task's data are not what they should be: answer it with an error.
+    DataLost(TaskId, DataFault),
     /// A management request: end the tasks that it names, then [`super::Connection::respond_task_management`].
     TaskManagement {
         /// The request's own tag.
@@ -163,6 +163,17 @@ impl Event {
                 | Self::LogoutRequest { .. }
         )
     }
+}
+
+/// What is wrong with a task's data (RFC 7143 section 11.4.7.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataFault {
+    /// They were damaged on their way.
+    Damaged,
+    /// Nobody had asked for them, and they may not come unasked.
+    Unexpected,
+    /// They are out of order, too many, or too few.
+    Amount,
 }
 
 /// What a logout ends (RFC 7143 section 11.14.1).

@@ -247,7 +247,7 @@ impl World {
             }
             Event::Command(command) => self.on_command(index, &command),
             Event::DataComplete(task) => self.on_write(index, task),
-            Event::DataLost(task) => {
+            Event::DataLost(task, _) => {
                 let response = Response { status: 2, sense: vec![0x70; 18], transfer_len: 0 };
                 self.links[index].target.respond(task, response);
             }

@@ -4,8 +4,8 @@
 //! Below error recovery level 2 the tasks of a connection end with it. The session ends with its last connection.
 
 use engine::{Instant, Progress};
-use iscsi::TaskId;
 use iscsi::target::{Logout, LogoutResponse};
+use iscsi::{CloseReason, Protocol, TaskId};
 
 use super::jobs::Job;
 use super::links::{Link, Scope};
@@ -17,6 +17,12 @@ impl Link {
     pub(super) fn silence(&self, patience: &Patience) -> Option<Instant> {
         let heard = self.heard_at.filter(|_| !self.is_over())?;
         Some(heard + if self.pinged { patience.silence } else { patience.quiet })
+    }
+}
+
+impl Link {
+    fn misbehaved(&self) -> bool {
+        matches!(self.connection.closed(), Some(CloseReason::PeerMisbehaved(_)))
     }
 }
 
@@ -87,6 +93,10 @@ impl Session {
             }
         }
         if self.links.len() > 1 {
+            //= rfc7143#section-7.6: an error of format ends every connection of the session.
+            if self.links.iter().any(Link::misbehaved) {
+                self.end("the initiator broke the protocol on another connection");
+            }
             self.abort_orphans(now);
             self.links.drop_over();
         }

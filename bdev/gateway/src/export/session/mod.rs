@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use bdev::{AccessState, Completions};
 use engine::{Core, Instant, Progress};
-use iscsi::target::{self, Connection, Event};
+use iscsi::target::{self, Connection, DataFault, Event};
 use iscsi::{Protocol, TaskId};
 use net::Stream;
 use scsi::Sense;
@@ -349,7 +349,7 @@ impl Session {
             Event::Ended(task) => self.end_answered(task, now),
             Event::Command(command) => self.on_command(command, now),
             Event::DataComplete(task) => self.on_collected(task, now),
-            Event::DataLost(task) => self.fail(task, Sense::CRC_ERROR),
+            Event::DataLost(task, fault) => self.fail(task, data_fault(fault)),
             Event::SendTargets { request, which } => requests.push(Request::SendTargets(request, which)),
             Event::TaskManagement { request, lun, function } => {
                 self.on_management(request, lun, function, now, requests);
@@ -378,6 +378,15 @@ impl Session {
             link.stream.close();
         }
         progress
+    }
+}
+
+/// What is wrong with a command's data, in SCSI's words (RFC 7143 section 11.4.7.2).
+fn data_fault(fault: DataFault) -> Sense {
+    match fault {
+        DataFault::Damaged => Sense::CRC_ERROR,
+        DataFault::Unexpected => Sense::UNEXPECTED_UNSOLICITED_DATA,
+        DataFault::Amount => Sense::INCORRECT_AMOUNT_OF_DATA,
     }
 }
 

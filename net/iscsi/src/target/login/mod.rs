@@ -98,6 +98,11 @@ impl Login {
         }
     }
 
+    /// True once a login request has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.first.is_some()
+    }
+
     pub(super) fn is_waiting(&self) -> bool {
         matches!(self.progress, Progress::Asked | Progress::Complete | Progress::Over)
     }
@@ -283,7 +288,12 @@ impl Connection {
     fn end_login(&mut self, status: LoginStatus, text: Vec<u8>) {
         debug_assert_eq!(self.phase, Phase::Login);
         let (class, detail) = status.code();
-        let request = self.deframer.header();
+        // A PDU that is no login request is answered as the login that it is in the middle of.
+        let at_hand = self.deframer.header();
+        let request = match at_hand.opcode() {
+            opcode::LOGIN => at_hand,
+            _ => self.login.first.unwrap_or(at_hand),
+        };
         let header = Header::new(opcode::LOGIN_RESPONSE, request.flags() & 0x0c)
             .with_isid(request.isid())
             .with_u16(14, request.u16_at(14))
