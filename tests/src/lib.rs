@@ -2,6 +2,7 @@
 
 pub mod alone;
 pub mod etcd;
+pub mod host;
 pub mod load;
 pub mod net;
 pub mod node;

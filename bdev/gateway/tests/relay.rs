@@ -14,8 +14,8 @@ use bdev::{AccessState, Geometry, NodeSide, Power};
 use core::net::SocketAddr;
 use engine::{Core, Instant, Pool};
 use gateway::{
-    AuthPolicy, InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PeerConfig, PortalGroup,
-    StandbyMode, Target, TargetConfig,
+    AuthPolicy, InitiatorGroup, LunConfig, LunMask, LunMode, Map, NetMask, NodeConfig, PeerConfig,
+    PortalGroup, StandbyMode, Target, TargetConfig,
 };
 use host::Host;
 use iscsi::TaskId;
@@ -30,7 +30,12 @@ const EXCLUSIVE: u8 = 3;
 const GOOD: (u8, u16) = (status::GOOD, 0);
 const CONFLICT: (u8, u16) = (status::RESERVATION_CONFLICT, 0);
 
-fn attention(code: u16) -> (u8, u16) {
+const RESET: (u8, u16) = attention(0x2904);
+const NEXUS_LOSS: (u8, u16) = attention(0x2907);
+/// A host that sees LUN 0 alone.
+const MASKED: &str = "iqn.2026-11.example:masked";
+
+const fn attention(code: u16) -> (u8, u16) {
     (status::CHECK_CONDITION, code)
 }
 
@@ -50,6 +55,8 @@ struct World {
     /// A node that died is `None`.
     targets: [Option<Target>; 2],
     volumes: [Arc<Volume>; 2],
+    /// LUN 1.
+    others: [Arc<Volume>; 2],
     kept: Arc<Kept>,
     fault: Arc<FaultBdev>,
     hosts: Vec<Host>,
@@ -74,6 +81,9 @@ impl World {
         let kept = Arc::new(Kept::default());
         let volumes =
             [NodeSide::First, NodeSide::Second].map(|side| Volume::new(fault.clone(), kept.clone(), side));
+        let medium = MallocBdev::new("m1", Uuid::from_u128(8), geometry);
+        let others = [NodeSide::First, NodeSide::Second]
+            .map(|side| Volume::new(medium.clone(), Arc::new(Kept::default()), side));
         let target = |index: usize| {
             let mut target =
                 Target::new(&core, Box::new(network.host(node_ip(index))), TargetConfig::default());
@@ -84,12 +94,18 @@ impl World {
             target.add_auth_group(1, vec![account(1 - index)]).expect("new");
             let policy = AuthPolicy { requirement: Requirement::Mutual, group: 1 };
             target.set_portal_group_auth(1, Some(policy)).expect("it is there");
-            let any = InitiatorGroup { tag: 1, initiators: vec!["ANY".into()], netmasks: vec![NetMask::Any] };
-            target.add_initiator_group(any).expect("new");
-            let luns = BTreeMap::from([(0, LunConfig::new(volumes[index].clone(), LunMode::SyncDurable))]);
+            let names = (0..4).map(|host| format!("iqn.2026-11.example:h{host}")).collect();
+            for (tag, initiators) in [(1, names), (2, vec![MASKED.to_owned()])] {
+                let group = InitiatorGroup { tag, initiators, netmasks: vec![NetMask::Any] };
+                target.add_initiator_group(group).expect("new");
+            }
+            let lun =
+                |volumes: &[Arc<Volume>; 2]| LunConfig::new(volumes[index].clone(), LunMode::SyncDurable);
+            let luns = BTreeMap::from([(0, lun(&volumes)), (1, lun(&others))]);
             let address = portal(1 - index, 3261);
             let peer = PeerConfig { address, portal_group: 1, standby, account: Some(account(index)) };
-            let (alias, maps, peer) = ("t0".into(), vec![Map::new(2, 1)], Some(peer));
+            let masked = Map { luns: LunMask::Only([0].into()), ..Map::new(2, 2) };
+            let (alias, maps, peer) = ("t0".into(), vec![Map::new(2, 1), masked], Some(peer));
             let node = NodeConfig { alias, maps, luns, queue_depth: 32, peer, ..NodeConfig::new(TARGET) };
             target.add_node(node).expect("new");
             Some(target)
@@ -100,6 +116,7 @@ impl World {
             now: Instant::from_nanos(1_000_000_000),
             targets,
             volumes,
+            others: others.clone(),
             kept,
             fault,
             hosts: Vec::new(),
@@ -113,15 +130,26 @@ impl World {
     }
 
     fn add_host(&mut self, node: usize) {
+        let name = format!("iqn.2026-11.example:h{}", self.hosts.len());
+        self.add_host_named(node, &name);
+    }
+
+    fn add_host_named(&mut self, node: usize, name: &str) {
         let index = u8::try_from(self.hosts.len()).expect("a few");
         let mut end = self.network.host([10, 0, 1, index].into());
-        let name = format!("iqn.2026-11.example:h{index}");
-        self.hosts.push(Host::new(&mut end, portal(node, 3260), Host::config(&name, TARGET)));
+        self.hosts.push(Host::new(&mut end, portal(node, 3260), Host::config(name, TARGET)));
     }
 
     fn serve(&mut self, node: usize, epoch: u64) {
-        self.volumes[node].set(AccessState::Optimized, AccessState::NonOptimized, epoch);
-        self.volumes[1 - node].set(AccessState::NonOptimized, AccessState::Optimized, 0);
+        for lun in [&self.volumes, &self.others] {
+            lun[node].set(AccessState::Optimized, AccessState::NonOptimized, epoch);
+            lun[1 - node].set(AccessState::NonOptimized, AccessState::Optimized, 0);
+        }
+    }
+
+    fn command(&mut self, host: usize, cdb: &[u8]) -> (u8, u16) {
+        let task = self.hosts[host].send(cdb, &[], 0);
+        self.end(host, task)
     }
 
     /// Node 0 dies; nobody serves.
@@ -299,14 +327,15 @@ fn a_host_keeps_its_session_and_its_reservation_when_the_peer_dies() {
     });
     world.die();
     world.fault.plan().clear(FaultTarget::Write);
-    world.run_for(Duration::from_millis(1800));
-    assert_eq!(world.hosts[1].take(cut_short), None, "it is held");
+    assert_eq!(world.end(1, cut_short), NEXUS_LOSS);
     assert_eq!(world.ready(1), attention(0x2a06), "asymmetric access state changed");
-    let late = world.send_write(1, 4, 3);
+    let late = [world.send_write(1, 3, 2), world.send_write(1, 4, 3)];
     world.run_for(Duration::from_millis(100));
+    assert_eq!(late.map(|write| world.hosts[1].take(write)), [None, None], "they are held");
     world.volumes[1].set(AccessState::Optimized, AccessState::Unavailable, 2);
-    assert_eq!((world.end(1, cut_short), world.end(1, late)), (GOOD, GOOD));
+    assert_eq!(late.map(|write| world.end(1, write)), [RESET; 2], "both were there before");
     assert_eq!(world.ready(1), attention(0x2a06));
+    assert_eq!((world.write(1, 3, 2), world.write(1, 4, 3)), (GOOD, GOOD));
     assert_eq!((world.read(1, 3), world.read(1, 4)), (2, 3));
     assert_eq!(world.keys(1), [1, 2]);
     world.add_host(1);
@@ -325,10 +354,89 @@ fn what_cannot_be_repeated_is_ended_when_the_way_is_lost() {
     world.run_for(Duration::from_millis(500));
     world.die();
     assert_eq!(world.end(0, register), attention(0x0006));
+    assert_eq!(world.end(0, write), NEXUS_LOSS);
+    assert_eq!(world.ready(0), attention(0x2a06));
+    let write = world.send_write(0, 1, 1);
     world.run_for(Duration::from_millis(500));
     assert_eq!(world.hosts[0].take(write), None);
     // Nobody takes over: the host is told, in bounded time.
     assert_eq!(world.end(0, write), attention(0x040a));
+}
+
+/// The peer stands still with commands in its hands: whoever serves now does not wait until it is known to be dead.
+#[test]
+fn what_a_frozen_peer_was_asked_is_taken_back_when_this_node_serves() {
+    let mut world = World::new(StandbyMode::Forward, &[1, 1]);
+    assert_eq!((world.write(0, 1, 1), world.ready(1)), (GOOD, GOOD));
+    world.network.freeze(node_ip(0));
+    let (write, register) = (world.send_write(0, 1, 2), world.send_reserve_out(0, 0, 0, [0, 1], 0));
+    let reset = world.hosts[1].manage(5, 0, None);
+    world.run_for(Duration::from_millis(300));
+    world.serve(1, 2);
+    world.run_for(Duration::from_millis(10));
+    let ended = |world: &mut World, task| world.hosts[0].take(task).expect("at once").sense;
+    assert_eq!(scsi::sense::decode(&ended(&mut world, write)).map(|(_, code)| code), Some(0x2904));
+    assert_eq!(scsi::sense::decode(&ended(&mut world, register)).map(|(_, code)| code), Some(0x0006));
+    assert!(world.hosts[1].is_managed(reset), "there is nothing left to end");
+    assert_eq!(world.ready(0), attention(0x2a06));
+    assert_eq!((world.read(0, 1), world.write(0, 1, 3)), (1, GOOD));
+    // It goes on, and answers: nobody listens.
+    world.network.thaw(node_ip(0));
+    world.run_for(Duration::from_millis(200));
+    assert_eq!((world.ready(0), world.hosts[0].closed()), (GOOD, None));
+}
+
+/// SPC-2's reservations, prevented removals and mode parameters live with the node that serves: when another one does, the
+/// hosts of both are told of a reset.
+#[test]
+fn what_only_the_old_node_knew_is_gone_with_a_reset() {
+    for lost in [true, false] {
+        let mut world = World::new(StandbyMode::Forward, &[1, 1]);
+        let reserve = |world: &mut World, host| world.command(host, &[0x16, 0, 0, 0, 0, 0]);
+        assert_eq!((reserve(&mut world, 0), world.write(1, 1, 1)), (GOOD, CONFLICT));
+        if lost {
+            world.die();
+            world.volumes[1].set(AccessState::Optimized, AccessState::Unavailable, 2);
+        } else {
+            // A switchover, with a host at the node that gives the array away.
+            world.add_host(0);
+            world.until("a login", |world| world.hosts[2].is_in());
+            assert_eq!((world.write(2, 1, 1), world.write(0, 1, 4)), (CONFLICT, GOOD));
+            world.serve(1, 2);
+        }
+        world.run_for(Duration::from_millis(10));
+        for host in 0..world.hosts.len() {
+            assert_eq!(world.ready(host), RESET, "host {host}, peer lost: {lost}");
+            assert_eq!(world.ready(host), attention(0x2a06));
+            assert_eq!((world.ready(host), world.write(host, 1, 1)), (GOOD, GOOD));
+        }
+        assert_eq!((reserve(&mut world, 1), world.write(0, 1, 1)), (GOOD, CONFLICT));
+    }
+}
+
+#[test]
+fn a_target_reset_at_one_node_reaches_what_the_mask_shows_at_the_other_and_no_more() {
+    let mut world = World::new(StandbyMode::Forward, &[0]);
+    world.add_host_named(1, MASKED);
+    world.until("a login", |world| world.hosts[1].is_in());
+    let there = |world: &mut World| {
+        let tasks = [0, 1].map(|lun| world.hosts[0].send_to(lun, &[0; 6], &[], 0));
+        tasks.map(|task| world.end(0, task))
+    };
+    assert_eq!((world.ready(1), there(&mut world)), (GOOD, [GOOD, GOOD]));
+    let hidden = world.hosts[1].send_to(1, &[0; 6], &[], 0);
+    assert_eq!(world.end(1, hidden), attention(0x2500));
+    for function in [6, 5] {
+        let reset = world.hosts[1].manage(function, 0, None);
+        world.until("the reset", |world| world.hosts[1].is_managed(reset));
+        assert_eq!(there(&mut world), [attention(0x2903), GOOD], "function {function}");
+        assert_eq!(there(&mut world), [GOOD, GOOD]);
+    }
+    assert!(world.hosts[1].closed().is_none());
+    let cold = world.hosts[1].manage(7, 0, None);
+    world.until("the reset", |world| world.hosts[1].is_managed(cold));
+    world.until("the end", |world| world.hosts[1].closed().is_some());
+    assert_eq!(there(&mut world), [attention(0x2903), GOOD]);
 }
 
 #[test]
@@ -376,7 +484,7 @@ fn registrations_outlive_a_loss_of_power_where_that_was_asked_for() {
         assert_eq!(world.keys(0), [5]);
         *world.kept.power.lock().expect("sound") = Power::Lost;
         world.serve(0, 2);
-        assert_eq!(world.keys(0), left, "APTPL {aptpl}");
+        assert_eq!((world.ready(0), world.keys(0)), (RESET, left), "APTPL {aptpl}");
     }
 }
 

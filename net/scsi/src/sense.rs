@@ -139,6 +139,8 @@ impl Sense {
         POWER_ON = UnitAttention, 0x2900;
         /// SCSI bus reset occurred: the target was reset.
         TARGET_RESET = UnitAttention, 0x2902;
+        /// Device internal reset: the unit is served by another node, or anew.
+        INTERNAL_RESET = UnitAttention, 0x2904;
         /// I_T nexus loss occurred.
         NEXUS_LOSS = UnitAttention, 0x2907;
         /// Commands cleared by another initiator.

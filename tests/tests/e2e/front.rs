@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use tests::etcd::Etcd;
+use tests::host::{CONFLICT, GOOD, Host, ReserveOut, check};
 use tests::node::{has_tool, pause};
-use tests::pair::{LEG, Pair};
+use tests::pair::{LEG, Pair, gemel, must};
 use tests::suite::{Suite, Verdict};
 
 use crate::pair::{finish, load_on, verified};
@@ -37,16 +38,162 @@ fn reservations_pass(suite: &Suite, pair: &Pair, when: &str) {
     assert_eq!(suite.run("MultipathIO.Simple", &both), Verdict::Passed, "{when}");
 }
 
+const WRITE_EXCLUSIVE_REGISTRANTS_ONLY: u8 = 5;
+const EXCLUSIVE_ACCESS: u8 = 3;
+const HOST_A: &str = "iqn.2026-11.org.gemel:host-a";
+const HOST_B: &str = "iqn.2026-11.org.gemel:host-b";
+
+/// A host with a path to each node, registered through both.
+struct TwoPaths {
+    paths: [Host; 2],
+    keys: [u64; 2],
+}
+
+impl TwoPaths {
+    fn register(pair: &Pair, name: &str, keys: [u64; 2]) -> Self {
+        let mut paths = pair.urls.each_ref().map(|url| Host::login(url, name));
+        for (path, key) in paths.iter_mut().zip(keys) {
+            path.attentions();
+            assert_eq!(path.reserve_out(ReserveOut::Register, 0, 0, key), GOOD);
+        }
+        Self { paths, keys }
+    }
+
+    /// A new session with a node that is back.
+    fn reconnect(&mut self, pair: &Pair, node: usize, name: &str) {
+        self.paths[node] = Host::login(&pair.urls[node], name);
+        self.paths[node].attentions();
+    }
+}
+
+/// One reservation, before its holder's node is killed, while the other one alone serves it, and through both afterwards.
+fn held_across_a_takeover(pair: &mut Pair, holder: usize, kind: u8, reserved_at: usize) {
+    let (next, keys) = (1 - holder, [0xa0 + holder as u64, 0xb0 + holder as u64]);
+    let mut a = TwoPaths::register(pair, HOST_A, keys);
+    let mut b = [0, 1].map(|node| Host::login(&pair.urls[node], HOST_B));
+    let key = a.keys[reserved_at];
+    assert_eq!(a.paths[reserved_at].reserve_out(ReserveOut::Reserve, kind, key, 0), GOOD);
+    for stranger in &mut b {
+        stranger.attentions();
+        assert_eq!(stranger.write(1, 0xbb), CONFLICT);
+    }
+    assert_eq!(a.paths[reserved_at].write(1, 0xa1), GOOD);
+    let before = (a.paths[next].keys(), a.paths[next].reservation());
+    assert_eq!(before.1, Some((key, kind)));
+
+    pair.kill(holder);
+    pair.wait(next, "takeover", |status| status["role"] == "holder");
+    // The host that was told nothing yet is told that the unit was reset, and that it is reached in another way.
+    let told = a.paths[next].attentions();
+    assert!(told.contains(&0x2904) && told.contains(&0x2a06), "{told:04x?}");
+    assert_eq!((a.paths[next].keys(), a.paths[next].reservation()), before, "type {kind}");
+    b[next].attentions();
+    assert_eq!((b[next].write(1, 0xbb), a.paths[next].write(1, 0xa2)), (CONFLICT, GOOD), "type {kind}");
+    let mut late = Host::login(&pair.urls[next], "iqn.2026-11.org.gemel:host-c");
+    assert_eq!(late.write(1, 0xcc), CONFLICT, "a host that comes now");
+    let exclusive = kind == EXCLUSIVE_ACCESS;
+    assert_eq!(b[next].read(1), if exclusive { Err(CONFLICT) } else { Ok(0xa2) });
+
+    pair.restart(holder);
+    pair.wait_in_sync(next);
+    a.reconnect(pair, holder, HOST_A);
+    b[holder] = Host::login(&pair.urls[holder], HOST_B);
+    b[holder].attentions();
+    assert_eq!(
+        (a.paths[holder].keys(), a.paths[holder].reservation()),
+        before,
+        "through the node that is back"
+    );
+    assert_eq!(b[holder].write(1, 0xbb), CONFLICT);
+    assert_eq!(a.paths[next].read(1), Ok(0xa2));
+    // Unregistered hosts may not clear it; its owner may, through either node.
+    assert_eq!(b[next].reserve_out(ReserveOut::Clear, 0, 0, 0), CONFLICT);
+    assert_eq!(a.paths[next].reserve_out(ReserveOut::Clear, 0, a.keys[next], 0), GOOD);
+    assert_eq!((b[holder].write(1, 0xb1), a.paths[next].read(1)), (GOOD, Ok(0xb1)));
+}
+
 #[test]
-fn reservations_work_before_and_after_a_takeover() {
-    let (Some(etcd), Some(suite)) = (Etcd::start(), Suite::find()) else { return };
+fn reservations_are_held_across_takeovers_and_pass_the_suite_before_and_after() {
+    let Some(etcd) = Etcd::start() else { return };
+    let suite = Suite::find();
     let (mut pair, _wire) = Pair::arbitrated(&etcd);
-    reservations_pass(&suite, &pair, "before");
-    pair.kill(0);
-    pair.wait(1, "takeover", |status| status["role"] == "holder");
-    pair.restart(0);
+    if let Some(suite) = &suite {
+        reservations_pass(suite, &pair, "before");
+    }
+    // With registrants alone any path of the host will do; an exclusive one has to be held through the node that stays.
+    held_across_a_takeover(&mut pair, 0, WRITE_EXCLUSIVE_REGISTRANTS_ONLY, 0);
+    held_across_a_takeover(&mut pair, 1, EXCLUSIVE_ACCESS, 0);
+    if let Some(suite) = &suite {
+        reservations_pass(suite, &pair, "after");
+    }
+}
+
+/// Once PREEMPT AND ABORT has status, nothing that the preempted host had under way at the other node lands any more.
+#[test]
+fn preempt_and_abort_leaves_no_hole_between_the_nodes() {
+    const BLOCKS: u32 = 16;
+    let pair = Pair::start();
+    // The preempted host is at the node that serves, and at the one that does not.
+    for (victim_at, by_at) in [(0, 1), (1, 0)] {
+        let mut victim = Host::login(&pair.urls[victim_at], HOST_B);
+        let mut by = Host::login(&pair.urls[by_at], HOST_A);
+        assert_eq!(by.reserve_out(ReserveOut::Register, 0, 0, 1), GOOD);
+        for round in 0..20_u8 {
+            let (theirs, ours) = (0x40 + round, 0x80 + round);
+            victim.attentions();
+            assert_eq!(victim.reserve_out(ReserveOut::Register, 0, 0, 2), GOOD);
+            assert_eq!(victim.reserve_out(ReserveOut::Reserve, EXCLUSIVE_ACCESS, 2, 0), GOOD);
+            by.attentions();
+            assert_eq!(by.write(0, ours), CONFLICT);
+            for block in 0..BLOCKS {
+                victim.send_write(block, theirs);
+            }
+            let preempt = by.reserve_out(ReserveOut::PreemptAndAbort, EXCLUSIVE_ACCESS, 1, 2);
+            assert_eq!(preempt, GOOD, "round {round}");
+            for block in 0..BLOCKS {
+                assert_eq!(by.write(block, ours), GOOD);
+            }
+            let told = victim.attentions();
+            assert!(told.contains(&0x2a05), "registrations preempted: {told:04x?}");
+            assert_eq!(victim.write(0, theirs), CONFLICT);
+            for block in 0..BLOCKS {
+                assert_eq!(by.read(block), Ok(ours), "round {round}, block {block}");
+            }
+            assert_eq!(by.reserve_out(ReserveOut::Release, EXCLUSIVE_ACCESS, 1, 0), GOOD);
+        }
+        assert_eq!(by.reserve_out(ReserveOut::Clear, 0, 1, 0), GOOD);
+    }
+}
+
+/// SPC-2's RESERVE(6) is not kept beside the data: it goes with a takeover, and with a switchover, and every host is told of
+/// a reset before it does anything else.
+#[test]
+fn older_reservations_go_with_a_reset_when_the_array_moves() {
+    const RESERVE: [u8; 6] = [0x16, 0, 0, 0, 0, 0];
+    let Some(etcd) = Etcd::start() else { return };
+    let (mut pair, _wire) = Pair::arbitrated(&etcd);
+    let places = [(0, "host-a"), (1, "host-b"), (1, "host-c")];
+    let mut hosts =
+        places.map(|(node, name)| Host::login(&pair.urls[node], &format!("iqn.2026-11.org.gemel:{name}")));
+    for host in &mut hosts {
+        host.attentions();
+    }
+    assert_eq!(
+        (hosts[1].command(&RESERVE), hosts[0].write(1, 1), hosts[2].write(1, 1)),
+        (GOOD, CONFLICT, CONFLICT)
+    );
+    must(gemel(pair.node(0), &["switchover", "vol0"]));
     pair.wait_in_sync(1);
-    reservations_pass(&suite, &pair, "after");
+    for host in &mut hosts {
+        assert_eq!(host.ready(), check(0x2904));
+        host.attentions();
+        assert_eq!(host.write(1, 1), GOOD);
+    }
+    assert_eq!((hosts[2].command(&RESERVE), hosts[1].write(1, 1)), (GOOD, CONFLICT));
+    pair.kill(1);
+    pair.wait(0, "takeover", |status| status["role"] == "holder");
+    assert!(hosts[0].attentions().contains(&0x2904));
+    assert_eq!(hosts[0].write(1, 2), GOOD, "whoever reserved it has lost its nexus");
 }
 
 /// Its session goes on; its commands are held while nobody serves.

@@ -90,6 +90,15 @@ impl Keeper {
         !self.keeps() || (self.known.is_some() && self.known == self.epoch())
     }
 
+    /// True once after this node has ceased to serve: what was known is the past.
+    pub(super) fn has_ended(&mut self) -> bool {
+        let ended = self.keeps() && self.known.is_some() && self.epoch().is_none();
+        if ended {
+            self.known = None;
+        }
+        ended
+    }
+
     /// True while a table is on its way.
     pub(super) fn is_storing(&self) -> bool {
         self.to_store.is_some() || matches!(self.work, Some(Work::Store))

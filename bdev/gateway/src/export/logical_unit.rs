@@ -68,6 +68,16 @@ enum Changing {
     Storing { by: u64, task: TaskId, change: Box<Alteration> },
 }
 
+/// What became of a unit.
+pub(super) enum News {
+    /// A change is in force, or failed.
+    Changed(Changed),
+    /// This node serves it from now on, with what is kept of it: for a host that is a reset.
+    TakenUp,
+    /// This node does not serve it any more.
+    GivenUp,
+}
+
 /// A change that is in force, or failed.
 pub(super) struct Changed {
     pub(super) by: u64,
@@ -199,29 +209,32 @@ impl LogicalUnit {
         }
     }
 
-    fn poll(&self, core: &Core, now: Instant) -> (Progress, Option<Changed>) {
+    fn poll(&self, core: &Core, now: Instant) -> (Progress, Option<News>) {
         let unkept =
             matches!(*self.changing.borrow(), Changing::Storing { .. }) && !self.keeper.borrow().is_storing();
         if unkept {
-            return (Progress::Busy, self.end_change(Ok(())));
+            return (Progress::Busy, self.end_change(Ok(())).map(News::Changed));
+        }
+        if self.keeper.borrow_mut().has_ended() {
+            return (Progress::Busy, Some(News::GivenUp));
         }
         self.store_again();
         let (progress, kept) = self.keeper.borrow_mut().poll(core, now);
-        let changed = match kept {
+        let news = match kept {
             None => None,
             Some(Outcome::Stored(result)) => {
                 if result.is_err() {
                     self.stored.set(Stored::Stale);
                 }
-                self.end_change(result)
+                self.end_change(result).map(News::Changed)
             }
             Some(Outcome::Loaded(kept)) => {
                 *self.kept.borrow_mut() = kept;
                 self.stored.set(Stored::Yes);
-                None
+                Some(News::TakenUp)
             }
         };
-        (progress, changed)
+        (progress, news)
     }
 }
 
@@ -241,13 +254,13 @@ impl LogicalUnits {
         unit
     }
 
-    /// One turn: the changes that are in force from now on, with their units.
-    pub(super) fn poll(&self, core: &Core, now: Instant) -> (Progress, Vec<(Rc<LogicalUnit>, Changed)>) {
+    /// One turn: what became of which units.
+    pub(super) fn poll(&self, core: &Core, now: Instant) -> (Progress, Vec<(Rc<LogicalUnit>, News)>) {
         let (mut progress, mut all) = (Progress::Idle, Vec::new());
         for unit in self.0.values().filter_map(Weak::upgrade) {
-            let (moved, changed) = unit.poll(core, now);
+            let (moved, news) = unit.poll(core, now);
             progress |= moved;
-            all.extend(changed.map(|changed| (unit, changed)));
+            all.extend(news.map(|news| (unit, news)));
         }
         (progress, all)
     }

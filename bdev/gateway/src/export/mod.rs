@@ -321,6 +321,7 @@ impl Target {
             Request::SendTargets(request, which) => self.on_send_targets(id, request, &which),
             Request::Dial => self.on_dial(id, now),
             Request::Change(Changing { task, unit, change }) => unit.change(id, task, change),
+            Request::EndSessions => self.on_cold_reset(id),
             Request::Reset { request, units, kind } => self.on_reset(id, request, units, kind, now),
         }
     }

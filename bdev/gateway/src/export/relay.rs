@@ -6,6 +6,9 @@
 //! decided in one place: reservations, unit attentions, aborts, atomic commands. A relay that comes anew reinstates the
 //! session there, which lets it in only when nothing of the old one is at work any more.
 //!
+//! What was passed is taken back when this node serves the unit itself: the peer has been locked out of it by then, and its
+//! answer, if one comes, is nobody's.
+//!
 //! ```text
 //! Down --(a command, a stream)--> LoggingIn --> Up --(stream closed, refused, silence)--> Down
 //! ```
@@ -73,6 +76,16 @@ pub(super) enum News {
     Passed(TaskId, Passed),
     /// A reset was answered, with the code.
     Managed(TaskId, u8),
+    /// The nexus at the peer is gone.
+    NexusLost,
+}
+
+/// Whether somebody waits for what was passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    Yes,
+    /// It was taken back; its data stay until the peer has answered, or is gone.
+    No,
 }
 
 struct Flight {
@@ -80,6 +93,13 @@ struct Flight {
     task: TaskId,
     lun: u64,
     data: PassingData,
+    awaited: Awaited,
+}
+
+impl Flight {
+    fn is_awaited(&self) -> bool {
+        self.awaited == Awaited::Yes
+    }
 }
 
 #[derive(Default)]
@@ -110,7 +130,6 @@ enum Ends {
     /// The task that it is named after.
     Task,
     AtLun(u64),
-    Everything,
 }
 
 struct Managing {
@@ -119,7 +138,15 @@ struct Managing {
     ends: Ends,
 }
 
+/// Whether the peer has let the relay in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Was {
+    In,
+    Out,
+}
+
 struct Live {
+    was_in: Was,
     stream: Box<dyn Stream>,
     connection: Connection,
     flights: Flights,
@@ -181,6 +208,7 @@ impl Relay {
             credentials,
         });
         self.state = State::Live(Box::new(Live {
+            was_in: Was::Out,
             stream,
             connection,
             flights: Flights::default(),
@@ -211,30 +239,43 @@ impl Relay {
             PassingData::In(_) => (Direction::Read, expected_len),
         };
         let Ok(there) = live.connection.submit(Command { lun, cdb, direction, len }) else { return false };
-        live.flights.open.insert(there, Flight { task, lun, data });
+        live.flights.open.insert(there, Flight { task, lun, data, awaited: Awaited::Yes });
         true
     }
 
     /// Asks the peer to abort a command of the host (RFC 7143 section 11.5.1, function 1), if it is there.
     pub(super) fn abort(&mut self, task: TaskId, lun: u64) {
         let State::Live(live) = &mut self.state else { return };
-        let there = live.flights.open.iter().find(|(_, flight)| flight.task == task).map(|(there, _)| *there);
+        let is_it = |flight: &Flight| flight.task == task && flight.is_awaited();
+        let there = live.flights.open.iter().find(|(_, flight)| is_it(flight)).map(|(there, _)| *there);
         if let Some(there) = there {
             let request = live.connection.manage(1, lun, Some(there));
             live.management.insert(request, Managing { here: task, ends: Ends::Task });
         }
     }
 
-    /// Passes a management request on; false when there is no way.
+    /// Passes a management request for a LUN on; false when there is no way.
     pub(super) fn manage(&mut self, request: TaskId, function: u8, lun: u64) -> bool {
         let State::Live(live) = &mut self.state else { return false };
         if !live.connection.is_full_feature() {
             return false;
         }
         let there = live.connection.manage(function, lun, None);
-        let ends = if function >= 6 { Ends::Everything } else { Ends::AtLun(lun) };
-        live.management.insert(there, Managing { here: request, ends });
+        live.management.insert(there, Managing { here: request, ends: Ends::AtLun(lun) });
         true
+    }
+
+    /// What was passed for a LUN is lost to this side, which serves it now.
+    pub(super) fn take_back(&mut self, lun: u64, news: &mut Vec<News>) {
+        let State::Live(live) = &mut self.state else { return };
+        for flight in live.flights.open.values_mut().filter(|flight| flight.lun == lun && flight.is_awaited())
+        {
+            flight.awaited = Awaited::No;
+            news.push(News::Passed(flight.task, Passed::Lost));
+        }
+        // What a reset was to end there has ended.
+        let resets = live.management.extract_if(.., |_, managing| managing.ends == Ends::AtLun(lun));
+        news.extend(resets.map(|(_, managing)| News::Managed(managing.here, 0)));
     }
 
     /// One turn.
@@ -266,7 +307,11 @@ impl Relay {
         let down = State::Down { not_before: now + RETRY };
         let State::Live(mut live) = core::mem::replace(&mut self.state, down) else { return };
         live.stream.close();
-        news.extend(live.flights.open.into_values().map(|flight| News::Passed(flight.task, Passed::Lost)));
+        if live.was_in == Was::In {
+            news.push(News::NexusLost);
+        }
+        let flights = live.flights.open.into_values().filter(Flight::is_awaited);
+        news.extend(flights.map(|flight| News::Passed(flight.task, Passed::Lost)));
         // What was to be ended there has ended with the session.
         let resets = live.management.into_values().filter(|managing| managing.ends != Ends::Task);
         news.extend(resets.map(|managing| News::Managed(managing.here, 0)));
@@ -293,9 +338,10 @@ impl Relay {
 impl Live {
     fn on_event(&mut self, event: Event, news: &mut Vec<News>) {
         match event {
-            Event::LoggedIn => self.ping_sent = None,
+            Event::LoggedIn => (self.was_in, self.ping_sent) = (Was::In, None),
             Event::Completed(there, completion) => {
-                let Some(Flight { task, data, .. }) = self.flights.open.remove(&there) else { return };
+                let flight = self.flights.open.remove(&there).filter(Flight::is_awaited);
+                let Some(Flight { task, data, .. }) = flight else { return };
                 let data = match data {
                     PassingData::In(into) => Some(into),
                     PassingData::None | PassingData::Out(_) => None,
@@ -310,9 +356,8 @@ impl Live {
                     let ended = match ends {
                         Ends::Task => flight.task == here,
                         Ends::AtLun(lun) => flight.lun == lun,
-                        Ends::Everything => true,
                     };
-                    if ended {
+                    if ended && flight.is_awaited() {
                         news.push(News::Passed(flight.task, Passed::Lost));
                     }
                     !ended

@@ -9,12 +9,19 @@ use iscsi::TaskId;
 use iscsi::chap::Algorithm;
 use iscsi::target::LoginRequest;
 use scsi::Sense;
-use scsi::reservation::Nexus;
+use scsi::reservation::{Nexus, Table};
 
-use super::logical_unit::{Alteration, Changed, LogicalUnit};
+use super::logical_unit::{Alteration, Changed, LogicalUnit, News};
 use super::session::{Aborter, Origin};
 use super::{Target, relay};
 use crate::auth;
+
+/// Which way the service of a unit has moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moved {
+    Here,
+    Away,
+}
 
 /// A change that a session has computed.
 pub(super) struct Changing {
@@ -62,11 +69,33 @@ impl Target {
 
     /// Drives the units, and tells everybody what their changes mean.
     pub(super) fn poll_units(&mut self, now: Instant) -> Progress {
-        let (progress, changed) = self.units.poll(&self.core, now);
-        for (unit, changed) in changed {
-            self.on_changed(unit, changed, now);
+        let (progress, news) = self.units.poll(&self.core, now);
+        for (unit, news) in news {
+            match news {
+                News::Changed(changed) => self.on_changed(unit, changed, now),
+                News::TakenUp => self.on_moved(&unit, Moved::Here, now),
+                News::GivenUp => self.on_moved(&unit, Moved::Away, now),
+            }
         }
         progress
+    }
+
+    /// Another node serves the unit than before, which knows of it what is kept beside its data. Of the rest SAM-5 section 6.3.2
+    /// makes a logical unit reset, whose cause is the device's own: older reservations and prevented removals are gone,
+    /// commands that were under way have ended, and every nexus is told so in place of what it was to be told.
+    fn on_moved(&mut self, unit: &Rc<LogicalUnit>, moved: Moved, now: Instant) {
+        unit.change_older(Table::reset);
+        self.nodes.values().for_each(|node| node.reset(unit));
+        for entry in self.sessions.values_mut() {
+            let session = &mut entry.session;
+            match (moved, session.origin) {
+                // The peer tells whom it relays here, once it serves.
+                (Moved::Away, Origin::Peer) => continue,
+                (Moved::Here, _) => session.take_back_passed(unit, now),
+                (Moved::Away, Origin::Host) => {}
+            }
+            session.establish(unit, Sense::INTERNAL_RESET);
+        }
     }
 
     fn on_changed(&mut self, unit: Rc<LogicalUnit>, changed: Changed, now: Instant) {

@@ -42,7 +42,6 @@ pub(super) struct Reset {
     by: u64,
     request: TaskId,
     units: Vec<Rc<LogicalUnit>>,
-    kind: ResetKind,
 }
 
 /// Seconds before an initiator should log in again after a cold reset.
@@ -70,7 +69,7 @@ impl Target {
                 self.nodes.values().for_each(|node| node.reset(unit));
             }
         }
-        self.resets.push(Reset { by, request, units, kind });
+        self.resets.push(Reset { by, request, units });
     }
 
     pub(super) fn finish_resets(&mut self) {
@@ -80,14 +79,17 @@ impl Target {
             reset.units.iter().any(aborting)
         };
         let ended: Vec<Reset> = self.resets.extract_if(.., |reset| !at_work(reset)).collect();
-        for Reset { by, request, kind, .. } in ended {
-            let Some(entry) = self.sessions.get_mut(&by) else { continue };
-            entry.session.links.respond_task_management(request, TaskResponse::Complete);
-            let node = entry.session.node.clone();
-            if let (ResetKind::ColdTarget, Some(node)) = (kind, node) {
-                //= rfc7143#section-11.5.1: a cold reset ends every session of the target.
-                self.dismiss_sessions(&node, COLD_RESET_WAIT, "the target was reset");
+        for Reset { by, request, .. } in ended {
+            if let Some(entry) = self.sessions.get_mut(&by) {
+                entry.session.end_reset(request, TaskResponse::Complete);
             }
+        }
+    }
+
+    //= rfc7143#section-11.5.1: a cold reset ends every session of the target.
+    pub(super) fn on_cold_reset(&mut self, by: u64) {
+        if let Some(node) = self.sessions.get(&by).and_then(|entry| entry.session.node.clone()) {
+            self.dismiss_sessions(&node, COLD_RESET_WAIT, "the target was reset");
         }
     }
 

@@ -274,8 +274,9 @@ impl Session {
         let early = self.links.take_early_data(task);
         let there = early.len().min(frame.len());
         frame[..there].copy_from_slice(&early[..there]);
+        let resets = place.lun.state.nexuses.borrow().resets(self.id);
         let mut job = Job::new(Some(place), parsed, command.expected_len, Stage::Collecting(frame), began);
-        job.passage = (way == Way::Elsewhere).then(|| Box::new(Passage::new(command, began)));
+        job.passage = (way == Way::Elsewhere).then(|| Box::new(Passage::new(command, resets, began)));
         self.open_job(task, job);
         self.links.solicit(task, len);
     }
@@ -284,8 +285,9 @@ impl Session {
     pub(super) fn move_nothing(&mut self, now: Instant) {
         let Some(Stalled { command, parsed, place, began, way, .. }) = self.stalled.take() else { return };
         let task = command.task;
+        let resets = place.lun.state.nexuses.borrow().resets(self.id);
         let mut job = Job::new(Some(place), parsed, command.expected_len, Stage::Working, began);
-        job.passage = (way == Way::Elsewhere).then(|| Box::new(Passage::new(command, began)));
+        job.passage = (way == Way::Elsewhere).then(|| Box::new(Passage::new(command, resets, began)));
         self.open_job(task, job);
         self.advance(task, now);
     }

@@ -27,6 +27,15 @@ pub(super) struct Management {
     response: TaskResponse,
 }
 
+/// A target reset, which has parts here and at the peer.
+pub(super) struct TargetReset {
+    request: TaskId,
+    kind: ResetKind,
+    /// Those that have not ended.
+    parts: usize,
+    outcome: TaskResponse,
+}
+
 impl Session {
     pub(super) fn on_management(
         &mut self,
@@ -39,10 +48,8 @@ impl Session {
         match function {
             TaskFunction::AbortTask(task) => self.abort_task(request, task, now),
             TaskFunction::QueryTask(task) => self.answer_query(request, self.links.is_open(task)),
-            TaskFunction::TargetWarmReset if self.pass_reset(request, None, 6, now) => {}
-            TaskFunction::TargetWarmReset => self.reset_all(request, ResetKind::WarmTarget, requests),
-            TaskFunction::TargetColdReset if self.pass_reset(request, None, 7, now) => {}
-            TaskFunction::TargetColdReset => self.reset_all(request, ResetKind::ColdTarget, requests),
+            TaskFunction::TargetWarmReset => self.reset_all(request, ResetKind::WarmTarget, now, requests),
+            TaskFunction::TargetColdReset => self.reset_all(request, ResetKind::ColdTarget, now, requests),
             TaskFunction::NexusReset => self.lose_nexus(request, now),
             //= rfc7143#section-11.6.1: at error recovery levels 0 and 1 there is nothing to reassign.
             TaskFunction::TaskReassign(_) => {
@@ -73,8 +80,8 @@ impl Session {
             return self.answer_management(request, TaskResponse::NoLun);
         };
         let passed = match function {
-            TaskFunction::ClearTaskSet => self.pass_reset(request, Some(number), 4, now),
-            TaskFunction::LogicalUnitReset => self.pass_reset(request, Some(number), 5, now),
+            TaskFunction::ClearTaskSet => self.pass_reset(request, number, 4, now),
+            TaskFunction::LogicalUnitReset => self.pass_reset(request, number, 5, now),
             _ => false,
         };
         if passed {
@@ -120,9 +127,42 @@ impl Session {
         self.management.push(Management { request, waits_for: vec![task], response: TaskResponse::Complete });
     }
 
-    /// A target reset: every unit that the initiator can see.
-    fn reset_all(&self, request: TaskId, kind: ResetKind, requests: &mut Vec<Request>) {
-        requests.push(Request::Reset { request, units: self.units_seen(), kind });
+    /// A target reset: every unit that the initiator can see, each where it is served. What the peer serves is reset there one
+    /// by one: of this session's LUNs the peer would know no mask.
+    fn reset_all(&mut self, request: TaskId, kind: ResetKind, now: Instant, requests: &mut Vec<Request>) {
+        let Some(node) = self.node.clone() else { return };
+        let numbers: Vec<u16> =
+            node.luns.borrow().keys().copied().filter(|number| self.mask.shows(*number)).collect();
+        let (passed, own): (Vec<u16>, Vec<u16>) =
+            numbers.into_iter().partition(|number| self.pass_reset(request, *number, 5, now));
+        self.target_resets.push(TargetReset {
+            request,
+            kind,
+            parts: passed.len() + 1,
+            outcome: TaskResponse::Complete,
+        });
+        let units = own.into_iter().filter_map(|number| Some(node.lun(number)?.unit.clone())).collect();
+        requests.push(Request::Reset { request, units, kind });
+    }
+
+    /// A reset has ended what it was to end, here or at the peer: it is answered when that is all.
+    pub(in crate::export) fn end_reset(&mut self, request: TaskId, response: TaskResponse) {
+        let Some(at) = self.target_resets.iter().position(|reset| reset.request == request) else {
+            return self.answer_management(request, response);
+        };
+        let reset = &mut self.target_resets[at];
+        reset.parts -= 1;
+        if response != TaskResponse::Complete {
+            reset.outcome = response;
+        }
+        if reset.parts > 0 {
+            return;
+        }
+        let TargetReset { kind, outcome, .. } = self.target_resets.swap_remove(at);
+        self.answer_management(request, outcome);
+        if kind == ResetKind::ColdTarget {
+            self.asks.push(Request::EndSessions);
+        }
     }
 
     /// The units behind the session's LUNs.

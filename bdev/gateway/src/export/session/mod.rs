@@ -38,7 +38,7 @@ use jobs::{Attached, Jobs};
 pub(super) use links::Link;
 use links::Links;
 pub(super) use management::Aborter;
-use management::Management;
+use management::{Management, TargetReset};
 pub(super) use paths::Origin;
 pub use paths::StandbyMode;
 
@@ -79,6 +79,8 @@ pub(super) enum Request {
     Change(Changing),
     /// End tasks of every session at these units, then answer.
     Reset { request: TaskId, units: Vec<Rc<LogicalUnit>>, kind: ResetKind },
+    /// End every session of the session's target: it was reset.
+    EndSessions,
 }
 
 pub(super) struct Session {
@@ -91,6 +93,7 @@ pub(super) struct Session {
     units: BTreeMap<u16, CachedUnit>,
     stalled: Option<Stalled>,
     management: Vec<Management>,
+    target_resets: Vec<TargetReset>,
     /// What the target is asked for in this turn.
     asks: Vec<Request>,
     relay: Option<Relay>,
@@ -128,6 +131,7 @@ impl Session {
             units: BTreeMap::new(),
             stalled: None,
             management: Vec::new(),
+            target_resets: Vec::new(),
             asks: Vec::new(),
             relay: None,
             origin: Origin::default(),

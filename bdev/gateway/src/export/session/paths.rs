@@ -1,6 +1,8 @@
 //! Which way a command goes at a LUN that two nodes serve (SPC-4 section 5.15): carried out here, passed to the peer, held
 //! until it is clear, or refused. The state of this node's target port group for the LUN decides, as the device says.
 
+use std::rc::Rc;
+
 use bdev::{Access, AccessState};
 use core::time::Duration;
 use engine::{Instant, Progress};
@@ -13,8 +15,10 @@ use scsi::reservation::Request as Reserve;
 use scsi::{Command, Sense, status};
 
 use super::super::job::{self, Context, Start};
+use super::super::logical_unit::LogicalUnit;
 use super::super::node::{Lun, Node, Place, port_group};
 use super::super::relay::{News, Passed, Passing, PassingData, Relay};
+use super::super::state::Resets;
 use super::jobs::{Job, Stage};
 use super::{Request, Session};
 
@@ -59,6 +63,8 @@ pub(super) struct Passage {
     data: Option<engine::Buf>,
     since: Instant,
     not_before: Instant,
+    /// What the nexus had seen when it came.
+    resets: Resets,
 }
 
 /// Commands that are answered whatever the state is: who the unit is, what it understands, and how it can be reached.
@@ -214,8 +220,9 @@ impl Session {
             Some(Start::Fail(sense)) => self.refuse(task, sense, unit.sense_format()),
             Some(Start::Collect(len)) => self.collect_passage(command, parsed, place, len, now),
             Some(Start::Data(_) | Start::Steps(_)) | None => {
+                let resets = place.lun.state.nexuses.borrow().resets(self.id);
                 let mut job = Job::new(Some(place), parsed, command.expected_len, Stage::Working, now);
-                job.passage = Some(Box::new(Passage::new(command, now)));
+                job.passage = Some(Box::new(Passage::new(command, resets, now)));
                 self.open_job(task, job);
                 self.advance(task, now);
             }
@@ -228,6 +235,9 @@ impl Session {
         let (Some(place), Some(passage)) = (job.place.clone(), &job.passage) else { return };
         if now < passage.not_before {
             return;
+        }
+        if let Some(sense) = self.was_reset(&place, passage.resets) {
+            return self.fail(task, sense);
         }
         match self.route(&place.lun, passage.since, now) {
             Route::Hold => {}
@@ -304,8 +314,39 @@ impl Session {
                 }
                 News::Passed(task, Passed::Lost) => self.on_passage_lost(task, now),
                 News::Managed(request, code) => self.on_managed(request, code),
+                News::NexusLost => self.lose_peer(),
             }
         }
+    }
+
+    /// The nexus at the node that serves is gone, and what that node knew of it (SAM-5 section 6.3.4).
+    fn lose_peer(&mut self) {
+        let Some(node) = &self.node else { return };
+        for (number, lun) in node.luns.borrow().iter().filter(|(number, _)| self.mask.shows(**number)) {
+            let passed = self.seen_access.contains_key(number)
+                && lun.config.bdev.access().state() != AccessState::Optimized;
+            if passed {
+                lun.state.nexuses.borrow_mut().tell(self.id, Sense::NEXUS_LOSS);
+            }
+        }
+    }
+
+    /// This node serves the unit: what the peer was asked about it is answered here.
+    pub(in crate::export) fn take_back_passed(&mut self, unit: &Rc<LogicalUnit>, now: Instant) {
+        let (Some(relay), Some(node)) = (&mut self.relay, &self.node) else { return };
+        let mut news = Vec::new();
+        for (number, _) in node.luns.borrow().iter().filter(|(_, lun)| Rc::ptr_eq(&lun.unit, unit)) {
+            relay.take_back(scsi::lun::encode(*number), &mut news);
+        }
+        self.on_news(news, now);
+    }
+
+    /// A command that was under way when the unit was reset, or its nexus lost, ends with that.
+    fn was_reset(&self, place: &Place, seen: Resets) -> Option<Sense> {
+        let mut nexuses = place.lun.state.nexuses.borrow_mut();
+        let sense = nexuses.resets(self.id).since(seen)?;
+        nexuses.take_reset(self.id);
+        Some(sense)
     }
 
     fn on_answered(
@@ -360,24 +401,17 @@ impl Session {
     /// A reset that was passed on has been answered.
     fn on_managed(&mut self, request: TaskId, code: u8) {
         let response = if code == 0 { TaskResponse::Complete } else { TaskResponse::Rejected };
-        self.links.respond_task_management(request, response);
+        self.end_reset(request, response);
     }
 
-    /// Passes a reset on that the node that serves has to carry out; false when it is this one, or cannot be reached.
-    pub(super) fn pass_reset(
-        &mut self,
-        request: TaskId,
-        number: Option<u16>,
-        function: u8,
-        now: Instant,
-    ) -> bool {
-        let lun = self.lun(number.unwrap_or(0));
-        let passes = lun.is_some_and(|lun| matches!(self.route(&lun, now, now), Route::Peer));
-        let raw = scsi::lun::encode(number.unwrap_or(0));
+    /// Passes a reset of a LUN on that the node that serves has to carry out; false when it is this one, or cannot be reached.
+    pub(super) fn pass_reset(&mut self, request: TaskId, number: u16, function: u8, now: Instant) -> bool {
+        let passes = self.lun(number).is_some_and(|lun| matches!(self.route(&lun, now, now), Route::Peer));
+        let raw = scsi::lun::encode(number);
         if !passes || !self.relay.as_mut().is_some_and(|relay| relay.manage(request, function, raw)) {
             return false;
         }
-        let at = |place: &Place| number.is_none_or(|number| place.number == number);
+        let at = |place: &Place| place.number == number;
         let open = self.jobs.open.iter();
         let tasks: Vec<TaskId> =
             open.filter(|(_, job)| job.place.as_ref().is_some_and(at)).map(|(task, _)| *task).collect();
@@ -430,8 +464,8 @@ impl Session {
 }
 
 impl Passage {
-    pub(super) fn new(command: target::Command, now: Instant) -> Self {
-        Self { command, data: None, since: now, not_before: Instant::EPOCH }
+    pub(super) fn new(command: target::Command, resets: Resets, now: Instant) -> Self {
+        Self { command, data: None, since: now, not_before: Instant::EPOCH, resets }
     }
 
     fn next_look(&self) -> Instant {

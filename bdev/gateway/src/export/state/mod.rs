@@ -13,7 +13,7 @@ use std::cell::{Cell, RefCell};
 
 pub(super) use copies::Copies;
 pub(super) use medium::Medium;
-pub(super) use nexus::{NexusId, Nexuses};
+pub(super) use nexus::{NexusId, Nexuses, Resets};
 pub(super) use ranges::{Hold, Mode, Ranges, Span};
 pub(super) use sanitize::{Order, Sanitizing};
 

@@ -18,12 +18,31 @@ const RESETS: u16 = 0x29;
 struct Nexus {
     attentions: VecDeque<Sense>,
     removal: Removal,
+    resets: Resets,
 }
 
 impl Default for Nexus {
     fn default() -> Self {
-        Self { attentions: VecDeque::new(), removal: Removal::Allowed }
+        Self { attentions: VecDeque::new(), removal: Removal::Allowed, resets: Resets::default() }
     }
+}
+
+/// Resets and losses of a nexus so far: a command that saw fewer was there before the last one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::export) struct Resets {
+    count: u64,
+    last: Option<Sense>,
+}
+
+impl Resets {
+    /// What ended the commands that had seen these, if anything has since.
+    pub(in crate::export) fn since(self, seen: Self) -> Option<Sense> {
+        self.last.filter(|_| self.count > seen.count)
+    }
+}
+
+fn is_reset(sense: Sense) -> bool {
+    sense.asc_ascq >> 8 == RESETS
 }
 
 /// See the module.
@@ -46,9 +65,10 @@ impl Nexuses {
     /// Establishes a unit attention for one nexus; one that waits already is not repeated, and a reset or a loss of the nexus
     /// clears what was established before (SAM-5 section 5.14).
     pub(in crate::export) fn tell(&mut self, nexus: NexusId, sense: Sense) {
-        let attentions = &mut self.known.entry(nexus).or_default().attentions;
-        if sense.asc_ascq >> 8 == RESETS {
+        let Nexus { attentions, resets, .. } = self.known.entry(nexus).or_default();
+        if is_reset(sense) {
             attentions.clear();
+            *resets = Resets { count: resets.count + 1, last: Some(sense) };
         }
         if attentions.contains(&sense) {
             return;
@@ -70,6 +90,17 @@ impl Nexuses {
     /// The oldest unit attention of a nexus, which is then told.
     pub(in crate::export) fn take(&mut self, nexus: NexusId) -> Option<Sense> {
         self.known.entry(nexus).or_default().attentions.pop_front()
+    }
+
+    /// The resets that a nexus has seen.
+    pub(in crate::export) fn resets(&self, nexus: NexusId) -> Resets {
+        self.known.get(&nexus).map_or_else(Resets::default, |nexus| nexus.resets)
+    }
+
+    /// A command that was there before a reset tells of it: no other one has to.
+    pub(in crate::export) fn take_reset(&mut self, nexus: NexusId) {
+        let attentions = self.known.get_mut(&nexus).map(|nexus| &mut nexus.attentions);
+        attentions.and_then(|attentions| attentions.pop_front_if(|sense| is_reset(*sense)));
     }
 
     /// True while one waits for a nexus.
@@ -99,6 +130,23 @@ impl Nexuses {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_knows_whether_it_was_there_before_a_reset() {
+        let mut nexuses = Nexuses::default();
+        nexuses.enter(1);
+        let before = nexuses.resets(1);
+        nexuses.tell(1, Sense::MODE_CHANGED);
+        assert_eq!(nexuses.resets(1).since(before), None);
+        nexuses.tell(1, Sense::INTERNAL_RESET);
+        let after = nexuses.resets(1);
+        assert_eq!((after.since(before), after.since(after)), (Some(Sense::INTERNAL_RESET), None));
+        nexuses.take_reset(1);
+        assert_eq!(nexuses.take(1), None, "told by the command");
+        nexuses.tell(1, Sense::MODE_CHANGED);
+        nexuses.take_reset(1);
+        assert_eq!(nexuses.take(1), Some(Sense::MODE_CHANGED), "no reset");
+    }
 
     #[test]
     fn each_nexus_is_told_once_and_prevents_for_itself() {
