@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::decide::{HolderState, PromoteMode, PromoteRefusal};
+use crate::format::ConfigId;
 use crate::holder::resync::Throttle;
 
 /// An operator's command.
@@ -25,6 +26,22 @@ pub enum Command {
     Degrade,
     /// Let the resync run, or not.
     Resync(Throttle),
+    /// The legs have diverged: this node's data set stays, that of the peer's leg goes.
+    ResolveSplit {
+        /// The config that the peer's leg had when the operator looked at it.
+        theirs: ConfigId,
+        /// How much of it.
+        how: Overwrite,
+    },
+}
+
+/// How a leg that has diverged is overwritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Where the two legs' logs and bitmaps say that they may differ, if they reach back to the fork; else everything.
+    Tracked,
+    /// Everything.
+    Everything,
 }
 
 /// How to stop being the holder.
@@ -57,6 +74,14 @@ pub enum Refusal {
     /// One leg already.
     #[error("the array goes on with one leg already")]
     Degraded,
+    /// Nothing to resolve.
+    #[error("the peer's leg has not diverged, or cannot be seen now: see this node's status")]
+    NotSplit,
+    /// What the operator looked at is not what is there.
+    #[error(
+        "the peer's leg is not as it was when it was looked at: its node has gone on; look again (gemel split diff)"
+    )]
+    PeerMoved,
     /// Reading its own leg, or in the middle of something.
     #[error("this node is busy with something else: ask again")]
     Busy,

@@ -46,7 +46,8 @@ impl LegEvent {
             | Reason::Promoted
             | Reason::ForcePromoted
             | Reason::SwitchedOver
-            | Reason::TakenOver => Self::Excluded,
+            | Reason::TakenOver
+            | Reason::SplitResolved => Self::Excluded,
         }
     }
 }
@@ -68,7 +69,7 @@ pub const fn after(state: LegState, event: LegEvent) -> LegState {
         (S::InSync | S::Missing | S::Stale | S::Faulty, LegEvent::Lost) => S::Missing,
         (S::InSync | S::Missing | S::Stale | S::Faulty, LegEvent::Failed) => S::Faulty,
         (S::InSync | S::Missing | S::Stale | S::Faulty, LegEvent::Excluded) => S::Stale,
-        // Only the operator ends a split, with a new leg.
+        // Only the operator ends a split: with a new leg, or with his word that this one may be overwritten.
         (S::Split | S::InSync | S::Missing | S::Stale | S::Faulty | S::Syncing, LegEvent::Formatted) => {
             S::Joining
         }

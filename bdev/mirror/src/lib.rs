@@ -21,6 +21,7 @@ pub mod probe;
 pub mod range;
 mod reader;
 pub mod setup;
+pub mod split;
 pub mod status;
 mod store;
 pub mod truth;

@@ -48,8 +48,7 @@ impl Reader {
     /// The identity, the ring and the bitmap of a leg with this layout.
     pub(crate) fn of_everything(side: Side, job: u32, leg_size: u64, layout: &Layout) -> Self {
         let mut stretches = identity(leg_size);
-        stretches.push(ByteRange::new(LOG_OFFSET, LOG_LEN));
-        stretches.push(ByteRange::new(BITMAP_OFFSET, layout.bitmap_len()));
+        stretches.extend(details(layout));
         Self::new(side, job, stretches)
     }
 
@@ -103,16 +102,22 @@ impl Reader {
     }
 }
 
-fn identity(leg_size: u64) -> Vec<ByteRange> {
+/// The stretches that say what is there: the head, and the tail.
+pub(crate) fn identity(leg_size: u64) -> Vec<ByteRange> {
     let head = ByteRange::new(0, HEAD_LEN.min(leg_size));
     let end = leg_size / 4096 * 4096;
     let tail = TAIL_LEN.min(end);
     vec![head, ByteRange::new(end - tail, tail)]
 }
 
+/// The stretches that say in what a leg with this layout may differ: the ring, and the bitmap.
+pub(crate) fn details(layout: &Layout) -> [ByteRange; 2] {
+    [ByteRange::new(LOG_OFFSET, LOG_LEN), ByteRange::new(BITMAP_OFFSET, layout.bitmap_len())]
+}
+
 /// Says what the identity's images hold.
-pub(crate) fn found(leg_size: u64, images: &[Vec<u8>], expected: Uuid) -> LegFound {
-    classify(&Image { leg_size, head: &images[0], tail: &images[1] }, Some(expected))
+pub(crate) fn found(leg_size: u64, images: &[Vec<u8>], expected: impl Into<Option<Uuid>>) -> LegFound {
+    classify(&Image { leg_size, head: &images[0], tail: &images[1] }, expected.into())
 }
 
 /// The logical unit's state in the identity's images.

@@ -3,7 +3,7 @@
 use engine::Instant;
 
 use crate::events::Event;
-use crate::format::{Config, LegRecord};
+use crate::format::{Config, ConfigId, LegRecord};
 use crate::holder::Counters;
 use crate::holder::resync::{Progress, Throttle};
 use crate::intent_log::LogUsage;
@@ -92,6 +92,8 @@ pub struct PeerStatus {
     pub sight: PeerSight,
     /// Why, where something is wrong.
     pub cause: Option<String>,
+    /// The config that it has, if it has diverged.
+    pub diverged: Option<ConfigId>,
 }
 
 /// All of it.

@@ -241,6 +241,14 @@ impl Truth {
         next
     }
 
+    /// A config above a leg that has diverged: its holder `who` alone, as before.
+    ///
+    /// # Errors
+    /// [`GenerationsExhausted`].
+    pub fn outranking(&self, who: LegIndex, fresh: Fresh) -> Result<Self, GenerationsExhausted> {
+        self.configured(who, LegMask::only(who), Reason::SplitResolved, fresh)
+    }
+
     /// Stopped in order (R12).
     #[must_use]
     pub fn clean(&self) -> Self {

@@ -19,7 +19,7 @@ pub use entry::{Bar, EntryVerdict, is_taking_over, on_found};
 pub use failure::{FailureVerdict, Judgement, Patience, is_passing, judge, matured, on_write_failure};
 pub use fence::{FenceVerdict, after_fence, is_drained, may_write, next_generation, on_fence};
 pub use lease::{Granted, lease_until, may_read, serves_from};
-pub use peer::{FullReason, PeerVerdict, Refusal, SyncPlan, on_peer};
+pub use peer::{FullReason, PeerVerdict, Refusal, SyncPlan, diverged_plan, on_peer};
 pub use promote::{DataAge, HolderSession, HolderState, PromoteMode, PromoteRefusal, Promotion, may_promote};
 pub use start::{
     DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, StartFacts, StartVerdict, Starting,

@@ -53,6 +53,9 @@ pub enum FullReason {
     /// Its superblock is older than one that we have seen of it.
     #[error("the leg was set back to an older state")]
     Reverted,
+    /// The operator wants it so.
+    #[error("the operator asked for a copy of everything")]
+    Ordered,
 }
 
 /// Why the peer's leg is left alone.
@@ -183,6 +186,26 @@ fn plan_for_newcomer(ours: &Superblock, theirs: &Superblock) -> SyncPlan {
         SyncPlan::Delta
     } else {
         SyncPlan::Full(FullReason::NewLeg)
+    }
+}
+
+/// How a leg that has diverged since `last_shared` is made a copy of ours: both have to have written down everything since.
+pub fn diverged_plan(ours: &Superblock, theirs: &Superblock, last_shared: Option<ConfigId>) -> SyncPlan {
+    let Some(fork) = last_shared else { return SyncPlan::Full(FullReason::NotTracked) };
+    let pair = [(ours, theirs), (theirs, ours)];
+    if pair.iter().any(|(of, other)| of.peer().uuid != other.leg) {
+        return SyncPlan::Full(FullReason::Replaced);
+    }
+    if pair.iter().any(|(of, other)| other.seq < of.peer().seen_seq) {
+        return SyncPlan::Full(FullReason::Reverted);
+    }
+    let tracks = |of: &Superblock| {
+        let since = of.peer().tracked_since;
+        since != 0 && since <= fork.generation
+    };
+    match pair.iter().all(|(of, _)| tracks(of)) {
+        true => SyncPlan::Delta,
+        false => SyncPlan::Full(FullReason::NotTracked),
     }
 }
 

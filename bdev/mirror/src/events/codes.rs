@@ -17,7 +17,7 @@ pub trait Codes {
 
 impl EventKind {
     /// All codes of events: the types of `notify_get_types`.
-    pub const CODES: [&'static str; 37] = [
+    pub const CODES: [&'static str; 38] = [
         "formatting",
         "leg-unusable",
         "own-leg-failed",
@@ -50,6 +50,7 @@ impl EventKind {
         "peer-takes-over",
         "peer-went-on",
         "split",
+        "split-resolving",
         "full-copy",
         "own-full-copy",
         "resync-begun",
@@ -93,6 +94,7 @@ impl EventKind {
             Self::ArbiterVacant => "array-unknown",
             Self::PeerBarred(cause) => cause.code(),
             Self::PeerTakesOver => "fence-seen",
+            Self::SplitResolving { .. } => "command",
             Self::FullCopy(why) | Self::OwnFullCopy(why) => why.code(),
             Self::ResyncBegun { .. } => "bits-set",
             Self::InSync { .. } => "nothing-differs",
@@ -137,6 +139,7 @@ impl Codes for EventKind {
             Self::PeerBarred(_) => "peer-barred",
             Self::PeerTakesOver => "peer-takes-over",
             Self::PeerWentOn { .. } => "peer-went-on",
+            Self::SplitResolving { .. } => "split-resolving",
             Self::FullCopy(_) => "full-copy",
             Self::OwnFullCopy(_) => "own-full-copy",
             Self::ResyncBegun { .. } => "resync-begun",
@@ -162,6 +165,7 @@ impl Codes for Reason {
             Self::SwitchedOver => "switched-over",
             Self::BadRanges => "bad-ranges",
             Self::TakenOver => "taken-over",
+            Self::SplitResolved => "split-resolved",
         }
     }
 }
@@ -226,6 +230,8 @@ impl Codes for command::Refusal {
             Self::PeerInSync => "peer-in-sync",
             Self::PeerNotInSync => "peer-not-in-sync",
             Self::Degraded => "degraded",
+            Self::NotSplit => "not-split",
+            Self::PeerMoved => "peer-moved",
             Self::Busy => "busy",
             Self::Waiting => "waiting",
             Self::NoLeg => "no-leg",
@@ -255,6 +261,7 @@ impl Codes for FullReason {
             Self::Replaced => "leg-replaced",
             Self::NotTracked => "not-tracked",
             Self::Reverted => "leg-reverted",
+            Self::Ordered => "ordered",
         }
     }
 }

@@ -6,7 +6,7 @@ use thiserror::Error;
 use crate::command::{self, Demotion};
 use crate::decide::{Bar, DataAge, FullReason, HoldReason, PromoteMode, StandbyReason};
 use crate::desk::Side;
-use crate::format::{Config, LegIndex, Reason};
+use crate::format::{Config, ConfigId, LegIndex, Reason};
 
 /// How much an event asks of the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,6 +160,11 @@ pub enum EventKind {
         /// That one.
         generation: u64,
     },
+    /// The operator has chosen this node's data set: the peer's, which has this config, goes.
+    SplitResolving {
+        /// The config of the leg that is to be overwritten.
+        theirs: ConfigId,
+    },
     /// It has to be copied in full.
     FullCopy(FullReason),
     /// This node's leg has to be copied in full, from the peer's.
@@ -212,6 +217,7 @@ impl EventKind {
             | Self::PeerBarred(_)
             | Self::PeerTakesOver
             | Self::PeerWentOn { .. }
+            | Self::SplitResolving { .. }
             | Self::FullCopy(_)
             | Self::OwnFullCopy(_) => Severity::Warning,
             Self::ConfigChanged(config) if config.in_sync.bits().count_ones() < 2 => Severity::Warning,

@@ -105,6 +105,11 @@ impl Display for EventKind {
             Self::PeerBarred(cause) => write!(f, "the peer's leg is refused: {cause}"),
             Self::PeerTakesOver => write!(f, "the peer takes over"),
             Self::PeerWentOn { generation } => write!(f, "the peer went on in generation {generation}"),
+            Self::SplitResolving { theirs } => write!(
+                f,
+                "split resolved in favour of this node's data set: that of the peer, generation {}, is overwritten",
+                theirs.generation
+            ),
             Self::FullCopy(why) => write!(f, "the peer's leg is copied in full: {why}"),
             Self::OwnFullCopy(why) => write!(f, "this node's leg is copied in full: {why}"),
             Self::ResyncBegun { bytes } => write!(f, "resync begins: {bytes} bytes are out of sync"),

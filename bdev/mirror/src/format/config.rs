@@ -124,11 +124,13 @@ pub enum Reason {
     BadRanges = 12,
     /// The holder was gone, and the arbiter gave the array to its peer.
     TakenOver = 13,
+    /// The legs had diverged, and the operator chose this data set.
+    SplitResolved = 14,
 }
 
 impl Reason {
     /// All, in the order of their codes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Created,
         Self::Restarted,
         Self::StartedDegraded,
@@ -142,6 +144,7 @@ impl Reason {
         Self::SwitchedOver,
         Self::BadRanges,
         Self::TakenOver,
+        Self::SplitResolved,
     ];
 
     /// From its stored code.
@@ -165,6 +168,7 @@ impl Reason {
             Self::SwitchedOver => "planned switchover",
             Self::BadRanges => "too many bad ranges on a leg",
             Self::TakenOver => "taken over: the holder was gone",
+            Self::SplitResolved => "split resolved in favour of this data set",
         }
     }
 }

@@ -19,6 +19,7 @@ use core::time::Duration;
 use super::own_leg::OwnLeg;
 use super::{Ctx, Doubt, Ending, Farewell, Freeze, Holder, Opening, Phase, Truth};
 use crate::arbiter::{Answer, Ask};
+use crate::command::Overwrite;
 use crate::decide::{Starting, SwapVerdict, SyncPlan, asks_arbiter, on_refused_swap};
 use crate::desk::Side;
 use crate::events::{EventKind, FreezeCause};
@@ -53,6 +54,8 @@ pub(crate) enum Kind {
     Close,
     /// A config that names the peer as the holder.
     HandOver,
+    /// A config above that of a leg that has diverged and is to be overwritten.
+    Outrank { theirs: ConfigId, how: Overwrite },
 }
 
 /// Who learns of a change, one after the other (R8).
@@ -91,8 +94,14 @@ impl Holder {
         Fresh { generation, nonce: ctx.prng.next_u64() }
     }
 
+    /// As [`Holder::fresh`], and above everything that another superblock has seen.
+    pub(super) fn fresh_above(&self, theirs: &Superblock, ctx: &mut Ctx<'_>) -> Fresh {
+        let generation = self.known().next_generation(ctx.own.current(), Some(theirs));
+        Fresh { generation, nonce: ctx.prng.next_u64() }
+    }
+
     /// The truth, with a config in its history that somebody else may have heard of.
-    fn known(&self) -> Truth {
+    pub(super) fn known(&self) -> Truth {
         let mut known = self.truth.clone();
         if let Some(suspended) = &self.suspended {
             known.history.push(*suspended.next.config());
@@ -421,6 +430,7 @@ impl Holder {
             Kind::Cache => {}
             Kind::Close => self.closed(extent, ctx),
             Kind::HandOver => self.handed_over(extent),
+            Kind::Outrank { theirs, how } => self.outranked(theirs, how, ctx),
         }
     }
 

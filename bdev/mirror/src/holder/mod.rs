@@ -21,6 +21,7 @@ mod patience;
 mod read;
 mod request;
 pub mod resync;
+mod split;
 mod state;
 mod stop;
 mod unit_state;
@@ -106,6 +107,8 @@ pub(crate) struct Holder {
     /// Since when a leg that the config counts is away, and why.
     lost_since: Option<Instant>,
     lost_reason: Reason,
+    /// What is known of a peer's leg that has diverged.
+    split: split::Split,
     own_failure: Option<Reason>,
     own_leg: OwnLeg,
     own_pauses: Pauses,
@@ -183,6 +186,7 @@ impl Holder {
             next_probe: Instant::EPOCH,
             lost_since: None,
             lost_reason: Reason::LinkLost,
+            split: split::Split::None,
             own_failure: None,
             own_leg: OwnLeg::Counted,
             own_pauses: Pauses::default(),

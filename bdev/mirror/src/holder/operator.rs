@@ -57,7 +57,7 @@ impl Holder {
         status.config = Some(*self.config());
         status.legs = Some(self.truth.legs);
         let (sight, cause) = self.membership.in_words();
-        status.peer = Some(PeerStatus { sight, cause });
+        status.peer = Some(PeerStatus { sight, cause, diverged: self.diverged() });
         status.log = Some(self.log.usage());
         status.dirty_bytes = self.bitmap.set_bytes();
         status.resync = self.resync.progress.map(|progress| Progress { until: status.now, ..progress });

@@ -320,7 +320,13 @@ impl Node {
                 self.with_holder(|holder, ctx| holder.throttle(throttle, ctx));
                 Ok(())
             }
-            (Command::Degrade | Command::Resync(_) | Command::Switchover, _) => Err(Refusal::NotHolder),
+            (Command::ResolveSplit { theirs, how }, Role::Holder(_)) => {
+                self.with_holder(|holder, ctx| holder.resolve_split(theirs, how, ctx))
+            }
+            (
+                Command::Degrade | Command::Resync(_) | Command::Switchover | Command::ResolveSplit { .. },
+                _,
+            ) => Err(Refusal::NotHolder),
         };
         self.on_tick(now);
         result

@@ -9,6 +9,7 @@ mod opened;
 mod operator;
 mod own_leg;
 mod recorder;
+mod split;
 mod stop;
 mod succession;
 mod swarm;

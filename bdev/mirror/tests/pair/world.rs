@@ -509,15 +509,16 @@ impl World {
         }
     }
 
+    /// A leg's data area.
+    pub(crate) fn data(&self, index: usize) -> Vec<u8> {
+        let status = self.status(index);
+        let (offset, len) = (status.data_offset, status.data_size);
+        self.disks[index].peek(usize::try_from(offset).expect("small"), usize::try_from(len).expect("small"))
+    }
+
     /// The legs' data areas are the same bytes (I6).
     pub(crate) fn check_equal(&self) {
-        let image = |index: usize| {
-            let status = self.status(index);
-            let (offset, len) = (status.data_offset, status.data_size);
-            self.disks[index]
-                .peek(usize::try_from(offset).expect("small"), usize::try_from(len).expect("small"))
-        };
-        let (a, b) = (image(0), image(1));
+        let (a, b) = (self.data(0), self.data(1));
         let differs = a.iter().zip(&b).position(|(a, b)| a != b);
         assert!(differs.is_none(), "seed {}: legs differ at {differs:?}: {}", self.seed, self.describe());
     }

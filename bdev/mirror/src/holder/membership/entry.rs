@@ -11,7 +11,7 @@ use crate::bitmap::{ClearedBy, Urgency};
 use crate::decide::{Bar, EntryVerdict, SyncPlan, on_found, unite};
 use crate::desk::{Purpose, Side};
 use crate::events::{BarCause, EventKind};
-use crate::format::{BlockWrite, Reason, Superblock};
+use crate::format::{ArbiterKind, BlockWrite, Reason, Superblock};
 use crate::intent_log::emptying;
 use crate::probe::LegFound;
 use crate::range::ByteRange;
@@ -38,7 +38,9 @@ impl Holder {
 
     pub(super) fn on_probed(&mut self, leg: &LegFound, ctx: &mut Ctx<'_>) {
         // What we say about the array may be newer than our own superblock, when our leg is the one that failed.
-        let verdict = on_found(&self.says(leg, ctx.own.current()), leg);
+        let ours = self.says(leg, ctx.own.current());
+        let verdict = on_found(&ours, leg);
+        let verdict = self.on_diverged(&ours, leg, verdict);
         if verdict != EntryVerdict::TakenOver {
             self.doubt = Doubt::None;
         }
@@ -56,8 +58,11 @@ impl Holder {
             EntryVerdict::Bar(why) => {
                 let split = why == Bar::Split;
                 self.bar(why.into(), ctx);
-                if split {
-                    self.remember_split();
+                match split {
+                    // Whoever was promoted by force has the arbiter's word, and this node has not.
+                    true if self.is_outranked(leg) => self.step_down(ctx),
+                    true => self.remember_split(),
+                    false => {}
                 }
                 return;
             }
@@ -69,6 +74,13 @@ impl Holder {
             Entry::Member => self.fence(entry, ctx),
             Entry::Resync(plan) => self.arm(plan, &leg.superblock, ctx),
         }
+    }
+
+    /// The arbiter knows the config of the diverged leg, and ours no longer.
+    fn is_outranked(&self, found: &LegFound) -> bool {
+        let LegFound::Leg(leg) = found else { return false };
+        let theirs = leg.superblock.config().generation();
+        self.arbiter == ArbiterKind::Etcd && theirs > self.config().generation()
     }
 
     /// The own superblock says that the legs have diverged.
@@ -181,6 +193,7 @@ impl Holder {
             (Kind::Enrol, Membership::Enrolling(Entry::Member, _)) => self.joined(ctx),
             (Kind::Enrol, Membership::Enrolling(Entry::Resync(_), differences)) => {
                 let differences = differences.take();
+                self.reunited();
                 if let Some(differences) = differences {
                     self.begin_emptying(*differences, ctx);
                 }

@@ -1,0 +1,174 @@
+//! Two data sets: what the legs' own metadata say of their difference, and how one of them is given up.
+
+use mirror::command::{Command, Overwrite, Refusal};
+use mirror::decide::{HolderState, PromoteMode, SyncPlan};
+use mirror::format::{ArbiterKind, ConfigId};
+use mirror::range::ByteRange;
+use mirror::split::{Author, Comparison, Kinship, Survey, side_by_side, survey};
+
+use super::world::{ARRAY, LEG_BYTES, World};
+use super::{SECOND, millis, pair, settle};
+
+const FORCE: Command = Command::Promote { mode: PromoteMode::Forced, holder: HolderState::ConfirmedDown };
+
+fn surveyed(world: &World, index: usize) -> Survey {
+    let size = |bytes: u64| usize::try_from(bytes).expect("small");
+    let read = |range: ByteRange| {
+        Ok::<_, core::convert::Infallible>(world.disks[index].peek(size(range.start), size(range.len)))
+    };
+    survey(LEG_BYTES as u64, Some(ARRAY), read).expect("a leg")
+}
+
+/// Every byte in which the legs differ is in the comparison.
+fn compared(world: &World) -> Comparison {
+    let found = side_by_side(&surveyed(world, 0), &surveyed(world, 1)).expect("a pair");
+    let (a, b) = (world.data(0), world.data(1));
+    let mut at = 0;
+    for difference in &found.differences {
+        let start = usize::try_from(difference.range.start).expect("small");
+        assert!(a[at..start] == b[at..start], "before {difference:?}: {}", world.describe());
+        at = usize::try_from(difference.range.end()).expect("small");
+    }
+    assert!(a[at..] == b[at..], "behind the last difference: {}", world.describe());
+    found
+}
+
+/// The link is cut, node 0 goes on, node 1 is promoted by force; both write. Then they see each other.
+fn torn_apart(seed: u64, policy: ArbiterKind) -> World {
+    let mut world = if policy == ArbiterKind::Biased { pair(seed) } else { World::new(seed, policy) };
+    if policy != ArbiterKind::Biased {
+        world.create();
+    }
+    world.spread = 24;
+    world.load(0, millis(50));
+    world.drain();
+    world.cut();
+    world.load(0, 2 * SECOND);
+    world.drain();
+    world.command(1, FORCE).expect("by force");
+    world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
+    world.give_up();
+    world.base = 100;
+    world.load(1, millis(100));
+    world.drain();
+    world.give_up();
+    world
+}
+
+fn tip(world: &World, index: usize) -> ConfigId {
+    world.status(index).config.expect("one").id
+}
+
+fn meet(world: &mut World, holder: usize) -> ConfigId {
+    world.heal();
+    world.wait("a split", 5 * SECOND, |world| {
+        world.status(holder).peer.is_some_and(|peer| peer.diverged.is_some())
+    });
+    let seen = world.status(holder).peer.and_then(|peer| peer.diverged).expect("just seen");
+    assert_eq!(seen, tip(world, 1 - holder));
+    seen
+}
+
+/// The word is given until the node has time for it.
+fn resolve(world: &mut World, keeps: usize, theirs: ConfigId, how: Overwrite) -> Result<(), Refusal> {
+    loop {
+        match world.command(keeps, Command::ResolveSplit { theirs, how }) {
+            Err(Refusal::Busy) => world.step(),
+            done => return done,
+        }
+    }
+}
+
+#[test]
+fn a_split_is_told_in_full_and_resolved_either_way() {
+    for (seed, keeps) in [(800, 0), (801, 1), (802, 0), (803, 1)] {
+        let mut world = torn_apart(seed, ArbiterKind::Biased);
+        let found = compared(&world);
+        let Kinship::Diverged(Some(_)) = found.kinship else { panic!("{found:#?}") };
+        assert_eq!(found.plan, SyncPlan::Delta);
+        for author in [Author::Zero, Author::One] {
+            assert!(found.differences.iter().any(|one| one.author == author), "{author:?}: {found:#?}");
+        }
+        let theirs = meet(&mut world, keeps);
+        // A word for something else than what is there overwrites nothing.
+        let other = ConfigId { nonce: theirs.nonce ^ 1, ..theirs };
+        assert_eq!(resolve(&mut world, keeps, other, Overwrite::Tracked), Err(Refusal::PeerMoved));
+        world.base = 200;
+        world.load(keeps, millis(50));
+        resolve(&mut world, keeps, theirs, Overwrite::Tracked).expect("it is there");
+        world.load(keeps, millis(300));
+        settle(&mut world, keeps);
+        assert!(!world.is_holder(1 - keeps));
+        let copied = world.status(keeps).last_resync.expect("a resync").copied;
+        let most: u64 = found.differences.iter().map(|one| one.range.len).sum();
+        assert!(copied < 2 * most + (8 << 20) && copied < world.data(0).len() as u64, "{copied} of {most}");
+        assert_eq!(compared(&world).kinship, Kinship::Same);
+        assert_eq!(resolve(&mut world, keeps, theirs, Overwrite::Tracked), Err(Refusal::NotSplit));
+    }
+}
+
+#[test]
+fn everything_is_copied_on_request() {
+    let mut world = torn_apart(810, ArbiterKind::Biased);
+    let theirs = meet(&mut world, 0);
+    resolve(&mut world, 0, theirs, Overwrite::Everything).expect("it is there");
+    settle(&mut world, 0);
+    assert_eq!(world.status(0).last_resync.expect("a resync").copied, world.data(0).len() as u64);
+}
+
+/// Wherever it is cut off, the legs are as diverged as before, or the copy goes on; a word that is given again is good.
+#[test]
+fn a_resolution_that_is_cut_off_can_be_given_again() {
+    let mut again = 0;
+    for moment in 0..8_u64 {
+        let mut world = torn_apart(820 + moment, ArbiterKind::Biased);
+        let theirs = meet(&mut world, 0);
+        resolve(&mut world, 0, theirs, Overwrite::Tracked).expect("it is there");
+        for _ in 0..moment * 14 {
+            world.step();
+        }
+        let victim = usize::try_from(moment % 2).expect("small");
+        world.kill(victim);
+        world.run(millis(200));
+        world.start(victim);
+        let state =
+            |world: &World| (world.is_in_sync(0), world.status(0).peer.and_then(|peer| peer.diverged));
+        if victim == 0 {
+            // It was alone in its config: it serves again by itself.
+            world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+        }
+        world.wait("an end", 10 * SECOND, |world| matches!(state(world), (true, _) | (_, Some(_))));
+        if let (false, Some(theirs)) = state(&world) {
+            again += 1;
+            resolve(&mut world, 0, theirs, Overwrite::Tracked).expect("as diverged as before");
+        }
+        settle(&mut world, 0);
+    }
+    assert!(again > 0, "no moment came before the peer's superblock was written");
+}
+
+/// With an arbiter the node that it knows serves alone; the other one keeps its data, and stops.
+#[test]
+fn a_forced_promotion_under_an_arbiter_is_a_split_that_one_node_serves() {
+    for (seed, keeps) in [(840, 1), (841, 0)] {
+        let mut world = torn_apart(seed, ArbiterKind::Etcd);
+        let before = [0, 1].map(|index| world.data(index));
+        let theirs = meet(&mut world, 1);
+        world.wait("one holder", 5 * SECOND, |world| !world.is_holder(0));
+        world.run(5 * SECOND);
+        assert!(world.is_holder(1), "{}", world.describe());
+        for (index, before) in before.iter().enumerate() {
+            assert!(world.data(index) == *before, "leg {index} was overwritten: {}", world.describe());
+        }
+        let theirs = if keeps == 1 {
+            theirs
+        } else {
+            // The other data set is chosen by promoting its node.
+            world.command(0, FORCE).expect("by force");
+            world.wait("promotion", 5 * SECOND, |world| world.is_holder(0) && !world.is_holder(1));
+            meet(&mut world, 0)
+        };
+        resolve(&mut world, keeps, theirs, Overwrite::Tracked).expect("it is there");
+        settle(&mut world, keeps);
+    }
+}
