@@ -18,7 +18,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("mirror", &["bdev", "engine"]),
     ("gateway", &["bdev", "engine", "iscsi", "net", "scsi"]),
     ("daemon", &["bdev", "engine", "gateway", "iscsi", "mirror", "net", "rpc", "scsi"]),
-    ("ctl", &["rpc"]),
+    ("ctl", &["mirror", "rpc"]),
     ("perf", &["bdev", "engine", "gateway", "iscsi", "net"]),
     ("tests", &["bdev", "engine", "gateway", "iscsi", "mirror", "net", "perf", "rpc", "scsi"]),
 ];

@@ -3,7 +3,7 @@
 use engine::Instant;
 
 use crate::events::Event;
-use crate::format::{Config, ConfigId, LegRecord};
+use crate::format::{ArbiterKind, Config, ConfigId, LegRecord};
 use crate::holder::Counters;
 use crate::holder::resync::{Progress, Throttle};
 use crate::intent_log::LogUsage;
@@ -107,6 +107,8 @@ pub struct Status {
     pub config: Option<Config>,
     /// The records of leg 0 and leg 1.
     pub legs: Option<[LegRecord; 2]>,
+    /// Who orders the array's generations, once a leg is known.
+    pub arbiter: Option<ArbiterKind>,
     /// Which leg is this node's, 0 or 1.
     pub own: usize,
     /// Bytes of the data area.

@@ -4,8 +4,30 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use tests::node::binary;
+use tests::host::Host;
+use tests::node::{Node, binary};
 use tests::pair::{Pair, gemel, must};
+
+#[test]
+fn a_node_shows_its_limits_and_how_much_of_them_is_used() {
+    let node = Node::start(&[]);
+    node.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 65536}));
+    let url = node.export("m0");
+    let used = |what: &str| {
+        let shown = node.must("node_get_limits", Value::Null);
+        let all = shown["target"].as_array().expect("a list").clone();
+        let one = all.iter().find(|one| one["name"] == what).expect("a limit").clone();
+        assert!(one["limit"].as_u64() > Some(0), "{shown}");
+        assert!(shown["memory"]["frames"].as_array().is_some_and(|classes| !classes.is_empty()), "{shown}");
+        one["used"].as_u64()
+    };
+    assert_eq!((used("connections"), used("sessions")), (Some(0), Some(0)));
+    let host = Host::login(&url, "iqn.2026-11.org.gemel:host");
+    assert_eq!((used("connections"), used("sessions")), (Some(1), Some(1)));
+    let text = must(gemel(&node, &["limits"]));
+    assert!(text.contains("sessions") && text.contains("frames of"), "{text}");
+    drop(host);
+}
 
 fn events(pair: &Pair, node: usize) -> Vec<Value> {
     let text = must(gemel(pair.node(node), &["--json", "events", "vol0"]));

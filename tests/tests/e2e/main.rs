@@ -22,4 +22,5 @@ mod repeater;
 mod restart;
 mod service;
 mod spdk_client;
+mod split;
 mod tgt;

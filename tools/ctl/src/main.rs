@@ -11,6 +11,7 @@ mod pair;
 mod role;
 mod secrets;
 mod show;
+mod split;
 mod status;
 
 use std::path::PathBuf;
@@ -80,6 +81,9 @@ enum Command {
         /// The mirror.
         name: String,
     },
+    /// Two legs that have diverged: what they differ in, and the choice of one.
+    #[command(subcommand)]
+    Split(split::Split),
     /// Pause or resume the resync.
     Resync {
         /// What to do.
@@ -109,6 +113,8 @@ enum Command {
     Latency,
     /// iSCSI connections.
     Connections,
+    /// What the node has limits for, and how much of it is used.
+    Limits,
     /// The configuration.
     #[command(subcommand)]
     Config(Config),
@@ -171,8 +177,17 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<String, Failure> {
+    match &options.command {
+        // Of two nodes, or of none.
+        Command::Split(split) => split::run(options, split),
+        command => ask(options, command),
+    }
+}
+
+/// A command for one node.
+fn ask(options: &Options, command: &Command) -> Result<String, Failure> {
     let mut client = Client::connect(&options.socket)?;
-    let (answer, show): (Value, fn(&Value) -> String) = match &options.command {
+    let (answer, show): (Value, fn(&Value) -> String) = match command {
         Command::Lun(Lun::List) => (client.call("lun_get_list", None)?, show::luns),
         Command::Bdev(Bdev::List) => (client.call("bdev_get_bdevs", None)?, show::bdevs),
         Command::Latency => {
@@ -186,6 +201,7 @@ fn run(options: &Options) -> Result<String, Failure> {
             let (method, params) = auth::call(auth);
             (client.call(method, params)?, auth::show)
         }
+        Command::Limits => (client.call("node_get_limits", None)?, show::limits),
         Command::Connections => (client.call("iscsi_get_connections", None)?, show::connections),
         Command::Config(Config::Save { file }) => (config::save(&mut client, file)?, config::saved),
         Command::Config(Config::Load { file }) => (config::load(&mut client, file)?, config::loaded),
@@ -204,6 +220,7 @@ fn run(options: &Options) -> Result<String, Failure> {
         Command::Events { name, follow: false, since } => {
             (client.call("mirror_get_events", Some(events::since(name.as_deref(), *since)))?, events::show)
         }
+        Command::Split(split) => return split::run(options, split),
         Command::Promote(ask) => return Ok(role::promote(&mut client, ask)?.show(options)),
         Command::MayPromote(ask) => return role::may_promote(&mut client, options, ask),
         Command::Demote(ask) => return Ok(role::demote(&mut client, ask)?.show(options)),

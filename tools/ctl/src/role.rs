@@ -101,7 +101,7 @@ fn outlook(answer: &Value) -> String {
     lines.join("\n")
 }
 
-fn status(client: &mut Client, name: &str) -> Result<Value, Failure> {
+pub(crate) fn status(client: &mut Client, name: &str) -> Result<Value, Failure> {
     Ok(client.call("mirror_get_status", Some(json!({"name": name})))?[0].take())
 }
 
@@ -113,7 +113,7 @@ fn next_event(client: &mut Client) -> Result<u64, Failure> {
 }
 
 /// Looks at the node until something has come of a command; `None` when the time is over.
-fn wait<T>(
+pub(crate) fn wait<T>(
     client: &mut Client,
     seconds: u64,
     mut look: impl FnMut(&mut Client) -> Result<Option<T>, Failure>,

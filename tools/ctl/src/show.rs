@@ -77,6 +77,20 @@ pub(crate) fn luns(answer: &Value) -> String {
     })
 }
 
+/// `limits`.
+pub(crate) fn limits(answer: &Value) -> String {
+    let mut rows = answer["target"].as_array().cloned().unwrap_or_default();
+    for class in answer["memory"]["frames"].as_array().into_iter().flatten() {
+        let name = format!("frames of {}", bytes(number(&class["frame_size"])));
+        rows.push(json!({
+            "name": name, "used": class["used"], "limit": class["limit"], "misses": class["misses"],
+        }));
+    }
+    table(&["WHAT", "USED", "LIMIT", "FOUND NONE"], &Value::Array(rows), |row| {
+        ["name", "used", "limit", "misses"].map(|key| text(&row[key])).to_vec()
+    })
+}
+
 /// `bdev list`.
 pub(crate) fn bdevs(answer: &Value) -> String {
     table(&["NAME", "KIND", "SIZE", "BLOCK", "UUID", "CLAIMED"], answer, |bdev| {

@@ -13,6 +13,7 @@ pub mod notify;
 pub mod params;
 pub mod pollers;
 pub mod reactor;
+mod reading;
 pub mod secret;
 pub mod server;
 

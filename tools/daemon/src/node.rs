@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
-use bdev::Bdev;
 use bdev::fault::FaultPlan;
 use bdev::meter::Metered;
 use bdev::null::NullBdev;
 use bdev::uring::UringBdev;
+use bdev::{Bdev, OpenError};
 use core::time::Duration;
 use engine::{Clock, Instant, MonotonicClock};
 use gateway::Target;
@@ -25,6 +25,7 @@ use crate::events::EventLog;
 use crate::keep::Keeper;
 use crate::log::Log;
 use crate::reactor::{Reactor, Residents};
+use crate::reading::Reading;
 
 /// The node, as the threads of the control socket share it.
 pub type SharedNode = Arc<Mutex<Node>>;
@@ -123,6 +124,10 @@ pub enum End {
 /// Mirrors get this long to stop, and sessions to take their last answers.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// How long a read for the control plane may take, and how often it is looked at.
+const READ_TIME: Duration = Duration::from_secs(10);
+const READ_LOOK: Duration = Duration::from_micros(500);
+
 /// See the module.
 pub struct Node {
     /// Its devices by name.
@@ -142,6 +147,8 @@ pub struct Node {
     clock: MonotonicClock,
     ender: Sender<()>,
     life: Life,
+    /// Reads so far: they are numbered.
+    readings: u64,
 }
 
 impl Node {
@@ -165,6 +172,7 @@ impl Node {
             clock,
             ender,
             life: Life::Running,
+            readings: 0,
         }
     }
 
@@ -218,6 +226,50 @@ impl Node {
         let key = name.to_owned();
         self.on(reactor, move |residents, now| Some(what(&mut residents.mirrors.get_mut(&key)?.driver, now)))?
             .ok_or_else(none)
+    }
+
+    /// Reads bytes of a device where a mirror lives; offset and length are multiples of the device's block size.
+    ///
+    /// # Errors
+    /// As [`Node::mirror`]; the device's, or that it takes too long.
+    pub fn read(
+        &mut self,
+        mirror: &str,
+        device: Arc<dyn Bdev>,
+        offset: u64,
+        len: u64,
+    ) -> Result<Vec<u8>, RpcError> {
+        let Resident::Mirror(reactor) = self.bdev(mirror)?.resident else {
+            return Err(RpcError::no_device(format!("bdev {mirror} is no mirror")));
+        };
+        self.readings += 1;
+        let number = self.readings;
+        let name = device.name().to_owned();
+        let begun = self.on(reactor, move |residents, now| {
+            // Those that nobody waited for.
+            residents.readings.retain(|_, reading| !reading.is_over());
+            let reading = Reading::begin(device, &residents.core, offset, len)?;
+            residents.readings.insert(number, reading);
+            Ok::<_, OpenError>(now + READ_TIME)
+        })?;
+        let until = begun.map_err(|error| RpcError::refused(error.to_string()))?;
+        loop {
+            let take = move |residents: &mut Residents, now: Instant| {
+                let over = residents.readings.get(&number).is_none_or(Reading::is_over);
+                let taken = if over { residents.readings.remove(&number) } else { None };
+                (taken.map(Reading::into_bytes), now >= until)
+            };
+            match self.on(reactor, take)? {
+                (Some(result), _) => {
+                    return result
+                        .map_err(|error| RpcError::refused(format!("bdev {name} cannot be read: {error}")));
+                }
+                (None, true) => {
+                    return Err(RpcError::busy(format!("bdev {name} takes too long to answer: try again")));
+                }
+                (None, false) => std::thread::park_timeout(READ_LOOK),
+            }
+        }
     }
 
     /// Where the next resident goes: beside the front end if there is no other reactor, else where the fewest are.

@@ -24,6 +24,7 @@ use rpc::RpcError;
 use crate::etcd::Courier;
 use crate::events::{EventSender, News};
 use crate::pollers::{PollCount, Polled, PollerInfo};
+use crate::reading::Reading;
 
 /// Something that the control plane wants done on a reactor.
 type Order = Box<dyn FnOnce(&mut Residents, Instant) + Send>;
@@ -105,6 +106,8 @@ pub struct Residents {
     pub imports: BTreeMap<String, Polled<Served>>,
     /// Mirrors by their volume's name.
     pub mirrors: BTreeMap<String, Array>,
+    /// Reads for the control plane, by number.
+    pub readings: BTreeMap<u64, Reading>,
     target: Option<Polled<Target>>,
     /// Where the target's news goes.
     events: Option<EventSender>,
@@ -119,6 +122,7 @@ impl Residents {
             core: core.clone(),
             imports: BTreeMap::new(),
             mirrors: BTreeMap::new(),
+            readings: BTreeMap::new(),
             target: (duty == Duty::Front).then(|| Polled::new(target())),
             events: None,
             life: Life::Running,
@@ -163,6 +167,7 @@ impl Shard for Residents {
         let imports = self.imports.values_mut().map(|import| import.count.count(import.what.poll(now)));
         let mut progress = imports.fold(Progress::Idle, |sum, one| sum | one);
         progress |= self.mirrors.values_mut().fold(Progress::Idle, |sum, mirror| sum | mirror.poll(now));
+        progress |= self.readings.values_mut().fold(Progress::Idle, |sum, reading| sum | reading.poll(now));
         if let Some(target) = &mut self.target {
             progress |= target.count.count(target.what.poll(now));
             let (departed, more) = target.what.departures();
@@ -179,7 +184,8 @@ impl Shard for Residents {
         let imports = self.imports.values().filter_map(|import| import.what.next_deadline()).min();
         let mirrors = self.mirrors.values().filter_map(|array| array.driver.next_deadline()).min();
         let target = self.target.as_ref().and_then(|target| target.what.next_deadline());
-        Instant::earliest(imports, Instant::earliest(mirrors, target))
+        let readings = self.readings.values().filter_map(Reading::next_deadline).min();
+        Instant::earliest(Instant::earliest(imports, readings), Instant::earliest(mirrors, target))
     }
 
     fn is_finished(&self) -> bool {

@@ -384,6 +384,7 @@ impl Node {
             reason,
             config: superblock.map(|superblock| *superblock.config()),
             legs: superblock.map(|superblock| superblock.legs),
+            arbiter: superblock.map(|superblock| superblock.arbiter),
             own: self.setup.who.index(),
             data_size: superblock.map_or(0, |superblock| superblock.layout.data_size),
             data_offset: superblock.map_or(0, |superblock| superblock.layout.data_offset),

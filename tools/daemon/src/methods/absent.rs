@@ -29,7 +29,18 @@ pub(super) fn reason(method: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::super::table;
-    use super::reason;
+    use super::{ABSENT, reason};
+
+    #[test]
+    fn what_a_reader_is_told_to_call_is_there() {
+        let is_method = |word: &&str| word.contains('_') && !word.starts_with("io_");
+        for (_, why) in ABSENT {
+            let words = why.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+            for named in words.filter(is_method) {
+                assert!(table().any(|method| method.name == named), "{named}, in {why:?}");
+            }
+        }
+    }
 
     #[test]
     fn what_is_there_is_not_said_to_be_absent() {

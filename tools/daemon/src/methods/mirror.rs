@@ -281,7 +281,7 @@ struct Named {
     name: String,
 }
 
-fn command(node: &Node, name: &str, command: Command) -> Result<Value, RpcError> {
+pub(super) fn command(node: &Node, name: &str, command: Command) -> Result<Value, RpcError> {
     let done = node.mirror(name, move |driver, now| driver.command(command, now))?;
     done.map_err(|refusal| refused(&refusal))?;
     Ok(json!(true))
@@ -419,6 +419,15 @@ fn status(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     Ok(mirrors.map(|(name, entry, status)| describe(name, entry, &status)).collect())
 }
 
+fn policy(arbiter: ArbiterKind) -> &'static str {
+    match arbiter {
+        ArbiterKind::Biased => "biased",
+        ArbiterKind::Manual => "manual",
+        ArbiterKind::ClusterManager => "external",
+        ArbiterKind::Etcd => "etcd",
+    }
+}
+
 fn leg_state(state: LegState) -> &'static str {
     match state {
         LegState::Spare => "spare",
@@ -473,11 +482,15 @@ fn describe(name: &str, entry: &Entry, status: &Status) -> Value {
         "reason": status.reason,
         "generation": status.config.map(|config| config.generation()),
         "holder": status.config.map(|config| config.holder.number()),
+        "policy": status.arbiter.map(policy),
         "config_reason": status.config.map(|config| config.reason.words()),
         "legs": legs,
         "data_size": status.data_size,
         "data_offset": status.data_offset,
-        "peer": status.peer.as_ref().map(|peer| json!({"state": peer.sight.words(), "cause": peer.cause})),
+        "peer": status.peer.as_ref().map(|peer| json!({
+            "state": peer.sight.words(), "cause": peer.cause,
+            "diverged": peer.diverged.map(|id| json!({"generation": id.generation, "nonce": id.nonce})),
+        })),
         "intent_log": status.log.map(|log| json!({
             "slots": log.slots, "used": log.used, "exposed_bytes": log.exposed_bytes,
             "transactions": log.transactions, "hits": log.hits, "misses": log.misses,

@@ -7,11 +7,13 @@ mod events;
 mod framework;
 mod iostat;
 mod iscsi;
+mod limits;
 mod log;
 mod mirror;
 mod raid;
 mod scsi;
 mod sockets;
+mod split;
 mod threads;
 mod tuning;
 
@@ -45,6 +47,8 @@ fn table() -> impl Iterator<Item = &'static Method> {
         .chain(bdev::methods())
         .chain(iostat::METHODS)
         .chain(mirror::METHODS)
+        .chain(split::METHODS)
+        .chain(limits::METHODS)
         .chain(events::METHODS)
         .chain(raid::METHODS)
         .chain(threads::METHODS)
