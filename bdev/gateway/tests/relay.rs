@@ -386,7 +386,7 @@ fn what_a_frozen_peer_was_asked_is_taken_back_when_this_node_serves() {
     assert_eq!((world.ready(0), world.hosts[0].closed()), (GOOD, None));
 }
 
-/// SPC-2's reservations, prevented removals and mode parameters live with the node that serves: when another one does, the
+/// SPC-2's reservations and prevented removals live with the node that serves: when another one does, the
 /// hosts of both are told of a reset.
 #[test]
 fn what_only_the_old_node_knew_is_gone_with_a_reset() {
