@@ -118,7 +118,11 @@ impl Host {
             match event {
                 Event::Completed(task, completion) => self.ended.push((task, completion)),
                 Event::TaskManagementDone(request, code) => self.managed.push((request, code)),
-                Event::LoggedIn | Event::Pong | Event::Text(_) | Event::LogoutRequested { .. } => {}
+                Event::LoggedIn
+                | Event::Pong
+                | Event::Text(_)
+                | Event::LogoutRequested { .. }
+                | Event::Removed(_) => {}
             }
         }
         self.transmit();

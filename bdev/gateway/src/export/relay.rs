@@ -274,8 +274,13 @@ impl Relay {
             news.push(News::Passed(flight.task, Passed::Lost));
         }
         // What a reset was to end there has ended.
-        let resets = live.management.extract_if(.., |_, managing| managing.ends == Ends::AtLun(lun));
-        news.extend(resets.map(|(_, managing)| News::Managed(managing.here, 0)));
+        live.management.retain(|_, managing| {
+            let ended = managing.ends == Ends::AtLun(lun);
+            if ended {
+                news.push(News::Managed(managing.here, 0));
+            }
+            !ended
+        });
     }
 
     /// One turn.

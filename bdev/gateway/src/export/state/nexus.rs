@@ -99,8 +99,10 @@ impl Nexuses {
 
     /// A command that was there before a reset tells of it: no other one has to.
     pub(in crate::export) fn take_reset(&mut self, nexus: NexusId) {
-        let attentions = self.known.get_mut(&nexus).map(|nexus| &mut nexus.attentions);
-        attentions.and_then(|attentions| attentions.pop_front_if(|sense| is_reset(*sense)));
+        let Some(Nexus { attentions, .. }) = self.known.get_mut(&nexus) else { return };
+        if attentions.front().is_some_and(|sense| is_reset(*sense)) {
+            attentions.pop_front();
+        }
     }
 
     /// True while one waits for a nexus.
