@@ -112,11 +112,9 @@ impl Verifier {
 
     fn choose_algorithm(&self, pairs: &Pairs, answer: &mut Vec<u8>) -> Result<State, Failure> {
         let offers = find(pairs, "CHAP_A").ok_or(Failure("CHAP_A is missing"))?;
-        let offered = |algorithm: &Algorithm| {
-            offers.split(',').any(|number| Algorithm::from_text(number) == Some(*algorithm))
-        };
-        let algorithm =
-            Algorithm::ALL.into_iter().find(offered).ok_or(Failure("no CHAP algorithm in common"))?;
+        //= rfc7143#section-12.1.3: the initiator lists them in the order of its preference; the first that is known is taken.
+        let algorithm = offers.split(',').find_map(Algorithm::from_text);
+        let algorithm = algorithm.ok_or(Failure("no CHAP algorithm in common"))?;
         emit(answer, "CHAP_A", &algorithm.number().to_string());
         emit(answer, "CHAP_I", &self.with.challenge.id.to_string());
         emit(answer, "CHAP_C", &value::encode_hex(&self.with.challenge.bytes));
