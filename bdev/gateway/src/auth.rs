@@ -19,6 +19,16 @@ pub(crate) fn proving(account: Account, algorithms: Vec<Algorithm>) -> Result<Pr
     Ok(Proving { account, challenge: challenge()?, algorithms })
 }
 
+/// Random bytes that nobody can guess.
+///
+/// # Errors
+/// The system has no random source.
+pub(crate) fn secret<const LEN: usize>() -> Result<[u8; LEN], getrandom::Error> {
+    let mut random = [0; LEN];
+    getrandom::fill(&mut random)?;
+    Ok(random)
+}
+
 /// A fresh challenge.
 ///
 /// # Errors

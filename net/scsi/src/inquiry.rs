@@ -34,7 +34,7 @@ pub fn data(page: Option<u8>, unit: &Unit) -> Result<Vec<u8>, Sense> {
         Some(0x87) => Ok(page_of(0x87, &MODE_PAGE_POLICY)),
         Some(0x88) => Ok(page_of(0x88, &ports(unit))),
         Some(0x86) => Ok(page_of(0x86, &extended())),
-        Some(0x8f) => Ok(page_of(0x8f, &copy::third_party_copy())),
+        Some(0x8f) => Ok(page_of(0x8f, &copy::third_party_copy(unit))),
         Some(0xb0) => Ok(page_of(0xb0, &block_limits(unit))),
         Some(0xb1) => Ok(page_of(0xb1, &characteristics())),
         Some(0xb2) if unit.provisioning == Provisioning::Thin => {

@@ -117,6 +117,18 @@ impl Sense {
         INVALID_RELEASE = IllegalRequest, 0x2604;
         /// Insufficient registration resources.
         INSUFFICIENT_REGISTRATION_RESOURCES = IllegalRequest, 0x5504;
+        /// Operation in progress: the list identifier is in use.
+        OPERATION_IN_PROGRESS = IllegalRequest, 0x0016;
+        /// Invalid token operation, unsupported token type.
+        UNSUPPORTED_TOKEN_TYPE = IllegalRequest, 0x2301;
+        /// Invalid token operation, token unknown.
+        TOKEN_UNKNOWN = IllegalRequest, 0x2304;
+        /// Invalid token operation, token revoked: what it stood for has changed.
+        TOKEN_REVOKED = IllegalRequest, 0x2306;
+        /// Invalid token operation, token expired.
+        TOKEN_EXPIRED = IllegalRequest, 0x2307;
+        /// Invalid token operation, invalid token length.
+        INVALID_TOKEN_LENGTH = IllegalRequest, 0x230a;
         /// Too many CSCD descriptors.
         TOO_MANY_CSCDS = IllegalRequest, 0x2606;
         /// Unsupported CSCD descriptor type code.

@@ -77,7 +77,7 @@ impl Keeper {
     }
 
     /// The epoch in which this node serves, if it does.
-    fn epoch(&self) -> Option<u64> {
+    pub(super) fn epoch(&self) -> Option<u64> {
         match self.bdev.access() {
             Access::Local => Some(0),
             Access::Shared(Shared { own: AccessState::Optimized, epoch, .. }) => Some(epoch),

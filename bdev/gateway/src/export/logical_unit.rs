@@ -18,6 +18,8 @@ use scsi::reservation::{Capabilities, Change, Demand, Nexus, PowerLoss, Refusal,
 use uuid::Uuid;
 
 use super::keeper::{Keeper, Outcome};
+use super::state::{Ranges, Span};
+use super::tokens::Watched;
 
 /// A change of what a unit keeps.
 #[derive(Clone, Debug)]
@@ -92,6 +94,10 @@ pub(super) struct LogicalUnit {
     stored: Cell<Stored>,
     changing: RefCell<Changing>,
     keeper: RefCell<Keeper>,
+    /// Blocks that commands are at, through whichever path they came.
+    pub(super) ranges: RefCell<Ranges>,
+    /// Blocks that tokens stand for.
+    watched: RefCell<Vec<Weak<Watched>>>,
 }
 
 impl LogicalUnit {
@@ -101,12 +107,32 @@ impl LogicalUnit {
             stored: Cell::new(Stored::Yes),
             changing: RefCell::new(Changing::No),
             keeper: RefCell::new(Keeper::new(bdev)),
+            ranges: RefCell::default(),
+            watched: RefCell::default(),
         }
     }
 
     /// Whether the table in force is the unit's.
     pub(super) fn is_ready(&self) -> bool {
         self.keeper.borrow().is_known()
+    }
+
+    /// The epoch in which this node serves, if it does.
+    pub(super) fn epoch(&self) -> Option<u64> {
+        self.keeper.borrow().epoch()
+    }
+
+    /// Has a token told when its blocks change.
+    pub(super) fn watch(&self, watched: &Rc<Watched>) {
+        let mut all = self.watched.borrow_mut();
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Rc::downgrade(watched));
+    }
+
+    /// Blocks are about to be changed.
+    pub(super) fn on_change(&self, changed: Span) {
+        let watched = self.watched.borrow();
+        watched.iter().filter_map(Weak::upgrade).for_each(|watched| watched.on_change(changed));
     }
 
     /// What the device can do for reservations.

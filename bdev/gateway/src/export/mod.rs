@@ -21,6 +21,7 @@ mod session;
 mod show;
 mod state;
 mod stats;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

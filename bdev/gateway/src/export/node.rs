@@ -18,6 +18,7 @@ use super::lun::{LunConfig, Port};
 use super::session::StandbyMode;
 use super::state::{NexusId, State};
 use super::stats::LunStats;
+use super::tokens::Tokens;
 use crate::access::LunMask;
 use crate::auth::AuthPolicy;
 
@@ -220,7 +221,7 @@ impl Lun {
     }
 
     /// The unit as it is through any port.
-    fn described(&self) -> Unit {
+    pub(super) fn described(&self) -> Unit {
         self.config.unit(Port { number: 1, ..Port::default() }, self.unit.modes())
     }
 
@@ -234,6 +235,8 @@ impl Lun {
 pub(super) struct Node {
     pub(super) config: RefCell<NodeConfig>,
     pub(super) luns: RefCell<BTreeMap<u16, Rc<Lun>>>,
+    /// ROD tokens.
+    pub(super) tokens: RefCell<Tokens>,
 }
 
 impl NodeConfig {
@@ -257,7 +260,7 @@ impl Node {
     pub(super) fn new(config: NodeConfig, units: &mut LogicalUnits) -> Self {
         let lun = |(number, config): (&u16, &LunConfig)| (*number, Rc::new(Lun::new(config.clone(), units)));
         let luns = config.luns.iter().map(lun).collect();
-        Self { config: RefCell::new(config), luns: RefCell::new(luns) }
+        Self { config: RefCell::new(config), luns: RefCell::new(luns), tokens: RefCell::default() }
     }
 
     pub(super) fn lun(&self, number: u16) -> Option<Rc<Lun>> {
@@ -309,13 +312,15 @@ impl Node {
     pub(super) fn leave(&self, nexus: NexusId) {
         for lun in self.luns.borrow().values() {
             lun.state.nexuses.borrow_mut().leave(nexus);
+            lun.state.copies.borrow_mut().forget(nexus);
         }
     }
 
-    /// The LUN that a copy's descriptor names.
-    pub(super) fn place_of(&self, cscd: &Cscd) -> Option<Place> {
+    /// The LUN that a copy's descriptor names, if it shows.
+    pub(super) fn place_of(&self, cscd: &Cscd, mask: &LunMask) -> Option<Place> {
         let luns = self.luns.borrow();
-        let (number, lun) = luns.iter().find(|(_, lun)| cscd.names(&lun.described()))?;
+        let (number, lun) =
+            luns.iter().find(|(number, lun)| mask.shows(**number) && cscd.names(&lun.described()))?;
         Some(Place { number: *number, lun: lun.clone() })
     }
 
@@ -329,6 +334,7 @@ impl Node {
     pub(super) fn reset(&self, unit: &Rc<LogicalUnit>) {
         for lun in self.luns.borrow().values().filter(|lun| Rc::ptr_eq(&lun.unit, unit)) {
             lun.state.nexuses.borrow_mut().reset();
+            lun.state.copies.borrow_mut().clear();
         }
     }
 

@@ -176,6 +176,28 @@ pub enum Command {
     ExtendedCopy {
         length: u32,
     },
+    ExtendedCopyLid4 {
+        length: u32,
+    },
+    PopulateToken {
+        list: u32,
+        length: u32,
+    },
+    WriteUsingToken {
+        list: u32,
+        length: u32,
+    },
+    CopyOperationAbort {
+        list: u32,
+    },
+    ReceiveCopyStatusLid4 {
+        list: u32,
+        allocation: u32,
+    },
+    ReceiveTokenInformation {
+        list: u32,
+        allocation: u32,
+    },
     ReceiveCopyStatus {
         list: u8,
         allocation: u32,
@@ -246,6 +268,7 @@ impl Command {
             | Self::WriteAtomic { .. }
             | Self::WriteSame { .. }
             | Self::Unmap { .. }
+            | Self::WriteUsingToken { .. }
             | Self::Sanitize(_) => Access::Writes,
             Self::TestUnitReady
             | Self::Read(_)
@@ -255,6 +278,7 @@ impl Command {
             | Self::ReadCapacity10
             | Self::ReadCapacity16 { .. }
             | Self::GetLbaStatus { .. }
+            | Self::PopulateToken { .. }
             | Self::SendDiagnostic { test: SelfTest::Foreground, .. }
             | Self::ReadDefectData { .. } => Access::Reads,
             _ => Access::None,

@@ -1,24 +1,28 @@
-//! EXTENDED COPY: bytes from one LUN of the target to another, a piece at a time.
+//! Copies: bytes from one LUN of the target to another, a piece at a time, for EXTENDED COPY and WRITE USING TOKEN.
 //!
 //! ```text
 //! Reading --(whole blocks)--> Writing --(more)--> Reading
 //!    '------(parts of blocks)--> Merging --> Writing
 //! ```
 //!
-//! A piece that begins or ends inside a block of the destination is merged with what is there, alone at those blocks.
+//! A piece that begins or ends inside a block of the destination is merged with what is there, alone at those blocks. Zeroes are
+//! written without a read.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bdev::{BlockRange, Completed, Durability, Op};
 use engine::{Buf, BufMut, Pool};
-use scsi::copy::{self, Amount, CopyList, CopyState, CopyStatus, Results, SEGMENT_LEN_MAX, Segment};
-use scsi::{Command, Sense, reservation};
+use scsi::copy::{
+    self, Amount, CopyList, CopyState, CopyStatus, Origin, Results, SEGMENT_LEN_MAX, Segment, THIS_UNIT,
+};
+use scsi::{Command, Immediate, Sense, reservation};
 
 use super::super::lun::LunMode;
 use super::super::node::Place;
-use super::super::state::{Mode, Span};
+use super::super::state::{Mode, Shared, Span};
+use super::super::tokens::Watched;
 use super::{After, Context, Start, Step, steps};
 
 /// Bytes of a piece.
@@ -26,46 +30,105 @@ const PIECE: u64 = 256 << 10;
 
 pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
     match command {
-        Command::ExtendedCopy { length: 0 } => steps([]),
-        Command::ExtendedCopy { length } if *length > 4 * copy::LIST_LEN_MAX => Err(Sense::PARAMETER_LENGTH),
-        Command::ExtendedCopy { length } => Ok(Start::Collect(*length)),
+        Command::ExtendedCopy { length: 0 } | Command::ExtendedCopyLid4 { length: 0 } => steps([]),
+        Command::ExtendedCopy { length } | Command::ExtendedCopyLid4 { length } => {
+            if *length > 4 * copy::LIST_LEN_MAX {
+                return Err(Sense::PARAMETER_LENGTH);
+            }
+            Ok(Start::Collect(*length))
+        }
+        Command::CopyOperationAbort { list } => {
+            let known = context.lun.state.copies.borrow().terminate(context.nexus, *list);
+            if known { steps([]) } else { Err(Sense::invalid_cdb_byte(2)) }
+        }
         Command::ReceiveCopyStatus { list, allocation } => {
-            let status = context.lun.state.copies.borrow().status(context.nexus, *list);
-            let mut data = copy::status(status.ok_or(Sense::invalid_cdb_byte(2))?);
-            data.truncate(*allocation as usize);
-            Ok(Start::Data(data))
+            answer(u32::from(*list), *allocation, context, CopyStatus::lid1)
+        }
+        Command::ReceiveCopyStatusLid4 { list, allocation } => {
+            answer(*list, *allocation, context, CopyStatus::lid4)
+        }
+        Command::ReceiveTokenInformation { list, allocation } => {
+            answer(*list, *allocation, context, CopyStatus::token_information)
         }
         _ => Err(Sense::INVALID_OPCODE),
     }
 }
 
-pub(super) fn collected(list: &[u8], context: &Context<'_>) -> Result<VecDeque<Step>, Sense> {
-    let CopyList { results, cscds, segments } = copy::parse(list)?;
-    let places: Vec<Option<Place>> = cscds.iter().map(|cscd| context.node.place_of(cscd)).collect();
+/// What is known of a copy, as `encode` says it.
+fn answer(
+    list: u32,
+    allocation: u32,
+    context: &Context<'_>,
+    encode: impl FnOnce(&CopyStatus) -> Vec<u8>,
+) -> Result<Start, Sense> {
+    let status = context.lun.state.copies.borrow().status(context.nexus, list);
+    let mut data = encode(&status.ok_or(Sense::invalid_cdb_byte(2))?);
+    data.truncate(allocation as usize);
+    Ok(Start::Data(data))
+}
+
+pub(super) fn collected(
+    command: &Command,
+    list: &[u8],
+    context: &Context<'_>,
+) -> Result<VecDeque<Step>, Sense> {
+    let (parsed, origin) = match command {
+        Command::ExtendedCopyLid4 { .. } => (copy::parse_lid4(list)?, Origin::Lid4),
+        _ => (copy::parse(list)?, Origin::Lid1),
+    };
+    let CopyList { results, immediate, cscds, segments } = parsed;
+    let places: Vec<Option<Place>> =
+        cscds.iter().map(|cscd| context.node.place_of(cscd, context.mask)).collect();
     let runs = segments.iter().map(|segment| run(segment, &places, context));
     let runs = runs.collect::<Result<VecDeque<Run>, Sense>>()?;
-    let record = Record::new();
+    let record = Record::new(origin, immediate, context.unit.block_size);
     if let Results::Kept(list) = results {
-        context.lun.state.copies.borrow_mut().keep(context.nexus, list, record.0.clone());
+        record.keep(list, context)?;
     }
-    let copying = Box::new(Copying { runs, record, stage: Stage::Reading });
-    Ok(copying.next().into_iter().collect())
+    Ok(Copying::begin(runs, record, CopyState::Done).into_iter().collect())
 }
 
 /// Bytes that follow each other in a source and in a destination.
 #[derive(Clone)]
-struct Run {
-    source: Place,
-    from: u64,
-    destination: Place,
-    to: u64,
-    left: u64,
+pub(super) struct Run {
+    pub(super) source: Source,
+    /// Byte of the source.
+    pub(super) from: u64,
+    pub(super) destination: Place,
+    /// Byte of the destination.
+    pub(super) to: u64,
+    /// Bytes to go.
+    pub(super) left: u64,
+}
+
+/// Where bytes come from.
+#[derive(Clone)]
+pub(super) enum Source {
+    Place(Place),
+    /// A place, as long as nobody writes there.
+    Watched(Place, Rc<Watched>),
+    Zeroes,
+}
+
+impl Source {
+    fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Place(place) | Self::Watched(place, _) => Some(place),
+            Self::Zeroes => None,
+        }
+    }
+
+    fn check(&self) -> Result<(), Sense> {
+        if let Self::Watched(_, watched) = self { watched.check() } else { Ok(()) }
+    }
 }
 
 /// A segment between places that serve this initiator.
 fn run(segment: &Segment, places: &[Option<Place>], context: &Context<'_>) -> Result<Run, Sense> {
     let place = |index: usize| {
-        places.get(index).and_then(Option::as_ref).cloned().ok_or(Sense::COPY_TARGET_UNREACHABLE)
+        let this = || Place { number: context.number, lun: context.lun.clone() };
+        let named = places.get(index).and_then(Option::as_ref).cloned();
+        named.or_else(|| (index == THIS_UNIT).then(this)).ok_or(Sense::COPY_TARGET_UNREACHABLE)
     };
     let (source, destination) = (place(segment.source.cscd)?, place(segment.destination.cscd)?);
     let size = |place: &Place| u64::from(place.lun.config.bdev.geometry().block_size);
@@ -90,7 +153,7 @@ fn run(segment: &Segment, places: &[Option<Place>], context: &Context<'_>) -> Re
     let (from, to) = (fits(&source, segment.source)?, fits(&destination, segment.destination)?);
     may(&source, 0x88, context)?;
     may(&destination, 0x8a, context)?;
-    Ok(Run { source, from, destination, to, left })
+    Ok(Run { source: Source::Place(source), from, destination, to, left })
 }
 
 /// Whether the initiator might send the place this read or write itself.
@@ -107,27 +170,34 @@ fn may(place: &Place, opcode: u8, context: &Context<'_>) -> Result<(), Sense> {
     Ok(())
 }
 
-/// What is known of a copy, shared with whoever asks; a copy that is dropped before its end has failed.
-struct Record(Rc<Cell<CopyStatus>>);
+/// What is known of a copy, shared with whoever asks; a copy that is dropped before its end was terminated.
+pub(super) struct Record(Shared);
 
 impl Record {
-    fn new() -> Self {
-        let status = CopyStatus { state: CopyState::InProgress, segments: 0, bytes: 0 };
-        Self(Rc::new(Cell::new(status)))
+    pub(super) fn new(origin: Origin, immediate: Immediate, block_size: u32) -> Self {
+        let state = if immediate == Immediate::Yes { CopyState::Background } else { CopyState::Foreground };
+        Self(Rc::new(RefCell::new(CopyStatus::new(origin, state, block_size))))
     }
 
-    fn change(&self, change: impl FnOnce(&mut CopyStatus)) {
-        let mut status = self.0.get();
-        change(&mut status);
-        self.0.set(status);
+    /// Remembers it for the nexus, under its list identifier.
+    pub(super) fn keep(&self, list: u32, context: &Context<'_>) -> Result<(), Sense> {
+        context.lun.state.copies.borrow_mut().keep(context.nexus, list, self.0.clone())
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut CopyStatus)) {
+        change(&mut self.0.borrow_mut());
+    }
+
+    fn state(&self) -> CopyState {
+        self.0.borrow().state
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         self.change(|status| {
-            if status.state == CopyState::InProgress {
-                status.state = CopyState::Failed;
+            if status.state.is_in_progress() {
+                status.state = CopyState::Terminated;
             }
         });
     }
@@ -152,6 +222,8 @@ pub(in crate::export) struct Copying {
     runs: VecDeque<Run>,
     record: Record,
     stage: Stage,
+    /// How it ends if all goes well.
+    end: CopyState,
 }
 
 impl core::fmt::Debug for Copying {
@@ -172,8 +244,8 @@ impl Run {
         self.left.min(PIECE)
     }
 
-    fn source_range(&self) -> BlockRange {
-        around(&self.source, self.from, self.piece())
+    fn source_range(&self) -> Option<BlockRange> {
+        Some(around(self.source.place()?, self.from, self.piece()))
     }
 
     fn destination_range(&self) -> BlockRange {
@@ -192,6 +264,16 @@ impl Run {
 }
 
 impl Copying {
+    /// The first step, or `None` and a record of the end.
+    pub(super) fn begin(runs: VecDeque<Run>, record: Record, end: CopyState) -> Option<Step> {
+        Box::new(Self { runs, record, stage: Stage::Reading, end }).next()
+    }
+
+    /// Whether its command does not wait for it.
+    pub(in crate::export) fn is_in_background(&self) -> bool {
+        self.record.state() == CopyState::Background
+    }
+
     /// The next step, or `None` and a record of the end.
     fn next(mut self: Box<Self>) -> Option<Step> {
         while self.runs.front().is_some_and(|run| run.left == 0) {
@@ -199,7 +281,8 @@ impl Copying {
             self.record.change(|status| status.segments = status.segments.saturating_add(1));
         }
         if self.runs.is_empty() {
-            self.record.change(|status| status.state = CopyState::Done);
+            let end = self.end;
+            self.record.change(|status| status.state = end);
             return None;
         }
         self.stage = Stage::Reading;
@@ -210,7 +293,7 @@ impl Copying {
     pub(super) fn place(&self) -> Option<&Place> {
         let run = self.runs.front()?;
         Some(match self.stage {
-            Stage::Reading => &run.source,
+            Stage::Reading => run.source.place().unwrap_or(&run.destination),
             Stage::Merging(_) | Stage::Writing(_) => &run.destination,
         })
     }
@@ -218,10 +301,19 @@ impl Copying {
     pub(super) fn hold(&self) -> Option<(Span, Mode)> {
         let run = self.runs.front()?;
         Some(match self.stage {
-            Stage::Reading => (run.source_range().into(), Mode::Shared),
+            Stage::Reading => (run.source_range().unwrap_or(run.destination_range()).into(), Mode::Shared),
             Stage::Merging(_) => (run.destination_range().into(), Mode::Exclusive),
             Stage::Writing(_) => (run.destination_range().into(), Mode::Shared),
         })
+    }
+
+    /// The blocks of [`Copying::place`] that its I/O changes.
+    pub(super) fn changes(&self) -> Option<BlockRange> {
+        let run = self.runs.front()?;
+        match (&self.stage, &run.source) {
+            (Stage::Writing(_), _) | (Stage::Reading, Source::Zeroes) => Some(run.destination_range()),
+            (Stage::Reading | Stage::Merging(_), _) => None,
+        }
     }
 
     pub(super) fn op(&self, pool: &Pool) -> Option<Op> {
@@ -229,28 +321,46 @@ impl Copying {
         let read = |range: BlockRange, size: usize| {
             Some(Op::Read { range, into: pool.alloc(range.blocks as usize * size)? })
         };
+        let durability = match run.destination.lun.config.mode {
+            LunMode::SyncDurable => Durability::Durable,
+            LunMode::SyncCached => Durability::Accepted,
+        };
         match &self.stage {
-            Stage::Reading => read(run.source_range(), Run::size(&run.source)),
+            Stage::Reading => match (run.source.place(), run.source_range()) {
+                (Some(place), Some(range)) => read(range, Run::size(place)),
+                _ => Some(Op::WriteZeroes { range: run.destination_range(), durability }),
+            },
             Stage::Merging(_) => read(run.destination_range(), Run::size(&run.destination)),
             Stage::Writing(from) => {
-                let durability = match run.destination.lun.config.mode {
-                    LunMode::SyncDurable => Durability::Durable,
-                    LunMode::SyncCached => Durability::Accepted,
-                };
                 Some(Op::Write { range: run.destination_range(), from: from.clone(), durability })
             }
         }
     }
 
+    /// The end, by an error.
+    fn fail(&self, sense: Sense) -> After {
+        self.record.change(|status| status.state = CopyState::Failed(sense));
+        After::Fail(sense)
+    }
+
     pub(super) fn finish(mut self: Box<Self>, completed: Completed) -> After {
+        self.record.change(|status| status.operations = status.operations.wrapping_add(1));
         if completed.result.is_err() {
-            return After::Fail(Sense::COPY_DEVICE_FAILURE);
+            return self.fail(Sense::COPY_DEVICE_FAILURE);
+        }
+        if !self.record.state().is_in_progress() {
+            return After::Fail(Sense::TERMINATED);
+        }
+        let unchanged = self.runs.front().map_or(Ok(()), |run| run.source.check());
+        if let (Stage::Reading, Err(sense)) = (&self.stage, unchanged) {
+            return self.fail(sense);
         }
         let Some(run) = self.runs.front_mut() else { return After::Fail(Sense::INTERNAL_FAILURE) };
         let piece = run.piece();
         match (std::mem::replace(&mut self.stage, Stage::Reading), completed.op) {
             (Stage::Reading, Op::Read { into, .. }) => {
-                let start = usize::try_from(run.from).unwrap_or(0) % Run::size(&run.source);
+                let Some(place) = run.source.place() else { return After::Fail(Sense::INTERNAL_FAILURE) };
+                let start = usize::try_from(run.from).unwrap_or(0) % Run::size(place);
                 let len = usize::try_from(piece).expect("a piece is short");
                 self.stage = if run.is_whole() {
                     Stage::Writing(into.freeze().slice(start..start + len))
@@ -265,7 +375,7 @@ impl Copying {
                 self.stage = Stage::Writing(into.freeze());
                 After::Again(Step::Copy(self))
             }
-            (Stage::Writing(_), _) => {
+            (Stage::Writing(_), _) | (Stage::Reading, Op::WriteZeroes { .. }) => {
                 run.from += piece;
                 run.to += piece;
                 run.left -= piece;

@@ -11,6 +11,7 @@ mod log;
 mod provisioning;
 mod reservation;
 mod step;
+mod token;
 mod transfer;
 mod unit;
 
@@ -18,7 +19,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bdev::{BlockRange, Capabilities, IoError};
-use engine::{BufMut, Pool};
+use engine::{BufMut, Instant, Pool};
 use iscsi::target::Response;
 use scsi::identifying::Kind;
 use scsi::mode::{Save, Settings};
@@ -28,6 +29,7 @@ use scsi::{ByteCheck, Command, Sense, Unit, status};
 use super::lun::LunMode;
 use super::node::{Lun, Node};
 use super::state::NexusId;
+use crate::access::LunMask;
 use crate::translate::{self, Outcome, Writing};
 pub(super) use log::accounts;
 pub(super) use reservation::ReserveOut;
@@ -66,6 +68,11 @@ pub(super) struct Context<'a> {
     pub(super) node: &'a Node,
     /// Who asks, as reservations know it.
     pub(super) reserver: Option<&'a Nexus>,
+    /// Number of the LUN.
+    pub(super) number: u16,
+    /// Which of the target's LUNs show.
+    pub(super) mask: &'a LunMask,
+    pub(super) now: Instant,
 }
 
 impl Context<'_> {
@@ -99,7 +106,13 @@ fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
         Command::StartStopUnit { action, .. } => unit::start_stop(*action, context),
         Command::PreventAllow(removal) => unit::prevent_allow(*removal, context),
         Command::Sanitize(sanitize) => unit::sanitize(sanitize, context),
-        Command::ExtendedCopy { .. } | Command::ReceiveCopyStatus { .. } => copy::begin(command, context),
+        Command::ExtendedCopy { .. }
+        | Command::ExtendedCopyLid4 { .. }
+        | Command::CopyOperationAbort { .. }
+        | Command::ReceiveCopyStatus { .. }
+        | Command::ReceiveCopyStatusLid4 { .. }
+        | Command::ReceiveTokenInformation { .. } => copy::begin(command, context),
+        Command::PopulateToken { .. } | Command::WriteUsingToken { .. } => token::begin(command),
         Command::WriteSame { .. } | Command::GetLbaStatus { .. } => provisioning::begin(command, context),
         Command::LogSense { .. }
         | Command::LogSelect { .. }
@@ -131,7 +144,12 @@ pub(super) fn collected(
             log::collected(command, &data, context.unit)
         }
         Command::Sanitize(sanitize) => unit::overwrite(sanitize, &data, context),
-        Command::ExtendedCopy { .. } => copy::collected(&data, context),
+        Command::ExtendedCopy { .. } | Command::ExtendedCopyLid4 { .. } => {
+            copy::collected(command, &data, context)
+        }
+        Command::PopulateToken { .. } | Command::WriteUsingToken { .. } => {
+            token::collected(command, &data, context)
+        }
         Command::Reservation(request) => Ok([reservation::collected(*request, &data, context)?].into()),
         _ => transfer::collected(command, context, data),
     }
@@ -158,7 +176,10 @@ pub(super) fn list_len(command: &Command) -> Option<u32> {
         | Command::SetIdentifying { length, .. }
         | Command::Reservation(Request::Out { length, .. }) => Some(*length),
         Command::Sanitize(sanitize) => Some(sanitize.length),
-        Command::ExtendedCopy { length } => Some(*length),
+        Command::ExtendedCopy { length }
+        | Command::ExtendedCopyLid4 { length }
+        | Command::PopulateToken { length, .. }
+        | Command::WriteUsingToken { length, .. } => Some(*length),
         _ => None,
     }
 }

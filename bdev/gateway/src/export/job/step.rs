@@ -12,6 +12,7 @@ use super::Wish;
 use super::copy::Copying;
 use super::log::Usage;
 use super::reservation::ReserveOut;
+use super::token::Populating;
 use super::transfer::{compare, compare_each};
 use crate::translate::Writing;
 
@@ -50,6 +51,8 @@ pub(in crate::export) enum Step {
     Use(Box<Usage>),
     /// A piece of a copy, at LUNs of its own.
     Copy(Box<Copying>),
+    /// No I/O: a token is made when nobody writes its blocks.
+    Populate(Box<Populating>),
     /// Wait for the end of the sanitize operation.
     Sanitized,
 }
@@ -132,7 +135,9 @@ impl Step {
             }
             Self::Use(usage) => Some(Op::BlockStatus { range: usage.range(), found: None }),
             Self::Copy(copying) => copying.op(pool),
-            Self::Reserve(_) | Self::Alter(_) | Self::Report(..) | Self::Sanitized => None,
+            Self::Reserve(_) | Self::Alter(_) | Self::Report(..) | Self::Populate(_) | Self::Sanitized => {
+                None
+            }
         }
     }
 
@@ -159,6 +164,7 @@ impl Step {
             | Self::Or(range, ..)
             | Self::CompareAndWrite(CompareAndWrite { range, .. }) => exclusive(range),
             Self::Copy(copying) => copying.hold(),
+            Self::Populate(populating) => Some((populating.span(), Mode::Exclusive)),
             Self::Flush
             | Self::Fence(_)
             | Self::Reserve(_)
@@ -167,6 +173,19 @@ impl Step {
             | Self::Status(_)
             | Self::Use(_)
             | Self::Sanitized => None,
+        }
+    }
+
+    /// The blocks that its I/O changes.
+    pub(in crate::export) fn changes(&self) -> Option<BlockRange> {
+        match self {
+            Self::Write(range, ..)
+            | Self::WriteAtomic(range, ..)
+            | Self::Zero(range, _)
+            | Self::Discard(range)
+            | Self::CompareAndWrite(CompareAndWrite { range, by: Comparer::Device, .. }) => Some(*range),
+            Self::Copy(copying) => copying.changes(),
+            _ => None,
         }
     }
 

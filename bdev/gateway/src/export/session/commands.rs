@@ -9,7 +9,7 @@ use iscsi::target::{self, Response};
 use scsi::mode::Modes;
 use scsi::{Access, Sense, SenseFormat, Unit, WriteProtection, parameter};
 
-use super::super::job::{self, Context, Start};
+use super::super::job::{self, Context, Start, Step};
 use super::super::lun::Port;
 use super::super::node::{Lun, Place, port_name};
 use super::Session;
@@ -123,6 +123,9 @@ impl Session {
             pool: self.core.pool(),
             node: &node,
             reserver: self.nexus.as_deref(),
+            number: place.number,
+            mask: &self.mask,
+            now,
         };
         match job::start(&parsed, &context) {
             Start::Fail(sense) => self.refuse(command.task, sense, unit.sense_format()),
@@ -316,9 +319,19 @@ impl Session {
             pool: self.core.pool(),
             node: &node,
             reserver: self.nexus.as_deref(),
+            number,
+            mask: &self.mask,
+            now,
         };
         match job::collected(&command, &context, data) {
-            Ok(steps) => {
+            Ok(mut steps) => {
+                if let Some(Step::Copy(copying)) = steps.front()
+                    && copying.is_in_background()
+                    && let Some(step) = steps.pop_front()
+                {
+                    self.continue_in_background(Place { number, lun }, step, now);
+                    return self.succeed(task, None);
+                }
                 if let Some(job) = self.jobs.open.get_mut(&task) {
                     job.steps = steps;
                 }

@@ -113,24 +113,19 @@ impl Session {
         if job.hold.as_ref().is_some_and(|hold| !hold.is_granted()) {
             return;
         }
-        let Some(op) = step.op(self.core.pool(), lun.config.bdev.geometry().block_size) else { return };
-        let Ok(attached) = attach(&mut self.channels, number, &lun, &self.core) else {
-            return self.fail(task, Sense::INTERNAL_FAILURE);
-        };
-        match attached.channel.submit(Io::new(op, Tag(u64::from(task.0)), now), now) {
-            Ok(()) => {
-                attached.in_flight += 1;
-                job.in_flight = true;
-            }
-            // The queue is full: the step stays and is tried again next turn.
-            Err(refused) if refused.why == IoError::Busy => {
-                drop(refused.io.complete(Err(IoError::Busy), now));
-            }
-            Err(refused) => {
-                let why = refused.why;
-                drop(refused.io.complete(Err(why), now));
-                self.fail_io(task, why);
-            }
+        if let Step::Populate(populating) = step {
+            let Some(node) = self.node.clone() else { return };
+            return match populating.make(&node, &Place { number, lun }, now) {
+                Ok(()) => self.succeed(task, None),
+                Err(sense) => self.fail(task, sense),
+            };
+        }
+        match send(&mut self.channels, &self.core, (number, &lun), step, Tag(u64::from(task.0)), now) {
+            Sent::Submitted => job.in_flight = true,
+            // The step stays and is tried again next turn.
+            Sent::Later => {}
+            Sent::NoChannel => self.fail(task, Sense::INTERNAL_FAILURE),
+            Sent::Refused(why) => self.fail_io(task, why),
         }
     }
 
@@ -143,7 +138,9 @@ impl Session {
             attached.in_flight -= done.len() - before;
         }
         for completed in done.drain(..) {
-            self.on_completed(completed, now);
+            if let Some(completed) = self.on_background(completed, now) {
+                self.on_completed(completed, now);
+            }
         }
         self.done = done;
         // Steps that found no room or no frame before.
@@ -299,6 +296,45 @@ impl Job {
     fn account(&self, now: Instant) {
         let Some(Place { lun, .. }) = &self.place else { return };
         lun.stats.count_time(&self.command, now.saturating_since(self.began));
+    }
+}
+
+/// What became of a step's I/O.
+pub(super) enum Sent {
+    /// It is under way.
+    Submitted,
+    /// There was no frame, or the queue is full.
+    Later,
+    /// The device cannot be opened.
+    NoChannel,
+    /// The device does not take it.
+    Refused(IoError),
+}
+
+/// Sends a step's I/O to a LUN.
+pub(super) fn send(
+    channels: &mut BTreeMap<u16, Attached>,
+    core: &Core,
+    (number, lun): (u16, &Lun),
+    step: &Step,
+    tag: Tag,
+    now: Instant,
+) -> Sent {
+    let Some(op) = step.op(core.pool(), lun.config.bdev.geometry().block_size) else { return Sent::Later };
+    let Ok(attached) = attach(channels, number, lun, core) else { return Sent::NoChannel };
+    if let Some(range) = step.changes() {
+        lun.unit.on_change(range.into());
+    }
+    match attached.channel.submit(Io::new(op, tag, now), now) {
+        Ok(()) => {
+            attached.in_flight += 1;
+            Sent::Submitted
+        }
+        Err(refused) => {
+            let why = refused.why;
+            drop(refused.io.complete(Err(why), now));
+            if why == IoError::Busy { Sent::Later } else { Sent::Refused(why) }
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! nothing of the old session lands after the new one began.
 
 mod alteration;
+mod background;
 mod commands;
 mod jobs;
 mod links;
@@ -33,6 +34,7 @@ use super::resets::ResetKind;
 use super::state::NexusId;
 use crate::access::LunMask;
 use crate::wire;
+use background::Background;
 use commands::{CachedUnit, Stalled};
 use jobs::{Attached, Jobs};
 pub(super) use links::Link;
@@ -100,6 +102,9 @@ pub(super) struct Session {
     pub(super) origin: Origin,
     seen_blocks: BTreeMap<u16, u64>,
     seen_access: BTreeMap<u16, AccessState>,
+    /// Copies whose command has ended.
+    background: Vec<Background>,
+    last_background: u32,
     done: Completions,
     patience: Patience,
     farewell: Farewell,
@@ -137,6 +142,8 @@ impl Session {
             origin: Origin::default(),
             seen_blocks: BTreeMap::new(),
             seen_access: BTreeMap::new(),
+            background: Vec::new(),
+            last_background: 0,
             done: Completions::new(),
             patience,
             farewell: Farewell::None,
@@ -265,6 +272,7 @@ impl Session {
         let mut progress = Progress::Idle;
         self.links.iter_mut().for_each(|link| progress |= link.stream.poll(now));
         progress |= self.poll_channels(now);
+        progress |= self.poll_background(now);
         progress |= self.poll_relay(now);
         if !self.is_over() {
             progress |= self.receive(now, requests);

@@ -101,6 +101,9 @@ fn is_repeatable(command: &Command) -> bool {
             | Command::LogSense { .. }
             | Command::ReportIdentifying { .. }
             | Command::ReceiveDiagnostic { .. }
+            | Command::ReceiveCopyStatus { .. }
+            | Command::ReceiveCopyStatusLid4 { .. }
+            | Command::ReceiveTokenInformation { .. }
             | Command::ReadCapacity10
             | Command::ReadCapacity16 { .. }
             | Command::Reservation(Reserve::In { .. })
@@ -202,7 +205,13 @@ impl Session {
         let unit = self.unit(place.number, &place.lun);
         let task = command.task;
         let start = match parsed {
-            Command::Reservation(Reserve::In { .. } | Reserve::Reserve | Reserve::Release) => None,
+            // What these say or do is of the node that serves.
+            Command::Reservation(Reserve::In { .. } | Reserve::Reserve | Reserve::Release)
+            | Command::LogReset
+            | Command::CopyOperationAbort { .. }
+            | Command::ReceiveCopyStatus { .. }
+            | Command::ReceiveCopyStatusLid4 { .. }
+            | Command::ReceiveTokenInformation { .. } => None,
             _ => {
                 let Some(node) = self.node.clone() else { return };
                 let context = Context {
@@ -212,6 +221,9 @@ impl Session {
                     pool: self.core.pool(),
                     node: &node,
                     reserver: self.nexus.as_deref(),
+                    number: place.number,
+                    mask: &self.mask,
+                    now,
                 };
                 Some(job::start(&parsed, &context))
             }

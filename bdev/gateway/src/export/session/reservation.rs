@@ -168,6 +168,7 @@ impl Session {
         for task in &tasks {
             self.abort(*task, by, now);
         }
+        self.abort_background(unit);
         if let Some(stalled) = self.stalled.take_if(|stalled| at(&stalled.place)) {
             self.silence(stalled.command.task, by);
             tasks.push(stalled.command.task);
@@ -186,6 +187,7 @@ impl Session {
     /// True while an aborted command of the nexus is still at work at the unit.
     pub(in crate::export) fn is_aborting(&self, unit: &Rc<LogicalUnit>) -> bool {
         let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
-        self.jobs.open.values().any(|job| job.aborted && job.place.as_ref().is_some_and(at))
+        let jobs = self.jobs.open.values().any(|job| job.aborted && job.place.as_ref().is_some_and(at));
+        jobs || self.is_aborting_background(unit)
     }
 }

@@ -1,5 +1,5 @@
 //! What a logical unit remembers between commands, the same through every path to it: medium, unit attentions,
-//! ranges in use, a sanitize operation.
+//! a sanitize operation.
 //!
 //! Owner: the LUN, on the target's reactor.
 
@@ -11,7 +11,7 @@ mod sanitize;
 
 use std::cell::{Cell, RefCell};
 
-pub(super) use copies::Copies;
+pub(super) use copies::{Copies, Shared};
 pub(super) use medium::Medium;
 pub(super) use nexus::{NexusId, Nexuses, Resets};
 pub(super) use ranges::{Hold, Mode, Ranges, Span};
@@ -24,8 +24,6 @@ pub(super) struct State {
     pub(super) medium: Cell<Medium>,
     /// Who talks to the unit, and what each has to be told.
     pub(super) nexuses: RefCell<Nexuses>,
-    /// Blocks that commands are at.
-    pub(super) ranges: RefCell<Ranges>,
     /// Copies that were asked for here.
     pub(super) copies: RefCell<Copies>,
     /// The sanitize operation.

@@ -23,7 +23,7 @@ impl From<BlockRange> for Span {
 }
 
 impl Span {
-    fn overlaps(self, other: Self) -> bool {
+    pub(in crate::export) fn overlaps(self, other: Self) -> bool {
         self.lba < other.lba.saturating_add(other.blocks) && other.lba < self.lba.saturating_add(self.blocks)
     }
 }
@@ -90,19 +90,19 @@ pub(in crate::export) struct Hold {
 
 impl Hold {
     pub(in crate::export) fn new(lun: &Rc<Lun>, span: Span, mode: Mode) -> Self {
-        let number = lun.state.ranges.borrow_mut().enter(span, mode);
+        let number = lun.unit.ranges.borrow_mut().enter(span, mode);
         Self { lun: lun.clone(), number }
     }
 
     /// True when the blocks may be touched.
     pub(in crate::export) fn is_granted(&self) -> bool {
-        self.lun.state.ranges.borrow().is_granted(self.number)
+        self.lun.unit.ranges.borrow().is_granted(self.number)
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.lun.state.ranges.borrow_mut().leave(self.number);
+        self.lun.unit.ranges.borrow_mut().leave(self.number);
     }
 }
 

@@ -94,6 +94,7 @@ impl Sanitizing {
     /// Begins; ends the failure of an earlier one.
     pub(in crate::export) fn begin(&mut self, lun: &Rc<Lun>, order: Order, exit: AllowUnrestrictedExit) {
         let whole = Span { lba: 0, blocks: u64::MAX };
+        lun.unit.on_change(whole);
         *self = Self::Running(Box::new(Running {
             order,
             exit,

@@ -1,12 +1,19 @@
-//! EXTENDED COPY and RECEIVE COPY RESULTS with one-byte list identifiers (SPC-4 sections 6.4 and 6.24): parameter lists in,
-//! parameter data out.
+//! Third-party copy (SPC-4 sections 5.17, 6.4 and 6.20 to 6.26): parameter lists of EXTENDED COPY in, parameter data out; tokens are
+//! in [`token`].
 
-use alloc::vec;
+mod status;
+pub mod token;
+mod vpd;
+
 use alloc::vec::Vec;
 
+use crate::command::Immediate;
 use crate::inquiry;
 use crate::sense::Sense;
 use crate::unit::Unit;
+pub use status::{CopyState, CopyStatus, Origin};
+pub use vpd::operating_parameters;
+pub(crate) use vpd::third_party_copy;
 
 /// Most CSCD descriptors of a list.
 pub const CSCDS_MAX: usize = 16;
@@ -17,9 +24,14 @@ pub const DESCRIPTORS_LEN_MAX: usize = 4096;
 /// Most bytes that one segment descriptor copies.
 pub const SEGMENT_LEN_MAX: u32 = 64 << 20;
 /// Bytes of the longest parameter list: header and descriptors.
-pub const LIST_LEN_MAX: u32 = 16 + DESCRIPTORS_LEN_MAX as u32;
+pub const LIST_LEN_MAX: u32 = HEADER4_LEN as u32 + DESCRIPTORS_LEN_MAX as u32;
+/// CSCD descriptor ID of the logical unit that the command is for.
+pub const THIS_UNIT: usize = 0xffff;
 
-const HEADER_LEN: usize = 16;
+/// Bytes of the header of a list with a one-byte identifier,
+const HEADER1_LEN: usize = 16;
+/// and of one with four.
+const HEADER4_LEN: usize = 48;
 const IDENTIFICATION: u8 = 0xe4;
 const CSCD_LEN: usize = 32;
 const BLOCK_TO_BLOCK: u8 = 0x02;
@@ -90,7 +102,7 @@ pub struct Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Results {
     /// Under this list identifier.
-    Kept(u8),
+    Kept(u32),
     /// No: the list has no identifier.
     NotKept,
 }
@@ -100,6 +112,8 @@ pub enum Results {
 pub struct CopyList {
     /// Whether its outcome is kept.
     pub results: Results,
+    /// When the status comes.
+    pub immediate: Immediate,
     /// Sources and destinations.
     pub cscds: Vec<Cscd>,
     /// What to copy, in order.
@@ -118,37 +132,92 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) << 32 | u64::from(u32_at(bytes, at + 4))
 }
 
-/// Reads a parameter list.
+/// Lengths of a list's parts.
+struct Parts {
+    header: usize,
+    cscds: usize,
+    segments: usize,
+}
+
+/// Reads a parameter list of EXTENDED COPY(LID1).
 ///
 /// # Errors
 /// A list that is too short or too long, descriptors that are too many or of another kind.
 pub fn parse(list: &[u8]) -> Result<CopyList, Sense> {
-    let header = list.get(..HEADER_LEN).ok_or(Sense::PARAMETER_LENGTH)?;
-    let cscds_len = usize::from(u16_at(header, 2));
-    let segments_len = usize::try_from(u32_at(header, 8)).unwrap_or(usize::MAX);
+    let header = list.get(..HEADER1_LEN).ok_or(Sense::PARAMETER_LENGTH)?;
     // No inline data: no descriptor that would use them is supported.
     if u32_at(header, 12) != 0 {
         return Err(Sense::INLINE_DATA_LENGTH);
     }
-    let total = cscds_len.saturating_add(segments_len);
-    if total > DESCRIPTORS_LEN_MAX || list.len() < HEADER_LEN + total {
-        return Err(Sense::PARAMETER_LENGTH);
-    }
-    if cscds_len > CSCDS_MAX * CSCD_LEN {
-        return Err(Sense::TOO_MANY_CSCDS);
-    }
-    let (cscds, segments) = list[HEADER_LEN..HEADER_LEN + total].split_at(cscds_len);
+    let parts = Parts {
+        header: HEADER1_LEN,
+        cscds: usize::from(u16_at(header, 2)),
+        segments: usize::try_from(u32_at(header, 8)).unwrap_or(usize::MAX),
+    };
     let results = match header[1] >> 3 & 3 {
         3 => Results::NotKept,
-        _ => Results::Kept(header[0]),
+        _ => Results::Kept(u32::from(header[0])),
     };
-    Ok(CopyList { results, cscds: parse_cscds(cscds)?, segments: parse_segments(segments, cscds_len)? })
+    parse_parts(list, &parts, results, Immediate::No)
 }
 
-fn parse_cscds(bytes: &[u8]) -> Result<Vec<Cscd>, Sense> {
+/// Reads a parameter list of EXTENDED COPY(LID4).
+///
+/// # Errors
+/// As [`parse`], and a header that is not of format 01h.
+pub fn parse_lid4(list: &[u8]) -> Result<CopyList, Sense> {
+    let header = list.get(..HEADER4_LEN).ok_or(Sense::PARAMETER_LENGTH)?;
+    let wrong = |at: u16| Err(Sense::invalid_parameter_byte(at));
+    match (header[0], u16_at(header, 2), header[16]) {
+        (1, 0x20, 0xff) => {}
+        (1, 0x20, _) => return wrong(16),
+        (1, ..) => return wrong(2),
+        _ => return wrong(0),
+    }
+    if u16_at(header, 46) != 0 {
+        return Err(Sense::INLINE_DATA_LENGTH);
+    }
+    let list_id = u32_at(header, 20);
+    let results = match (header[1] >> 3 & 3, list_id) {
+        (3, 0) => Results::NotKept,
+        (3, _) => return wrong(20),
+        _ => Results::Kept(list_id),
+    };
+    let immediate = if header[15] & 1 != 0 { Immediate::Yes } else { Immediate::No };
+    let parts = Parts {
+        header: HEADER4_LEN,
+        cscds: usize::from(u16_at(header, 42)),
+        segments: usize::from(u16_at(header, 44)),
+    };
+    parse_parts(list, &parts, results, immediate)
+}
+
+fn parse_parts(
+    list: &[u8],
+    parts: &Parts,
+    results: Results,
+    immediate: Immediate,
+) -> Result<CopyList, Sense> {
+    let total = parts.cscds.saturating_add(parts.segments);
+    if total > DESCRIPTORS_LEN_MAX || list.len() < parts.header + total {
+        return Err(Sense::PARAMETER_LENGTH);
+    }
+    if parts.cscds > CSCDS_MAX * CSCD_LEN {
+        return Err(Sense::TOO_MANY_CSCDS);
+    }
+    let (cscds, segments) = list[parts.header..parts.header + total].split_at(parts.cscds);
+    Ok(CopyList {
+        results,
+        immediate,
+        cscds: parse_cscds(cscds, parts.header)?,
+        segments: parse_segments(segments, parts.header + parts.cscds)?,
+    })
+}
+
+fn parse_cscds(bytes: &[u8], first: usize) -> Result<Vec<Cscd>, Sense> {
     let mut cscds = Vec::new();
     for (index, descriptor) in bytes.chunks(CSCD_LEN).enumerate() {
-        let at = u16::try_from(HEADER_LEN + index * CSCD_LEN).unwrap_or(u16::MAX);
+        let at = u16::try_from(first + index * CSCD_LEN).unwrap_or(u16::MAX);
         if descriptor[0] != IDENTIFICATION {
             return Err(Sense::UNSUPPORTED_CSCD.at_parameter_byte(at));
         }
@@ -163,11 +232,11 @@ fn parse_cscds(bytes: &[u8]) -> Result<Vec<Cscd>, Sense> {
     Ok(cscds)
 }
 
-fn parse_segments(mut bytes: &[u8], cscds_len: usize) -> Result<Vec<Segment>, Sense> {
+fn parse_segments(mut bytes: &[u8], first: usize) -> Result<Vec<Segment>, Sense> {
     let mut segments = Vec::new();
     let whole = bytes.len();
     while !bytes.is_empty() {
-        let at = u16::try_from(HEADER_LEN + cscds_len + whole - bytes.len()).unwrap_or(u16::MAX);
+        let at = u16::try_from(first + whole - bytes.len()).unwrap_or(u16::MAX);
         let kind = bytes[0];
         let wanted = match kind {
             BLOCK_TO_BLOCK => 28,
@@ -202,98 +271,10 @@ fn segment(kind: u8, descriptor: &[u8]) -> Segment {
     Segment { source: start(4, 12, 28), destination: start(6, 20, 30), amount }
 }
 
-/// How far a copy is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CopyStatus {
-    /// Whether it goes on.
-    pub state: CopyState,
-    /// Segments that are done.
-    pub segments: u16,
-    /// Bytes that are done.
-    pub bytes: u64,
-}
-
-/// COPY MANAGER STATUS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum CopyState {
-    /// In progress.
-    InProgress = 0,
-    /// Completed without errors.
-    Done = 1,
-    /// Ended by an error, or aborted.
-    Failed = 2,
-}
-
-/// Data of RECEIVE COPY RESULTS, COPY STATUS.
-pub fn status(status: CopyStatus) -> Vec<u8> {
-    let mut data = vec![0, 0, 0, 8, status.state as u8];
-    data.extend_from_slice(&status.segments.to_be_bytes());
-    // The transfer count in KiB.
-    data.push(1);
-    data.extend_from_slice(&u32::try_from(status.bytes >> 10).unwrap_or(u32::MAX).to_be_bytes());
-    data
-}
-
-/// Data of RECEIVE COPY RESULTS, OPERATING PARAMETERS.
-pub fn operating_parameters() -> Vec<u8> {
-    let mut data = vec![0; 44];
-    // SNLID: lists without an identifier are taken.
-    data[4] = 1;
-    data[8..10].copy_from_slice(&(CSCDS_MAX as u16).to_be_bytes());
-    data[10..12].copy_from_slice(&(SEGMENTS_MAX as u16).to_be_bytes());
-    data[12..16].copy_from_slice(&(DESCRIPTORS_LEN_MAX as u32).to_be_bytes());
-    data[16..20].copy_from_slice(&SEGMENT_LEN_MAX.to_be_bytes());
-    // As many copies at once as a session has commands.
-    data[35] = u8::MAX;
-    data[36] = u8::MAX;
-    // Data segment granularity: 512 bytes.
-    data[37] = 9;
-    let implemented = [BLOCK_TO_BLOCK, BLOCK_TO_BLOCK_OFFSET, IDENTIFICATION];
-    data[43] = implemented.len() as u8;
-    data.extend_from_slice(&implemented);
-    let len = data.len() as u32 - 4;
-    data[..4].copy_from_slice(&len.to_be_bytes());
-    data
-}
-
-/// The payload of the third-party copy VPD page (SPC-4 section 7.8.17).
-pub(crate) fn third_party_copy() -> Vec<u8> {
-    let descriptor = |kind: u16, payload: &[u8]| {
-        let mut data = kind.to_be_bytes().to_vec();
-        let len = payload.len().next_multiple_of(4);
-        data.extend_from_slice(&(len as u16).to_be_bytes());
-        data.extend_from_slice(payload);
-        data.resize(4 + len, 0);
-        data
-    };
-    let limits = {
-        let mut payload = vec![0; 28];
-        payload[4..6].copy_from_slice(&(CSCDS_MAX as u16).to_be_bytes());
-        payload[6..8].copy_from_slice(&(SEGMENTS_MAX as u16).to_be_bytes());
-        payload[8..12].copy_from_slice(&(DESCRIPTORS_LEN_MAX as u32).to_be_bytes());
-        payload
-    };
-    let implemented = [BLOCK_TO_BLOCK, BLOCK_TO_BLOCK_OFFSET, IDENTIFICATION];
-    [
-        // Supported commands: EXTENDED COPY(LID1); RECEIVE COPY STATUS(LID1), RECEIVE COPY OPERATING PARAMETERS.
-        descriptor(0x0001, &[7, 0x83, 1, 0x00, 0x84, 2, 0x00, 0x03]),
-        descriptor(0x0004, &limits),
-        descriptor(0x0008, &[&[implemented.len() as u8][..], &implemented].concat()),
-        // General copy operations: total and maximum concurrent copies, segment length in bytes, granularity.
-        descriptor(0x8001, &{
-            let mut payload = vec![0, 0, 0, u8::MAX, 0, 0, 0, u8::MAX];
-            payload.extend_from_slice(&SEGMENT_LEN_MAX.to_be_bytes());
-            payload.extend_from_slice(&[9, 9, 0, 0]);
-            payload.resize(32, 0);
-            payload
-        }),
-    ]
-    .concat()
-}
-
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
 
     fn cscd() -> Vec<u8> {
@@ -329,6 +310,41 @@ mod tests {
         let start = |lba: u64| Start { cscd: 0, lba, offset: 0 };
         let (source, destination) = (start(1), start(1 << 33));
         assert_eq!(parsed.segments, [Segment { source, destination, amount: Amount::SourceBlocks(8) }]);
+    }
+
+    /// The same list with a four-byte identifier.
+    fn list4(id: u32, immediate: u8, cscds: &[Vec<u8>], segments: &[Vec<u8>]) -> Vec<u8> {
+        let (cscds, segments) = (cscds.concat(), segments.concat());
+        let mut bytes = vec![0; 48];
+        bytes[0] = 1;
+        bytes[3] = 0x20;
+        bytes[15] = immediate;
+        bytes[16] = 0xff;
+        bytes[20..24].copy_from_slice(&id.to_be_bytes());
+        bytes[42..44].copy_from_slice(&(cscds.len() as u16).to_be_bytes());
+        bytes[44..46].copy_from_slice(&(segments.len() as u16).to_be_bytes());
+        [bytes, cscds, segments].concat()
+    }
+
+    #[test]
+    fn both_formats_say_the_same() {
+        let (cscds, segments) = ([cscd(), cscd()], [block_to_block(8, 1, 2), block_to_block(3, 4, 5)]);
+        let short = parse(&list(&cscds, &segments)).expect("a list");
+        let long = parse_lid4(&list4(1 << 20, 1, &cscds, &segments)).expect("a list");
+        assert_eq!((&long.cscds, &long.segments), (&short.cscds, &short.segments));
+        assert_eq!((long.results, long.immediate), (Results::Kept(1 << 20), Immediate::Yes));
+        let good = list4(7, 0, &cscds, &segments);
+        for len in 0..good.len() {
+            assert_eq!(parse_lid4(&good[..len]), Err(Sense::PARAMETER_LENGTH), "{len}");
+        }
+        for (at, value, byte) in [(0, 0, 0), (3, 0x40, 2), (16, 0xe4, 16), (1, 0x18, 20)] {
+            let mut spoilt = good.clone();
+            spoilt[at] = value;
+            assert_eq!(parse_lid4(&spoilt), Err(Sense::invalid_parameter_byte(byte)), "{at}");
+        }
+        let mut other = good;
+        other[48] = 0xe0;
+        assert_eq!(parse_lid4(&other), Err(Sense::UNSUPPORTED_CSCD.at_parameter_byte(48)));
     }
 
     #[test]

@@ -1,0 +1,132 @@
+//! Copies whose command has ended (IMMED): each goes on by itself, as long as its session does.
+
+use engine::{Instant, Progress};
+
+use bdev::Completed;
+use std::rc::Rc;
+
+use super::super::job::{After, Step};
+use super::super::logical_unit::LogicalUnit;
+use super::super::node::{Lun, Place};
+use super::super::state::Hold;
+use super::Session;
+use super::jobs::Sent;
+
+/// Set in the tags of their I/Os; tags of tasks have 32 bits.
+const BACKGROUND: u64 = 1 << 32;
+
+/// See the module.
+pub(super) struct Background {
+    number: u32,
+    /// Where it was asked for.
+    place: Place,
+    /// What it is at; never absent but for a moment.
+    step: Option<Step>,
+    hold: Option<Hold>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    InFlight,
+    /// Aborted, and its last I/O is under way.
+    Aborted,
+}
+
+impl Background {
+    fn is_at(&self, unit: &Rc<LogicalUnit>) -> bool {
+        let at = |lun: &Rc<Lun>| Rc::ptr_eq(&lun.unit, unit);
+        at(&self.place.lun) || self.step.as_ref().and_then(Step::place).is_some_and(|place| at(&place.lun))
+    }
+}
+
+impl Session {
+    /// Takes the steps of a command that does not wait for them.
+    pub(super) fn continue_in_background(&mut self, place: Place, step: Step, now: Instant) {
+        self.last_background = self.last_background.wrapping_add(1);
+        let number = self.last_background;
+        let background = Background { number, place, step: Some(step), hold: None, state: State::Waiting };
+        self.background.push(background);
+        self.advance_background(number, now);
+    }
+
+    fn advance_background(&mut self, number: u32, now: Instant) {
+        let Some(background) = self.background.iter_mut().find(|background| background.number == number)
+        else {
+            return;
+        };
+        let (State::Waiting, Some(step)) = (background.state, &background.step) else { return };
+        let Place { number: lun_number, lun } = step.place().unwrap_or(&background.place).clone();
+        if lun.state.sanitizing.borrow().refusal(lun.config.bdev.geometry().blocks).is_some() {
+            return self.background.retain(|background| background.number != number);
+        }
+        if background.hold.is_none() {
+            background.hold = step.hold().map(|(span, mode)| Hold::new(&lun, span, mode));
+        }
+        if background.hold.as_ref().is_some_and(|hold| !hold.is_granted()) {
+            return;
+        }
+        let tag = bdev::Tag(BACKGROUND | u64::from(number));
+        match super::jobs::send(&mut self.channels, &self.core, (lun_number, &lun), step, tag, now) {
+            Sent::Later => {}
+            Sent::Submitted => background.state = State::InFlight,
+            Sent::Refused(_) | Sent::NoChannel => {
+                self.background.retain(|background| background.number != number);
+            }
+        }
+    }
+
+    /// Takes a completion that is of one of them; gives back any other.
+    pub(super) fn on_background(&mut self, completed: Completed, now: Instant) -> Option<Completed> {
+        if completed.tag.0 & BACKGROUND == 0 {
+            return Some(completed);
+        }
+        let number = u32::try_from(completed.tag.0 & !BACKGROUND).expect("32 bits");
+        let at = self.background.iter().position(|background| background.number == number)?;
+        let background = &mut self.background[at];
+        let step = background.step.take().filter(|_| background.state == State::InFlight);
+        let after = step.map(|step| step.finish(completed));
+        background.state = State::Waiting;
+        match after {
+            Some(After::Again(step)) => background.step = Some(step),
+            Some(After::Next(step)) => {
+                background.step = Some(step);
+                background.hold = None;
+            }
+            // It has ended, and its status says how.
+            _ => {
+                self.background.remove(at);
+                return None;
+            }
+        }
+        self.advance_background(number, now);
+        None
+    }
+
+    /// Those that waited for something.
+    pub(super) fn poll_background(&mut self, now: Instant) -> Progress {
+        if self.is_over() {
+            self.background.retain(|background| background.state != State::Waiting);
+        }
+        let waiting = self.background.iter().filter(|background| background.state == State::Waiting);
+        let waiting: Vec<u32> = waiting.map(|background| background.number).collect();
+        for number in waiting {
+            self.advance_background(number, now);
+        }
+        Progress::Idle
+    }
+
+    /// A reset or an abort of everything at the unit: they end with the I/O that they are at.
+    pub(super) fn abort_background(&mut self, unit: &Rc<LogicalUnit>) {
+        self.background.retain(|background| !(background.is_at(unit) && background.state == State::Waiting));
+        for background in self.background.iter_mut().filter(|background| background.is_at(unit)) {
+            background.state = State::Aborted;
+        }
+    }
+
+    /// True while an aborted one's I/O is under way.
+    pub(super) fn is_aborting_background(&self, unit: &Rc<LogicalUnit>) -> bool {
+        self.background.iter().any(|background| background.state == State::Aborted && background.is_at(unit))
+    }
+}
