@@ -258,3 +258,90 @@ fn select_page(
     }
     Ok(current.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::example::unit;
+
+    fn settings() -> impl Strategy<Value = Settings> {
+        (any::<bool>(), any::<bool>()).prop_map(|(descriptor, protect)| Settings {
+            sense_format: if descriptor { SenseFormat::Descriptor } else { SenseFormat::Fixed },
+            software_write_protect: if protect {
+                SoftwareWriteProtect::On
+            } else {
+                SoftwareWriteProtect::Off
+            },
+        })
+    }
+
+    fn ask(long: bool, page_control: u8, page: u8, subpage: u8, no_block_descriptor: bool) -> Command {
+        Command::ModeSense { long, page_control, page, subpage, no_block_descriptor, allocation: u32::MAX }
+    }
+
+    /// What a host sends back: the lengths of mode data are reserved in MODE SELECT.
+    fn sent_back(long: bool, mut data: Vec<u8>) -> Vec<u8> {
+        data[..if long { 2 } else { 1 }].fill(0);
+        data
+    }
+
+    proptest! {
+        #[test]
+        fn what_mode_sense_tells_is_what_mode_select_understands(
+            before in settings(), after in settings(), saved in settings(), long in any::<bool>(),
+            bare in any::<bool>(), page in prop_oneof![Just((0x3f, 0)), Just((0x3f, 0xff)), Just((0x0a, 0)), Just((0x0a, 0xff))],
+        ) {
+            let unit = |settings| Unit { settings, saved_settings: Some(saved), ..unit() };
+            let told = sense(&ask(long, 0, page.0, page.1, bare), &unit(after)).expect("pages");
+            prop_assert_eq!(select(long, &sent_back(long, told), &unit(before)), Ok(after));
+            let told = sense(&ask(long, 3, page.0, page.1, bare), &unit(after)).expect("saved pages");
+            prop_assert_eq!(select(long, &sent_back(long, told), &unit(before)), Ok(saved));
+            let told = sense(&ask(long, 2, page.0, page.1, bare), &unit(after)).expect("default pages");
+            prop_assert_eq!(select(long, &sent_back(long, told), &unit(before)), Ok(Settings::default()));
+        }
+
+        #[test]
+        fn any_list_is_understood_or_refused(list in vec(any::<u8>(), 0..80), long in any::<bool>()) {
+            let _ = select(long, &list, &unit());
+        }
+    }
+
+    #[test]
+    fn a_bit_can_be_set_exactly_where_it_is_changeable() {
+        let unit = unit();
+        let current = sense(&ask(false, 0, 0x3f, 0xff, true), &unit).expect("pages");
+        let changeable = sense(&ask(false, 1, 0x3f, 0xff, true), &unit).expect("masks");
+        let (mut at, mut changed) = (4, 0);
+        while at < current.len() {
+            let (head, len) = match current[at] & 0x40 {
+                0 => (2, 2 + usize::from(current[at + 1])),
+                _ => (4, 4 + usize::from(u16::from_be_bytes([current[at + 2], current[at + 3]]))),
+            };
+            for byte in at + head..at + len {
+                for bit in (0..8).map(|bit| 1u8 << bit) {
+                    let mut list = sent_back(false, current.clone());
+                    list[byte] ^= bit;
+                    let result = select(false, &list, &unit);
+                    let expected = changeable[byte] & bit != 0;
+                    changed += usize::from(expected);
+                    assert_eq!(result.is_ok(), expected, "byte {byte}, bit {bit:02x}: {result:?}");
+                    if !expected {
+                        assert_eq!(result, Err(Sense::invalid_parameter_byte(byte as u16)));
+                    }
+                }
+            }
+            at += len;
+        }
+        assert_eq!(changed, 2, "D_SENSE and SWP");
+    }
+
+    #[test]
+    fn without_a_place_to_save_nothing_is_saved() {
+        let unit = Unit { saved_settings: None, ..unit() };
+        assert_eq!(sense(&ask(false, 3, 0x3f, 0, true), &unit), Err(Sense::SAVING_NOT_SUPPORTED));
+        assert_eq!(sense(&ask(false, 0, 0x0a, 0, true), &unit).expect("a page")[4], 0x0a, "PS is zero");
+    }
+}

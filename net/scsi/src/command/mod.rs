@@ -434,6 +434,66 @@ mod tests {
         }
     }
 
+    /// REPORT SUPPORTED OPERATION CODES tells hosts which bits count.
+    #[test]
+    fn a_bit_outside_the_usage_map_changes_nothing_or_is_refused() {
+        for row in &TABLE {
+            let mut base = [0; 16];
+            base[0] = row.opcode;
+            base[1] = row.service_action.map_or(0, |action| action as u8);
+            let meant = parse(&base);
+            for byte in 1..usize::from(row.length) {
+                for bit in (0..8).map(|bit| 1u8 << bit) {
+                    let of_action = row.service_action.is_some() && byte == 1 && bit & 0x1f != 0;
+                    if row.usage[byte] & bit != 0 || of_action {
+                        continue;
+                    }
+                    let mut cdb = base;
+                    cdb[byte] |= bit;
+                    let got = parse(&cdb);
+                    assert!(
+                        got == meant || got.is_err(),
+                        "{}: byte {byte}, bit {bit:02x}: {got:?}",
+                        row.name
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn logs_and_diagnostics_say_what_they_ask_for() {
+        use pages::{Request, Values};
+        let padded = |bytes: &[u8]| {
+            let mut cdb = [0; 16];
+            cdb[..bytes.len()].copy_from_slice(bytes);
+            parse(&cdb)
+        };
+        let request = Request { page: 0x19, subpage: 7, values: Values::Cumulative, first_parameter: 3 };
+        assert_eq!(
+            padded(&[0x4d, 0, 0x59, 7, 0, 0, 3, 1, 0, 0]),
+            Ok(Command::LogSense { request, allocation: 256 })
+        );
+        assert_eq!(padded(&[0x4d, 1, 0x59, 0, 0, 0, 0, 1, 0, 0]), Err(Sense::invalid_cdb_byte(1)), "SP");
+        assert_eq!(padded(&[0x4c, 2, 0, 0, 0, 0, 0, 0, 0, 0]), Ok(Command::LogReset));
+        assert_eq!(
+            padded(&[0x4c, 2, 0, 0, 0, 0, 0, 0, 4, 0]),
+            Err(Sense::invalid_cdb_byte(7)),
+            "a list with PCR"
+        );
+        assert_eq!(padded(&[0x4c, 1, 0, 0, 0, 0, 0, 0, 4, 0]), Err(Sense::invalid_cdb_byte(1)), "SP");
+        let test = SelfTest::Foreground;
+        for byte in [0x04, 0xa0] {
+            assert_eq!(padded(&[0x1d, byte, 0, 0, 0, 0]), Ok(Command::SendDiagnostic { test, length: 0 }));
+        }
+        for byte in [0x24, 0x20, 0x40, 0x80, 0xc0, 0xa4] {
+            assert_eq!(padded(&[0x1d, byte, 0, 0, 0, 0]), Err(Sense::invalid_cdb_byte(1)), "{byte:x}");
+        }
+        assert_eq!(padded(&[0x1d, 0, 0, 0, 4, 0]), Err(Sense::invalid_cdb_byte(1)), "no PF");
+        assert_eq!(padded(&[0xa4, 6, 0, 0, 0, 0, 0, 0, 0, 65, 0, 0]), Err(Sense::invalid_cdb_byte(6)));
+        assert_eq!(padded(&[0xa3, 5, 0, 0, 0, 0, 0, 0, 0, 65, 6, 0]), Err(Sense::invalid_cdb_byte(10)));
+    }
+
     #[test]
     fn reads_of_every_length_say_the_same() {
         let transfer = Transfer { lba: 0x12345, blocks: 8, fua: false };

@@ -54,7 +54,11 @@ fn parse(cdb: &[u8; 16], method: SanitizeMethod) -> Result<Command, Sense> {
         return Err(Sense::invalid_cdb_byte(7));
     }
     let immediate = if cdb[1] & 0x80 != 0 { Immediate::Yes } else { Immediate::No };
-    let exit = if cdb[1] & 0x20 != 0 { AllowUnrestrictedExit::Yes } else { AllowUnrestrictedExit::No };
+    // AUSE is of the operations, not of what follows their failure.
+    let exit = match (cdb[1] & 0x20, method) {
+        (0, _) | (_, SanitizeMethod::ExitFailureMode) => AllowUnrestrictedExit::No,
+        _ => AllowUnrestrictedExit::Yes,
+    };
     Ok(Command::Sanitize(Sanitize { method, immediate, exit, length }))
 }
 
