@@ -71,7 +71,7 @@ impl Session {
             if self.links.at(index).logging_out.is_empty() {
                 continue;
             }
-            let idle = self.jobs.open.is_empty() && self.stalled.is_none();
+            let idle = self.is_idle();
             let clearing = self.is_clearing();
             let link = self.links.at(index);
             let open = link.connection.open_tasks();
@@ -101,6 +101,12 @@ impl Session {
             self.links.drop_over();
         }
         progress
+    }
+
+    /// True when no command is open: an answer that nobody has acknowledged is none.
+    fn is_idle(&self) -> bool {
+        let open = self.links.iter().any(|link| link.connection.open_tasks() > 0);
+        !open && self.stalled.is_none() && self.jobs.open.values().all(|job| !job.in_flight)
     }
 
     /// Ends the tasks of the connections that are gone.
