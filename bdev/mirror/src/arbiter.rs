@@ -42,6 +42,8 @@ pub enum Answer {
 const PATIENCE: Duration = Duration::from_millis(2000);
 /// How long to wait before asking again.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Within this time everybody who wants something of an arbiter that answers again has asked it.
+pub(crate) const ASKED_AGAIN: Duration = PATIENCE.saturating_add(PAUSE);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {

@@ -13,7 +13,7 @@ use bdev::{Completed, Link};
 use engine::Instant;
 
 use super::{Node, Role};
-use crate::arbiter::{Answer, Ask, Ticket};
+use crate::arbiter::{ASKED_AGAIN, Answer, Ask, Ticket};
 use crate::decide::{
     HolderSession, HolderState, PromoteMode, PromoteRefusal, StandbyReason, Standing, TakeoverVerdict,
     on_word,
@@ -42,10 +42,20 @@ enum Sight {
     Seen(Option<u64>),
 }
 
+/// Whether the arbiter answered when it was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Heard {
+    #[default]
+    Yes,
+    /// It was silent. A holder that waited for it as well is to be first when it answers again: it is asked twice.
+    No,
+}
+
 /// What a standby knows of its chances.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     absent_since: Option<Instant>,
+    heard: Heard,
     pub(super) wanted: Option<Wanted>,
     sight: Sight,
 }
@@ -152,6 +162,10 @@ impl Node {
         let mode = wanted.map_or(PromoteMode::Ordinary, |wanted| wanted.mode);
         let holder = wanted.map_or(HolderState::Unknown, |wanted| wanted.holder);
         let config = match answer {
+            Answer::Holds(Some(_)) if wanted.is_none() && self.watch.heard == Heard::No => {
+                self.watch.heard = Heard::Yes;
+                return self.watch.leave_alone_until(self.desk.now + ASKED_AGAIN);
+            }
             Answer::Holds(Some(config)) => config,
             // By force the operator says that what the arbiter has lost, or has from a backup, does not count.
             Answer::Holds(None) if mode == PromoteMode::Forced => {
@@ -159,7 +173,10 @@ impl Node {
             }
             Answer::Holds(None) => return self.note(EventKind::ArbiterVacant),
             Answer::Swapped => return,
-            Answer::Unknown(why) => return self.note(EventKind::ArbiterSilent(why)),
+            Answer::Unknown(why) => {
+                self.watch.heard = Heard::No;
+                return self.note(EventKind::ArbiterSilent(why));
+            }
         };
         let peer = if let Sight::Seen(peer) = sight { peer } else { None };
         let standing = match on_word(self.own(), &config, peer, mode) {

@@ -103,6 +103,34 @@ fn an_arbiter_that_is_gone_is_missed_only_when_something_fails() {
     settle(&mut world, 0);
 }
 
+/// Both wait for the arbiter, with the link cut: whenever it answers again, the holder is the first to be heard.
+#[test]
+fn an_arbiter_that_is_back_hears_the_holder_first() {
+    for moment in 0..12 {
+        let mut world = arbitrated(340 + moment);
+        world.load(0, millis(20));
+        world.drain();
+        world.arbiter.reach = [false; 2];
+        world.cut();
+        world.run(3 * SECOND + millis(211 * moment));
+        assert!(!world.is_holder(1));
+        world.arbiter.reach = [true; 2];
+        world.run(6 * SECOND);
+        assert!(world.is_holder(0) && !world.is_holder(1), "{moment}: {}", world.describe());
+        assert_eq!(world.in_sync(0), LegMask::ZERO);
+        world.heal();
+        settle(&mut world, 0);
+        // One that died meanwhile is taken over all the same.
+        world.arbiter.reach = [false; 2];
+        world.kill(0);
+        world.run(3 * SECOND + millis(211 * moment));
+        world.arbiter.reach = [true; 2];
+        assert!(outage(&mut world, 1) < 8 * SECOND);
+        world.start(0);
+        settle(&mut world, 1);
+    }
+}
+
 /// A standby that cannot ask locks nobody out.
 #[test]
 fn a_peer_without_the_arbiter_leaves_a_frozen_holder_alone() {
