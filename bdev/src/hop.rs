@@ -283,11 +283,6 @@ impl HopServer {
         found
     }
 
-    /// True when a channel has something to take.
-    pub fn has_requests(&self) -> bool {
-        self.lanes.values().any(|lane| !lane.lane.requests.is_empty()) || !self.shared.new_lanes.is_empty()
-    }
-
     /// Answers an I/O.
     ///
     /// # Panics

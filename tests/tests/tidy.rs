@@ -86,6 +86,30 @@ fn sources() -> Vec<PathBuf> {
     list.lines().map(|line| root().join(line)).filter(|path| path.exists()).collect()
 }
 
+/// A dependency that no source of its crate names is not there.
+#[test]
+fn dependencies_are_used() {
+    // Packages whose library has another name than theirs.
+    let library =
+        |package: &str| if package == "md-5" { "md5".to_owned() } else { package.replace('-', "_") };
+    let metadata = metadata();
+    for package in metadata["packages"].as_array().expect("packages") {
+        let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
+        let folder = manifest.parent().expect("a folder");
+        // A folder may hold other crates of ours, below folders of their own.
+        let own = ["src", "tests", "benches"].map(|part| folder.join(part));
+        let texts: Vec<String> = sources()
+            .iter()
+            .filter(|path| own.iter().any(|part| path.starts_with(part)))
+            .map(|path| std::fs::read_to_string(path).expect("a source"))
+            .collect();
+        for dependency in package["dependencies"].as_array().expect("dependencies") {
+            let name = library(dependency["name"].as_str().expect("a name"));
+            assert!(texts.iter().any(|text| text.contains(&name)), "{} does not use {name}", package["name"]);
+        }
+    }
+}
+
 /// Code without comments and string contents is not needed: the words are chosen so that neither holds them.
 fn offenders(banned: &str, exempt: impl Fn(&str) -> bool) -> Vec<String> {
     let mut found = Vec::new();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -118,14 +118,6 @@ impl File {
                 error => Err(error),
             },
         }
-    }
-
-    /// Block size in bytes that the file system or device prefers.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn preferred_block_size(&self) -> io::Result<u64> {
-        Ok(self.inner.file.metadata()?.blksize())
     }
 
     /// Regular file or block device.

@@ -1,4 +1,5 @@
-//! What the kernel offers, found out once at start. For each capability that is absent there is a path that works.
+//! What the kernel offers, found out once at start. For each capability that is absent there is a path that works, except for timed
+//! waits: without them (before Linux 5.11) there is no ring, and the reason is said.
 
 use core::fmt;
 use core::str::FromStr;
