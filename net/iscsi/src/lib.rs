@@ -24,7 +24,7 @@ pub mod target;
 pub mod text;
 
 pub use keys::{Preferences, SessionParameters};
-pub use protocol::{Body, CloseReason, Moved, Protocol, TaskId, Transmit, Want};
+pub use protocol::{Body, CloseReason, Moved, OUTGOING_MAX, Protocol, TaskId, Transmit, Want};
 
 /// The well-known port of iSCSI (RFC 7143 section 13).
 pub const PORT: u16 = 3260;

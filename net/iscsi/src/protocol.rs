@@ -11,6 +11,10 @@ use crate::pdu::{BHS_LEN, Header};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(pub u32);
 
+/// PDUs that wait to be sent; with more of them nothing is read. A peer that asks and does not take the answers stops itself, and
+/// makes nothing grow.
+pub const OUTGOING_MAX: usize = 256;
+
 /// What a connection wants from its stream next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {

@@ -6,7 +6,7 @@ use iscsi::initiator;
 use iscsi::keys::{Choice, Digests};
 use iscsi::pdu::{Header, NO_TAG, flag, opcode};
 use iscsi::target::{self, Admission, DataFault, Event, Grant, LogoutResponse, Response, TaskResponse};
-use iscsi::{Body, CloseReason, Preferences, Protocol, TaskId, Want};
+use iscsi::{Body, CloseReason, OUTGOING_MAX, Preferences, Protocol, TaskId, Want};
 
 /// Reasons of a Reject (RFC 7143 section 11.17.1).
 const SNACK: u8 = 0x03;
@@ -332,4 +332,18 @@ fn a_ping_comes_back_whole_up_to_what_the_initiator_takes() {
         let answers = raw.send(ping, &vec![3; len]);
         assert_eq!(answers[0].data_len(), echoed);
     }
+}
+
+/// Pings without end from an initiator that takes no answer: the target stops reading, and goes on when the answers are taken.
+#[test]
+fn answers_that_nobody_takes_stop_the_reading() {
+    let mut raw = Raw::logged_in(preferences());
+    let ping = Header::new(opcode::NOP_OUT, flag::FINAL).with_immediate().with_itt(0x55).with_ttt(NO_TAG);
+    for _ in 0..2 * OUTGOING_MAX {
+        raw.give(&ping.with_data_len(64).0);
+        raw.give(&[7; 64]);
+    }
+    assert_eq!(raw.target.want(), Want::Nothing);
+    assert_eq!(raw.answers().len(), OUTGOING_MAX);
+    raw.lives();
 }

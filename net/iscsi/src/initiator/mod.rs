@@ -23,7 +23,7 @@ use crate::deframe::Deframer;
 use crate::digest::Digest;
 use crate::keys::{Preferences, SessionParameters};
 use crate::pdu::{Header, NO_TAG, flag, opcode};
-use crate::protocol::{Body, CloseReason, Protocol, TaskId, Transmit, Want};
+use crate::protocol::{Body, CloseReason, OUTGOING_MAX, Protocol, TaskId, Transmit, Want};
 use login::{Login, Membership, Stage};
 use numbers::Numbering;
 use recovery::Statuses;
@@ -350,6 +350,7 @@ impl Protocol for Connection {
     fn want(&self) -> Want {
         match self.stage {
             Stage::Closed => Want::Nothing,
+            _ if self.outgoing.len() >= OUTGOING_MAX => Want::Nothing,
             _ => self.deframer.want(),
         }
     }

@@ -28,7 +28,7 @@ use crate::deframe::Deframer;
 use crate::keys::SessionParameters;
 use crate::pdu::{Header, NO_TAG, flag, opcode};
 pub use crate::protocol::Moved;
-use crate::protocol::{CloseReason, Protocol, TaskId, Transmit, Want};
+use crate::protocol::{CloseReason, OUTGOING_MAX, Protocol, TaskId, Transmit, Want};
 use login::Login;
 pub use login::{Admission, Grant, LoginRequest, LoginStatus, Membership, SessionType};
 use numbers::Numbering;
@@ -259,7 +259,7 @@ impl Protocol for Connection {
         match self.phase {
             Phase::Closed => Want::Nothing,
             Phase::Login if self.login.is_waiting() || !self.outgoing.is_empty() => Want::Nothing,
-            _ if self.is_full_of_held() => Want::Nothing,
+            _ if self.is_full_of_held() || self.outgoing.len() >= OUTGOING_MAX => Want::Nothing,
             _ => self.deframer.want(),
         }
     }
