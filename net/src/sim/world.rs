@@ -1,5 +1,6 @@
 //! Everything that the simulated hosts share: connections, listeners, faults, time.
 
+use core::cell::Cell;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -42,6 +43,15 @@ pub(super) struct World {
     listeners: BTreeMap<SocketAddr, VecDeque<EndId>>,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
+    first: Cell<First>,
+}
+
+/// What is due first of all that travels.
+#[derive(Clone, Copy, Debug)]
+enum First {
+    /// It may have changed since it was last looked for.
+    Unknown,
+    Known(Option<(Instant, EndId)>),
 }
 
 impl World {
@@ -60,6 +70,7 @@ impl World {
             listeners: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_connection: 0,
+            first: Cell::new(First::Unknown),
         }
     }
 
@@ -92,6 +103,7 @@ impl World {
     }
 
     pub(super) fn reset_between(&mut self, a: IpAddr, b: IpAddr) {
+        self.first.set(First::Unknown);
         for connection in self.connections.values_mut() {
             let ends = connection.ends.each_ref().map(|end| end.address.ip());
             if ends == [a, b] || ends == [b, a] {
@@ -102,6 +114,7 @@ impl World {
     }
 
     pub(super) fn vanish(&mut self, from: IpAddr, to: IpAddr) {
+        self.first.set(First::Unknown);
         for connection in self.connections.values_mut() {
             for side in 0..2 {
                 let ways = [connection.ends[side].address.ip(), connection.ends[1 - side].address.ip()];
@@ -143,6 +156,7 @@ impl World {
     }
 
     fn abandon(&mut self, id: EndId, how: Halt) {
+        self.first.set(First::Unknown);
         let connection = self.connection(id);
         let end = &mut connection.ends[id.side];
         let was_closed = matches!(end.status, StreamStatus::Closed(_));
@@ -241,6 +255,7 @@ impl World {
     }
 
     pub(super) fn close(&mut self, id: EndId) {
+        self.first.set(First::Unknown);
         let connection = self.connection(id);
         let end = &mut connection.ends[id.side];
         let before = end.status.clone();
@@ -298,9 +313,15 @@ impl World {
         let extra = self.slow.get(&way).copied().unwrap_or_default();
         let latency = latency_min + Duration::from_nanos(self.prng.below(spread.max(1))) + extra;
         let sent = self.now;
+        let due = sent + latency;
         let pipe = &mut self.connection(from).pipes[from.side];
         // It cannot overtake: only the first parcel of a pipe is ever looked at.
-        pipe.parcels.push_back(Travelling { parcel, sent, due: sent + latency });
+        let is_head = pipe.parcels.is_empty();
+        pipe.parcels.push_back(Travelling { parcel, sent, due });
+        if let (true, First::Known(first)) = (is_head, self.first.get()) {
+            let sooner = first.is_none_or(|first| order(&(due, from)) < order(&first));
+            self.first.set(First::Known(if sooner { Some((due, from)) } else { first }));
+        }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -308,12 +329,21 @@ impl World {
     }
 
     fn first_due(&self) -> Option<(Instant, EndId)> {
+        if let First::Known(first) = self.first.get() {
+            return first;
+        }
+        let first = self.look_for_first();
+        self.first.set(First::Known(first));
+        first
+    }
+
+    fn look_for_first(&self) -> Option<(Instant, EndId)> {
         let pipes = self.connections.iter().flat_map(|(id, it)| {
             let end = |side| EndId { connection: *id, side };
             [(end(0), &it.pipes[0]), (end(1), &it.pipes[1])]
         });
         let heads = pipes.filter_map(|(id, pipe)| Some((pipe.parcels.front()?.due, id)));
-        heads.min_by_key(|(due, id)| (*due, id.connection, id.side))
+        heads.min_by_key(order)
     }
 
     /// Somebody polls, and thinks that it is `now`.
@@ -329,6 +359,7 @@ impl World {
         let mut delivered = 0;
         while let Some((due, from)) = self.first_due().filter(|(due, _)| *due <= now) {
             self.now = self.now.max(due);
+            self.first.set(First::Unknown);
             self.deliver(from, due);
             delivered += 1;
         }
@@ -454,6 +485,11 @@ impl World {
             self.connections.remove(&id.connection);
         }
     }
+}
+
+/// What is due at the same time arrives in the order of connections.
+fn order((due, id): &(Instant, EndId)) -> (Instant, u64, usize) {
+    (*due, id.connection, id.side)
 }
 
 /// Both ends lose the connection and what travels.
