@@ -67,6 +67,10 @@ pub enum Rot {
     Bitmap,
 }
 
+impl Rot {
+    pub(super) const ALL: [Self; 4] = [Self::Superblock, Self::Tail, Self::Log, Self::Bitmap];
+}
+
 /// A fault. Those that last say for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -94,6 +98,8 @@ pub enum Fault {
     BadBlock(Who),
     /// A bit of a leg's metadata flips.
     Rot(Who, Rot),
+    /// A block of a leg's metadata is overwritten by another block of the same kind: a misdirected write.
+    Misdirect(Who, Rot),
     /// The peer's disk is replaced by an empty one.
     ReplaceDisk(Duration),
     /// The peer's leg is set back to what it was a while ago.
@@ -129,6 +135,7 @@ pub enum Point {
     Spoil,
     BadBlock,
     Rot,
+    Misdirect,
     ReplaceDisk,
     RevertLeg,
     CloneLeg,
@@ -141,7 +148,7 @@ pub enum Point {
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Kill,
         Self::PowerCut,
         Self::Pause,
@@ -155,6 +162,7 @@ impl Point {
         Self::Spoil,
         Self::BadBlock,
         Self::Rot,
+        Self::Misdirect,
         Self::ReplaceDisk,
         Self::RevertLeg,
         Self::CloneLeg,
@@ -183,6 +191,7 @@ impl Fault {
             Self::Spoil(..) => Point::Spoil,
             Self::BadBlock(_) => Point::BadBlock,
             Self::Rot(..) => Point::Rot,
+            Self::Misdirect(..) => Point::Misdirect,
             Self::ReplaceDisk(_) => Point::ReplaceDisk,
             Self::RevertLeg(_) => Point::RevertLeg,
             Self::CloneLeg(_) => Point::CloneLeg,

@@ -5,7 +5,7 @@ use core::ops::Range;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use bdev::{BlockRange, Channel, Completed, Completions, Durability, Io, IoError, Op, Tag};
+use bdev::{BlockRange, Channel, Completed, Completions, Durability, FenceKey, Io, IoError, Op, Tag};
 use engine::{BufMut, Core, Instant, Prng};
 use gateway::{Remote, RemoteConfig};
 use net::sim::SimNet;
@@ -23,6 +23,10 @@ struct Path {
     channel: Box<dyn Channel>,
     session: Option<u64>,
     not_before: Instant,
+    /// Registrations that were sent this way.
+    registered: u64,
+    /// The last one that was granted; 0: none.
+    granted: u64,
 }
 
 /// An operation that has not been answered.
@@ -37,6 +41,30 @@ enum What {
     Write { blocks: Range<u64>, value: Value },
     Read { blocks: Range<u64>, before: Vec<Option<(Instant, Value)>> },
     Flush,
+    Register(Registration),
+}
+
+/// A reservation key of one of a host's paths, on its way or granted. Keys of a path rise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Registration {
+    /// The host.
+    pub(crate) host: usize,
+    /// The node that the path leads to.
+    pub(crate) node: usize,
+    /// The how manieth it is on this path.
+    pub(crate) count: u64,
+}
+
+impl Registration {
+    fn key(self) -> FenceKey {
+        FenceKey { node: self.host as u8, generation: self.count << 1 | self.node as u64 }
+    }
+
+    /// The registration that has this reservation key.
+    pub(crate) fn of_key(key: u64) -> Option<Self> {
+        let FenceKey { node, generation } = FenceKey::from_reservation_key(key)?;
+        Some(Self { host: node.into(), node: usize::from(generation & 1 == 1), count: generation >> 1 })
+    }
 }
 
 /// What the load is to do.
@@ -66,6 +94,7 @@ pub(crate) struct Host {
     to_read: Vec<u64>,
     pub(crate) good: u64,
     pub(crate) bad: u64,
+    news: Vec<Registration>,
     pub(crate) due: Instant,
 }
 
@@ -82,7 +111,7 @@ impl Host {
                 RemoteConfig::new(format!("iqn.2026-11.sim:host{number}"), machine::volume_name(), portal);
             let remote = Remote::new(format!("path{node}"), Uuid::nil(), config);
             let channel = remote.open_over(core, Box::new(net.host(ip)));
-            Path { channel, session: None, not_before: Instant::EPOCH }
+            Path { channel, session: None, not_before: Instant::EPOCH, registered: 0, granted: 0 }
         };
         Self {
             number,
@@ -100,6 +129,7 @@ impl Host {
             to_read: Vec::new(),
             good: 0,
             bad: 0,
+            news: Vec::new(),
             due: Instant::EPOCH,
         }
     }
@@ -200,7 +230,9 @@ impl Host {
         }
         let blocks = self.place(env);
         let draw = self.prng.below(100);
-        if draw < env.load.read_percent {
+        if draw >= 100 - env.load.register_percent {
+            self.send_register(node, now, env);
+        } else if draw < env.load.read_percent {
             self.send_read(node, blocks, now, env);
         } else if draw < env.load.read_percent + env.load.flush_percent {
             self.send(node, Op::Flush, What::Flush, now, env);
@@ -254,6 +286,31 @@ impl Host {
         self.send(node, op, What::Write { blocks, value }, now, env);
     }
 
+    /// One at a time on each path.
+    fn send_register(&mut self, node: usize, now: Instant, env: &mut Env<'_>) {
+        let under_way = |open: &Open| matches!(open.what, What::Register(it) if it.node == node);
+        if self.open.values().any(under_way) {
+            return;
+        }
+        let path = &mut self.paths[node];
+        path.registered += 1;
+        let registration = Registration { host: self.number, node, count: path.registered };
+        let op = Op::Fence { key: registration.key() };
+        self.send(node, op, What::Register(registration), now, env);
+    }
+
+    /// The last registration that was granted on each path.
+    pub(crate) fn granted(&self) -> impl Iterator<Item = Registration> + '_ {
+        let granted = |node: usize| self.paths[node].granted;
+        let all = (0..2).map(move |node| Registration { host: self.number, node, count: granted(node) });
+        all.filter(|registration| registration.count != 0)
+    }
+
+    /// Registrations that were granted since this was last asked.
+    pub(crate) fn take_news(&mut self) -> Vec<Registration> {
+        core::mem::take(&mut self.news)
+    }
+
     fn send(&mut self, node: usize, op: Op, what: What, now: Instant, env: &mut Env<'_>) {
         self.next_tag += 1;
         let tag = self.next_tag;
@@ -276,6 +333,10 @@ impl Host {
         env.history.answered(open.service, open.invoked, now);
         match (open.what, completed.op) {
             (What::Write { blocks, value }, _) => env.history.acknowledge(blocks, value, now),
+            (What::Register(registration), _) => {
+                self.paths[registration.node].granted = registration.count;
+                self.news.push(registration);
+            }
             (What::Read { blocks, before }, Op::Read { into, .. }) => {
                 for ((block, bytes), before) in blocks.zip(into.chunks_exact(BLOCK)).zip(before) {
                     let value = value_of(bytes, block)?;
@@ -295,7 +356,7 @@ impl Host {
                 self.to_read.extend(blocks.clone());
                 self.to_read.sort_unstable();
             }
-            What::Read { .. } | What::Flush => {}
+            What::Read { .. } | What::Flush | What::Register(_) => {}
         }
         if matches!(error, IoError::NotReady(_) | IoError::LinkDown | IoError::TimedOut | IoError::Fenced) {
             self.paths[open.node].not_before = now + 20 * MS;

@@ -4,17 +4,17 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
-use bdev::sim::{SimFault, Survival};
+use bdev::sim::Survival;
 use gateway::LunMode;
 use mirror::command::Command;
-use mirror::format::layout::{BITMAP_OFFSET, LOG_OFFSET, SUPERBLOCK_OFFSET};
+use mirror::format::layout::{LOG_OFFSET, SUPERBLOCK_OFFSET};
 use mirror::format::{ArbiterKind, BLOCK_BYTES, LegIndex, LegMask};
 use mirror::status::RoleKind;
 use net::sim::Halt;
 
-use super::checks;
 use super::coverage::Phase;
-use super::fault::{Event, Fault, Rot, Spoilt, Still, Way, Who};
+use super::disks::Damaged;
+use super::fault::{Event, Fault, Still, Way, Who};
 use super::host;
 use super::machine::{self, Life};
 use super::world::{Check, Stopped, World};
@@ -36,7 +36,7 @@ pub(crate) enum Undo {
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Death {
+pub(crate) enum Death {
     Process,
     Power,
 }
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    fn nodes(&self, who: Who) -> Vec<usize> {
+    pub(crate) fn nodes(&self, who: Who) -> Vec<usize> {
         match who {
             Who::Holder => vec![self.serving],
             Who::Peer => vec![1 - self.serving],
@@ -89,7 +89,7 @@ impl World {
     }
 
     /// Everything acknowledged is elsewhere.
-    fn is_expendable(&self, node: usize) -> bool {
+    pub(crate) fn is_expendable(&self, node: usize) -> bool {
         let other = 1 - node;
         let counted = self.newest_config().is_some_and(|config| config.in_sync.has(LegIndex::BOTH[other]));
         let damage = self.damage[other];
@@ -154,7 +154,10 @@ impl World {
             }
             Fault::Spoil(who, what, count) => self.spoil(who, what, count),
             Fault::BadBlock(who) => self.bad_block(who),
-            Fault::Rot(who, place) => return Ok(self.rot(who, place)),
+            Fault::Rot(who, place) => return Ok(self.damage_metadata(who, place, Damaged::Bit)),
+            Fault::Misdirect(who, place) => {
+                return Ok(self.damage_metadata(who, place, Damaged::Misdirected));
+            }
             Fault::ReplaceDisk(_) | Fault::RevertLeg(_) | Fault::CloneLeg(_) => return self.exchange(fault),
             Fault::SlowArbiter(extra, time) => {
                 self.arbiter.slow = extra;
@@ -187,7 +190,7 @@ impl World {
         self.look_at_legs("after a node died")
     }
 
-    fn end_node(&mut self, node: usize, down: Duration, death: Death) {
+    pub(crate) fn end_node(&mut self, node: usize, down: Duration, death: Death) {
         let survival = match self.prng.below(3) {
             0 => Survival::All,
             1 => Survival::None,
@@ -325,107 +328,6 @@ impl World {
             Undo::HastenDisk(node) => self.machines[node].disk.slow_down(Duration::ZERO),
             Undo::HastenArbiter => self.arbiter.slow = Duration::ZERO,
         }
-    }
-
-    // --- Disks ---
-
-    fn spoil(&mut self, who: Who, what: Spoilt, count: u32) {
-        let fault = match what {
-            Spoilt::Reads => SimFault::FailReads { count },
-            Spoilt::Writes => SimFault::FailWrites { count },
-            Spoilt::Flushes => SimFault::FailFlushes { count },
-        };
-        for node in self.nodes(who) {
-            self.machines[node].disk.inject(fault);
-        }
-    }
-
-    fn bad_block(&mut self, who: Who) {
-        let touched: Vec<u64> = self.history.blocks().collect();
-        if touched.is_empty() {
-            return;
-        }
-        let block = touched[self.prng.below(touched.len() as u64) as usize];
-        for node in self.nodes(who) {
-            if let Some(superblock) = checks::superblock(&self.machines[node].disk) {
-                let lba = superblock.layout.data_offset / 512 + block;
-                self.machines[node].disk.inject(SimFault::BadBlock { lba });
-            }
-        }
-    }
-
-    /// One bit of one block. Only one copy of anything rots at a time, and not while a leg has to be believed alone.
-    fn rot(&mut self, who: Who, place: Rot) -> bool {
-        let nodes = self.nodes(who);
-        for node in nodes {
-            if self.checks.rotten(node) {
-                return false;
-            }
-            let disk = self.machines[node].disk.clone();
-            let Some(superblock) = checks::superblock(&disk) else { return false };
-            let layout = superblock.layout;
-            let block = match place {
-                Rot::Superblock => SUPERBLOCK_OFFSET + self.prng.below(2) * BLOCK_BYTES,
-                Rot::Tail => layout.superblock_tail(),
-                Rot::Log => LOG_OFFSET + self.prng.below(256) * BLOCK_BYTES,
-                Rot::Bitmap => BITMAP_OFFSET + self.prng.below(2) * BLOCK_BYTES,
-            };
-            let at = usize::try_from(block + self.prng.below(BLOCK_BYTES)).expect("in memory");
-            let byte = disk.peek(at, 1)[0] ^ 1 << self.prng.below(8);
-            disk.poke(at, &[byte]);
-            self.checks.rotted(node);
-        }
-        true
-    }
-
-    /// The leg's superblock was written since the backup.
-    fn is_older(&self, node: usize) -> bool {
-        let seq = |leg: mirror::probe::LegFound| match leg {
-            mirror::probe::LegFound::Leg(leg) => Some((leg.superblock.leg, leg.superblock.seq)),
-            _ => None,
-        };
-        let Some(backup) = &self.backups[node] else { return false };
-        match (seq(checks::found_in(backup)), seq(checks::found(&self.machines[node].disk))) {
-            (Some((old, before)), Some((new, now))) if old == new => before < now,
-            // Another disk has been there since: what the array remembers of this one decides.
-            (Some((old, before)), _) => {
-                let ours = checks::superblock(&self.machines[1 - node].disk);
-                ours.is_some_and(|ours| ours.peer().uuid != old || before < ours.peer().seen_seq)
-            }
-            _ => false,
-        }
-    }
-
-    /// The peer's disk is another one afterwards.
-    fn exchange(&mut self, fault: Fault) -> Check<bool> {
-        let node = 1 - self.serving;
-        let holds = self.views[self.serving]
-            .is_some_and(|view| view.config.is_some_and(|config| config.holder.index() == self.serving));
-        if !self.is_expendable(node) || !holds || !self.machines[1 - node].is_running() {
-            return Ok(false);
-        }
-        let down = match fault {
-            // Nothing on a leg tells two states apart that its superblock does not.
-            Fault::RevertLeg(_) if !self.is_older(node) => return Ok(false),
-            Fault::ReplaceDisk(down) | Fault::RevertLeg(down) | Fault::CloneLeg(down) => down,
-            _ => return Ok(false),
-        };
-        self.end_node(node, down, Death::Process);
-        self.damage[node].leg_lost = true;
-        match fault {
-            Fault::ReplaceDisk(_) => self.new_disk(node),
-            Fault::CloneLeg(_) => {
-                self.new_disk(node);
-                self.machines[1 - node].disk.clone_to(&self.machines[node].disk);
-            }
-            _ => {
-                let image = self.backups[node].clone().expect("looked at above");
-                self.new_disk(node);
-                self.machines[node].disk.restore(&image);
-                self.damage[node].reverted = true;
-            }
-        }
-        Ok(true)
     }
 
     // --- The arbiter ---

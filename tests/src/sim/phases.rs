@@ -162,10 +162,12 @@ impl World {
             return Err(format!("liveness: in sync no more{}", self.describe()));
         }
         self.check_equal()?;
+        self.check_reservations()?;
         self.look_at_legs("at the end")?;
         self.history.check().map_err(|why| format!("I1: {why}"))?;
         let (good, bad) = self.hosts.iter().fold((0, 0), |sum, host| (sum.0 + host.good, sum.1 + host.bad));
-        self.note("world", format_args!("over: {good} operations answered, {bad} failed"));
+        let keys = self.hosts.iter().flat_map(Host::granted).count();
+        self.note("world", format_args!("over: {good} operations answered, {bad} failed, {keys} keys kept"));
         Ok(())
     }
 }

@@ -27,6 +27,8 @@ pub struct Load {
     pub read_percent: u64,
     /// and flushes.
     pub flush_percent: u64,
+    /// Of a hundred operations, registrations of a reservation key.
+    pub register_percent: u64,
     /// Of a hundred places, those of a whole granule or more.
     pub large_percent: u64,
     /// Operations of each host, at the most.

@@ -33,7 +33,8 @@ pub(crate) fn plan(seed: u64) -> Plan {
     };
     let drift = if prng.percent(40) { 10_000 } else { 50 };
     let load_for = millis(prng, 1500, 9000);
-    let events = events(prng, policy, load_for);
+    let registers = pick(prng, &[0, 0, 2, 6]);
+    let events = events(prng, policy, registers, load_for);
     // Also what strikes last is followed by a while of load.
     let length = events.last().map_or(load_for, |event| load_for.max(event.at + millis(prng, 500, 2500)));
     Plan {
@@ -41,7 +42,7 @@ pub(crate) fn plan(seed: u64) -> Plan {
         policy,
         mode: if prng.percent(65) { LunMode::SyncDurable } else { LunMode::SyncCached },
         patience: if prng.percent(30) { Patience::Fast } else { Patience::Ordinary },
-        load: load(prng, length),
+        load: Load { register_percent: registers, ..load(prng, length) },
         net: span(prng, &[(20, 200), (20, 200), (100, 3000), (5, 20)]),
         disk: span(prng, &[(10, 200), (10, 200), (50, 5000), (1, 10)]),
         drift_ppm: [0, 1].map(|_| prng.below(2 * drift + 1) as i64 - drift as i64),
@@ -64,12 +65,13 @@ fn load(prng: &mut Prng, length: Duration) -> Load {
         stride: pick(prng, &[1, 5, 37]),
         read_percent: pick(prng, &[5, 30, 60]),
         flush_percent: pick(prng, &[1, 8]),
+        register_percent: 0,
         large_percent: pick(prng, &[0, 5, 20]),
         ops: u64::from(ops),
     }
 }
 
-fn events(prng: &mut Prng, policy: ArbiterKind, length: Duration) -> Vec<Event> {
+fn events(prng: &mut Prng, policy: ArbiterKind, registers: u64, length: Duration) -> Vec<Event> {
     let fits = |point: &Point| match point {
         Point::SlowArbiter | Point::RestoreArbiter | Point::LoseArbiter => policy == ArbiterKind::Etcd,
         Point::Promote => policy != ArbiterKind::Etcd,
@@ -80,20 +82,38 @@ fn events(prng: &mut Prng, policy: ArbiterKind, length: Duration) -> Vec<Event> 
     let most = u64::try_from(length.as_millis()).expect("short");
     let mut events: Vec<Event> = Vec::new();
     for _ in 0..1 + prng.below(6) {
-        let during = during(prng);
+        let during = during(prng, registers);
         let at = match events.last() {
             // Often into what the one before has left behind.
             Some(before) if prng.percent(50) => before.at + millis(prng, 0, 3000),
             _ => millis(prng, 0, most),
         };
-        events.push(Event { at, during, fault: fault(prng, &kinds) });
+        let fault = fault(prng, &kinds);
+        let resync = during == Some(Phase::Resync) || matches!(fault, Fault::RevertLeg(_));
+        if resync && prng.percent(60) {
+            // What brings a resync about.
+            let before = at.saturating_sub(millis(prng, 300, 2500));
+            events.push(Event { at: before, during: Some(Phase::Write), fault: cause(prng) });
+        }
+        events.push(Event { at, during, fault });
     }
     events.sort_by_key(|event| event.at);
     events
 }
 
-fn during(prng: &mut Prng) -> Option<Phase> {
-    prng.percent(60).then(|| pick(prng, &Phase::ALL[1..5]))
+fn during(prng: &mut Prng, registers: u64) -> Option<Phase> {
+    let phases = if registers > 0 { &Phase::ALL[1..] } else { &Phase::ALL[1..5] };
+    prng.percent(60).then(|| pick(prng, phases))
+}
+
+/// Leaves the peer's leg behind.
+fn cause(prng: &mut Prng) -> Fault {
+    match prng.below(4) {
+        0 => Fault::Kill(Who::Peer, millis(prng, 1, 1500)),
+        1 => Fault::Cut(Way::Nodes, millis(prng, 1, 3000)),
+        2 => Fault::Spoil(Who::Peer, Spoilt::Writes, 1),
+        _ => Fault::ReplaceDisk(millis(prng, 1, 1000)),
+    }
 }
 
 fn fault(prng: &mut Prng, kinds: &[Point]) -> Fault {
@@ -132,7 +152,8 @@ fn fault(prng: &mut Prng, kinds: &[Point]) -> Fault {
             Fault::Spoil(one(prng), what, 1 + prng.below(4) as u32)
         }
         Point::BadBlock => Fault::BadBlock(one(prng)),
-        Point::Rot => Fault::Rot(one(prng), pick(prng, &[Rot::Superblock, Rot::Tail, Rot::Log, Rot::Bitmap])),
+        Point::Rot => Fault::Rot(one(prng), pick(prng, &Rot::ALL)),
+        Point::Misdirect => Fault::Misdirect(one(prng), pick(prng, &Rot::ALL)),
         Point::ReplaceDisk => Fault::ReplaceDisk(millis(prng, 1, 2000)),
         Point::RevertLeg => Fault::RevertLeg(millis(prng, 1, 2000)),
         Point::CloneLeg => Fault::CloneLeg(millis(prng, 1, 2000)),

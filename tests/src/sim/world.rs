@@ -399,7 +399,9 @@ impl World {
             granules: self.granules.max(1),
             runs,
         };
-        self.hosts[at].turn(self.now, &mut env)
+        self.hosts[at].turn(self.now, &mut env)?;
+        let granted = self.hosts[at].take_news();
+        granted.into_iter().try_for_each(|registration| self.check_granted(registration))
     }
 }
 

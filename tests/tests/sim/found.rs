@@ -30,6 +30,7 @@ fn plan(seed: u64, policy: ArbiterKind, events: &[Event]) -> Plan {
         stride: 5,
         read_percent: 30,
         flush_percent: 2,
+        register_percent: 0,
         large_percent: 5,
         ops: 1500,
     };

@@ -1,0 +1,60 @@
+//! Reservation tables, looked at from outside with the production decoders (I17): a registration that was granted is on
+//! every leg that counts, and both legs say the same in the end.
+
+use mirror::format::{LegIndex, UnitState, UnitStateHealth};
+use scsi::kept::Kept;
+
+use super::checks;
+use super::host::Registration;
+use super::world::{Check, World};
+
+/// Where the logical unit's state ends on a leg.
+const HEAD: usize = 256 << 10;
+
+impl World {
+    fn kept(&self, node: usize) -> Check<Option<Kept>> {
+        let disk = &self.machines[node].disk;
+        let Some(superblock) = checks::superblock(disk) else { return Ok(None) };
+        let (state, health) = UnitState::newest(&disk.peek(0, HEAD), superblock.array);
+        if health == UnitStateHealth::Lost {
+            return Err(format!("I17: the logical unit's state on the leg of node {node} is lost"));
+        }
+        let kept = Kept::from_record(&state.content);
+        kept.map(Some).map_err(|why| format!("I17: what is kept on the leg of node {node}: {why:?}"))
+    }
+
+    /// A registration was granted: that it is there, or a later one of the same path.
+    pub(crate) fn check_granted(&self, granted: Registration) -> Check {
+        let Some(newest) = self.newest_config() else { return Ok(()) };
+        for leg in LegIndex::BOTH.into_iter().filter(|leg| newest.in_sync.has(*leg)) {
+            let node = leg.index();
+            if !self.damage[node].leg_lost {
+                self.check_registered(node, granted)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_registered(&self, node: usize, granted: Registration) -> Check {
+        let Some(kept) = self.kept(node)? else { return Ok(()) };
+        let found = kept.reservations.registrations().filter_map(|(_, key)| Registration::of_key(key));
+        let same = |it: &Registration| (it.host, it.node) == (granted.host, granted.node);
+        let newest = found.filter(same).map(|it| it.count).max();
+        if newest.is_none_or(|count| count < granted.count) {
+            return Err(format!(
+                "I17: the leg of node {node}, which counts, has {newest:?} of {granted:?}, which was granted"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The end: both legs have the same table, with everything in it that was granted.
+    pub(crate) fn check_reservations(&self) -> Check {
+        let [a, b] = [self.kept(0)?, self.kept(1)?];
+        if a != b {
+            return Err(format!("I17: the legs' reservations differ: {a:?} and {b:?}"));
+        }
+        let mut granted = self.hosts.iter().flat_map(super::host::Host::granted);
+        granted.try_for_each(|registration| self.check_granted(registration))
+    }
+}
