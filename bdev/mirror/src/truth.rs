@@ -154,7 +154,8 @@ impl Truth {
             next.forget_tracking();
         } else {
             record.tracked_since = tracked;
-            record.seen_seq = peer.map_or(record.seen_seq, |peer| peer.seq);
+            record.seen_seq =
+                peer.filter(|peer| is_as_seen(record, peer)).map_or(record.seen_seq, |peer| peer.seq);
         }
         Ok(next)
     }
@@ -170,8 +171,9 @@ impl Truth {
     fn tracked_from(&self, who: LegIndex, peer: Option<&Superblock>) -> u64 {
         let ours = self.config().generation();
         let record = &self.legs[who.other().index()];
-        let peer = peer.filter(|peer| peer.leg == record.uuid);
-        let has = peer.map_or(record.tracked_since, |peer| peer.config().generation());
+        let has = peer
+            .filter(|peer| is_as_seen(record, peer))
+            .map_or(record.tracked_since, |peer| peer.config().generation());
         if has == 0 { ours } else { has.min(ours) }
     }
 
@@ -254,6 +256,11 @@ impl Truth {
     pub fn clean(&self) -> Self {
         Self { run_state: RunState::Clean, ..self.clone() }
     }
+}
+
+/// True for the superblock of the leg that was seen last, or a later one: not of another leg, or of one that was set back.
+fn is_as_seen(record: &LegRecord, peer: &Superblock) -> bool {
+    peer.leg == record.uuid && peer.seq >= record.seen_seq
 }
 
 trait MaxGeneration {

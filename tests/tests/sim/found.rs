@@ -145,3 +145,16 @@ fn a_rejoin_that_an_own_error_spoils_begins_again() {
         clean(&Plan { drift_ppm: [12, 47], turn_cost: us(20), ..slow });
     }
 }
+
+/// A leg that was set back while the config that counts it again was on its way to the arbiter: it was taken for the leg
+/// that had been copied to, its node could take the array over, and what had been copied was missing.
+#[test]
+fn a_leg_that_was_set_back_before_it_was_counted_is_copied_whole() {
+    for seed in 0..4 {
+        let away = at(300, Some(Phase::Write), Fault::Spoil(Who::Peer, Spoilt::Writes, 1));
+        let silent = at(3400, Some(Phase::ConfigChange), Fault::LoseArbiter);
+        let back = at(5000, None, Fault::RevertLeg(ms(310)));
+        let plan = plan(seed, ArbiterKind::Etcd, &[away, silent, back]);
+        clean(&Plan { net: (us(100), ms(3)), length: ms(6000), ..plan });
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::arbitrate::{Standing, standing};
 use super::promote::PromoteMode;
-use crate::format::{Config, Superblock};
+use crate::format::{Config, LegMask, Reason, Superblock};
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub enum TakeoverVerdict {
     Older,
     /// The array is this node's: it served, and looks at its own log before it does again.
     Ours,
-    /// The config counts this leg out: it may miss acknowledged writes.
+    /// The config counts this leg out, or what it was before it was set back: it may miss acknowledged writes.
     NotCounted {
         /// What the arbiter holds.
         newer: Config,
@@ -34,17 +34,24 @@ pub fn on_word(own: &Superblock, holds: &Config, peer: Option<u64>, mode: Promot
     if holds.holder == own.index && counted {
         return TakeoverVerdict::Ours;
     }
-    if !counted {
+    if !counted || is_set_back(own, holds) {
         return TakeoverVerdict::NotCounted { newer: *holds };
     }
     TakeoverVerdict::Promote(standing)
+}
+
+/// True when a leg came back in sync without this superblock having heard that one was out: whichever leg it was, this one
+/// was told before a byte was copied.
+fn is_set_back(own: &Superblock, holds: &Config) -> bool {
+    let behind = own.config().generation() < holds.generation();
+    behind && holds.reason == Reason::Rejoined && own.config().in_sync == LegMask::both()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::format::tests::example_create;
-    use crate::format::{History, LegIndex, LegMask, Reason};
+    use crate::format::{History, LegIndex};
 
     #[test]
     fn every_word_has_one_answer() {
@@ -58,6 +65,12 @@ mod tests {
         assert_eq!(word(&both, Some(2)), TakeoverVerdict::Older);
         let without = next(LegMask::ZERO, LegIndex::Zero);
         assert_eq!(word(&without, None), TakeoverVerdict::NotCounted { newer: without });
+        let back = Config { reason: Reason::Rejoined, ..next(LegMask::both(), LegIndex::Zero) };
+        assert_eq!(
+            word(&back, None),
+            TakeoverVerdict::NotCounted { newer: back },
+            "it never heard that it was out"
+        );
         let forced = on_word(&own, &without, None, PromoteMode::Forced);
         assert_eq!(forced, TakeoverVerdict::Promote(Standing::Behind(without)));
         assert_eq!(word(&next(LegMask::both(), LegIndex::One), None), TakeoverVerdict::Ours);

@@ -68,6 +68,10 @@ impl Holder {
             }
         };
         let LegFound::Leg(leg) = leg else { return };
+        if entry != Entry::Member && self.change.is_some() {
+            // Later. What is remembered of the peer is what it was, not what was just found: that may have been set back.
+            return self.enter(Membership::Away);
+        }
         self.peer = Some(PeerLeg { store: Store::peer(leg.superblock.clone(), self.attempt) });
         self.enter(Membership::Arming(entry));
         match entry {
@@ -98,10 +102,6 @@ impl Holder {
 
     /// The own superblock says which generation comes, before the peer's guard hears of it (R8).
     pub(super) fn arm(&mut self, plan: SyncPlan, theirs: &Superblock, ctx: &mut Ctx<'_>) {
-        if self.change.is_some() {
-            self.enter(Membership::Away);
-            return;
-        }
         if let SyncPlan::Full(why) = plan {
             ctx.note(EventKind::FullCopy(why));
         }
