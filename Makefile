@@ -3,10 +3,10 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check fmt lint doc e2e conformance pdu sim links bench setup
+.PHONY: help run test check fmt lint doc e2e conformance pdu sim sim-bugs links bench setup
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build, start a mirrored pair on this machine, print the LUN's URL and live status (Ctrl-C ends it)
 	@tests/scripts/run.sh
@@ -30,6 +30,9 @@ doc: ## Build the documentation, warnings are errors
 sim: ## Two nodes on simulated clocks, disks and links: SEEDS=10000 seeds from SEED=1; SEED alone tells one run
 	@if [ -n "$(SEED)" ] && [ -z "$(SEEDS)" ]; then $(CARGO) run --release -p tests --bin sim -- --first $(SEED) --tell; \
 	else $(CARGO) run --release -p tests --bin sim -- --first $(or $(SEED),1) --seeds $(or $(SEEDS),10000); fi
+
+sim-bugs: ## Break each rule of the mirror in turn, and count the simulator's seeds until it is seen (SEEDS=1000 at the most)
+	$(CARGO) run -p tests --bin sim --features mutations -- --mutations --seeds $(or $(SEEDS),1000)
 
 links: ## The parts on simulated links and disks: sessions, import and export, the mirror's pair
 	$(CARGO) test -p iscsi --test pair

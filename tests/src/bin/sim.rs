@@ -152,13 +152,19 @@ mod mutations {
         let end = options.first + options.seeds;
         let work = || {
             let runner = Runner::new();
-            let _broken = Broken::rule(rule);
+            let run = |seed, broken: Option<Mutation>| {
+                let _broken = Broken::rule(broken);
+                runner.run(&Plan::of(seed)).verdict
+            };
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
                 if seed >= end {
                     return;
                 }
-                if let Err(failure) = runner.run(&Plan::of(seed)).verdict {
+                // A seed that fails without it proves nothing.
+                if let Err(failure) = run(seed, Some(rule))
+                    && run(seed, None).is_ok()
+                {
                     let mut found = found.lock().expect("nobody panics with it");
                     if found.as_ref().is_none_or(|(before, _)| seed < *before) {
                         *found = Some((seed, failure.what));

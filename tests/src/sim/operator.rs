@@ -72,11 +72,22 @@ impl World {
         self.command(node, Command::Promote { mode, holder })
     }
 
+    /// The holder's word that its peer has joined may be old: both legs' superblocks say the same of both legs, as they
+    /// are now.
+    fn knows_both_legs(&self, holder: usize) -> bool {
+        let legs = [holder, 1 - holder].map(|node| checks::superblock(&self.machines[node].disk));
+        let [Some(own), Some(peer)] = legs else { return false };
+        let alive = |node: usize| own.legs[node].incarnation == self.incarnation(node);
+        own.peer().uuid == peer.leg && own.config() == peer.config() && alive(0) && alive(1)
+    }
+
     /// Looks at both nodes now and then.
     pub(crate) fn operate(&mut self) {
         if let Some(node) = self.in_sync() {
-            self.damage = Default::default();
             self.serving = node;
+            if self.knows_both_legs(node) {
+                self.damage = Default::default();
+            }
         }
         if self.plan.policy == ArbiterKind::Etcd {
             return;

@@ -161,7 +161,7 @@ impl World {
             name: ArrayName::new("sim").expect("short"),
             who: LegIndex::BOTH[node],
             node: Uuid::from_u128(node as u128 + 10),
-            incarnation: Uuid::from_u128((node as u128 + 1) << 64 | u128::from(machine.boot)),
+            incarnation: Self::boot_id(node, machine.boot),
             on_blank: if creates { create } else { OnBlank::Join },
             content: Content::Zeroed,
             flags: LegFlags::empty(),
@@ -176,6 +176,15 @@ impl World {
             },
             seed: self.plan.seed.wrapping_mul(1 << 20) ^ (machine.run << 1) ^ node as u64,
         }
+    }
+
+    fn boot_id(node: usize, boot: u64) -> Uuid {
+        Uuid::from_u128((node as u128 + 1) << 64 | u128::from(boot))
+    }
+
+    /// The boot id that a node's process has, or would have.
+    pub(crate) fn incarnation(&self, node: usize) -> Uuid {
+        Self::boot_id(node, self.machines[node].boot)
     }
 
     pub(crate) fn start(&mut self, node: usize) {

@@ -1,5 +1,6 @@
 //! The simulator in `make test`: a bounded number of seeds, the runs that once failed, and that runs repeat.
 
+mod bugs;
 mod found;
 
 use tests::sim::{Plan, Runner};
