@@ -3,7 +3,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check fmt lint doc e2e conformance pdu sim sim-bugs links bench setup
+.PHONY: help run test check fmt lint doc e2e conformance compliance pdu fuzz sim sim-bugs links bench setup
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,8 +43,14 @@ links: ## The parts on simulated links and disks: sessions, import and export, t
 conformance: setup ## libiscsi's suite against a LUN: make conformance URL=iscsi://... [URL2=...]
 	@$(CARGO) run -q -p tests --bin conformance -- "$(URL)" "$(URL2)"
 
+compliance: ## RFC 7143: each requirement with the code that cites it and its tests
+	@$(CARGO) run -q -p tests --bin compliance
+
 pdu: ## The suite at PDU level against a LUN that may be overwritten: make pdu URL=iscsi://... [CASE=part of a name]
 	@$(CARGO) run -q -p tests --bin pdu -- "$(URL)" $(CASE)
+
+fuzz: ## The fuzz targets under libFuzzer: TARGET=name or all, CPU=600 seconds each
+	@tests/scripts/fuzz.sh $(or $(CPU),600) $(TARGET)
 
 e2e: setup ## Tests with real processes and real initiators
 	$(CARGO) build --workspace --bins

@@ -18,6 +18,8 @@ need ocf-tester resource-agents
 need xmllint libxml2-utils
 need systemd-analyze systemd
 need qemu-img qemu-utils
+need xz xz-utils
+need strip binutils
 need qemu-storage-daemon qemu-system-common
 
 # SPDK's own client is the judge of the control socket.
@@ -30,11 +32,10 @@ client() {
 cd "$(dirname "$0")/../.."
 client
 
-# Unpacks Debian packages of another suite of the machine's own mirror below a folder, without changing what is installed or
-# where the machine gets its packages: unpack FOLDER SUITES PACKAGE...
-unpack() {
+# An apt configuration of its own below a folder: packages of other suites of the machine's own mirror, without changing where the
+# machine gets its packages. Leaves its options in `apt`. private_apt FOLDER SUITES
+private_apt() {
     local folder=$1 suites=$2 uri suite
-    shift 2
     mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
     folder=$(realpath "$folder")
     uri=$(sed -n 's/^URIs: *//p; s/^deb \(\[.*\] \)\?\(http[^ ]*\) .*/\2/p' /etc/apt/sources.list.d/debian.sources \
@@ -42,10 +43,49 @@ unpack() {
     for suite in $suites; do
         printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$uri" "$suite"
     done >"$folder/sources.list"
-    local options=(-o "Dir::Etc::sourcelist=$folder/sources.list" -o Dir::Etc::sourceparts=/dev/null
-        -o "Dir::State::lists=$folder/lists" -o "Dir::Cache=$folder/cache" -qq)
-    (cd "$folder" && apt-get "${options[@]}" update && apt-get "${options[@]}" download "$@" &&
+    apt=(-o "Dir::Etc::sourcelist=$folder/sources.list" -o Dir::Etc::sourceparts=/dev/null
+        -o "Dir::State::lists=$folder/lists" -o "Dir::Cache=$folder/cache" -o Acquire::Retries=3 -qq)
+    apt-get "${apt[@]}" update >/dev/null 2>&1
+}
+
+# Unpacks Debian packages of another suite below a folder; nothing is installed. unpack FOLDER SUITES PACKAGE...
+# KERNEL stands for the package with the kernel that linux-image-amd64 names.
+unpack() {
+    local folder=$1 suites=$2 kernel
+    shift 2
+    private_apt "$folder" "$suites" || return
+    kernel=$(apt-cache "${apt[@]}" depends linux-image-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -1)
+    (cd "$folder" && apt-get "${apt[@]}" download "${@/#KERNEL/$kernel}" &&
         for package in *.deb; do dpkg -x "$package" root; done && rm -rf ./*.deb lists cache) >/dev/null 2>&1
+}
+
+# The emulator for guests: of the version of the other QEMU tools, which may come from backports.
+emulator() {
+    command -v qemu-system-x86_64 >/dev/null && return
+    local folder=${CARGO_TARGET_DIR:-target}/qemu-system suite version suites
+    suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    suites=$suite
+    version=$(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null)
+    case $version in *bpo*) suites="$suite $suite-backports" ;; esac
+    if [ "$(id -u)" -eq 0 ] && private_apt "$folder" "$suites"; then
+        echo "setup: installing qemu-system-x86"
+        DEBIAN_FRONTEND=noninteractive apt-get "${apt[@]}" -y -t "${suites##* }" install --no-install-recommends \
+            qemu-system-x86 >/dev/null 2>&1
+        rm -rf "$folder"
+    fi
+    command -v qemu-system-x86_64 >/dev/null ||
+        echo "setup: QEMU (qemu-system-x86) is missing. The tests of the kernel initiator are skipped."
+}
+
+# A guest with the Linux kernel's initiator.
+guest() {
+    local folder=${CARGO_TARGET_DIR:-target}/guest
+    [ "$folder/initramfs" -nt tests/scripts/guest.sh ] && return
+    [ -d "$folder/root/boot" ] || unpack "$folder" "$(. /etc/os-release && echo "$VERSION_CODENAME")" \
+        KERNEL busybox-static kmod open-iscsi libopeniscsiusr libisns0 libkmod2 libmount1 dmsetup libdevmapper1.02.1 \
+        sg3-utils libsgutils2-1.46-2
+    tests/scripts/guest.sh "$folder" ||
+        echo "setup: the guest of the kernel initiator cannot be built. Its tests are skipped."
 }
 
 # QEMU's iSCSI driver has to be of the version of the installed tools, which may come from backports.
@@ -80,5 +120,7 @@ if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/
 fi
 qemu_iscsi
 conformance_suite
+emulator
+guest
 [ ${#missing[@]} -eq 0 ] && exit 0
 echo "setup: missing: ${missing[*]}. Tests that need them are skipped, each with a line that says so."

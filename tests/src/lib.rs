@@ -1,7 +1,11 @@
 //! Tests across crates: real processes, real initiators.
 
 pub mod alone;
+pub mod compliance;
 pub mod etcd;
+#[path = "../fuzz/src/lib.rs"]
+pub mod fuzz;
+pub mod guest;
 pub mod host;
 pub mod load;
 pub mod net;

@@ -14,7 +14,7 @@ pub(super) const CASES: &[Case] = table! {
     "12.1.3" the_secret_opens
     "12.1.3" both_ends_prove_themselves
     "12.1.3" a_response_may_be_base64
-    "12.1.3" the_strongest_known_algorithm_is_asked_for_in_order
+    "12.1.3" the_first_known_algorithm_is_chosen
     "12.1.3" a_wrong_secret_is_refused
     "12.1.3" a_wrong_name_is_refused
     "12.1.3" a_response_of_another_length_is_refused
@@ -160,7 +160,7 @@ fn both_ends_prove_themselves(subject: &Subject) -> Outcome {
     goes_on(subject, asked.login, &answer)
 }
 
-fn the_strongest_known_algorithm_is_asked_for_in_order(subject: &Subject) -> Outcome {
+fn the_first_known_algorithm_is_chosen(subject: &Subject) -> Outcome {
     let mut login = Login::connect(subject)?;
     login.exchange(TO_OPERATIONAL, &[&names(subject)[..], &[("AuthMethod", "CHAP")]].concat())?;
     let answer = login.exchange(0, &[("CHAP_A", "217,5")])?;

@@ -15,6 +15,7 @@ mod failover;
 mod filesystem;
 mod fleet;
 mod front;
+mod guest;
 mod initiators;
 mod pair;
 mod peer;

@@ -22,6 +22,7 @@ impl Connection {
                     return self.misbehaved("a PDU other than Login before full feature phase");
                 }
                 Step::More => return,
+                //= rfc7143#section-7.8: nothing of a header with a wrong digest can be believed.
                 Step::HeaderDigestError => return self.close(CloseReason::HeaderDigest),
                 Step::Header => match self.on_header() {
                     Some(sink) => self.deframer.accept(sink),
@@ -40,6 +41,7 @@ impl Connection {
     fn on_header(&mut self) -> Option<Sink> {
         let header = self.deframer.header();
         if header.ahs_len() > 0 && header.opcode() != opcode::SCSI_COMMAND {
+            //= rfc7143#section-7.7: what is no PDU ends the connection.
             self.misbehaved("an additional header segment where there is none");
             return None;
         }
@@ -93,6 +95,7 @@ impl Connection {
                 | opcode::TASK_MANAGEMENT
                 | opcode::LOGOUT,
             ) => self.on_request(&header),
+            //= rfc7143#section-11.16: what was sent is sent again, where the level allows it.
             (_, opcode::SNACK) => self.on_snack(&header),
             (_, opcode::LOGIN) => self.misbehaved("a Login PDU in full feature phase"),
             _ => self.reject(&header, RejectReason::NotSupported),
@@ -228,6 +231,7 @@ impl Connection {
             self.reject(header, RejectReason::InvalidField);
             return false;
         }
+        //= rfc7143#section-11.2.1.8: a tag names one task at a time.
         if self.tasks.contains_key(&task) {
             self.reject(header, RejectReason::TaskInProgress);
             return false;
@@ -376,6 +380,7 @@ fn check_ahs(header: &Header, mut segments: &[u8]) -> Result<(), RejectReason> {
         }
         segments = &segments[whole..];
     }
+    //= rfc7143#section-11.3.1: R and W at once make a command in both directions.
     if header.has(flag::READ | flag::WRITE) { Err(RejectReason::NotSupported) } else { Ok(()) }
 }
 

@@ -24,6 +24,7 @@ impl Connection {
         ttt
     }
 
+    //= rfc7143#section-4.2.2.2: each status takes a number.
     pub(super) fn take_stat_sn(&mut self) -> u32 {
         let stat_sn = self.stat_sn;
         self.stat_sn = self.stat_sn.wrapping_add(1);
@@ -143,6 +144,7 @@ impl Connection {
         let body = if response.sense.is_empty() {
             Body::None
         } else {
+            //= rfc7143#section-11.4.7: the length first, then the sense data.
             let len = u16::try_from(response.sense.len()).unwrap_or(u16::MAX);
             let mut bytes = Vec::with_capacity(2 + response.sense.len());
             bytes.extend_from_slice(&len.to_be_bytes());

@@ -63,6 +63,7 @@ impl Connection {
         self.send(answer, Body::None);
     }
 
+    //= rfc7143#section-11.10: each key of a request is answered, or the request is rejected.
     fn answer_text(&mut self, header: &Header, pairs: &Pairs) {
         let asked = pairs.iter().find(|(key, _)| key == "SendTargets");
         if let Some((_, value)) = asked {

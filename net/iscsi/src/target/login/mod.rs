@@ -141,6 +141,7 @@ impl Connection {
 
     /// Begins the session of a login that is complete.
     pub fn grant_login(&mut self, grant: &Grant) {
+        //= rfc7143#section-11.13.3: the final response alone shows the handle of a new session.
         if self.phase != Phase::Login || !matches!(self.login.progress, Progress::Complete) {
             return;
         }
@@ -320,6 +321,7 @@ fn answer_keys(
     text: &mut Vec<u8>,
 ) -> Result<bool, LoginStatus> {
     let Progress::Admitted(admitted) = progress else { return Err(LoginStatus::InvalidDuringLogin) };
+    //= rfc7143#section-13.9: the first response names the portal group.
     if let Some((tag, alias)) = admitted.announcement.take() {
         text::emit(text, "TargetPortalGroupTag", &tag.to_string());
         if !alias.is_empty() {

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Makes the guest of the kernel initiator's tests out of unpacked Debian packages: guest.sh FOLDER, where FOLDER/root holds them.
+# Leaves FOLDER/vmlinux and FOLDER/initramfs. Nothing of it is installed on this machine.
+set -euo pipefail
+
+here=$(realpath "$(dirname "$0")")
+folder=$(realpath "$1")
+root=$folder/root
+image=$folder/image
+libraries=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu
+version=$(cd "$root/lib/modules" && ls | head -1)
+
+# Drivers, and what they need in the order of loading.
+modules=(virtio_pci virtio_net iscsi_tcp sd_mod sg crc32c_generic crc32c_intel dm_mod dm_multipath dm_round_robin scsi_dh_alua ext4)
+# From the packages if they hold it, else this machine's.
+programs=(iscsid iscsiadm dmsetup sg_inq sg_readcap sg_persist sg_rtpg sg_opcodes sg_turs sg_luns sg_vpd sg_modes
+    sg_get_lba_status sg_write_same sg_verify sg_compare_and_write mke2fs e2fsck blkdiscard dd cmp)
+
+rm -rf "$image"
+mkdir -p "$image"/{bin,dev,proc,sys,run,tmp,mnt,etc/iscsi,lib64,lib/modules,var/lib/iscsi,run/lock/iscsi}
+
+# The loader and libraries that a program names, each under the path at which the loader looks for it.
+closure() {
+    LD_LIBRARY_PATH=$libraries ldd "$1" | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p' | while read -r library; do
+        cp -nL "$library" "$image/lib/" || true
+    done
+}
+find_program() {
+    local place
+    for place in "$root"/{bin,sbin,usr/bin,usr/sbin} /bin /sbin /usr/bin /usr/sbin; do
+        [ -x "$place/$1" ] && { echo "$place/$1"; return; }
+    done
+    echo "guest: $1 is nowhere" >&2
+    return 1
+}
+cp "$root/bin/busybox" "$image/bin/"
+cp -L /lib64/ld-linux-x86-64.so.2 "$image/lib64/"
+for program in "${programs[@]}"; do
+    found=$(find_program "$program")
+    cp -L "$found" "$image/bin/$program"
+    closure "$found"
+done
+strip --strip-unneeded "$image"/lib/*.so* 2>/dev/null || true
+
+# Modules without what makes loading slow under emulation: debug sections and signatures.
+modprobe=("$(find_program kmod)")
+ln -sf "${modprobe[0]}" "$folder/depmod"
+ln -sf "${modprobe[0]}" "$folder/modprobe"
+LD_LIBRARY_PATH=$libraries "$folder/depmod" -b "$root" "$version"
+for module in "${modules[@]}"; do
+    LD_LIBRARY_PATH=$libraries "$folder/modprobe" -d "$root" -S "$version" --show-depends "$module" |
+        sed -n 's/^insmod \([^ ]*\).*/\1/p'
+done | awk '!seen[$0]++' >"$folder/order"
+number=100
+while read -r file; do
+    number=$((number + 1))
+    strip --strip-debug -o "$image/lib/modules/$number-$(basename "$file")" "$file"
+done <"$folder/order"
+
+cp "$here/../guest/init" "$image/init"
+chmod 755 "$image/init"
+printf 'root:x:0:0:root:/:/bin/sh\n' >"$image/etc/passwd"
+
+(cd "$image" && find . | "$root/bin/busybox" cpio -o -H newc 2>/dev/null) >"$folder/initramfs.new"
+
+# The kernel's own image inside the compressed one: it boots in half the time under emulation.
+packed=$(find "$root/boot" -name 'vmlinuz-*' | head -1)
+offset=$(LC_ALL=C grep -abo -P '\xfd7zXZ\x00' "$packed" | head -1 | cut -d: -f1)
+tail -c "+$((offset + 1))" "$packed" | xz -dc --single-stream 2>/dev/null >"$folder/vmlinux.new" || true
+LC_ALL=C head -c 4 "$folder/vmlinux.new" | grep -q ELF || { echo "guest: no kernel in $packed" >&2; exit 1; }
+mv "$folder/vmlinux.new" "$folder/vmlinux"
+mv "$folder/initramfs.new" "$folder/initramfs"

@@ -1,0 +1,200 @@
+//! RFC 7143, requirement by requirement: where the code that meets it cites it, and what tests it.
+//!
+//! The list is `tests/compliance/rfc7143.txt`. A citation is a comment with `rfc7143#section-N` or `RFC 7143 section N`, or, in a file
+//! that has such a one, a comment of nothing but a section's number. A test is a case of the suite at PDU level, or a function
+//! marked `#[test]`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One requirement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// The section's number, or an appendix's letter.
+    pub section: String,
+    /// What is asked for.
+    pub text: String,
+    /// How it is met.
+    pub how: How,
+}
+
+/// How a requirement is met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum How {
+    /// These test it.
+    Tested(Vec<String>),
+    /// Not at all, for this reason.
+    Excepted(String),
+}
+
+/// The list and what was found of it.
+#[derive(Debug)]
+pub struct Report {
+    /// The list.
+    pub requirements: Vec<Requirement>,
+    /// Places in the code that cite each section.
+    citations: BTreeMap<String, Vec<String>>,
+    /// Names of tests.
+    tests: BTreeSet<String>,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
+}
+
+/// Reads the list.
+///
+/// # Errors
+/// The line that is not `SECTION | requirement | tests`.
+pub fn parse(list: &str) -> Result<Vec<Requirement>, String> {
+    let rows = list.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    rows.map(|row| {
+        let parts: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [section, text, how] = parts[..] else { return Err(row.to_owned()) };
+        let how = match how.strip_prefix("except:") {
+            Some(reason) => How::Excepted(reason.trim().to_owned()),
+            None => How::Tested(how.split_whitespace().map(str::to_owned).collect()),
+        };
+        Ok(Requirement { section: section.to_owned(), text: text.to_owned(), how })
+    })
+    .collect()
+}
+
+/// Looks through the repository.
+///
+/// # Panics
+/// When it cannot be read.
+pub fn look() -> Report {
+    let list = std::fs::read_to_string(root().join("tests/compliance/rfc7143.txt")).expect("the list");
+    let requirements = parse(&list).unwrap_or_else(|row| panic!("no requirement: {row}"));
+    let output = Command::new("git").args(["ls-files", "*.rs"]).current_dir(root()).output().expect("git");
+    let mut report = Report { requirements, citations: BTreeMap::new(), tests: BTreeSet::new() };
+    for name in String::from_utf8(output.stdout).expect("names").lines() {
+        // A file that is deleted and not yet committed is still listed.
+        let Ok(text) = std::fs::read_to_string(root().join(name)) else { continue };
+        report.tests.extend(tests(&text));
+        if !name.starts_with("tests/") && !name.contains("/tests/") {
+            cite(name, &text, &mut report.citations);
+        }
+    }
+    let suite = crate::pdu::cases().chain(crate::pdu::digest_cases()).chain(crate::pdu::chap_cases());
+    report.tests.extend(suite.map(|case| case.name.to_owned()));
+    report
+}
+
+/// Functions marked as tests.
+fn tests(text: &str) -> impl Iterator<Item = String> {
+    let mut marked = false;
+    text.lines().filter_map(move |line| {
+        let line = line.trim();
+        let name = line.strip_prefix("fn ").and_then(|rest| rest.split('(').next());
+        let found = name.filter(|_| marked).map(str::to_owned);
+        marked = line == "#[test]" || (marked && line.starts_with("#["));
+        found
+    })
+}
+
+/// Takes a file's citations.
+fn cite(name: &str, text: &str, into: &mut BTreeMap<String, Vec<String>>) {
+    let is_of_the_rfc = text.contains("RFC 7143") || text.contains("rfc7143#");
+    for (number, line) in (1..).zip(text.lines()) {
+        let Some((_, comment)) = line.split_once("//") else { continue };
+        let comment = comment.trim_start_matches(['/', '!', '=']).trim();
+        let mut sections = sections(comment);
+        if is_of_the_rfc && is_section(comment) {
+            sections.push(comment.to_owned());
+        }
+        for section in sections {
+            into.entry(section).or_default().push(format!("{name}:{number}"));
+        }
+    }
+}
+
+/// The sections that a comment cites.
+fn sections(comment: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for form in ["rfc7143#section-", "rfc7143#appendix-", "RFC 7143 section ", "RFC 7143 appendix "] {
+        let rests = comment.match_indices(form).map(|(at, _)| &comment[at + form.len()..]);
+        found.extend(rests.map(first_word));
+    }
+    for (at, form) in comment.match_indices("RFC 7143 sections ") {
+        let rest = &comment[at + form.len()..];
+        let words = rest.split([' ', ',', ')', ';', ':']).filter(|word| !word.is_empty() && *word != "and");
+        found.extend(words.map(first_word).take_while(|word| is_section(word)));
+    }
+    found.retain(|section| !section.is_empty());
+    found
+}
+
+fn first_word(text: &str) -> String {
+    let end =
+        text.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '.').unwrap_or(text.len());
+    text[..end].trim_end_matches('.').to_owned()
+}
+
+fn is_section(text: &str) -> bool {
+    text.contains('.')
+        && text.split('.').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+impl Report {
+    /// Where the code cites a requirement.
+    pub fn places(&self, requirement: &Requirement) -> &[String] {
+        self.citations.get(&requirement.section).map_or(&[], Vec::as_slice)
+    }
+
+    /// What is wrong with the list or the code: each a line.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut named = BTreeSet::new();
+        for requirement in &self.requirements {
+            let Requirement { section, text, how } = requirement;
+            let How::Tested(tests) = how else { continue };
+            if self.places(requirement).is_empty() {
+                faults.push(format!("{section}: no code cites it ({text})"));
+            }
+            if tests.is_empty() {
+                faults.push(format!("{section}: nothing tests it ({text})"));
+            }
+            let missing = tests.iter().filter(|test| !self.tests.contains(*test));
+            faults.extend(missing.map(|test| format!("{section}: there is no test {test}")));
+            named.extend(tests.iter().map(String::as_str));
+        }
+        let suite = crate::pdu::cases().chain(crate::pdu::digest_cases()).chain(crate::pdu::chap_cases());
+        let unnamed = suite.filter(|case| !named.contains(case.name));
+        faults.extend(unnamed.map(|case| format!("{}: no requirement names {}", case.section, case.name)));
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn citations_are_found_in_each_form() {
+        let mut found = BTreeMap::new();
+        let text = "//! Login (RFC 7143 sections 6.3, 11.12 and 11.13).\n//= rfc7143#section-11.5.5: it counts.\n\
+                    (Key::A, 1), // 13.1\n// See RFC 7143 appendix C.\nlet x = 1; // 7 of them\n";
+        cite("a.rs", text, &mut found);
+        let sections: Vec<&str> = found.keys().map(String::as_str).collect();
+        assert_eq!(sections, ["11.12", "11.13", "11.5.5", "13.1", "6.3", "C"]);
+        assert_eq!(found["11.5.5"], ["a.rs:2"]);
+    }
+
+    #[test]
+    fn tests_are_functions_that_are_marked() {
+        let text = "#[test]\n#[ignore]\nfn one() {}\nfn helper() {}\n    #[test]\n    fn two() {}\n";
+        assert_eq!(tests(text).collect::<Vec<_>>(), ["one", "two"]);
+    }
+
+    #[test]
+    fn a_row_has_three_parts() {
+        let rows =
+            parse("# x\n\n6.3 | a login | one two\n12.2 | Kerberos | except: optional\n").expect("rows");
+        assert_eq!(rows[0].how, How::Tested(vec!["one".to_owned(), "two".to_owned()]));
+        assert_eq!(rows[1].how, How::Excepted("optional".to_owned()));
+        assert_eq!(parse("6.3 | a login"), Err("6.3 | a login".to_owned()));
+    }
+}
