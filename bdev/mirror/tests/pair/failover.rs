@@ -5,7 +5,7 @@ use core::time::Duration;
 use mirror::format::{ArbiterKind, LegMask, Reason};
 use mirror::status::RoleKind;
 
-use super::world::World;
+use super::world::{World, seeds_to_run};
 use super::{SECOND, millis, settle};
 
 fn arbitrated(seed: u64) -> World {
@@ -224,23 +224,16 @@ fn both_die_and_the_holder_goes_on_without_a_command() {
 /// Random faults by seed: kills of either, cuts of each of the three ways, lost disks, write errors.
 #[test]
 fn seeds() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let count: u64 = number("GEMEL_SEEDS").unwrap_or(10);
-    let first: u64 = number("GEMEL_SEED").unwrap_or(1);
-    for seed in first..first + count {
+    for seed in seeds_to_run(1..11) {
         random_run(seed);
     }
-}
-
-fn holder(world: &World) -> Option<usize> {
-    (0..2).find(|index| world.is_holder(*index))
 }
 
 fn random_run(seed: u64) {
     let mut world = arbitrated(seed);
     world.spread = [600, 24][usize::from(seed % 2 == 1)];
     for _ in 0..5 {
-        let at = holder(&world).unwrap_or(0);
+        let at = world.holder().unwrap_or(0);
         let before = world.prng.below(40);
         world.load(at, millis(before));
         for _ in 0..=world.prng.below(2) {
@@ -254,7 +247,7 @@ fn random_run(seed: u64) {
             }
         }
         let pause = world.prng.below(6000);
-        let serves = holder(&world).unwrap_or(1 - at);
+        let serves = world.holder().unwrap_or(1 - at);
         world.load(serves, millis(pause));
         world.heal();
         world.arbiter.reach = [true; 2];
@@ -263,16 +256,16 @@ fn random_run(seed: u64) {
                 world.start(index);
             }
         }
-        world.wait("a holder", 20 * SECOND, |world| holder(world).is_some());
+        world.wait("a holder", 20 * SECOND, |world| world.holder().is_some());
         world.drain();
-        let at = holder(&world).expect("just seen");
+        let at = world.holder().expect("just seen");
         world.check_acknowledged(at);
         let rest = world.prng.below(100);
         world.load(at, millis(rest));
     }
     world.wait("one holder in sync", 20 * SECOND, |world| {
-        holder(world).is_some_and(|at| world.is_in_sync(at))
+        world.holder().is_some_and(|at| world.is_in_sync(at))
     });
-    let at = holder(&world).expect("just seen");
+    let at = world.holder().expect("just seen");
     settle(&mut world, at);
 }

@@ -23,7 +23,7 @@ use mirror::command::{Command, Refusal};
 use mirror::decide::{HolderState, PromoteMode, PromoteRefusal};
 use mirror::format::{ArbiterKind, LegMask};
 use mirror::status::{PeerSight, RoleKind};
-use world::World;
+use world::{World, seeds_to_run};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PROMOTE: Command = Command::Promote { mode: PromoteMode::Ordinary, holder: HolderState::Unknown };
@@ -365,10 +365,7 @@ fn a_cut_in_the_middle_of_a_rejoin_is_a_loss_like_any_other() {
 /// Random faults by seed: cuts, kills of either node, lost disks of the peer, write errors, promotions.
 #[test]
 fn seeds() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let count: u64 = number("GEMEL_SEEDS").unwrap_or(20);
-    let first: u64 = number("GEMEL_SEED").unwrap_or(1000);
-    for seed in first..first + count {
+    for seed in seeds_to_run(1000..1020) {
         random_run(seed);
     }
 }

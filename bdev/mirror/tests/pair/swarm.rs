@@ -6,7 +6,7 @@ use mirror::decide::{HolderState, PromoteMode};
 use mirror::format::ArbiterKind;
 use mirror::status::RoleKind;
 
-use super::world::World;
+use super::world::{World, seeds_to_run};
 use super::{PROMOTE, SECOND, millis, settle};
 
 const TAKE: Command = Command::Promote { mode: PromoteMode::Ordinary, holder: HolderState::ConfirmedDown };
@@ -66,16 +66,9 @@ impl Fault {
 
 #[test]
 fn seeds() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let count: u64 = number("GEMEL_SEEDS").unwrap_or(8);
-    let first: u64 = number("GEMEL_SEED").unwrap_or(1);
-    for seed in first..first + count {
+    for seed in seeds_to_run(1..9) {
         random_run(seed);
     }
-}
-
-fn holder(world: &World) -> Option<usize> {
-    (0..2).find(|index| world.is_holder(*index))
 }
 
 fn random_run(seed: u64) {
@@ -84,7 +77,7 @@ fn random_run(seed: u64) {
     world.spread = [600, 24][usize::from(seed.is_multiple_of(2))];
     world.accepted = [50, 0][usize::from(seed % 4 < 2)];
     for _ in 0..6 {
-        let at = holder(&world).expect("settled");
+        let at = world.holder().expect("settled");
         let before = world.prng.below(40);
         world.load(at, millis(before));
         let both = world.is_in_sync(at);
@@ -95,7 +88,7 @@ fn random_run(seed: u64) {
         strike(&mut world, at, fault);
         recover(&mut world, fault);
     }
-    let at = holder(&world).expect("settled");
+    let at = world.holder().expect("settled");
     settle(&mut world, at);
 }
 
@@ -135,7 +128,7 @@ fn strike(world: &mut World, at: usize, fault: Fault) {
         Fault::PromoteBesideRestart => promote_beside_restart(world, at),
     }
     let pause = world.prng.below(1500);
-    let serves = holder(world).unwrap_or(at);
+    let serves = world.holder().unwrap_or(at);
     if world.nodes[serves].is_some() {
         world.load(serves, millis(pause));
     } else {
@@ -206,7 +199,7 @@ fn recover(world: &mut World, fault: Fault) {
     }
     let told = format!("service after {fault:?}");
     let mut until_asked = 0;
-    while holder(world).is_none_or(|at| !world.is_in_sync(at)) {
+    while world.holder().is_none_or(|at| !world.is_in_sync(at)) {
         world.step();
         until_asked += 1;
         assert!(until_asked < 1_600_000, "no {told}: {}", world.describe());
@@ -217,6 +210,6 @@ fn recover(world: &mut World, fault: Fault) {
         }
     }
     world.drain();
-    let at = holder(world).expect("just seen");
+    let at = world.holder().expect("just seen");
     world.check_acknowledged(at);
 }

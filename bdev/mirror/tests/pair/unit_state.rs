@@ -7,7 +7,7 @@ use engine::Progress;
 use mirror::format::{ArbiterKind, UnitState};
 use uuid::Uuid;
 
-use super::world::World;
+use super::world::{World, seeds_to_run};
 use super::{SECOND, millis, settle};
 
 /// Whoever keeps something: it stores numbers.
@@ -154,10 +154,7 @@ fn a_standby_keeps_nothing_and_says_so() {
 /// Kills, cuts and lost disks at random moments of stores and loads.
 #[test]
 fn seeds_of_stores() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let count: u64 = number("GEMEL_SEEDS").unwrap_or(12);
-    let first: u64 = number("GEMEL_SEED").unwrap_or(1);
-    for seed in first..first + count {
+    for seed in seeds_to_run(1..13) {
         random_run(seed);
     }
 }
@@ -167,7 +164,7 @@ fn random_run(seed: u64) {
     world.create();
     let mut keeper = Keeper::default();
     for _ in 0..6 {
-        let Some(holder) = (0..2).find(|index| world.is_holder(*index)) else {
+        let Some(holder) = world.holder() else {
             world.run(SECOND);
             continue;
         };
@@ -220,7 +217,7 @@ fn random_run(seed: u64) {
             (0..2).any(|index| world.is_holder(index) && world.is_in_sync(index))
         });
     }
-    let holder = (0..2).find(|index| world.is_holder(*index)).expect("one");
+    let holder = world.holder().expect("one");
     let mut front = Front::open(&world, holder);
     keeper.load(&mut world, &mut front, SECOND);
     settle(&mut world, holder);

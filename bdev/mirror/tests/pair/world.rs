@@ -1,6 +1,7 @@
 //! Two production drivers, simulated disks and links, virtual time, and a host that remembers what was
 //! acknowledged.
 
+use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -395,6 +396,11 @@ impl World {
         self.nodes[index].as_ref().is_some_and(|node| node.driver.status().role == RoleKind::Holder)
     }
 
+    /// The node that serves, if one does.
+    pub(crate) fn holder(&self) -> Option<usize> {
+        (0..2).find(|index| self.is_holder(*index))
+    }
+
     pub(crate) fn is_in_sync(&self, holder: usize) -> bool {
         let Some(node) = &self.nodes[holder] else { return false };
         let status = node.driver.status();
@@ -522,4 +528,11 @@ impl World {
         let differs = a.iter().zip(&b).position(|(a, b)| a != b);
         assert!(differs.is_none(), "seed {}: legs differ at {differs:?}: {}", self.seed, self.describe());
     }
+}
+
+/// Seeds of random runs: the usual ones, or another first one and another number by `GEMEL_SEED` and `GEMEL_SEEDS`.
+pub(crate) fn seeds_to_run(usual: Range<u64>) -> Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let first = number("GEMEL_SEED").unwrap_or(usual.start);
+    first..first + number("GEMEL_SEEDS").unwrap_or(usual.end - usual.start)
 }

@@ -40,32 +40,7 @@ fn commands_are_seen_in_the_order_of_their_numbers_and_move_their_data_where_the
             ..several()
         };
         let mut world = session(3, preferences, seed);
-        let mut model = world.medium.clone();
-        for _ in 0..20 {
-            let mut reads: Vec<(TaskId, usize, usize)> = Vec::new();
-            // Ranges apart from each other: simple tasks have no order among themselves.
-            for slot in 0..8 {
-                let link = world.prng.below(3) as usize;
-                let offset = slot * 100_000 + world.prng.below(50_000) as u32;
-                let len = 1 + world.prng.below(30_000) as u32;
-                let range = offset as usize..(offset + len) as usize;
-                if world.prng.below(2) == 0 {
-                    let task = world.submit(link, b'W', offset, len).expect("window");
-                    model[range].copy_from_slice(&world.initiator_buffers[&task]);
-                } else {
-                    let task = world.submit(link, b'R', offset, len).expect("window");
-                    reads.push((task, offset as usize, len as usize));
-                }
-            }
-            world.drive();
-            assert_eq!(world.completed.len(), 8, "seed {seed}");
-            for (task, offset, len) in reads {
-                assert!(world.initiator_buffers[&task] == model[offset..offset + len], "seed {seed}");
-            }
-            assert!(world.completed.values().all(|completion| completion.status == 0));
-            world.completed.clear();
-        }
-        assert!(world.medium == model, "seed {seed}");
+        recovery::load(&mut world, 3, 20, &format!("seed {seed}"));
         assert_eq!(world.order, (0..160).collect::<Vec<_>>(), "seed {seed}");
     }
 }

@@ -14,6 +14,7 @@ pub(crate) fn load(world: &mut World, links: u64, rounds: usize, what: &str) {
     let mut model = world.medium.clone();
     for _ in 0..rounds {
         let mut reads: Vec<(TaskId, usize, usize)> = Vec::new();
+        // Ranges apart from each other: simple tasks have no order among themselves.
         for slot in 0..8 {
             let link = world.prng.below(links) as usize;
             let offset = slot * 100_000 + world.prng.below(50_000) as u32;

@@ -11,7 +11,7 @@ use scsi::{Access, Sense, SenseFormat, Unit, WriteProtection, parameter};
 
 use super::super::job::{self, Context, Start, Step};
 use super::super::lun::Port;
-use super::super::node::{Lun, Place, port_name};
+use super::super::node::{Lun, Node, Place, port_name};
 use super::Session;
 use super::jobs::{Job, Stage};
 use super::paths::Passage;
@@ -43,6 +43,27 @@ pub(super) struct CachedUnit {
 }
 
 impl Session {
+    /// What a command meets here.
+    pub(super) fn context<'a>(
+        &'a self,
+        unit: &'a Unit,
+        place: &'a Place,
+        node: &'a Node,
+        now: Instant,
+    ) -> Context<'a> {
+        Context {
+            unit,
+            lun: &place.lun,
+            nexus: self.id,
+            pool: self.core.pool(),
+            node,
+            reserver: self.nexus.as_deref(),
+            number: place.number,
+            mask: &self.mask,
+            now,
+        }
+    }
+
     pub(super) fn unit(&mut self, number: u16, lun: &Lun) -> Rc<Unit> {
         let (geometry, capabilities) = (lun.config.bdev.geometry(), lun.config.bdev.capabilities());
         let modes = lun.unit.modes();
@@ -116,17 +137,7 @@ impl Session {
         }
         let unit = self.unit(place.number, &place.lun);
         let Some(node) = self.node.clone() else { return };
-        let context = Context {
-            unit: &unit,
-            lun: &place.lun,
-            nexus: self.id,
-            pool: self.core.pool(),
-            node: &node,
-            reserver: self.nexus.as_deref(),
-            number: place.number,
-            mask: &self.mask,
-            now,
-        };
+        let context = self.context(&unit, &place, &node, now);
         match job::start(&parsed, &context) {
             Start::Fail(sense) => self.refuse(command.task, sense, unit.sense_format()),
             Start::Data(data) => self.answer_bytes(command.task, Some(place), &data, now),

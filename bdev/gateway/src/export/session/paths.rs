@@ -14,7 +14,7 @@ use scsi::alua::{self, PortGroup, PortState};
 use scsi::reservation::Request as Reserve;
 use scsi::{Command, Sense, status};
 
-use super::super::job::{self, Context, Start};
+use super::super::job::{self, Start};
 use super::super::logical_unit::LogicalUnit;
 use super::super::node::{Lun, Node, Place, port_group};
 use super::super::relay::{News, Passed, Passing, PassingData, Relay};
@@ -214,17 +214,7 @@ impl Session {
             | Command::ReceiveTokenInformation { .. } => None,
             _ => {
                 let Some(node) = self.node.clone() else { return };
-                let context = Context {
-                    unit: &unit,
-                    lun: &place.lun,
-                    nexus: self.id,
-                    pool: self.core.pool(),
-                    node: &node,
-                    reserver: self.nexus.as_deref(),
-                    number: place.number,
-                    mask: &self.mask,
-                    now,
-                };
+                let context = self.context(&unit, &place, &node, now);
                 Some(job::start(&parsed, &context))
             }
         };
