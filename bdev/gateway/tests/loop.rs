@@ -7,12 +7,13 @@ use std::time::Duration;
 use bdev::fault::{Fault, FaultBdev, FaultTarget};
 use bdev::malloc::MallocBdev;
 use bdev::{
-    BlockRange, Channel, Completed, Completions, Durability, Geometry, Io, IoError, Link, LinkDown, Op, Tag,
+    Bdev, BlockRange, Channel, Completed, Completions, Durability, Geometry, Io, IoError, Link, LinkDown, Op,
+    Tag,
 };
 use engine::{Core, Instant, Pool, Prng};
 use gateway::{
     AuthPolicy, InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PortalGroup, Remote,
-    RemoteConfig, Target, TargetConfig,
+    RemoteConfig, Served, Target, TargetConfig,
 };
 use iscsi::chap::{Account, Credential, Requirement, Secret};
 use iscsi::keys::DigestPreference;
@@ -394,4 +395,76 @@ fn damage(world: &mut World, (from, to): (core::net::IpAddr, core::net::IpAddr))
     world.network.corrupt_next(from, to);
     assert!(world.run_until(Duration::from_secs(2), |world| !world.done.is_empty()), "no answer");
     world.done.pop_front().expect("one")
+}
+
+/// An import of its own session, and a channel to it.
+fn import(world: &World) -> (Served, Box<dyn Channel>) {
+    let config = RemoteConfig { isid: [0x80, 0, 0, 0, 0, 9], ..config("10.0.0.1:3260") };
+    let remote = Remote::new("r1", Uuid::nil(), config);
+    let (bdev, import) = Served::over(&remote, Box::new(world.network.host(ip(3))), &world.core);
+    (import, bdev.open(&world.core).expect("a ring"))
+}
+
+#[test]
+fn an_import_that_is_deleted_logs_out_behind_what_is_under_way() {
+    let mut world = World::new(9, config("10.0.0.1:3260"), &["ANY"]);
+    let (mut import, mut users) = import(&world);
+    let mut done = Completions::new();
+    let mut step = |world: &mut World, import: &mut Served, users: &mut Box<dyn Channel>| {
+        world.step();
+        let _ = import.poll(world.now);
+        let _ = users.poll(world.now, &mut done);
+        done.pop_front()
+    };
+    step(&mut world, &mut import, &mut users);
+    while !users.link(world.now).is_up() {
+        step(&mut world, &mut import, &mut users);
+    }
+    world.fault.plan().set_latency(FaultTarget::Write, Duration::from_millis(20));
+    let from = world.core.pool().alloc(512).expect("a frame").freeze();
+    let write = Op::Write { range: BlockRange::new(0, 1), from, durability: Durability::Accepted };
+    users.submit(Io::new(write, Tag(1), world.now), world.now).expect("room");
+    for _ in 0..100 {
+        let early = step(&mut world, &mut import, &mut users);
+        assert!(early.is_none(), "{early:?}");
+    }
+    import.leave(world.now);
+    import.leave(world.now);
+    let mut written = None;
+    for _ in 0..5000 {
+        written = written.or(step(&mut world, &mut import, &mut users));
+    }
+    assert_eq!(written.expect("answered").result, Ok(()));
+    assert!(import.is_gone() && import.next_deadline().is_none());
+    // What ends the link is the answer to a logout, not a stream that breaks off.
+    assert_eq!(users.link(world.now), Link::Down(LinkDown::Lost("logged out".to_owned())));
+    assert!(
+        world
+            .target
+            .connections()
+            .iter()
+            .all(|connection| connection.initiator_address.is_some_and(|from| from.ip() != ip(3)))
+    );
+}
+
+#[test]
+fn nobody_is_waited_for_who_does_not_answer_a_logout() {
+    let mut world = World::new(10, config("10.0.0.1:3260"), &["ANY"]);
+    let (mut early, _users) = import(&world);
+    early.leave(world.now);
+    assert!(early.is_gone(), "it was never in");
+    let (mut import, users) = import(&world);
+    let _ = import.poll(world.now);
+    while !users.link(world.now).is_up() {
+        world.step();
+        let _ = import.poll(world.now);
+    }
+    world.network.partition_one_way(ip(1), ip(3));
+    import.leave(world.now);
+    let before = world.now;
+    while !import.is_gone() {
+        world.step();
+        let _ = import.poll(world.now);
+    }
+    assert!(world.now - before <= Duration::from_millis(1100), "{:?}", world.now - before);
 }

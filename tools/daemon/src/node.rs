@@ -366,7 +366,7 @@ impl Node {
         match entry.resident {
             Resident::None => Ok(()),
             Resident::Import(reactor) => {
-                self.on(reactor, move |residents, _| drop(residents.imports.remove(&key)))
+                self.on(reactor, move |residents, now| residents.leave_import(&key, now))
             }
             Resident::Mirror(reactor) => {
                 self.on(reactor, move |residents, _| drop(residents.mirrors.remove(&key)))
@@ -393,7 +393,7 @@ impl Node {
         self.reactors.iter_mut().map(Reactor::has_turned).fold(true, |all, one| all & one)
     }
 
-    /// Goes on with the end: mirrors stop in order, then sessions end. Call until it is reached.
+    /// Goes on with the end: mirrors stop in order, then sessions end at both ends. Call until it is reached.
     pub fn drive_end(&mut self) -> End {
         let now = self.clock.now();
         match self.life {
@@ -409,11 +409,14 @@ impl Node {
                 if stopped.iter().all(|stopped| *stopped) || now >= until {
                     // A reactor that is gone has no sessions.
                     let _ = self.target(Target::shut_down);
+                    self.each(Residents::leave_imports);
                     self.life = Life::Closing { until: now + FAREWELL };
                 }
             }
             Life::Closing { until } => {
-                if now >= until || self.target(|target| target.is_idle()).unwrap_or(true) {
+                let left = self.each(|residents, _| residents.have_left()).into_iter().all(|left| left);
+                let idle = left && self.target(|target| target.is_idle()).unwrap_or(true);
+                if now >= until || idle {
                     return End::Reached;
                 }
             }

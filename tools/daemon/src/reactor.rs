@@ -104,6 +104,8 @@ pub struct Residents {
     pub core: Core,
     /// Sessions behind imported LUNs, by the bdev's name.
     pub imports: BTreeMap<String, Polled<Served>>,
+    /// Those that log out.
+    leaving: Vec<Served>,
     /// Mirrors by their volume's name.
     pub mirrors: BTreeMap<String, Array>,
     /// Reads for the control plane, by number.
@@ -121,6 +123,7 @@ impl Residents {
         Self {
             core: core.clone(),
             imports: BTreeMap::new(),
+            leaving: Vec::new(),
             mirrors: BTreeMap::new(),
             readings: BTreeMap::new(),
             target: (duty == Duty::Front).then(|| Polled::new(target())),
@@ -135,6 +138,25 @@ impl Residents {
     /// On a reactor without that duty: the programmer's mistake.
     pub fn target(&mut self) -> &mut Target {
         &mut self.target.as_mut().expect("the first reactor has the target").what
+    }
+
+    /// Logs an import out and forgets it.
+    pub fn leave_import(&mut self, name: &str, now: Instant) {
+        if let Some(mut import) = self.imports.remove(name) {
+            import.what.leave(now);
+            self.leaving.push(import.what);
+        }
+    }
+
+    /// Logs all imports out.
+    pub fn leave_imports(&mut self, now: Instant) {
+        let names: Vec<String> = self.imports.keys().cloned().collect();
+        names.iter().for_each(|name| self.leave_import(name, now));
+    }
+
+    /// True when no import is in the middle of its logout.
+    pub fn have_left(&self) -> bool {
+        self.leaving.is_empty()
     }
 
     /// From now on, what becomes of initiators' connections is told there.
@@ -166,6 +188,8 @@ impl Shard for Residents {
     fn poll(&mut self, now: Instant) -> Progress {
         let imports = self.imports.values_mut().map(|import| import.count.count(import.what.poll(now)));
         let mut progress = imports.fold(Progress::Idle, |sum, one| sum | one);
+        progress |= self.leaving.iter_mut().fold(Progress::Idle, |sum, import| sum | import.poll(now));
+        self.leaving.retain(|import| !import.is_gone());
         progress |= self.mirrors.values_mut().fold(Progress::Idle, |sum, mirror| sum | mirror.poll(now));
         progress |= self.readings.values_mut().fold(Progress::Idle, |sum, reading| sum | reading.poll(now));
         if let Some(target) = &mut self.target {
@@ -182,6 +206,8 @@ impl Shard for Residents {
 
     fn next_deadline(&self) -> Option<Instant> {
         let imports = self.imports.values().filter_map(|import| import.what.next_deadline()).min();
+        let leaving = self.leaving.iter().filter_map(Served::next_deadline).min();
+        let imports = Instant::earliest(imports, leaving);
         let mirrors = self.mirrors.values().filter_map(|array| array.driver.next_deadline()).min();
         let target = self.target.as_ref().and_then(|target| target.what.next_deadline());
         let readings = self.readings.values().filter_map(Reading::next_deadline).min();

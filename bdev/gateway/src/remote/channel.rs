@@ -3,86 +3,45 @@
 //! ```text
 //! Down --(retry time)--> LoggingIn --(logged in)--> Probing --(capacity)--> Up
 //!   ^------- stream closed, login refused, silence, deadline missed ---------/
+//! Probing, Up --(leave)--> Leaving --(logout answered, or patience over)--> Gone
+//! Down, LoggingIn --(leave)--> Gone
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bdev::{Channel, Completions, Durability, Geometry, Io, IoError, Link, LinkDown, Op, Refused};
 use core::time::Duration;
-use engine::{Buf, BufMut, Core, Instant, Progress};
+use engine::{Core, Instant, Progress};
 use iscsi::chap::Proving;
 use iscsi::initiator::{self, Command, Completion, Connection, Direction, Event, NotSent};
 use iscsi::{Protocol, TaskId};
 use net::{Network, Stream, StreamStatus};
 use scsi::initiator as cdb;
 
+use super::flights::{Flight, Flights, Payload, command, parameter_list};
 use super::route::Route;
 use super::{Learnt, RemoteConfig};
 use crate::auth;
 use crate::translate;
-use crate::wire::{self, Buffers, Sender};
+use crate::wire::{self, Sender};
 
 /// I/Os in flight at the most; the target's window may allow fewer.
 const QUEUE_DEPTH: usize = 256;
-
-/// What a command's data are, beside those of its I/O.
-enum Payload {
-    /// The I/O's own buffer, or none.
-    Io,
-    /// A parameter list.
-    List(Buf),
-    /// Capacity data of a new session.
-    Capacity(BufMut),
-}
-
-struct Flight {
-    /// `None` for the session's own commands.
-    io: Option<Io>,
-    payload: Payload,
-    deadline: Instant,
-    /// The operation is done and only its flush is missing.
-    syncing: bool,
-}
-
-#[derive(Default)]
-struct Flights {
-    open: BTreeMap<TaskId, Flight>,
-}
-
-impl Buffers for Flights {
-    fn store(&mut self, task: TaskId, offset: usize, bytes: &[u8]) {
-        let target: &mut [u8] = match self.open.get_mut(&task) {
-            Some(Flight { payload: Payload::Capacity(data), .. }) => data,
-            Some(Flight { io: Some(io), .. }) => match io.op_mut() {
-                Op::Read { into, .. } => into,
-                _ => return,
-            },
-            _ => return,
-        };
-        let room = target.len().saturating_sub(offset).min(bytes.len());
-        if room > 0 {
-            target[offset..offset + room].copy_from_slice(&bytes[..room]);
-        }
-    }
-
-    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Buf> {
-        let flight = self.open.get(&task)?;
-        let source = match (&flight.payload, flight.io.as_ref().map(Io::op)) {
-            (Payload::List(list), _) => list,
-            (_, Some(Op::Write { from, .. } | Op::CompareAndWrite { both: from, .. })) => from,
-            _ => return None,
-        };
-        (offset + len <= source.len()).then(|| source.slice(offset..offset + len))
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     LoggingIn,
     Probing,
     Up(Geometry),
+    /// A logout is on its way; what is in flight ends before it is answered.
+    Leaving {
+        until: Instant,
+    },
 }
+
+/// How long a target may take to answer a logout.
+const LOGOUT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A session, from the connect on.
 struct Live {
@@ -100,8 +59,12 @@ struct Live {
 }
 
 enum State {
-    Down { retry_at: Instant },
+    Down {
+        retry_at: Instant,
+    },
     Live(Box<Live>),
+    /// Logged out by this end's wish.
+    Gone,
 }
 
 pub(super) struct RemoteChannel {
@@ -178,7 +141,11 @@ impl RemoteChannel {
     /// Ends the session: everything in flight comes back with an unknown outcome.
     fn go_down(&mut self, cause: LinkDown, now: Instant) {
         self.cause = cause;
-        let down = State::Down { retry_at: now + self.pause };
+        let down = match &self.state {
+            State::Gone => State::Gone,
+            State::Live(live) if matches!(live.phase, Phase::Leaving { .. }) => State::Gone,
+            _ => State::Down { retry_at: now + self.pause },
+        };
         self.pause = (self.pause * 2).min(self.config.retry_max);
         let State::Live(mut live) = std::mem::replace(&mut self.state, down) else { return };
         live.stream.close();
@@ -191,6 +158,28 @@ impl RemoteChannel {
         for io in self.again.drain(..) {
             self.done.push_back(io.complete(Err(IoError::LinkDown), now));
         }
+    }
+
+    /// Logs out for good: nothing is taken any more, and what is in flight ends first (RFC 7143 section 11.14).
+    pub(super) fn leave(&mut self, now: Instant) {
+        match &mut self.state {
+            State::Live(live) if live.connection.is_full_feature() => {
+                if !matches!(live.phase, Phase::Leaving { .. }) {
+                    live.connection.log_out();
+                    live.phase = Phase::Leaving { until: now + LOGOUT_PATIENCE };
+                }
+            }
+            State::Gone => {}
+            _ => {
+                self.go_down(LinkDown::Lost("closed by this node".to_owned()), now);
+                self.state = State::Gone;
+            }
+        }
+    }
+
+    /// True when nothing is left of the session, by this end's wish.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.state, State::Gone)
     }
 
     /// Sends an I/O.
@@ -308,6 +297,9 @@ impl RemoteChannel {
             blocks: capacity.blocks,
         };
         self.learnt.set(geometry);
+        if !matches!(&self.state, State::Live(live) if live.phase == Phase::Probing) {
+            return;
+        }
         self.session += 1;
         self.route.arrived();
         self.pause = self.config.retry_min;
@@ -376,9 +368,6 @@ impl RemoteChannel {
     /// Pings, and notices death.
     fn watch(&mut self, now: Instant) {
         let State::Live(live) = &mut self.state else { return };
-        if let StreamStatus::Closed(reason) = live.stream.status() {
-            return self.go_down(LinkDown::Lost(reason.to_string()), now);
-        }
         if let Some(iscsi::CloseReason::Moved { address, how }) = live.connection.closed() {
             let why = format!("the target has moved to {address}");
             match self.route.follow(address, *how) {
@@ -400,6 +389,13 @@ impl RemoteChannel {
             };
             return self.go_down(cause, now);
         }
+        // What the target said last says more than that its stream ended.
+        if let StreamStatus::Closed(reason) = live.stream.status() {
+            return self.go_down(LinkDown::Lost(reason.to_string()), now);
+        }
+        if matches!(live.phase, Phase::Leaving { until } if now >= until) {
+            return self.go_down(LinkDown::Silent, now);
+        }
         if live.ping_sent.is_some_and(|sent| now.saturating_since(sent) >= self.config.silence_max) {
             return self.go_down(LinkDown::Silent, now);
         }
@@ -412,43 +408,6 @@ impl RemoteChannel {
             live.ping_sent = Some(now);
             live.next_ping = now + self.config.keep_alive;
         }
-    }
-}
-
-/// The command of an operation.
-fn command(op: &Op, block_size: u32, lun: u16) -> Command {
-    let bytes = |blocks: u32| blocks * block_size;
-    let (cdb, direction, len) = match op {
-        Op::Read { range, .. } => {
-            (cdb::read16(range.lba, range.blocks), Direction::Read, bytes(range.blocks))
-        }
-        Op::Write { range, durability, .. } => {
-            let cdb = match durability {
-                Durability::Durable => cdb::write16_fua(range.lba, range.blocks),
-                Durability::Accepted => cdb::write16(range.lba, range.blocks),
-            };
-            (cdb, Direction::Write, bytes(range.blocks))
-        }
-        Op::Flush => (cdb::synchronize_cache(), Direction::None, 0),
-        Op::Discard { .. } => (cdb::unmap(), Direction::Write, 24),
-        Op::WriteZeroes { range, .. } => (cdb::write_zeroes(range.lba, range.blocks), Direction::None, 0),
-        Op::CompareAndWrite { range, durability, .. } => {
-            let cdb = cdb::compare_and_write(range.lba, range.blocks, *durability == Durability::Durable);
-            (cdb, Direction::Write, 2 * bytes(range.blocks))
-        }
-        // Refused before it comes here.
-        Op::BlockStatus { .. } => (cdb::test_unit_ready(), Direction::None, 0),
-        Op::Fence { .. } => (cdb::register(), Direction::Write, 24),
-        Op::StoreState { .. } | Op::LoadState { .. } => unreachable!("refused before"),
-    };
-    Command { lun: scsi::lun::encode(lun), cdb, direction, len }
-}
-
-fn parameter_list(op: &Op) -> Option<Vec<u8>> {
-    match op {
-        Op::Discard { range } => Some(cdb::unmap_list(range.lba, range.blocks)),
-        Op::Fence { key } => Some(cdb::register_list(key.to_reservation_key())),
-        _ => None,
     }
 }
 
@@ -478,7 +437,9 @@ impl Channel for RemoteChannel {
 
     fn next_deadline(&self) -> Option<Instant> {
         match &self.state {
+            State::Gone => None,
             State::Down { retry_at, .. } => Some(*retry_at),
+            State::Live(live) if let Phase::Leaving { until } = live.phase => Some(until),
             State::Live(live) => {
                 let silence = live.ping_sent.map(|sent| sent + self.config.silence_max);
                 let io = live.flights.open.values().map(|flight| flight.deadline).min();

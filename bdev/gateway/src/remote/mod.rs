@@ -2,10 +2,11 @@
 //!
 //! One session, kept up for ever: connect, log in, ask for the capacity, serve; on any failure everything in flight comes
 //! back at once and the next attempt follows after a back-off. It never waits on a dead peer: a keep-alive without answer or
-//! an I/O past its deadline drops the session.
+//! an I/O past its deadline drops the session. A device that is deleted logs out first.
 
 mod channel;
 mod config;
+mod flights;
 mod route;
 mod served;
 
@@ -67,7 +68,11 @@ impl Remote {
 
     /// Opens the channel over a given network: the simulator's way in.
     pub fn open_over(&self, core: &Core, network: Box<dyn net::Network>) -> Box<dyn Channel> {
-        Box::new(RemoteChannel::new(core, network, self.config.clone(), self.learnt.clone()))
+        Box::new(self.channel(core, network))
+    }
+
+    fn channel(&self, core: &Core, network: Box<dyn net::Network>) -> RemoteChannel {
+        RemoteChannel::new(core, network, self.config.clone(), self.learnt.clone())
     }
 }
 

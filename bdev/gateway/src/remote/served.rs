@@ -7,10 +7,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bdev::hop::{ClientId, HopBdev, HopIdentity, HopServer, hop};
-use bdev::{Bdev, Channel, Completions, Geometry, Io, IoError, Link, LinkDown, OpenError, Tag};
+use bdev::{Bdev, Channel, Completions, Geometry, Io, IoError, Link, LinkDown, Tag};
 use engine::{Core, Instant, Key, Progress, Slots};
+use net::tcp::{TcpConfig, TcpNetwork};
 
 use super::Remote;
+use super::channel::RemoteChannel;
 
 /// I/Os of all users under way at the most.
 const IN_FLIGHT_MAX: u32 = 1024;
@@ -24,7 +26,7 @@ struct Owner {
 /// See the module.
 pub struct Served {
     server: HopServer,
-    channel: Box<dyn Channel>,
+    channel: RemoteChannel,
     owners: Slots<Owner>,
     /// I/Os that the far command window had no room for.
     waiting: VecDeque<(ClientId, Io)>,
@@ -36,20 +38,14 @@ pub struct Served {
 impl Served {
     /// Opens the session on `core`; the bdev is for everybody.
     ///
-    /// # Errors
-    /// The core has no ring.
-    pub fn new(remote: Arc<Remote>, core: &Core) -> Result<(Arc<HopBdev>, Self), OpenError> {
-        let identity = identity(&remote);
-        Ok(Self::of(identity, remote.open(core)?, core))
+    pub fn new(remote: &Remote, core: &Core) -> (Arc<HopBdev>, Self) {
+        Self::over(remote, Box::new(TcpNetwork::new(core, TcpConfig::default())), core)
     }
 
     /// The same over a given network: the simulator's way in.
     pub fn over(remote: &Remote, network: Box<dyn net::Network>, core: &Core) -> (Arc<HopBdev>, Self) {
-        Self::of(identity(remote), remote.open_over(core, network), core)
-    }
-
-    fn of(identity: HopIdentity, channel: Box<dyn Channel>, core: &Core) -> (Arc<HopBdev>, Self) {
-        let (bdev, server) = hop(identity, core);
+        let (bdev, server) = hop(identity(remote), core);
+        let channel = remote.channel(core, network);
         let owners = Slots::with_capacity(IN_FLIGHT_MAX);
         let (waiting, done) = (VecDeque::new(), Completions::new());
         (bdev, Self { server, channel, owners, waiting, done, seen: None })
@@ -67,6 +63,16 @@ impl Served {
         self.watch_link(now);
         progress |= self.submit(now);
         progress
+    }
+
+    /// Logs out and takes nothing any more; poll until [`Served::is_gone`].
+    pub fn leave(&mut self, now: Instant) {
+        self.channel.leave(now);
+    }
+
+    /// True when the logout was answered, or nobody answers.
+    pub fn is_gone(&self) -> bool {
+        self.channel.is_gone()
     }
 
     /// Tells the users when the link changes.

@@ -1,6 +1,5 @@
 //! LUNs of other nodes.
 
-use bdev::OpenError;
 use core::time::Duration;
 use gateway::url::UrlError;
 use gateway::{LunUrl, Remote, RemoteConfig, Served};
@@ -102,12 +101,11 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let remote = Remote::new(parsed.name.as_str(), uuid, config);
     let made = replay("bdev_iscsi_create", given, &*remote);
     let (reactor, key) = (node.place(), parsed.name.clone());
-    let opened = node.on(reactor, move |residents, _| {
-        let (bdev, import) = Served::new(remote, &residents.core)?;
+    let bdev = node.on(reactor, move |residents, _| {
+        let (bdev, import) = Served::new(&remote, &residents.core);
         residents.imports.insert(key, Polled::new(import));
-        Ok::<_, OpenError>(bdev)
+        bdev
     })?;
-    let bdev = opened.map_err(|error| RpcError::internal(error.to_string()))?;
     let entry = Entry { resident: Resident::Import(reactor), ..Entry::new(bdev, Some(made)) };
     node.add_bdev(&parsed.name, entry)
 }

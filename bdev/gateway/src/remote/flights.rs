@@ -1,0 +1,99 @@
+//! What is under way on a session, and the commands that it is made of.
+
+use std::collections::BTreeMap;
+
+use bdev::{Durability, Io, Op};
+use engine::{Buf, BufMut, Instant};
+use iscsi::TaskId;
+use iscsi::initiator::{Command, Direction};
+use scsi::initiator as cdb;
+
+use crate::wire::Buffers;
+
+/// What a command's data are, beside those of its I/O.
+pub(super) enum Payload {
+    /// The I/O's own buffer, or none.
+    Io,
+    /// A parameter list.
+    List(Buf),
+    /// Capacity data of a new session.
+    Capacity(BufMut),
+}
+
+pub(super) struct Flight {
+    /// `None` for the session's own commands.
+    pub(super) io: Option<Io>,
+    pub(super) payload: Payload,
+    pub(super) deadline: Instant,
+    /// The operation is done and only its flush is missing.
+    pub(super) syncing: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Flights {
+    pub(super) open: BTreeMap<TaskId, Flight>,
+}
+
+impl Buffers for Flights {
+    fn store(&mut self, task: TaskId, offset: usize, bytes: &[u8]) {
+        let target: &mut [u8] = match self.open.get_mut(&task) {
+            Some(Flight { payload: Payload::Capacity(data), .. }) => data,
+            Some(Flight { io: Some(io), .. }) => match io.op_mut() {
+                Op::Read { into, .. } => into,
+                _ => return,
+            },
+            _ => return,
+        };
+        let room = target.len().saturating_sub(offset).min(bytes.len());
+        if room > 0 {
+            target[offset..offset + room].copy_from_slice(&bytes[..room]);
+        }
+    }
+
+    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Buf> {
+        let flight = self.open.get(&task)?;
+        let source = match (&flight.payload, flight.io.as_ref().map(Io::op)) {
+            (Payload::List(list), _) => list,
+            (_, Some(Op::Write { from, .. } | Op::CompareAndWrite { both: from, .. })) => from,
+            _ => return None,
+        };
+        (offset + len <= source.len()).then(|| source.slice(offset..offset + len))
+    }
+}
+
+/// The command of an operation.
+pub(super) fn command(op: &Op, block_size: u32, lun: u16) -> Command {
+    let bytes = |blocks: u32| blocks * block_size;
+    let (cdb, direction, len) = match op {
+        Op::Read { range, .. } => {
+            (cdb::read16(range.lba, range.blocks), Direction::Read, bytes(range.blocks))
+        }
+        Op::Write { range, durability, .. } => {
+            let cdb = match durability {
+                Durability::Durable => cdb::write16_fua(range.lba, range.blocks),
+                Durability::Accepted => cdb::write16(range.lba, range.blocks),
+            };
+            (cdb, Direction::Write, bytes(range.blocks))
+        }
+        Op::Flush => (cdb::synchronize_cache(), Direction::None, 0),
+        Op::Discard { .. } => (cdb::unmap(), Direction::Write, 24),
+        Op::WriteZeroes { range, .. } => (cdb::write_zeroes(range.lba, range.blocks), Direction::None, 0),
+        Op::CompareAndWrite { range, durability, .. } => {
+            let cdb = cdb::compare_and_write(range.lba, range.blocks, *durability == Durability::Durable);
+            (cdb, Direction::Write, 2 * bytes(range.blocks))
+        }
+        // Refused before it comes here.
+        Op::BlockStatus { .. } => (cdb::test_unit_ready(), Direction::None, 0),
+        Op::Fence { .. } => (cdb::register(), Direction::Write, 24),
+        Op::StoreState { .. } | Op::LoadState { .. } => unreachable!("refused before"),
+    };
+    Command { lun: scsi::lun::encode(lun), cdb, direction, len }
+}
+
+pub(super) fn parameter_list(op: &Op) -> Option<Vec<u8>> {
+    match op {
+        Op::Discard { range } => Some(cdb::unmap_list(range.lba, range.blocks)),
+        Op::Fence { key } => Some(cdb::register_list(key.to_reservation_key())),
+        _ => None,
+    }
+}
