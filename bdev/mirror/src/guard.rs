@@ -5,7 +5,8 @@
 //! stands.
 //!
 //! A fence goes in four steps: older keys are refused from now on; everything already submitted ends; the own
-//! superblock says so durably; the client is let in. Fences wait for each other.
+//! superblock says so durably; the client is let in. Fences wait for each other. Also one that says nothing new is
+//! written down: the superblock's number is what tells the leg of this session from an older copy of itself.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -31,12 +32,20 @@ struct Client {
     last: Instant,
 }
 
+/// Whether the own superblock was written for a fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Owed,
+    Stored,
+}
+
 /// A fence under way.
 #[derive(Debug)]
 struct Fencing {
     client: ClientId,
     io: Io,
     key: FenceKey,
+    mark: Mark,
 }
 
 /// What the fence under way waits for.
@@ -62,7 +71,6 @@ pub(crate) struct Guard {
     silence: Duration,
     shows: Shown,
     stands: FenceKey,
-    stored: FenceKey,
     clients: BTreeMap<ClientId, Client>,
     fencing: Option<Fencing>,
     waiting: VecDeque<(ClientId, Io)>,
@@ -84,7 +92,6 @@ impl Guard {
                 tail: layout.leg_size - TAIL_LEN,
             },
             stands: fence,
-            stored: fence,
             clients: BTreeMap::new(),
             fencing: None,
             waiting: VecDeque::new(),
@@ -100,7 +107,6 @@ impl Guard {
             return;
         }
         self.stands = key;
-        self.stored = key;
         // One that was under way has come too late.
         self.give_up(IoError::Fenced, now, replies);
     }
@@ -204,7 +210,7 @@ impl Guard {
                 FenceVerdict::Raise(_) | FenceVerdict::Again => {
                     self.clients.values_mut().for_each(|client| client.key = after_fence(client.key));
                     self.stands = key;
-                    self.fencing = Some(Fencing { client, io, key });
+                    self.fencing = Some(Fencing { client, io, key, mark: Mark::Owed });
                 }
             }
         }
@@ -214,7 +220,7 @@ impl Guard {
     pub(crate) fn fence_step(&self) -> FenceStep {
         match &self.fencing {
             None => FenceStep::Idle,
-            Some(fencing) if self.stored != fencing.key => FenceStep::Raising(fencing.key),
+            Some(fencing) if fencing.mark == Mark::Owed => FenceStep::Raising(fencing.key),
             Some(_) if !is_drained(self.in_flight()) => FenceStep::Waiting,
             Some(_) => FenceStep::Granting,
         }
@@ -222,7 +228,9 @@ impl Guard {
 
     /// The own superblock holds the fence.
     pub(crate) fn on_stored(&mut self, key: FenceKey) {
-        self.stored = key;
+        if let Some(fencing) = self.fencing.as_mut().filter(|fencing| fencing.key == key) {
+            fencing.mark = Mark::Stored;
+        }
     }
 
     /// Lets the client in.

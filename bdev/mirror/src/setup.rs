@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::format::{ArbiterKind, ArrayName, LegFlags, LegIndex};
 
-/// How patient a node is. All of these bound how long a host waits when something dies, except the last.
+/// How patient a node is. Most of these bound how long a host waits when something dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How long a read lease lasts: a holder that has not heard from its peer for so long serves no reads
@@ -28,6 +28,9 @@ pub struct Timing {
     /// How long a standby waits, once the holder is gone from its leg, before it asks for the array: the holder,
     /// if it lives, asks first.
     pub takeover: Duration,
+    /// How old a copy of a leg has to be, at the most, to be told from the leg itself when it comes back in its place: so
+    /// long after a write both legs' superblocks are numbered anew. Every session with the peer's leg begins with that, too.
+    pub mark: Duration,
 }
 
 impl Default for Timing {
@@ -41,6 +44,7 @@ impl Default for Timing {
             stall: Duration::from_millis(2000),
             retry: Duration::from_secs(3),
             takeover: Duration::from_millis(1000),
+            mark: Duration::from_secs(10),
         }
     }
 }
@@ -56,6 +60,7 @@ impl Timing {
             io_timeout: Duration::from_millis(400),
             retry: Duration::from_secs(1),
             takeover: Duration::from_millis(250),
+            mark: Duration::from_secs(1),
             silence: Duration::from_millis(350),
             stall: Duration::from_millis(700),
         }

@@ -205,6 +205,18 @@ impl Truth {
         next
     }
 
+    /// What is remembered of both legs' superblocks before the peer's leg is relied on, by their numbers: `own` is durable,
+    /// and `theirs` is the peer's of this session. A leg that is found with a lower one was set back to what it was before.
+    #[must_use]
+    pub fn marked(&self, who: LegIndex, own: u64, theirs: u64) -> Self {
+        let mut next = self.clone();
+        for (leg, number) in [(who, own), (who.other(), theirs)] {
+            let record = next.record_mut(leg);
+            record.seen_seq = record.seen_seq.max(number);
+        }
+        next
+    }
+
     /// A config with both legs; `theirs` is the peer's superblock.
     ///
     /// # Errors
@@ -271,5 +283,23 @@ impl MaxGeneration for FenceKey {
     /// A fence never falls.
     fn max_generation(self, who: LegIndex, generation: u64) -> Self {
         if generation > self.generation { Self { node: who.number(), generation } } else { self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::tests::example_create;
+
+    /// What is remembered of either leg rises, and nothing else changes.
+    #[test]
+    fn marks_do_not_fall() {
+        let truth = Truth::of(&example_create(LegIndex::Zero).founder(1));
+        let marked = truth.marked(LegIndex::Zero, 7, 9);
+        assert_eq!(marked.legs.map(|leg| leg.seen_seq), [7, 9]);
+        assert_eq!(marked.marked(LegIndex::Zero, 6, 8), marked);
+        assert_eq!(marked.marked(LegIndex::One, 10, 8).legs.map(|leg| leg.seen_seq), [8, 10]);
+        let forgotten = Truth { legs: truth.legs, ..marked };
+        assert_eq!(forgotten, truth);
     }
 }

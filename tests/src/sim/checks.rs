@@ -10,7 +10,7 @@ use bdev::sim::SimBdev;
 use mirror::bitmap::Bitmap;
 use mirror::decide::{PeerVerdict, SyncPlan, on_peer};
 use mirror::format::layout::{BITMAP_OFFSET, LOG_LEN, LOG_OFFSET};
-use mirror::format::{Config, Copy, LegIndex, LegMask, Superblock};
+use mirror::format::{Config, LegIndex, LegMask, Superblock};
 use mirror::intent_log::{Replay, replay};
 use mirror::probe::{FoundLeg, HEAD_LEN, Image, LegFound, TAIL_LEN, classify};
 use mirror::range::ByteRange;
@@ -129,21 +129,21 @@ impl World {
             }
         }
         if let [LegFound::Leg(a), LegFound::Leg(b)] = &found {
-            self.check_marks(&a.superblock, &b.superblock).map_err(|why| format!("{when}: {why}"))?;
+            self.check_marks(a, b).map_err(|why| format!("{when}: {why}"))?;
         }
         self.check_members().map_err(|why| format!("{when}: {why}"))
     }
 
     /// I5.
-    fn check_marks(&self, a: &Superblock, b: &Superblock) -> Check {
-        let (ours, theirs) = if a.config().generation() >= b.config().generation() { (a, b) } else { (b, a) };
+    fn check_marks(&self, a: &FoundLeg, b: &FoundLeg) -> Check {
+        let generation = |leg: &FoundLeg| leg.superblock.config().generation();
+        let (ours, leg) = if generation(a) >= generation(b) { (a, b) } else { (b, a) };
+        let (ours, theirs) = (&ours.superblock, &leg.superblock);
         let strange = self.damage.iter().any(|damage| damage.leg_lost);
         if !ours.is_in_sync() || strange {
             return Ok(());
         }
-        let leg =
-            FoundLeg { superblock: theirs.clone(), from: Copy::Slot0, access: theirs.features.access() };
-        match on_peer(ours, &LegFound::Leg(Box::new(leg))) {
+        match on_peer(ours, &LegFound::Leg(Box::new(leg.clone()))) {
             PeerVerdict::Member | PeerVerdict::Resync(SyncPlan::Delta) => {}
             _ => return Ok(()),
         }

@@ -7,6 +7,7 @@ use mirror::format::layout::{BITMAP_OFFSET, LOG_OFFSET, SUPERBLOCK_OFFSET};
 use super::checks;
 use super::fault::{Fault, Rot, Spoilt, Who};
 use super::inflict::Death;
+use super::setback::SetBack;
 use super::world::{Check, World};
 
 /// What happened to a block of metadata.
@@ -77,24 +78,6 @@ impl World {
         }
     }
 
-    /// The leg's superblock was written since the backup.
-    fn is_older(&self, node: usize) -> bool {
-        let seq = |leg: mirror::probe::LegFound| match leg {
-            mirror::probe::LegFound::Leg(leg) => Some((leg.superblock.leg, leg.superblock.seq)),
-            _ => None,
-        };
-        let Some(backup) = &self.backups[node] else { return false };
-        match (seq(checks::found_in(backup)), seq(checks::found(&self.machines[node].disk))) {
-            (Some((old, before)), Some((new, now))) if old == new => before < now,
-            // Another disk has been there since: what the array remembers of this one decides.
-            (Some((old, before)), _) => {
-                let ours = checks::superblock(&self.machines[1 - node].disk);
-                ours.is_some_and(|ours| ours.peer().uuid != old || before < ours.peer().seen_seq)
-            }
-            _ => false,
-        }
-    }
-
     /// The peer's disk is another one afterwards.
     pub(crate) fn exchange(&mut self, fault: Fault) -> Check<bool> {
         let node = 1 - self.serving;
@@ -104,8 +87,7 @@ impl World {
             return Ok(false);
         }
         let down = match fault {
-            // Nothing on a leg tells two states apart that its superblock does not.
-            Fault::RevertLeg(_) if !self.is_older(node) => return Ok(false),
+            Fault::RevertLeg(_) if !self.is_told_apart(node) => return Ok(false),
             Fault::ReplaceDisk(down) | Fault::RevertLeg(down) | Fault::CloneLeg(down) => down,
             _ => return Ok(false),
         };
@@ -118,10 +100,10 @@ impl World {
                 self.machines[1 - node].disk.clone_to(&self.machines[node].disk);
             }
             _ => {
-                let image = self.backups[node].clone().expect("looked at above");
+                let image = self.backups[node].clone().expect("looked at above").image;
                 self.new_disk(node);
                 self.machines[node].disk.restore(&image);
-                self.damage[node].reverted = true;
+                self.damage[node].set_back = SetBack::Unnoticed;
             }
         }
         Ok(true)

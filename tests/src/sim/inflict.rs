@@ -17,6 +17,7 @@ use super::disks::Damaged;
 use super::fault::{Event, Fault, Still, Way, Who};
 use super::host;
 use super::machine::{self, Life};
+use super::setback::SetBack;
 use super::world::{Check, Stopped, World};
 
 /// How long an event waits for its phase.
@@ -98,7 +99,7 @@ impl World {
 
     fn inflict(&mut self, event: &Event) -> Check {
         let fault = event.fault;
-        let shaky = self.damage.iter().any(|damage| damage.reverted);
+        let shaky = self.damage.iter().any(|damage| damage.set_back != SetBack::No);
         if shaky && !matches!(fault, Fault::Corrupt(Way::ToHosts(_)) | Fault::Cut(Way::Hosts(_), _)) {
             self.note("fault", format_args!("left out while a leg was set back: {fault:?}"));
             return Ok(());

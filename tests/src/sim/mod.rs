@@ -28,6 +28,7 @@ mod phases;
 mod plan;
 mod reservations;
 mod runner;
+mod setback;
 mod shrink;
 mod swarm;
 mod world;

@@ -9,6 +9,7 @@ use mirror::status::RoleKind;
 
 use super::checks;
 use super::machine::Life;
+use super::setback::SetBack;
 use super::world::World;
 
 impl World {
@@ -85,7 +86,8 @@ impl World {
     pub(crate) fn operate(&mut self) {
         if let Some(node) = self.in_sync() {
             self.serving = node;
-            if self.knows_both_legs(node) {
+            let unnoticed = self.damage.iter().any(|damage| damage.set_back == SetBack::Unnoticed);
+            if self.knows_both_legs(node) && !unnoticed {
                 self.damage = Default::default();
             }
         }

@@ -39,8 +39,7 @@ impl World {
     fn safety(&mut self) -> Check {
         let reverts = self.plan.events.iter().any(|event| matches!(event.fault, Fault::RevertLeg(_)));
         if reverts {
-            let bytes = usize::try_from(super::world::LEG.bytes()).expect("in memory");
-            self.backups = [0, 1].map(|node| Some(self.machines[node].disk.peek(0, bytes)));
+            self.back_up();
         }
         self.began = self.now;
         self.events = self.plan.events.iter().copied().collect();

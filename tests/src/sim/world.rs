@@ -24,6 +24,7 @@ use super::inflict::Undo;
 use super::journal::Journal;
 use super::machine::{self, Life, Machine};
 use super::plan::{Patience, Plan};
+use super::setback::{Backup, Sessions, SetBack};
 
 /// A leg: room for 192 granules of data behind the metadata.
 pub(crate) const LEG: Geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 18 << 11 };
@@ -46,8 +47,8 @@ pub(crate) struct View {
 pub(crate) struct Damage {
     /// Its disk was replaced, or holds something else than what the array wrote.
     pub(crate) leg_lost: bool,
-    /// It was set back, and does not know it.
-    pub(crate) reverted: bool,
+    /// It was set back.
+    pub(crate) set_back: SetBack,
     /// Its cache was lost.
     pub(crate) cache_lost: bool,
 }
@@ -78,7 +79,9 @@ pub(crate) struct World {
     /// The node that serves, or served last.
     pub(crate) serving: usize,
     /// An image of each leg, for one that is set back.
-    pub(crate) backups: [Option<Vec<u8>>; 2],
+    pub(crate) backups: [Option<Backup>; 2],
+    /// Of a holder with each leg.
+    pub(crate) sessions: [Sessions; 2],
     /// Counts new disks.
     disks: u64,
     /// Granules of the volume.
@@ -138,6 +141,7 @@ impl World {
             promote_at: None,
             serving: 0,
             backups: [None, None],
+            sessions: [Sessions::default(); 2],
             disks,
             granules: 0,
             net,
@@ -381,6 +385,7 @@ impl World {
         if matches!(view.role, RoleKind::Holder | RoleKind::Frozen) {
             self.serving = node;
         }
+        self.watch_sessions(node, &status);
         self.checks.on_config(node, status.config)?;
         self.on_stopping(node);
         Ok(())

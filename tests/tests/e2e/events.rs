@@ -29,12 +29,12 @@ fn a_node_shows_its_limits_and_how_much_of_them_is_used() {
     drop(host);
 }
 
-fn events(pair: &Pair, node: usize) -> Vec<Value> {
+pub(crate) fn events(pair: &Pair, node: usize) -> Vec<Value> {
     let text = must(gemel(pair.node(node), &["--json", "events", "vol0"]));
     serde_json::from_str(&text).expect("a list")
 }
 
-fn has(events: &[Value], event: &str, reason: &str) -> bool {
+pub(crate) fn has(events: &[Value], event: &str, reason: &str) -> bool {
     events.iter().any(|one| one["event"] == event && one["reason"] == reason)
 }
 

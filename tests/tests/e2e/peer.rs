@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::events::{events, has};
 use serde_json::{Value, json};
 use tests::load::{BLOCKS, load_blocks, load_on_holder, undisturbed, verified};
 use tests::node::pause;
@@ -94,6 +95,31 @@ fn a_peer_with_an_empty_disk_is_copied_in_full() {
     pair.restart(1);
     undisturbed(load);
     let size = pair.status(0)["data_size"].as_u64().expect("a size");
+    assert!(pair.finish(0) >= size);
+}
+
+/// A snapshot, a backup or a rolled back machine: an older copy of the leg, taken while the pair was in sync in the config
+/// that it still has, in which nothing says so but its superblock's number.
+#[test]
+fn a_peers_leg_that_is_set_back_is_told_and_copied_in_full() {
+    let mut pair = Pair::create(&["--profile", "fast"]);
+    let before = pair.wait_in_sync(0);
+    verified(load_blocks(&pair, "1", "16384"));
+    let old = std::fs::read(pair.leg(1)).expect("the leg");
+    // Longer than a superblock keeps its number under load.
+    verified(load_blocks(&pair, "3", "16384"));
+    let after = pair.wait_in_sync(0);
+    println!(
+        "generation {} at the copy, {} at the end of its leg",
+        before["generation"], after["generation"]
+    );
+    pair.stop(1);
+    pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
+    std::fs::write(pair.leg(1), old).expect("the leg's file");
+    pair.restart(1);
+    let size = pair.wait_in_sync(0)["data_size"].as_u64().expect("a size");
+    let seen = events(&pair, 0);
+    assert!(has(&seen, "full-copy", "leg-reverted"), "{seen:#?}");
     assert!(pair.finish(0) >= size);
 }
 

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use gateway::LunMode;
 use mirror::format::ArbiterKind;
-use tests::sim::{Event, Fault, Load, Patience, Phase, Plan, Spoilt, Who};
+use tests::sim::{Event, Fault, Load, Patience, Phase, Plan, Spoilt, Way, Who};
 
 use super::clean;
 
@@ -156,5 +156,32 @@ fn a_leg_that_was_set_back_before_it_was_counted_is_copied_whole() {
         let back = at(5000, None, Fault::RevertLeg(ms(310)));
         let plan = plan(seed, ArbiterKind::Etcd, &[away, silent, back]);
         clean(&Plan { net: (us(100), ms(3)), length: ms(6000), ..plan });
+    }
+}
+
+/// A leg that was away for a moment, or was the holder's before a switchover, and is set back to what it was before that: its
+/// superblock was no older than what was remembered of it, and it was taken for the leg that it had been.
+#[test]
+fn a_leg_that_was_set_back_to_before_its_last_session_is_copied_whole() {
+    for policy in [ArbiterKind::Biased, ArbiterKind::Etcd] {
+        for fault in [Fault::Kill(Who::Peer, ms(20)), Fault::Reset(Way::Nodes), Fault::Switchover] {
+            for (seed, down) in [(0, ms(20)), (1, ms(900))] {
+                let away = at(300, None, fault);
+                clean(&plan(seed, policy, &[away, at(1500, None, Fault::RevertLeg(down))]));
+            }
+        }
+    }
+}
+
+/// At the end of a load that is over, when the holder has not noticed yet: what it says of the leg it says of what the leg was.
+#[test]
+fn a_leg_that_is_set_back_at_the_last_moment_is_not_called_whole() {
+    for seed in 0..6 {
+        let away = at(300, None, Fault::Kill(Who::Peer, ms(20)));
+        // Nobody tells the holder that its peer's process ended.
+        let cut = at(3640, None, Fault::Cut(Way::Nodes, ms(700)));
+        let back = at(3650 + 50 * seed, None, Fault::RevertLeg(ms(1)));
+        let plan = plan(seed, ArbiterKind::Biased, &[away, cut, back]);
+        clean(&Plan { load: Load { ops: 400, ..plan.load }, ..plan });
     }
 }

@@ -119,7 +119,8 @@ mod tests {
             assert_eq!(informed.own().state == LegState::Faulty, !in_sync.has(LegIndex::Zero));
             let mut theirs = example_create(LegIndex::One).joiner();
             theirs.history = informed.history;
-            let leg = FoundLeg { access: theirs.features.access(), superblock: theirs, from: Copy::Slot0 };
+            let (access, newest) = (theirs.features.access(), theirs.seq);
+            let leg = FoundLeg { access, superblock: theirs, from: Copy::Slot0, newest };
             let believed = holder == LegIndex::Zero && in_sync == LegMask::ONE;
             let wanted = if believed { Standing::Behind(config) } else { Standing::Current };
             assert_eq!(peers_word(&own, &LegFound::Leg(Box::new(leg))), wanted, "{config:?}");

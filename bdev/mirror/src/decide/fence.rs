@@ -11,8 +11,8 @@ pub enum FenceVerdict {
     /// Store this fence durably, abort the commands of everybody else, wait until all that was submitted has
     /// ended, then answer GOOD.
     Raise(FenceKey),
-    /// The same node asks for the same generation again, on a new session: nothing to store, but the wait is
-    /// the same.
+    /// The same node asks for the same generation again, on a new session: the wait is the same, and the
+    /// superblock is written all the same, so that its number tells this session from the one before.
     Again,
     /// An older generation, or another node in the same one: refuse.
     Refuse {

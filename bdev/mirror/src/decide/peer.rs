@@ -104,7 +104,7 @@ pub fn on_peer(ours: &Superblock, found: &LegFound) -> PeerVerdict {
     if let Err(refusal) = identify(ours, &theirs.superblock, theirs.access) {
         return PeerVerdict::Refuse(refusal);
     }
-    let theirs = &theirs.superblock;
+    let (newest, theirs) = (theirs.newest, &theirs.superblock);
     match compare(&ours.history, &theirs.history) {
         Relation::TheyAreDescendant => PeerVerdict::StepDown { newer: *theirs.config() },
         Relation::Split { last_shared } => PeerVerdict::Split { last_shared },
@@ -112,9 +112,9 @@ pub fn on_peer(ours: &Superblock, found: &LegFound) -> PeerVerdict {
         Relation::Newcomer if ours.config().generation() == 0 => PeerVerdict::Refuse(Refusal::NoData),
         Relation::Newcomer => PeerVerdict::Resync(plan_for_newcomer(ours, theirs)),
         Relation::TheyAreAncestor { .. } if !counts_since(ours, theirs) => {
-            PeerVerdict::Resync(plan(ours, theirs))
+            PeerVerdict::Resync(plan(ours, theirs, newest))
         }
-        Relation::TheyAreAncestor { .. } | Relation::Equal => on_counted(ours, theirs),
+        Relation::TheyAreAncestor { .. } | Relation::Equal => on_counted(ours, theirs, newest),
     }
 }
 
@@ -151,21 +151,21 @@ fn counts_since(ours: &Superblock, theirs: &Superblock) -> bool {
     newer.chain([theirs.config()]).all(|config| config.in_sync.has(theirs.index))
 }
 
-fn on_counted(ours: &Superblock, theirs: &Superblock) -> PeerVerdict {
-    let same_leg = ours.peer().uuid == theirs.leg && !is_reverted(ours.peer(), theirs);
+fn on_counted(ours: &Superblock, theirs: &Superblock, newest: u64) -> PeerVerdict {
+    let same_leg = ours.peer().uuid == theirs.leg && !is_reverted(ours.peer(), newest);
     // What the cache of the only leg that counts has lost, nobody has.
     let alone = ours.config().in_sync == LegMask::only(theirs.index);
     let whole = alone || kept_its_cache(ours.peer(), theirs);
     if ours.config().in_sync.has(theirs.index) && same_leg && whole {
         PeerVerdict::Member
     } else {
-        PeerVerdict::Resync(plan(ours, theirs))
+        PeerVerdict::Resync(plan(ours, theirs, newest))
     }
 }
 
-/// True when its superblock is older than one that we have seen of it.
-fn is_reverted(record: &LegRecord, theirs: &Superblock) -> bool {
-    theirs.seq < record.seen_seq && !is_broken(Mutation::RevertUnseen)
+/// True when its superblock, which had at most the number `newest`, is older than one that we have seen of it.
+fn is_reverted(record: &LegRecord, newest: u64) -> bool {
+    newest < record.seen_seq && !is_broken(Mutation::RevertUnseen)
 }
 
 /// True unless the leg has a volatile cache and its node went through a restart since we last saw it.
@@ -209,12 +209,12 @@ pub fn diverged_plan(ours: &Superblock, theirs: &Superblock, last_shared: Option
     }
 }
 
-fn plan(ours: &Superblock, theirs: &Superblock) -> SyncPlan {
+fn plan(ours: &Superblock, theirs: &Superblock, newest: u64) -> SyncPlan {
     let record = ours.peer();
     if record.uuid != theirs.leg {
         return SyncPlan::Full(FullReason::Replaced);
     }
-    if is_reverted(record, theirs) {
+    if is_reverted(record, newest) {
         return SyncPlan::Full(FullReason::Reverted);
     }
     match record.tracked_since {

@@ -33,7 +33,7 @@ fn push(superblock: &mut Superblock, nonce: u64, mask: LegMask, reason: Reason) 
 
 fn found(superblock: &Superblock) -> LegFound {
     let (superblock, access) = (superblock.clone(), superblock.features.access());
-    LegFound::Leg(Box::new(FoundLeg { superblock, from: Copy::Slot0, access }))
+    LegFound::Leg(Box::new(FoundLeg { newest: superblock.seq, superblock, from: Copy::Slot0, access }))
 }
 
 fn on(ours: &Superblock, theirs: &Superblock) -> PeerVerdict {
@@ -51,6 +51,11 @@ fn a_peer_with_the_same_config_is_a_member_unless_it_lost_something() {
     assert_eq!(on(&ours, &rebooted), PeerVerdict::Member, "it has no volatile cache");
     ours.legs[1].seen_seq = theirs.seq + 1;
     assert_eq!(on(&ours, &theirs), PeerVerdict::Resync(SyncPlan::Full(FullReason::Reverted)));
+    let access = theirs.features.access();
+    let newest = theirs.seq + 1;
+    let rotten = FoundLeg { superblock: theirs, from: Copy::Slot0, newest, access };
+    let verdict = on_peer(&ours, &LegFound::Leg(Box::new(rotten)));
+    assert_eq!(verdict, PeerVerdict::Member, "its newest superblock is damaged: it need not be older");
 }
 
 /// A start counts the peer and crashes before it tells it: nothing was acknowledged without it.
@@ -345,7 +350,7 @@ fn a_newcomer_is_never_promoted_and_generations_end() {
 fn refused_access_is_refused_by_whatever_way_it_comes() {
     let (ours, theirs) = pair();
     let access = Access::Refused { incompat: 1 };
-    let leg = FoundLeg { superblock: theirs, from: Copy::Tail, access };
+    let leg = FoundLeg { newest: theirs.seq, superblock: theirs, from: Copy::Tail, access };
     let verdict = on_peer(&ours, &LegFound::Leg(Box::new(leg)));
     assert!(matches!(verdict, PeerVerdict::Refuse(Refusal::Probe(ProbeError::Unusable(_)))));
     assert_eq!(Features::default().access(), Access::Full);

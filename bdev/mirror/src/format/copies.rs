@@ -42,6 +42,8 @@ pub struct Chosen {
     pub superblock: Superblock,
     /// Where it was.
     pub from: Copy,
+    /// The highest sequence number that the leg's superblock may have had: a damaged slot may have held the next one.
+    pub newest: u64,
 }
 
 /// The blocks of one superblock write, in order: `slot`, wait until durable, then `tail` where present, wait
@@ -86,7 +88,9 @@ impl Copies {
         if from == Copy::Tail || lost && superblock.run_state == RunState::Running {
             superblock.run_state = RunState::Cached;
         }
-        Ok(Chosen { superblock, from })
+        let rotten = [&self.slot0, &self.slot1].into_iter().any(is_damaged);
+        let newest = superblock.seq + u64::from(rotten && from != Copy::Tail);
+        Ok(Chosen { superblock, from, newest })
     }
 
     /// What is wrong when both slots are invalid: the error that says most.
@@ -108,6 +112,11 @@ impl Copies {
         }
         NoSuperblock::Torn { tail: self.tail.clone().ok().map(Box::new) }
     }
+}
+
+/// True for a slot that was written, and cannot be read.
+fn is_damaged(slot: &CopyState) -> bool {
+    slot.as_ref().is_err_and(|error| *error != SuperblockError::Header(HeaderError::Blank))
 }
 
 /// Why a leg has no superblock that counts.

@@ -247,6 +247,27 @@ fn a_rotten_newest_slot_is_mended_from_the_end_copy_as_running() {
     assert_eq!(found.superblock.run_state, RunState::Cached);
 }
 
+/// A slot that cannot be read may have held the next superblock: a leg is not called older for it than it may be.
+#[test]
+fn a_damaged_slot_may_have_held_the_next_number() {
+    let mut current = example_superblock();
+    let mut disk = Disk::new(&current);
+    let first = disk.choose().expect("a new leg");
+    assert_eq!(first.newest, first.superblock.seq, "the other slot was never written");
+    for _ in 0..3 {
+        let mut next = current.clone();
+        let writes = next.succeed(&current);
+        disk = disk.done(&writes.slot);
+        let whole = disk.choose().expect("a slot is whole");
+        assert_eq!((whole.superblock.seq, whole.newest), (next.seq, next.seq));
+        let mut rotten = disk.clone();
+        rotten.block(writes.slot.offset)[100] ^= 4;
+        let found = rotten.choose().expect("the other slot is whole");
+        assert_eq!((found.superblock.seq, found.newest), (current.seq, next.seq));
+        current = next;
+    }
+}
+
 #[test]
 fn without_a_whole_slot_nothing_is_chosen() {
     let mut disk = Disk::new(&example_superblock());

@@ -138,6 +138,20 @@ fn only_the_newest_session_of_a_generation_writes() {
     assert!(bench.reached().map(|io| bench.finish(io)).is_some());
 }
 
+/// Every session has a superblock of its own number, so that an older copy of the leg is told from it.
+#[test]
+fn a_fence_that_says_nothing_new_is_stored_all_the_same() {
+    let mut bench = Bench::new();
+    let key = FenceKey { node: 1, generation: 5 };
+    for client in [FIRST, SECOND, SECOND] {
+        bench.fence(client, 1, 5);
+        assert_eq!(bench.guard.fence_step(), FenceStep::Raising(key));
+        bench.let_in();
+        assert_eq!(bench.answer(), Ok(()));
+        assert_eq!(bench.guard.fence_step(), FenceStep::Idle);
+    }
+}
+
 #[test]
 fn only_the_peer_fences_and_generations_do_not_fall() {
     let mut bench = Bench::new();

@@ -42,8 +42,10 @@ pub(crate) enum Kind {
     Degrade { out: Side, reason: Reason },
     /// The own superblock says which generation the peer's leg is about to be fenced with.
     Arm,
-    /// The peer's superblock says what the own one says.
+    /// The peer's superblock says what the own one says, and the own one which number it has.
     Enrol,
+    /// Both superblocks are numbered anew, so that an older copy of a leg is told from it.
+    Mark,
     /// The own superblock says that the bitmap tells all about the peer's leg from now on.
     Track,
     /// A config with both legs.
@@ -121,6 +123,7 @@ impl Holder {
     pub(super) fn resume(&mut self, theirs: &Superblock, ctx: &mut Ctx<'_>) {
         let is_theirs = |change: &mut Change| change.next.config() == theirs.config();
         let Some(mut change) = self.suspended.take_if(is_theirs) else { return };
+        change.next = change.next.marked(self.who, ctx.own.current().seq, theirs.seq);
         change.steps.retain(|step| *step == Step::Leg(Side::Own));
         change.stage = Stage::Ready;
         self.truth = change.next.clone();
@@ -359,6 +362,17 @@ impl Holder {
         }
     }
 
+    /// What a change under way says is what `amend` makes of it, where it is not being written yet.
+    pub(super) fn amend_change(&mut self, amend: impl FnOnce(&Truth) -> Truth) {
+        if let Some(change) = self
+            .change
+            .as_mut()
+            .filter(|change| change.stage == Stage::Ready || change.steps.front() == Some(&Step::Arbiter))
+        {
+            change.next = amend(&change.next);
+        }
+    }
+
     /// What is under way.
     pub(super) fn change_kind(&self) -> Option<Kind> {
         self.change.as_ref().map(|change| change.kind)
@@ -381,6 +395,10 @@ impl Holder {
             (Side::Own, Kind::Close) if !counted => {
                 self.change = None;
                 self.take_effect(Kind::Close, Extent::Whole, ctx);
+            }
+            (Side::Own, Kind::Enrol | Kind::Mark) => {
+                let change = self.change.take().expect("it is under way");
+                self.mark_failed(change.kind, change.next, error, ctx);
             }
             (Side::Own, Kind::Cache) => {
                 self.change = None;
@@ -424,10 +442,11 @@ impl Holder {
         match kind {
             Kind::Open(starting) => self.opened(starting, ctx),
             Kind::Degrade { out, .. } => self.degraded(out, ctx),
+            Kind::Enrol if extent == Extent::First => {}
             Kind::Arm | Kind::Enrol | Kind::Track => self.membership_changed(kind, ctx),
             Kind::Rejoin { back } => self.rejoined(back, extent, ctx),
             // Whoever waits for it looks at the truth.
-            Kind::Cache => {}
+            Kind::Cache | Kind::Mark => {}
             Kind::Close => self.closed(extent, ctx),
             Kind::HandOver => self.handed_over(extent),
             Kind::Outrank { theirs, how } => self.outranked(theirs, how, ctx),

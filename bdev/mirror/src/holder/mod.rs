@@ -14,6 +14,7 @@ mod caching;
 pub(crate) mod change;
 mod flush;
 mod journal;
+mod marks;
 pub(crate) mod membership;
 mod operator;
 mod own_leg;
@@ -131,6 +132,8 @@ pub(crate) struct Holder {
     unleased: Vec<Key>,
     lease_until: Instant,
     next_heartbeat: Instant,
+    /// When the superblocks are to be numbered anew.
+    mark_at: Option<Instant>,
     journal: Journal,
     resync: Resync,
     unit: Unit,
@@ -204,6 +207,7 @@ impl Holder {
             unleased: Vec::new(),
             lease_until: Instant::EPOCH,
             next_heartbeat: Instant::EPOCH,
+            mark_at: None,
             journal: Journal::default(),
             resync: Resync::new(),
             unit: Unit::new(unit),
@@ -343,6 +347,7 @@ impl Holder {
         self.run_granted(ctx);
         self.drive_change(ctx);
         self.drive_caching(ctx);
+        self.drive_marks(ctx);
         self.drive_membership(ctx);
         self.drive_leases(ctx);
         self.drive_patience(ctx);
@@ -412,6 +417,7 @@ impl Holder {
         }
         next = Instant::earliest(next, self.patience_deadline(setup));
         next = Instant::earliest(next, self.own_leg_deadline(now));
+        next = Instant::earliest(next, self.mark_deadline());
         if self.resync.is_at_work() {
             next = Instant::earliest(next, Some(self.pace.next_try()));
         }

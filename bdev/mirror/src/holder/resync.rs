@@ -193,6 +193,9 @@ impl Holder {
         if is_broken(Mutation::R5ClearBeforeCopy) {
             self.bitmap.clear(range, ClearedBy::CopiedAndFlushed);
         }
+        if target == Side::Peer {
+            self.owe_mark(ctx);
+        }
         let place = self.on_leg(target, range);
         ctx.desk.write(target, place.start, into.freeze(), Durability::Durable, Purpose::CopyWrite(key));
     }

@@ -79,7 +79,7 @@ impl Holder {
 
     /// Gives the array to the peer.
     pub(crate) fn hand_over(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
-        if self.phase != Phase::Serving || self.change.is_some() {
+        if self.phase != Phase::Serving || self.change_kind().is_some_and(|kind| kind != Kind::Mark) {
             return Err(Refusal::Busy);
         }
         if !self.is_ready_for_peer() {

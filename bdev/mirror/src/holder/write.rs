@@ -267,7 +267,9 @@ impl Holder {
         let Some(write) = self.write_mut(key) else { return };
         if side == Side::Peer {
             write.attempt = attempt;
+            self.owe_mark(ctx);
         }
+        let Some(write) = self.write_mut(key) else { return };
         write.waiting |= Sides::only(side);
         write.failed[side as usize] = None;
         let durability = write.durability;

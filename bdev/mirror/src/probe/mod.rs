@@ -54,6 +54,8 @@ pub struct FoundLeg {
     pub superblock: Superblock,
     /// Which copy it was read from.
     pub from: Copy,
+    /// See [`Chosen::newest`].
+    pub newest: u64,
     /// What this program may do with it.
     pub access: Access,
 }
@@ -120,7 +122,7 @@ pub fn classify(image: &Image<'_>, expected: Option<Uuid>) -> LegFound {
 }
 
 fn check(image: &Image<'_>, chosen: Chosen, expected: Option<Uuid>) -> LegFound {
-    let Chosen { superblock, from } = chosen;
+    let Chosen { superblock, from, newest } = chosen;
     if let Some(expected) = expected.filter(|expected| *expected != superblock.array) {
         let (array, name) = (superblock.array, superblock.name.as_str().to_owned());
         return LegFound::Refused(ProbeError::OtherArray { array, name, expected });
@@ -130,7 +132,7 @@ fn check(image: &Image<'_>, chosen: Chosen, expected: Option<Uuid>) -> LegFound 
         return LegFound::Refused(ProbeError::Shrunk { leg_size: image.leg_size, needed });
     }
     let access = superblock.features.access();
-    LegFound::Leg(Box::new(FoundLeg { superblock, from, access }))
+    LegFound::Leg(Box::new(FoundLeg { superblock, from, newest, access }))
 }
 
 impl Image<'_> {

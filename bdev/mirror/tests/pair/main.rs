@@ -9,6 +9,7 @@ mod opened;
 mod operator;
 mod own_leg;
 mod recorder;
+mod setback;
 mod split;
 mod stop;
 mod succession;

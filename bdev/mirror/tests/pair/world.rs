@@ -24,7 +24,8 @@ pub(crate) const BLOCK: u64 = 4096;
 pub(crate) const ARRAY: Uuid = Uuid::from_u128(77);
 /// Bytes of a leg.
 pub(crate) const LEG_BYTES: usize = 24 << 20;
-const LEG: Geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: LEG_BYTES as u64 / 512 };
+pub(crate) const LEG: Geometry =
+    Geometry { block_size: 512, physical_block_size: 4096, blocks: LEG_BYTES as u64 / 512 };
 
 /// A running node.
 pub(crate) struct Running {

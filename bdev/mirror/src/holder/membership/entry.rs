@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bdev::{Completed, FenceKey, IoError};
 
 use super::super::change::Kind;
+use super::super::marks::Enrolment;
 use super::super::{Ctx, Doubt, Holder};
 use super::{Differences, Entry, Membership, Outstanding, PeerLeg};
 use crate::bitmap::{ClearedBy, Urgency};
@@ -161,25 +162,23 @@ impl Holder {
     }
 
     pub(super) fn enter_member(&mut self, theirs: &Superblock, ctx: &mut Ctx<'_>) {
-        if theirs.history == self.truth.history && theirs.run_state == self.truth.run_state {
-            return self.joined(ctx);
-        }
+        let knows = theirs.history == self.truth.history && theirs.run_state == self.truth.run_state;
         if self.change.is_some() {
-            return self.go_away(Reason::LinkLost, ctx);
+            return if knows { self.join_unmarked(theirs, ctx) } else { self.go_away(Reason::LinkLost, ctx) };
         }
         self.resume(theirs, ctx);
         if self.is_joined() {
-            return;
+            return self.mark_soon(ctx);
         }
         self.enter(Membership::Enrolling(Entry::Member, None));
-        self.begin_change(Kind::Enrol, self.truth.clone(), &[Side::Peer]);
+        self.begin_enrolment(if knows { Enrolment::Knows } else { Enrolment::IsTold }, ctx);
     }
 
     pub(super) fn enrol(&mut self, ctx: &mut Ctx<'_>) {
         let Membership::Marking(plan, differences) = &mut self.membership else { return };
         let next = Membership::Enrolling(Entry::Resync(*plan), differences.take());
         self.enter(next);
-        self.begin_change(Kind::Enrol, self.truth.clone(), &[Side::Peer]);
+        self.begin_change(Kind::Enrol, self.marked(Enrolment::IsTold, ctx), &[Side::Peer]);
         self.drive_change(ctx);
     }
 
@@ -229,8 +228,11 @@ impl Holder {
         if self.emptying == Outstanding::Yes {
             return;
         }
+        let tracking = self.change_kind() == Some(Kind::Track);
         let Membership::Emptying(blocks) = &mut self.membership else { return };
         match blocks.front() {
+            // Until the own superblock knows this session, a copy of the leg from before it could pass for the leg.
+            None if tracking => {}
             None => {
                 ctx.note(EventKind::ResyncBegun { bytes: self.bitmap.set_bytes() });
                 self.enter(Membership::Copying);

@@ -112,7 +112,7 @@ impl Book {
     pub(super) fn found(&self, number: Sb) -> LegFound {
         let superblock = self.get(number).clone();
         let access = superblock.features.access();
-        LegFound::Leg(Box::new(FoundLeg { superblock, from: Copy::Slot0, access }))
+        LegFound::Leg(Box::new(FoundLeg { newest: superblock.seq, superblock, from: Copy::Slot0, access }))
     }
 
     /// Whether the block is out of sync after the union with what the target says of it.

@@ -1,0 +1,117 @@
+//! A leg that is set back to an older copy of itself: it is told from the leg that the array knows, and copied whole.
+
+use core::time::Duration;
+
+use mirror::command::Command;
+use mirror::format::LegMask;
+
+use super::world::World;
+use super::{SECOND, millis, pair, settle};
+
+/// A copy of a node's whole leg.
+fn image(world: &World, node: usize) -> Vec<u8> {
+    world.disks[node].peek(0, usize::try_from(super::world::LEG.bytes()).expect("small"))
+}
+
+/// The node dies, and starts again from the copy after `down`; the legs come in sync by a copy of everything.
+fn is_copied_whole(world: &mut World, node: usize, image: &[u8], down: Duration) {
+    world.kill(node);
+    world.disks[node].restore(image);
+    world.run(down);
+    world.start(node);
+    world.load(1 - node, 2 * SECOND);
+    settle(world, 1 - node);
+    let (status, size) = (world.status(1 - node), world.status(node).data_size);
+    let last = status.last_resync.expect("there was one");
+    assert_eq!((last.total, world.errors), (size, 0), "{}", world.describe());
+}
+
+/// Another session with it, and no other config.
+fn reconnect(world: &mut World) {
+    let generation = world.status(0).config.expect("one").generation();
+    world.cut();
+    world.run(millis(20));
+    world.heal();
+    world.load(0, millis(200));
+    assert!(world.is_in_sync(0), "{}", world.describe());
+    assert_eq!(world.status(0).config.expect("one").generation(), generation);
+}
+
+#[test]
+fn a_copy_from_before_the_last_session_is_no_member() {
+    for down in [millis(20), SECOND] {
+        let mut world = pair(700);
+        world.load(0, millis(50));
+        let old = image(&world, 1);
+        world.load(0, millis(50));
+        reconnect(&mut world);
+        is_copied_whole(&mut world, 1, &old, down);
+    }
+}
+
+/// It was out, and came back; then the config is another one, and its leg was told.
+#[test]
+fn a_copy_from_before_a_resync_is_no_base_for_the_next() {
+    let mut world = pair(701);
+    world.load(0, millis(50));
+    let old = image(&world, 1);
+    world.kill(1);
+    world.load(0, SECOND);
+    assert_eq!(world.in_sync(0), LegMask::ZERO);
+    world.start(1);
+    world.wait("sync", 20 * SECOND, |world| world.is_in_sync(0));
+    world.load(0, millis(50));
+    is_copied_whole(&mut world, 1, &old, SECOND);
+}
+
+/// Nothing happens for long but writes: the superblocks are numbered anew all the same.
+#[test]
+fn an_old_copy_from_the_same_session_is_no_base_for_a_delta() {
+    let mut world = pair(702);
+    world.load(0, millis(50));
+    let old = image(&world, 1);
+    world.load(0, millis(50));
+    let mark = mirror::setup::Timing::default().mark;
+    world.run(mark + SECOND);
+    world.load(0, millis(50));
+    is_copied_whole(&mut world, 1, &old, SECOND);
+}
+
+/// Without writes nothing has to be told apart, and nothing is written.
+#[test]
+fn an_idle_pair_is_not_numbered() {
+    let mut world = pair(703);
+    world.load(0, millis(50));
+    let mark = mirror::setup::Timing::default().mark;
+    world.run(mark + SECOND);
+    let before = [0, 1].map(|node| world.disks[node].peek(64 << 10, 8 << 10));
+    world.run(2 * mark);
+    assert_eq!([0, 1].map(|node| world.disks[node].peek(64 << 10, 8 << 10)), before);
+}
+
+/// The old holder's leg, once the new one has met it.
+#[test]
+fn a_copy_of_the_old_holders_leg_from_before_a_switchover_is_no_member() {
+    let mut world = pair(704);
+    world.load(0, millis(50));
+    let old = image(&world, 0);
+    world.load(0, millis(50));
+    world.drain();
+    world.command(0, Command::Switchover).expect("both are in sync");
+    world.wait("switchover", 5 * SECOND, |world| world.is_in_sync(1));
+    world.load(1, millis(50));
+    is_copied_whole(&mut world, 0, &old, millis(20));
+}
+
+/// A resync is under way: what was copied already is missing from the copy.
+#[test]
+fn a_copy_from_before_a_resync_is_no_base_for_the_rest_of_it() {
+    let mut world = pair(705);
+    world.load(0, millis(50));
+    world.kill(1);
+    let old = image(&world, 1);
+    world.load(0, SECOND);
+    world.start(1);
+    world.wait("resync", 20 * SECOND, |world| world.status(0).resync.is_some());
+    is_copied_whole(&mut world, 1, &old, millis(20));
+}
