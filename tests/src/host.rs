@@ -44,6 +44,19 @@ pub enum ReserveOut {
     Preempt = 4,
     /// 05h.
     PreemptAndAbort = 5,
+    /// 06h.
+    RegisterAndIgnore = 6,
+}
+
+/// What a command brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// INFORMATION of the sense data.
+    pub information: Option<u64>,
+    /// What was read.
+    pub data: Vec<u8>,
 }
 
 /// What a task is still waited for.
@@ -191,11 +204,11 @@ impl Host {
         task
     }
 
-    /// Waits for a command's end; what it read.
+    /// Waits for a command's end.
     ///
     /// # Panics
     /// When it does not end.
-    pub fn end(&mut self, task: TaskId) -> (Outcome, Vec<u8>) {
+    pub fn answer(&mut self, task: TaskId) -> Answer {
         self.until("an answer", |host| host.ended.iter().any(|(ended, _)| *ended == task));
         let at = self.ended.iter().position(|(ended, _)| *ended == task).expect("waited for");
         let (_, completion) = self.ended.swap_remove(at);
@@ -203,7 +216,14 @@ impl Host {
         let mut data = self.open.swap_remove(at).buffer;
         data.truncate(data.len().saturating_sub(completion.underflow as usize));
         let code = scsi::sense::decode(&completion.sense).map_or(0, |(_, code)| code);
-        ((completion.status, code), data)
+        let information = scsi::sense::information(&completion.sense);
+        Answer { outcome: (completion.status, code), information, data }
+    }
+
+    /// Waits for a command's end; how it ended, and what it read.
+    pub fn end(&mut self, task: TaskId) -> (Outcome, Vec<u8>) {
+        let Answer { outcome, data, .. } = self.answer(task);
+        (outcome, data)
     }
 
     /// Lets time pass; true when the command is still without an answer then.
@@ -219,6 +239,23 @@ impl Host {
     pub fn command(&mut self, cdb: &[u8]) -> Outcome {
         let task = self.send(cdb, &[], 0);
         self.end(task).0
+    }
+
+    /// A command with data to the target.
+    pub fn run(&mut self, cdb: &[u8], data: &[u8]) -> Outcome {
+        let task = self.send(cdb, data, 0);
+        self.end(task).0
+    }
+
+    /// A command with data from the target, at the most `room` bytes.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn fetch(&mut self, cdb: &[u8], room: usize) -> Vec<u8> {
+        let task = self.send(cdb, &[], room);
+        let (outcome, data) = self.end(task);
+        assert_eq!(outcome, GOOD, "{cdb:02x?}");
+        data
     }
 
     /// TEST UNIT READY.
@@ -287,10 +324,7 @@ impl Host {
     }
 
     fn reserve_in(&mut self, action: u8) -> Vec<u8> {
-        let task = self.send(&[0x5e, action, 0, 0, 0, 0, 0, 0, 252, 0], &[], 252);
-        let (outcome, data) = self.end(task);
-        assert_eq!(outcome, GOOD, "PERSISTENT RESERVE IN {action}");
-        data
+        self.fetch(&[0x5e, action, 0, 0, 0, 0, 0, 0, 252, 0], 252)
     }
 
     /// PRgeneration and the keys that are registered (READ KEYS).

@@ -414,6 +414,19 @@ fn what_only_the_old_node_knew_is_gone_with_a_reset() {
     }
 }
 
+/// The way to the peer, over which a host's commands went before, tells nothing a second time.
+#[test]
+fn a_reset_is_told_once_when_the_unit_comes_back() {
+    let mut world = World::new(StandbyMode::Forward, &[1]);
+    assert_eq!(world.write(0, 1, 1), GOOD);
+    for (generation, serving) in [(2, 1), (3, 0), (4, 1), (5, 0)] {
+        world.serve(serving, generation);
+        world.run_for(Duration::from_millis(10));
+        let told = [world.ready(0), world.ready(0), world.ready(0), world.write(0, 1, 1), world.ready(0)];
+        assert_eq!(told, [RESET, attention(0x2a06), GOOD, GOOD, GOOD], "generation {generation}");
+    }
+}
+
 #[test]
 fn a_target_reset_at_one_node_reaches_what_the_mask_shows_at_the_other_and_no_more() {
     let mut world = World::new(StandbyMode::Forward, &[0]);

@@ -25,3 +25,5 @@ mod service;
 mod spdk_client;
 mod split;
 mod tgt;
+mod vaai;
+mod windows_cluster;

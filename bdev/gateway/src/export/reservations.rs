@@ -88,11 +88,12 @@ impl Target {
         self.nodes.values().for_each(|node| node.reset(unit));
         for entry in self.sessions.values_mut() {
             let session = &mut entry.session;
-            match (moved, session.origin) {
-                // The peer tells whom it relays here, once it serves.
-                (Moved::Away, Origin::Peer) => continue,
-                (Moved::Here, _) => session.take_back_passed(unit, now),
-                (Moved::Away, Origin::Host) => {}
+            // The peer, which serves now or has served, tells whom it relays here: nobody is told twice.
+            if session.origin == Origin::Peer {
+                continue;
+            }
+            if moved == Moved::Here {
+                session.take_back_passed(unit, now);
             }
             session.establish(unit, Sense::INTERNAL_RESET);
         }
