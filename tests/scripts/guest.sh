@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the guest of the kernel initiator's tests out of unpacked Debian packages: guest.sh FOLDER, where FOLDER/root holds them.
-# Leaves FOLDER/vmlinux and FOLDER/initramfs. Nothing of it is installed on this machine.
+# Leaves FOLDER/vmlinux and FOLDER/initramfs, and FOLDER/disk, from which a machine boots. Nothing of it is installed on this machine.
 set -euo pipefail
 
 here=$(realpath "$(dirname "$0")")
@@ -11,9 +11,9 @@ libraries=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu
 version=$(cd "$root/lib/modules" && ls | head -1)
 
 # Drivers, and what they need in the order of loading.
-modules=(virtio_pci virtio_net iscsi_tcp sd_mod sg crc32c_generic crc32c_intel dm_mod dm_multipath dm_round_robin scsi_dh_alua ext4)
+modules=(virtio_pci virtio_net iscsi_tcp sd_mod sg crc32c_generic crc32c_intel dm_mod dm_multipath dm_round_robin scsi_dh_alua ext4 virtio_blk e1000 iscsi_ibft)
 # From the packages if they hold it, else this machine's.
-programs=(iscsid iscsiadm dmsetup sg_inq sg_readcap sg_persist sg_rtpg sg_opcodes sg_turs sg_luns sg_vpd sg_modes
+programs=(iscsid iscsiadm iscsistart dmsetup sg_inq sg_readcap sg_persist sg_rtpg sg_opcodes sg_turs sg_luns sg_vpd sg_modes
     sg_get_lba_status sg_write_same sg_verify sg_compare_and_write mke2fs e2fsck blkdiscard dd cmp)
 
 rm -rf "$image"
@@ -69,4 +69,45 @@ offset=$(LC_ALL=C grep -abo -P '\xfd7zXZ\x00' "$packed" | head -1 | cut -d: -f1)
 tail -c "+$((offset + 1))" "$packed" | xz -dc --single-stream 2>/dev/null >"$folder/vmlinux.new" || true
 LC_ALL=C head -c 4 "$folder/vmlinux.new" | grep -q ELF || { echo "guest: no kernel in $packed" >&2; exit 1; }
 mv "$folder/vmlinux.new" "$folder/vmlinux"
+
+# A disk with a boot loader, kernel and initial file system on its first partition, and a system on its second, in MiB.
+disk=$folder/disk.new
+loader_at=1 loader=40 system_at=41 system=40
+export PATH=$root/usr/bin:$PATH MTOOLS_SKIP_CHECK=1
+rm -rf "$disk" "$folder/system" "$folder/early"
+truncate -s "$((system_at + system))M" "$disk"
+# Four bytes, the lowest first, as printf reads them.
+number() { printf '\\x%02x\\x%02x\\x%02x\\x%02x' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24)); }
+# partition BOOTABLE TYPE START LENGTH: an entry of the table without cylinders.
+partition() { printf "\\x$1\\xfe\\xff\\xff\\x$2\\xfe\\xff\\xff$(number $(($3 * 2048)))$(number $(($4 * 2048)))"; }
+write() { dd of="$disk" bs=1 seek="$1" conv=notrunc status=none; }
+write 0 <"$root/usr/lib/syslinux/mbr/mbr.bin"
+{ partition 80 0e $loader_at $loader; partition 00 83 $system_at $system; } | write 446
+printf '\x55\xaa' | write 510
+
+mformat -i "$disk@@${loader_at}M" -T $((loader * 2048)) -h 16 -s 63 -H $((loader_at * 2048)) ::
+syslinux --offset $((loader_at << 20)) --install "$disk"
+mkdir "$folder/early"
+cp "$here/../guest/boot" "$folder/early/init"
+cp "$here/../guest/common.sh" "$folder/early/"
+{ cat "$folder/initramfs.new"; (cd "$folder/early" && find . | "$root/bin/busybox" cpio -o -H newc 2>/dev/null); } |
+    gzip -1 >"$folder/early.gz"
+cat >"$folder/syslinux.cfg" <<'END'
+SERIAL 0 115200
+DEFAULT system
+LABEL system
+KERNEL vmlinuz
+INITRD early.gz
+APPEND console=ttyS0 tsc=reliable no_timer_check mitigations=off cryptomgr.notests random.trust_cpu=on 8250.nr_uarts=1 quiet panic=-1
+END
+mcopy -i "$disk@@${loader_at}M" "$packed" ::vmlinuz
+mcopy -i "$disk@@${loader_at}M" "$folder/early.gz" "$folder/syslinux.cfg" ::
+
+cp -a "$image" "$folder/system"
+rm -rf "$folder/system/lib/modules" "$folder/system/init"
+mkdir "$folder/system/sbin"
+cp "$here/../guest/root" "$folder/system/sbin/init"
+cp "$here/../guest/common.sh" "$folder/system/"
+mke2fs -q -t ext4 -b 4096 -d "$folder/system" -E "offset=$((system_at << 20))" "$disk" "${system}M"
+mv "$disk" "$folder/disk"
 mv "$folder/initramfs.new" "$folder/initramfs"

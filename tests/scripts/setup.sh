@@ -77,13 +77,18 @@ emulator() {
         echo "setup: QEMU (qemu-system-x86) is missing. The tests of the kernel initiator are skipped."
 }
 
-# A guest with the Linux kernel's initiator.
+# A guest with the Linux kernel's initiator, and a disk that a guest boots from.
 guest() {
     local folder=${CARGO_TARGET_DIR:-target}/guest
-    [ "$folder/initramfs" -nt tests/scripts/guest.sh ] && return
-    [ -d "$folder/root/boot" ] || unpack "$folder" "$(. /etc/os-release && echo "$VERSION_CODENAME")" \
-        KERNEL busybox-static kmod open-iscsi libopeniscsiusr libisns0 libkmod2 libmount1 dmsetup libdevmapper1.02.1 \
-        sg3-utils libsgutils2-1.46-2
+    local packages="KERNEL busybox-static kmod open-iscsi libopeniscsiusr libisns0 libkmod2 libmount1 dmsetup libdevmapper1.02.1
+        sg3-utils libsgutils2-1.46-2 syslinux syslinux-common mtools ipxe-qemu"
+    [ "$folder/disk" -nt tests/scripts/guest.sh ] && [ "$(cat "$folder/packages" 2>/dev/null)" = "$packages" ] && return
+    if [ "$(cat "$folder/packages" 2>/dev/null)" != "$packages" ]; then
+        rm -rf "$folder"
+        # shellcheck disable=SC2086 # a list
+        unpack "$folder" "$(. /etc/os-release && echo "$VERSION_CODENAME")" $packages &&
+            echo "$packages" >"$folder/packages"
+    fi
     tests/scripts/guest.sh "$folder" ||
         echo "setup: the guest of the kernel initiator cannot be built. Its tests are skipped."
 }

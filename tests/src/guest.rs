@@ -1,14 +1,16 @@
-//! A QEMU guest with the Linux kernel's initiator: booted from what `make setup` built, with a script of the test's.
+//! A QEMU guest: with the Linux kernel's initiator and a script of the test's, booted from what `make setup` built, or booted from
+//! a LUN.
 //!
-//! The guest's first process runs the script and says on the console how far it is, in lines that begin with `guest: `. This
+//! The guest's first process says on the console how far it is, in lines that begin with `guest: `. This
 //! machine's loopback is 10.0.2.2 there.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use gateway::LunUrl;
 use tempfile::TempDir;
 
 use crate::node::{has_tool, skipped_without};
@@ -30,6 +32,12 @@ pub struct Image {
 }
 
 impl Image {
+    /// A disk of 81 MiB that a machine boots from; what it does is `tests/guest/root`.
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
+        self.folder.join("disk")
+    }
+
     /// The image; says that the test is skipped where it, or QEMU, is missing.
     pub fn find() -> Option<Self> {
         if !has_tool("qemu-system-x86_64") {
@@ -72,30 +80,48 @@ impl Guest {
         }
         append(&mut bytes, "TRAILER!!!", 0, &[]);
         std::fs::write(&initrd, bytes).expect("written");
-        let mut child = Command::new("qemu-system-x86_64")
-            .args([
-                "-accel",
-                "tcg,thread=multi",
-                "-M",
-                "q35",
-                "-cpu",
-                "max,la57=off",
-                "-m",
-                "512",
-                "-smp",
-                "1",
-            ])
-            .args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-monitor", "none"])
-            .arg("-kernel")
-            .arg(image.folder.join("vmlinux"))
-            .arg("-initrd")
-            .arg(&initrd)
-            .args(["-append", KERNEL_COMMAND])
-            .args(["-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,romfile="])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("QEMU");
+        let mut qemu = emulator();
+        qemu.arg("-kernel").arg(image.folder.join("vmlinux")).arg("-initrd").arg(&initrd);
+        qemu.args(["-append", KERNEL_COMMAND, "-device", "virtio-net-pci,netdev=n0,romfile="]);
+        Self::start(qemu.args(["-netdev", "user,id=n0"]), folder)
+    }
+
+    /// Boots a guest whose disk is a LUN, which the emulator's own initiator reaches. `modules` has its iSCSI driver.
+    ///
+    /// # Panics
+    /// When QEMU does not start.
+    pub fn boot_from_disk(url: &str, modules: &Path) -> Self {
+        let mut qemu = emulator();
+        qemu.env("QEMU_MODULE_DIR", modules);
+        qemu.args(["-drive", &format!("file={url},format=raw,if=none,id=d0,cache=none")]);
+        qemu.args(["-device", "virtio-blk-pci,drive=d0,bootindex=0"]);
+        Self::start(&mut qemu, TempDir::new().expect("a folder"))
+    }
+
+    /// Boots a guest without a disk: iPXE in its network card's ROM is told by DHCP to boot from a LUN, and leaves word of it
+    /// to the kernel's initiator (iBFT).
+    ///
+    /// # Panics
+    /// When QEMU does not start, or the URL is not one of a portal on loopback.
+    pub fn boot_from_network(image: &Image, url: &str) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let LunUrl { portal, target, lun } = url.parse().expect("a URL of a LUN");
+        assert!(portal.ip().is_loopback(), "{url}");
+        let script = format!(
+            "#!ipxe\nset initiator-iqn iqn.2026-11.example:guest\n\
+             sanboot --drive 0x80 iscsi:10.0.2.2::{}:{lun:x}:{target}\n",
+            portal.port()
+        );
+        std::fs::write(folder.path().join("boot.ipxe"), script).expect("written");
+        let rom = image.folder.join("root/usr/lib/ipxe/qemu/pxe-e1000.rom");
+        let mut qemu = emulator();
+        qemu.args(["-netdev", &format!("user,id=n0,bootfile=boot.ipxe,tftp={}", folder.path().display())]);
+        let card = format!("e1000,netdev=n0,bootindex=0,romfile={}", rom.display());
+        Self::start(qemu.args(["-device", &card]), folder)
+    }
+
+    fn start(qemu: &mut Command, folder: TempDir) -> Self {
+        let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("QEMU");
         let out = BufReader::new(child.stdout.take().expect("a pipe"));
         let (sender, console) = channel();
         std::thread::spawn(move || {
@@ -158,6 +184,25 @@ impl Drop for Guest {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A machine without a disk or a network.
+fn emulator() -> Command {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args([
+        "-accel",
+        "tcg,thread=multi",
+        "-M",
+        "q35,graphics=off",
+        "-cpu",
+        "max,la57=off",
+        "-m",
+        "512",
+        "-smp",
+        "1",
+    ]);
+    qemu.args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-monitor", "none"]);
+    qemu
 }
 
 /// Appends a file to an archive in cpio's "newc" form.

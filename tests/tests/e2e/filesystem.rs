@@ -11,7 +11,7 @@ use tests::node::{binary, has_tool, pause, skipped_without};
 use tests::pair::Pair;
 
 /// Where `make setup` put QEMU's iSCSI driver, of the same version as the installed tools.
-fn modules() -> Option<PathBuf> {
+pub(crate) fn modules() -> Option<PathBuf> {
     let target = binary("gemeld").parent().and_then(Path::parent).expect("a target folder").to_owned();
     let found = target.join("qemu-modules/iscsi");
     let tools = ["qemu-img", "qemu-storage-daemon", "fio", "mkfs.ext4", "e2fsck", "debugfs", "cmp"];
@@ -25,14 +25,14 @@ fn modules() -> Option<PathBuf> {
     Some(found)
 }
 
-fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{command:?}: {}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
 }
 
-fn path(path: &Path) -> &str {
+pub(crate) fn path(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 

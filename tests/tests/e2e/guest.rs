@@ -1,8 +1,9 @@
 //! The Linux kernel's initiator in a QEMU guest (open-iscsi, dm-multipath, ALUA, sg3-utils), against a node and against a pair.
 //!
 //! The guest is software emulated and boots in seconds; `make setup` builds it of Debian packages (`tests/scripts/guest.sh`), and
-//! what it does are the scripts under `tests/guest/`. It says on its console how far it is.
+//! what it does are the scripts under `tests/guest/`. It says on its console how far it is. Another one boots from the LUN itself.
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,6 +11,8 @@ use tests::guest::{Guest, Image};
 use tests::node::Node;
 use tests::pair::Pair;
 use tests::wire::Wire;
+
+use crate::filesystem::{self, path, run};
 
 /// CPU time that a guest may take. It needs a fifth of that.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -72,4 +75,38 @@ fn a_way_that_is_cut_under_dm_multipath_costs_no_write() {
     assert_eq!(asked, ["cut", "mend"]);
     let status = pair.wait_in_sync(0);
     assert_eq!(status["role"], "holder", "{status:#}");
+}
+
+/// A bare machine boots from the pair's LUN through either node, and finds what it wrote at the last start: first through the
+/// emulator's initiator, then by iPXE, whose session the kernel's initiator goes on from.
+#[test]
+fn a_machine_boots_from_the_lun_through_either_node() {
+    const SYSTEM: u64 = 41 << 20;
+    let (Some(image), Some(modules)) = (Image::find(), filesystem::modules()) else { return };
+    let pair = Pair::start();
+    let convert = || {
+        let mut command = Command::new("qemu-img");
+        command.env("QEMU_MODULE_DIR", &modules).args(["convert", "-f", "raw", "-O", "raw"]);
+        command
+    };
+    run(convert().args(["-n", path(&image.disk()), &pair.urls[0]]));
+    let starts: [(&str, &dyn Fn() -> Guest); 3] = [
+        ("booted from a disk", &|| Guest::boot_from_disk(&pair.urls[0], &modules)),
+        ("booted by iSCSI from iqn.2026-11.org.gemel:vol0", &|| {
+            Guest::boot_from_network(&image, &pair.urls[1])
+        }),
+        ("booted by iSCSI from iqn.2026-11.org.gemel:vol0", &|| {
+            Guest::boot_from_network(&image, &pair.urls[0])
+        }),
+    ];
+    for (number, (way, boot)) in (1..).zip(starts) {
+        let mut said = Vec::new();
+        boot().run(LIMIT, |line| said.push(line.to_owned()));
+        assert_eq!(said, [way.to_owned(), format!("start {number}")]);
+    }
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let after = folder.path().join("after");
+    run(convert().args([&pair.urls[1], path(&after)]));
+    run(Command::new("e2fsck").args(["-f", "-n", &format!("{}?offset={SYSTEM}", path(&after))]));
+    pair.finish(0);
 }
