@@ -26,6 +26,14 @@ cmp() { /bin/cmp "$@"; }
 mke2fs() { /bin/mke2fs "$@"; }
 blkdiscard() { /bin/blkdiscard "$@"; }
 
+# Devices' names and identities, as multipathd wants to be told of them.
+start_udevd() {
+    mkdir -p /run/udev
+    must systemd-udevd --daemon
+    must udevadm trigger --action=add
+    must udevadm settle
+}
+
 start_iscsid() {
     echo "InitiatorName=iqn.2026-11.example:guest" >/etc/iscsi/initiatorname.iscsi
     cat >/etc/iscsi/iscsid.conf <<'END'

@@ -1,6 +1,7 @@
-# Two sessions to the two nodes of a pair under dm-multipath with ALUA: PORT0 is the holder's, PORT1 the other's, TARGET is at both.
-# The host cuts the first way where this says "cut", and mends it where it says "mend".
+# Two sessions to the two nodes of a pair under multipathd and dm-multipath with ALUA: PORT0 is the holder's, PORT1 the other's,
+# TARGET is at both. The host cuts the first way where this says "cut", and mends it where it says "mend".
 . /common.sh
+start_udevd
 start_iscsid
 login "$PORT0" "$TARGET"
 first=$disk
@@ -15,13 +16,33 @@ say "two ways: $(state_of "$first"), $(state_of "$second")"
 [ "$(state_of "$second")" != active/optimized ] || fail "both ways are the best"
 [ "$(cat "/sys/block/$first/device/dh_state")" = alua ] || fail "no ALUA"
 
-say "dm-multipath"
-way() { echo "round-robin 0 1 1 $(number_of "$1") 1"; }
-export DM_DISABLE_UDEV=1
-must dmsetup create both --table \
-    "0 $(cat "/sys/block/$first/size") multipath 1 queue_if_no_path 1 alua 2 1 $(way "$first") $(way "$second")"
-both=/dev/mapper/both
-within 5 test -b "$both"
+say "multipathd"
+# What an administrator would set: everything else, ALUA above all, is found out.
+cat >/etc/multipath.conf <<'END'
+defaults {
+    find_multipaths yes
+    polling_interval 1
+    max_polling_interval 2
+    no_path_retry queue
+    failback immediate
+}
+END
+must multipathd
+# The map's name is the NAA designator of both ways.
+found() { ls /dev/mapper/3*; }
+within 60 found
+both=$(found)
+map=${both#/dev/mapper/}
+ways() { multipathd show paths raw format "%d %t %T %p" | sort >/tmp/ways; cat /tmp/ways; }
+# way DISK STATE: active or failed.
+way_is() { ways | grep -q "^$1 $2 "; }
+within 30 way_is "$first" active
+within 30 way_is "$second" active
+# Two groups of one way each, the holder's the better one.
+priority_of() { ways | awk -v disk="$1" '$1 == disk { print $4 }'; }
+say "priorities: $(priority_of "$first"), $(priority_of "$second")"
+[ "$(priority_of "$first")" -ge 50 ] && [ "$(priority_of "$second")" -eq 10 ] || fail "ALUA does not tell the ways apart"
+[ "$(multipathd show maps raw format "%N")" -eq 2 ] || fail "$(multipathd show topology)"
 exercise "$both" 4
 must blkdiscard --offset 16777216 --length 8388608 "$both"
 
@@ -47,24 +68,28 @@ load() {
     done
 }
 load &
+load=$!
 written() { cat /tmp/written 2>/dev/null || echo 0; }
 moved_on() { [ "$(written)" -gt $(($1 + 10)) ]; }
 within 60 moved_on 0
-# Each way with A for active or F for failed.
-way_is() { dmsetup status both | grep -q "$(number_of "$1") $2"; }
 say cut
-within 60 way_is "$first" F
+within 60 way_is "$first" failed
 within 60 moved_on "$(written)"
-way_is "$second" A || fail "the other way failed, too"
+way_is "$second" active || fail "the other way failed, too"
 say mend
-# What multipathd does when its checker finds the way again.
-within 90 sg_turs "/dev/$first"
-must dmsetup message both 0 reinstate_path "$(number_of "$first")"
-must dmsetup message both 0 switch_group 1
-within 30 way_is "$first" A
+# Its checker finds the way again, and its priority brings the I/O back to it.
+within 90 way_is "$first" active
+served() { awk '{ print $7 }' "/sys/block/$1/stat"; }
+goes_by_first() {
+    local before
+    before=$(served "$first")
+    sleep 1
+    [ "$(served "$first")" -gt "$before" ]
+}
+within 30 goes_by_first
 within 60 moved_on "$(written)"
 touch /tmp/enough
-wait
+wait $load
 [ ! -e /tmp/errors ] || fail "writes failed: $(cat /tmp/errors)"
 
 say "the data of both ways"
@@ -76,6 +101,8 @@ must mount -t ext4 "$both" /mnt
 [ "$sums" = "$(cd /mnt && sha256sum piece* | sha256sum)" ] || fail "other data"
 must umount /mnt
 must cmp --bytes=25165824 "/dev/$first" "/dev/$second"
-must dmsetup remove both
+must multipathd disablequeueing map "$map"
+within 20 multipath -f "$map"
+must multipathd shutdown
 logout "$PORT0" "$TARGET"
 logout "$PORT1" "$TARGET"

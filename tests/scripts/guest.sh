@@ -7,14 +7,15 @@ here=$(realpath "$(dirname "$0")")
 folder=$(realpath "$1")
 root=$folder/root
 image=$folder/image
-libraries=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu
+libraries=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu:$root/lib
 version=$(cd "$root/lib/modules" && ls | head -1)
 
 # Drivers, and what they need in the order of loading.
-modules=(virtio_pci virtio_net iscsi_tcp sd_mod sg crc32c_generic crc32c_intel dm_mod dm_multipath dm_round_robin scsi_dh_alua ext4 virtio_blk e1000 iscsi_ibft)
+modules=(virtio_pci virtio_net iscsi_tcp sd_mod sg crc32c_generic crc32c_intel dm_mod dm_multipath dm_service_time scsi_dh_alua ext4 virtio_blk e1000 iscsi_ibft)
 # From the packages if they hold it, else this machine's.
 programs=(iscsid iscsiadm iscsistart dmsetup sg_inq sg_readcap sg_persist sg_rtpg sg_opcodes sg_turs sg_luns sg_vpd sg_modes
-    sg_get_lba_status sg_write_same sg_verify sg_compare_and_write mke2fs e2fsck blkdiscard dd cmp)
+    sg_get_lba_status sg_write_same sg_verify sg_compare_and_write mke2fs e2fsck blkdiscard dd cmp
+    multipathd multipath udevadm)
 
 rm -rf "$image"
 mkdir -p "$image"/{bin,dev,proc,sys,run,tmp,mnt,etc/iscsi,lib64,lib/modules,var/lib/iscsi,run/lock/iscsi}
@@ -40,6 +41,20 @@ for program in "${programs[@]}"; do
     cp -L "$found" "$image/bin/$program"
     closure "$found"
 done
+# udevd, its rules and their helpers; what multipathd loads by name.
+ln -s udevadm "$image/bin/systemd-udevd"
+ln -s bin "$image/sbin"
+mkdir -p "$image/lib/udev/rules.d" "$image/lib/multipath"
+for helper in scsi_id kpartx_id; do
+    cp "$root/lib/udev/$helper" "$image/lib/udev/"
+done
+for rules in 50-udev-default 55-dm 56-dm-mpath 60-block 60-multipath 60-persistent-storage 60-persistent-storage-dm 95-dm-notify; do
+    cp "$root/lib/udev/rules.d/$rules.rules" "$image/lib/udev/rules.d/"
+done
+for part in checktur prioalua priosysfs prioconst; do
+    cp "$root/lib/multipath/lib$part.so" "$image/lib/multipath/"
+done
+cp -L "$(ldconfig -p | sed -n 's/.*libgcc_s.so.1 .*x86-64.* => //p' | head -1)" "$image/lib/"
 strip --strip-unneeded "$image"/lib/*.so* 2>/dev/null || true
 
 # Modules without what makes loading slow under emulation: debug sections and signatures.
@@ -105,7 +120,6 @@ mcopy -i "$disk@@${loader_at}M" "$folder/early.gz" "$folder/syslinux.cfg" ::
 
 cp -a "$image" "$folder/system"
 rm -rf "$folder/system/lib/modules" "$folder/system/init"
-mkdir "$folder/system/sbin"
 cp "$here/../guest/root" "$folder/system/sbin/init"
 cp "$here/../guest/common.sh" "$folder/system/"
 mke2fs -q -t ext4 -b 4096 -d "$folder/system" -E "offset=$((system_at << 20))" "$disk" "${system}M"

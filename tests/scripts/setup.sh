@@ -81,7 +81,7 @@ emulator() {
 guest() {
     local folder=${CARGO_TARGET_DIR:-target}/guest
     local packages="KERNEL busybox-static kmod open-iscsi libopeniscsiusr libisns0 libkmod2 libmount1 dmsetup libdevmapper1.02.1
-        sg3-utils libsgutils2-1.46-2 syslinux syslinux-common mtools ipxe-qemu"
+        sg3-utils libsgutils2-1.46-2 multipath-tools kpartx udev libaio1 liburcu8 libedit2 libbsd0 libmd0 libjson-c5 syslinux syslinux-common mtools ipxe-qemu"
     [ "$folder/disk" -nt tests/scripts/guest.sh ] && [ "$(cat "$folder/packages" 2>/dev/null)" = "$packages" ] && return
     if [ "$(cat "$folder/packages" 2>/dev/null)" != "$packages" ]; then
         rm -rf "$folder"

@@ -99,6 +99,13 @@ pub fn verified(load: Child) -> Value {
 /// When it saw more.
 pub fn undisturbed(load: Child) -> Value {
     let report = verified(load);
+    let who = std::thread::current();
+    println!(
+        "{}: stall {} ms, {} blocks verified",
+        who.name().unwrap_or_default(),
+        report["longest_stall_ms"],
+        report["verified"]
+    );
     assert_eq!(report["errors"], 0, "{report}");
     assert!(report["longest_stall_ms"].as_f64().is_some_and(|stall| stall < 2000.0), "{report}");
     report
