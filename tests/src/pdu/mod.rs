@@ -27,6 +27,7 @@ pub mod io;
 mod login;
 mod negotiation;
 mod numbers;
+pub mod random;
 pub mod session;
 mod tasks;
 mod text;

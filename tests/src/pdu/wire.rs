@@ -90,6 +90,13 @@ impl Pdu {
         self
     }
 
+    /// With these bits in byte 0, too.
+    #[must_use]
+    pub fn with_first(mut self, bits: u8) -> Self {
+        self.bhs[0] |= bits;
+        self
+    }
+
     /// Sets a big-endian word.
     #[must_use]
     pub fn put32(self, at: usize, value: u32) -> Self {
@@ -220,6 +227,17 @@ impl Link {
     /// How long to wait for a PDU.
     pub fn set_patience(&self, patience: Duration) {
         self.stream.set_read_timeout(Some(patience)).expect("a time above zero");
+    }
+
+    /// Whether something comes, or the end, within this time.
+    pub fn has_news(&self, within: Duration) -> bool {
+        let patience = self.stream.read_timeout().expect("an option");
+        self.set_patience(within);
+        let silent = self.stream.peek(&mut [0]).is_err_and(|error| {
+            matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+        });
+        self.stream.set_read_timeout(patience).expect("as it was");
+        !silent
     }
 
     /// Waits for the next PDU.

@@ -1,12 +1,13 @@
 //! The suite at PDU level, against a node and against tgt: what both do is what the suite may ask.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::json;
-use tests::node::Node;
-use tests::pdu::{self, SECRETS, Subject};
+use tests::load::{load_on, undisturbed};
+use tests::node::{Node, pause};
+use tests::pdu::{self, SECRETS, Session, Subject};
 use tests::tgt::{TARGET, Tgt};
 
 /// A node with one LUN of RAM.
@@ -46,6 +47,38 @@ fn a_node_conforms() {
     node.must("iscsi_target_node_set_auth", auth);
     let failures = pdu::run(&subject, pdu::chap_cases());
     assert!(failures.is_empty(), "{}the node says: {}", told(&failures), node.log());
+}
+
+/// A load on another LUN of the same node sees nothing of it, and nothing of it stays.
+#[test]
+fn streams_by_the_dice_hurt_nobody() {
+    const STREAMS: u64 = 100;
+    let (node, subject) = node();
+    node.must("bdev_malloc_create", json!({"name": "m1", "block_size": 512, "num_blocks": 65536}));
+    let name = "iqn.2026-11.org.gemel:m1";
+    let target = json!({"name": name, "alias_name": "m1", "pg_ig_maps": [{"pg_tag": 1, "ig_tag": 1}],
+                        "luns": [{"bdev_name": "m1", "lun_id": 0}], "queue_depth": 64});
+    node.must("iscsi_create_target_node", target);
+    let other = format!("iscsi://{}/{name}/0", subject.portal);
+    let load = load_on(&[other], "10", "4096");
+    let first = std::env::var("GEMEL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let mut ends = BTreeMap::new();
+    for seed in first..first + STREAMS {
+        let end = pdu::random::play(&subject, seed);
+        let end = end.unwrap_or_else(|why| panic!("GEMEL_SEED={seed}: {why}\nthe node says: {}", node.log()));
+        *ends.entry(format!("{end:?}")).or_insert(0) += 1;
+        let read = Session::open(&subject, &[]).and_then(|mut session| session.must_read(0, 1));
+        assert!(read.is_ok(), "GEMEL_SEED={seed}, afterwards: {read:?}");
+    }
+    println!("{STREAMS} streams from seed {first}: {ends:?}");
+    assert!(ends.len() == 3 && ends.values().all(|count| *count > 5), "the dice are loaded: {ends:?}");
+    undisturbed(load);
+    let open = || node.must("iscsi_get_connections", json!(null)).as_array().map_or(0, Vec::len);
+    let gone = (0..200).any(|_| {
+        pause(Duration::from_millis(50));
+        open() == 0
+    });
+    assert!(gone, "{} connections stay", open());
 }
 
 /// What tgt 1.0.85 does otherwise, and why the suite is right to ask.
