@@ -135,7 +135,8 @@ impl Host {
                 | Event::Pong
                 | Event::Text(_)
                 | Event::LogoutRequested { .. }
-                | Event::Removed(_) => {}
+                | Event::Removed { .. }
+                | Event::NotReassigned(..) => {}
             }
         }
         self.transmit();

@@ -10,6 +10,9 @@ use host::{GOOD, Host, TARGET, World, attention, portal};
 use iscsi::TaskId;
 use iscsi::initiator::{Config, Event};
 
+const REMOVED: Event = Event::Removed { response: 0, time2wait: 2, time2retain: 0 };
+const NOT_THERE: Event = Event::Removed { response: 1, time2wait: 2, time2retain: 0 };
+
 fn several(config: &mut Config) {
     config.preferences.max_connections = 3;
 }
@@ -77,7 +80,8 @@ fn a_connection_that_dies_takes_its_tasks_along_and_may_come_again() {
     let _held = held_write(&mut world, 1);
     world.hosts[1].hang_up();
     world.run_for(Duration::from_millis(20));
-    assert_eq!(world.ready(0), GOOD, "the others go on");
+    assert_eq!(world.ready(0), attention(0x477f), "the others go on, and hear of it");
+    assert_eq!(world.ready(0), GOOD);
     assert_eq!(world.target.connections().len(), 1);
     // The same identifier again: let in when the old write has ended.
     let again = world.join(0, 1, portal(3260), several);
@@ -111,11 +115,12 @@ fn a_connection_logs_out_itself_or_another_and_the_last_one_the_session() {
     held_write(&mut world, 2);
     world.hosts[0].connection().remove(2);
     world.run_for(Duration::from_millis(50));
-    assert!(!world.hosts[0].events.contains(&Event::Removed(0)));
+    assert!(!world.hosts[0].events.contains(&REMOVED));
     world.fault.plan().clear(FaultTarget::Write);
-    world.until("an answer", |world| world.hosts[0].events.contains(&Event::Removed(0)));
+    world.until("an answer", |world| world.hosts[0].events.contains(&REMOVED));
     world.hosts[0].connection().remove(9);
-    world.until("an answer", |world| world.hosts[0].events.contains(&Event::Removed(1)));
+    world.until("an answer", |world| world.hosts[0].events.contains(&NOT_THERE));
+    assert_eq!(world.ready(0), attention(0x477f), "the write ended with its connection");
     assert_eq!(world.ready(0), GOOD);
     world.hosts[0].connection().log_out();
     world.until("the end", |world| world.target.connections().is_empty());

@@ -157,6 +157,8 @@ impl Sense {
         NEXUS_LOSS = UnitAttention, 0x2907;
         /// Commands cleared by another initiator.
         COMMANDS_CLEARED = UnitAttention, 0x2f00;
+        /// SOME COMMANDS CLEARED BY ISCSI PROTOCOL EVENT.
+        COMMANDS_CLEARED_BY_PROTOCOL = UnitAttention, 0x477f;
         /// Bus device reset function occurred.
         LUN_RESET = UnitAttention, 0x2903;
         /// The medium may have changed.

@@ -28,6 +28,7 @@ mod login;
 mod negotiation;
 mod numbers;
 pub mod random;
+mod recovery;
 pub mod session;
 mod tasks;
 mod text;
@@ -95,6 +96,11 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
 /// The cases for a target that agrees to digests.
 pub fn digest_cases() -> impl Iterator<Item = &'static Case> {
     digest::CASES.iter()
+}
+
+/// The cases for a target that agrees to error recovery level 2.
+pub fn recovery_cases() -> impl Iterator<Item = &'static Case> {
+    recovery::CASES.iter()
 }
 
 /// The cases for a target that asks for CHAP with [`SECRETS`].

@@ -224,6 +224,27 @@ impl Session {
         Ok(session)
     }
 
+    /// Logs in to this session again, whose connection is gone, with the same identifier or another one.
+    pub fn again(&self, subject: &Subject, cid: u16, segment: &str) -> Result<Self, String> {
+        let login = Login::connect(subject)?;
+        let mut login = Login { isid: self.isid, tsih: self.tsih, cid, cmd_sn: self.cmd_sn, ..login };
+        let offers = [
+            ("InitiatorName", INITIATOR),
+            ("TargetName", &subject.target),
+            ("SessionType", "Normal"),
+            ("HeaderDigest", "None"),
+            ("DataDigest", "None"),
+            ("MaxRecvDataSegmentLength", segment),
+        ];
+        let answer = login.exchange(TO_FULL_FEATURE, &offers)?;
+        ensure!(answer.status() == 0, "login refused with {:#06x}", answer.status());
+        ensure!(answer.pdu.flags() & 0x80 != 0, "a login of one exchange takes more");
+        ensure!(answer.pdu.u16(14) == self.tsih, "the session has another handle");
+        let mut session = login.into_session(subject, &answer, self.agreed.clone());
+        session.next_itt = self.next_itt + 0x100;
+        Ok(session)
+    }
+
     /// Takes the unit attentions that a new nexus may find.
     fn settle(&mut self) -> Outcome {
         for _ in 0..4 {

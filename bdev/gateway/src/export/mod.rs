@@ -104,11 +104,18 @@ pub struct TargetConfig {
 
 impl Default for TargetConfig {
     fn default() -> Self {
-        let preferences =
-            Preferences { max_connections: 4, error_recovery_level: 1, ..Preferences::default() };
+        let preferences = Preferences {
+            max_connections: 4,
+            error_recovery_level: 2,
+            default_time2retain: 20,
+            ..Preferences::default()
+        };
         Self { limits: Limits::default(), preferences }
     }
 }
+
+/// Bytes of buffers that are kept for connections that are gone, of all sessions.
+const RETAINED_MAX: usize = 32 << 20;
 
 /// What initiators get to log out when the node ends.
 const SHUT_DOWN_SECONDS: u16 = 1;
@@ -239,6 +246,7 @@ impl Target {
             self.on_request(id, request, now);
         }
         progress |= self.poll_units(now);
+        self.limit_retained(now);
         self.finish_resets();
         self.finish_preemptions(now);
         self.release_lost();
@@ -255,6 +263,19 @@ impl Target {
         let sanitizing = self.nodes.values().flat_map(|node| node.sanitizing());
         let sanitizing = sanitizing.filter_map(|lun| lun.state.sanitizing.borrow().next_deadline(&lun)).min();
         Instant::earliest(Instant::earliest(sessions, sanitizing), self.units.next_deadline())
+    }
+
+    /// What is kept for connections that are gone has a bound for all sessions together, too.
+    fn limit_retained(&mut self, now: Instant) {
+        let retained = |sessions: &BTreeMap<u64, Entry>| {
+            let keeps = sessions.values().filter(|entry| entry.session.has_lost());
+            keeps.map(|entry| entry.session.retained()).sum::<usize>()
+        };
+        while retained(&self.sessions) > RETAINED_MAX
+            && let Some(entry) = self.sessions.values_mut().find(|entry| entry.session.has_lost())
+        {
+            entry.session.forget_oldest_lost(now);
+        }
     }
 
     /// Sanitize operations go on, whatever becomes of the sessions that asked for them.

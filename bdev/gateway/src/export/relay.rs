@@ -372,7 +372,7 @@ impl Live {
                 }
             }
             Event::LogoutRequested { .. } => self.connection.drop_connection("the peer asked for a logout"),
-            Event::Text(_) | Event::Removed(_) => {}
+            Event::Text(_) | Event::Removed { .. } | Event::NotReassigned(..) => {}
         }
     }
 

@@ -263,7 +263,10 @@ impl RemoteChannel {
             Event::LogoutRequested { .. } => {
                 self.go_down(LinkDown::Lost("the target asked for a logout".to_owned()), now);
             }
-            Event::TaskManagementDone(..) | Event::Text(_) | Event::Removed(_) => {}
+            Event::TaskManagementDone(..)
+            | Event::Text(_)
+            | Event::Removed { .. }
+            | Event::NotReassigned(..) => {}
         }
     }
 

@@ -173,6 +173,13 @@ impl Host {
         self.connection.manage_as(1, 0, task, &other.connection)
     }
 
+    /// Takes the tasks of a connection of the same session that is gone.
+    pub(crate) fn take_over(&mut self, lost: &mut Self) {
+        lost.connection.drop_connection("gone");
+        self.connection.take_over(&mut lost.connection);
+        self.buffers.append(&mut lost.buffers);
+    }
+
     /// Sends bytes that no protocol made.
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         self.push(bytes);

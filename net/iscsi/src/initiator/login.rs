@@ -195,6 +195,7 @@ impl Connection {
                 self.parameters = self.login.negotiation.clone().into_parameters();
                 self.deframer.set_digests(self.parameters.header_digest, self.parameters.data_digest);
                 self.numbers.open_to(header.max_cmd_sn());
+                self.numbers.acknowledge(header.exp_cmd_sn());
                 self.stage = Stage::FullFeature;
                 self.events.push_back(Event::LoggedIn);
             }

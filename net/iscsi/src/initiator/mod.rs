@@ -6,10 +6,11 @@
 //! ```
 //!
 //! Error recovery level 0 and 1 (`recovery`): when the connection is lost the owner makes a new one with the same ISID, which reinstates the
-//! session, and repeats what had not been answered.
+//! session, and repeats what had not been answered. At level 2 its tasks go on at another connection of the session (`reassign`).
 
 mod login;
 mod numbers;
+mod reassign;
 mod receive;
 mod recovery;
 mod task;
@@ -79,6 +80,8 @@ pub struct Command {
 enum Ends {
     Session = 0,
     Connection = 1,
+    /// The connection, whose tasks go on at another one.
+    Recovery = 2,
 }
 
 /// How a command ended.
@@ -107,8 +110,18 @@ pub enum Event {
     Pong,
     /// A management request was answered with this response code.
     TaskManagementDone(TaskId, u8),
-    /// The logout of another connection was answered with this response code (RFC 7143 section 11.15.1).
-    Removed(u8),
+    /// The logout of another connection was answered (RFC 7143 section 11.15).
+    Removed {
+        /// Response code: zero is "closed successfully".
+        response: u8,
+        /// Seconds to wait before tasks are reassigned.
+        time2wait: u16,
+        /// Seconds that they last from then on.
+        time2retain: u16,
+    },
+    /// A task that was taken over is not continued by the target, for this reason: the response code of its TASK REASSIGN, or
+    /// [`NOT_ASKED`]. Whether it was carried out is not known.
+    NotReassigned(TaskId, u8),
     /// The whole answer to SendTargets, as text.
     Text(Vec<u8>),
     /// The target wants the session to be logged out within these seconds (asynchronous events 1 to 3).
@@ -117,6 +130,9 @@ pub enum Event {
         seconds: u16,
     },
 }
+
+/// In place of a response code of TASK REASSIGN: this end cannot tell which data it has.
+pub const NOT_ASKED: u8 = 0xfe;
 
 /// Why a command cannot be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +163,10 @@ pub struct Connection {
     statuses: Statuses,
     /// What the Data-In at hand is to its task.
     piece: Piece,
+    /// Its header, until all of it is there.
+    arriving: Option<Header>,
+    /// TASK REASSIGN requests on their way, and the tasks that they are about.
+    reassigning: Vec<(TaskId, TaskId)>,
     outgoing: VecDeque<Outgoing>,
     events: VecDeque<Event>,
     closed: Option<CloseReason>,
@@ -183,6 +203,8 @@ impl Connection {
             numbers,
             statuses: Statuses::default(),
             piece: Piece::Wanted,
+            arriving: None,
+            reassigning: Vec::new(),
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
             closed: None,
@@ -197,6 +219,11 @@ impl Connection {
     /// What the login agreed on; defaults before.
     pub fn parameters(&self) -> &SessionParameters {
         &self.parameters
+    }
+
+    /// Connection identifier.
+    pub fn cid(&self) -> u16 {
+        self.login.cid()
     }
 
     /// True between login and logout.
@@ -305,6 +332,11 @@ impl Connection {
     /// Logs another connection of the session out; the answer is [`Event::Removed`].
     pub fn remove(&mut self, cid: u16) {
         self.send_logout(Ends::Connection, cid);
+    }
+
+    /// Removes another connection of the session for recovery, whatever became of it; the answer is [`Event::Removed`].
+    pub fn recover(&mut self, cid: u16) {
+        self.send_logout(Ends::Recovery, cid);
     }
 
     fn send_logout(&mut self, ends: Ends, cid: u16) {

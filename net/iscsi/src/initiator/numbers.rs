@@ -10,6 +10,8 @@ use crate::serial;
 struct Numbers {
     cmd_sn: Cell<u32>,
     max_cmd_sn: Cell<u32>,
+    /// The target has every number before this one.
+    exp_cmd_sn: Cell<u32>,
     next_tag: Cell<u32>,
 }
 
@@ -19,7 +21,8 @@ pub(super) struct Numbering(Rc<Numbers>);
 
 impl Numbering {
     pub(super) fn new() -> Self {
-        Self(Rc::new(Numbers { cmd_sn: Cell::new(1), max_cmd_sn: Cell::new(1), next_tag: Cell::new(1) }))
+        let [cmd_sn, max_cmd_sn, exp_cmd_sn, next_tag] = [1; 4].map(Cell::new);
+        Self(Rc::new(Numbers { cmd_sn, max_cmd_sn, exp_cmd_sn, next_tag }))
     }
 
     /// The number of the next numbered request, which immediate ones show.
@@ -43,6 +46,18 @@ impl Numbering {
         if serial::before(self.0.max_cmd_sn.get(), max_cmd_sn) {
             self.0.max_cmd_sn.set(max_cmd_sn);
         }
+    }
+
+    /// The target expects this number next; its word of before may come late.
+    pub(super) fn acknowledge(&self, exp_cmd_sn: u32) {
+        if serial::before(self.0.exp_cmd_sn.get(), exp_cmd_sn) {
+            self.0.exp_cmd_sn.set(exp_cmd_sn);
+        }
+    }
+
+    /// True when the target has the request with this number.
+    pub(super) fn has_arrived(&self, cmd_sn: u32) -> bool {
+        serial::before(cmd_sn, self.0.exp_cmd_sn.get())
     }
 
     /// A task tag that no task of the session has: tags come again after four thousand million others.

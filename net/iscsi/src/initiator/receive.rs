@@ -59,12 +59,16 @@ impl Connection {
         };
         self.piece = piece;
         Some(match piece {
-            Piece::Wanted => Sink::Task(task, header.buffer_offset()),
+            Piece::Wanted => {
+                self.arriving = Some(*header);
+                Sink::Task(task, header.buffer_offset())
+            }
             Piece::Repeated => Sink::Discard,
         })
     }
 
     fn on_pdu(&mut self) {
+        self.arriving = None;
         let header = self.deframer.header();
         let data = self.deframer.take_data();
         if matches!(self.stage, Stage::Security | Stage::Operational) {
@@ -79,14 +83,15 @@ impl Connection {
             opcode::R2T => self.on_r2t(&header),
             opcode::NOP_IN => self.on_nop_in(&header, data),
             opcode::TEXT_RESPONSE => self.on_text(&header, &data),
-            opcode::TASK_MANAGEMENT_RESPONSE => {
-                let done = Event::TaskManagementDone(TaskId(header.itt()), header.byte(2));
-                self.events.push_back(done);
-            }
+            opcode::TASK_MANAGEMENT_RESPONSE => self.on_managed(TaskId(header.itt()), header.byte(2)),
             opcode::LOGOUT_RESPONSE if self.logout == Some(header.itt()) => {
                 self.close(CloseReason::LoggedOut);
             }
-            opcode::LOGOUT_RESPONSE => self.events.push_back(Event::Removed(header.byte(2))),
+            opcode::LOGOUT_RESPONSE => self.events.push_back(Event::Removed {
+                response: header.byte(2),
+                time2wait: header.u16_at(40),
+                time2retain: header.u16_at(42),
+            }),
             opcode::ASYNC => self.on_async(&header),
             opcode::REJECT => self.on_reject(header.byte(2), &data),
             _ => self.misbehaved("a PDU that a target does not send"),
@@ -97,6 +102,7 @@ impl Connection {
     fn on_numbers(&mut self, header: &Header) -> bool {
         //= rfc7143#section-4.2.2.1: an older window is ignored.
         self.numbers.open_to(header.max_cmd_sn());
+        self.numbers.acknowledge(header.exp_cmd_sn());
         if !recovery::is_numbered(header) {
             return true;
         }

@@ -93,6 +93,7 @@ impl Connection {
         if !self.recovers() {
             return self.misbehaved("a data digest is wrong");
         }
+        self.arriving = None;
         let header = self.deframer.header();
         self.deframer.take_data();
         if header.opcode() == opcode::DATA_IN {

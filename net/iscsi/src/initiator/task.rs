@@ -71,6 +71,10 @@ pub(super) enum Piece {
     Repeated,
 }
 
+fn is_in_order(parameters: &SessionParameters) -> bool {
+    parameters.data_pdu_in_order.is_yes() && parameters.data_sequence_in_order.is_yes()
+}
+
 #[derive(Debug)]
 pub(super) struct Task {
     command: Command,
@@ -144,6 +148,26 @@ impl Task {
         (Self { repairs: self.repairs + 1, ..open }, first)
     }
 
+    /// The connection is gone, with what was arriving by it. Says how many Data-In PDUs are there for good: what came behind a
+    /// gap counts as not received. `None` where nobody can tell, because data come in any order.
+    pub(super) fn lose_connection(
+        &mut self,
+        arriving: Option<u32>,
+        parameters: &SessionParameters,
+    ) -> Option<u32> {
+        (self.answer, self.owes) = (None, None);
+        let missing = self.damaged.drain(..).chain(arriving).min();
+        let Some(data_sn) = missing else { return Some(self.next_data_sn) };
+        if !is_in_order(parameters) {
+            return None;
+        }
+        let (there, _) = self.arrived.gaps(u32::MAX).next()?;
+        self.arrived = Coverage::from(0);
+        self.arrived.add(0, there);
+        (self.next_offset, self.next_data_sn) = (there, data_sn);
+        Some(data_sn)
+    }
+
     pub(super) fn cmd_sn(&self) -> u32 {
         self.cmd_sn
     }
@@ -173,8 +197,7 @@ impl Task {
                 _ => Err(()),
             };
         }
-        let in_order = parameters.data_pdu_in_order.is_yes() && parameters.data_sequence_in_order.is_yes();
-        if self.arrived.overlaps(offset, end) || (in_order && offset != self.next_offset) {
+        if self.arrived.overlaps(offset, end) || (is_in_order(parameters) && offset != self.next_offset) {
             return Err(());
         }
         self.next_offset = end;

@@ -102,11 +102,20 @@ impl Connection {
         let request = TaskId(header.itt());
         let what = match header.flags() & 0x7f {
             reason::SESSION => Logout::Session,
-            reason::CONNECTION if cid == self.cid || self.parameters.max_connections > 1 => {
+            //= rfc7143#section-11.14.5: a connection is removed for recovery where its tasks can be reassigned.
+            reason::RECOVERY if self.reassigns() => Logout::Recovery(cid),
+            reason::RECOVERY if self.parameters.error_recovery_level < 2 => {
+                return self.respond_logout(request, LogoutResponse::NoRecovery);
+            }
+            // Where nothing is retained, a connection that is removed for recovery is closed.
+            reason::CONNECTION | reason::RECOVERY
+                if cid == self.cid || self.parameters.max_connections > 1 =>
+            {
                 Logout::Connection(cid)
             }
-            reason::CONNECTION => return self.respond_logout(request, LogoutResponse::NoConnection),
-            reason::RECOVERY => return self.respond_logout(request, LogoutResponse::NoRecovery),
+            reason::CONNECTION | reason::RECOVERY => {
+                return self.respond_logout(request, LogoutResponse::NoConnection);
+            }
             _ => return self.reject(header, RejectReason::InvalidField),
         };
         if self.phase != Phase::FullFeature {
@@ -144,7 +153,7 @@ fn function(header: &Header) -> TaskFunction {
         5 => TaskFunction::LogicalUnitReset,
         6 => TaskFunction::TargetWarmReset,
         7 => TaskFunction::TargetColdReset,
-        8 => TaskFunction::TaskReassign(referenced),
+        8 => TaskFunction::TaskReassign { task: referenced, exp_data_sn: header.data_sn() },
         9 => TaskFunction::QueryTask(referenced),
         10 => TaskFunction::QueryTaskSet,
         11 => TaskFunction::NexusReset,

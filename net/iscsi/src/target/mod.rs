@@ -7,13 +7,16 @@
 //!
 //! The owner answers events: [`Event::LoginRequest`] with [`Connection::admit_login`], [`Event::LoginComplete`] with
 //! [`Connection::grant_login`], either with [`Connection::refuse_login`]; [`Event::Command`] with data and one response, and
-//! so on. Error recovery level 0: a lost connection ends the session; sequence errors inside a task fail the task.
+//! so on. At error recovery level 0 sequence errors inside a task fail the task; what the others do is in `recovery` and
+//! `reassign`.
 
+mod ahs;
 mod login;
 mod management;
 mod numbers;
 mod order;
 mod outgoing;
+mod reassign;
 mod receive;
 mod recovery;
 mod send;
@@ -34,6 +37,7 @@ pub use login::{Admission, Grant, LoginRequest, LoginStatus, Membership, Session
 use numbers::Numbering;
 use order::{Arrival, Held};
 use outgoing::{Layout, Outgoing};
+pub use reassign::Orphan;
 use recovery::Unacknowledged;
 use task::Task;
 use text::Exchange;
@@ -238,7 +242,7 @@ impl Connection {
 
     fn close(&mut self, reason: CloseReason) {
         self.phase = Phase::Closed;
-        self.outgoing.clear();
+        self.leave_outgoing();
         self.closed.get_or_insert(reason);
     }
 
@@ -276,6 +280,9 @@ impl Protocol for Connection {
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
+        if self.phase == Phase::Closed {
+            return None;
+        }
         while let Some(outgoing) = self.outgoing.pop_front() {
             if let Some(transmit) = self.next_outgoing(outgoing) {
                 return Some(transmit);

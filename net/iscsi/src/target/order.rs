@@ -47,7 +47,8 @@ impl Connection {
         let number = header.cmd_sn();
         if header.is_immediate() {
             //= rfc7143#section-4.2.3.3: a function that ends several tasks covers what was numbered before it.
-            let covers = header.opcode() == opcode::TASK_MANAGEMENT && header.flags() & 0x7f != 1;
+            let covers =
+                header.opcode() == opcode::TASK_MANAGEMENT && !matches!(header.flags() & 0x7f, 1 | 8 | 9);
             let waits = covers && numbers.gaps() == Gaps::Wait && numbers.is_missing(number);
             return match header.opcode() {
                 _ if waits && number != numbers.expected() => Arrival::Early,

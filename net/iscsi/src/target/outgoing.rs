@@ -54,6 +54,16 @@ pub(super) enum Outgoing {
 }
 
 impl Outgoing {
+    /// The data of a layout from its beginning, then the response.
+    pub(super) fn rest(task: TaskId, layout: Layout, response: Response) -> Self {
+        let (data_sn, offset) = layout.begin();
+        if offset == layout.len {
+            Self::Response { task, data_sn, layout: Some(layout), response }
+        } else {
+            Self::Data { task, sent: offset, layout, data_sn, response }
+        }
+    }
+
     pub(super) fn task(&self) -> Option<TaskId> {
         match self {
             Self::R2t { task, .. }
@@ -65,7 +75,8 @@ impl Outgoing {
     }
 }
 
-/// What read data look like on the wire: it does not change while a task is sent, and a part can be sent again.
+/// What read data look like on the wire, so that a part can be sent again. It changes only where the initiator says so: by an
+/// R-Data SNACK, or when the task goes on at another connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     /// Bytes in all.
@@ -74,12 +85,37 @@ pub(super) struct Layout {
     segment: u32,
     /// The longest burst.
     burst: u32,
+    /// What was acknowledged of an earlier layout: so many PDUs,
+    first_sn: u32,
+    /// and so many bytes.
+    start: u32,
 }
 
 impl Layout {
     pub(super) fn new(len: u32, parameters: &SessionParameters) -> Self {
         let (segment, burst) = (parameters.max_send_data_segment_length, parameters.max_burst_length);
-        Self { len, segment, burst }
+        Self { len, segment, burst, first_sn: 0, start: 0 }
+    }
+
+    /// The same data with the segments of `parameters` from one PDU on; `None` when it is not among them.
+    pub(super) fn again_from(self, data_sn: u32, parameters: &SessionParameters) -> Option<Self> {
+        let start = if data_sn == self.count() { self.len } else { self.offset_of(data_sn)? };
+        Some(Self { first_sn: data_sn, start, ..Self::new(self.len, parameters) })
+    }
+
+    /// Where it begins: a DataSN and an offset.
+    pub(super) fn begin(self) -> (u32, u32) {
+        (self.first_sn, self.start)
+    }
+
+    /// PDUs in all, those of an earlier layout among them.
+    pub(super) fn count(self) -> u32 {
+        let (mut data_sn, mut offset) = self.begin();
+        while offset < self.len {
+            offset += self.segment(offset);
+            data_sn += 1;
+        }
+        data_sn
     }
 
     /// Bytes of the segment at this offset: never across the end of a burst.
@@ -95,8 +131,8 @@ impl Layout {
 
     /// The offset of the segment with this DataSN; `None` when there are not so many.
     pub(super) fn offset_of(self, data_sn: u32) -> Option<u32> {
-        let mut offset = 0;
-        for _ in 0..data_sn {
+        let mut offset = self.start;
+        for _ in 0..data_sn.checked_sub(self.first_sn)? {
             if offset >= self.len {
                 return None;
             }
@@ -124,5 +160,23 @@ mod tests {
         assert_eq!(offsets, [0, 600, 1000, 1600, 2000]);
         assert_eq!(offsets.iter().map(|offset| layout.segment(*offset)).sum::<u32>(), 2100);
         assert!(layout.ends_at(1000) && layout.ends_at(2100) && !layout.ends_at(600));
+        assert_eq!(layout.count(), 5);
+    }
+
+    #[test]
+    fn the_rest_may_have_other_segments() {
+        let of = |segment| SessionParameters {
+            max_burst_length: 1000,
+            max_send_data_segment_length: segment,
+            ..SessionParameters::default()
+        };
+        let layout = Layout::new(2100, &of(600)).again_from(3, &of(512)).expect("among them");
+        assert_eq!(layout.begin(), (3, 1600));
+        let offsets: Vec<Option<u32>> = (2..7).map(|data_sn| layout.offset_of(data_sn)).collect();
+        assert_eq!(offsets, [None, Some(1600), Some(2000), None, None]);
+        assert_eq!(layout.count(), 5);
+        let nothing = layout.again_from(5, &of(512)).expect("all of it is there");
+        assert_eq!((nothing.begin(), nothing.count()), ((5, 2100), 5));
+        assert!(layout.again_from(6, &of(512)).is_none() && layout.again_from(2, &of(512)).is_none());
     }
 }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::numbers::{Gaps, Turn};
 use super::order::{Arrival, Held};
-use super::task::{Early, Task, Unfit};
+use super::task::{Early, Place, Task, Unfit};
 use super::{
     CONTROL_DATA_MAX, Command, Connection, DataFault, Event, IMMEDIATE_MAX, LoginStatus, Outgoing, Phase,
     SessionType, login,
@@ -222,7 +222,7 @@ impl Connection {
 
     /// Opens the task of a command that has its number; false when it was rejected.
     fn open_task(&mut self, header: &Header, ahs: &[u8], early: Early) -> bool {
-        if let Err(reason) = check_ahs(header, ahs) {
+        if let Err(reason) = super::ahs::check(header, ahs) {
             self.reject(header, reason);
             return false;
         }
@@ -237,7 +237,9 @@ impl Connection {
             return false;
         }
         let numbered = !header.is_immediate();
-        if !numbered && self.tasks.values().filter(|open| !open.numbered()).count() >= IMMEDIATE_MAX {
+        if !numbered
+            && self.tasks.values().filter(|open| open.place == Place::Immediate).count() >= IMMEDIATE_MAX
+        {
             self.reject(header, RejectReason::ImmediateCommand);
             return false;
         }
@@ -353,53 +355,5 @@ impl Connection {
     pub(super) fn reject(&mut self, header: &Header, reason: RejectReason) {
         let answer = Header::new(opcode::REJECT, flag::FINAL).with_byte(2, reason as u8).with_itt(NO_TAG);
         self.send(answer, Body::Inline(header.0[..BHS_LEN].to_vec()));
-    }
-}
-
-/// Types of additional header segments (RFC 7143 section 11.2.2.3).
-mod ahs {
-    pub(super) const EXTENDED_CDB: u8 = 1;
-    pub(super) const BIDIRECTIONAL_LENGTH: u8 = 2;
-}
-
-/// Looks at what follows a command's header. An extended CDB is well formed, and the command that needs it is not supported,
-/// which SCSI says; data in both directions are refused here.
-fn check_ahs(header: &Header, mut segments: &[u8]) -> Result<(), RejectReason> {
-    while !segments.is_empty() {
-        let [high, low, kind, ..] = segments else { return Err(RejectReason::InvalidField) };
-        // The length counts what follows type and length; the whole is padded to four bytes.
-        let len = usize::from(u16::from_be_bytes([*high, *low]));
-        let whole = (3 + len).next_multiple_of(4);
-        if segments.len() < whole {
-            return Err(RejectReason::InvalidField);
-        }
-        match *kind {
-            ahs::EXTENDED_CDB if len > 1 => {}
-            ahs::BIDIRECTIONAL_LENGTH if len == 5 => return Err(RejectReason::NotSupported),
-            _ => return Err(RejectReason::InvalidField),
-        }
-        segments = &segments[whole..];
-    }
-    //= rfc7143#section-11.3.1: R and W at once make a command in both directions.
-    if header.has(flag::READ | flag::WRITE) { Err(RejectReason::NotSupported) } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn additional_header_segments_are_checked() {
-        let command = Header::new(opcode::SCSI_COMMAND, flag::FINAL | flag::READ);
-        assert_eq!(check_ahs(&command, &[]), Ok(()));
-        let mut extended = [0; 20];
-        extended[..4].copy_from_slice(&[0, 17, ahs::EXTENDED_CDB, 0]);
-        assert_eq!(check_ahs(&command, &extended), Ok(()));
-        assert_eq!(check_ahs(&command, &extended[..16]), Err(RejectReason::InvalidField));
-        let length = [0, 5, ahs::BIDIRECTIONAL_LENGTH, 0, 0, 0, 2, 0];
-        assert_eq!(check_ahs(&command, &length), Err(RejectReason::NotSupported));
-        assert_eq!(check_ahs(&command, &[0, 1, 9, 0]), Err(RejectReason::InvalidField));
-        let both = command.with_flags(flag::WRITE);
-        assert_eq!(check_ahs(&both, &[]), Err(RejectReason::NotSupported));
     }
 }

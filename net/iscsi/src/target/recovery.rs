@@ -7,7 +7,8 @@
 use alloc::collections::VecDeque;
 
 use super::outgoing::{Layout, Outgoing};
-use super::{Connection, Event, Phase};
+use super::task::Task;
+use super::{Connection, Event, Phase, Response};
 use crate::pdu::{Header, NO_TAG, RejectReason};
 use crate::protocol::{Body, TaskId};
 use crate::serial;
@@ -23,16 +24,19 @@ pub(crate) mod kind {
     pub(crate) const STATUS: u8 = 1;
     /// Data-In PDUs have arrived.
     pub(crate) const DATA_ACK: u8 = 2;
+    /// Data-In PDUs are wanted again, in segments of another length.
+    pub(crate) const R_DATA: u8 = 3;
 }
 
 /// A task whose status was sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Answered {
     pub(super) task: TaskId,
-    pub(super) lun: u64,
+    /// What it was; its place in the window is given back.
+    pub(super) open: Task,
     /// Of what it read, as long as the owner has it.
     pub(super) layout: Option<Layout>,
-    pub(super) receipt: Receipt,
+    pub(super) response: Response,
 }
 
 /// What the initiator says that it has of the data that it reads.
@@ -57,7 +61,19 @@ struct Kept {
 #[derive(Debug, Default)]
 pub(super) struct Unacknowledged(VecDeque<Kept>);
 
+impl Kept {
+    fn is_of(&self, task: TaskId) -> bool {
+        self.answered.as_ref().is_some_and(|answered| answered.task == task)
+    }
+}
+
 impl Unacknowledged {
+    /// Takes an answered task out; its answer is kept no more.
+    pub(super) fn take(&mut self, task: TaskId) -> Option<Answered> {
+        let at = self.0.iter().position(|kept| kept.is_of(task))?;
+        self.0.remove(at)?.answered
+    }
+
     fn find(&self, task: TaskId) -> Option<&Answered> {
         self.0.iter().filter_map(|kept| kept.answered.as_ref()).find(|answered| answered.task == task)
     }
@@ -111,6 +127,12 @@ impl Connection {
         }
     }
 
+    /// The task's name is given to another one: its answer is not sent again with data. False: it was not answered here.
+    pub fn forget_answered(&mut self, task: TaskId) -> bool {
+        let kept = self.unacknowledged.0.iter_mut().find(|kept| kept.is_of(task));
+        kept.and_then(|kept| kept.answered.take()).is_some()
+    }
+
     /// What the initiator has received, as each of its PDUs says.
     pub(super) fn acknowledge(&mut self, exp_stat_sn: u32) {
         if !serial::before_or_at(exp_stat_sn, self.stat_sn) {
@@ -128,7 +150,7 @@ impl Connection {
             kind::DATA => self.send_again(header),
             kind::STATUS => self.answer_again(header),
             kind::DATA_ACK => return self.on_data_ack(header),
-            // R-Data: segments of another length than before. They keep their length here while a task lasts.
+            kind::R_DATA => self.send_resegmented(header),
             _ => None,
         };
         if done.is_none() {
@@ -140,7 +162,7 @@ impl Connection {
     fn on_data_ack(&mut self, header: &Header) {
         let open = self.tasks.values_mut().map(|open| &mut open.receipt);
         let answered = self.unacknowledged.0.iter_mut().filter_map(|kept| kept.answered.as_mut());
-        let mut receipts = open.chain(answered.map(|answered| &mut answered.receipt));
+        let mut receipts = open.chain(answered.map(|answered| &mut answered.open.receipt));
         // Of a task that is over nobody cares.
         if let Some(receipt) = receipts.find(|receipt| receipt.ttt == Some(header.ttt())) {
             receipt.data_sn = receipt.data_sn.max(header.buffer_offset());
@@ -162,7 +184,7 @@ impl Connection {
         let (lun, layout, sent) = self.read_of(task)?;
         let receipt = match self.tasks.get(&task) {
             Some(open) => open.receipt,
-            None => self.unacknowledged.find(task)?.receipt,
+            None => self.unacknowledged.find(task)?.open.receipt,
         };
         if begin < receipt.data_sn {
             return None;
@@ -173,10 +195,56 @@ impl Connection {
         Some(())
     }
 
+    /// All Data-In PDUs that are not acknowledged again, in segments of the length that holds now, and an answer that shows the
+    /// SNACK's tag; `None` for what was not sent, or is not there any more.
+    fn send_resegmented(&mut self, header: &Header) -> Option<()> {
+        //= rfc7143#section-11.16: where the initiator takes segments of another length, numbers name others than before.
+        let task = TaskId(header.itt());
+        if matches!(header.ttt(), 0 | NO_TAG) {
+            return None;
+        }
+        if let Some(open) = self.tasks.get_mut(&task) {
+            let acknowledged = open.receipt.data_sn;
+            let is = |outgoing: &Outgoing| {
+                outgoing.task() == Some(task)
+                    && matches!(outgoing, Outgoing::Data { .. } | Outgoing::Response { layout: Some(_), .. })
+            };
+            let at = self.outgoing.iter().position(is)?;
+            let (Outgoing::Data { layout, .. } | Outgoing::Response { layout: Some(layout), .. }) =
+                &self.outgoing[at]
+            else {
+                return None;
+            };
+            let layout = layout.again_from(acknowledged, &self.parameters)?;
+            open.snack_tag = header.ttt();
+            let old = self.outgoing.remove(at)?;
+            let (Outgoing::Data { response, .. } | Outgoing::Response { response, .. }) = old else {
+                return None;
+            };
+            // What was asked for again before is among it.
+            self.outgoing.retain(|outgoing| outgoing.task() != Some(task));
+            self.outgoing.push_back(Outgoing::rest(task, layout, response));
+            return Some(());
+        }
+        let parameters = &self.parameters;
+        let kept = self.unacknowledged.0.iter_mut().find(|kept| kept.is_of(task))?;
+        let answered = kept.answered.as_mut()?;
+        let layout = answered.layout?.again_from(answered.open.receipt.data_sn, parameters)?;
+        answered.layout = Some(layout);
+        kept.header = kept.header.with_ttt(header.ttt()).with_data_sn(layout.count());
+        let (data_sn, offset) = layout.begin();
+        let lun = answered.open.lun();
+        let again = Outgoing::DataAgain { task, lun, layout, offset, data_sn, until: u32::MAX };
+        self.outgoing.retain(|outgoing| outgoing.task() != Some(task));
+        self.outgoing.extend((offset < layout.len).then_some(again));
+        self.outgoing.push_back(Outgoing::Again { header: kept.header, body: kept.body.clone() });
+        Some(())
+    }
+
     /// Where a task that reads is, its layout, and how many Data-In PDUs were sent for it.
     fn read_of(&self, task: TaskId) -> Option<(u64, Layout, u32)> {
         if let Some(answered) = self.unacknowledged.find(task) {
-            return Some((answered.lun, answered.layout?, u32::MAX));
+            return Some((answered.open.lun(), answered.layout?, u32::MAX));
         }
         let lun = self.tasks.get(&task)?.lun();
         self.outgoing.iter().find_map(|outgoing| match outgoing {

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::outgoing::{Layout, Outgoing};
 use super::recovery::Answered;
-use super::task;
+use super::task::{self, Place, Task};
 use super::{Connection, Event, Phase, Response};
 use crate::digest::Digest;
 use crate::pdu::{Header, NO_TAG, flag, opcode};
@@ -33,10 +33,14 @@ impl Connection {
 
     pub(super) fn close_task(&mut self, task: TaskId) -> bool {
         let Some(open) = self.tasks.remove(&task) else { return false };
-        if open.numbered() {
+        self.give_back(&open);
+        true
+    }
+
+    fn give_back(&mut self, open: &Task) {
+        if open.place == Place::Numbered {
             self.numbers.get().close();
         }
-        true
     }
 
     pub(super) fn window(&self, header: Header) -> Header {
@@ -128,16 +132,16 @@ impl Connection {
         task: TaskId,
         data_sn: u32,
         layout: Option<Layout>,
-        response: &Response,
+        response: Response,
     ) -> Option<Transmit> {
-        let open = self.tasks.get(&task)?;
+        let mut open = self.tasks.remove(&task)?;
+        self.give_back(&open);
         let expected_len = open.expected_len();
         let exp_data_sn = data_sn.wrapping_add(open.r2ts_sent());
-        let answered = Answered { task, lun: open.lun(), layout, receipt: open.receipt };
-        self.close_task(task);
         let header = Header::new(opcode::SCSI_RESPONSE, flag::FINAL)
             .with_byte(3, response.status)
             .with_itt(task.0)
+            .with_ttt(open.snack_tag)
             .with_stat_sn(self.take_stat_sn())
             .with_data_sn(exp_data_sn);
         let header = self.window(task::residual(expected_len, response.transfer_len).apply(header));
@@ -151,7 +155,10 @@ impl Connection {
             bytes.extend_from_slice(&response.sense);
             Body::Inline(bytes)
         };
-        self.keep(&header, &body, Some(answered));
+        if self.recovers() {
+            open.place = Place::GivenBack;
+            self.keep(&header, &body, Some(Answered { task, open, layout, response }));
+        }
         let transmit = self.frame(&header, body);
         Some(if self.recovers() { transmit } else { transmit.ending(task) })
     }
@@ -185,7 +192,7 @@ impl Connection {
                 Some(self.next_data_again(task, lun, layout, (offset, data_sn), until))
             }
             Outgoing::Response { task, data_sn, layout, response } => {
-                self.next_response(task, data_sn, layout, &response)
+                self.next_response(task, data_sn, layout, response)
             }
             Outgoing::EnterFullFeature => {
                 self.phase = Phase::FullFeature;

@@ -57,13 +57,34 @@ pub(super) struct Early {
     pub(super) data_outs: u32,
 }
 
+/// What a task takes of the session's window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// One place: it has a number.
+    Numbered,
+    /// None: it was sent for immediate delivery.
+    Immediate,
+    /// None any more: it was answered before.
+    GivenBack,
+}
+
+/// Immediate data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Immediate {
+    /// So many bytes are still coming.
+    Coming(u32),
+    /// Nothing more comes.
+    Over,
+}
+
 #[derive(Debug)]
 pub(super) struct Task {
     lun: u64,
     flags: u8,
     expected_len: u32,
-    numbered: bool,
+    pub(super) place: Place,
     flow: Flow,
+    immediate: Immediate,
     /// Bytes that arrived.
     received: u32,
     /// Bytes asked for by R2T or sent unsolicited.
@@ -71,6 +92,8 @@ pub(super) struct Task {
     bursts: Vec<Burst>,
     r2t_sn: u32,
     pub(super) receipt: Receipt,
+    /// Of the last R-Data SNACK; the answer shows it.
+    pub(super) snack_tag: u32,
     /// Ranges that were lost on their way, to be asked for again.
     lost: Vec<(u32, u32)>,
     /// Received before the owner had a buffer.
@@ -105,12 +128,14 @@ impl Task {
             lun: header.lun(),
             flags: header.flags(),
             expected_len: header.edtl(),
-            numbered: !header.is_immediate(),
+            place: if header.is_immediate() { Place::Immediate } else { Place::Numbered },
+            immediate: if there < immediate { Immediate::Coming(immediate) } else { Immediate::Over },
             flow: if unasked { Flow::Failed } else { Flow::Undecided },
             received: there,
             asked,
             bursts,
             r2t_sn: 0,
+            snack_tag: 0,
             receipt: Receipt::default(),
             lost: Vec::new(),
             early: data,
@@ -135,10 +160,6 @@ impl Task {
 
     pub(super) fn expected_len(&self) -> u32 {
         self.expected_len
-    }
-
-    pub(super) fn numbered(&self) -> bool {
-        self.numbered
     }
 
     pub(super) fn r2ts_sent(&self) -> u32 {
@@ -191,6 +212,7 @@ impl Task {
         let len = u32::try_from(header.data_len()).unwrap_or(0);
         if header.opcode() == opcode::SCSI_COMMAND {
             self.received = len;
+            self.immediate = Immediate::Over;
             return Ok(());
         }
         let Some(at) = self.burst_of(header) else { return Ok(()) };
@@ -228,10 +250,26 @@ impl Task {
         if self.lost.is_empty() || parameters.error_recovery_level > 0 { Ok(()) } else { Err(()) }
     }
 
+    /// The connection that it came by is gone: what was on its way is asked for again, at another one.
+    pub(super) fn lose_connection(&mut self) {
+        if let Immediate::Coming(len) = self.immediate {
+            self.lost.push((0, len));
+            self.immediate = Immediate::Over;
+        }
+        for burst in self.bursts.drain(..) {
+            self.lost.extend(burst.arrived.gaps(burst.end));
+        }
+        //= rfc7143#section-7.2.2: a SNACK tag goes with the connection.
+        self.snack_tag = 0;
+        self.receipt.ttt = None;
+    }
+
     /// True once, when everything wanted has arrived.
     pub(super) fn take_complete(&mut self) -> bool {
         match self.flow {
-            Flow::Wanted(len) if self.bursts.is_empty() && self.received >= len => {
+            Flow::Wanted(len)
+                if self.bursts.is_empty() && self.immediate == Immediate::Over && self.received >= len =>
+            {
                 self.lost.retain(|(from, _)| *from < len);
                 let complete = self.lost.is_empty();
                 if complete {
@@ -329,87 +367,4 @@ impl Residual {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn data_out(ttt: u32, data_sn: u32, offset: u32, len: usize, flags: u8) -> Header {
-        Header::new(opcode::DATA_OUT, flags)
-            .with_ttt(ttt)
-            .with_data_sn(data_sn)
-            .with_buffer_offset(offset)
-            .with_data_len(len)
-    }
-
-    #[test]
-    fn a_solicited_burst_that_ends_short_fails_whatever_the_others_brought() {
-        let parameters = SessionParameters {
-            max_burst_length: 512,
-            max_outstanding_r2t: 2,
-            ..SessionParameters::default()
-        };
-        let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1024);
-        let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
-        task.on_data_end(&command, &parameters).expect("no immediate data");
-        task.want(1024);
-        for ttt in [1, 2] {
-            task.next_r2t(ttt, &parameters).expect("two bursts are open at once");
-        }
-        let second = data_out(2, 0, 512, 512, flag::FINAL);
-        task.on_data_out(&second, &parameters).expect("in order");
-        task.on_data_end(&second, &parameters).expect("whole");
-        let first = data_out(1, 0, 0, 256, flag::FINAL);
-        task.on_data_out(&first, &parameters).expect("in order");
-        task.on_data_end(&first, &parameters).expect_err("256 bytes never come");
-        assert!(task.fail());
-        assert!(!task.take_complete() && task.next_r2t(3, &parameters).is_none());
-    }
-
-    #[test]
-    fn what_was_lost_is_asked_for_again_and_nothing_else() {
-        let parameters = SessionParameters {
-            max_burst_length: 1024,
-            error_recovery_level: 1,
-            ..SessionParameters::default()
-        };
-        let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1024);
-        let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
-        task.on_data_end(&command, &parameters).expect("no immediate data");
-        task.want(1024);
-        task.next_r2t(1, &parameters).expect("all of it");
-        assert_eq!(task.r2ts_again(0, 0).expect("one").len(), 1);
-        assert!(task.r2ts_again(1, 1).is_none());
-        let lost = data_out(1, 0, 0, 512, 0);
-        task.on_data_out(&lost, &parameters).expect("in order");
-        task.on_data_lost(&lost, &parameters).expect("recovered");
-        let right = data_out(1, 1, 512, 512, flag::FINAL);
-        task.on_data_out(&right, &parameters).expect("in order");
-        task.on_data_end(&right, &parameters).expect("recovered");
-        assert!(!task.take_complete());
-        let again = task.next_r2t(2, &parameters).expect("what was lost");
-        assert_eq!((again.data_sn(), again.buffer_offset(), again.residual()), (1, 0, 512));
-        let answer = data_out(2, 0, 0, 512, flag::FINAL);
-        task.on_data_out(&answer, &parameters).expect("in order");
-        task.on_data_end(&answer, &parameters).expect("whole");
-        assert!(task.take_complete());
-    }
-
-    #[test]
-    fn data_out_of_order_fill_a_burst_where_that_was_agreed_on() {
-        let parameters = SessionParameters {
-            data_pdu_in_order: crate::keys::Choice::No,
-            max_burst_length: 1536,
-            ..SessionParameters::default()
-        };
-        let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1536);
-        let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
-        task.want(1536);
-        task.next_r2t(1, &parameters).expect("all of it");
-        for (data_sn, offset, flags) in [(0, 1024, 0), (1, 0, 0), (2, 512, flag::FINAL)] {
-            let part = data_out(1, data_sn, offset, 512, flags);
-            assert_eq!(task.on_data_out(&data_out(1, data_sn, 1536, 512, 0), &parameters), Err(Unfit::Wrong));
-            task.on_data_out(&part, &parameters).expect("inside");
-            task.on_data_end(&part, &parameters).expect("no gap");
-        }
-        assert!(task.take_complete());
-    }
-}
+mod tests;

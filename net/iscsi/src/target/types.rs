@@ -52,8 +52,13 @@ pub enum TaskFunction {
     TargetWarmReset,
     /// TARGET COLD RESET.
     TargetColdReset,
-    /// TASK REASSIGN, of the referenced task.
-    TaskReassign(TaskId),
+    /// TASK REASSIGN, of the referenced task (see [`super::Connection::adopt`]).
+    TaskReassign {
+        /// Which.
+        task: TaskId,
+        /// ExpDataSN (RFC 7143 section 11.5.6): Data-In PDUs that the initiator has.
+        exp_data_sn: u32,
+    },
     /// QUERY TASK, of the referenced task (RFC 7144).
     QueryTask(TaskId),
     /// QUERY TASK SET (RFC 7144).
@@ -83,6 +88,8 @@ pub enum TaskResponse {
     NoTask = 1,
     /// The LUN does not exist.
     NoLun = 2,
+    /// The task belongs to a connection that was not removed for recovery.
+    StillAllegiant = 3,
     /// Task reassignment is not supported.
     ReassignUnsupported = 4,
     /// The function is not supported.
@@ -183,6 +190,8 @@ pub enum Logout {
     Session,
     /// The connection with this identifier, this one or another of the session.
     Connection(u16),
+    /// The same, and its tasks wait to go on at another one: at error recovery level 2.
+    Recovery(u16),
 }
 
 /// Answers to a logout (RFC 7143 section 11.15.1).

@@ -1,6 +1,7 @@
 //! Sessions of several connections: order, allegiance, joining, leaving (RFC 7143 sections 4.2.2, 6.3, 11.14); and recovery.
 
 mod matrix;
+mod reassign;
 mod recovery;
 mod world;
 

@@ -80,6 +80,16 @@ pub(crate) struct Link {
     pub(crate) to_target: Wire,
     pub(crate) to_initiator: Wire,
     cut: bool,
+    standing: Standing,
+}
+
+/// What a connection is to its tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// They belong to it.
+    Allegiant,
+    /// It was removed for recovery.
+    Removed,
 }
 
 pub(crate) struct World {
@@ -96,7 +106,20 @@ pub(crate) struct World {
     pub(crate) completed: BTreeMap<TaskId, initiator::Completion>,
     pub(crate) events: Vec<initiator::Event>,
     pub(crate) aborted: BTreeSet<TaskId>,
+    /// Connections that are gone, which keep their tasks.
+    pub(crate) lost: Vec<Link>,
+    /// How many in a hundred commands are answered at once; the others wait for their turn.
+    pub(crate) promptness: u64,
+    working: Vec<Work>,
     submitted: u32,
+}
+
+/// A command that the target is at.
+struct Work {
+    task: TaskId,
+    /// Bytes that it reads.
+    reads: u32,
+    response: Response,
 }
 
 fn config(preferences: Preferences) -> initiator::Config {
@@ -126,6 +149,9 @@ impl World {
             completed: BTreeMap::new(),
             events: Vec::new(),
             aborted: BTreeSet::new(),
+            lost: Vec::new(),
+            promptness: 100,
+            working: Vec::new(),
             submitted: 0,
         };
         world.connect(initiator::Connection::new(config(initiator)));
@@ -138,7 +164,14 @@ impl World {
         let target =
             target::Connection::new(target::Config { preferences: self.preferences.1, queue_depth: 1 });
         let (to_target, to_initiator) = Default::default();
-        self.links.push(Link { initiator, target, to_target, to_initiator, cut: false });
+        self.links.push(Link {
+            initiator,
+            target,
+            to_target,
+            to_initiator,
+            cut: false,
+            standing: Standing::Allegiant,
+        });
     }
 
     /// One more connection; it is in full feature phase after [`World::drive`].
@@ -146,6 +179,27 @@ impl World {
         let joining =
             initiator::Connection::joining(config(self.preferences.0), &self.links[0].initiator, cid);
         self.connect(joining);
+    }
+
+    /// A connection is gone, with what was on its way.
+    pub(crate) fn kill(&mut self, index: usize) {
+        let mut link = self.links.remove(index);
+        link.initiator.drop_connection("cut");
+        link.target.drop_connection("cut");
+        self.lost.push(link);
+    }
+
+    /// The identifier of the connection that was lost last comes again.
+    pub(crate) fn reinstate(&mut self) {
+        let lost = &self.lost.last().expect("one").initiator;
+        let again = initiator::Connection::joining(config(self.preferences.0), lost, lost.cid());
+        self.connect(again);
+    }
+
+    /// A connection takes the tasks of the one that was lost last.
+    pub(crate) fn take_over(&mut self, index: usize) {
+        let lost = &mut self.lost.last_mut().expect("one").initiator;
+        self.links[index].initiator.take_over(lost);
     }
 
     /// Nothing comes through a connection from now on.
@@ -179,8 +233,69 @@ impl World {
                 self.step(link);
             }
             let moved = (0..self.links.len()).filter(|link| self.step(*link)).count();
-            if moved == 0 {
+            if moved == 0 && !self.work() {
                 return;
+            }
+        }
+    }
+
+    /// Moves so many pieces.
+    pub(crate) fn drive_for(&mut self, pieces: u64) {
+        for _ in 0..pieces {
+            let link = self.prng.below(self.links.len() as u64) as usize;
+            self.step(link);
+            if self.prng.below(8) == 0 {
+                self.work();
+            }
+        }
+    }
+
+    /// Answers one of the commands that wait for that.
+    fn work(&mut self) -> bool {
+        if self.working.is_empty() {
+            return false;
+        }
+        let at = self.prng.below(self.working.len() as u64) as usize;
+        let Work { task, reads, response } = self.working.swap_remove(at);
+        self.answer(task, reads, response);
+        true
+    }
+
+    fn answer(&mut self, task: TaskId, reads: u32, response: Response) {
+        let all = self.links.iter_mut().chain(&mut self.lost).map(|link| &mut link.target);
+        let Some(target) = all.into_iter().find(|target| target.keeps(task)) else { return };
+        match reads {
+            0 => target.respond(task, response),
+            _ => target.send_data(task, reads, response),
+        }
+    }
+
+    /// Answers now, or later.
+    fn finish(&mut self, task: TaskId, reads: u32, response: Response) {
+        if self.prng.below(100) < self.promptness {
+            self.answer(task, reads, response);
+        } else {
+            self.working.push(Work { task, reads, response });
+        }
+    }
+
+    /// Moves everything of a connection but what the initiator would receive of an answered task.
+    pub(crate) fn drive_target_only(&mut self, index: usize) {
+        while self.links[index].target.open_tasks() > 0 || self.order.is_empty() {
+            let link = &mut self.links[index];
+            while let Some(transmit) = link.initiator.poll_transmit() {
+                put(&mut link.to_target, &transmit, &self.initiator_buffers, Damage(0), &mut self.prng);
+            }
+            give(&mut link.target, &mut link.to_target, &mut self.target_buffers, 9000);
+            while self.on_target_event(index) {}
+            let link = &mut self.links[index];
+            while let Some(transmit) = link.target.poll_transmit() {
+                put(&mut link.to_initiator, &transmit, &self.target_buffers, Damage(0), &mut self.prng);
+            }
+            let answered = link.target.open_tasks() == 0 && !self.order.is_empty();
+            while !answered
+                && give(&mut link.initiator, &mut link.to_initiator, &mut self.initiator_buffers, 9000)
+            {
             }
         }
     }
@@ -226,7 +341,12 @@ impl World {
         let Some(event) = self.links[index].target.poll_event() else { return false };
         match event {
             Event::LoginRequest(request) => {
-                let joins = (request.tsih != 0).then(|| self.links[0].target.membership());
+                let known = self
+                    .links
+                    .iter()
+                    .chain(&self.lost)
+                    .find(|link| link.initiator.is_full_feature() || link.target.closed().is_some());
+                let joins = known.filter(|_| request.tsih != 0).map(|link| link.target.membership());
                 self.links[index].target.admit_login(Admission {
                     portal_group_tag: 1,
                     target_alias: "disk".into(),
@@ -243,10 +363,13 @@ impl World {
                 });
             }
             Event::LoginComplete => {
+                let cid = self.links[index].target.cid();
+                let same = self.lost.iter_mut().filter(|link| link.target.cid() == cid);
+                same.for_each(|link| link.standing = Standing::Removed);
                 self.links[index].target.grant_login(&Grant { tsih: 7, queue_depth: 8 });
             }
             Event::Command(command) => self.on_command(index, &command),
-            Event::DataComplete(task) => self.on_write(index, task),
+            Event::DataComplete(task) => self.on_write(task),
             Event::DataLost(task, _) => {
                 let response = Response { status: 2, sense: vec![0x70; 18], transfer_len: 0 };
                 self.links[index].target.respond(task, response);
@@ -267,6 +390,9 @@ impl World {
     }
 
     fn on_management(&mut self, index: usize, request: TaskId, function: TaskFunction) {
+        if let TaskFunction::TaskReassign { task, exp_data_sn } = function {
+            return self.on_reassign(index, request, task, exp_data_sn);
+        }
         let ended: Vec<TaskId> = match function {
             TaskFunction::AbortTask(task) => vec![task],
             _ => self.links.iter().flat_map(|link| link.target.tasks().collect::<Vec<_>>()).collect(),
@@ -278,10 +404,35 @@ impl World {
         self.links[index].target.respond_task_management(request, TaskResponse::Complete);
     }
 
+    fn on_reassign(&mut self, index: usize, request: TaskId, task: TaskId, exp_data_sn: u32) {
+        let lost = self.lost.iter_mut().find(|link| link.target.keeps(task));
+        let (response, orphan) = match lost {
+            _ if !self.links[index].target.reassigns() => (TaskResponse::ReassignUnsupported, None),
+            _ if self.links.iter().any(|link| link.target.keeps(task)) => {
+                (TaskResponse::StillAllegiant, None)
+            }
+            None => (TaskResponse::NoTask, None),
+            Some(link) if link.standing == Standing::Allegiant => (TaskResponse::StillAllegiant, None),
+            Some(link) => (TaskResponse::Complete, link.target.release(task)),
+        };
+        let target = &mut self.links[index].target;
+        target.respond_task_management(request, response);
+        if let Some(orphan) = orphan {
+            target.adopt(orphan, exp_data_sn);
+        }
+    }
+
     fn on_logout(&mut self, index: usize, request: TaskId, what: Logout) {
         let of = |cid| self.links.iter().position(|link| link.target.cid() == cid);
         let response = match what {
             Logout::Session => LogoutResponse::Closed,
+            Logout::Recovery(cid) => match self.lost.iter_mut().rfind(|link| link.target.cid() == cid) {
+                None => LogoutResponse::NoConnection,
+                Some(link) => {
+                    link.standing = Standing::Removed;
+                    LogoutResponse::Closed
+                }
+            },
             Logout::Connection(cid) => match of(cid) {
                 None => LogoutResponse::NoConnection,
                 Some(other) if other != index => {
@@ -311,7 +462,7 @@ impl World {
             b'R' => {
                 self.target_buffers.insert(command.task, self.medium[offset..][..len as usize].to_vec());
                 let response = Response { transfer_len: u64::from(len), ..Response::default() };
-                target.send_data(command.task, len, response);
+                self.finish(command.task, len, response);
             }
             b'W' => {
                 self.write_offsets.insert(command.task, offset);
@@ -325,12 +476,12 @@ impl World {
         }
     }
 
-    fn on_write(&mut self, index: usize, task: TaskId) {
+    fn on_write(&mut self, task: TaskId) {
         let data = self.target_buffers.remove(&task).expect("a buffer");
         let offset = self.write_offsets[&task];
         self.medium[offset..offset + data.len()].copy_from_slice(&data);
         let response = Response { transfer_len: data.len() as u64, ..Response::default() };
-        self.links[index].target.respond(task, response);
+        self.finish(task, 0, response);
     }
 
     /// Sends a command on a connection.

@@ -85,6 +85,12 @@ impl Session {
     }
 
     pub(super) fn on_command(&mut self, command: target::Command, now: Instant) {
+        // A tag is free for the initiator when it has the answer, whether it has said so or not.
+        let answered = self.recovers() && self.links.forget_answered(command.task);
+        let at_rest = |job: &Job| !job.in_flight && matches!(job.stage, Stage::Answering(_));
+        if answered && self.jobs.open.get(&command.task).is_some_and(at_rest) {
+            self.close_job(command.task, now);
+        }
         if self.jobs.open.contains_key(&command.task) {
             return self.end("the initiator reuses the tag of a task that it has just aborted");
         }

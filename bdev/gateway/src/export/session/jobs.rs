@@ -281,6 +281,16 @@ impl Job {
         }
     }
 
+    /// Bytes of the buffer that it holds.
+    pub(super) fn buffer_len(&self) -> usize {
+        match &self.stage {
+            Stage::Collecting(buffer) => buffer.len(),
+            Stage::Answering(Some(data)) => data.len(),
+            Stage::Working => self.expected_len as usize,
+            Stage::Answering(None) => 0,
+        }
+    }
+
     fn is_waiting(&self) -> bool {
         matches!(self.stage, Stage::Working) && !self.in_flight && !self.aborted
     }

@@ -1,10 +1,12 @@
-//! The connections of a session, each with its stream. A task belongs to the one that it came by (RFC 7143 section 4.2.5.3).
+//! The connections of a session, each with its stream. A task belongs to the one that it came by (RFC 7143 section 4.2.5.3), and
+//! at error recovery level 2 it outlives it: what is kept of a connection that is gone is in `lost.rs`.
 
 use engine::Instant;
 use iscsi::target::{Connection, LogoutResponse, Response, TaskResponse};
 use iscsi::{Protocol, TaskId};
 use net::{Stream, StreamStatus};
 
+use super::lost::{Lost, Standing};
 use crate::wire::Sender;
 
 /// A connection.
@@ -19,6 +21,8 @@ pub(in crate::export) struct Link {
     pub(super) pinged: bool,
     /// Logouts that came by it, and what they wait for.
     pub(super) logging_out: Vec<(TaskId, Scope)>,
+    /// What becomes of its tasks when it ends.
+    pub(super) standing: Standing,
 }
 
 /// What waits for the end of tasks to log out.
@@ -30,6 +34,8 @@ pub(super) enum Scope {
     Connection,
     /// The aborted ones of another connection.
     Another,
+    /// None: the connection with this identifier is removed, and its tasks are kept.
+    Recovery(u16),
 }
 
 impl Link {
@@ -42,6 +48,7 @@ impl Link {
             heard_at: None,
             pinged: false,
             logging_out: Vec::new(),
+            standing: Standing::Allegiant,
         }
     }
 
@@ -57,76 +64,138 @@ impl Link {
     }
 }
 
-/// The connections of a session: one at the least, the first one first.
-pub(in crate::export) struct Links(Vec<Link>);
+/// The connections of a session: one at the least, the first one first, among those that live and those that are lost.
+pub(in crate::export) struct Links {
+    live: Vec<Link>,
+    pub(super) lost: Vec<Lost>,
+}
 
 impl Links {
     pub(super) fn new(leading: Link) -> Self {
-        Self(vec![leading])
+        Self { live: vec![leading], lost: Vec::new() }
     }
 
     pub(in crate::export) fn leading(&self) -> &Link {
-        &self.0[0]
+        self.live.first().unwrap_or_else(|| &self.lost[0].link)
     }
 
     pub(in crate::export) fn leading_mut(&mut self) -> &mut Link {
-        &mut self.0[0]
+        match self.live.first_mut() {
+            Some(link) => link,
+            None => &mut self.lost[0].link,
+        }
     }
 
     pub(in crate::export) fn iter(&self) -> impl Iterator<Item = &Link> {
-        self.0.iter()
+        self.live.iter()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Link> {
-        self.0.iter_mut()
+        self.live.iter_mut()
     }
 
     pub(in crate::export) fn len(&self) -> usize {
-        self.0.len()
+        self.live.len()
     }
 
     pub(super) fn at(&mut self, index: usize) -> &mut Link {
-        &mut self.0[index]
+        &mut self.live[index]
     }
 
     /// The connection with this identifier, among those that live.
     pub(in crate::export) fn of_cid(&mut self, cid: u16) -> Option<&mut Link> {
-        self.0.iter_mut().find(|link| link.connection.cid() == cid && !link.is_over())
+        self.live.iter_mut().find(|link| link.connection.cid() == cid && !link.is_over())
     }
 
     pub(super) fn add(&mut self, link: Link) {
-        self.0.push(link);
+        self.live.push(link);
     }
 
-    /// Forgets those that are over, as long as another is left.
-    pub(super) fn drop_over(&mut self) {
-        while let Some(at) = self.0.iter().position(Link::is_over).filter(|_| self.0.len() > 1) {
-            self.0.remove(at);
-        }
-    }
-
-    /// The only connection, of a session that ends with this.
-    pub(super) fn take_leading(&mut self) -> Option<Link> {
-        self.0.pop()
-    }
-
-    fn of(&mut self, task: TaskId) -> Option<&mut Connection> {
-        match &mut self.0[..] {
-            [only] => Some(&mut only.connection),
-            several => {
-                several.iter_mut().map(|link| &mut link.connection).find(|connection| connection.keeps(task))
+    /// Forgets those that are over, as long as another is left, and keeps those whose tasks may go on.
+    pub(super) fn drop_over(&mut self, now: Instant) {
+        let over = |link: &Link| link.is_over() && !link.connection.has_event();
+        while let Some(at) = self.live.iter().position(over) {
+            if self.live[at].may_be_recovered() {
+                let link = self.live.remove(at);
+                self.lost.push(Lost::new(link, now));
+            } else if self.live.len() + self.lost.len() > 1 {
+                self.live.remove(at);
+            } else {
+                return;
             }
         }
     }
 
+    /// Nothing of a lost connection is kept any more.
+    pub(super) fn forget(&mut self, index: usize) {
+        let mut lost = self.lost.remove(index);
+        lost.link.standing = Standing::Closed;
+        if self.live.is_empty() && self.lost.is_empty() {
+            self.live.push(lost.link);
+        }
+    }
+
+    /// The session ends: nothing of a connection outlives it any more.
+    pub(super) fn give_up(&mut self) {
+        self.live.extend(self.lost.drain(..).map(|lost| lost.link));
+        self.live.iter_mut().for_each(|link| link.standing = Standing::Closed);
+    }
+
+    /// Forgets the answer of a task whose name comes again; false when there is none.
+    pub(super) fn forget_answered(&mut self, task: TaskId) -> bool {
+        let lost = self.lost.iter_mut().map(|lost| &mut lost.link.connection);
+        let all = self.live.iter_mut().map(|link| &mut link.connection).chain(lost);
+        all.fold(false, |found, connection| found | connection.forget_answered(task))
+    }
+
+    /// The only connection, of a session that ends with this.
+    pub(super) fn take_leading(&mut self) -> Option<Link> {
+        self.live.pop()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Connection> {
+        let lost = self.lost.iter().map(|lost| &lost.link.connection);
+        self.live.iter().map(|link| &link.connection).chain(lost)
+    }
+
+    fn of(&mut self, task: TaskId) -> Option<&mut Connection> {
+        if self.live.len() == 1 && self.lost.is_empty() {
+            return self.live.first_mut().map(|only| &mut only.connection);
+        }
+        let lost = self.lost.iter_mut().map(|lost| &mut lost.link.connection);
+        let all = self.live.iter_mut().map(|link| &mut link.connection).chain(lost);
+        all.into_iter().find(|connection| connection.keeps(task))
+    }
+
     fn of_request(&mut self, request: TaskId) -> Option<&mut Connection> {
-        self.0.iter_mut().map(|link| &mut link.connection).find(|connection| connection.awaits(request))
+        self.live.iter_mut().map(|link| &mut link.connection).find(|connection| connection.awaits(request))
+    }
+
+    /// TASK REASSIGN: the task goes on at the connection that the request came by.
+    pub(super) fn reassign(&mut self, request: TaskId, task: TaskId, exp_data_sn: u32) {
+        //= rfc7143#section-7.2.2: what is asked for decides, and the answer goes before what it lets through.
+        let allegiant = self.live.iter().any(|link| link.connection.keeps(task));
+        let lost = self.lost.iter_mut().find(|lost| lost.link.connection.keeps(task));
+        let Some(taker) = self.live.iter_mut().find(|link| link.connection.awaits(request)) else { return };
+        let (response, orphan) = match lost {
+            _ if !taker.connection.reassigns() => (TaskResponse::ReassignUnsupported, None),
+            _ if allegiant => (TaskResponse::StillAllegiant, None),
+            None => (TaskResponse::NoTask, None),
+            Some(lost) => match lost.link.standing {
+                Standing::Allegiant | Standing::Closed => (TaskResponse::StillAllegiant, None),
+                Standing::Removed => (TaskResponse::Complete, lost.link.connection.release(task)),
+            },
+        };
+        taker.connection.respond_task_management(request, response);
+        if let Some(orphan) = orphan {
+            taker.connection.adopt(orphan, exp_data_sn);
+        }
     }
 
     // What `Connection` has, for the one that has the task or the request.
 
     pub(super) fn is_open(&self, task: TaskId) -> bool {
-        self.0.iter().any(|link| link.connection.is_open(task))
+        self.all().any(|connection| connection.is_open(task))
     }
 
     pub(super) fn respond(&mut self, task: TaskId, response: Response) {

@@ -1,7 +1,8 @@
 //! Connections that end while their session goes on: logouts, and what becomes of the tasks of a connection that is gone
 //! (RFC 7143 sections 11.14 and 7.2.2).
 //!
-//! Below error recovery level 2 the tasks of a connection end with it. The session ends with its last connection.
+//! Below error recovery level 2 the tasks of a connection end with it, and the session with its last connection. At level 2
+//! both wait for a while (`lost.rs`).
 
 use engine::{Instant, Progress};
 use iscsi::target::{Logout, LogoutResponse};
@@ -9,6 +10,7 @@ use iscsi::{CloseReason, Protocol, TaskId};
 
 use super::jobs::Job;
 use super::links::{Link, Scope};
+use super::lost::Standing;
 use super::management::Aborter;
 use super::{Patience, Session};
 
@@ -21,6 +23,11 @@ impl Link {
 }
 
 impl Link {
+    /// True for one that is over and not yet counted as lost.
+    pub(super) fn may_be_lost(&self) -> bool {
+        self.is_over() && self.may_be_recovered()
+    }
+
     fn misbehaved(&self) -> bool {
         matches!(self.connection.closed(), Some(CloseReason::PeerMisbehaved(_)))
     }
@@ -30,14 +37,25 @@ impl Session {
     pub(super) fn on_logout(&mut self, from: usize, request: TaskId, what: Logout, now: Instant) {
         let own = self.links.at(from).connection.cid();
         let scope = match what {
-            Logout::Session => Scope::Session,
+            Logout::Session => {
+                self.forget_all_lost(now);
+                Scope::Session
+            }
+            Logout::Recovery(cid) => {
+                if !self.remove_for_recovery(from, request, cid) {
+                    self.links.respond_logout(request, LogoutResponse::NoConnection);
+                }
+                return;
+            }
             Logout::Connection(cid) if cid == own => Scope::Connection,
+            Logout::Connection(cid) if self.close_lost(cid, now) => Scope::Another,
             Logout::Connection(cid) => {
                 let Some(link) = self.links.of_cid(cid) else {
                     return self.links.respond_logout(request, LogoutResponse::NoConnection);
                 };
-                link.end("logged out by another connection");
-                self.abort_orphans(now);
+                link.end_for_good("logged out by another connection");
+                let tasks = link.connection.kept_tasks().collect();
+                self.clear_tasks(tasks, now);
                 Scope::Another
             }
         };
@@ -73,14 +91,18 @@ impl Session {
             }
             let idle = self.is_idle();
             let clearing = self.is_clearing();
-            let link = self.links.at(index);
-            let open = link.connection.open_tasks();
-            let ready = |scope: Scope| match scope {
-                Scope::Session => idle,
-                Scope::Connection => open == 0,
-                Scope::Another => !clearing,
-            };
-            let ended: Vec<_> = link.logging_out.extract_if(.., |(_, scope)| ready(*scope)).collect();
+            let waiting = std::mem::take(&mut self.links.at(index).logging_out);
+            let (ended, waiting): (Vec<_>, Vec<_>) =
+                waiting.into_iter().partition(|(_, scope)| match scope {
+                    Scope::Session => idle,
+                    Scope::Connection => {
+                        let link = self.links.at(index);
+                        link.standing == Standing::Removed || link.connection.open_tasks() == 0
+                    }
+                    Scope::Another => !clearing,
+                    Scope::Recovery(cid) => self.is_removed(*cid),
+                });
+            self.links.at(index).logging_out = waiting;
             for (request, scope) in ended {
                 let link = self.links.at(index);
                 link.connection.respond_logout(request, LogoutResponse::Closed);
@@ -92,13 +114,14 @@ impl Session {
                 progress |= Progress::Busy | self.transmit(index, now);
             }
         }
-        if self.links.len() > 1 {
+        if self.links.len() > 1 || self.has_lost() || self.links.iter().any(Link::may_be_lost) {
             //= rfc7143#section-7.6: an error of format ends every connection of the session.
             if self.links.iter().any(Link::misbehaved) {
                 self.end("the initiator broke the protocol on another connection");
             }
             self.abort_orphans(now);
-            self.links.drop_over();
+            self.links.drop_over(now);
+            self.expire_lost(now);
         }
         progress
     }
@@ -111,12 +134,9 @@ impl Session {
 
     /// Ends the tasks of the connections that are gone.
     fn abort_orphans(&mut self, now: Instant) {
-        let over = self.links.iter().filter(|link| link.is_over());
+        let over = self.links.iter().filter(|link| link.is_over() && !link.may_be_recovered());
         let orphans: Vec<TaskId> = over.flat_map(|link| link.connection.kept_tasks()).collect();
-        self.stalled.take_if(|stalled| orphans.contains(&stalled.command.task));
-        for task in orphans {
-            self.abort(task, Aborter::Itself, now);
-        }
+        self.clear_tasks(orphans, now);
     }
 
     /// Takes a connection in that has logged in to the session.
@@ -126,8 +146,11 @@ impl Session {
 
     /// Ends the connection that another one with the same identifier replaces (RFC 7143 section 6.3.4).
     pub(in crate::export) fn replace(&mut self, cid: u16, now: Instant) {
+        //= rfc7143#section-6.3.4: that is an implicit logout, for recovery where the level allows it.
+        self.mark_removed(cid);
         if let Some(link) = self.links.of_cid(cid) {
             link.end("the connection was reinstated");
+            link.standing = Standing::Removed;
         }
         self.abort_orphans(now);
     }

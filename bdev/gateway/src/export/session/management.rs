@@ -51,9 +51,12 @@ impl Session {
             TaskFunction::TargetWarmReset => self.reset_all(request, ResetKind::WarmTarget, now, requests),
             TaskFunction::TargetColdReset => self.reset_all(request, ResetKind::ColdTarget, now, requests),
             TaskFunction::NexusReset => self.lose_nexus(request, now),
-            //= rfc7143#section-11.6.1: at error recovery levels 0 and 1 there is nothing to reassign.
-            TaskFunction::TaskReassign(_) => {
-                self.answer_management(request, TaskResponse::ReassignUnsupported);
+            TaskFunction::TaskReassign { task, exp_data_sn } => {
+                let known = scsi::lun::decode(lun).is_some_and(|number| self.lun(number).is_some());
+                match known {
+                    true => self.links.reassign(request, task, exp_data_sn),
+                    false => self.answer_management(request, TaskResponse::NoLun),
+                }
             }
             // No command can ask for ACA: NormACA is zero in the INQUIRY data, and a CONTROL byte that asks is refused.
             TaskFunction::ClearAca | TaskFunction::Unknown(_) => {

@@ -6,9 +6,11 @@
 mod alteration;
 mod background;
 mod commands;
+mod farewell;
 mod jobs;
 mod links;
 mod logout;
+mod lost;
 mod management;
 mod paths;
 mod reservation;
@@ -36,6 +38,7 @@ use crate::access::LunMask;
 use crate::wire;
 use background::Background;
 use commands::{CachedUnit, Stalled};
+use farewell::Farewell;
 use jobs::{Attached, Jobs};
 pub(super) use links::Link;
 use links::Links;
@@ -51,20 +54,6 @@ pub(super) struct Patience {
     pub(super) quiet: Duration,
     /// and its session ends.
     pub(super) silence: Duration,
-}
-
-/// How long a session that was told that it ends has to take that.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// How far the end of a session is that this side wants. A time that is `None` begins with the next turn.
-#[derive(Clone, Copy, Debug)]
-enum Farewell {
-    /// Nobody wants it.
-    None,
-    /// The initiator was asked to log out.
-    Asked { seconds: u16, until: Option<Instant>, why: &'static str },
-    /// It was told that the session ends.
-    Dismissed { until: Option<Instant>, why: &'static str },
 }
 
 /// What a session asks of its target.
@@ -188,12 +177,12 @@ impl Session {
     }
 
     pub(super) fn is_full_feature(&self) -> bool {
-        self.links.iter().any(|link| link.connection.is_full_feature())
+        self.may_be_continued() || self.links.iter().any(|link| link.connection.is_full_feature())
     }
 
     /// True when nothing can come in any more.
     pub(super) fn is_over(&self) -> bool {
-        self.links.iter().all(Link::is_over)
+        !self.has_lost() && self.links.iter().all(Link::is_over) && !self.links.iter().any(Link::may_be_lost)
     }
 
     /// How its first connection ended, where this end closed it.
@@ -209,51 +198,10 @@ impl Session {
         self.channels.values().all(|attached| attached.in_flight == 0)
     }
 
-    /// Ends the session behind what it was answered, and says that it may come back after `seconds`.
-    pub(super) fn dismiss(&mut self, seconds: u16, why: &'static str) {
-        if self.is_full_feature() {
-            self.links.iter_mut().for_each(|link| link.connection.dismiss(seconds, why));
-            self.farewell = Farewell::Dismissed { until: None, why };
-        } else {
-            self.end(why);
-        }
-    }
-
-    /// Asks the initiator to log out; one that does not within `seconds` is dismissed.
-    pub(super) fn request_logout(&mut self, seconds: u16, why: &'static str) {
-        match self.farewell {
-            Farewell::None if self.is_full_feature() => {
-                self.links.iter_mut().for_each(|link| link.connection.request_logout(seconds));
-                self.farewell = Farewell::Asked { seconds, until: None, why };
-            }
-            Farewell::None => self.end(why),
-            Farewell::Asked { .. } | Farewell::Dismissed { .. } => {}
-        }
-    }
-
-    /// Goes on with a farewell whose time has come.
-    fn take_leave(&mut self, now: Instant) {
-        match &mut self.farewell {
-            Farewell::None => {}
-            Farewell::Asked { seconds, until, why } => {
-                let (seconds, why) = (*seconds, *why);
-                let until = *until.get_or_insert(now + Duration::from_secs(seconds.into()));
-                if now >= until {
-                    self.dismiss(0, why);
-                }
-            }
-            Farewell::Dismissed { until, why } => {
-                let why = *why;
-                if now >= *until.get_or_insert(now + LAST_WORDS) {
-                    self.end(why);
-                }
-            }
-        }
-    }
-
     /// Ends the session from this side.
     pub(super) fn end(&mut self, why: &'static str) {
-        self.links.iter_mut().for_each(|link| link.end(why));
+        self.links.give_up();
+        self.links.iter_mut().for_each(|link| link.end_for_good(why));
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -264,7 +212,8 @@ impl Session {
         let silence = self.links.iter().filter_map(|link| link.silence(&self.patience)).min();
         let channels = self.channels.values().filter_map(|attached| attached.channel.next_deadline()).min();
         let relay = self.relay.as_ref().and_then(Relay::next_deadline);
-        [channels, farewell, silence, relay, self.passages_deadline()].into_iter().flatten().min()
+        let others = [self.passages_deadline(), self.lost_deadline()];
+        [channels, farewell, silence, relay].into_iter().chain(others).flatten().min()
     }
 
     /// One turn; pushes what needs the target to `requests`.

@@ -96,7 +96,7 @@ impl Options {
         let connections = self.max_connections_per_session;
         within("max_connections_per_session", connections, (1, 64), &mut preferences.max_connections)?;
         let level = self.error_recovery_level;
-        within("error_recovery_level", level, (0, 1), &mut preferences.error_recovery_level)?;
+        within("error_recovery_level", level, (0, 2), &mut preferences.error_recovery_level)?;
         Ok(config)
     }
 

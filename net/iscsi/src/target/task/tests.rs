@@ -1,0 +1,78 @@
+//! What becomes of write data that come right, wrong, late, or not at all.
+
+use super::*;
+
+fn data_out(ttt: u32, data_sn: u32, offset: u32, len: usize, flags: u8) -> Header {
+    Header::new(opcode::DATA_OUT, flags)
+        .with_ttt(ttt)
+        .with_data_sn(data_sn)
+        .with_buffer_offset(offset)
+        .with_data_len(len)
+}
+
+#[test]
+fn a_solicited_burst_that_ends_short_fails_whatever_the_others_brought() {
+    let parameters =
+        SessionParameters { max_burst_length: 512, max_outstanding_r2t: 2, ..SessionParameters::default() };
+    let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1024);
+    let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
+    task.on_data_end(&command, &parameters).expect("no immediate data");
+    task.want(1024);
+    for ttt in [1, 2] {
+        task.next_r2t(ttt, &parameters).expect("two bursts are open at once");
+    }
+    let second = data_out(2, 0, 512, 512, flag::FINAL);
+    task.on_data_out(&second, &parameters).expect("in order");
+    task.on_data_end(&second, &parameters).expect("whole");
+    let first = data_out(1, 0, 0, 256, flag::FINAL);
+    task.on_data_out(&first, &parameters).expect("in order");
+    task.on_data_end(&first, &parameters).expect_err("256 bytes never come");
+    assert!(task.fail());
+    assert!(!task.take_complete() && task.next_r2t(3, &parameters).is_none());
+}
+
+#[test]
+fn what_was_lost_is_asked_for_again_and_nothing_else() {
+    let parameters =
+        SessionParameters { max_burst_length: 1024, error_recovery_level: 1, ..SessionParameters::default() };
+    let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1024);
+    let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
+    task.on_data_end(&command, &parameters).expect("no immediate data");
+    task.want(1024);
+    task.next_r2t(1, &parameters).expect("all of it");
+    assert_eq!(task.r2ts_again(0, 0).expect("one").len(), 1);
+    assert!(task.r2ts_again(1, 1).is_none());
+    let lost = data_out(1, 0, 0, 512, 0);
+    task.on_data_out(&lost, &parameters).expect("in order");
+    task.on_data_lost(&lost, &parameters).expect("recovered");
+    let right = data_out(1, 1, 512, 512, flag::FINAL);
+    task.on_data_out(&right, &parameters).expect("in order");
+    task.on_data_end(&right, &parameters).expect("recovered");
+    assert!(!task.take_complete());
+    let again = task.next_r2t(2, &parameters).expect("what was lost");
+    assert_eq!((again.data_sn(), again.buffer_offset(), again.residual()), (1, 0, 512));
+    let answer = data_out(2, 0, 0, 512, flag::FINAL);
+    task.on_data_out(&answer, &parameters).expect("in order");
+    task.on_data_end(&answer, &parameters).expect("whole");
+    assert!(task.take_complete());
+}
+
+#[test]
+fn data_out_of_order_fill_a_burst_where_that_was_agreed_on() {
+    let parameters = SessionParameters {
+        data_pdu_in_order: crate::keys::Choice::No,
+        max_burst_length: 1536,
+        ..SessionParameters::default()
+    };
+    let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1536);
+    let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
+    task.want(1536);
+    task.next_r2t(1, &parameters).expect("all of it");
+    for (data_sn, offset, flags) in [(0, 1024, 0), (1, 0, 0), (2, 512, flag::FINAL)] {
+        let part = data_out(1, data_sn, offset, 512, flags);
+        assert_eq!(task.on_data_out(&data_out(1, data_sn, 1536, 512, 0), &parameters), Err(Unfit::Wrong));
+        task.on_data_out(&part, &parameters).expect("inside");
+        task.on_data_end(&part, &parameters).expect("no gap");
+    }
+    assert!(task.take_complete());
+}
