@@ -195,11 +195,25 @@ impl World {
         self.history.blocks().map(|block| block / 128).collect()
     }
 
+    /// The nodes whose legs count: that may be read, taken for a member or promoted.
+    ///
+    /// The arbiter hears of a config first, the holder's superblock second, the peer's leg last (R8). A holder goes by the
+    /// arbiter's word. Its peer's leg counts once its own superblock says that it is in sync: until then no decision takes it
+    /// for more than a copy under way, whatever the arbiter has (`decide::on_word`, `decide::on_peer`), and the holder may
+    /// acknowledge without it.
+    pub(crate) fn counted(&self) -> Vec<usize> {
+        let Some(newest) = self.newest_config() else { return Vec::new() };
+        let legs = LegIndex::BOTH.into_iter().filter(|leg| newest.in_sync.has(*leg));
+        let heard = |leg: &LegIndex| {
+            let own = superblock(&self.machines[leg.index()].disk);
+            *leg == newest.holder || own.is_none_or(|own| own.is_in_sync())
+        };
+        legs.filter(heard).map(LegIndex::index).collect()
+    }
+
     /// I2: every leg that counts has everything.
     fn check_members(&self) -> Check {
-        let Some(newest) = self.newest_config() else { return Ok(()) };
-        for leg in LegIndex::BOTH.into_iter().filter(|leg| newest.in_sync.has(*leg)) {
-            let node = leg.index();
+        for node in self.counted() {
             let damage = self.damage[node];
             if damage.leg_lost || damage.cache_lost || self.machines[node].disk.has_bad_blocks() {
                 continue;

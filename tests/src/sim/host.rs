@@ -197,6 +197,10 @@ impl Host {
         let mut issued = false;
         while self.wants_more() && now >= self.next_issue && self.open.len() < depth {
             let Some(node) = self.choose_path(now) else { break };
+            if !self.has_frames() {
+                self.next_issue = now + MS;
+                break;
+            }
             match self.mode {
                 Mode::Load => self.issue_load(node, now, env),
                 Mode::Drain => self.issue_last(node, now, env),
@@ -204,6 +208,11 @@ impl Host {
             issued = true;
         }
         issued
+    }
+
+    /// All share one pool: a host that finds it low waits, as one with its own memory would.
+    fn has_frames(&self) -> bool {
+        self.core.pool().stats().iter().all(|class| class.free > 0)
     }
 
     fn choose_path(&mut self, now: Instant) -> Option<usize> {

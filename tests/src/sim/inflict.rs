@@ -16,7 +16,7 @@ use super::coverage::Phase;
 use super::disks::Damaged;
 use super::fault::{Event, Fault, Still, Way, Who};
 use super::host;
-use super::machine::{self, Life};
+use super::machine::{self, Flush, Life};
 use super::setback::SetBack;
 use super::world::{Check, Stopped, World};
 
@@ -225,13 +225,14 @@ impl World {
         self.views[node] = None;
     }
 
-    /// The machine of a process that was told to stop is often switched off, too. A holder that stopped in order has
-    /// flushed both legs (R12).
+    /// The machine of a process that was told to stop is often switched off, too. What stopped in order has flushed its leg
+    /// (R12), unless that failed; only of the holder's leg does the array know it, which is believed for it.
     pub(crate) fn switch_off(&mut self, node: usize, how: Stopped) {
         let held = self.views[node].is_some_and(|view| {
             matches!(view.role, RoleKind::Holder | RoleKind::Stopping | RoleKind::Stopped)
         });
-        let flushed = how == Stopped::InOrder && held && self.serving == node;
+        let sound = self.machines[node].flush == Flush::Sound;
+        let flushed = how == Stopped::InOrder && sound && held && self.serving == node;
         let safe = flushed || self.plan.mode == LunMode::SyncDurable || self.is_expendable(node);
         if safe && self.prng.percent(50) {
             self.machines[node].disk.crash_with(Survival::None);

@@ -102,12 +102,22 @@ pub(crate) enum Life {
     Stopping(Instant),
 }
 
+/// Whether a node that stops can be trusted to have flushed its leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flush {
+    Sound,
+    /// It has said that its leg failed.
+    Failed,
+}
+
 pub(crate) struct Machine {
     pub(crate) node: usize,
     pub(crate) clock: Clock,
     pub(crate) disk: Arc<SimBdev>,
     pub(crate) process: Option<Process>,
     pub(crate) life: Life,
+    /// What its process has said of its leg.
+    pub(crate) flush: Flush,
     /// Counts the processes.
     pub(crate) run: u64,
     /// Counts the times that power came: the boot id.
@@ -126,6 +136,7 @@ impl Machine {
             disk,
             process: None,
             life: Life::Down(Instant::EPOCH),
+            flush: Flush::Sound,
             run: 0,
             boot: 0,
             turn_cost,
@@ -138,7 +149,7 @@ impl Machine {
         net.power_on(address(self.node));
         let local = self.clock.local(now);
         self.process = Some(Process::start(self.node, setup, self.disk.clone(), mode, (core, net, local)));
-        (self.life, self.due) = (Life::Up, now);
+        (self.life, self.due, self.flush) = (Life::Up, now, Flush::Sound);
     }
 
     /// True while its process may do something.

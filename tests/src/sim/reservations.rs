@@ -1,7 +1,7 @@
 //! Reservation tables, looked at from outside with the production decoders (I17): a registration that was granted is on
 //! every leg that counts, and both legs say the same in the end.
 
-use mirror::format::{LegIndex, UnitState, UnitStateHealth};
+use mirror::format::{UnitState, UnitStateHealth};
 use scsi::kept::Kept;
 
 use super::checks;
@@ -25,9 +25,7 @@ impl World {
 
     /// A registration was granted: that it is there, or a later one of the same path.
     pub(crate) fn check_granted(&self, granted: Registration) -> Check {
-        let Some(newest) = self.newest_config() else { return Ok(()) };
-        for leg in LegIndex::BOTH.into_iter().filter(|leg| newest.in_sync.has(*leg)) {
-            let node = leg.index();
+        for node in self.counted() {
             if !self.damage[node].leg_lost {
                 self.check_registered(node, granted)?;
             }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bdev::Geometry;
 use bdev::sim::{SimBdev, SimConfig};
 use engine::{Core, Instant, Prng};
+use mirror::events::EventKind;
 use mirror::format::{ArbiterKind, ArrayName, Config, LegFlags, LegIndex, LegMask};
 use mirror::setup::{ArbiterLink, Content, DegradedPolicy, OnBlank, Setup, Timing};
 use mirror::status::{PeerSight, RoleKind, Status};
@@ -22,7 +23,7 @@ use super::history::History;
 use super::host::{Env, Host};
 use super::inflict::Undo;
 use super::journal::Journal;
-use super::machine::{self, Life, Machine};
+use super::machine::{self, Flush, Life, Machine};
 use super::plan::{Patience, Plan};
 use super::setback::{Backup, Sessions, SetBack};
 
@@ -365,6 +366,9 @@ impl World {
         while let Some(event) =
             self.machines[node].process.as_mut().and_then(|process| process.driver.next_event())
         {
+            if matches!(event.kind, EventKind::OwnLegFailed(_) | EventKind::LegUnusable(_)) {
+                self.machines[node].flush = Flush::Failed;
+            }
             self.note(&format!("node {node}"), format_args!("{}", event.kind));
         }
         if self.now >= self.machines[node].look_at {

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use gateway::LunMode;
 use mirror::format::ArbiterKind;
-use tests::sim::{Event, Fault, Load, Patience, Phase, Plan, Spoilt, Way, Who};
+use tests::sim::{Event, Fault, Load, Patience, Phase, Plan, Rot, Spoilt, Way, Who};
 
 use super::clean;
 
@@ -184,4 +184,37 @@ fn a_leg_that_is_set_back_at_the_last_moment_is_not_called_whole() {
         let plan = plan(seed, ArbiterKind::Biased, &[away, cut, back]);
         clean(&Plan { load: Load { ops: 400, ..plan.load }, ..plan });
     }
+}
+
+/// The arbiter accepted the config that counts the peer again, its answer was lost, and so was the peer: the holder, which
+/// had heard of nothing, went on alone as before. The arbiter's word does not make the peer's leg one that has everything.
+#[test]
+fn a_leg_that_the_arbiter_alone_counts_does_not_count() {
+    for seed in 0..4 {
+        let away = at(300, Some(Phase::Write), Fault::Spoil(Who::Peer, Spoilt::Writes, 1));
+        let deaf = at(900, None, Fault::Cut(Way::FromArbiter(Who::Holder), ms(7000)));
+        let lost = at(4200, Some(Phase::Resync), Fault::Cut(Way::HolderToPeer, ms(4000)));
+        let dies = at(6500 + 300 * seed, None, Fault::Kill(Who::Holder, ms(1500)));
+        let plan = plan(seed, ArbiterKind::Etcd, &[away, deaf, lost, dies]);
+        let load = Load { register_percent: 6, gap: ms(200), ..plan.load };
+        clean(&Plan { load, length: ms(8000), ..plan });
+    }
+}
+
+/// A new leg that had been written once had one superblock alone: a block that landed on it was the end of the leg.
+#[test]
+fn a_new_leg_survives_a_misdirected_block() {
+    for seed in 0..4 {
+        let replaced = at(300, Some(Phase::Write), Fault::ReplaceDisk(ms(14)));
+        let hit = at(360 + 10 * seed, None, Fault::Misdirect(Who::Peer, Rot::Superblock));
+        clean(&plan(seed, ArbiterKind::Etcd, &[replaced, hit]));
+    }
+}
+
+/// Hosts that open more than there is memory for wait, as they would with memory of their own.
+#[test]
+fn hosts_that_find_no_memory_wait() {
+    let plan = plan(1, ArbiterKind::Etcd, &[at(100, None, Fault::Cut(Way::Nodes, ms(2500)))]);
+    let load = Load { hosts: 3, depth: 16, think: us(200), read_percent: 5, large_percent: 90, ..plan.load };
+    clean(&Plan { load, ..plan });
 }

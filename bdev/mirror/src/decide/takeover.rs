@@ -2,7 +2,7 @@
 
 use super::arbitrate::{Standing, standing};
 use super::promote::PromoteMode;
-use crate::format::{Config, LegMask, Reason, Superblock};
+use crate::format::{Config, LegMask, LegState, Reason, Superblock};
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,8 @@ pub enum TakeoverVerdict {
     Older,
     /// The array is this node's: it served, and looks at its own log before it does again.
     Ours,
-    /// The config counts this leg out, or what it was before it was set back: it may miss acknowledged writes.
+    /// The config counts this leg out, or what it was before it was set back, or its own superblock does not say that
+    /// it is in sync again: it may miss acknowledged writes.
     NotCounted {
         /// What the arbiter holds.
         newer: Config,
@@ -34,7 +35,7 @@ pub fn on_word(own: &Superblock, holds: &Config, peer: Option<u64>, mode: Promot
     if holds.holder == own.index && counted {
         return TakeoverVerdict::Ours;
     }
-    if !counted || is_set_back(own, holds) {
+    if !counted || is_set_back(own, holds) || own.own().state != LegState::InSync {
         return TakeoverVerdict::NotCounted { newer: *holds };
     }
     TakeoverVerdict::Promote(standing)
@@ -58,6 +59,7 @@ mod tests {
         let mut own = example_create(LegIndex::One).joiner();
         let both = Config::first(1, LegIndex::Zero, LegMask::both());
         own.history = History::new(both);
+        own.legs[own.index.index()].state = LegState::InSync;
         let next = |in_sync, holder| both.successor(2, holder, in_sync, Reason::LinkLost).expect("some left");
         let word = |holds: &Config, peer| on_word(&own, holds, peer, PromoteMode::Ordinary);
         assert_eq!(word(&both, None), TakeoverVerdict::Promote(Standing::Current));
@@ -78,5 +80,20 @@ mod tests {
         assert_eq!(on_word(&own, &both, None, PromoteMode::Ordinary), TakeoverVerdict::Older);
         let forced = on_word(&own, &both, None, PromoteMode::Forced);
         assert_eq!(forced, TakeoverVerdict::Promote(Standing::Older));
+    }
+
+    /// The arbiter was told first (R8), and the holder died before either leg was: its leg counted alone until then, and
+    /// may have what this one failed to take meanwhile.
+    #[test]
+    fn a_leg_that_has_not_heard_that_it_is_in_sync_does_not_take_over() {
+        let mut own = example_create(LegIndex::One).joiner();
+        let alone = Config::first(1, LegIndex::Zero, LegMask::ZERO);
+        own.history = History::new(alone);
+        let both = alone.successor(2, LegIndex::Zero, LegMask::both(), Reason::Rejoined).expect("some left");
+        for state in [LegState::Syncing, LegState::Stale, LegState::Missing, LegState::Faulty] {
+            own.legs[own.index.index()].state = state;
+            let verdict = on_word(&own, &both, None, PromoteMode::Ordinary);
+            assert_eq!(verdict, TakeoverVerdict::NotCounted { newer: both }, "{state:?}");
+        }
     }
 }

@@ -114,6 +114,10 @@ impl Superblock {
         steps.push(write(intent_log::first_block(self.array, &self.layout.log)));
         steps.extend(bitmap::first_blocks(self.array, &self.layout).map(write));
         steps.push(Step::Flush);
+        // Twice, so that the leg survives the loss of either copy from its first moment on.
+        let twin = Self { seq: self.seq - 1, ..self.clone() };
+        steps.push(write(twin.first_writes().slot));
+        steps.push(Step::Flush);
         let writes = self.first_writes();
         steps.push(write(writes.slot));
         steps.push(Step::Flush);

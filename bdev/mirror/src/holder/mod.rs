@@ -328,7 +328,7 @@ impl Holder {
             | Purpose::Heartbeat { .. } => {
                 self.on_membership(purpose, &completed, ctx);
             }
-            Purpose::Guarded { .. } | Purpose::Format => {}
+            Purpose::Guarded { .. } | Purpose::Format | Purpose::LastFlush => {}
         }
         self.settle(ctx);
     }

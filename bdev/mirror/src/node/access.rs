@@ -25,7 +25,9 @@ impl Node {
             Role::Booting(_) | Role::Holding(_) | Role::Promoting(_) => {
                 (AccessState::Transitioning, AccessState::Transitioning)
             }
-            Role::Stopped | Role::Failed(_) => (AccessState::Unavailable, AccessState::Optimized),
+            Role::Ending(_) | Role::Stopped | Role::Failed(_) => {
+                (AccessState::Unavailable, AccessState::Optimized)
+            }
         };
         Access::Shared(Shared { node: self.node_side(), own, peer, epoch: self.epoch() })
     }

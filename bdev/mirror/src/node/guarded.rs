@@ -15,7 +15,7 @@ impl Node {
     pub fn on_guarded(&mut self, client: ClientId, io: Io, now: Instant) {
         self.desk.now = now;
         match &mut self.guard {
-            Some(guard) if !matches!(self.role, Role::Stopped | Role::Failed(_)) => {
+            Some(guard) if !matches!(self.role, Role::Ending(_) | Role::Stopped | Role::Failed(_)) => {
                 guard.on_io(client, io, &mut self.desk, &mut self.guarded);
             }
             _ => {
@@ -64,7 +64,7 @@ impl Node {
     /// Carries a fence on (R10): step down, let everything end, store it, let the peer in.
     pub(super) fn drive_guard(&mut self) {
         let Some(guard) = &mut self.guard else { return };
-        if matches!(self.role, Role::Stopped | Role::Failed(_)) {
+        if matches!(self.role, Role::Ending(_) | Role::Stopped | Role::Failed(_)) {
             return guard.close(self.desk.now, &mut self.guarded);
         }
         match guard.fence_step() {
@@ -100,7 +100,7 @@ impl Node {
                 self.given_at = None;
                 self.role = Role::Standby(StandbyReason::PeerHolds);
             }
-            Role::Booting(_) | Role::Standby(_) | Role::Stopped | Role::Failed(_) => return,
+            Role::Booting(_) | Role::Standby(_) | Role::Ending(_) | Role::Stopped | Role::Failed(_) => return,
         }
         self.leave_holder();
     }

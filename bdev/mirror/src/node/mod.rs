@@ -10,11 +10,13 @@
 //!           |       ^------------(a newer fence)--------'
 //!           +--> Holding --(peer seen, policy or command)--> Holder
 //!           '--> Failed
+//! from everywhere but Failed --(stop)--> Ending --(own leg flushed)--> Stopped
 //! ```
 
 mod access;
 mod boot;
 mod claim;
+mod ending;
 mod guarded;
 mod hold;
 mod promote;
@@ -43,6 +45,7 @@ use crate::setup::Setup;
 use crate::status::{PeerSight, RoleKind, Status};
 use crate::store::{Store, Stored};
 use boot::Boot;
+use ending::Last;
 use hold::Hold;
 use promote::Promoting;
 use takeover::{Wanted, Watch};
@@ -59,6 +62,8 @@ enum Role {
     Promoting(Box<Promoting>),
     /// The holder.
     Holder(Box<Holder>),
+    /// Told to stop.
+    Ending(Last),
     /// Stopped in order, or had nothing to stop.
     Stopped,
     /// The own leg cannot be used, in words.
@@ -172,9 +177,12 @@ impl Node {
         let why = match &self.role {
             Role::Holder(_) => return self.with_holder(|holder, ctx| holder.on_front(client, io, ctx)),
             Role::Standby(_) => NotReady::Standby,
-            Role::Booting(_) | Role::Holding(_) | Role::Promoting(_) | Role::Stopped | Role::Failed(_) => {
-                NotReady::Starting
-            }
+            Role::Booting(_)
+            | Role::Holding(_)
+            | Role::Promoting(_)
+            | Role::Ending(_)
+            | Role::Stopped
+            | Role::Failed(_) => NotReady::Starting,
         };
         self.front.push_back((client, io.complete(Err(IoError::NotReady(why)), now)));
     }
@@ -186,6 +194,7 @@ impl Node {
         match purpose {
             Purpose::Guarded { client, tag } => self.on_guarded_done(client, tag, completed),
             Purpose::Format => self.on_formatted(completed.result),
+            Purpose::LastFlush => self.on_last_flush(completed.result),
             Purpose::Superblock { .. } if side == Side::Own && self.own_write.is_some() => {
                 self.on_own_superblock(completed.result);
             }
@@ -223,7 +232,7 @@ impl Node {
             Role::Holder(_) => self.with_holder(|holder, ctx| holder.on_tick(ctx)),
             Role::Standby(_) if self.run == Run::Stopping => self.drive_lingering(),
             Role::Standby(_) => self.drive_standby(),
-            Role::Stopped | Role::Failed(_) => {}
+            Role::Ending(_) | Role::Stopped | Role::Failed(_) => {}
         }
         self.settle();
     }
@@ -234,7 +243,7 @@ impl Node {
             Role::Holding(_) if self.is_taking_up() => {
                 Some(self.desk.now + core::time::Duration::from_millis(2))
             }
-            Role::Booting(_) | Role::Holding(_) | Role::Promoting(_) => {
+            Role::Booting(_) | Role::Holding(_) | Role::Promoting(_) | Role::Ending(_) => {
                 Some(self.desk.now + Duration::from_millis(20))
             }
             Role::Holder(holder) => Instant::earliest(
@@ -345,7 +354,9 @@ impl Node {
             Role::Standby(_) if self.holder_session() == HolderSession::Alive => {
                 self.linger_until = Some(now + LINGER);
             }
-            _ => self.role = Role::Stopped,
+            // Nothing of it can be used.
+            Role::Failed(_) => self.role = Role::Stopped,
+            _ => self.end(),
         }
         self.settle();
     }
@@ -357,7 +368,7 @@ impl Node {
             return;
         }
         if self.desk.now >= until || self.holder_session() == HolderSession::Absent {
-            self.role = Role::Stopped;
+            self.end();
         }
     }
 
@@ -416,6 +427,7 @@ impl Node {
             Role::Standby(reason) => (RoleKind::Standby, Some(reason.to_string())),
             Role::Promoting(_) => (RoleKind::Promoting, None),
             Role::Holder(_) => (RoleKind::Holder, None),
+            Role::Ending(_) => (RoleKind::Stopping, None),
             Role::Stopped => (RoleKind::Stopped, None),
             Role::Failed(why) => (RoleKind::Failed, Some(why.clone())),
         }
@@ -429,7 +441,7 @@ impl Node {
         match &self.role {
             Role::Failed(_) => Err(Refusal::NoLeg),
             Role::Holder(_) => Err(Refusal::Promote(PromoteRefusal::AlreadyHolder)),
-            Role::Booting(_) | Role::Promoting(_) | Role::Stopped => Err(Refusal::Busy),
+            Role::Booting(_) | Role::Promoting(_) | Role::Ending(_) | Role::Stopped => Err(Refusal::Busy),
             Role::Standby(_) if self.resumes(mode) => {
                 let generation = crate::decide::next_generation(self.own(), None);
                 Ok(Promotion { generation, data: DataAge::Current })
@@ -515,6 +527,7 @@ impl Node {
     fn settle(&mut self) {
         self.leave_holder();
         self.drive_guard();
+        self.drive_end();
     }
 
     /// The holder's own generation binds the guard; a holder that ended makes room.
@@ -535,7 +548,8 @@ impl Node {
             self.watch.leave_alone_until(self.desk.now + PEER_TAKES_UP);
         }
         self.role = match (ending, self.run) {
-            (Ending::Clean, _) | (_, Run::Stopping) => Role::Stopped,
+            (Ending::Clean, _) => Role::Stopped,
+            (_, Run::Stopping) => return self.end(),
             (Ending::Superseded | Ending::HandedOver, Run::On) => Role::Standby(StandbyReason::PeerHolds),
             (Ending::Demoted, Run::On) => Role::Standby(StandbyReason::Demoted),
             (Ending::Orphaned, Run::On) => return self.begin_hold(),
@@ -568,7 +582,9 @@ impl Node {
             (OwnWrite::Promotion, Stored::Durable) => self.on_promotion_fenced(),
             (OwnWrite::Promotion, Stored::Failed(error)) => {
                 self.note(EventKind::PromotionFailed(error));
-                self.role = Role::Standby(StandbyReason::PeerHolds);
+                if matches!(self.role, Role::Promoting(_)) {
+                    self.role = Role::Standby(StandbyReason::PeerHolds);
+                }
             }
         }
     }

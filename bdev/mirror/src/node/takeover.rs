@@ -88,7 +88,7 @@ impl Node {
             Role::Holder(_) => self.with_holder(|holder, ctx| holder.on_arbiter(answer, ctx)),
             Role::Holding(hold) => hold.arbiter = Some(answer),
             Role::Standby(_) => self.on_takeover_answer(answer),
-            Role::Booting(_) | Role::Promoting(_) | Role::Stopped | Role::Failed(_) => {}
+            Role::Booting(_) | Role::Promoting(_) | Role::Ending(_) | Role::Stopped | Role::Failed(_) => {}
         }
         self.settle();
     }

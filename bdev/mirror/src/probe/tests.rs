@@ -90,10 +90,26 @@ fn a_crash_while_formatting_leaves_no_half_leg() {
     let all = superblock.format_steps().len();
     for steps in 0..=all {
         match Device::formatted(&superblock, steps).classify(Some(ARRAY)) {
-            LegFound::Blank => assert!(steps < all - 3),
-            LegFound::Leg(leg) => assert!(leg.superblock == superblock && steps >= all - 3),
+            LegFound::Blank => assert!(steps < all - 5),
+            LegFound::Leg(leg) if steps < all - 3 => {
+                assert!(leg.superblock == Superblock { seq: 0, ..superblock.clone() } && steps >= all - 5);
+            }
+            LegFound::Leg(leg) => assert_eq!(leg.superblock, superblock),
             LegFound::Refused(error) => panic!("{steps}: {error}"),
         }
+    }
+}
+
+/// A leg that nobody has written to since is as sound as any other.
+#[test]
+fn a_new_leg_survives_the_loss_of_either_superblock() {
+    let superblock = founder();
+    for seq in 0..2 {
+        let slot = crate::format::layout::Layout::superblock_slot(seq);
+        let LegFound::Leg(leg) = Device::leg(&superblock).with(slot + 200, &[0xff; 8]).classify(None) else {
+            panic!("a leg without slot {seq}")
+        };
+        assert_eq!((leg.superblock.leg, leg.superblock.history), (superblock.leg, superblock.history));
     }
 }
 

@@ -72,3 +72,41 @@ fn a_busy_leg_delays_a_stop_and_does_not_prevent_it() {
         world.run(Duration::from_millis(1));
     }
 }
+
+/// Wherever a node stands when it is told to stop: what an earlier process of it left in its leg's cache is on the disk
+/// before it says that it has stopped, because the power may go next.
+#[test]
+fn a_node_that_stops_has_flushed_its_leg() {
+    let cached = |world: &World| !world.disks[0].unstable().is_empty();
+    let mut worth = 0;
+    for moment in 0..24 {
+        let mut world = pair(720 + moment);
+        world.load(0, millis(20));
+        world.kill(0);
+        world.kill(1);
+        worth += u32::from(cached(&world));
+        world.start(0);
+        // Alone it waits for its peer; with it, it is on its way to serve.
+        if moment % 2 == 0 {
+            world.start(1);
+        }
+        for _ in 0..moment * 25 {
+            world.step();
+        }
+        stop(&mut world, 0);
+        world.wait("stop", 5 * SECOND, |world| is_stopped(world, 0));
+        assert!(!cached(&world), "stopped {moment}: {}", world.describe());
+    }
+    assert!(worth > 12, "a load whose writes need not be durable leaves some in the cache: {worth}");
+}
+
+/// The same for a standby that its holder has written to.
+#[test]
+fn a_standby_that_stops_has_flushed_its_leg() {
+    let mut world = pair(810);
+    world.load(0, millis(50));
+    assert!(!world.disks[1].unstable().is_empty());
+    stop(&mut world, 1);
+    world.wait("stop", 5 * SECOND, |world| is_stopped(world, 1));
+    assert!(world.disks[1].unstable().is_empty(), "{}", world.describe());
+}
