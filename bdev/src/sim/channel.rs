@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ::core::time::Duration;
 use engine::{Instant, Progress};
 
 use super::SimBdev;
@@ -52,7 +51,7 @@ impl Channel for SimChannel {
         let spread = config.latency_max.saturating_sub(config.latency_min);
         let spread = u64::try_from(spread.as_nanos()).unwrap_or(u64::MAX);
         let mut medium = self.bdev.medium();
-        let extra = medium.extra + Duration::from_nanos(medium.prng.below(spread.max(1)));
+        let extra = medium.delay(io.op(), spread);
         let number = medium.begin(io.op(), self.epoch);
         drop(medium);
         self.pending.insert((now + config.latency_min + extra, number), io);

@@ -50,6 +50,9 @@ struct Armed {
     lose_writes: u32,
     tear_writes: u32,
     misdirect_writes: u32,
+    delay_writes: u32,
+    /// How much longer these take.
+    delay: Duration,
 }
 
 /// True when one is left, and takes it.
@@ -108,6 +111,10 @@ impl Medium {
             SimFault::LoseWrites { count } => self.armed.lose_writes += count,
             SimFault::TearWrites { count } => self.armed.tear_writes += count,
             SimFault::MisdirectWrites { count } => self.armed.misdirect_writes += count,
+            SimFault::DelayWrites { count, extra } => {
+                self.armed.delay_writes += count;
+                self.armed.delay = extra;
+            }
         }
     }
 
@@ -133,6 +140,15 @@ impl Medium {
         self.visible.copy_from_slice(image);
         self.unstable.clear();
         self.pending.clear();
+    }
+
+    /// What an operation takes beyond the shortest latency; `spread` is the most that chance adds.
+    pub(super) fn delay(&mut self, op: &Op, spread: u64) -> Duration {
+        let chance = self.extra + Duration::from_nanos(self.prng.below(spread.max(1)));
+        if matches!(op, Op::Write { .. }) && draw(&mut self.armed.delay_writes) {
+            return chance + self.armed.delay;
+        }
+        chance
     }
 
     /// A number for an I/O in flight; a living channel's write is remembered under it.

@@ -78,6 +78,13 @@ pub enum SimFault {
         /// How many.
         count: u32,
     },
+    /// The next writes take longer, and later ones pass them: a drive that tries a sector again and again.
+    DelayWrites {
+        /// How many.
+        count: u32,
+        /// By how much.
+        extra: Duration,
+    },
     /// The next writes complete and store their bytes at a random other place.
     MisdirectWrites {
         /// How many.

@@ -94,6 +94,31 @@ fn lying_writes_complete() {
     assert_eq!(bench.blocks(0, 2), [2, 9]);
 }
 
+#[test]
+fn a_write_that_sticks_lands_after_later_ones() {
+    let disk = disk(0);
+    let pool = Pool::for_tests();
+    let mut channel = disk.clone().open(&Core::for_tests(pool.clone())).expect("opens");
+    let start = Instant::EPOCH + Duration::from_secs(1);
+    let write = |value: u8| {
+        let mut frame = pool.alloc(512).expect("a frame");
+        frame.fill(value);
+        let op =
+            Op::Write { range: BlockRange::new(0, 1), from: frame.freeze(), durability: Durability::Durable };
+        Io::new(op, Tag(value.into()), start)
+    };
+    disk.inject(SimFault::DelayWrites { count: 1, extra: Duration::from_secs(3) });
+    for value in 1..3 {
+        channel.submit(write(value), start).expect("room");
+    }
+    let mut done = Completions::new();
+    for (time, tag, value) in [(1, 2, 2), (4, 1, 1)] {
+        let _ = channel.poll(start + Duration::from_secs(time), &mut done);
+        assert_eq!(done.drain(..).map(|io| io.tag.0).collect::<Vec<_>>(), [tag]);
+        assert_eq!(disk.peek(0, 1), [value]);
+    }
+}
+
 const SMALL: u64 = 16;
 
 /// Made once: touching its memory takes longer than a run.

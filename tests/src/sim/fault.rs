@@ -84,6 +84,9 @@ pub enum Fault {
     Stop(Who, Duration),
     /// A way is cut.
     Cut(Way, Duration),
+    /// The holder's connections to its peer and to every host but the last are reset, and these ways and the one to the
+    /// arbiter are cut.
+    Isolate(Duration),
     /// Every connection on a way is reset.
     Reset(Way),
     /// A byte on a way is damaged.
@@ -92,6 +95,8 @@ pub enum Fault {
     SlowWay(Way, Duration, Duration),
     /// A disk takes longer.
     SlowDisk(Who, Duration, Duration),
+    /// The next writes of a disk take so much longer, and later ones pass them.
+    StickWrites(Who, u32, Duration),
     /// The next operations of a disk fail.
     Spoil(Who, Spoilt, u32),
     /// A block of a disk's data cannot be read until it is written.
@@ -128,10 +133,12 @@ pub enum Point {
     Stop,
     Cut,
     CutOneWay,
+    Isolate,
     Reset,
     Corrupt,
     SlowWay,
     SlowDisk,
+    StickWrites,
     Spoil,
     BadBlock,
     Rot,
@@ -148,17 +155,19 @@ pub enum Point {
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Kill,
         Self::PowerCut,
         Self::Pause,
         Self::Stop,
         Self::Cut,
         Self::CutOneWay,
+        Self::Isolate,
         Self::Reset,
         Self::Corrupt,
         Self::SlowWay,
         Self::SlowDisk,
+        Self::StickWrites,
         Self::Spoil,
         Self::BadBlock,
         Self::Rot,
@@ -184,10 +193,12 @@ impl Fault {
             Self::Stop(..) => Point::Stop,
             Self::Cut(Way::Nodes | Way::Arbiter(_) | Way::Hosts(_), _) => Point::Cut,
             Self::Cut(..) => Point::CutOneWay,
+            Self::Isolate(_) => Point::Isolate,
             Self::Reset(_) => Point::Reset,
             Self::Corrupt(_) => Point::Corrupt,
             Self::SlowWay(..) => Point::SlowWay,
             Self::SlowDisk(..) => Point::SlowDisk,
+            Self::StickWrites(..) => Point::StickWrites,
             Self::Spoil(..) => Point::Spoil,
             Self::BadBlock(_) => Point::BadBlock,
             Self::Rot(..) => Point::Rot,

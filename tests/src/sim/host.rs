@@ -239,7 +239,9 @@ impl Host {
         }
         let blocks = self.place(env);
         let draw = self.prng.below(100);
-        if draw >= 100 - env.load.register_percent {
+        if self.number + env.load.readers >= env.load.hosts {
+            self.send_read(node, blocks, now, env);
+        } else if draw >= 100 - env.load.register_percent {
             self.send_register(node, now, env);
         } else if draw < env.load.read_percent {
             self.send_read(node, blocks, now, env);

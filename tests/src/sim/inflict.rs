@@ -4,7 +4,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
-use bdev::sim::Survival;
+use bdev::sim::{SimFault, Survival};
 use gateway::LunMode;
 use mirror::command::Command;
 use mirror::format::layout::{LOG_OFFSET, SUPERBLOCK_OFFSET};
@@ -130,6 +130,7 @@ impl World {
                 }
             }
             Fault::Cut(way, time) => self.cut(way, time),
+            Fault::Isolate(time) => self.isolate(time),
             Fault::Reset(way) => {
                 for (a, b) in self.pairs(way) {
                     self.net.reset(a, b);
@@ -151,6 +152,11 @@ impl World {
                 for node in self.nodes(who) {
                     self.machines[node].disk.slow_down(extra);
                     self.undos.push((self.now + time, Undo::HastenDisk(node)));
+                }
+            }
+            Fault::StickWrites(who, count, extra) => {
+                for node in self.nodes(who) {
+                    self.machines[node].disk.inject(SimFault::DelayWrites { count, extra });
                 }
             }
             Fault::Spoil(who, what, count) => self.spoil(who, what, count),
@@ -293,6 +299,20 @@ impl World {
             Way::ToHosts(who) => hosts(who, false),
             Way::Arbiter(_) | Way::FromArbiter(_) => Vec::new(),
         }
+    }
+
+    /// The last host sees the old holder, and the others its peer.
+    fn isolate(&mut self, time: Duration) {
+        let holder = machine::address(self.serving);
+        let others = (0..self.plan.load.hosts.saturating_sub(1)).map(host::address);
+        let others: Vec<IpAddr> = others.chain([machine::address(1 - self.serving)]).collect();
+        for other in &others {
+            self.net.reset(holder, *other);
+            self.net.partition(holder, *other);
+        }
+        let pairs = others.into_iter().map(|other| (holder, other)).collect();
+        self.undos.push((self.now + time, Undo::Mend(pairs)));
+        self.cut(Way::Arbiter(Who::Holder), time);
     }
 
     fn cut(&mut self, way: Way, time: Duration) {

@@ -12,6 +12,7 @@
 //! What is checked, and where: front end linearizable per block (`history`), legs and stores (`checks`), answers and
 //! the end (`world`). `Plan::shrunk` of a failing seed becomes a test in `tests/sim/found.rs`.
 
+mod acts;
 mod arbiter;
 mod checks;
 mod clock;

@@ -13,6 +13,8 @@ use super::swarm;
 pub struct Load {
     /// Initiators.
     pub hosts: usize,
+    /// Of them, the last ones only read.
+    pub readers: usize,
     /// Operations that each has open at the most.
     pub depth: usize,
     /// Longest pause of a host between two operations.

@@ -6,15 +6,16 @@ use engine::Prng;
 use gateway::LunMode;
 use mirror::format::ArbiterKind;
 
+use super::acts::Act;
 use super::coverage::Phase;
 use super::fault::{Event, Fault, Point, Rot, Spoilt, Still, Way, Who};
 use super::plan::{Load, Patience, Plan, Span};
 
-fn pick<T: Copy>(prng: &mut Prng, list: &[T]) -> T {
+pub(super) fn pick<T: Copy>(prng: &mut Prng, list: &[T]) -> T {
     list[prng.below(list.len() as u64) as usize]
 }
 
-fn millis(prng: &mut Prng, least: u64, most: u64) -> Duration {
+pub(super) fn millis(prng: &mut Prng, least: u64, most: u64) -> Duration {
     Duration::from_millis(least + prng.below(most - least + 1))
 }
 
@@ -34,15 +35,31 @@ pub(crate) fn plan(seed: u64) -> Plan {
     let drift = if prng.percent(40) { 10_000 } else { 50 };
     let load_for = millis(prng, 1500, 9000);
     let registers = pick(prng, &[0, 0, 2, 6]);
-    let events = events(prng, policy, registers, load_for);
+    let act = prng.percent(25).then(|| Act::draw(prng));
+    let mut events = match act {
+        Some(_) if prng.percent(60) => Vec::new(),
+        _ => events(prng, policy, registers, load_for),
+    };
     // Also what strikes last is followed by a while of load.
-    let length = events.last().map_or(load_for, |event| load_for.max(event.at + millis(prng, 500, 2500)));
+    let mut length = events.last().map_or(load_for, |event| load_for.max(event.at + millis(prng, 500, 2500)));
+    if let Some(act) = act {
+        let at = millis(prng, 100, 2000);
+        let played = act.play(prng, at);
+        events.extend(played.events);
+        events.sort_by_key(|event| event.at);
+        length = length.max(at + played.tail);
+    }
+    let mode = match act {
+        Some(Act::LostCache) => LunMode::SyncCached,
+        _ if prng.percent(65) => LunMode::SyncDurable,
+        _ => LunMode::SyncCached,
+    };
     Plan {
         seed,
         policy,
-        mode: if prng.percent(65) { LunMode::SyncDurable } else { LunMode::SyncCached },
+        mode,
         patience: if prng.percent(30) { Patience::Fast } else { Patience::Ordinary },
-        load: Load { register_percent: registers, ..load(prng, length) },
+        load: Load { register_percent: registers, ..load(prng, length, act) },
         net: span(prng, &[(20, 200), (20, 200), (100, 3000), (5, 20)]),
         disk: span(prng, &[(10, 200), (10, 200), (50, 5000), (1, 10)]),
         drift_ppm: [0, 1].map(|_| prng.below(2 * drift + 1) as i64 - drift as i64),
@@ -52,16 +69,24 @@ pub(crate) fn plan(seed: u64) -> Plan {
     }
 }
 
-fn load(prng: &mut Prng, length: Duration) -> Load {
+fn load(prng: &mut Prng, length: Duration, act: Option<Act>) -> Load {
     let (ops, think) =
         (pick(prng, &[100, 300, 600]), Duration::from_micros(pick(prng, &[200, 1000, 10_000])));
     let bursts = think * ops / 2;
+    let hosts = 1 + prng.below(3) as usize;
+    let (hosts, readers) = match act {
+        Some(Act::Isolation) => (hosts.max(2), 1),
+        _ => (hosts, usize::from(hosts > 1 && prng.percent(10))),
+    };
+    // What meets in one place is seen.
+    let granules: &[u64] = if act.is_some() { &[2, 6] } else { &[2, 6, 40, 192] };
     Load {
-        hosts: 1 + prng.below(3) as usize,
+        hosts,
+        readers,
         depth: pick(prng, &[1, 4, 16]),
         think,
         gap: length.saturating_sub(bursts) * 40 / ops,
-        granules: pick(prng, &[2, 6, 40, 192]),
+        granules: pick(prng, granules),
         stride: pick(prng, &[1, 5, 37]),
         read_percent: pick(prng, &[5, 30, 60]),
         flush_percent: pick(prng, &[1, 8]),
@@ -147,6 +172,10 @@ fn fault(prng: &mut Prng, kinds: &[Point]) -> Fault {
             Fault::SlowWay(way, millis(prng, 1, 400), millis(prng, 50, 4000))
         }
         Point::SlowDisk => Fault::SlowDisk(one(prng), millis(prng, 1, 1500), millis(prng, 50, 4000)),
+        Point::StickWrites => {
+            Fault::StickWrites(one(prng), 1 + prng.below(4) as u32, millis(prng, 200, 5000))
+        }
+        Point::Isolate => Fault::Isolate(millis(prng, 500, 6000)),
         Point::Spoil => {
             let what = pick(prng, &[Spoilt::Reads, Spoilt::Writes, Spoilt::Writes, Spoilt::Flushes]);
             Fault::Spoil(one(prng), what, 1 + prng.below(4) as u32)

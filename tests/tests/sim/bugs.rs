@@ -3,42 +3,57 @@
 use mirror::mutation::{Broken, Mutation};
 use tests::sim::{Plan, Runner};
 
-/// For each rule a seed that is clean, and is not with the rule broken.
-const SHOWN: [(Mutation, u64); 14] = [
-    (Mutation::R1DataBeforeLog, 300),
-    (Mutation::R2WritesOverlap, 4),
-    (Mutation::R3AckWithoutConfig, 1),
-    (Mutation::R4LeaveUnflushed, 10),
-    (Mutation::R5ClearBeforeCopy, 31),
-    (Mutation::R5CopyUnlocked, 47),
-    (Mutation::R6LeaveUnmarked, 14),
-    (Mutation::R7PartClears, 4),
-    (Mutation::R8ActFirst, 253),
-    (Mutation::R9SameSlot, 201),
-    (Mutation::R12CleanUnflushed, 89),
-    (Mutation::DegradeWithoutMarks, 188),
-    (Mutation::RejoinWithoutUnion, 7),
-    (Mutation::RevertUnseen, 55),
+/// For each rule a seed that is clean, and was not with the rule broken when it was last looked for.
+const SHOWN: [(Mutation, u64); 18] = [
+    (Mutation::R1DataBeforeLog, 190),
+    (Mutation::R2WritesOverlap, 8),
+    (Mutation::R3AckWithoutConfig, 4),
+    (Mutation::R4LeaveUnflushed, 117),
+    (Mutation::R5ClearBeforeCopy, 49),
+    (Mutation::R5CopyUnlocked, 42),
+    (Mutation::R6LeaveUnmarked, 18),
+    (Mutation::R7PartClears, 15),
+    (Mutation::R8ActFirst, 278),
+    (Mutation::R9SameSlot, 86),
+    (Mutation::R10FenceUndrained, 64),
+    (Mutation::R12CleanUnflushed, 3),
+    (Mutation::DegradeWithoutMarks, 173),
+    (Mutation::RejoinWithoutUnion, 11),
+    (Mutation::LeaseNotWaitedOut, 1),
+    (Mutation::ReadWithoutLease, 1),
+    (Mutation::CacheLossUnseen, 40),
+    (Mutation::RevertUnseen, 39),
 ];
 
-/// Rules for which no seed is known yet. The first four are broken and seen in `bdev/mirror/tests/model`.
-const ELSEWHERE: [Mutation; 5] = [
-    Mutation::R10FenceUndrained,
-    Mutation::R11OldSessionsWrite,
-    Mutation::LeaseNotWaitedOut,
-    Mutation::ReadWithoutLease,
-    Mutation::CacheLossUnseen,
-];
+/// Rules that no seed shows. Whole nodes are safe from the former sessions of a node twice: a login with the same name and
+/// ISID ends the old session (RFC 7143, session reinstatement) before the new one can fence. `bdev/mirror/tests/model` breaks
+/// the second guard alone, and sees it.
+const ELSEWHERE: [Mutation; 1] = [Mutation::R11OldSessionsWrite];
+
+/// Whatever changes the time that anything takes changes what seeds show: then the first ones are tried.
+const OTHERS: u64 = 300;
+
+fn is_seen(runner: &Runner, rule: Mutation, seed: u64) -> bool {
+    let run = |broken: Option<Mutation>| {
+        let _broken = Broken::rule(broken);
+        runner.run(&Plan::of(seed)).verdict
+    };
+    run(Some(rule)).is_err() && run(None).is_ok()
+}
 
 #[test]
 fn every_broken_rule_is_seen() {
     let runner = Runner::new();
     let unseen = |(rule, seed): &(Mutation, u64)| {
-        let _broken = Broken::rule(*rule);
-        runner.run(&Plan::of(*seed)).verdict.is_ok()
+        let mut seeds = core::iter::once(*seed).chain(1..=OTHERS);
+        let shown = seeds.find(|seed| is_seen(&runner, *rule, *seed));
+        if shown.is_some_and(|shown| shown != *seed) {
+            println!("{rule:?} is seen by seed {shown:?}, and not by {seed} any more");
+        }
+        shown.is_none()
     };
     let unseen: Vec<_> = SHOWN.into_iter().filter(unseen).collect();
-    assert!(unseen.is_empty(), "`make sim-bugs` finds other seeds, or there are none: {unseen:?}");
+    assert!(unseen.is_empty(), "not in {OTHERS} seeds: `make sim-bugs` looks further: {unseen:?}");
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn at(millis: u64, during: Option<Phase>, fault: Fault) -> Event {
 fn plan(seed: u64, policy: ArbiterKind, events: &[Event]) -> Plan {
     let load = Load {
         hosts: 2,
+        readers: 0,
         depth: 4,
         think: ms(2),
         gap: ms(10),
