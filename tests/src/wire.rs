@@ -65,9 +65,22 @@ impl Wire {
     /// # Panics
     /// When the system refuses the option.
     pub fn reset(&self) -> usize {
+        self.reset_ends(usize::MAX)
+    }
+
+    /// The newest connection ends so.
+    ///
+    /// # Panics
+    /// When the system refuses the option.
+    pub fn reset_newest(&self) {
+        self.reset_ends(2);
+    }
+
+    fn reset_ends(&self, most: usize) -> usize {
         let mut open = self.shared.open();
-        let ends = open.len();
-        for stream in open.drain(..) {
+        let ends = open.len().min(most);
+        let from = open.len() - ends;
+        for stream in open.drain(from..) {
             SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).expect("a TCP socket");
             // Wakes the threads that read; the last of them closes, and that is the reset.
             let _ = stream.shutdown(Shutdown::Read);

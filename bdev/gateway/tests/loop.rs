@@ -1,128 +1,20 @@
 //! Import against export over simulated links: a bdev, exported, imported, is the same bdev.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod import;
+
 use std::time::Duration;
 
-use bdev::fault::{Fault, FaultBdev, FaultTarget};
-use bdev::malloc::MallocBdev;
+use bdev::fault::{Fault, FaultTarget};
 use bdev::{
-    Bdev, BlockRange, Channel, Completed, Completions, Durability, Geometry, Io, IoError, Link, LinkDown, Op,
-    Tag,
+    Bdev, BlockRange, Channel, Completed, Completions, Durability, Io, IoError, Link, LinkDown, Op, Tag,
 };
-use engine::{Core, Instant, Pool, Prng};
-use gateway::{
-    AuthPolicy, InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PortalGroup, Remote,
-    RemoteConfig, Served, Target, TargetConfig,
-};
+use engine::Prng;
+use gateway::{AuthPolicy, Map, PortalGroup, Remote, RemoteConfig, Served};
 use iscsi::chap::{Account, Credential, Requirement, Secret};
 use iscsi::keys::DigestPreference;
-use net::sim::{SimConfig, SimNet};
 use uuid::Uuid;
 
-const TARGET: &str = "iqn.2026-11.example:t0";
-const HOST: &str = "iqn.2026-11.example:h0";
-
-struct World {
-    core: Core,
-    network: SimNet,
-    now: Instant,
-    target: Target,
-    channel: Box<dyn Channel>,
-    medium: Arc<MallocBdev>,
-    fault: Arc<FaultBdev>,
-    done: Completions,
-}
-
-fn ip(host: u8) -> core::net::IpAddr {
-    [10, 0, 0, host].into()
-}
-
-fn config(address: &str) -> RemoteConfig {
-    RemoteConfig::new(HOST, TARGET, address.parse().expect("address"))
-}
-
-impl World {
-    fn new(seed: u64, remote: RemoteConfig, initiators: &[&str]) -> Self {
-        let core = Core::for_tests(Pool::for_tests());
-        let network = SimNet::new(SimConfig { seed, ..SimConfig::default() });
-        let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
-        let medium = MallocBdev::new("m0", Uuid::from_u128(7), geometry);
-        let fault = FaultBdev::new("f0", "fault", Uuid::from_u128(7), medium.clone());
-        let mut target = Target::new(&core, Box::new(network.host(ip(1))), TargetConfig::default());
-        let portals = vec!["10.0.0.1:3260".parse().expect("address")];
-        target.add_portal_group(&PortalGroup::new(1, portals)).expect("listening");
-        let initiators = initiators.iter().map(|name| (*name).to_owned()).collect();
-        target
-            .add_initiator_group(InitiatorGroup { tag: 1, initiators, netmasks: vec![NetMask::Any] })
-            .expect("new");
-        let luns = BTreeMap::from([(0, LunConfig::new(fault.clone(), LunMode::SyncCached))]);
-        let node = NodeConfig {
-            alias: "t0".into(),
-            maps: vec![Map::new(1, 1)],
-            luns,
-            queue_depth: 32,
-            ..NodeConfig::new(TARGET)
-        };
-        target.add_node(node).expect("new");
-        let remote = Remote::new("r0", Uuid::nil(), remote);
-        let channel = remote.open_over(&core, Box::new(network.host(ip(2))));
-        let now = Instant::from_nanos(1_000_000_000);
-        Self { core, network, now, target, channel, medium, fault, done: Completions::new() }
-    }
-
-    fn step(&mut self) {
-        self.now += Duration::from_micros(20);
-        let _ = self.network.advance(self.now);
-        let _ = self.channel.poll(self.now, &mut self.done);
-        let _ = self.target.poll(self.now);
-    }
-
-    fn run_until(&mut self, limit: Duration, mut ready: impl FnMut(&Self) -> bool) -> bool {
-        let until = self.now + limit;
-        while self.now < until {
-            if ready(self) {
-                return true;
-            }
-            self.step();
-        }
-        ready(self)
-    }
-
-    fn up(&mut self) {
-        assert!(
-            self.run_until(Duration::from_secs(5), |world| world.channel.link(world.now).is_up()),
-            "{:?} {:?}",
-            self.channel.link(self.now),
-            self.target.connections()
-        );
-    }
-
-    fn submit(&mut self, op: Op, tag: u64) {
-        let now = self.now;
-        self.channel.submit(Io::new(op, Tag(tag), now), now).expect("room");
-    }
-
-    fn run(&mut self, op: Op) -> Completed {
-        self.submit(op, 1);
-        assert!(self.run_until(Duration::from_secs(10), |world| !world.done.is_empty()), "no answer");
-        self.done.pop_front().expect("one")
-    }
-
-    fn write(&mut self, lba: u64, blocks: u32, byte: u8) -> Result<(), IoError> {
-        let mut buf = self.core.pool().alloc(blocks as usize * 512).expect("a frame");
-        buf.fill(byte);
-        let range = BlockRange::new(lba, blocks);
-        self.run(Op::Write { range, from: buf.freeze(), durability: Durability::Durable }).result
-    }
-
-    fn read(&mut self, lba: u64, blocks: u32) -> Result<Vec<u8>, IoError> {
-        let into = self.core.pool().alloc(blocks as usize * 512).expect("a frame");
-        let completed = self.run(Op::Read { range: BlockRange::new(lba, blocks), into });
-        let Op::Read { into, .. } = completed.op else { panic!("another operation came back") };
-        completed.result.map(|()| into.to_vec())
-    }
-}
+use import::{HOST, TARGET, World, config, ip};
 
 #[test]
 fn an_exported_bdev_imported_is_the_same_bdev() {
@@ -398,7 +290,7 @@ fn damage(world: &mut World, (from, to): (core::net::IpAddr, core::net::IpAddr))
 }
 
 /// An import of its own session, and a channel to it.
-fn import(world: &World) -> (Served, Box<dyn Channel>) {
+fn served(world: &World) -> (Served, Box<dyn Channel>) {
     let config = RemoteConfig { isid: [0x80, 0, 0, 0, 0, 9], ..config("10.0.0.1:3260") };
     let remote = Remote::new("r1", Uuid::nil(), config);
     let (bdev, import) = Served::over(&remote, Box::new(world.network.host(ip(3))), &world.core);
@@ -408,7 +300,7 @@ fn import(world: &World) -> (Served, Box<dyn Channel>) {
 #[test]
 fn an_import_that_is_deleted_logs_out_behind_what_is_under_way() {
     let mut world = World::new(9, config("10.0.0.1:3260"), &["ANY"]);
-    let (mut import, mut users) = import(&world);
+    let (mut import, mut users) = served(&world);
     let mut done = Completions::new();
     let mut step = |world: &mut World, import: &mut Served, users: &mut Box<dyn Channel>| {
         world.step();
@@ -450,10 +342,10 @@ fn an_import_that_is_deleted_logs_out_behind_what_is_under_way() {
 #[test]
 fn nobody_is_waited_for_who_does_not_answer_a_logout() {
     let mut world = World::new(10, config("10.0.0.1:3260"), &["ANY"]);
-    let (mut early, _users) = import(&world);
+    let (mut early, _users) = served(&world);
     early.leave(world.now);
     assert!(early.is_gone(), "it was never in");
-    let (mut import, users) = import(&world);
+    let (mut import, users) = served(&world);
     let _ = import.poll(world.now);
     while !users.link(world.now).is_up() {
         world.step();

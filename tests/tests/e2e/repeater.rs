@@ -4,7 +4,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::load::{load_on, undisturbed};
 use tests::node::{Node, has_tool, pause};
+use tests::wire::Wire;
 
 fn import(node: &Node, url: &str) {
     node.must(
@@ -52,4 +54,59 @@ fn writes_through_a_repeater_reach_the_far_file_and_survive_the_far_nodes_restar
     assert!(!writes_pass(&near_url), "nobody answers for a dead node");
     let _far = Node::start_in(folder, &["--config", config.to_str().expect("a path")]);
     assert!(passes(30), "the import came back by itself: {}", near.log());
+}
+
+/// Handles of the sessions of an import, one for each of its connections.
+fn handles(far: &Node) -> Vec<u64> {
+    let shown = far.must("iscsi_get_connections", Value::Null);
+    let shown = shown.as_array().expect("a list").iter();
+    shown.map(|connection| connection["tsih"].as_u64().expect("a number")).collect()
+}
+
+#[test]
+fn ios_outlive_the_connections_that_they_were_sent_by() {
+    let far = Node::start(&[]);
+    // Tasks are taken over at once.
+    far.must("iscsi_set_options", json!({"default_time2wait": 0}));
+    far.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 65536}));
+    let far_url = far.export("m0");
+    let portal = far_url.trim_start_matches("iscsi://").split('/').next().expect("a portal").to_owned();
+    let wire = Wire::to(portal.parse().expect("an address"));
+    let near = Node::start(&[]);
+    let import = json!({"name": "r0", "initiator_iqn": "iqn.2026-11.org.gemel:b",
+                        "url": far_url.replace(&portal, &wire.near().to_string()),
+                        "connections": 3, "error_recovery_level": 2});
+    near.must("bdev_iscsi_create", import);
+    let near_url = near.export("r0");
+    let complete = || {
+        (0..100).any(|_| {
+            pause(Duration::from_millis(50));
+            handles(&far).len() == 3
+        })
+    };
+    assert!(complete(), "{}", near.log());
+    let before = handles(&far);
+    let load = load_on(&[near_url], "6", "4096");
+    pause(Duration::from_millis(500));
+    for round in 0..8 {
+        pause(Duration::from_millis(400));
+        if round % 4 == 3 {
+            assert!(wire.reset() >= 2);
+        } else {
+            wire.reset_newest();
+        }
+    }
+    undisturbed(load);
+    assert!(complete(), "{}", near.log());
+    assert_eq!(handles(&far), before, "the session never ended: {}", near.log());
+    // What is deleted logs out: the far node does not wait for it to come back.
+    near.must("iscsi_delete_target_node", json!({"name": "iqn.2026-11.org.gemel:r0"}));
+    near.must("bdev_iscsi_delete", json!({"name": "r0"}));
+    let left = || {
+        (0..20).any(|_| {
+            pause(Duration::from_millis(50));
+            handles(&far).is_empty()
+        })
+    };
+    assert!(left(), "{:?}", handles(&far));
 }

@@ -6,6 +6,8 @@
 //! Probing, Up --(leave)--> Leaving --(logout answered, or patience over)--> Gone
 //! Down, LoggingIn --(leave)--> Gone
 //! ```
+//!
+//! The session may have several connections; what becomes of one that breaks off is in `live.rs`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,24 +15,24 @@ use std::sync::Arc;
 use bdev::{Channel, Completions, Durability, Geometry, Io, IoError, Link, LinkDown, Op, Refused};
 use core::time::Duration;
 use engine::{Core, Instant, Progress};
+use iscsi::TaskId;
 use iscsi::chap::Proving;
 use iscsi::initiator::{self, Command, Completion, Connection, Direction, Event, NotSent};
-use iscsi::{Protocol, TaskId};
-use net::{Network, Stream, StreamStatus};
+use net::Network;
 use scsi::initiator as cdb;
 
-use super::flights::{Flight, Flights, Payload, command, parameter_list};
+use super::flights::{Flight, Payload, command, parameter_list};
+use super::live::{Live, Verdict};
 use super::route::Route;
 use super::{Learnt, RemoteConfig};
 use crate::auth;
 use crate::translate;
-use crate::wire::{self, Sender};
 
 /// I/Os in flight at the most; the target's window may allow fewer.
 const QUEUE_DEPTH: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     LoggingIn,
     Probing,
     Up(Geometry),
@@ -42,21 +44,6 @@ enum Phase {
 
 /// How long a target may take to answer a logout.
 const LOGOUT_PATIENCE: Duration = Duration::from_secs(1);
-
-/// A session, from the connect on.
-struct Live {
-    stream: Box<dyn Stream>,
-    connection: Connection,
-    flights: Flights,
-    sender: Sender,
-    phase: Phase,
-    /// When the ping on its way was sent.
-    ping_sent: Option<Instant>,
-    /// When the last answered ping had been sent.
-    alive_at: Instant,
-    /// When to send the next.
-    next_ping: Instant,
-}
 
 enum State {
     Down {
@@ -108,28 +95,36 @@ impl RemoteChannel {
     }
 
     fn connect(&mut self, now: Instant) {
-        let credentials = match self.credentials() {
-            Ok(credentials) => credentials,
+        let config = match self.initiator() {
+            Ok(config) => config,
             Err(error) => return self.go_down(LinkDown::Refused(format!("no random source: {error}")), now),
         };
-        let connection = Connection::new(initiator::Config {
+        let address = self.route.next();
+        let stream = self.network.connect(address);
+        self.state = State::Live(Box::new(Live::new(address, stream, Connection::new(config), now)));
+    }
+
+    /// Makes one more connection of the session, where one is due.
+    fn join(&mut self, now: Instant) {
+        let connections = self.config.preferences.max_connections;
+        let State::Live(live) = &mut self.state else { return };
+        let Some(cid) = live.wants(now, connections) else { return };
+        // Without a random source it is tried again, or the session ends, as after a login that fails.
+        let Ok(config) = self.initiator() else { return };
+        let State::Live(live) = &mut self.state else { return };
+        let stream = self.network.connect(live.address());
+        live.join(cid, stream, config, now);
+    }
+
+    fn initiator(&self) -> Result<initiator::Config, getrandom::Error> {
+        Ok(initiator::Config {
             initiator: self.config.initiator.clone(),
             alias: None,
             target: Some(self.config.target.clone()),
             isid: self.config.isid,
             preferences: self.config.preferences,
-            credentials,
-        });
-        self.state = State::Live(Box::new(Live {
-            stream: self.network.connect(self.route.next()),
-            connection,
-            flights: Flights::default(),
-            sender: Sender::default(),
-            phase: Phase::LoggingIn,
-            ping_sent: Some(now),
-            alive_at: now,
-            next_ping: now + self.config.keep_alive,
-        }));
+            credentials: self.credentials()?,
+        })
     }
 
     fn credentials(&self) -> Result<Option<Proving>, getrandom::Error> {
@@ -148,7 +143,7 @@ impl RemoteChannel {
         };
         self.pause = (self.pause * 2).min(self.config.retry_max);
         let State::Live(mut live) = std::mem::replace(&mut self.state, down) else { return };
-        live.stream.close();
+        live.close();
         for flight in live.flights.open.into_values() {
             if let Some(io) = flight.io {
                 let error = if now >= flight.deadline { IoError::TimedOut } else { IoError::LinkDown };
@@ -163,11 +158,10 @@ impl RemoteChannel {
     /// Logs out for good: nothing is taken any more, and what is in flight ends first (RFC 7143 section 11.14).
     pub(super) fn leave(&mut self, now: Instant) {
         match &mut self.state {
-            State::Live(live) if live.connection.is_full_feature() => {
-                if !matches!(live.phase, Phase::Leaving { .. }) {
-                    live.connection.log_out();
-                    live.phase = Phase::Leaving { until: now + LOGOUT_PATIENCE };
-                }
+            State::Live(live) if matches!(live.phase, Phase::Leaving { .. }) => {}
+            State::Live(live) if live.serves() => {
+                live.log_out();
+                live.phase = Phase::Leaving { until: now + LOGOUT_PATIENCE };
             }
             State::Gone => {}
             _ => {
@@ -212,7 +206,7 @@ impl RemoteChannel {
             },
         };
         let command = command(io.op(), geometry.block_size, self.config.lun);
-        match live.connection.submit(command) {
+        match live.submit(command) {
             Ok(task) => {
                 io.stamps.submitted = now;
                 let deadline = io.deadline.unwrap_or(now + self.config.io_timeout);
@@ -229,7 +223,7 @@ impl RemoteChannel {
         let State::Live(live) = &mut self.state else { return };
         let lun = scsi::lun::encode(self.config.lun);
         let direction = if len == 0 { Direction::None } else { Direction::Read };
-        match live.connection.submit(Command { lun, cdb, direction, len }) {
+        match live.submit(Command { lun, cdb, direction, len }) {
             Ok(task) => {
                 live.flights.open.insert(task, flight);
             }
@@ -251,22 +245,30 @@ impl RemoteChannel {
         self.send_own(cdb::read_capacity(), 32, flight);
     }
 
-    fn on_event(&mut self, event: Event, now: Instant) {
+    fn on_event(&mut self, cid: u16, event: Event, now: Instant) {
+        let State::Live(live) = &mut self.state else { return };
         match event {
-            Event::LoggedIn => self.probe(now),
-            Event::Completed(task, completion) => self.on_completed(task, &completion, now),
-            Event::Pong => {
-                if let State::Live(live) = &mut self.state {
-                    live.alive_at = live.ping_sent.take().unwrap_or(live.alive_at);
+            Event::LoggedIn => {
+                if live.on_logged_in(cid, now) {
+                    self.probe(now);
                 }
             }
+            Event::Completed(task, completion) => self.on_completed(task, &completion, now),
+            Event::Pong => live.on_pong(cid),
             Event::LogoutRequested { .. } => {
                 self.go_down(LinkDown::Lost("the target asked for a logout".to_owned()), now);
             }
-            Event::TaskManagementDone(..)
-            | Event::Text(_)
-            | Event::Removed { .. }
-            | Event::NotReassigned(..) => {}
+            Event::Removed { response, time2wait, .. } => {
+                if let Err(response) = live.on_removed(cid, response, time2wait, now) {
+                    let why = format!("a connection broke off and cannot be recovered (response {response})");
+                    self.go_down(LinkDown::Lost(why), now);
+                }
+            }
+            Event::NotReassigned(_, response) => {
+                let why = format!("the target does not go on with a command (response {response})");
+                self.go_down(LinkDown::Lost(why), now);
+            }
+            Event::TaskManagementDone(..) | Event::Text(_) => {}
         }
     }
 
@@ -308,8 +310,7 @@ impl RemoteChannel {
         self.pause = self.config.retry_min;
         if let State::Live(live) = &mut self.state {
             live.phase = Phase::Up(geometry);
-            // The login counted as a ping: a peer that accepts and says nothing is dead, too.
-            live.ping_sent = None;
+            live.on_up(now);
         }
     }
 
@@ -330,16 +331,9 @@ impl RemoteChannel {
 
     fn exchange(&mut self, now: Instant) -> Progress {
         let State::Live(live) = &mut self.state else { return Progress::Idle };
-        let mut progress = live.stream.poll(now);
-        let taken = wire::receive(&mut *live.stream, &mut live.connection, &mut live.flights, |_| false);
-        progress |= Progress::from_count(taken);
-        let mut events = Vec::new();
-        while let Some(event) = live.connection.poll_event() {
-            events.push(event);
-        }
-        progress |= Progress::from_count(events.len());
-        for event in events {
-            self.on_event(event, now);
+        let (progress, events) = live.receive(now);
+        for (cid, event) in events {
+            self.on_event(cid, event, now);
         }
         for _ in 0..self.again.len() {
             let Some(io) = self.again.pop_front() else { break };
@@ -355,61 +349,29 @@ impl RemoteChannel {
     }
 
     fn transmit(&mut self, now: Instant) -> Progress {
-        let State::Live(live) = &mut self.state else { return Progress::Idle };
-        if live.stream.status() != StreamStatus::Open {
-            return Progress::Idle;
+        match &mut self.state {
+            State::Live(live) => live.transmit(now, self.core.pool()),
+            _ => Progress::Idle,
         }
-        let sent = live.sender.run(&mut *live.stream, &mut live.connection, &live.flights, self.core.pool());
-        live.sender.ended.clear();
-        let count = sent.unwrap_or_else(|_| {
-            live.connection.drop_connection("internal error: a command without its buffer");
-            1
-        });
-        Progress::from_count(count) | live.stream.poll(now)
     }
 
     /// Pings, and notices death.
     fn watch(&mut self, now: Instant) {
         let State::Live(live) = &mut self.state else { return };
-        if let Some(iscsi::CloseReason::Moved { address, how }) = live.connection.closed() {
-            let why = format!("the target has moved to {address}");
-            match self.route.follow(address, *how) {
+        match live.watch(now, &self.config) {
+            Verdict::Alive => self.join(now),
+            Verdict::Down(cause) => self.go_down(cause, now),
+            Verdict::Moved(address, how) => match self.route.follow(&address, how) {
                 Ok(()) => {
                     self.pause = Duration::ZERO;
                     self.go_down(LinkDown::Connecting, now);
                     self.pause = self.config.retry_min;
                 }
-                Err(trouble) => self.go_down(LinkDown::Refused(format!("{why}: {trouble}")), now),
-            }
-            return;
-        }
-        if let Some(reason) = live.connection.closed() {
-            let cause = match reason {
-                iscsi::CloseReason::LoginRefused { .. } | iscsi::CloseReason::NotAuthenticated(_) => {
-                    LinkDown::Refused(reason.to_string())
+                Err(trouble) => {
+                    let why = format!("the target has moved to {address}: {trouble}");
+                    self.go_down(LinkDown::Refused(why), now);
                 }
-                _ => LinkDown::Lost(reason.to_string()),
-            };
-            return self.go_down(cause, now);
-        }
-        // What the target said last says more than that its stream ended.
-        if let StreamStatus::Closed(reason) = live.stream.status() {
-            return self.go_down(LinkDown::Lost(reason.to_string()), now);
-        }
-        if matches!(live.phase, Phase::Leaving { until } if now >= until) {
-            return self.go_down(LinkDown::Silent, now);
-        }
-        if live.ping_sent.is_some_and(|sent| now.saturating_since(sent) >= self.config.silence_max) {
-            return self.go_down(LinkDown::Silent, now);
-        }
-        if live.flights.open.values().any(|flight| now >= flight.deadline) {
-            return self.go_down(LinkDown::Silent, now);
-        }
-        let up = matches!(live.phase, Phase::Up(_));
-        if up && live.ping_sent.is_none() && now >= live.next_ping {
-            live.connection.ping();
-            live.ping_sent = Some(now);
-            live.next_ping = now + self.config.keep_alive;
+            },
         }
     }
 }
@@ -442,14 +404,7 @@ impl Channel for RemoteChannel {
         match &self.state {
             State::Gone => None,
             State::Down { retry_at, .. } => Some(*retry_at),
-            State::Live(live) if let Phase::Leaving { until } = live.phase => Some(until),
-            State::Live(live) => {
-                let silence = live.ping_sent.map(|sent| sent + self.config.silence_max);
-                let io = live.flights.open.values().map(|flight| flight.deadline).min();
-                // The next ping waits for the answer to the one before, and for the session.
-                let idle = matches!(live.phase, Phase::Up(_)) && live.ping_sent.is_none();
-                Instant::earliest(Instant::earliest(silence, io), idle.then_some(live.next_ping))
-            }
+            State::Live(live) => live.next_deadline(self.config.silence_max),
         }
     }
 

@@ -30,7 +30,8 @@ pub struct RemoteConfig {
     pub retry_max: Duration,
     /// An I/O without a deadline of its own gets this one.
     pub io_timeout: Duration,
-    /// What to negotiate for.
+    /// What to negotiate for. With several connections I/Os go by the one with the least to do; at error recovery level 2 they
+    /// outlive the connection that they were sent by.
     pub preferences: Preferences,
     /// How to authenticate; with the target's credential, it must prove itself too.
     pub account: Option<Account>,
@@ -69,6 +70,15 @@ impl RemoteConfig {
             preferences,
             account: None,
             algorithms: Self::ALGORITHMS.to_vec(),
+        }
+    }
+
+    /// Offers an error recovery level. At level 2 what is under way waits as long as the target does for a connection to come
+    /// back, within its own deadline.
+    pub fn offer_recovery(&mut self, level: u32) {
+        self.preferences.error_recovery_level = level;
+        if level >= 2 {
+            (self.preferences.default_time2wait, self.preferences.default_time2retain) = (0, 20);
         }
     }
 }

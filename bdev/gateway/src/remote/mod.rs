@@ -7,6 +7,7 @@
 mod channel;
 mod config;
 mod flights;
+mod live;
 mod route;
 mod served;
 

@@ -20,6 +20,9 @@ pub(super) const METHODS: &[Method] = &[
     Method { name: "bdev_iscsi_delete", when: When::Runtime, run: iscsi_delete },
 ];
 
+/// Connections of one import at the most.
+const CONNECTIONS_MAX: u32 = 16;
+
 const SET_OPTIONS: &str = "bdev_iscsi_set_options";
 
 #[derive(Deserialize)]
@@ -55,8 +58,10 @@ struct IscsiCreate {
     silence_ms: Option<u64>,
     /// How to authenticate; ours.
     chap: Option<AccountParams>,
-    /// ErrorRecoveryLevel to offer: 1 to have damaged data repaired on the connection; ours.
+    /// ErrorRecoveryLevel to offer: 1 to have damaged data repaired on the connection, 2 to have I/Os outlive it; ours.
     error_recovery_level: Option<u32>,
+    /// Connections of the session, as many as the target allows; ours.
+    connections: Option<u32>,
     /// Hashes of CHAP to offer, the preferred first; ours. For targets that number them in their own way.
     chap_algorithms: Option<Vec<String>>,
 }
@@ -91,8 +96,15 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     config.account = parsed.chap.as_ref().map(AccountParams::account).transpose()?;
     match parsed.error_recovery_level {
         None => {}
-        Some(level @ 0..=1) => config.preferences.error_recovery_level = level,
-        Some(_) => return Err(RpcError::invalid_params("error_recovery_level must be 0 or 1")),
+        Some(level @ 0..=2) => config.offer_recovery(level),
+        Some(_) => return Err(RpcError::invalid_params("error_recovery_level must be 0, 1 or 2")),
+    }
+    match parsed.connections {
+        None => {}
+        Some(connections @ 1..=CONNECTIONS_MAX) => config.preferences.max_connections = connections,
+        Some(_) => {
+            return Err(RpcError::invalid_params(format!("connections must be 1 to {CONNECTIONS_MAX}")));
+        }
     }
     if let Some(names) = &parsed.chap_algorithms {
         config.algorithms = algorithms(names)?;

@@ -1,0 +1,170 @@
+//! Imports of several connections, and I/Os that outlive the connection that they were sent by.
+
+mod import;
+
+use std::time::Duration;
+
+use bdev::fault::FaultTarget;
+use bdev::{BlockRange, Durability, IoError, Link, LinkDown, Op};
+use engine::Prng;
+use gateway::RemoteConfig;
+use import::{HOST, World, config, ip};
+
+fn several(connections: u32, level: u32) -> RemoteConfig {
+    let mut remote = config("10.0.0.1:3260");
+    remote.preferences.max_connections = connections;
+    remote.offer_recovery(level);
+    remote
+}
+
+/// An import with all its connections.
+fn world(seed: u64, connections: u32, level: u32) -> World {
+    let mut world = World::new(seed, several(connections, level), &[HOST]);
+    // A loss does not stall the tests for two seconds.
+    let mut target = world.target.config();
+    target.preferences.default_time2wait = 0;
+    world.target.set_config(target);
+    world.up();
+    complete(&mut world, connections);
+    world
+}
+
+fn complete(world: &mut World, connections: u32) {
+    let all = |world: &World| {
+        let shown = world.target.connections();
+        shown.len() == connections as usize && shown.iter().all(|connection| connection.full_feature)
+    };
+    assert!(world.run_until(Duration::from_secs(5), all), "{:?}", world.target.connections());
+}
+
+fn session(world: &World) -> u64 {
+    match world.channel.link(world.now) {
+        Link::Up { session, .. } => session,
+        Link::Down(why) => panic!("down: {why}"),
+    }
+}
+
+fn write_later(world: &mut World, tag: u64) {
+    let mut buf = world.core.pool().alloc(4096).expect("a frame");
+    buf.fill(tag as u8);
+    let range = BlockRange::new(tag * 8, 8);
+    world.submit(Op::Write { range, from: buf.freeze(), durability: Durability::Accepted }, tag);
+}
+
+#[test]
+fn a_session_has_as_many_connections_as_were_asked_for_and_allowed() {
+    let mut world = world(1, 3, 0);
+    let shown = world.target.connections();
+    assert!(shown.iter().all(|connection| connection.tsih == shown[0].tsih));
+    for tag in 0..30 {
+        write_later(&mut world, tag);
+    }
+    assert!(world.run_until(Duration::from_secs(1), |world| world.done.len() == 30));
+    assert!(world.done.drain(..).all(|completed| completed.result.is_ok()));
+    for (asked, allowed) in [(9, 4), (1, 1)] {
+        let mut world = World::new(2, several(asked, 2), &[HOST]);
+        world.up();
+        complete(&mut world, allowed);
+        world.run_until(Duration::from_millis(200), |_| false);
+        assert_eq!(world.target.connections().len(), allowed as usize);
+    }
+}
+
+#[test]
+fn below_level_2_a_session_ends_with_any_of_its_connections() {
+    let mut world = world(3, 3, 1);
+    world.fault.plan().set_latency(FaultTarget::Write, Duration::from_millis(20));
+    for tag in 0..8 {
+        write_later(&mut world, tag);
+    }
+    let before = session(&world);
+    world.run_until(Duration::from_millis(1), |_| false);
+    // With the first answer.
+    world.network.reset_after(ip(1), ip(2), 1);
+    assert!(world.run_until(Duration::from_millis(400), |world| world.done.len() == 8));
+    let lost = world.done.drain(..).filter(|completed| completed.result == Err(IoError::LinkDown)).count();
+    assert!(lost >= 5, "all but those of one connection at the least: {lost}");
+    world.up();
+    complete(&mut world, 3);
+    assert!(session(&world) > before);
+}
+
+#[test]
+fn writes_outlive_one_connection_of_several_and_all_of_them() {
+    for (seed, connections) in [(4, 1), (5, 3)] {
+        let mut world = world(seed, connections, 2);
+        let before = session(&world);
+        world.fault.plan().set_latency(FaultTarget::Write, Duration::from_millis(20));
+        for one in [true, false] {
+            for tag in 0..8 {
+                write_later(&mut world, tag);
+            }
+            world.run_until(Duration::from_millis(5), |_| false);
+            match one {
+                true => world.network.reset_after(ip(2), ip(1), 1),
+                false => world.network.reset(ip(1), ip(2)),
+            }
+            assert!(world.run_until(Duration::from_secs(2), |world| world.done.len() == 8), "{connections}");
+            assert!(world.done.drain(..).all(|completed| completed.result.is_ok()));
+            complete(&mut world, connections);
+        }
+        assert_eq!(session(&world), before, "the session never ended");
+    }
+}
+
+#[test]
+fn data_survive_a_storm_of_resets_at_random_bytes() {
+    for seed in 10..16 {
+        let mut world = world(seed, 1 + (seed % 3) as u32, 2);
+        let before = session(&world);
+        let mut prng = Prng::from_seed(seed);
+        let mut model = vec![0u8; 16384 * 512];
+        for round in 0..40u8 {
+            let blocks = 1 + prng.below(400) as u32;
+            let lba = prng.below(16384 - u64::from(blocks));
+            let bytes = lba as usize * 512..(lba as usize + blocks as usize) * 512;
+            let (from, to) = if prng.below(2) == 0 { (1, 2) } else { (2, 1) };
+            world.network.reset_after(ip(from), ip(to), 1 + prng.below(u64::from(blocks) * 512));
+            if prng.below(2) == 0 {
+                assert_eq!(world.read(lba, blocks).expect("read"), &model[bytes], "seed {seed}");
+            } else {
+                world.write(lba, blocks, round).expect("written");
+                model[bytes].fill(round);
+            }
+            world.run_until(Duration::from_millis(prng.below(20)), |_| false);
+        }
+        assert!(world.medium.snapshot(BlockRange::new(0, 16384)) == model, "seed {seed}");
+        assert_eq!(session(&world), before, "seed {seed}: the session never ended");
+    }
+}
+
+#[test]
+fn a_silence_that_ends_in_time_is_survived() {
+    let mut world = world(6, 2, 2);
+    let before = session(&world);
+    world.fault.plan().set_latency(FaultTarget::Write, Duration::from_millis(20));
+    for tag in 0..8 {
+        write_later(&mut world, tag);
+    }
+    world.run_until(Duration::from_millis(5), |_| false);
+    world.network.partition(ip(1), ip(2));
+    world.run_until(Duration::from_millis(1400), |_| false);
+    assert!(world.done.is_empty());
+    world.network.heal(ip(1), ip(2));
+    assert!(world.run_until(Duration::from_secs(2), |world| world.done.len() == 8));
+    assert!(world.done.drain(..).all(|completed| completed.result.is_ok()));
+    assert_eq!(session(&world), before);
+}
+
+#[test]
+fn a_peer_that_does_not_come_back_is_given_up_in_time() {
+    let mut world = world(7, 2, 2);
+    world.fault.plan().set_latency(FaultTarget::Write, Duration::from_millis(20));
+    write_later(&mut world, 1);
+    world.run_until(Duration::from_millis(5), |_| false);
+    world.network.partition(ip(1), ip(2));
+    let before = world.now;
+    assert!(world.run_until(Duration::from_secs(6), |world| !world.done.is_empty()));
+    assert!(world.now - before <= Duration::from_millis(3500), "{:?}", world.now - before);
+    assert!(matches!(world.channel.link(world.now), Link::Down(LinkDown::Lost(_) | LinkDown::Silent)));
+}
