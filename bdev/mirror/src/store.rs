@@ -10,6 +10,7 @@
 use bdev::IoError;
 
 use crate::desk::{Desk, Purpose, Side};
+use crate::format::copies::Numbering;
 use crate::format::{Superblock, SuperblockWrites};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +84,9 @@ impl Store {
     ///
     /// # Panics
     /// When a write is on its way: ask [`Store::is_busy`].
-    pub(crate) fn begin(&mut self, mut next: Superblock, desk: &mut Desk) {
+    pub(crate) fn begin(&mut self, step: Numbering, mut next: Superblock, desk: &mut Desk) {
+        let writes = next.succeed_by(step, &self.current);
         assert!(self.writing.is_none(), "one superblock write at a time");
-        let writes = next.succeed(&self.current);
         self.writing = Some(Box::new(Writing { next, writes, stage: Stage::Slot }));
         self.poke(desk);
     }

@@ -104,6 +104,10 @@ impl World {
                 self.new_disk(node);
                 self.machines[node].disk.restore(&image);
                 self.damage[node].set_back = SetBack::Unnoticed;
+                // The whole machine was rolled back.
+                if self.prng.percent(50) {
+                    self.machines[node].boot += 1;
+                }
             }
         }
         Ok(true)

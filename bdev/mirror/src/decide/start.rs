@@ -116,6 +116,11 @@ pub enum HoldReason {
         "the power failed, and this node's cache held acknowledged writes that the peer's leg may have: start the peer, or start degraded by command and lose them"
     )]
     CacheLost,
+    /// The own leg is an older copy of itself, and the peer's is out.
+    #[error(
+        "this node's leg was set back to an older state, and the peer's is not in sync: put the newest copy in its place, or start degraded by command and lose what it lacks"
+    )]
+    SetBack,
     /// The peer's node has fenced it.
     #[error("the peer has locked this node out and seems to be on its way to become the holder")]
     PeerPromoting,
@@ -162,6 +167,9 @@ pub fn on_start(facts: &StartFacts<'_>) -> StartVerdict {
         PeerVerdict::Split { last_shared } => StartVerdict::Hold(HoldReason::Split { last_shared }),
         PeerVerdict::Refuse(refusal) => alone_or(facts, HoldReason::PeerRefused(refusal)),
         PeerVerdict::Resync(_) if !own.is_in_sync() => StartVerdict::Hold(HoldReason::OwnLegExcluded),
+        PeerVerdict::Resync(_) if is_set_back(own, found) && facts.degraded != DegradedStart::Allowed => {
+            StartVerdict::Hold(HoldReason::SetBack)
+        }
         PeerVerdict::Resync(plan) => StartVerdict::Serve(Starting::Resync(plan)),
         PeerVerdict::Member => StartVerdict::Serve(with_member(facts, found)),
     }
@@ -197,9 +205,19 @@ pub fn misses_acknowledged(own: &Superblock, incarnation: Uuid) -> bool {
     lost && !counted_alone && !is_broken(Mutation::CacheLossUnseen)
 }
 
+/// True when the peer's leg remembers a newer superblock of the own leg than the one that is there.
+fn is_set_back(own: &Superblock, found: &LegFound) -> bool {
+    let LegFound::Leg(theirs) = found else { return false };
+    let record = theirs.superblock.peer();
+    record.uuid == own.leg && own.seq < record.seen_seq && !is_broken(Mutation::RevertUnseen)
+}
+
 /// The peer's leg carries every acknowledged write. Does ours?
 fn with_member(facts: &StartFacts<'_>, found: &LegFound) -> Starting {
     let own = facts.own;
+    if is_set_back(own, found) {
+        return Starting::FromPeer(SyncPlan::Full(FullReason::Reverted));
+    }
     if !own.is_in_sync() {
         return Starting::FromPeer(own_plan(own));
     }

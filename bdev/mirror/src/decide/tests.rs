@@ -165,6 +165,36 @@ fn a_start_never_serves_what_may_be_old() {
     assert_eq!(combinations, 2 * 3 * 6 * 128);
 }
 
+/// The holder's own leg was set back while it was down: its peer's remembers a newer superblock of it.
+#[test]
+fn a_holder_whose_leg_was_set_back_takes_everything_from_its_peer_or_holds() {
+    let (mut own, mut theirs) = pair();
+    push(&mut own, 5, LegMask::both(), Reason::Restarted);
+    theirs.history = own.history;
+    theirs.legs[0].seen_seq = own.seq + 1;
+    let start = |own: &Superblock, theirs: &Superblock, degraded| {
+        let peer = found(theirs);
+        let (incarnation, peer) = (own.own().incarnation, PeerSight::Seen(&peer));
+        on_start(&StartFacts { own, incarnation, differences: Differences::None, peer, degraded })
+    };
+    let whole = StartVerdict::Serve(Starting::FromPeer(SyncPlan::Full(FullReason::Reverted)));
+    assert_eq!(start(&own, &theirs, DegradedStart::Withheld), whole);
+    assert_eq!(start(&own, &theirs, DegradedStart::Allowed), whole, "nothing is lost");
+    let mut another = own.clone();
+    another.leg = Uuid::from_u128(0xdead);
+    assert_ne!(start(&another, &theirs, DegradedStart::Withheld), whole, "the number is another leg's");
+    // The peer's leg is out: nobody has what is missing.
+    push(&mut own, 6, LegMask::ZERO, Reason::LinkLost);
+    let held = StartVerdict::Hold(HoldReason::SetBack);
+    for degraded in [DegradedStart::Withheld, DegradedStart::Arbitrated] {
+        assert_eq!(start(&own, &theirs, degraded), held);
+    }
+    let served = StartVerdict::Serve(Starting::Resync(SyncPlan::Delta));
+    assert_eq!(start(&own, &theirs, DegradedStart::Allowed), served, "the operator accepts it");
+    theirs.legs[0].seen_seq = own.seq;
+    assert_eq!(start(&own, &theirs, DegradedStart::Withheld), served);
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PeerCase {
     Unseen,

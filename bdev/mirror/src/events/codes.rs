@@ -197,6 +197,7 @@ impl Codes for HoldReason {
             Self::PeerUnseen => "peer-unseen",
             Self::PeerRefused(refusal) => refusal.code(),
             Self::CacheLost => "cache-lost",
+            Self::SetBack => "leg-reverted",
             Self::PeerPromoting => "peer-promoting",
             Self::OwnLegExcluded => "own-leg-excluded",
             Self::ArbiterUnasked => "arbiter-unasked",

@@ -10,6 +10,31 @@ use super::superblock::{RunState, Superblock, SuperblockError};
 use super::{Block, BlockWrite};
 use crate::mutation::{Mutation, is_broken};
 
+/// Why a superblock is written: how much that adds to its sequence number. The leg's own node writes often and with nobody's
+/// leave, at starts; for fences it writes before the leg is judged anew; a holder that has judged it marks it. A leg that
+/// was set back to an older copy of itself stays below what it once had, until it is marked: no node starts a thousand times
+/// in a session, nor is fenced a thousand times between two marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Numbering {
+    /// Anything else.
+    Write,
+    /// A fence.
+    Fence,
+    /// A mark.
+    Mark,
+}
+
+impl Numbering {
+    /// What it adds: odd, for the slots alternate.
+    pub const fn adds(self) -> u64 {
+        match self {
+            Self::Write => 1,
+            Self::Fence => (1 << 10) + 1,
+            Self::Mark => (1 << 20) + 1,
+        }
+    }
+}
+
 /// One of the copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copy {
@@ -42,7 +67,8 @@ pub struct Chosen {
     pub superblock: Superblock,
     /// Where it was.
     pub from: Copy,
-    /// The highest sequence number that the leg's superblock may have had: a damaged slot may have held the next one.
+    /// The highest sequence number that the leg's superblock may have had: a damaged slot may have held the next one,
+    /// and that a mark.
     pub newest: u64,
 }
 
@@ -89,7 +115,7 @@ impl Copies {
             superblock.run_state = RunState::Cached;
         }
         let rotten = [&self.slot0, &self.slot1].into_iter().any(is_damaged);
-        let newest = superblock.seq + u64::from(rotten && from != Copy::Tail);
+        let newest = superblock.seq + if rotten && from != Copy::Tail { Numbering::Mark.adds() } else { 0 };
         Ok(Chosen { superblock, from, newest })
     }
 
@@ -140,13 +166,21 @@ impl Superblock {
     /// # Panics
     /// When the generation falls (I3) or the leg's identity changes: programming errors.
     pub fn succeed(&mut self, current: &Self) -> SuperblockWrites {
+        self.succeed_by(Numbering::Write, current)
+    }
+
+    /// The same, for a reason.
+    ///
+    /// # Panics
+    /// As [`Superblock::succeed`].
+    pub fn succeed_by(&mut self, step: Numbering, current: &Self) -> SuperblockWrites {
         assert_eq!((self.array, self.leg, self.index), (current.array, current.leg, current.index));
         assert!(
             self.config().generation() >= current.config().generation(),
             "generations rise in every store"
         );
         assert!(self.fence.generation >= current.fence.generation, "a fence never falls");
-        self.seq = current.seq + 1;
+        self.seq = current.seq + step.adds();
         self.events = current.events + 1;
         self.writes(current.config() != self.config() || current.fence != self.fence)
     }

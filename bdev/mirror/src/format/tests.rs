@@ -256,7 +256,7 @@ fn a_damaged_slot_may_have_held_the_next_number() {
     assert_eq!(first.newest, first.superblock.seq, "the other slot was never written");
     for _ in 0..3 {
         let mut next = current.clone();
-        let writes = next.succeed(&current);
+        let writes = next.succeed_by(copies::Numbering::Mark, &current);
         disk = disk.done(&writes.slot);
         let whole = disk.choose().expect("a slot is whole");
         assert_eq!((whole.superblock.seq, whole.newest), (next.seq, next.seq));

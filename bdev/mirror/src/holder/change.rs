@@ -23,6 +23,7 @@ use crate::command::Overwrite;
 use crate::decide::{Starting, SwapVerdict, SyncPlan, asks_arbiter, on_refused_swap};
 use crate::desk::Side;
 use crate::events::{EventKind, FreezeCause};
+use crate::format::copies::Numbering;
 use crate::format::{ArbiterKind, ConfigId, LegMask, Reason, Superblock};
 use crate::holder::membership::Membership;
 use crate::mutation::{Mutation, is_broken};
@@ -46,6 +47,8 @@ pub(crate) enum Kind {
     Enrol,
     /// Both superblocks are numbered anew, so that an older copy of a leg is told from it.
     Mark,
+    /// The peer's superblock remembers the own one's new number, too.
+    Remember,
     /// The own superblock says that the bitmap tells all about the peer's leg from now on.
     Track,
     /// A config with both legs.
@@ -192,11 +195,11 @@ impl Holder {
             (Side::Own, _) if ctx.own.is_busy() => return,
             (Side::Own, _) => {
                 let next = change.next.on(ctx.own.current(), self.who);
-                ctx.own.begin(next, ctx.desk);
+                ctx.own.begin(numbering(change.kind), next, ctx.desk);
             }
             (Side::Peer, Some(peer)) if takes => {
                 let next = change.next.on(peer.store.current(), self.who);
-                peer.store.begin(next, ctx.desk);
+                peer.store.begin(numbering(change.kind), next, ctx.desk);
             }
             (Side::Peer, _) => return self.abandon_peer_step(ctx),
         }
@@ -446,7 +449,9 @@ impl Holder {
             Kind::Arm | Kind::Enrol | Kind::Track => self.membership_changed(kind, ctx),
             Kind::Rejoin { back } => self.rejoined(back, extent, ctx),
             // Whoever waits for it looks at the truth.
-            Kind::Cache | Kind::Mark => {}
+            Kind::Cache | Kind::Remember => {}
+            Kind::Mark if extent == Extent::First => {}
+            Kind::Mark => self.marks_made(ctx),
             Kind::Close => self.closed(extent, ctx),
             Kind::HandOver => self.handed_over(extent),
             Kind::Outrank { theirs, how } => self.outranked(theirs, how, ctx),
@@ -557,6 +562,14 @@ impl Holder {
     pub(super) fn is_lost_member(&self) -> bool {
         self.in_sync().has(Side::Peer)
             && !matches!(self.membership, Membership::Joined | Membership::Rejoining)
+    }
+}
+
+/// A holder marks a leg when it has judged it, and after a while anew.
+const fn numbering(kind: Kind) -> Numbering {
+    match kind {
+        Kind::Open(_) | Kind::Enrol | Kind::Mark => Numbering::Mark,
+        _ => Numbering::Write,
     }
 }
 

@@ -1,10 +1,17 @@
 //! Marks: what tells a leg from an older copy of itself, which a snapshot, a backup or a rolled back machine may put in its
 //! place. The mark is the number of the leg's superblock, and the other leg's superblock remembers it.
 //!
-//! Owner: the holder. The peer's leg is numbered anew by every fence, so by every session with it, and some time after a
-//! write. Invariant: nothing is sent to the peer's leg that no log or bitmap keeps for it before the own superblock
-//! remembers the number of this session. So a copy from before the session, or from more than [`Timing::mark`] before its
-//! last write, has a lower number than what is remembered: it is no base for a delta, and is copied whole.
+//! Owner: the holder. It marks a leg: when it begins, its own; when it has judged its peer's and before that joins or is
+//! copied to; and some time after a write, both. Whatever a leg's own node writes, at a start or for a fence, adds less to
+//! the number than a mark ([`Numbering`]).
+//!
+//! Invariants: nothing is sent to the peer's leg that no log or bitmap keeps for it before the own superblock remembers the
+//! mark of this session; and a mark is remembered only once it is durable, so that no leg looks older than it is. A member
+//! that joins while a change waits for the arbiter is known by its fence's number, in memory, until that change is over.
+//!
+//! So a copy from before the leg's last session, or from more than [`Timing::mark`] before its last write, has a lower number
+//! than what is remembered. As the peer's it is no base for a delta, and is copied whole; a holder that starts with such a
+//! copy of its own leg takes everything from its peer's.
 //!
 //! A younger copy cannot be told: it misses what was written in that time, and nothing on the leg says so. No mark helps
 //! there, short of one with every write.
@@ -21,44 +28,31 @@ use super::{Ctx, Holder, Phase};
 use crate::desk::Side;
 use crate::events::EventKind;
 use crate::format::Superblock;
+use crate::format::copies::Numbering;
 use crate::truth::Truth;
 
 /// How long to wait before the own leg is asked again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// What the superblock of the peer's leg, which is about to join, has to learn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Enrolment {
-    /// Nothing: its number is that of the fence.
-    Knows,
-    /// Our config: that gives it the next number.
-    IsTold,
-}
-
 impl Holder {
-    /// The truth, with the numbers that both superblocks have, or are about to have.
-    pub(super) fn marked(&self, enrolment: Enrolment, ctx: &Ctx<'_>) -> Truth {
+    /// The truth, with the numbers that both superblocks have, the peer's with what the next write of it adds.
+    pub(super) fn marked(&self, step: u64, ctx: &Ctx<'_>) -> Truth {
         let Some(peer) = &self.peer else { return self.truth.clone() };
-        let theirs = peer.store.current().seq + u64::from(enrolment == Enrolment::IsTold);
-        self.truth.marked(self.who, ctx.own.current().seq, theirs)
+        self.truth.marked(self.who, ctx.own.current().seq, peer.store.current().seq + step)
     }
 
-    /// The peer's leg, which has everything, joins once its superblock says what we say and ours remembers its number. An
+    /// The peer's leg, which has everything, joins once its superblock says what we say, and ours remembers its number. An
     /// own leg that is out remembers nothing.
-    pub(super) fn begin_enrolment(&mut self, enrolment: Enrolment, ctx: &mut Ctx<'_>) {
-        let steps: &[Side] = match (enrolment, self.has_journal()) {
-            (Enrolment::Knows, true) => &[Side::Own],
-            (Enrolment::Knows, false) => return self.joined(ctx),
-            (Enrolment::IsTold, true) => &[Side::Peer, Side::Own],
-            (Enrolment::IsTold, false) => &[Side::Peer],
-        };
-        self.begin_change(Kind::Enrol, self.marked(enrolment, ctx), steps);
+    pub(super) fn begin_enrolment(&mut self, ctx: &Ctx<'_>) {
+        let steps: &[Side] = if self.has_journal() { &[Side::Peer, Side::Own] } else { &[Side::Peer] };
+        self.begin_change(Kind::Enrol, self.marked(Numbering::Mark.adds(), ctx), steps);
     }
 
-    /// The peer's leg joins while another change is under way, which may wait for long: that one remembers its number, or
-    /// the next one does.
+    /// The peer's leg joins while another change is under way, which may wait for long, for the arbiter. Its number is that of
+    /// its fence; this holder knows it, and whatever it writes next remembers it.
     pub(super) fn join_unmarked(&mut self, theirs: &Superblock, ctx: &mut Ctx<'_>) {
         let (who, own) = (self.who, ctx.own.current().seq);
+        self.truth = self.truth.marked(who, own, theirs.seq);
         self.amend_change(|next| next.marked(who, own, theirs.seq));
         self.mark_soon(ctx);
         self.joined(ctx);
@@ -87,9 +81,15 @@ impl Holder {
     pub(super) fn drive_marks(&mut self, ctx: &mut Ctx<'_>) {
         if self.mark_deadline().is_some_and(|at| ctx.now() >= at) {
             self.mark_at = None;
-            self.begin_change(Kind::Mark, self.marked(Enrolment::IsTold, ctx), &[Side::Peer, Side::Own]);
+            self.begin_change(Kind::Mark, self.marked(Numbering::Mark.adds(), ctx), &[Side::Peer, Side::Own]);
             self.drive_change(ctx);
         }
+    }
+
+    /// Both are numbered anew, and the own one remembers the peer's. Only now is its own number worth remembering: a leg is
+    /// never said to have had one that it may not have got.
+    pub(super) fn marks_made(&mut self, ctx: &mut Ctx<'_>) {
+        self.begin_change(Kind::Remember, self.marked(0, ctx), &[Side::Peer]);
     }
 
     /// The own superblock does not take it: no reason to do without the peer. It is tried again.

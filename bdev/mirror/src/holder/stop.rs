@@ -79,7 +79,9 @@ impl Holder {
 
     /// Gives the array to the peer.
     pub(crate) fn hand_over(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
-        if self.phase != Phase::Serving || self.change_kind().is_some_and(|kind| kind != Kind::Mark) {
+        if self.phase != Phase::Serving
+            || self.change_kind().is_some_and(|kind| !matches!(kind, Kind::Mark | Kind::Remember))
+        {
             return Err(Refusal::Busy);
         }
         if !self.is_ready_for_peer() {

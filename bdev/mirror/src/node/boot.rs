@@ -10,6 +10,7 @@ use crate::bitmap::Bitmap;
 use crate::decide::{StandbyReason, misses_acknowledged};
 use crate::desk::Side;
 use crate::events::EventKind;
+use crate::format::copies::Numbering;
 use crate::format::{ArbiterKind, CreateLeg, Layout, LayoutRequest, Lease, LegFlags, Superblock};
 use crate::formatter::Formatter;
 use crate::guard::Guard;
@@ -174,7 +175,7 @@ impl Node {
             }
             record.incarnation = incarnation;
             self.own_write = Some(OwnWrite::Incarnation);
-            store.begin(next, &mut self.desk);
+            store.begin(Numbering::Write, next, &mut self.desk);
         }
     }
 

@@ -16,6 +16,7 @@ use super::{Node, OwnWrite, Role};
 use crate::decide::{Starting, next_generation};
 use crate::desk::Purpose;
 use crate::format::Superblock;
+use crate::format::copies::Numbering;
 use crate::probe::LegFound;
 
 /// See the module.
@@ -66,7 +67,7 @@ impl Node {
                 next.fence = key;
                 hold.claim = Claim::Storing;
                 self.own_write = Some(OwnWrite::Claim(key));
-                store.begin(next, &mut self.desk);
+                store.begin(Numbering::Write, next, &mut self.desk);
                 false
             }
         }

@@ -8,6 +8,7 @@ use super::{Node, OwnWrite, Role};
 use crate::decide::{StandbyReason, is_drained};
 use crate::events::EventKind;
 use crate::format::Superblock;
+use crate::format::copies::Numbering;
 use crate::guard::FenceStep;
 
 impl Node {
@@ -84,7 +85,7 @@ impl Node {
                 }
                 next.fence = key;
                 self.own_write = Some(OwnWrite::Fence(key));
-                store.begin(next, &mut self.desk);
+                store.begin(Numbering::Fence, next, &mut self.desk);
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::decide::{
 };
 use crate::desk::Side;
 use crate::events::EventKind;
+use crate::format::copies::Numbering;
 use crate::format::{ConfigId, LegIndex, Reason};
 use crate::guard::FenceStep;
 use crate::reader::{Reader, Reading, differences};
@@ -115,7 +116,7 @@ impl Node {
                 let mut next = store.current().clone();
                 next.fence = FenceKey { node: self.setup.who.number(), generation };
                 self.own_write = Some(OwnWrite::Promotion);
-                store.begin(next, &mut self.desk);
+                store.begin(Numbering::Write, next, &mut self.desk);
             }
             Stage::Waiting(until) if now >= *until => {
                 let size = self.own_geometry.bytes();

@@ -49,6 +49,30 @@ fn a_copy_from_before_the_last_session_is_no_member() {
     }
 }
 
+/// What its node writes when it starts does not bring it up to what it was.
+#[test]
+fn a_copy_on_a_machine_that_starts_again_and_again_is_no_member() {
+    let mut world = pair(707);
+    world.load(0, millis(50));
+    let old = image(&world, 1);
+    world.load(0, millis(50));
+    reconnect(&mut world);
+    world.power_off(1);
+    world.disks[1].restore(&old);
+    world.cut();
+    for _ in 0..4 {
+        world.start(1);
+        world.run(millis(100));
+        world.power_off(1);
+    }
+    world.heal();
+    world.start(1);
+    world.load(0, 2 * SECOND);
+    settle(&mut world, 0);
+    let last = world.status(0).last_resync.expect("there was one");
+    assert_eq!(last.total, world.status(0).data_size, "{}", world.describe());
+}
+
 /// It was out, and came back; then the config is another one, and its leg was told.
 #[test]
 fn a_copy_from_before_a_resync_is_no_base_for_the_next() {
@@ -114,4 +138,24 @@ fn a_copy_from_before_a_resync_is_no_base_for_the_rest_of_it() {
     world.start(1);
     world.wait("resync", 20 * SECOND, |world| world.status(0).resync.is_some());
     is_copied_whole(&mut world, 1, &old, millis(20));
+}
+
+/// The holder's own leg: what it lacks is on its peer's.
+#[test]
+fn a_holder_whose_leg_was_set_back_copies_everything_from_its_peer() {
+    let mut world = pair(706);
+    world.load(0, millis(50));
+    let old = image(&world, 0);
+    let mark = mirror::setup::Timing::default().mark;
+    world.run(mark + SECOND);
+    world.load(0, millis(50));
+    world.drain();
+    world.kill(0);
+    world.disks[0].restore(&old);
+    world.start(0);
+    world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+    world.load(0, SECOND);
+    settle(&mut world, 0);
+    let last = world.status(0).last_resync.expect("there was one");
+    assert_eq!(last.total, world.status(0).data_size, "{}", world.describe());
 }

@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use bdev::{Completed, FenceKey, IoError};
 
 use super::super::change::Kind;
-use super::super::marks::Enrolment;
 use super::super::{Ctx, Doubt, Holder};
 use super::{Differences, Entry, Membership, Outstanding, PeerLeg};
 use crate::bitmap::{ClearedBy, Urgency};
 use crate::decide::{Bar, EntryVerdict, SyncPlan, on_found, unite};
 use crate::desk::{Purpose, Side};
 use crate::events::{BarCause, EventKind};
+use crate::format::copies::Numbering;
 use crate::format::{ArbiterKind, BlockWrite, Reason, Superblock};
 use crate::intent_log::emptying;
 use crate::probe::LegFound;
@@ -171,14 +171,14 @@ impl Holder {
             return self.mark_soon(ctx);
         }
         self.enter(Membership::Enrolling(Entry::Member, None));
-        self.begin_enrolment(if knows { Enrolment::Knows } else { Enrolment::IsTold }, ctx);
+        self.begin_enrolment(ctx);
     }
 
     pub(super) fn enrol(&mut self, ctx: &mut Ctx<'_>) {
         let Membership::Marking(plan, differences) = &mut self.membership else { return };
         let next = Membership::Enrolling(Entry::Resync(*plan), differences.take());
         self.enter(next);
-        self.begin_change(Kind::Enrol, self.marked(Enrolment::IsTold, ctx), &[Side::Peer]);
+        self.begin_change(Kind::Enrol, self.marked(Numbering::Mark.adds(), ctx), &[Side::Peer]);
         self.drive_change(ctx);
     }
 
