@@ -119,6 +119,8 @@ pub enum Fault {
     LoseArbiter,
     /// The holder dies, and the operator promotes the peer by hand.
     Promote,
+    /// The same by force, with everything that was acknowledged on the peer's leg.
+    ForcePromote,
     /// The operator gives the array to the peer.
     Switchover,
 }
@@ -150,12 +152,13 @@ pub enum Point {
     RestoreArbiter,
     LoseArbiter,
     Promote,
+    ForcePromote,
     Switchover,
 }
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Kill,
         Self::PowerCut,
         Self::Pause,
@@ -179,6 +182,7 @@ impl Point {
         Self::RestoreArbiter,
         Self::LoseArbiter,
         Self::Promote,
+        Self::ForcePromote,
         Self::Switchover,
     ];
 }
@@ -210,6 +214,7 @@ impl Fault {
             Self::RestoreArbiter => Point::RestoreArbiter,
             Self::LoseArbiter => Point::LoseArbiter,
             Self::Promote => Point::Promote,
+            Self::ForcePromote => Point::ForcePromote,
             Self::Switchover => Point::Switchover,
         }
     }

@@ -7,6 +7,7 @@ use core::time::Duration;
 use bdev::sim::{SimFault, Survival};
 use gateway::LunMode;
 use mirror::command::Command;
+use mirror::decide::PromoteMode;
 use mirror::format::layout::{LOG_OFFSET, SUPERBLOCK_OFFSET};
 use mirror::format::{ArbiterKind, BLOCK_BYTES, LegIndex, LegMask};
 use mirror::status::RoleKind;
@@ -173,11 +174,8 @@ impl World {
             Fault::RestoreArbiter => return Ok(self.restore_arbiter()),
             Fault::LoseArbiter => self.arbiter.config = None,
             Fault::Switchover => return Ok(self.command(self.serving, Command::Switchover)),
-            Fault::Promote => {
-                self.end_all(Who::Holder, Duration::from_secs(8), Death::Process)?;
-                // The old holder's session counts for a while.
-                self.promote_at = Some(self.now + Duration::from_millis(500 + self.prng.below(3000)));
-            }
+            Fault::Promote => self.promote_soon(PromoteMode::Ordinary)?,
+            Fault::ForcePromote => self.promote_soon(PromoteMode::Forced)?,
         }
         Ok(true)
     }
@@ -195,6 +193,13 @@ impl World {
             self.end_node(*node, down + pause, if power { Death::Power } else { Death::Process });
         }
         self.look_at_legs("after a node died")
+    }
+
+    fn promote_soon(&mut self, mode: PromoteMode) -> Check {
+        self.end_all(Who::Holder, Duration::from_secs(8), Death::Process)?;
+        // The old holder's session counts for a while.
+        self.promote_at = Some((self.now + Duration::from_millis(500 + self.prng.below(3000)), mode));
+        Ok(())
     }
 
     pub(crate) fn end_node(&mut self, node: usize, down: Duration, death: Death) {

@@ -51,12 +51,12 @@ impl World {
     }
 
     /// Promotes the peer by hand, where that loses nothing.
-    pub(crate) fn promote_if_right(&mut self) -> bool {
+    pub(crate) fn promote_if_right(&mut self, mode: PromoteMode) -> bool {
         let node = 1 - self.serving;
         let stands = self.role(node) == Some(RoleKind::Standby);
         let knows = self.newest_config()
             == checks::superblock(&self.machines[node].disk).map(|superblock| *superblock.config());
-        if self.plan.policy == ArbiterKind::Etcd
+        if self.plan.policy == ArbiterKind::Etcd && mode == PromoteMode::Ordinary
             || !stands
             || !knows
             || !self.is_out_of_the_way(1 - node)
@@ -69,8 +69,7 @@ impl World {
             *at = (*at).max(self.now + Duration::from_secs(4));
             self.machines[1 - node].due = *at;
         }
-        let (mode, holder) = (PromoteMode::Ordinary, HolderState::ConfirmedDown);
-        self.command(node, Command::Promote { mode, holder })
+        self.command(node, Command::Promote { mode, holder: HolderState::ConfirmedDown })
     }
 
     /// The holder's word that its peer has joined may be old: both legs' superblocks say the same of both legs, as they
@@ -91,11 +90,11 @@ impl World {
                 self.damage = Default::default();
             }
         }
+        if let Some((_, mode)) = self.promote_at.take_if(|(at, _)| *at <= self.now) {
+            self.promote_if_right(mode);
+        }
         if self.plan.policy == ArbiterKind::Etcd {
             return;
-        }
-        if self.promote_at.take_if(|at| *at <= self.now).is_some() {
-            self.promote_if_right();
         }
         for node in 0..2 {
             match self.role(node) {

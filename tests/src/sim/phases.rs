@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use mirror::decide::PromoteMode;
 use mirror::format::{ArbiterKind, LegMask};
 use mirror::status::RoleKind;
 
@@ -122,7 +123,7 @@ impl World {
             }
         }
         if self.plan.policy != ArbiterKind::Etcd {
-            self.promote_if_right();
+            self.promote_if_right(PromoteMode::Ordinary);
         }
         self.restart_a_lonely_holder();
     }

@@ -40,6 +40,8 @@ pub(crate) fn plan(seed: u64) -> Plan {
         Some(_) if prng.percent(60) => Vec::new(),
         _ => events(prng, policy, registers, load_for),
     };
+    events.extend(force(seed, load_for));
+    events.sort_by_key(|event| event.at);
     // Also what strikes last is followed by a while of load.
     let mut length = events.last().map_or(load_for, |event| load_for.max(event.at + millis(prng, 500, 2500)));
     if let Some(act) = act {
@@ -67,6 +69,14 @@ pub(crate) fn plan(seed: u64) -> Plan {
         length,
         events,
     }
+}
+
+/// A promotion by force. It has dice of its own, so that other seeds show what they showed without it.
+fn force(seed: u64, load_for: Duration) -> Option<Event> {
+    let prng = &mut Prng::from_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xf0ce);
+    let most = u64::try_from(load_for.as_millis()).expect("short");
+    let (at, during) = (millis(prng, 0, most), prng.percent(60).then(|| pick(prng, &Phase::ALL)));
+    prng.percent(5).then_some(Event { at, during, fault: Fault::ForcePromote })
 }
 
 fn load(prng: &mut Prng, length: Duration, act: Option<Act>) -> Load {
@@ -100,6 +110,8 @@ fn events(prng: &mut Prng, policy: ArbiterKind, registers: u64, length: Duration
     let fits = |point: &Point| match point {
         Point::SlowArbiter | Point::RestoreArbiter | Point::LoseArbiter => policy == ArbiterKind::Etcd,
         Point::Promote => policy != ArbiterKind::Etcd,
+        // Drawn apart.
+        Point::ForcePromote => false,
         _ => true,
     };
     let all: Vec<Point> = Point::ALL.into_iter().filter(fits).collect();
@@ -190,6 +202,7 @@ fn fault(prng: &mut Prng, kinds: &[Point]) -> Fault {
         Point::RestoreArbiter => Fault::RestoreArbiter,
         Point::LoseArbiter => Fault::LoseArbiter,
         Point::Promote => Fault::Promote,
+        Point::ForcePromote => Fault::ForcePromote,
         Point::Switchover => Fault::Switchover,
     }
 }

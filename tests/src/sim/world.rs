@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bdev::Geometry;
 use bdev::sim::{SimBdev, SimConfig};
 use engine::{Core, Instant, Prng};
+use mirror::decide::PromoteMode;
 use mirror::events::EventKind;
 use mirror::format::{ArbiterKind, ArrayName, Config, LegFlags, LegIndex, LegMask};
 use mirror::setup::{ArbiterLink, Content, DegradedPolicy, OnBlank, Setup, Timing};
@@ -75,8 +76,8 @@ pub(crate) struct World {
     /// The moment that the events' times count from.
     pub(crate) began: Instant,
     pub(crate) operator_at: Instant,
-    /// When the operator promotes the peer.
-    pub(crate) promote_at: Option<Instant>,
+    /// When the operator promotes the peer, and how.
+    pub(crate) promote_at: Option<(Instant, PromoteMode)>,
     /// The node that serves, or served last.
     pub(crate) serving: usize,
     /// An image of each leg, for one that is set back.

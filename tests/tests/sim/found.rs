@@ -219,3 +219,15 @@ fn hosts_that_find_no_memory_wait() {
     let load = Load { hosts: 3, depth: 16, think: us(200), read_percent: 5, large_percent: 90, ..plan.load };
     clean(&Plan { load, ..plan });
 }
+
+/// The arbiter has lost the array, and the holder is gone: the operator promotes the peer by force, which has everything. The
+/// old holder comes back as its peer, and nothing is lost.
+#[test]
+fn a_promotion_by_force_goes_on_without_the_arbiters_word() {
+    for seed in 0..4 {
+        let lost = at(300, Some(Phase::Write), Fault::LoseArbiter);
+        let forced = at(400 + 100 * seed, None, Fault::ForcePromote);
+        clean(&plan(seed, ArbiterKind::Etcd, &[lost, forced]));
+        clean(&plan(seed, ArbiterKind::Manual, &[forced]));
+    }
+}
