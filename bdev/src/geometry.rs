@@ -111,5 +111,7 @@ bitflags! {
         const COMPARE_AND_WRITE = 1 << 10;
         /// `Op::StoreState` and `Op::LoadState`: some bytes are kept beside the data.
         const UNIT_STATE = 1 << 11;
+        /// `Op::HandOver`: another node can serve it in this one's place.
+        const HAND_OVER = 1 << 12;
     }
 }

@@ -127,6 +127,9 @@ pub enum Op {
         /// How many bytes there are, when it comes back.
         found: StateFound,
     },
+    /// Let the other node serve the device. Completed when the way there has begun: [`crate::Bdev::access`] says how it ends.
+    /// Fails with [`IoError::NotReady`] when the other one cannot, or not now.
+    HandOver,
 }
 
 /// What became of the power since some state was stored.
@@ -161,7 +164,11 @@ impl Op {
             | Self::WriteZeroes { range, .. }
             | Self::CompareAndWrite { range, .. }
             | Self::BlockStatus { range, .. } => Some(*range),
-            Self::Flush | Self::Fence { .. } | Self::StoreState { .. } | Self::LoadState { .. } => None,
+            Self::Flush
+            | Self::Fence { .. }
+            | Self::StoreState { .. }
+            | Self::LoadState { .. }
+            | Self::HandOver => None,
         }
     }
 
@@ -181,7 +188,11 @@ impl Op {
             Self::Discard { range } | Self::WriteZeroes { range, .. } | Self::BlockStatus { range, .. } => {
                 (*range, None)
             }
-            Self::Flush | Self::Fence { .. } | Self::StoreState { .. } | Self::LoadState { .. } => {
+            Self::Flush
+            | Self::Fence { .. }
+            | Self::StoreState { .. }
+            | Self::LoadState { .. }
+            | Self::HandOver => {
                 return Ok(());
             }
         };
@@ -218,6 +229,7 @@ impl Op {
             Self::Fence { .. } => "fence",
             Self::StoreState { .. } => "store_state",
             Self::LoadState { .. } => "load_state",
+            Self::HandOver => "hand_over",
         }
     }
 }

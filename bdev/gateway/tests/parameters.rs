@@ -97,9 +97,9 @@ fn what_cannot_be_kept_is_not_promised() {
     let saved = world.hosts[0].send(&[0x1a, 8, 0xca, 0, 16, 0], &[], 16);
     assert_eq!(world.end(0, saved), attention(0x3900));
     assert_eq!(world.control(0, 0), (0, 0, 0));
-    assert_eq!(world.run(0, &[0xa4, 6, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], &[1]), attention(0x2000));
+    assert_eq!(world.run(0, &[0xa4, 6, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], &[1]), attention(0x2400));
     let report = world.hosts[0].send(&[0xa3, 5, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], &[], 8);
-    assert_eq!(world.end(0, report), attention(0x2000));
+    assert_eq!(world.end(0, report), attention(0x2400));
     let asked = world.fetch(0, &[0xa3, 0x0c, 2, 0xa4, 0, 6, 0, 0, 0, 4, 0, 0], 4);
     assert_eq!(asked[1] & 7, 1, "not supported");
     assert_eq!((world.select(0, 0, D_SENSE, SWP), world.ready(1)), (GOOD, attention(0x2a01)));

@@ -6,6 +6,7 @@ mod volume;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bdev::fault::{Fault, FaultBdev, FaultTarget};
@@ -21,6 +22,7 @@ use host::Host;
 use iscsi::TaskId;
 use iscsi::chap::{Account, Credential, Requirement, Secret};
 use net::sim::{Halt, SimConfig, SimNet};
+use scsi::alua::Management;
 use scsi::status;
 use uuid::Uuid;
 use volume::{Kept, Volume};
@@ -73,6 +75,10 @@ fn portal(index: usize, port: u16) -> SocketAddr {
 impl World {
     /// Node 0 serves. Host i has a path to node `at[i]`.
     fn new(standby: StandbyMode, at: &[usize]) -> Self {
+        Self::managed(standby, Management::ImplicitAndExplicit, at)
+    }
+
+    fn managed(standby: StandbyMode, alua: Management, at: &[usize]) -> Self {
         let core = Core::for_tests(Pool::for_tests());
         let network = SimNet::new(SimConfig::default());
         let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
@@ -103,7 +109,7 @@ impl World {
                 |volumes: &[Arc<Volume>; 2]| LunConfig::new(volumes[index].clone(), LunMode::SyncDurable);
             let luns = BTreeMap::from([(0, lun(&volumes)), (1, lun(&others))]);
             let address = portal(1 - index, 3261);
-            let peer = PeerConfig { address, portal_group: 1, standby, account: Some(account(index)) };
+            let peer = PeerConfig { address, portal_group: 1, standby, alua, account: Some(account(index)) };
             let masked = Map { luns: LunMask::Only([0].into()), ..Map::new(2, 2) };
             let (alias, maps, peer) = ("t0".into(), vec![Map::new(2, 1), masked], Some(peer));
             let node = NodeConfig { alias, maps, luns, queue_depth: 32, peer, ..NodeConfig::new(TARGET) };
@@ -145,6 +151,10 @@ impl World {
             lun[node].set(AccessState::Optimized, AccessState::NonOptimized, epoch);
             lun[1 - node].set(AccessState::NonOptimized, AccessState::Optimized, 0);
         }
+    }
+
+    fn handed_over(&self) -> u32 {
+        self.kept.handed_over.load(Ordering::Relaxed)
     }
 
     fn command(&mut self, host: usize, cdb: &[u8]) -> (u8, u16) {
@@ -271,9 +281,16 @@ fn both_paths_lead_to_the_same_blocks_and_say_how_good_they_are() {
         let task = world.hosts[1].send(&[0xa3, 0x2a, 0, 0, 0, 0, 0, 0, 0, len, 0, 0], &[], u32::from(len));
         assert_eq!(world.end(1, task), GOOD, "{len}");
     }
-    // SET TARGET PORT GROUPS: the target decides.
-    let set = world.hosts[0].send(&[0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], &[0; 8], 0);
-    assert_eq!(world.end(0, set), attention(0x2400));
+}
+
+/// Unless hosts may choose, there is no such command.
+#[test]
+fn without_explicit_management_the_target_decides() {
+    let mut world = World::managed(StandbyMode::Forward, Management::Implicit, &[0, 1]);
+    for host in [0, 1] {
+        assert_eq!(choose(&mut world, host, 0, 2), attention(0x2400));
+    }
+    assert_eq!(world.handed_over(), 0);
 }
 
 #[test]
@@ -424,6 +441,41 @@ fn a_reset_is_told_once_when_the_unit_comes_back() {
         world.run_for(Duration::from_millis(10));
         let told = [world.ready(0), world.ready(0), world.ready(0), world.write(0, 1, 1), world.ready(0)];
         assert_eq!(told, [RESET, attention(0x2a06), GOOD, GOOD, GOOD], "generation {generation}");
+    }
+}
+
+/// SET TARGET PORT GROUPS: this state for this group.
+fn choose(world: &mut World, host: usize, state: u8, group: u8) -> (u8, u16) {
+    let list = [0, 0, 0, 0, state, 0, 0, group];
+    let task = world.hosts[host].send(&[0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], &list, 0);
+    world.end(host, task)
+}
+
+/// Through either node, and where the one that stands by passes on nothing else.
+#[test]
+fn a_host_chooses_which_node_serves() {
+    for mode in [StandbyMode::Forward, StandbyMode::Refuse] {
+        let mut world = World::new(mode, &[0, 1]);
+        for host in [0, 1] {
+            let before = world.handed_over();
+            assert_eq!(choose(&mut world, host, 0, 1), GOOD, "it serves");
+            assert_eq!(choose(&mut world, host, 0, 7), attention(0x2600), "there is none");
+            assert_eq!(world.handed_over(), before);
+            assert_eq!(choose(&mut world, host, 0, 2), GOOD);
+            assert_eq!(choose(&mut world, host, 1, 1), GOOD, "then the other one");
+            assert_eq!(world.handed_over(), before + 2, "{mode:?}, host {host}");
+        }
+        world.serve(1, 2);
+        world.run_for(Duration::from_millis(10));
+        for host in [0, 1] {
+            assert_eq!((world.ready(host), world.ready(host)), (RESET, attention(0x2a06)));
+            assert_eq!(choose(&mut world, host, 0, 1), GOOD);
+        }
+        // The medium is not asked, and the node says when it cannot.
+        world.volumes[1].set(AccessState::Unavailable, AccessState::Unavailable, 0);
+        world.run_for(Duration::from_millis(10));
+        assert_eq!((world.ready(1), world.ready(1)), (RESET, attention(0x2a06)));
+        assert_eq!(choose(&mut world, 1, 0, 1), attention(0x040c));
     }
 }
 

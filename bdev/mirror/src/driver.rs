@@ -109,7 +109,7 @@ impl Driver {
             product: "Mirror",
             uuid: setup.array,
             geometry: Geometry { blocks: 0, ..geometry },
-            capabilities: powers | Capabilities::UNIT_STATE,
+            capabilities: powers | Capabilities::UNIT_STATE | Capabilities::HAND_OVER,
         };
         let guarded = HopIdentity {
             name: format!("{name}_leg"),

@@ -30,7 +30,11 @@ impl FaultTarget {
             Op::Write { .. } | Op::WriteZeroes { .. } | Op::CompareAndWrite { .. } => Some(Self::Write),
             Op::Flush => Some(Self::Flush),
             Op::Discard { .. } => Some(Self::Discard),
-            Op::Fence { .. } | Op::StoreState { .. } | Op::LoadState { .. } | Op::BlockStatus { .. } => None,
+            Op::Fence { .. }
+            | Op::StoreState { .. }
+            | Op::LoadState { .. }
+            | Op::HandOver
+            | Op::BlockStatus { .. } => None,
         }
     }
 }

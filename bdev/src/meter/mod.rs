@@ -65,7 +65,11 @@ impl OpKind {
             }
             Op::Discard { range } => Some((Self::Unmap, u64::from(range.blocks))),
             Op::Flush => Some((Self::Flush, 0)),
-            Op::Fence { .. } | Op::StoreState { .. } | Op::LoadState { .. } | Op::BlockStatus { .. } => None,
+            Op::Fence { .. }
+            | Op::StoreState { .. }
+            | Op::LoadState { .. }
+            | Op::HandOver
+            | Op::BlockStatus { .. } => None,
         }
     }
 }

@@ -33,6 +33,7 @@ impl Pending {
             | Op::Fence { .. }
             | Op::StoreState { .. }
             | Op::LoadState { .. }
+            | Op::HandOver
             | Op::BlockStatus { .. }
             | Op::CompareAndWrite { .. } => None,
         }
@@ -231,6 +232,7 @@ impl Medium {
             Op::Fence { .. }
             | Op::StoreState { .. }
             | Op::LoadState { .. }
+            | Op::HandOver
             | Op::BlockStatus { .. }
             | Op::CompareAndWrite { .. } => Err(IoError::Unsupported),
         }

@@ -52,9 +52,11 @@ impl UringChannel {
     fn check(&self, op: &Op) -> Result<(), IoError> {
         op.check(self.bdev.geometry())?;
         match op {
-            Op::Fence { .. } | Op::StoreState { .. } | Op::LoadState { .. } | Op::CompareAndWrite { .. } => {
-                Err(IoError::Unsupported)
-            }
+            Op::Fence { .. }
+            | Op::StoreState { .. }
+            | Op::LoadState { .. }
+            | Op::HandOver
+            | Op::CompareAndWrite { .. } => Err(IoError::Unsupported),
             op if op.changes_medium() && self.bdev.options.access == Access::ReadOnly => {
                 Err(IoError::ReadOnly)
             }

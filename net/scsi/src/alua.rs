@@ -1,7 +1,29 @@
-//! Asymmetric logical unit access: target port groups (SPC-4 sections 5.15 and 6.37). Implicit only: the target decides.
+//! Asymmetric logical unit access: target port groups (SPC-4 sections 5.15, 6.37 and 6.45).
 
 use alloc::vec;
 use alloc::vec::Vec;
+
+use crate::sense::Sense;
+
+/// Who changes the states (TPGS, SPC-4 section 6.4.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Management {
+    /// The target alone.
+    #[default]
+    Implicit,
+    /// The target, and hosts with SET TARGET PORT GROUPS.
+    ImplicitAndExplicit,
+}
+
+impl Management {
+    /// The TPGS field.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Implicit => 1,
+            Self::ImplicitAndExplicit => 3,
+        }
+    }
+}
 
 /// Asymmetric access states (SPC-4 table 289).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +98,74 @@ pub fn report(header: Header, groups: &[PortGroup], transition_seconds: u8) -> V
     data
 }
 
+/// Bytes of a target port group descriptor, and of what comes before the first.
+const SET_DESCRIPTOR: usize = 4;
+
+/// The parameter list of SET TARGET PORT GROUPS: the group that shall be active/optimized, if it is another one than now. One
+/// group is, and the others are what the device makes of them (SPC-4 section 6.45).
+///
+/// # Errors
+/// Where the list is wrong: a group that is not there, or is named twice; a state that no host can ask for; two groups at the best,
+/// or none.
+pub fn set(list: &[u8], groups: &[PortGroup]) -> Result<Option<u16>, Sense> {
+    let descriptors = list.get(SET_DESCRIPTOR..).ok_or(Sense::PARAMETER_LENGTH)?;
+    if !descriptors.len().is_multiple_of(SET_DESCRIPTOR) {
+        return Err(Sense::PARAMETER_LENGTH);
+    }
+    let (mut best, mut named) = (None, Vec::new());
+    let mut position = SET_DESCRIPTOR as u16;
+    for descriptor in descriptors.chunks_exact(SET_DESCRIPTOR) {
+        let id = u16::from_be_bytes([descriptor[2], descriptor[3]]);
+        if named.contains(&id) || !groups.iter().any(|group| group.id == id) {
+            return Err(Sense::invalid_parameter_byte(position + 2));
+        }
+        named.push(id);
+        match descriptor[0] & 0x0f {
+            0x0 if best.is_none() => best = Some(id),
+            0x1 | 0x2 => {}
+            _ => return Err(Sense::invalid_parameter_byte(position)),
+        }
+        position += SET_DESCRIPTOR as u16;
+    }
+    let now = groups.iter().find(|group| group.state == PortState::Optimized).map(|group| group.id);
+    let left = || groups.iter().map(|group| group.id).find(|id| !named.contains(id));
+    match (best, now) {
+        (Some(best), now) => Ok((now != Some(best)).then_some(best)),
+        // The best one shall be less: another one takes its place, of those about which nothing was said.
+        (None, Some(now)) if named.contains(&now) => {
+            left().map(Some).ok_or(Sense::invalid_parameter_byte(SET_DESCRIPTOR as u16))
+        }
+        (None, _) => Ok(None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_chooses_one_group_of_those_that_are_there() {
+        let group = |id, state| PortGroup { id, state, ports: vec![id] };
+        let groups = [group(1, PortState::Optimized), group(2, PortState::NonOptimized)];
+        let asked = |descriptors: &[[u8; 4]]| set(&[&[[0; 4]], descriptors].concat().concat(), &groups);
+        assert_eq!(asked(&[]), Ok(None));
+        assert_eq!(asked(&[[0, 0, 0, 1]]), Ok(None), "it is");
+        assert_eq!(asked(&[[0, 0, 0, 2]]), Ok(Some(2)));
+        assert_eq!(asked(&[[1, 0, 0, 1], [0, 0, 0, 2]]), Ok(Some(2)));
+        assert_eq!(asked(&[[1, 0, 0, 1]]), Ok(Some(2)), "there is one other");
+        assert_eq!(asked(&[[2, 0, 0, 2]]), Ok(None));
+        let bad = Sense::invalid_parameter_byte;
+        assert_eq!(asked(&[[0, 0, 0, 3]]), Err(bad(6)), "no such group");
+        assert_eq!(asked(&[[0, 0, 0, 2], [1, 0, 0, 2]]), Err(bad(10)), "twice");
+        assert_eq!(asked(&[[0, 0, 0, 1], [0, 0, 0, 2]]), Err(bad(8)), "two at the best");
+        assert_eq!(asked(&[[1, 0, 0, 1], [1, 0, 0, 2]]), Err(bad(4)), "none at the best");
+        for state in [0x3, 0x4, 0xe, 0xf] {
+            assert_eq!(asked(&[[state, 0, 0, 2]]), Err(bad(4)), "{state:x} is not for hosts");
+        }
+        for len in [1, 3, 5, 11] {
+            assert_eq!(set(&vec![0; len], &groups), Err(Sense::PARAMETER_LENGTH), "{len}");
+        }
+    }
 
     #[test]
     fn both_headers_are_laid_out_as_the_standard_says() {

@@ -3,6 +3,7 @@
 use alloc::string::ToString;
 use alloc::vec;
 
+use crate::alua::Management;
 use crate::mode::Settings;
 use crate::unit::{Accounting, Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount};
 
@@ -37,5 +38,6 @@ pub(crate) fn unit() -> Unit {
         medium: Medium::Fixed,
         write_same_zero: ZeroCount::ToTheEnd,
         atomic_max: 0,
+        management: Management::Implicit,
     }
 }

@@ -75,8 +75,8 @@ fn padded(text: &str, len: usize) -> impl Iterator<Item = u8> + '_ {
 fn standard(unit: &Unit) -> Vec<u8> {
     // Direct access; version SPC-4; response format 2, HiSup; CmdQue.
     let mut data = vec![0, 0, 0x06, 0x12, 0, 0, 0, 0x02];
-    // 3PC: third-party copy. TPGS: implicit asymmetric access.
-    data[5] = 0x08 | 0x10;
+    // 3PC: third-party copy. TPGS.
+    data[5] = 0x08 | unit.management.code() << 4;
     if unit.medium == Medium::Removable {
         data[1] = 0x80;
     }

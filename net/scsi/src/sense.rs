@@ -153,6 +153,8 @@ impl Sense {
         TARGET_RESET = UnitAttention, 0x2902;
         /// Device internal reset: the unit is served by another node, or anew.
         INTERNAL_RESET = UnitAttention, 0x2904;
+        /// A host asked for another way, and does not get it.
+        SET_TARGET_PORT_GROUPS_FAILED = HardwareError, 0x670a;
         /// I_T nexus loss occurred.
         NEXUS_LOSS = UnitAttention, 0x2907;
         /// Commands cleared by another initiator.

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::alua::Management;
 use crate::command::{Command, DefectList};
 use crate::sense::{Sense, SenseFormat};
 use crate::{copy, inquiry, mode, opcodes};
@@ -121,6 +122,8 @@ pub struct Unit {
     pub write_same_zero: ZeroCount,
     /// Most blocks of a WRITE ATOMIC; zero when the device may tear writes.
     pub atomic_max: u32,
+    /// Who changes which way to it is the best.
+    pub management: Management,
 }
 
 impl Unit {
@@ -130,6 +133,7 @@ impl Unit {
             // Identifying information is written to be there again.
             0xa3 if service_action == Some(0x05) => self.saved_settings.is_some(),
             0xa4 if service_action == Some(0x06) => self.saved_settings.is_some(),
+            0xa4 if service_action == Some(0x0a) => self.management == Management::ImplicitAndExplicit,
             0x42 => self.provisioning == Provisioning::Thin,
             0x9c => self.atomic_max > 0,
             0x1e => self.medium == Medium::Removable,

@@ -1,5 +1,6 @@
 //! SCSI: command descriptor blocks and the parameter lists that come with them.
 
+use scsi::alua::{self, Management, PortGroup, PortState};
 use scsi::mode::Settings;
 use scsi::reservation::{Action, Parameters, Table};
 use scsi::{
@@ -33,6 +34,7 @@ fn unit() -> Unit {
         medium: Medium::Fixed,
         write_same_zero: ZeroCount::ToTheEnd,
         atomic_max: 0,
+        management: Management::Implicit,
     }
 }
 
@@ -81,6 +83,7 @@ pub(super) fn parameter_lists(data: &[u8]) {
             }
             None
         }
+        7 if which & 8 != 0 => target_port_groups(list),
         _ => {
             let _ =
                 (scsi::sense::decode(list), scsi::sense::information(list), scsi::initiator::capacity(list));
@@ -90,6 +93,15 @@ pub(super) fn parameter_lists(data: &[u8]) {
     if let Some(sense) = refused {
         readable(&sense);
     }
+}
+
+/// Whatever a host chooses, it is a group that is there and not the best one already.
+fn target_port_groups(list: &[u8]) -> Option<scsi::Sense> {
+    let group = |id, state| PortGroup { id, state, ports: [id].into() };
+    let groups = [group(1, PortState::Optimized), group(2, PortState::NonOptimized)];
+    let chosen = alua::set(list, &groups);
+    assert!(matches!(chosen, Ok(None | Some(2)) | Err(_)), "{chosen:?}");
+    chosen.err()
 }
 
 fn reservation(action: u8, list: &[u8]) -> Option<scsi::Sense> {

@@ -7,7 +7,7 @@ use serde_json::json;
 use tests::etcd::Etcd;
 use tests::host::{CONFLICT, GOOD, Host, ReserveOut, check};
 use tests::node::{has_tool, pause};
-use tests::pair::{LEG, Pair, gemel, must};
+use tests::pair::{LEG, Pair, Unusual, gemel, must};
 use tests::suite::{Suite, Verdict};
 
 use crate::pair::{finish, load_on, verified};
@@ -194,6 +194,48 @@ fn older_reservations_go_with_a_reset_when_the_array_moves() {
     pair.wait(0, "takeover", |status| status["role"] == "holder");
     assert!(hosts[0].attentions().contains(&0x2904));
     assert_eq!(hosts[0].write(1, 2), GOOD, "whoever reserved it has lost its nexus");
+}
+
+/// SET TARGET PORT GROUPS, where the pair lets hosts choose: the array goes to and fro under a load that loses nothing.
+#[test]
+fn hosts_choose_the_node_where_they_may() {
+    const EXPLICIT: u8 = 0x30;
+    let explicit = ["--alua", "explicit"];
+    let mut pair =
+        Pair::build(Unusual { create: &explicit, join: &explicit, ..Unusual::default() }, |_| {}, None);
+    pair.wait_in_sync(0);
+    let mut hosts = [0, 1].map(|node| Host::login(&pair.urls[node], HOST_A));
+    let load = load_on(&pair.urls, "6", "4096");
+    for (round, (host, group)) in [(0, 2), (0, 1), (1, 2), (1, 1)].into_iter().enumerate() {
+        hosts[host].attentions();
+        assert_eq!(hosts[host].fetch(&[0x12, 0, 0, 0, 96, 0], 96)[5] & 0x30, EXPLICIT);
+        let list = [0, 0, 0, 0, 0, 0, 0, group];
+        assert_eq!(
+            hosts[host].run(&[0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], &list),
+            GOOD,
+            "round {round}"
+        );
+        let serves = usize::from(group) - 1;
+        pair.wait(serves, "the switchover", |status| status["role"] == "holder");
+        pair.wait_in_sync(serves);
+        for host in &mut hosts {
+            host.attentions();
+            let groups = host.fetch(&[0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0], 64);
+            let best: Vec<u8> = groups[4..]
+                .chunks_exact(12)
+                .filter(|group| group[0] & 15 == 0)
+                .map(|group| group[3])
+                .collect();
+            assert_eq!(best, [group], "round {round}");
+        }
+    }
+    // What ends with the reset that a move is to hosts, the load has sent again.
+    let report = verified(load);
+    println!("longest stall over four switchovers by hosts: {} ms", report["longest_stall_ms"]);
+    assert!(report["longest_stall_ms"].as_f64().is_some_and(|stall| stall < 1000.0), "{report}");
+    let status = pair.wait_in_sync(0);
+    pair.stop_both(0);
+    pair.compare(&status);
 }
 
 /// Its session goes on; its commands are held while nobody serves.

@@ -80,6 +80,10 @@ pub(crate) struct Place {
     /// What becomes of hosts' commands on the node that does not serve: passed to the other one, or refused.
     #[arg(long, value_enum, default_value_t = Standby::Forward)]
     standby: Standby,
+    /// Who chooses which node serves: the pair alone, or hosts, too (SET TARGET PORT GROUPS): each request of theirs is a planned
+    /// switchover. Hosts that do not see both nodes alike would pass it to and fro.
+    #[arg(long, value_enum, default_value_t = Alua::Implicit)]
+    alua: Alua,
     #[command(flatten)]
     etcd: Etcd,
 }
@@ -113,10 +117,16 @@ impl Place {
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Standby {
     Forward,
     Refuse,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Alua {
+    Implicit,
+    Explicit,
 }
 
 /// Where etcd is.
@@ -473,9 +483,14 @@ fn show_volume(
         Standby::Forward => "forward",
         Standby::Refuse => "refuse",
     };
+    let alua = match place.alua {
+        Alua::Implicit => "implicit",
+        Alua::Explicit => "explicit",
+    };
     // The portal group asks for the leg's CHAP of those that are relayed, too.
     let peer = json!({
-        "address": place.peer.to_string(), "pg_tag": replication, "standby": standby, "chap": place.chap(index),
+        "address": place.peer.to_string(), "pg_tag": replication, "standby": standby, "alua": alua,
+        "chap": place.chap(index),
     });
     let (at, durability, more) = (place.portal, place.durability.word(), json!({"peer": peer}));
     target(
@@ -497,9 +512,11 @@ fn told(place: &Place, index: Index, made: &Value) -> String {
         let secrets = secrets.display();
         let (listen, peer, durability) = (place.peer, place.listen, place.durability.word());
         let profile = if place.profile == Profile::Fast { " --profile fast" } else { "" };
+        let standby = if place.standby == Standby::Refuse { " --standby refuse" } else { "" };
+        let alua = if place.alua == Alua::Explicit { " --alua explicit" } else { "" };
         text += &format!(
             "\nCopy {secrets} to the other node, and there:\n  gemel pair join {name} --uuid {uuid} --leg FILE --listen {listen} --peer {peer} \
-             --portal ADDRESS:PORT --durability {durability}{profile}"
+             --portal ADDRESS:PORT --durability {durability}{profile}{standby}{alua}"
         );
     }
     text

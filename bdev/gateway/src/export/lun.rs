@@ -7,6 +7,7 @@ use super::job::accounts;
 use super::node::port_group;
 use bdev::{Bdev, Capabilities};
 use engine::BUF_LEN_MAX;
+use scsi::alua::Management;
 use scsi::mode::{Modes, SoftwareWriteProtect};
 use scsi::{Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount};
 
@@ -93,6 +94,8 @@ pub(crate) struct Port {
     pub(crate) name: String,
     /// All target ports of the device.
     pub(crate) all: Vec<(u16, String)>,
+    /// Who changes which of them is the best.
+    pub(crate) management: Management,
 }
 
 impl LunConfig {
@@ -153,6 +156,11 @@ impl LunConfig {
             medium: self.options.medium,
             write_same_zero: self.options.write_same_zero,
             atomic_max: if atomic { bdev::ATOMIC_WRITE_MAX / geometry.block_size } else { 0 },
+            management: if capabilities.contains(Capabilities::HAND_OVER) {
+                port.management
+            } else {
+                Management::Implicit
+            },
         }
     }
 }

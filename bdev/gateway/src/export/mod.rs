@@ -8,6 +8,7 @@ mod authentication;
 mod config;
 mod departure;
 mod discovery;
+mod groups;
 mod guard;
 mod job;
 mod keeper;

@@ -9,6 +9,7 @@ use core::net::SocketAddr;
 use engine::LatencySummary;
 use iscsi::chap::Account;
 use iscsi::keys::Digests;
+use scsi::alua::Management;
 use scsi::copy::Cscd;
 use scsi::{Unit, WriteProtection};
 use thiserror::Error;
@@ -119,6 +120,8 @@ pub struct PeerConfig {
     pub portal_group: i32,
     /// What becomes of commands while it is the one that serves.
     pub standby: StandbyMode,
+    /// Whether hosts may choose which of the two serves.
+    pub alua: Management,
     /// How relayed sessions authenticate there; with the target's credential, the peer must prove itself, too.
     pub account: Option<Account>,
 }
@@ -300,6 +303,11 @@ impl Node {
     /// What becomes of commands while the peer serves.
     pub(super) fn standby_mode(&self) -> StandbyMode {
         self.config.borrow().peer.as_ref().map_or(StandbyMode::Refuse, |peer| peer.standby)
+    }
+
+    /// Who chooses which of the pair serves.
+    pub(super) fn management(&self) -> Management {
+        self.config.borrow().peer.as_ref().map_or(Management::Implicit, |peer| peer.alua)
     }
 
     /// A session begins or ends: every LUN is told.

@@ -1,5 +1,6 @@
 //! A volume that two nodes reach: one medium, one state, and a say about who serves.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bdev::{
@@ -18,6 +19,8 @@ fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Kept {
     pub(crate) state: Mutex<Vec<u8>>,
     pub(crate) power: Mutex<Power>,
+    /// How often somebody asked that the other node serve.
+    pub(crate) handed_over: AtomicU32,
 }
 
 /// One node's end.
@@ -60,7 +63,7 @@ impl Bdev for Volume {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.medium.capabilities() | Capabilities::UNIT_STATE
+        self.medium.capabilities() | Capabilities::UNIT_STATE | Capabilities::HAND_OVER
     }
 
     fn access(&self) -> Access {
@@ -91,6 +94,10 @@ impl Channel for VolumeChannel {
                 into[..state.len()].copy_from_slice(&state);
                 let len = u32::try_from(state.len()).expect("short");
                 *found = StateFound { len, power: *locked(&self.volume.kept.power) };
+                Ok(())
+            }
+            (AccessState::Optimized, Op::HandOver) => {
+                self.volume.kept.handed_over.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
             (AccessState::Optimized, _) => return self.medium.submit(io, now),

@@ -112,6 +112,11 @@ impl Holder {
             let done = io.complete(Err(IoError::Unsupported), ctx.now());
             return ctx.front.push_back((client, done));
         }
+        if let Op::HandOver = io.op() {
+            let result = self.hand_over(ctx).map_err(|_| IoError::NotReady(NotReady::Frozen));
+            let done = io.complete(result, ctx.now());
+            return ctx.front.push_back((client, done));
+        }
         let (shell, op) = io.detach();
         let work = match op {
             Op::Read { range, into } => Work::Read(Read {
@@ -131,7 +136,7 @@ impl Holder {
             Op::LoadState { into, found } => {
                 Work::Flush(Flush::new(Errand::Load { into, found, frame: None }))
             }
-            Op::Fence { .. } | Op::BlockStatus { .. } | Op::CompareAndWrite { .. } => {
+            Op::Fence { .. } | Op::BlockStatus { .. } | Op::CompareAndWrite { .. } | Op::HandOver => {
                 unreachable!("answered above")
             }
         };

@@ -166,7 +166,9 @@ fn copy_of(op: &Op, pool: &Pool) -> Op {
         Op::BlockStatus { .. } | Op::CompareAndWrite { .. } => {
             unreachable!("the mirror never sends these to a leg")
         }
-        Op::StoreState { .. } | Op::LoadState { .. } => unreachable!("a leg keeps no state of its own"),
+        Op::StoreState { .. } | Op::LoadState { .. } | Op::HandOver => {
+            unreachable!("a leg keeps no state of its own")
+        }
     }
 }
 

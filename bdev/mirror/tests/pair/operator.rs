@@ -1,5 +1,6 @@
 //! What the operator and the cluster manager ask for: switchover, demotion, promotion.
 
+use bdev::{IoError, NotReady, Op};
 use core::time::Duration;
 
 use mirror::command::{Command, Demotion, Refusal};
@@ -8,6 +9,7 @@ use mirror::events::Codes;
 use mirror::format::{ArbiterKind, ConfigFlags, LegMask, Reason};
 use mirror::status::{PeerSight, RoleKind};
 
+use super::unit_state::Front;
 use super::world::World;
 use super::{PROMOTE, SECOND, millis, pair, settle};
 
@@ -87,6 +89,24 @@ fn a_switchover_needs_a_peer_in_sync_and_the_holder() {
     let acks = world.acks;
     world.load(0, millis(50));
     assert!(world.acks > acks);
+}
+
+/// As SET TARGET PORT GROUPS asks through the volume.
+#[test]
+fn a_host_may_ask_for_the_switchover() {
+    let mut world = pair(402);
+    let ask = |world: &mut World, node| {
+        Front::open(world, node).run(world, Op::HandOver, SECOND).map(|(_, done)| done)
+    };
+    assert_eq!(ask(&mut world, 1), Some(Err(IoError::NotReady(NotReady::Standby))));
+    assert_eq!(ask(&mut world, 0), Some(Ok(())));
+    world.wait("holder", SECOND, |world| world.is_holder(1));
+    assert_eq!(world.status(1).config.expect("one").reason, Reason::SwitchedOver);
+    world.kill(0);
+    world.load(1, SECOND);
+    assert_eq!(ask(&mut world, 1), Some(Err(IoError::NotReady(NotReady::Frozen))), "there is nobody");
+    world.load(1, millis(50));
+    assert!(world.is_holder(1));
 }
 
 /// Cut or killed at any moment of it: one of the two holds in the end, with everything that was acknowledged.

@@ -98,6 +98,7 @@ impl Journal {
             | Op::Fence { .. }
             | Op::StoreState { .. }
             | Op::LoadState { .. }
+            | Op::HandOver
             | Op::BlockStatus { .. } => return None,
             Op::CompareAndWrite { .. } => unreachable!("no leg is sent one"),
         };

@@ -23,20 +23,25 @@ struct Keeper {
 }
 
 /// A channel to the volume on a node.
-struct Front {
+pub(crate) struct Front {
     node: usize,
     channel: Box<dyn Channel>,
     tags: u64,
 }
 
 impl Front {
-    fn open(world: &World, node: usize) -> Self {
+    pub(crate) fn open(world: &World, node: usize) -> Self {
         let volume = world.nodes[node].as_ref().expect("runs").volumes.front.clone();
         Self { node, channel: volume.open(&world.core).expect("a lane"), tags: 0 }
     }
 
     /// Runs an operation to its end, or gives up after a time: `None` then, and when the node is gone.
-    fn run(&mut self, world: &mut World, op: Op, most: Duration) -> Option<(Op, Result<(), IoError>)> {
+    pub(crate) fn run(
+        &mut self,
+        world: &mut World,
+        op: Op,
+        most: Duration,
+    ) -> Option<(Op, Result<(), IoError>)> {
         self.tags += 1;
         let tag = Tag(self.tags);
         let io = Io::new(op, tag, world.now);

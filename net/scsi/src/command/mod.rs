@@ -224,6 +224,9 @@ pub enum Command {
         header: alua::Header,
         allocation: u32,
     },
+    SetTargetPortGroups {
+        length: u32,
+    },
     Reservation(reserve::Request),
     LogSense {
         request: pages::Request,

@@ -77,6 +77,14 @@ pub(super) const ROWS: &[Row] = &[
         report_target_port_groups
     ),
     row!(
+        0xa4,
+        Some(0x0a),
+        12,
+        usage::block(0xa4, 0x1f, [(6, 10), (0, 0)]),
+        "SET TARGET PORT GROUPS",
+        |cdb| { Ok(Command::SetTargetPortGroups { length: u32_at(cdb, 6) }) }
+    ),
+    row!(
         0xa3,
         Some(0x0c),
         12,

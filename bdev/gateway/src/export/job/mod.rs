@@ -6,6 +6,7 @@
 //!
 //! What a family of commands does is in its own file; this one chooses between them.
 
+mod alua;
 mod copy;
 mod log;
 mod provisioning;
@@ -123,8 +124,12 @@ fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
         Command::ModeSelect { save: Save::Yes, .. } if context.unit.saved_settings.is_none() => {
             Err(Sense::invalid_cdb_byte(1))
         }
-        Command::Unmap { length: 0 } | Command::ModeSelect { length: 0, .. } => steps([]),
-        Command::Unmap { length } | Command::ModeSelect { length, .. } => Ok(Start::Collect(*length)),
+        Command::Unmap { length: 0 }
+        | Command::ModeSelect { length: 0, .. }
+        | Command::SetTargetPortGroups { length: 0 } => steps([]),
+        Command::Unmap { length }
+        | Command::ModeSelect { length, .. }
+        | Command::SetTargetPortGroups { length } => Ok(Start::Collect(*length)),
         Command::Reservation(request) => reservation::begin(*request, context),
         _ => transfer::begin(command, context),
     }
@@ -140,6 +145,7 @@ pub(super) fn collected(
         Command::Unmap { .. } => provisioning::unmap(&data, context.unit, context.mode()),
         Command::WriteSame { transfer, .. } => provisioning::same(transfer, context, &data),
         Command::ModeSelect { long, save, .. } => unit::mode_select(*long, *save, &data, context),
+        Command::SetTargetPortGroups { .. } => alua::set(&data, context),
         Command::LogSelect { .. } | Command::SendDiagnostic { .. } | Command::SetIdentifying { .. } => {
             log::collected(command, &data, context.unit)
         }
@@ -174,6 +180,7 @@ pub(super) fn list_len(command: &Command) -> Option<u32> {
         | Command::LogSelect { length, .. }
         | Command::SendDiagnostic { length, .. }
         | Command::SetIdentifying { length, .. }
+        | Command::SetTargetPortGroups { length }
         | Command::Reservation(Request::Out { length, .. }) => Some(*length),
         Command::Sanitize(sanitize) => Some(sanitize.length),
         Command::ExtendedCopy { length }

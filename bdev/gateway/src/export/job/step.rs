@@ -39,6 +39,8 @@ pub(in crate::export) enum Step {
     Discard(BlockRange),
     Flush,
     Fence(FenceKey),
+    /// Let the other node serve.
+    HandOver,
     /// No I/O: PERSISTENT RESERVE OUT, which the session carries out.
     Reserve(Box<ReserveOut>),
     /// No I/O: another change of what the unit keeps, which the session carries out.
@@ -129,6 +131,7 @@ impl Step {
             Self::Discard(range) => Some(Op::Discard { range: *range }),
             Self::Flush => Some(Op::Flush),
             Self::Fence(key) => Some(Op::Fence { key: *key }),
+            Self::HandOver => Some(Op::HandOver),
             Self::Status(LookUp { at, end, .. }) => {
                 let blocks = u32::try_from(end - at).unwrap_or(u32::MAX);
                 Some(Op::BlockStatus { range: BlockRange::new(*at, blocks), found: None })
@@ -167,6 +170,7 @@ impl Step {
             Self::Populate(populating) => Some((populating.span(), Mode::Exclusive)),
             Self::Flush
             | Self::Fence(_)
+            | Self::HandOver
             | Self::Reserve(_)
             | Self::Alter(_)
             | Self::Report(..)
@@ -210,6 +214,9 @@ impl Step {
             return copying.finish(completed);
         }
         if let Err(error) = completed.result {
+            if matches!(self, Self::HandOver) {
+                return After::Fail(Sense::SET_TARGET_PORT_GROUPS_FAILED);
+            }
             if matches!((&self, error), (Self::Test(_), IoError::Medium { .. } | IoError::Os(_))) {
                 return After::Fail(Sense::SELF_TEST_FAILED);
             }

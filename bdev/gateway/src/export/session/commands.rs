@@ -81,7 +81,9 @@ impl Session {
         let port = self.nexus.as_ref().map_or(1, |nexus| nexus.port);
         let name = self.node.as_ref().map(|node| node.name()).unwrap_or_default();
         let all = self.node.as_ref().map(|node| node.named_ports()).unwrap_or_default();
-        lun.config.unit(Port { number: port, name: port_name(&name, port), all }, lun.unit.modes())
+        let management = self.node.as_ref().map(|node| node.management()).unwrap_or_default();
+        let port = Port { number: port, name: port_name(&name, port), all, management };
+        lun.config.unit(port, lun.unit.modes())
     }
 
     pub(super) fn on_command(&mut self, command: target::Command, now: Instant) {
@@ -170,7 +172,9 @@ impl Session {
     fn stands_in_the_way(&mut self, place: &Place, cdb: &[u8; 16], command: &scsi::Command) -> Option<Sense> {
         let unit = self.unit(place.number, &place.lun);
         if !unit.supports(cdb[0], Some(u16::from(cdb[1] & 0x1f))) {
-            return Some(Sense::INVALID_OPCODE);
+            // An operation code with service actions is there; this one of them is not (SPC-4 section 4.2.5.1).
+            let is_action = matches!(cdb[0], 0x48 | 0x9e | 0x9f | 0xa3 | 0xa4);
+            return Some(if is_action { Sense::invalid_cdb_byte(1) } else { Sense::INVALID_OPCODE });
         }
         let identifies =
             matches!(command, scsi::Command::Inquiry { .. } | scsi::Command::RequestSense { .. });

@@ -3,20 +3,21 @@
 
 use std::rc::Rc;
 
-use bdev::{Access, AccessState};
+use bdev::AccessState;
 use core::time::Duration;
 use engine::{Instant, Progress};
 use iscsi::TaskId;
 use iscsi::chap::Proving;
 use iscsi::initiator::Completion;
 use iscsi::target::{self, Response, TaskResponse};
-use scsi::alua::{self, PortGroup, PortState};
+use scsi::alua;
 use scsi::reservation::Request as Reserve;
 use scsi::{Command, Sense, status};
 
+use super::super::groups::groups;
 use super::super::job::{self, Start};
 use super::super::logical_unit::LogicalUnit;
-use super::super::node::{Lun, Node, Place, port_group};
+use super::super::node::{Lun, Place};
 use super::super::relay::{News, Passed, Passing, PassingData, Relay};
 use super::super::state::Resets;
 use super::jobs::{Job, Stage};
@@ -84,6 +85,11 @@ fn is_known_here(command: &Command) -> bool {
     matches!(command, Command::ModeSense { .. } | Command::ReadCapacity10 | Command::ReadCapacity16 { .. })
 }
 
+/// Commands that a node that stands by has the other one carry out, even where it passes on no others.
+fn is_for_either(command: &Command) -> bool {
+    matches!(command, Command::SetTargetPortGroups { .. })
+}
+
 /// Commands that do the same when they are carried out again, as long as nobody has seen their answer.
 fn is_repeatable(command: &Command) -> bool {
     matches!(
@@ -110,34 +116,6 @@ fn is_repeatable(command: &Command) -> bool {
     )
 }
 
-fn port_state(state: AccessState, mode: StandbyMode) -> PortState {
-    match (state, mode) {
-        (AccessState::Optimized, _) => PortState::Optimized,
-        (AccessState::NonOptimized, StandbyMode::Forward) => PortState::NonOptimized,
-        (AccessState::NonOptimized, StandbyMode::Refuse) => PortState::Standby,
-        (AccessState::Transitioning, _) => PortState::Transitioning,
-        (AccessState::Unavailable, _) => PortState::Unavailable,
-    }
-}
-
-/// The target port groups of a LUN: this node's, and the other one's where there is one. The nodes of a pair are configured
-/// alike, so the other one's ports have the same tags.
-fn groups(node: &Node, lun: &Lun) -> Vec<PortGroup> {
-    let access = lun.config.bdev.access();
-    let mode = node.standby_mode();
-    let group = |side, state| PortGroup {
-        id: port_group(side),
-        state: port_state(state, mode),
-        ports: node.ports_of(side).into_iter().collect(),
-    };
-    let mut groups = vec![group(access.side(), access.state())];
-    if let Access::Shared(shared) = access {
-        groups.push(group(shared.node.other(), shared.peer));
-    }
-    groups.sort_by_key(|group| group.id);
-    groups
-}
-
 impl Session {
     pub(super) fn report_target_port_groups(
         &mut self,
@@ -160,7 +138,7 @@ impl Session {
         }
     }
 
-    fn route(&self, lun: &Lun, since: Instant, now: Instant) -> Route {
+    fn route(&self, command: &Command, lun: &Lun, since: Instant, now: Instant) -> Route {
         // What comes from the peer is not sent back, and the peer holds it if need be.
         let unclear = match self.origin {
             Origin::Host if now < since + HELD_MAX => Route::Hold,
@@ -173,6 +151,8 @@ impl Session {
         ) {
             (AccessState::Optimized, ..) if lun.unit.is_ready() => Route::Here,
             (AccessState::NonOptimized, Origin::Host, Some(StandbyMode::Forward)) => Route::Peer,
+            // It is this one that brings a standby out of it.
+            (AccessState::NonOptimized, Origin::Host, Some(_)) if is_for_either(command) => Route::Peer,
             (AccessState::NonOptimized, Origin::Host, _) => Route::Refuse(Sense::PORT_STANDBY),
             (AccessState::Unavailable, ..) => Route::Refuse(Sense::PORT_UNAVAILABLE),
             (AccessState::Optimized | AccessState::NonOptimized | AccessState::Transitioning, ..) => unclear,
@@ -190,7 +170,7 @@ impl Session {
         if is_answered_here(parsed) {
             return Some(command);
         }
-        match self.route(&place.lun, now, now) {
+        match self.route(parsed, &place.lun, now, now) {
             Route::Here => return Some(command),
             Route::Refuse(_) | Route::Hold if is_known_here(parsed) => return Some(command),
             Route::Refuse(sense) => {
@@ -241,7 +221,7 @@ impl Session {
         if let Some(sense) = self.was_reset(&place, passage.resets) {
             return self.fail(task, sense);
         }
-        match self.route(&place.lun, passage.since, now) {
+        match self.route(&job.command, &place.lun, passage.since, now) {
             Route::Hold => {}
             Route::Refuse(sense) => self.fail(task, sense),
             Route::Here => self.carry_out(task, &place, now),
@@ -408,7 +388,9 @@ impl Session {
 
     /// Passes a reset of a LUN on that the node that serves has to carry out; false when it is this one, or cannot be reached.
     pub(super) fn pass_reset(&mut self, request: TaskId, number: u16, function: u8, now: Instant) -> bool {
-        let passes = self.lun(number).is_some_and(|lun| matches!(self.route(&lun, now, now), Route::Peer));
+        let passes = self
+            .lun(number)
+            .is_some_and(|lun| matches!(self.route(&Command::TestUnitReady, &lun, now, now), Route::Peer));
         let raw = scsi::lun::encode(number);
         if !passes || !self.relay.as_mut().is_some_and(|relay| relay.manage(request, function, raw)) {
             return false;

@@ -11,6 +11,7 @@ use gateway::{
 };
 use iscsi::keys::{DigestPreference, Digests};
 use rpc::RpcError;
+use scsi::alua::Management;
 use scsi::{Medium, ZeroCount};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -147,6 +148,15 @@ enum Standby {
     Refuse,
 }
 
+/// Who chooses which of the pair serves.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Alua {
+    #[default]
+    Implicit,
+    Explicit,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Peer {
@@ -156,6 +166,8 @@ struct Peer {
     pg_tag: i32,
     #[serde(default)]
     standby: Standby,
+    #[serde(default)]
+    alua: Alua,
     /// How to authenticate there.
     chap: Option<AccountParams>,
 }
@@ -168,9 +180,13 @@ impl Peer {
             Standby::Forward => StandbyMode::Forward,
             Standby::Refuse => StandbyMode::Refuse,
         };
+        let alua = match self.alua {
+            Alua::Implicit => Management::Implicit,
+            Alua::Explicit => Management::ImplicitAndExplicit,
+        };
         let address = self.address.parse().map_err(bad)?;
         let account = self.chap.as_ref().map(AccountParams::account).transpose()?;
-        Ok(PeerConfig { address, portal_group: self.pg_tag, standby, account })
+        Ok(PeerConfig { address, portal_group: self.pg_tag, standby, alua, account })
     }
 }
 
@@ -310,6 +326,7 @@ pub(super) fn target_nodes(node: &mut Node, given: Option<&Value>) -> Result<Val
             "peer": config.peer.map(|peer| json!({
                 "address": peer.address.to_string(), "pg_tag": peer.portal_group,
                 "standby": if peer.standby == StandbyMode::Forward { "forward" } else { "refuse" },
+                "alua": if peer.alua == Management::Implicit { "implicit" } else { "explicit" },
             })),
             "disable_chap": disable_chap, "require_chap": require_chap, "mutual_chap": mutual_chap,
             "chap_group": chap_group,
