@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 use tests::node::{binary, has_tool, pause};
 use tests::pair::{Pair, Unusual, gemel, must};
@@ -14,6 +15,47 @@ const SUCCESS: i32 = 0;
 const ERR_GENERIC: i32 = 1;
 const NOT_RUNNING: i32 = 7;
 const RUNNING_PROMOTED: i32 = 8;
+
+/// `crm_node` of node "one".
+const CRM_NODE: &str = r#"#!/bin/sh
+case $1 in
+-n) echo one ;;
+--partition) cat "$(dirname "$0")/members" ;;
+*) exit 64 ;;
+esac
+"#;
+/// `crm_attribute`: a file for each attribute of a node.
+const CRM_ATTRIBUTE: &str = r#"#!/bin/sh
+node=one name= verb= value=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --node | -N) node=$2; shift ;;
+    --name | -n) name=$2; shift ;;
+    --lifetime | -l) shift ;;
+    --promotion | -p) name=promotion ;;
+    --promotion=* | -p?*) name=promotion ;;
+    --update | -v) verb=update value=$2; shift ;;
+    --delete | -D) verb=delete ;;
+    --query | -G) verb=query ;;
+    --quiet | -q | -Q) ;;
+    *) echo "crm_attribute: $1" >&2; exit 64 ;;
+    esac
+    shift
+done
+file=$(dirname "$0")/$node.$name
+case $verb in
+update) echo "$value" >"$file" ;;
+delete) rm -f "$file" ;;
+query) cat "$file" ;;
+esac
+"#;
+/// What `ocf-shellfuncs` asks for the version.
+const PACEMAKERD: &str = "#!/bin/sh\necho Pacemaker 2.1.5-1\n";
+const POST_STOP_OF_TWO: &[(&str, &str)] = &[
+    ("OCF_RESKEY_CRM_meta_notify_type", "post"),
+    ("OCF_RESKEY_CRM_meta_notify_operation", "stop"),
+    ("OCF_RESKEY_CRM_meta_notify_stop_uname", "two"),
+];
 
 /// A pair of which node 0 belongs to the agent; node 1 runs as ever.
 struct Managed {
@@ -60,9 +102,20 @@ impl Managed {
     }
 
     fn act(&self, action: &str) -> Output {
+        self.act_with(action, &[])
+    }
+
+    fn act_with(&self, action: &str, more: &[(&str, &str)]) -> Output {
         let parameters = self.parameters().into_iter();
-        Command::new(self.agent())
+        let path = std::env::var("PATH").expect("a path");
+        // As Pacemaker, which kills an action that takes too long.
+        Command::new("timeout")
+            .arg("60")
+            .arg(self.agent())
             .arg(action)
+            .env("PATH", format!("{}:{path}", self.tools().display()))
+            .env("HA_SBIN_DIR", self.tools())
+            .envs(more.iter().copied())
             .env("OCF_ROOT", "/usr/lib/ocf")
             .env("OCF_RESOURCE_INSTANCE", "vol0")
             .env("__OCF_ACTION", action)
@@ -73,10 +126,79 @@ impl Managed {
     }
 
     fn must(&self, action: &str, code: i32) {
-        let done = self.act(action);
+        self.must_with(action, code, &[]);
+    }
+
+    fn must_with(&self, action: &str, code: i32, more: &[(&str, &str)]) {
+        let done = self.act_with(action, more);
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         let told = String::from_utf8_lossy(&done.stderr);
         assert_eq!(done.status.code(), Some(code), "{action}: {told}\n{log}");
+    }
+
+    /// Where Pacemaker's tools are, if the test has put any there.
+    fn tools(&self) -> PathBuf {
+        self.folder.path().join("tools")
+    }
+
+    /// Pacemaker's tools as far as the agent uses them, over files: node attributes, and who is a member.
+    fn join_cluster(&self) {
+        std::fs::create_dir(self.tools()).expect("a folder");
+        for (name, script) in
+            [("crm_node", CRM_NODE), ("crm_attribute", CRM_ATTRIBUTE), ("pacemakerd", PACEMAKERD)]
+        {
+            let tool = self.tools().join(name);
+            std::fs::write(&tool, script).expect("written");
+            std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).expect("ours");
+        }
+        self.members(&["one", "two"]);
+        self.must_with("notify", SUCCESS, &[("OCF_RESKEY_CRM_meta_notify_all_uname", "one two")]);
+    }
+
+    fn members(&self, names: &[&str]) {
+        std::fs::write(self.tools().join("members"), names.join(" ")).expect("written");
+    }
+
+    /// A node attribute.
+    fn attribute(&self, node: &str, name: &str) -> Option<String> {
+        std::fs::read_to_string(self.tools().join(format!("{node}.{name}"))).ok()
+    }
+
+    fn is_excluded(&self, node: &str) -> bool {
+        self.attribute(node, "gemel-vol0-excluded").is_some()
+    }
+
+    /// What the agent's node says of itself; null while it does not answer.
+    fn status(&self) -> Value {
+        let socket = self.folder.path().join("control");
+        let asked =
+            Command::new(binary("gemel")).arg("-s").arg(socket).args(["--json", "status", "vol0"]).output();
+        let status: Value = serde_json::from_slice(&asked.expect("gemel").stdout).unwrap_or_default();
+        if status.is_array() { status[0].clone() } else { status }
+    }
+
+    fn role(&self) -> String {
+        self.status()["role"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn wait_for_both_legs(&self) {
+        let both = || {
+            let status = self.status();
+            status["legs"].as_array().is_some_and(|legs| legs.iter().all(|leg| leg["in_sync"] == true))
+        };
+        let came = (0..300).any(|_| {
+            pause(Duration::from_millis(100));
+            both()
+        });
+        assert!(came, "{:#}", self.status());
+    }
+
+    fn wait_for_role(&self, role: &str) {
+        let came = (0..300).any(|_| {
+            pause(Duration::from_millis(100));
+            self.role() == role
+        });
+        assert!(came, "{} in place of {role}", self.role());
     }
 
     fn signal(&self, name: &str) {
@@ -142,5 +264,91 @@ fn an_unclean_demotion_kills_the_node_and_the_peer_is_promoted() {
     // It comes back as a standby, and is promoted again only when the array is given up there.
     managed.must("start", SUCCESS);
     managed.must("monitor", SUCCESS);
+    managed.must("stop", SUCCESS);
+}
+
+/// The peer dies: the holder freezes, and goes on once the cluster has fenced it; the peer must not be promoted before it is in
+/// sync again.
+#[test]
+fn the_survivor_goes_on_when_its_peer_was_fenced() {
+    if !is_ready() {
+        return;
+    }
+    let mut managed = Managed::new();
+    managed.must("start", SUCCESS);
+    managed.join_cluster();
+    managed.must("promote", SUCCESS);
+    managed.pair.wait(1, "the holder's config", |status| {
+        status["legs"].as_array().is_some_and(|legs| legs.iter().all(|leg| leg["in_sync"] == true))
+    });
+    managed.pair.kill(1);
+    managed.members(&["one"]);
+    managed.wait_for_role("frozen");
+    managed.must("monitor", RUNNING_PROMOTED);
+    assert_eq!(
+        (managed.role().as_str(), managed.is_excluded("two")),
+        ("frozen", false),
+        "nobody was fenced yet"
+    );
+    assert_eq!(
+        managed.attribute("one", "promotion").as_deref().map(str::trim),
+        Some("1000"),
+        "it is not to be demoted"
+    );
+    managed.must_with("notify", SUCCESS, POST_STOP_OF_TWO);
+    managed.wait_for_role("holder");
+    assert!(managed.is_excluded("two"));
+    managed.pair.restart(1);
+    managed.members(&["one", "two"]);
+    managed.wait_for_both_legs();
+    managed.must("monitor", RUNNING_PROMOTED);
+    assert!(!managed.is_excluded("two"), "it takes part again");
+    managed.must("stop", SUCCESS);
+}
+
+/// The peer is a member as ever and its leg cannot be reached: it hears that it is out, so the holder goes on.
+#[test]
+fn the_holder_goes_on_when_the_link_is_lost_and_the_cluster_is_whole() {
+    if !is_ready() {
+        return;
+    }
+    let managed = Managed::new();
+    managed.must("start", SUCCESS);
+    managed.join_cluster();
+    managed.must("promote", SUCCESS);
+    managed.pair.wait(1, "the holder's config", |status| {
+        status["legs"].as_array().is_some_and(|legs| legs.iter().all(|leg| leg["in_sync"] == true))
+    });
+    managed.pair.node(1).signal("STOP");
+    managed.wait_for_role("frozen");
+    managed.must("monitor", RUNNING_PROMOTED);
+    managed.wait_for_role("holder");
+    assert!(managed.is_excluded("two"));
+    managed.pair.node(1).signal("CONT");
+    managed.must("stop", SUCCESS);
+}
+
+/// Both nodes died, and the old holder is alone in a cluster that has fenced the other one; then one that was left behind.
+#[test]
+fn the_old_holder_is_promoted_alone_unless_it_was_left_behind() {
+    if !is_ready() {
+        return;
+    }
+    let mut managed = Managed::new();
+    managed.must("start", SUCCESS);
+    managed.join_cluster();
+    managed.must("promote", SUCCESS);
+    managed.signal("KILL");
+    managed.pair.kill(1);
+    pause(Duration::from_millis(500));
+    managed.must("monitor", NOT_RUNNING);
+    managed.must("start", SUCCESS);
+    managed.must_with("notify", SUCCESS, &[("OCF_RESKEY_CRM_meta_notify_all_uname", "one two")]);
+    std::fs::write(managed.tools().join("one.gemel-vol0-excluded"), "yes").expect("written");
+    managed.must("promote", ERR_GENERIC);
+    std::fs::remove_file(managed.tools().join("one.gemel-vol0-excluded")).expect("removed");
+    managed.members(&["one"]);
+    managed.must("promote", SUCCESS);
+    managed.must("monitor", RUNNING_PROMOTED);
     managed.must("stop", SUCCESS);
 }
