@@ -221,6 +221,18 @@ impl Host {
         Answer { outcome: (completion.status, code), information, data }
     }
 
+    /// Waits for a command's end, or for the session's: `None` then.
+    pub fn end_if_any(&mut self, task: TaskId) -> Option<(Outcome, Vec<u8>)> {
+        let until = self.clock.now() + PATIENCE;
+        while self.clock.now() < until && self.connection.closed().is_none() {
+            if self.ended.iter().any(|(ended, _)| *ended == task) {
+                return Some(self.end(task));
+            }
+            self.turn();
+        }
+        None
+    }
+
     /// Waits for a command's end; how it ended, and what it read.
     pub fn end(&mut self, task: TaskId) -> (Outcome, Vec<u8>) {
         let Answer { outcome, data, .. } = self.answer(task);

@@ -380,6 +380,20 @@ fn what_cannot_be_repeated_is_ended_when_the_way_is_lost() {
     assert_eq!(world.end(0, write), attention(0x040a));
 }
 
+/// It is said to serve, and nobody is there: the host is told, in bounded time.
+#[test]
+fn a_peer_that_cannot_be_asked_is_not_waited_for_without_end() {
+    let mut world = World::new(StandbyMode::Forward, &[1]);
+    assert_eq!(world.ready(0), GOOD);
+    world.network.halt(node_ip(0), Halt::PowerOff);
+    world.targets[0] = None;
+    let mut told = Vec::new();
+    while told.last() != Some(&attention(0x040a)) && told.len() < 4 {
+        told.push(world.write(0, 1, 1));
+    }
+    assert_eq!(told.last(), Some(&attention(0x040a)), "{told:x?}");
+}
+
 /// The peer stands still with commands in its hands: whoever serves now does not wait until it is known to be dead.
 #[test]
 fn what_a_frozen_peer_was_asked_is_taken_back_when_this_node_serves() {

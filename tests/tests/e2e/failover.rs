@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::etcd::Etcd;
+use tests::host::{GOOD, Host};
 use tests::load::load_on_holder;
 use tests::node::{Node, pause};
 use tests::pair::{LEG, Pair, gemel};
@@ -57,6 +58,38 @@ fn a_holder_that_is_frozen_and_continued_has_lost_the_array() {
     assert!(report["longest_stall_ms"].as_f64() < Some(5000.0), "{report}");
     assert_eq!(pair.wait(0, "standby", |status| status["role"] == "standby")["holder"], 1);
     assert!(finish(pair, 1) < LEG / 2, "by delta");
+}
+
+/// A host that waits as long as it takes, with a write and a read at the frozen node. Whatever it is told in the end is true of the
+/// array that the other node serves meanwhile.
+#[test]
+fn a_zombie_tells_a_patient_host_nothing_but_the_truth() {
+    const READ: [u8; 10] = [0x28, 0, 0, 0, 0, 2, 0, 0, 1, 0];
+    let Some(etcd) = Etcd::start() else { return };
+    let (pair, _wire) = Pair::arbitrated(&etcd);
+    let login = |node: usize| {
+        let mut host = Host::login(&pair.urls[node], "iqn.2026-11.org.gemel:patient");
+        host.attentions();
+        host
+    };
+    let mut old = login(0);
+    assert_eq!((old.write(1, 0xa1), old.write(2, 0xa2)), (GOOD, GOOD));
+    pair.node(0).signal("STOP");
+    // They are in the node's socket when it wakes up.
+    let (write, read) = (old.send_write(1, 0xbb), old.send(&READ, &[], 512));
+    pair.wait(1, "takeover", |status| status["role"] == "holder");
+    let mut new = login(1);
+    assert_eq!((new.write(1, 0xc1), new.write(2, 0xc2)), (GOOD, GOOD));
+    pair.node(0).signal("CONT");
+    let (write, read) = (old.end_if_any(write), old.end_if_any(read));
+    let written = if matches!(write, Some((GOOD, _))) { 0xbb } else { 0xc1 };
+    assert_eq!((new.read(1), new.read(2)), (Ok(written), Ok(0xc2)), "{write:?}");
+    if let Some((GOOD, data)) = &read {
+        assert!(data.iter().all(|byte| *byte == 0xc2), "a read from before the takeover: {:02x}", data[0]);
+    }
+    println!("the write: {:?}, the read: {:?}", write.map(|(end, _)| end), read.map(|(end, _)| end));
+    pair.wait(0, "standby", |status| status["role"] == "standby" && status["holder"] == 1);
+    finish(pair, 1);
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub trait Codes {
 
 impl EventKind {
     /// All codes of events: the types of `notify_get_types`.
-    pub const CODES: [&'static str; 38] = [
+    pub const CODES: [&'static str; 40] = [
         "formatting",
         "leg-unusable",
         "own-leg-failed",
@@ -55,6 +55,8 @@ impl EventKind {
         "own-full-copy",
         "resync-begun",
         "in-sync",
+        "resync-paused",
+        "resync-resumed",
         "resync-stopped",
     ];
 
@@ -74,7 +76,11 @@ impl EventKind {
             Self::Holding(reason) => reason.code(),
             Self::ConfigChanged(config) => config.reason.code(),
             Self::Serving { .. } => "config-durable",
-            Self::SwitchingOver | Self::Stopping | Self::Stopped => "command",
+            Self::SwitchingOver
+            | Self::Stopping
+            | Self::Stopped
+            | Self::ResyncPaused
+            | Self::ResyncResumed => "command",
             Self::SwitchoverAbandoned(why) => why.code(),
             Self::Demoting(Demotion::Orderly) => "orderly",
             Self::Demoting(Demotion::AtOnce) => "at-once",
@@ -144,6 +150,8 @@ impl Codes for EventKind {
             Self::OwnFullCopy(_) => "own-full-copy",
             Self::ResyncBegun { .. } => "resync-begun",
             Self::InSync { .. } => "in-sync",
+            Self::ResyncPaused => "resync-paused",
+            Self::ResyncResumed => "resync-resumed",
             Self::ResyncStopped { .. } => "resync-stopped",
         }
     }

@@ -181,6 +181,10 @@ pub enum EventKind {
         /// In this generation.
         generation: u64,
     },
+    /// The operator lets copying wait.
+    ResyncPaused,
+    /// He lets it go on.
+    ResyncResumed,
     /// Copying stopped: the source cannot be read.
     ResyncStopped {
         /// First bad byte of the data area.

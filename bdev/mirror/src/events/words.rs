@@ -117,6 +117,8 @@ impl Display for EventKind {
                 let which = if *side == Side::Own { "this node's leg" } else { "the peer's leg" };
                 write!(f, "generation {generation}: {which} is in sync")
             }
+            Self::ResyncPaused => write!(f, "resync paused"),
+            Self::ResyncResumed => write!(f, "resync goes on"),
             Self::ResyncStopped { at, error } => {
                 write!(f, "resync stopped: this leg cannot be read at byte {at}: {error}")
             }

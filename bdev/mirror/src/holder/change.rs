@@ -545,8 +545,10 @@ impl Holder {
 
     fn closed(&mut self, extent: Extent, ctx: &mut Ctx<'_>) {
         if extent == Extent::Whole {
-            ctx.note(EventKind::Stopped);
             let demoted = self.farewell == Farewell::Demote;
+            if !demoted {
+                ctx.note(EventKind::Stopped);
+            }
             self.phase = Phase::Ended(if demoted { Ending::Demoted } else { Ending::Clean });
         }
     }

@@ -4,11 +4,18 @@ use super::resync::{Progress, Throttle};
 use super::{Ctx, Doubt, Farewell, Freeze, Holder, Phase};
 use crate::command::Refusal;
 use crate::desk::Side;
+use crate::events::EventKind;
 use crate::status::{PeerStatus, RoleKind, Status};
 
 impl Holder {
     /// Lets the resync run, or not.
     pub(crate) fn throttle(&mut self, throttle: Throttle, ctx: &mut Ctx<'_>) {
+        if self.resync.throttle != throttle {
+            ctx.note(match throttle {
+                Throttle::Paused => EventKind::ResyncPaused,
+                Throttle::Running => EventKind::ResyncResumed,
+            });
+        }
         self.resync.throttle = throttle;
         self.settle(ctx);
     }

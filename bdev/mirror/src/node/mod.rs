@@ -361,6 +361,12 @@ impl Node {
         self.settle();
     }
 
+    /// Stopped, with nothing left to do.
+    fn end(&mut self) {
+        self.note(EventKind::Stopped);
+        self.role = Role::Stopped;
+    }
+
     /// A standby that was told to stop does when its holder has, or does not, or time is up.
     fn drive_lingering(&mut self) {
         let Some(until) = self.linger_until else { return };
@@ -554,6 +560,10 @@ impl Node {
             (Ending::Demoted, Run::On) => Role::Standby(StandbyReason::Demoted),
             (Ending::Orphaned, Run::On) => return self.begin_hold(),
         };
+        if let Role::Standby(reason) = &self.role {
+            let reason = reason.clone();
+            self.note(EventKind::StandingBy(reason));
+        }
     }
 
     /// A block of the own superblock that the node itself wrote.

@@ -225,6 +225,8 @@ impl Session {
             Route::Hold => {}
             Route::Refuse(sense) => self.fail(task, sense),
             Route::Here => self.carry_out(task, &place, now),
+            // The peer is said to serve, and cannot be asked or would not: that is unclear, too.
+            Route::Peer if now >= passage.since + HELD_MAX => self.fail(task, Sense::ACCESS_TRANSITION),
             Route::Peer => self.pass(task, now),
         }
     }
