@@ -39,6 +39,7 @@ impl Node {
         if let Err(error) = result {
             self.note(EventKind::OwnLegFailed(error));
         }
+        self.note(EventKind::Stopped);
         self.role = Role::Stopped;
     }
 }

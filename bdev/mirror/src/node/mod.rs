@@ -361,12 +361,6 @@ impl Node {
         self.settle();
     }
 
-    /// Stopped, with nothing left to do.
-    fn end(&mut self) {
-        self.note(EventKind::Stopped);
-        self.role = Role::Stopped;
-    }
-
     /// A standby that was told to stop does when its holder has, or does not, or time is up.
     fn drive_lingering(&mut self) {
         let Some(until) = self.linger_until else { return };
@@ -561,7 +555,7 @@ impl Node {
             (Ending::Orphaned, Run::On) => return self.begin_hold(),
         };
         if let Role::Standby(reason) = &self.role {
-            let reason = reason.clone();
+            let reason = *reason;
             self.note(EventKind::StandingBy(reason));
         }
     }

@@ -47,7 +47,8 @@ enum Sight {
 enum Heard {
     #[default]
     Yes,
-    /// It was silent. A holder that waited for it as well is to be first when it answers again: it is asked twice.
+    /// It was silent, or what it said was lost or old. A holder that waited for it as well is to be first when it is right again:
+    /// it is asked twice.
     No,
 }
 
@@ -162,16 +163,15 @@ impl Node {
         let mode = wanted.map_or(PromoteMode::Ordinary, |wanted| wanted.mode);
         let holder = wanted.map_or(HolderState::Unknown, |wanted| wanted.holder);
         let config = match answer {
-            Answer::Holds(Some(_)) if wanted.is_none() && self.watch.heard == Heard::No => {
-                self.watch.heard = Heard::Yes;
-                return self.watch.leave_alone_until(self.desk.now + ASKED_AGAIN);
-            }
             Answer::Holds(Some(config)) => config,
             // By force the operator says that what the arbiter has lost, or has from a backup, does not count.
             Answer::Holds(None) if mode == PromoteMode::Forced => {
                 return self.promote_or_say(mode, holder, Standing::Unknown, None);
             }
-            Answer::Holds(None) => return self.note(EventKind::ArbiterVacant),
+            Answer::Holds(None) => {
+                self.watch.heard = Heard::No;
+                return self.note(EventKind::ArbiterVacant);
+            }
             Answer::Swapped => return,
             Answer::Unknown(why) => {
                 self.watch.heard = Heard::No;
@@ -179,8 +179,15 @@ impl Node {
             }
         };
         let peer = if let Sight::Seen(peer) = sight { peer } else { None };
-        let standing = match on_word(self.own(), &config, peer, mode) {
+        let verdict = on_word(self.own(), &config, peer, mode);
+        let is_older = matches!(verdict, TakeoverVerdict::Older);
+        if !is_older && wanted.is_none() && self.watch.heard == Heard::No {
+            self.watch.heard = Heard::Yes;
+            return self.watch.leave_alone_until(self.desk.now + ASKED_AGAIN);
+        }
+        let standing = match verdict {
             TakeoverVerdict::Older => {
+                self.watch.heard = Heard::No;
                 let expected = peer.unwrap_or(0).max(self.own().config().generation());
                 return self.note(EventKind::ArbiterOlder { expected });
             }

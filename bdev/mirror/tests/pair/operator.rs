@@ -261,6 +261,35 @@ fn an_arbiter_that_is_gone_when_the_peer_is_freezes_with_an_alarm() {
     assert!(has_event(&world, 0, "thawed", "decided"));
 }
 
+/// A record that was lost, or is from an old backup, and is there again: who waited for it as the holder is first.
+#[test]
+fn an_arbiter_that_is_right_again_hears_the_holder_first() {
+    for seed in 0..20 {
+        let mut world = World::new(460 + seed, ArbiterKind::Etcd);
+        world.create();
+        let old = world.arbiter.config;
+        world.kill(1);
+        world.load(0, 2 * SECOND);
+        world.start(1);
+        settle(&mut world, 0);
+        let right = world.arbiter.config;
+        world.cut();
+        world.arbiter.config = if seed % 2 == 0 { None } else { old };
+        let away = millis(4000 + world.prng.below(1500));
+        world.load(0, away);
+        assert_eq!(role(&world, 0), RoleKind::Frozen, "{}", world.describe());
+        world.arbiter.config = right;
+        world.load(0, 3 * SECOND);
+        assert!(
+            world.is_holder(0) && role(&world, 1) == RoleKind::Standby,
+            "seed {seed}: {}",
+            world.describe()
+        );
+        world.heal();
+        settle(&mut world, 0);
+    }
+}
+
 /// The way out when the arbiter's newer data are lost for good.
 #[test]
 fn force_gets_an_array_over_an_arbiter_that_was_restored_or_emptied() {
