@@ -16,5 +16,5 @@ pub use export::{
     LunProvisioning, Map, NodeConfig, PORTAL_GROUP_TAG_MAX, PeerConfig, Portal, PortalGroup, StandbyMode,
     Target, TargetConfig, Visibility,
 };
-pub use remote::{Remote, RemoteConfig, Served};
+pub use remote::{Discovered, Discovery, DiscoveryConfig, Remote, RemoteConfig, Served};
 pub use url::LunUrl;

@@ -29,12 +29,16 @@ impl FromStr for LunUrl {
     }
 }
 
+/// A portal as `ADDRESS[:PORT]`, with a numerical address.
+pub fn portal(text: &str) -> Option<SocketAddr> {
+    let bare = || Some(SocketAddr::new(text.trim_matches(['[', ']']).parse::<IpAddr>().ok()?, iscsi::PORT));
+    text.parse().ok().or_else(bare)
+}
+
 fn parse(text: &str) -> Option<LunUrl> {
     let mut parts = text.strip_prefix("iscsi://")?.splitn(3, '/');
-    let (portal, target, lun) = (parts.next()?, parts.next()?, parts.next()?);
-    let bare = || Some(SocketAddr::new(portal.trim_matches(['[', ']']).parse::<IpAddr>().ok()?, iscsi::PORT));
-    let portal = portal.parse().ok().or_else(bare)?;
-    Some(LunUrl { portal, target: target.to_owned(), lun: lun.parse().ok()? })
+    let (address, target, lun) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(LunUrl { portal: portal(address)?, target: target.to_owned(), lun: lun.parse().ok()? })
         .filter(|url| !url.target.is_empty())
 }
 

@@ -68,6 +68,31 @@ fn initiators_see_their_luns_and_targets_alone() {
 }
 
 #[test]
+fn a_node_asks_a_portal_for_its_targets() {
+    let (far, url) = target();
+    let address = portal(&url).trim_start_matches("iscsi://");
+    let near = Node::start(&[]);
+    let told = must(gemel(&near, &["discover", address]));
+    assert!(told.contains(TARGET) && told.contains(&format!("{},", address)), "{told}");
+    let refused = gemel(&near, &["discover", "127.0.0.1:1"]);
+    assert!(!refused.status.success(), "{refused:?}");
+    let ask = |address: &str| {
+        near.call("bdev_iscsi_discover", json!({"address": address, "initiator_iqn": "iqn.x"}))
+    };
+    ask("storage.example").expect_err("a name");
+    // Who has to prove himself is told so.
+    let secrets = json!([{"user": "asker", "secret": "secret-of-the-asker"}]);
+    far.must("iscsi_create_auth_group", json!({"tag": 1, "secrets": secrets}));
+    far.must("iscsi_set_discovery_auth", json!({"require_chap": true, "chap_group": 1}));
+    let refusal = ask(address).expect_err("no secret").to_string();
+    assert!(refusal.contains("authentication"), "{refusal}");
+    let chap = json!({"user": "asker", "secret": "secret-of-the-asker"});
+    let params = json!({"address": address, "initiator_iqn": "iqn.x", "chap": chap});
+    let told = near.must("bdev_iscsi_discover", params);
+    assert_eq!(told[0]["name"], TARGET);
+}
+
+#[test]
 fn discovery_can_tell_an_address_that_others_reach_it_by() {
     if !has_tool("iscsi-ls") {
         return;

@@ -113,6 +113,14 @@ enum Command {
     Latency,
     /// iSCSI connections.
     Connections,
+    /// The targets that a portal of another node shows.
+    Discover {
+        /// The portal, as `ADDRESS` or `ADDRESS:PORT`.
+        address: String,
+        /// The initiator's name to ask by.
+        #[arg(long, default_value = "iqn.2026-11.org.gemel:discovery")]
+        initiator: String,
+    },
     /// What the node has limits for, and how much of it is used.
     Limits,
     /// The configuration.
@@ -202,6 +210,10 @@ fn ask(options: &Options, command: &Command) -> Result<String, Failure> {
             (client.call(method, params)?, auth::show)
         }
         Command::Limits => (client.call("node_get_limits", None)?, show::limits),
+        Command::Discover { address, initiator } => {
+            let params = json!({"address": address, "initiator_iqn": initiator});
+            (client.call("bdev_iscsi_discover", Some(params))?, show::targets)
+        }
         Command::Connections => (client.call("iscsi_get_connections", None)?, show::connections),
         Command::Config(Config::Save { file }) => (config::save(&mut client, file)?, config::saved),
         Command::Config(Config::Load { file }) => (config::load(&mut client, file)?, config::loaded),

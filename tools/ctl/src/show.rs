@@ -108,6 +108,14 @@ pub(crate) fn connections(answer: &Value) -> String {
     })
 }
 
+/// `discover`.
+pub(crate) fn targets(answer: &Value) -> String {
+    table(&["TARGET", "PORTALS"], answer, |target| {
+        let portals = target["portals"].as_array().into_iter().flatten();
+        vec![text(&target["name"]), portals.map(text).collect::<Vec<_>>().join(" ")]
+    })
+}
+
 /// `latency`: one line for each layer and kind of operation that did something.
 pub(crate) fn latency(answer: &Value) -> String {
     let mut rows = Vec::new();

@@ -16,7 +16,7 @@ use bdev::uring::UringBdev;
 use bdev::{Bdev, OpenError};
 use core::time::Duration;
 use engine::{Clock, Instant, MonotonicClock};
-use gateway::Target;
+use gateway::{Discovered, Discovery, DiscoveryConfig, Target};
 use mirror::driver::Driver;
 use rpc::RpcError;
 use serde_json::{Value, json};
@@ -268,6 +268,37 @@ impl Node {
                     return Err(RpcError::busy(format!("bdev {name} takes too long to answer: try again")));
                 }
                 (None, false) => std::thread::park_timeout(READ_LOOK),
+            }
+        }
+    }
+
+    /// Asks a portal for its targets, within the time that the configuration allows.
+    ///
+    /// # Errors
+    /// Why nobody tells.
+    pub fn discover(&mut self, config: DiscoveryConfig) -> Result<Vec<Discovered>, RpcError> {
+        self.readings += 1;
+        let (number, reactor, address) = (self.readings, self.place(), config.address);
+        let begun = self.on(reactor, move |residents, now| {
+            let discovery = Discovery::begin(config, &residents.core, now)?;
+            residents.discoveries.insert(number, discovery);
+            Ok::<_, String>(())
+        })?;
+        begun.map_err(RpcError::refused)?;
+        loop {
+            // It ends by itself.
+            let take = move |residents: &mut Residents, _: Instant| {
+                let over = residents.discoveries.get(&number).is_none_or(Discovery::is_over);
+                let taken = if over { residents.discoveries.remove(&number) } else { None };
+                taken.map(Discovery::into_outcome)
+            };
+            match self.on(reactor, take)? {
+                Some(told) => {
+                    return told.map_err(|why| {
+                        RpcError::refused(format!("{address} does not tell of its targets: {why}"))
+                    });
+                }
+                None => std::thread::park_timeout(READ_LOOK),
             }
         }
     }

@@ -15,7 +15,7 @@ use engine::{
     Core, Instant, MonotonicClock, Pinning, Pool, Progress, ReactorConfig, ReactorSnapshot, ReactorThread,
     RingCapabilities, Sender, Shard,
 };
-use gateway::{Served, Target, TargetConfig};
+use gateway::{Discovery, Served, Target, TargetConfig};
 use mirror::arbiter::{Answer, Ticket};
 use mirror::driver::Driver;
 use net::tcp::{TcpConfig, TcpNetwork};
@@ -108,6 +108,8 @@ pub struct Residents {
     leaving: Vec<Served>,
     /// Mirrors by their volume's name.
     pub mirrors: BTreeMap<String, Array>,
+    /// Discovery sessions for the control plane, by number.
+    pub discoveries: BTreeMap<u64, Discovery>,
     /// Reads for the control plane, by number.
     pub readings: BTreeMap<u64, Reading>,
     target: Option<Polled<Target>>,
@@ -125,6 +127,7 @@ impl Residents {
             imports: BTreeMap::new(),
             leaving: Vec::new(),
             mirrors: BTreeMap::new(),
+            discoveries: BTreeMap::new(),
             readings: BTreeMap::new(),
             target: (duty == Duty::Front).then(|| Polled::new(target())),
             events: None,
@@ -192,6 +195,7 @@ impl Shard for Residents {
         self.leaving.retain(|import| !import.is_gone());
         progress |= self.mirrors.values_mut().fold(Progress::Idle, |sum, mirror| sum | mirror.poll(now));
         progress |= self.readings.values_mut().fold(Progress::Idle, |sum, reading| sum | reading.poll(now));
+        progress |= self.discoveries.values_mut().fold(Progress::Idle, |sum, one| sum | one.poll(now));
         if let Some(target) = &mut self.target {
             progress |= target.count.count(target.what.poll(now));
             let (departed, more) = target.what.departures();
@@ -211,6 +215,8 @@ impl Shard for Residents {
         let mirrors = self.mirrors.values().filter_map(|array| array.driver.next_deadline()).min();
         let target = self.target.as_ref().and_then(|target| target.what.next_deadline());
         let readings = self.readings.values().filter_map(Reading::next_deadline).min();
+        let discoveries = self.discoveries.values().filter_map(Discovery::next_deadline).min();
+        let readings = Instant::earliest(readings, discoveries);
         Instant::earliest(Instant::earliest(imports, readings), Instant::earliest(mirrors, target))
     }
 

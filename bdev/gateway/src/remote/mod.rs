@@ -6,6 +6,7 @@
 
 mod channel;
 mod config;
+mod discovery;
 mod flights;
 mod live;
 mod route;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 
 use channel::RemoteChannel;
 pub use config::RemoteConfig;
+pub use discovery::{Discovered, Discovery, DiscoveryConfig};
 pub use served::Served;
 
 /// What the last session learnt, for the control half.

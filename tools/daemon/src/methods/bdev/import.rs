@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 use gateway::url::UrlError;
-use gateway::{LunUrl, Remote, RemoteConfig, Served};
+use gateway::{DiscoveryConfig, LunUrl, Remote, RemoteConfig, Served};
 use iscsi::chap::Algorithm;
 use rpc::RpcError;
 use serde::Deserialize;
@@ -18,6 +18,7 @@ pub(super) const METHODS: &[Method] = &[
     Method { name: "bdev_iscsi_set_options", when: When::Always, run: set_options },
     Method { name: "bdev_iscsi_create", when: When::Runtime, run: create },
     Method { name: "bdev_iscsi_delete", when: When::Runtime, run: iscsi_delete },
+    Method { name: "bdev_iscsi_discover", when: When::Runtime, run: discover },
 ];
 
 /// Connections of one import at the most.
@@ -124,4 +125,40 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
 
 fn iscsi_delete(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     delete(node, given, "bdev_iscsi_create")
+}
+
+/// Time for a discovery where nothing is said: other calls wait meanwhile.
+const DISCOVERY_MS: u64 = 1000;
+/// And at the most.
+const DISCOVERY_MS_MAX: u64 = 5000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Discover {
+    /// `ADDRESS[:PORT]`, numerical.
+    address: String,
+    initiator_iqn: String,
+    chap: Option<AccountParams>,
+    timeout_ms: Option<u64>,
+}
+
+/// The targets that a portal shows, and where they are: what to give to `bdev_iscsi_create`.
+fn discover(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let parsed: Discover = params::parse(given)?;
+    let address = gateway::url::portal(&parsed.address).ok_or_else(|| {
+        let address = &parsed.address;
+        RpcError::invalid_params(format!("address: {address:?} is none: use ADDRESS[:PORT], numerical"))
+    })?;
+    let millis = parsed.timeout_ms.unwrap_or(DISCOVERY_MS);
+    if !(1..=DISCOVERY_MS_MAX).contains(&millis) {
+        return Err(RpcError::invalid_params(format!("timeout_ms must be 1 to {DISCOVERY_MS_MAX}")));
+    }
+    let config = DiscoveryConfig {
+        address,
+        initiator: parsed.initiator_iqn,
+        account: parsed.chap.as_ref().map(AccountParams::account).transpose()?,
+        patience: Duration::from_millis(millis),
+    };
+    let targets = node.discover(config)?;
+    Ok(targets.into_iter().map(|target| json!({"name": target.name, "portals": target.addresses})).collect())
 }
