@@ -113,5 +113,7 @@ bitflags! {
         const UNIT_STATE = 1 << 11;
         /// `Op::HandOver`: another node can serve it in this one's place.
         const HAND_OVER = 1 << 12;
+        /// `Op::CryptoErase`.
+        const CRYPTO_ERASE = 1 << 13;
     }
 }

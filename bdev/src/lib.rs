@@ -6,6 +6,7 @@
 
 mod access;
 pub mod channel;
+pub mod crypto;
 pub mod error;
 pub mod fault;
 pub mod geometry;

@@ -138,7 +138,11 @@ impl MallocBdev {
                 return self.compare_and_write(*range, wanted, from);
             }
             Op::BlockStatus { range, found } => *found = Some(self.status(*range)),
-            Op::Fence { .. } | Op::StoreState { .. } | Op::LoadState { .. } | Op::HandOver => {
+            Op::Fence { .. }
+            | Op::StoreState { .. }
+            | Op::LoadState { .. }
+            | Op::HandOver
+            | Op::CryptoErase => {
                 return Err(IoError::Unsupported);
             }
         }

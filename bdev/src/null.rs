@@ -92,9 +92,11 @@ impl Channel for NullChannel {
                 *found = Some(BlockStatus { blocks: range.blocks, backing: Backing::Hole });
                 Ok(())
             }
-            Op::Fence { .. } | Op::StoreState { .. } | Op::LoadState { .. } | Op::HandOver => {
-                Err(IoError::Unsupported)
-            }
+            Op::Fence { .. }
+            | Op::StoreState { .. }
+            | Op::LoadState { .. }
+            | Op::HandOver
+            | Op::CryptoErase => Err(IoError::Unsupported),
             _ => Ok(()),
         });
         self.done.push_back(io.complete(result, now));

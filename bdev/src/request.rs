@@ -130,6 +130,9 @@ pub enum Op {
     /// Let the other node serve the device. Completed when the way there has begun: [`crate::Bdev::access`] says how it ends.
     /// Fails with [`IoError::NotReady`] when the other one cannot, or not now.
     HandOver,
+    /// Make all that was written unreadable, durably, by another key. What is in flight on the device meanwhile is lost, too: hold
+    /// everybody else off. When it fails, the old data may be readable, or nothing, until it succeeds.
+    CryptoErase,
 }
 
 /// What became of the power since some state was stored.
@@ -168,7 +171,8 @@ impl Op {
             | Self::Fence { .. }
             | Self::StoreState { .. }
             | Self::LoadState { .. }
-            | Self::HandOver => None,
+            | Self::HandOver
+            | Self::CryptoErase => None,
         }
     }
 
@@ -192,7 +196,8 @@ impl Op {
             | Self::Fence { .. }
             | Self::StoreState { .. }
             | Self::LoadState { .. }
-            | Self::HandOver => {
+            | Self::HandOver
+            | Self::CryptoErase => {
                 return Ok(());
             }
         };
@@ -213,6 +218,7 @@ impl Op {
                 | Self::Discard { .. }
                 | Self::WriteZeroes { .. }
                 | Self::CompareAndWrite { .. }
+                | Self::CryptoErase
         )
     }
 
@@ -230,6 +236,7 @@ impl Op {
             Self::StoreState { .. } => "store_state",
             Self::LoadState { .. } => "load_state",
             Self::HandOver => "hand_over",
+            Self::CryptoErase => "crypto_erase",
         }
     }
 }

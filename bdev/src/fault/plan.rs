@@ -34,6 +34,7 @@ impl FaultTarget {
             | Op::StoreState { .. }
             | Op::LoadState { .. }
             | Op::HandOver
+            | Op::CryptoErase
             | Op::BlockStatus { .. } => None,
         }
     }

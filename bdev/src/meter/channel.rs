@@ -111,8 +111,8 @@ impl MeteredChannel {
     fn must_wait(&mut self, io: &Io, now: Instant) -> bool {
         let counts = matches!(OpKind::of(io.op()), Some((OpKind::Read | OpKind::Write, _)));
         if self.is_holding() {
-            // A fence is about everything before it.
-            return counts || matches!(io.op(), Op::Fence { .. });
+            // A fence and an erase are about everything before them.
+            return counts || matches!(io.op(), Op::Fence { .. } | Op::CryptoErase);
         }
         if !counts || !self.common.is_limited.load(Ordering::Acquire) {
             return false;

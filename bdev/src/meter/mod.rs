@@ -69,6 +69,7 @@ impl OpKind {
             | Op::StoreState { .. }
             | Op::LoadState { .. }
             | Op::HandOver
+            | Op::CryptoErase
             | Op::BlockStatus { .. } => None,
         }
     }

@@ -35,6 +35,7 @@ impl Pending {
             | Op::LoadState { .. }
             | Op::HandOver
             | Op::BlockStatus { .. }
+            | Op::CryptoErase
             | Op::CompareAndWrite { .. } => None,
         }
     }
@@ -234,6 +235,7 @@ impl Medium {
             | Op::LoadState { .. }
             | Op::HandOver
             | Op::BlockStatus { .. }
+            | Op::CryptoErase
             | Op::CompareAndWrite { .. } => Err(IoError::Unsupported),
         }
     }

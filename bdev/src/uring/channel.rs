@@ -56,6 +56,7 @@ impl UringChannel {
             | Op::StoreState { .. }
             | Op::LoadState { .. }
             | Op::HandOver
+            | Op::CryptoErase
             | Op::CompareAndWrite { .. } => Err(IoError::Unsupported),
             op if op.changes_medium() && self.bdev.options.access == Access::ReadOnly => {
                 Err(IoError::ReadOnly)

@@ -22,10 +22,15 @@ pub(crate) fn core() -> Core {
 
 /// A sparse file with a device on it.
 pub(crate) fn scratch_file(block_size: u32) -> (tempfile::NamedTempFile, Arc<UringBdev>) {
+    file_of(geometry(block_size))
+}
+
+/// As [`scratch_file`], of any size.
+pub(crate) fn file_of(geometry: Geometry) -> (tempfile::NamedTempFile, Arc<UringBdev>) {
     let temp = tempfile::NamedTempFile::new().expect("temporary file");
-    temp.as_file().set_len(geometry(block_size).bytes()).expect("size");
-    let bdev =
-        UringBdev::open_file("u0", Uuid::nil(), temp.path(), FileOptions::new(block_size)).expect("open");
+    temp.as_file().set_len(geometry.bytes()).expect("size");
+    let options = FileOptions::new(geometry.block_size);
+    let bdev = UringBdev::open_file("u0", Uuid::nil(), temp.path(), options).expect("open");
     (temp, bdev)
 }
 

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::common::{BLOCKS, Bench, core, geometry, scratch_file};
+use crate::common::{BLOCKS, Bench, core, file_of, geometry, scratch_file};
+use crate::crypto;
 use bdev::fault::FaultBdev;
 use bdev::hop::{ClientId, HopIdentity, HopServer, hop};
 use bdev::malloc::MallocBdev;
@@ -247,6 +248,16 @@ fn unarmed_fault_devices_keep_the_contract() {
     check(FaultBdev::new("f1", "delay", Uuid::nil(), first), Memory::Keeps);
     let (_temp, base) = scratch_file(512);
     check(FaultBdev::new("f2", "error", Uuid::nil(), base), Memory::Keeps);
+}
+
+#[test]
+fn crypto_keeps_the_contract() {
+    for block_size in [512, 4096] {
+        let base = MallocBdev::new("m0", Uuid::nil(), crypto::below(block_size));
+        check(crypto::formatted(base), Memory::Keeps);
+        let (_temp, base) = file_of(crypto::below(block_size));
+        check(crypto::formatted(base), Memory::Keeps);
+    }
 }
 
 /// Serves a hop from another channel.

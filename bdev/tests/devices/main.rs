@@ -2,6 +2,7 @@
 
 mod common;
 mod contract;
+mod crypto;
 mod fault;
 mod hop;
 mod meter;

@@ -8,6 +8,7 @@ mod cluster;
 mod config;
 mod conformance;
 mod crash;
+mod crypto;
 mod demo;
 mod devices;
 mod events;

@@ -9,14 +9,15 @@ use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
+use bdev::Bdev;
+use bdev::crypto::UserKey;
 use bdev::fault::FaultPlan;
 use bdev::meter::Metered;
 use bdev::null::NullBdev;
 use bdev::uring::UringBdev;
-use bdev::{Bdev, OpenError};
 use core::time::Duration;
 use engine::{Clock, Instant, MonotonicClock};
-use gateway::{Discovered, Discovery, DiscoveryConfig, Target};
+use gateway::Target;
 use mirror::driver::Driver;
 use rpc::RpcError;
 use serde_json::{Value, json};
@@ -25,7 +26,6 @@ use crate::events::EventLog;
 use crate::keep::Keeper;
 use crate::log::Log;
 use crate::reactor::{Reactor, Residents};
-use crate::reading::Reading;
 
 /// The node, as the threads of the control socket share it.
 pub type SharedNode = Arc<Mutex<Node>>;
@@ -60,6 +60,14 @@ pub struct Entry {
     pub bases: Vec<String>,
     /// What runs for it.
     pub resident: Resident,
+}
+
+/// A user's key of crypto devices.
+pub struct CryptoKey {
+    /// The key.
+    pub key: Arc<UserKey>,
+    /// The call that made it, to be replayed. It may hold the key.
+    pub created_by: (String, Value),
 }
 
 impl Entry {
@@ -124,14 +132,12 @@ pub enum End {
 /// Mirrors get this long to stop, and sessions to take their last answers.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// How long a read for the control plane may take, and how often it is looked at.
-const READ_TIME: Duration = Duration::from_secs(10);
-const READ_LOOK: Duration = Duration::from_micros(500);
-
 /// See the module.
 pub struct Node {
     /// Its devices by name.
     pub bdevs: BTreeMap<String, Entry>,
+    /// Keys of crypto devices by name.
+    pub crypto_keys: BTreeMap<String, CryptoKey>,
     /// Calls that made target objects, in order, to be replayed.
     pub target_calls: Vec<(String, Value)>,
     /// Where it is in its start.
@@ -147,8 +153,8 @@ pub struct Node {
     clock: MonotonicClock,
     ender: Sender<()>,
     life: Life,
-    /// Reads so far: they are numbered.
-    readings: u64,
+    /// Errands so far: they are numbered.
+    errands: u64,
 }
 
 impl Node {
@@ -162,6 +168,7 @@ impl Node {
     ) -> Self {
         Self {
             bdevs: BTreeMap::new(),
+            crypto_keys: BTreeMap::new(),
             target_calls: Vec::new(),
             state,
             log,
@@ -172,7 +179,7 @@ impl Node {
             clock,
             ender,
             life: Life::Running,
-            readings: 0,
+            errands: 0,
         }
     }
 
@@ -228,79 +235,10 @@ impl Node {
             .ok_or_else(none)
     }
 
-    /// Reads bytes of a device where a mirror lives; offset and length are multiples of the device's block size.
-    ///
-    /// # Errors
-    /// As [`Node::mirror`]; the device's, or that it takes too long.
-    pub fn read(
-        &mut self,
-        mirror: &str,
-        device: Arc<dyn Bdev>,
-        offset: u64,
-        len: u64,
-    ) -> Result<Vec<u8>, RpcError> {
-        let Resident::Mirror(reactor) = self.bdev(mirror)?.resident else {
-            return Err(RpcError::no_device(format!("bdev {mirror} is no mirror")));
-        };
-        self.readings += 1;
-        let number = self.readings;
-        let name = device.name().to_owned();
-        let begun = self.on(reactor, move |residents, now| {
-            // Those that nobody waited for.
-            residents.readings.retain(|_, reading| !reading.is_over());
-            let reading = Reading::begin(device, &residents.core, offset, len)?;
-            residents.readings.insert(number, reading);
-            Ok::<_, OpenError>(now + READ_TIME)
-        })?;
-        let until = begun.map_err(|error| RpcError::refused(error.to_string()))?;
-        loop {
-            let take = move |residents: &mut Residents, now: Instant| {
-                let over = residents.readings.get(&number).is_none_or(Reading::is_over);
-                let taken = if over { residents.readings.remove(&number) } else { None };
-                (taken.map(Reading::into_bytes), now >= until)
-            };
-            match self.on(reactor, take)? {
-                (Some(result), _) => {
-                    return result
-                        .map_err(|error| RpcError::refused(format!("bdev {name} cannot be read: {error}")));
-                }
-                (None, true) => {
-                    return Err(RpcError::busy(format!("bdev {name} takes too long to answer: try again")));
-                }
-                (None, false) => std::thread::park_timeout(READ_LOOK),
-            }
-        }
-    }
-
-    /// Asks a portal for its targets, within the time that the configuration allows.
-    ///
-    /// # Errors
-    /// Why nobody tells.
-    pub fn discover(&mut self, config: DiscoveryConfig) -> Result<Vec<Discovered>, RpcError> {
-        self.readings += 1;
-        let (number, reactor, address) = (self.readings, self.place(), config.address);
-        let begun = self.on(reactor, move |residents, now| {
-            let discovery = Discovery::begin(config, &residents.core, now)?;
-            residents.discoveries.insert(number, discovery);
-            Ok::<_, String>(())
-        })?;
-        begun.map_err(RpcError::refused)?;
-        loop {
-            // It ends by itself.
-            let take = move |residents: &mut Residents, _: Instant| {
-                let over = residents.discoveries.get(&number).is_none_or(Discovery::is_over);
-                let taken = if over { residents.discoveries.remove(&number) } else { None };
-                taken.map(Discovery::into_outcome)
-            };
-            match self.on(reactor, take)? {
-                Some(told) => {
-                    return told.map_err(|why| {
-                        RpcError::refused(format!("{address} does not tell of its targets: {why}"))
-                    });
-                }
-                None => std::thread::park_timeout(READ_LOOK),
-            }
-        }
+    /// The number of the next errand.
+    pub(crate) fn next_errand(&mut self) -> u64 {
+        self.errands += 1;
+        self.errands
     }
 
     /// Where the next resident goes: beside the front end if there is no other reactor, else where the fewest are.

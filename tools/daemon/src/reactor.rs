@@ -15,16 +15,16 @@ use engine::{
     Core, Instant, MonotonicClock, Pinning, Pool, Progress, ReactorConfig, ReactorSnapshot, ReactorThread,
     RingCapabilities, Sender, Shard,
 };
-use gateway::{Discovery, Served, Target, TargetConfig};
+use gateway::{Served, Target, TargetConfig};
 use mirror::arbiter::{Answer, Ticket};
 use mirror::driver::Driver;
 use net::tcp::{TcpConfig, TcpNetwork};
 use rpc::RpcError;
 
+use crate::errands::Errand;
 use crate::etcd::Courier;
 use crate::events::{EventSender, News};
 use crate::pollers::{PollCount, Polled, PollerInfo};
-use crate::reading::Reading;
 
 /// Something that the control plane wants done on a reactor.
 type Order = Box<dyn FnOnce(&mut Residents, Instant) + Send>;
@@ -108,10 +108,8 @@ pub struct Residents {
     leaving: Vec<Served>,
     /// Mirrors by their volume's name.
     pub mirrors: BTreeMap<String, Array>,
-    /// Discovery sessions for the control plane, by number.
-    pub discoveries: BTreeMap<u64, Discovery>,
-    /// Reads for the control plane, by number.
-    pub readings: BTreeMap<u64, Reading>,
+    /// What is done for the control plane, by number.
+    pub errands: BTreeMap<u64, Errand>,
     target: Option<Polled<Target>>,
     /// Where the target's news goes.
     events: Option<EventSender>,
@@ -127,8 +125,7 @@ impl Residents {
             imports: BTreeMap::new(),
             leaving: Vec::new(),
             mirrors: BTreeMap::new(),
-            discoveries: BTreeMap::new(),
-            readings: BTreeMap::new(),
+            errands: BTreeMap::new(),
             target: (duty == Duty::Front).then(|| Polled::new(target())),
             events: None,
             life: Life::Running,
@@ -194,8 +191,7 @@ impl Shard for Residents {
         progress |= self.leaving.iter_mut().fold(Progress::Idle, |sum, import| sum | import.poll(now));
         self.leaving.retain(|import| !import.is_gone());
         progress |= self.mirrors.values_mut().fold(Progress::Idle, |sum, mirror| sum | mirror.poll(now));
-        progress |= self.readings.values_mut().fold(Progress::Idle, |sum, reading| sum | reading.poll(now));
-        progress |= self.discoveries.values_mut().fold(Progress::Idle, |sum, one| sum | one.poll(now));
+        progress |= self.errands.values_mut().fold(Progress::Idle, |sum, errand| sum | errand.poll(now));
         if let Some(target) = &mut self.target {
             progress |= target.count.count(target.what.poll(now));
             let (departed, more) = target.what.departures();
@@ -214,10 +210,8 @@ impl Shard for Residents {
         let imports = Instant::earliest(imports, leaving);
         let mirrors = self.mirrors.values().filter_map(|array| array.driver.next_deadline()).min();
         let target = self.target.as_ref().and_then(|target| target.what.next_deadline());
-        let readings = self.readings.values().filter_map(Reading::next_deadline).min();
-        let discoveries = self.discoveries.values().filter_map(Discovery::next_deadline).min();
-        let readings = Instant::earliest(readings, discoveries);
-        Instant::earliest(Instant::earliest(imports, readings), Instant::earliest(mirrors, target))
+        let errands = self.errands.values().filter_map(Errand::next_deadline).min();
+        Instant::earliest(Instant::earliest(imports, errands), Instant::earliest(mirrors, target))
     }
 
     fn is_finished(&self) -> bool {

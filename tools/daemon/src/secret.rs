@@ -1,7 +1,7 @@
-//! CHAP secrets as calls and files give them. No message, log line or list shows one.
+//! CHAP secrets, and keys of crypto devices, as calls and files give them. No message, log line or list shows one.
 //!
 //! A file of secrets belongs to its owner alone (mode 0600). It holds lines `NAME SECRET`, or nothing but one secret; lines
-//! that begin with `#` are comments.
+//! that begin with `#` are comments. A file of a key holds its one or two parts in hexadecimal digits.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,6 +16,13 @@ use serde_json::Value;
 
 /// A secret in a call. What it is shows nowhere, not even in the error that it is none.
 pub struct Hidden(String);
+
+impl Hidden {
+    /// What it is.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
 
 impl<'de> Deserialize<'de> for Hidden {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -89,7 +96,11 @@ fn credential(
 /// A file of secrets is short.
 const FILE_MAX: u64 = 64 << 10;
 
-fn read(file: &Path, name: &str) -> Result<String, RpcError> {
+/// The text of a file that nobody but its owner may read.
+///
+/// # Errors
+/// The system's, or others may read it.
+pub fn private(file: &Path) -> Result<String, RpcError> {
     let shown = file.display();
     let system = |error: std::io::Error| RpcError::refused(format!("secret file {shown}: {error}"));
     let open = File::open(file).map_err(system)?;
@@ -99,8 +110,12 @@ fn read(file: &Path, name: &str) -> Result<String, RpcError> {
     }
     let mut text = String::new();
     open.take(FILE_MAX).read_to_string(&mut text).map_err(system)?;
-    let none = || RpcError::refused(format!("secret file {shown} has no secret of {name:?}"));
-    find(&text, name).ok_or_else(none).map(str::to_owned)
+    Ok(text)
+}
+
+fn read(file: &Path, name: &str) -> Result<String, RpcError> {
+    let none = || RpcError::refused(format!("secret file {} has no secret of {name:?}", file.display()));
+    find(&private(file)?, name).ok_or_else(none).map(str::to_owned)
 }
 
 fn find<'a>(text: &'a str, name: &str) -> Option<&'a str> {

@@ -191,7 +191,7 @@ impl RemoteChannel {
             self.done.push_back(io.complete(Err(IoError::OutOfRange), now));
             return Ok(());
         }
-        if matches!(io.op(), Op::StoreState { .. } | Op::LoadState { .. } | Op::HandOver) {
+        if matches!(io.op(), Op::StoreState { .. } | Op::LoadState { .. } | Op::HandOver | Op::CryptoErase) {
             self.done.push_back(io.complete(Err(IoError::Unsupported), now));
             return Ok(());
         }

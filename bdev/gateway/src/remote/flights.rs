@@ -85,7 +85,9 @@ pub(super) fn command(op: &Op, block_size: u32, lun: u16) -> Command {
         // Refused before it comes here.
         Op::BlockStatus { .. } => (cdb::test_unit_ready(), Direction::None, 0),
         Op::Fence { .. } => (cdb::register(), Direction::Write, 24),
-        Op::StoreState { .. } | Op::LoadState { .. } | Op::HandOver => unreachable!("refused before"),
+        Op::StoreState { .. } | Op::LoadState { .. } | Op::HandOver | Op::CryptoErase => {
+            unreachable!("refused before")
+        }
     };
     Command { lun: scsi::lun::encode(lun), cdb, direction, len }
 }

@@ -108,7 +108,9 @@ impl Holder {
             let done = io.complete(Ok(()), ctx.now());
             return ctx.front.push_back((client, done));
         }
-        if let Op::Fence { .. } | Op::BlockStatus { .. } | Op::CompareAndWrite { .. } = io.op() {
+        if let Op::Fence { .. } | Op::BlockStatus { .. } | Op::CompareAndWrite { .. } | Op::CryptoErase =
+            io.op()
+        {
             let done = io.complete(Err(IoError::Unsupported), ctx.now());
             return ctx.front.push_back((client, done));
         }
@@ -136,7 +138,11 @@ impl Holder {
             Op::LoadState { into, found } => {
                 Work::Flush(Flush::new(Errand::Load { into, found, frame: None }))
             }
-            Op::Fence { .. } | Op::BlockStatus { .. } | Op::CompareAndWrite { .. } | Op::HandOver => {
+            Op::Fence { .. }
+            | Op::BlockStatus { .. }
+            | Op::CompareAndWrite { .. }
+            | Op::HandOver
+            | Op::CryptoErase => {
                 unreachable!("answered above")
             }
         };

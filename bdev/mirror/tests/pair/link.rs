@@ -163,7 +163,7 @@ fn copy_of(op: &Op, pool: &Pool) -> Op {
         Op::Discard { range } => Op::Discard { range: *range },
         Op::Flush => Op::Flush,
         Op::Fence { key } => Op::Fence { key: *key },
-        Op::BlockStatus { .. } | Op::CompareAndWrite { .. } => {
+        Op::BlockStatus { .. } | Op::CompareAndWrite { .. } | Op::CryptoErase => {
             unreachable!("the mirror never sends these to a leg")
         }
         Op::StoreState { .. } | Op::LoadState { .. } | Op::HandOver => {

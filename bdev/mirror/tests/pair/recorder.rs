@@ -100,7 +100,7 @@ impl Journal {
             | Op::LoadState { .. }
             | Op::HandOver
             | Op::BlockStatus { .. } => return None,
-            Op::CompareAndWrite { .. } => unreachable!("no leg is sent one"),
+            Op::CompareAndWrite { .. } | Op::CryptoErase => unreachable!("no leg is sent one"),
         };
         let at = range.lba * block_size;
         state.open.insert(number, (leg, at, bytes.clone()));

@@ -1,13 +1,14 @@
 //! Methods of SPDK's that this node has not, and why. They are not in the list of methods; whoever calls one learns what to use.
 
 /// The beginning of a method's name, and what to say.
-const ABSENT: [(&str, &str); 17] = [
-    ("accel_", "checksums are the processor's own instruction"),
+const ABSENT: [(&str, &str); 18] = [
+    ("accel_assign_", "checksums and ciphers are the processor's own instructions"),
+    ("accel_get_", "checksums and ciphers are the processor's own instructions"),
+    ("accel_set_", "checksums and ciphers are the processor's own instructions"),
     ("bdev_lvol_", "there are no logical volumes yet: put LVM on the volume, or under the leg"),
     ("bdev_nvme_", "there is no NVMe driver: bdev_uring_create opens the kernel's device"),
     ("bdev_split_", "partitions are below the node: give a partition to bdev_uring_create"),
     ("bdev_ftl_", "there is no flash translation layer"),
-    ("bdev_crypto_", "encryption is below the node: give a dm-crypt device to bdev_uring_create"),
     ("framework_get_governor", "core frequencies are the system's"),
     ("iobuf_get_stats", "buffers come from one arena: node_get_limits shows its use"),
     ("iscsi_enable_histogram", "each LUN has percentiles: lun_get_list; a bdev has bdev_enable_histogram"),

@@ -20,7 +20,7 @@ pub(super) const METHODS: &[Method] = &[
 ];
 
 /// Subsystems in the order of their start, with what they need.
-const SUBSYSTEMS: [(&str, &[&str]); 2] = [("bdev", &[]), ("iscsi", &["bdev"])];
+const SUBSYSTEMS: [(&str, &[&str]); 3] = [("accel", &[]), ("bdev", &["accel"]), ("iscsi", &["bdev"])];
 
 fn version(_: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     params::none(given)?;
@@ -113,6 +113,7 @@ pub(super) fn document(node: &Node) -> Result<Value, RpcError> {
 fn calls_of(node: &Node, subsystem: &str) -> Result<Value, RpcError> {
     let call = |(method, params): &(String, Value)| json!({"method": method, "params": params});
     match subsystem {
+        "accel" => Ok(node.crypto_keys.values().map(|key| call(&key.created_by)).collect()),
         "bdev" => {
             let devices = super::bdev::in_order(node).filter_map(|entry| entry.created_by.as_ref());
             // A mirror's guarded leg has no call of its own: what is switched on comes when all devices are there.

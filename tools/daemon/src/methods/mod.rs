@@ -2,6 +2,7 @@
 //! method.
 
 mod absent;
+mod accel;
 mod bdev;
 mod events;
 mod framework;
@@ -44,6 +45,7 @@ struct Method {
 fn table() -> impl Iterator<Item = &'static Method> {
     framework::METHODS
         .iter()
+        .chain(accel::METHODS)
         .chain(bdev::methods())
         .chain(iostat::METHODS)
         .chain(mirror::METHODS)

@@ -80,6 +80,7 @@ fn specific(node: &Node, entry: &Entry) -> Result<Value, RpcError> {
         "bdev_error_create" => {
             json!({"error": {"name": entry.bdev.name(), "base_bdev": params["base_name"]}})
         }
+        "bdev_crypto_create" => json!({"crypto": pick(&["name", "base_bdev_name", "key_name"])}),
         "bdev_passthru_create" => json!({"passthru": pick(&["name", "base_bdev_name"])}),
         _ => json!({}),
     })

@@ -1,11 +1,13 @@
 //! Block devices: what is common to all, and the files of each kind.
 
+mod crypto;
 mod describe;
 mod file;
 mod import;
 mod ram;
 mod stacked;
 
+pub(super) use crypto::CREATE as CRYPTO_CREATE;
 use std::collections::BTreeSet;
 
 use bdev::Bdev;
@@ -20,7 +22,13 @@ use crate::params;
 
 /// Of each kind of device.
 pub(super) fn methods() -> impl Iterator<Item = &'static Method> {
-    COMMON.iter().chain(ram::METHODS).chain(file::METHODS).chain(stacked::METHODS).chain(import::METHODS)
+    COMMON
+        .iter()
+        .chain(ram::METHODS)
+        .chain(file::METHODS)
+        .chain(stacked::METHODS)
+        .chain(crypto::METHODS)
+        .chain(import::METHODS)
 }
 
 const COMMON: &[Method] = &[

@@ -1,0 +1,167 @@
+//! What the control plane has a reactor do with a device and waits for: a read, the look that makes a crypto device, or a
+//! discovery session.
+//!
+//! Owner: the reactor, by number. One that nobody waited for to the end is dropped when the next one begins.
+
+use std::sync::Arc;
+
+use bdev::crypto::{CryptoBdev, CryptoError, Opening, Request};
+use bdev::{Bdev, IoError};
+use core::time::Duration;
+use engine::{Core, Instant, Progress};
+use gateway::{Discovered, Discovery, DiscoveryConfig};
+use rpc::RpcError;
+
+use crate::node::{Node, ReactorIndex, Resident};
+use crate::reactor::Residents;
+use crate::reading::Reading;
+
+/// How long one may take, and how often it is looked at.
+const TIME: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_micros(500);
+
+/// Something to be done.
+pub enum Errand {
+    /// Bytes of a device.
+    Reading(Reading),
+    /// A crypto device that is opened or formatted.
+    Opening(Box<Opening>),
+    /// A portal that is asked for its targets.
+    Discovering(Box<Discovery>),
+}
+
+impl Errand {
+    /// One turn.
+    pub fn poll(&mut self, now: Instant) -> Progress {
+        match self {
+            Self::Reading(reading) => reading.poll(now),
+            Self::Opening(opening) => opening.poll(now),
+            Self::Discovering(discovery) => discovery.poll(now),
+        }
+    }
+
+    /// When to poll next at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Reading(reading) => reading.next_deadline(),
+            Self::Opening(opening) => opening.next_deadline(),
+            Self::Discovering(discovery) => discovery.next_deadline(),
+        }
+    }
+
+    /// True when nothing of it is on its way any more.
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Reading(reading) => reading.is_over(),
+            Self::Opening(opening) => opening.is_over(),
+            Self::Discovering(discovery) => discovery.is_over(),
+        }
+    }
+
+    fn into_yield(self) -> Option<Yield> {
+        match self {
+            Self::Reading(reading) => Some(Yield::Bytes(reading.into_bytes())),
+            Self::Opening(opening) => opening.into_result().map(Yield::Device),
+            Self::Discovering(discovery) => Some(Yield::Targets(discovery.into_outcome())),
+        }
+    }
+}
+
+/// What came of one.
+enum Yield {
+    Bytes(Result<Vec<u8>, IoError>),
+    Device(Result<Arc<CryptoBdev>, CryptoError>),
+    Targets(Result<Vec<Discovered>, String>),
+}
+
+impl Node {
+    /// Reads bytes of a device where a mirror lives; offset and length are multiples of the device's block size.
+    ///
+    /// # Errors
+    /// There is no such mirror; as [`Node::on`]; the device's, or that it takes too long.
+    pub fn read(
+        &mut self,
+        mirror: &str,
+        device: Arc<dyn Bdev>,
+        offset: u64,
+        len: u64,
+    ) -> Result<Vec<u8>, RpcError> {
+        let Resident::Mirror(reactor) = self.bdev(mirror)?.resident else {
+            return Err(RpcError::no_device(format!("bdev {mirror} is no mirror")));
+        };
+        let name = device.name().to_owned();
+        let begin = move |core: &Core, _: Instant| {
+            let reading = Reading::begin(device, core, offset, len);
+            reading.map(Errand::Reading).map_err(|error| error.to_string())
+        };
+        match self.run(reactor, &format!("bdev {name}"), begin)? {
+            Yield::Bytes(bytes) => {
+                bytes.map_err(|error| RpcError::refused(format!("bdev {name} cannot be read: {error}")))
+            }
+            Yield::Device(_) | Yield::Targets(_) => Err(RpcError::internal("another errand came back")),
+        }
+    }
+
+    /// Opens or formats a crypto device.
+    ///
+    /// # Errors
+    /// As [`Node::on`]; why there is no device, or that the base takes too long.
+    pub fn open_crypto(&mut self, request: Request) -> Result<Arc<CryptoBdev>, RpcError> {
+        let base = request.base.name().to_owned();
+        let begin = move |core: &Core, _: Instant| {
+            let opening = Opening::begin(request, core);
+            opening.map(|opening| Errand::Opening(Box::new(opening))).map_err(|error| error.to_string())
+        };
+        match self.run(0, &format!("bdev {base}"), begin)? {
+            Yield::Device(device) => device.map_err(|error| RpcError::refused(error.to_string())),
+            Yield::Bytes(_) | Yield::Targets(_) => Err(RpcError::internal("another errand came back")),
+        }
+    }
+
+    /// Asks a portal for its targets, within the time that the configuration allows.
+    ///
+    /// # Errors
+    /// As [`Node::on`]; why nobody tells.
+    pub fn discover(&mut self, config: DiscoveryConfig) -> Result<Vec<Discovered>, RpcError> {
+        let address = config.address;
+        let begin = move |core: &Core, now: Instant| {
+            Discovery::begin(config, core, now).map(|discovery| Errand::Discovering(Box::new(discovery)))
+        };
+        match self.run(self.place(), &address.to_string(), begin)? {
+            Yield::Targets(told) => told
+                .map_err(|why| RpcError::refused(format!("{address} does not tell of its targets: {why}"))),
+            Yield::Bytes(_) | Yield::Device(_) => Err(RpcError::internal("another errand came back")),
+        }
+    }
+
+    /// Has an errand done on a reactor, and waits for it.
+    fn run(
+        &mut self,
+        reactor: ReactorIndex,
+        device: &str,
+        begin: impl FnOnce(&Core, Instant) -> Result<Errand, String> + Send + 'static,
+    ) -> Result<Yield, RpcError> {
+        let number = self.next_errand();
+        let begun = self.on(reactor, move |residents, now| {
+            residents.errands.retain(|_, errand| !errand.is_over());
+            let errand = begin(&residents.core, now)?;
+            residents.errands.insert(number, errand);
+            Ok::<_, String>(now + TIME)
+        })?;
+        let until = begun.map_err(RpcError::refused)?;
+        loop {
+            let take = move |residents: &mut Residents, now: Instant| {
+                let over = residents.errands.get(&number).is_none_or(Errand::is_over);
+                let taken = if over { residents.errands.remove(&number) } else { None };
+                (taken.and_then(Errand::into_yield), now >= until)
+            };
+            match self.on(reactor, take)? {
+                (Some(outcome), _) => return Ok(outcome),
+                (None, true) => {
+                    return Err(RpcError::busy(format!("{device} takes too long to answer: try again")));
+                }
+                (None, false) => std::thread::park_timeout(LOOK),
+            }
+        }
+    }
+}
