@@ -6,9 +6,13 @@ use std::sync::Arc;
 use crate::common::{Bench, core, geometry};
 use bdev::crypto::{CryptoBdev, CryptoError, NoHeader, Opening, Over, Request, UserKey, Wish};
 use bdev::fault::{Fault, FaultBdev, FaultPlan, FaultTarget};
+use bdev::hop::{HopIdentity, hop};
 use bdev::malloc::MallocBdev;
 use bdev::sim::{SimBdev, SimConfig};
-use bdev::{Bdev, BlockRange, Capabilities, Completions, Durability, Geometry, Io, IoError, Op, Tag};
+use bdev::{
+    Access, AccessState, Bdev, BlockRange, Capabilities, Completions, Durability, Geometry, Io, IoError,
+    NodeSide, Op, Shared, Tag,
+};
 use engine::{Clock, Core, MonotonicClock};
 use uuid::Uuid;
 
@@ -101,6 +105,23 @@ fn what_cannot_be_opened_is_refused_and_nothing_is_written() {
     let tiny = MallocBdev::new("m0", Uuid::nil(), Geometry { blocks: RESERVED, ..geometry(512) });
     let small = make(&core(), tiny, 1, FORMAT).map(drop).expect_err("no room");
     assert_eq!(small, CryptoError::TooSmall { base: name() });
+}
+
+#[test]
+fn a_base_that_another_node_writes_to_is_refused() {
+    let core = core();
+    let identity = HopIdentity {
+        name: "m0".to_owned(),
+        product: "Mirror",
+        uuid: Uuid::nil(),
+        geometry: below(512),
+        capabilities: Capabilities::FLUSH,
+    };
+    let (base, mut server) = hop(identity, &core);
+    let (own, peer) = (AccessState::Optimized, AccessState::NonOptimized);
+    server.set_access(Access::Shared(Shared { node: NodeSide::First, own, peer, epoch: 1 }));
+    let why = make(&core, base, 1, FORMAT).map(drop).expect_err("shared");
+    assert_eq!(why, CryptoError::Shared { base: "m0".to_owned() });
 }
 
 #[test]
@@ -228,7 +249,7 @@ fn it_promises_what_the_base_does_and_grows_with_it() {
     let base = ram();
     let device = formatted(base.clone());
     let without = Capabilities::COMPARE_AND_WRITE;
-    assert_eq!(device.capabilities(), base.capabilities() - without | Capabilities::CRYPTO_ERASE);
+    assert_eq!(device.capabilities(), (base.capabilities() - without) | Capabilities::CRYPTO_ERASE);
     let mut bench = Bench::new(device);
     bench.write(0, 8, 1, Durability::Durable).expect("written");
     bench.run(Op::Discard { range: BlockRange::new(2, 2) }).result.expect("discarded");

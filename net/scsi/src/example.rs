@@ -5,7 +5,9 @@ use alloc::vec;
 
 use crate::alua::Management;
 use crate::mode::Settings;
-use crate::unit::{Accounting, Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount};
+use crate::unit::{
+    Accounting, Encryption, Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount,
+};
 
 /// A thin unit of 512-byte blocks in 4 KiB ones that saves its parameters.
 pub(crate) fn unit() -> Unit {
@@ -39,5 +41,6 @@ pub(crate) fn unit() -> Unit {
         write_same_zero: ZeroCount::ToTheEnd,
         atomic_max: 0,
         management: Management::Implicit,
+        encryption: Encryption::None,
     }
 }

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::sense::Sense;
-use crate::unit::{Medium, Provisioning, Unit, ZeroCount};
+use crate::unit::{Encryption, Medium, Provisioning, Unit, ZeroCount};
 use crate::{copy, log};
 
 /// The pages, in order, as page 00h lists them.
@@ -36,7 +36,7 @@ pub fn data(page: Option<u8>, unit: &Unit) -> Result<Vec<u8>, Sense> {
         Some(0x86) => Ok(page_of(0x86, &extended())),
         Some(0x8f) => Ok(page_of(0x8f, &copy::third_party_copy(unit))),
         Some(0xb0) => Ok(page_of(0xb0, &block_limits(unit))),
-        Some(0xb1) => Ok(page_of(0xb1, &characteristics())),
+        Some(0xb1) => Ok(page_of(0xb1, &characteristics(unit))),
         Some(0xb2) if unit.provisioning == Provisioning::Thin => {
             Ok(page_of(0xb2, &[log::threshold_exponent(unit), 0xe4, 2, 0]))
         }
@@ -185,11 +185,15 @@ fn block_limits(unit: &Unit) -> Vec<u8> {
     payload
 }
 
-fn characteristics() -> Vec<u8> {
+fn characteristics(unit: &Unit) -> Vec<u8> {
     let mut payload = vec![0; 60];
     // Non-rotating medium.
     payload[1] = 1;
     // WABEREQ: after SANITIZE, BLOCK ERASE blocks can be read.
     payload[3] = 0x40;
+    // WACEREQ: after SANITIZE, CRYPTOGRAPHIC ERASE, too; zero where there is none.
+    if unit.encryption == Encryption::Erasable {
+        payload[3] |= 0x10;
+    }
     payload
 }

@@ -91,6 +91,16 @@ pub enum Accounting {
     Unknown,
 }
 
+/// Whether the medium is encrypted with a key that can be changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// It is not, or the key is somebody else's.
+    #[default]
+    None,
+    /// SANITIZE, CRYPTOGRAPHIC ERASE changes it.
+    Erasable,
+}
+
 /// A logical unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
@@ -124,6 +134,8 @@ pub struct Unit {
     pub atomic_max: u32,
     /// Who changes which way to it is the best.
     pub management: Management,
+    /// Whether a change of its key erases it.
+    pub encryption: Encryption,
 }
 
 impl Unit {
@@ -136,8 +148,19 @@ impl Unit {
             0xa4 if service_action == Some(0x0a) => self.management == Management::ImplicitAndExplicit,
             0x42 => self.provisioning == Provisioning::Thin,
             0x9c => self.atomic_max > 0,
+            0x48 if service_action == Some(0x03) => self.encryption == Encryption::Erasable,
             0x1e => self.medium == Medium::Removable,
             _ => true,
+        }
+    }
+
+    /// Why the unit does not take a command of the table.
+    pub fn refusal(&self, cdb: &[u8; 16]) -> Option<Sense> {
+        match (self.supports(cdb[0], Some(u16::from(cdb[1] & 0x1f))), cdb[0]) {
+            (true, _) => None,
+            // An operation code with service actions is there; this one of them is not (SPC-4 section 4.2.5.1).
+            (false, 0x48 | 0x9e | 0x9f | 0xa3 | 0xa4) => Some(Sense::invalid_cdb_byte(1)),
+            (false, _) => Some(Sense::INVALID_OPCODE),
         }
     }
 

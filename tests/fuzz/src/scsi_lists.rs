@@ -4,7 +4,8 @@ use scsi::alua::{self, Management, PortGroup, PortState};
 use scsi::mode::Settings;
 use scsi::reservation::{Action, Parameters, Table};
 use scsi::{
-    Accounting, Identity, Medium, Provisioning, SenseFormat, Unit, WriteCache, WriteProtection, ZeroCount,
+    Accounting, Encryption, Identity, Medium, Provisioning, SenseFormat, Unit, WriteCache, WriteProtection,
+    ZeroCount,
 };
 
 fn unit() -> Unit {
@@ -35,6 +36,7 @@ fn unit() -> Unit {
         write_same_zero: ZeroCount::ToTheEnd,
         atomic_max: 0,
         management: Management::Implicit,
+        encryption: Encryption::None,
     }
 }
 

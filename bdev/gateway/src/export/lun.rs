@@ -9,7 +9,7 @@ use bdev::{Bdev, Capabilities};
 use engine::BUF_LEN_MAX;
 use scsi::alua::Management;
 use scsi::mode::{Modes, SoftwareWriteProtect};
-use scsi::{Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount};
+use scsi::{Encryption, Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount};
 
 /// When a write's status means that it is stable: the LUN's durability mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -160,6 +160,10 @@ impl LunConfig {
                 port.management
             } else {
                 Management::Implicit
+            },
+            encryption: match capabilities.contains(Capabilities::CRYPTO_ERASE) && !read_only {
+                true => Encryption::Erasable,
+                false => Encryption::None,
             },
         }
     }

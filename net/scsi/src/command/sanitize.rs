@@ -11,6 +11,8 @@ pub enum SanitizeMethod {
     Overwrite,
     /// Blocks are given back and read as zeroes.
     BlockErase,
+    /// The key that the medium is encrypted with is changed.
+    CryptoErase,
     /// The failure of an earlier operation is acknowledged.
     ExitFailureMode,
 }
@@ -48,7 +50,9 @@ fn parse(cdb: &[u8; 16], method: SanitizeMethod) -> Result<Command, Sense> {
     let length = u32::from(u16_at(cdb, 7));
     let legal = match method {
         SanitizeMethod::Overwrite => length >= 5,
-        SanitizeMethod::BlockErase | SanitizeMethod::ExitFailureMode => length == 0,
+        SanitizeMethod::BlockErase | SanitizeMethod::CryptoErase | SanitizeMethod::ExitFailureMode => {
+            length == 0
+        }
     };
     if !legal {
         return Err(Sense::invalid_cdb_byte(7));
@@ -70,6 +74,14 @@ pub(super) const ROWS: &[Row] = &[
     row!(0x48, Some(0x02), 10, usage::block(0x48, 0xa2, [(7, 9), (0, 0)]), "SANITIZE, BLOCK ERASE", |cdb| {
         parse(cdb, SanitizeMethod::BlockErase)
     }),
+    row!(
+        0x48,
+        Some(0x03),
+        10,
+        usage::block(0x48, 0xa3, [(7, 9), (0, 0)]),
+        "SANITIZE, CRYPTOGRAPHIC ERASE",
+        |cdb| { parse(cdb, SanitizeMethod::CryptoErase) }
+    ),
     row!(
         0x48,
         Some(0x1f),

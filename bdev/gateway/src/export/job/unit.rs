@@ -63,9 +63,8 @@ pub(super) fn mode_select(
 pub(super) fn sanitize(command: &Sanitize, context: &Context<'_>) -> Result<Start, Sense> {
     match command.method {
         SanitizeMethod::Overwrite => Ok(Start::Collect(command.length)),
-        SanitizeMethod::BlockErase => {
-            begin(command, Order::BlockErase, context).map(|step| Start::Steps(step.into_iter().collect()))
-        }
+        SanitizeMethod::BlockErase => at_once(command, Order::BlockErase, context),
+        SanitizeMethod::CryptoErase => at_once(command, Order::CryptoErase, context),
         SanitizeMethod::ExitFailureMode => {
             context.lun.state.sanitizing.borrow_mut().exit_failure()?;
             steps([])
@@ -80,6 +79,11 @@ pub(super) fn overwrite(
 ) -> Result<VecDeque<Step>, Sense> {
     let order = Order::Overwrite(parameter::overwrite(list, context.unit.block_size)?);
     begin(command, order, context).map(|step| step.into_iter().collect())
+}
+
+/// Begins what needs no parameter list.
+fn at_once(command: &Sanitize, order: Order, context: &Context<'_>) -> Result<Start, Sense> {
+    begin(command, order, context).map(|step| Start::Steps(step.into_iter().collect()))
 }
 
 fn begin(command: &Sanitize, order: Order, context: &Context<'_>) -> Result<Option<Step>, Sense> {

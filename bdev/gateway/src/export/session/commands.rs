@@ -171,10 +171,8 @@ impl Session {
     /// What keeps the unit from doing a command: its state, or its protection.
     fn stands_in_the_way(&mut self, place: &Place, cdb: &[u8; 16], command: &scsi::Command) -> Option<Sense> {
         let unit = self.unit(place.number, &place.lun);
-        if !unit.supports(cdb[0], Some(u16::from(cdb[1] & 0x1f))) {
-            // An operation code with service actions is there; this one of them is not (SPC-4 section 4.2.5.1).
-            let is_action = matches!(cdb[0], 0x48 | 0x9e | 0x9f | 0xa3 | 0xa4);
-            return Some(if is_action { Sense::invalid_cdb_byte(1) } else { Sense::INVALID_OPCODE });
+        if let Some(sense) = unit.refusal(cdb) {
+            return Some(sense);
         }
         let identifies =
             matches!(command, scsi::Command::Inquiry { .. } | scsi::Command::RequestSense { .. });

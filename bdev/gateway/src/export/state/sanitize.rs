@@ -30,20 +30,30 @@ pub(in crate::export) enum Order {
     Overwrite(Overwrite),
     /// Zeroes, and then the blocks are given back where the device can take them.
     BlockErase,
+    /// Another key, so that what is on the medium can be read no more.
+    CryptoErase,
 }
 
 impl Order {
     fn passes(&self) -> u8 {
         match self {
             Self::Overwrite(overwrite) => overwrite.passes,
-            Self::BlockErase => 1,
+            Self::BlockErase | Self::CryptoErase => 1,
+        }
+    }
+
+    /// What is done first.
+    fn first(&self) -> Phase {
+        match self {
+            Self::Overwrite(_) | Self::BlockErase => Phase::Writing { pass: 0, lba: 0 },
+            Self::CryptoErase => Phase::Rekeying,
         }
     }
 
     /// The byte at an offset of each block in a pass.
     fn byte(&self, pass: u8, offset: usize) -> u8 {
         match self {
-            Self::BlockErase => 0,
+            Self::BlockErase | Self::CryptoErase => 0,
             Self::Overwrite(Overwrite { pattern, inversion, .. }) => {
                 let byte = pattern[offset % pattern.len()];
                 if *inversion == Inversion::EachPass && pass % 2 == 1 { !byte } else { byte }
@@ -59,6 +69,8 @@ enum Phase {
     Writing { pass: u8, lba: u64 },
     /// Gives blocks back from this address on.
     Discarding { lba: u64 },
+    /// Changes the key, which is stable when that is done.
+    Rekeying,
     /// Makes it stable.
     Flushing,
 }
@@ -96,11 +108,11 @@ impl Sanitizing {
         let whole = Span { lba: 0, blocks: u64::MAX };
         lun.unit.on_change(whole);
         *self = Self::Running(Box::new(Running {
+            phase: order.first(),
             order,
             exit,
             hold: Hold::new(lun, whole, Mode::Exclusive),
             channel: None,
-            phase: Phase::Writing { pass: 0, lba: 0 },
             in_flight: false,
             frame: None,
             written: 0,
@@ -175,6 +187,7 @@ impl Running {
         let done = match self.phase {
             Phase::Writing { pass, lba } => u128::from(pass) * u128::from(blocks) + u128::from(lba),
             Phase::Discarding { .. } | Phase::Flushing => whole,
+            Phase::Rekeying => 0,
         };
         u16::try_from(done * 65_536 / whole).unwrap_or(u16::MAX)
     }
@@ -244,7 +257,7 @@ impl Running {
                 end if end < blocks => Phase::Discarding { lba: end },
                 _ => Phase::Flushing,
             },
-            Phase::Flushing => return true,
+            Phase::Rekeying | Phase::Flushing => return true,
         };
         false
     }
@@ -258,6 +271,7 @@ impl Running {
                 Op::Write { range, from: from.slice(0..len), durability: Durability::Accepted }
             }
             Phase::Discarding { lba } => Op::Discard { range: Self::piece(lun, lba) },
+            Phase::Rekeying => Op::CryptoErase,
             Phase::Flushing => Op::Flush,
         };
         let Some(channel) = &mut self.channel else { return Err(IoError::Busy) };
