@@ -19,7 +19,7 @@ const SHOWN: [(Mutation, u64); 18] = [
     (Mutation::R12CleanUnflushed, 3),
     (Mutation::DegradeWithoutMarks, 173),
     (Mutation::RejoinWithoutUnion, 11),
-    (Mutation::LeaseNotWaitedOut, 1),
+    (Mutation::LeaseNotWaitedOut, 119),
     (Mutation::ReadWithoutLease, 1),
     (Mutation::CacheLossUnseen, 40),
     (Mutation::RevertUnseen, 39),
