@@ -61,6 +61,10 @@ fn main() -> ExitCode {
     }
     let sum = run(&options);
     print!("{}", sum.coverage);
+    let missing = sum.coverage.missing();
+    let missing: Vec<String> =
+        missing.iter().map(|(point, phase)| format!("{point:?} in {phase:?}")).collect();
+    println!("never met: {}", if missing.is_empty() { "nothing".to_owned() } else { missing.join(", ") });
     println!(
         "seeds {} to {}: {} operations of hosts, {} failed",
         options.first,
