@@ -1,5 +1,6 @@
 //! etcd as its users run it: several endpoints, TLS, client certificates, users; slow, gone, or restored from a backup.
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -102,6 +103,27 @@ fn wrong_credentials_are_told_apart() {
         assert!(held["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{words}: {held:#}");
         assert!(has_event(&pair, 0, "holding", words), "{words}");
     }
+}
+
+#[test]
+fn an_etcd_without_its_json_gateway_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // As etcd with --enable-grpc-gateway=false.
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\nConnection: close\r\n\r\nnot found",
+            );
+        }
+    });
+    let pair = pair(&url, &[]);
+    let held = pair.wait(0, "a hold with a reason", |status| status["role"] == "consistent-hold");
+    assert!(
+        held["reason"].as_str().is_some_and(|reason| reason.contains("--enable-grpc-gateway")),
+        "{held:#}"
+    );
 }
 
 /// A slow etcd delays what needs it, and nothing else.

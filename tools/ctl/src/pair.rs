@@ -144,7 +144,8 @@ struct Etcd {
     /// Certificates (PEM) that etcd's must be signed by.
     #[arg(long)]
     etcd_ca: Option<PathBuf>,
-    /// Our certificate (PEM) for etcd,
+    /// Our certificate (PEM) for etcd, which opens the connection: its common name is no user's, as etcd's JSON gateway takes none
+    /// from there. Users log in by name and password.
     #[arg(long, requires = "etcd_key")]
     etcd_cert: Option<PathBuf>,
     /// and its key.

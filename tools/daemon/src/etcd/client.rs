@@ -219,6 +219,9 @@ impl Client {
                     answer["message"].as_str().or(answer["error"].as_str()).unwrap_or("no reason given");
                 Err(Trouble::Refused { code: answer["code"].as_u64().unwrap_or(0), words: words.to_owned() })
             }
+            Err(_) if status == 404 => Err(Trouble::Silent(
+                "HTTP status 404: this etcd has no JSON gateway (--enable-grpc-gateway)".to_owned(),
+            )),
             Err(_) if !is_success => Err(Trouble::Silent(format!("HTTP status {status}"))),
             Err(error) => Err(silent(error)),
         }
