@@ -85,7 +85,7 @@ fn is_known_here(command: &Command) -> bool {
     matches!(command, Command::ModeSense { .. } | Command::ReadCapacity10 | Command::ReadCapacity16 { .. })
 }
 
-/// Commands that a node that stands by has the other one carry out, even where it passes on no others.
+/// Commands that a node that stands by has the other one carry out, even where it passes on no others: they bring it out of it.
 fn is_for_either(command: &Command) -> bool {
     matches!(command, Command::SetTargetPortGroups { .. })
 }
@@ -138,7 +138,15 @@ impl Session {
         }
     }
 
-    fn route(&self, command: &Command, lun: &Lun, since: Instant, now: Instant) -> Route {
+    /// The way of a command; most go as [`Session::route`] says.
+    fn route_of(&self, command: &Command, lun: &Lun, since: Instant, now: Instant) -> Route {
+        match self.route(lun, since, now) {
+            Route::Refuse(sense) if sense == Sense::PORT_STANDBY && is_for_either(command) => Route::Peer,
+            route => route,
+        }
+    }
+
+    fn route(&self, lun: &Lun, since: Instant, now: Instant) -> Route {
         // What comes from the peer is not sent back, and the peer holds it if need be.
         let unclear = match self.origin {
             Origin::Host if now < since + HELD_MAX => Route::Hold,
@@ -151,8 +159,6 @@ impl Session {
         ) {
             (AccessState::Optimized, ..) if lun.unit.is_ready() => Route::Here,
             (AccessState::NonOptimized, Origin::Host, Some(StandbyMode::Forward)) => Route::Peer,
-            // It is this one that brings a standby out of it.
-            (AccessState::NonOptimized, Origin::Host, Some(_)) if is_for_either(command) => Route::Peer,
             (AccessState::NonOptimized, Origin::Host, _) => Route::Refuse(Sense::PORT_STANDBY),
             (AccessState::Unavailable, ..) => Route::Refuse(Sense::PORT_UNAVAILABLE),
             (AccessState::Optimized | AccessState::NonOptimized | AccessState::Transitioning, ..) => unclear,
@@ -170,7 +176,7 @@ impl Session {
         if is_answered_here(parsed) {
             return Some(command);
         }
-        match self.route(parsed, &place.lun, now, now) {
+        match self.route_of(parsed, &place.lun, now, now) {
             Route::Here => return Some(command),
             Route::Refuse(_) | Route::Hold if is_known_here(parsed) => return Some(command),
             Route::Refuse(sense) => {
@@ -221,7 +227,7 @@ impl Session {
         if let Some(sense) = self.was_reset(&place, passage.resets) {
             return self.fail(task, sense);
         }
-        match self.route(&job.command, &place.lun, passage.since, now) {
+        match self.route_of(&job.command, &place.lun, passage.since, now) {
             Route::Hold => {}
             Route::Refuse(sense) => self.fail(task, sense),
             Route::Here => self.carry_out(task, &place, now),
@@ -390,9 +396,7 @@ impl Session {
 
     /// Passes a reset of a LUN on that the node that serves has to carry out; false when it is this one, or cannot be reached.
     pub(super) fn pass_reset(&mut self, request: TaskId, number: u16, function: u8, now: Instant) -> bool {
-        let passes = self
-            .lun(number)
-            .is_some_and(|lun| matches!(self.route(&Command::TestUnitReady, &lun, now, now), Route::Peer));
+        let passes = self.lun(number).is_some_and(|lun| matches!(self.route(&lun, now, now), Route::Peer));
         let raw = scsi::lun::encode(number);
         if !passes || !self.relay.as_mut().is_some_and(|relay| relay.manage(request, function, raw)) {
             return false;
