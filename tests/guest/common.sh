@@ -93,18 +93,26 @@ agreed() { cat /sys/class/iscsi_connection/connection*/"$1" | tail -1; }
 
 # A file system on a device, fsync-heavy writes, and its data after it was mounted again. The device keeps it.
 exercise() {
-    local device=$1 megabytes=$2 sums
+    local device=$1 megabytes=$2
     must mke2fs -q -t ext4 -b 4096 "$device"
     must mount -t ext4 "$device" /mnt
     must dd if=/dev/urandom of=/mnt/random bs=256k count=$((megabytes * 4)) conv=fsync
     for number in $(seq 20); do
         must dd if=/dev/urandom of="/mnt/small$number" bs=4k count=3 oflag=dsync
     done
-    sums=$(cd /mnt && sha256sum *m* | sha256sum)
+    comes_back "$device" '*m*'
+}
+
+# comes_back DEVICE PATTERN: what is mounted is clean when it is not, and these files are the same when it is again. Then it is not.
+comes_back() {
+    local device=$1 sums
+    sums=$(sums "$2")
     must umount /mnt
     echo 3 >/proc/sys/vm/drop_caches
     must e2fsck -f -n "$device"
     must mount -t ext4 "$device" /mnt
-    [ "$sums" = "$(cd /mnt && sha256sum *m* | sha256sum)" ] || fail "other data on $device"
+    [ "$sums" = "$(sums "$2")" ] || fail "other data on $device"
     must umount /mnt
 }
+# The files of the pattern, which the shell takes apart here.
+sums() { (cd /mnt && sha256sum $1 | sha256sum); }

@@ -223,14 +223,9 @@ impl Host {
 
     /// Waits for a command's end, or for the session's: `None` then.
     pub fn end_if_any(&mut self, task: TaskId) -> Option<(Outcome, Vec<u8>)> {
-        let until = self.clock.now() + PATIENCE;
-        while self.clock.now() < until && self.connection.closed().is_none() {
-            if self.ended.iter().any(|(ended, _)| *ended == task) {
-                return Some(self.end(task));
-            }
-            self.turn();
-        }
-        None
+        let has_ended = |host: &Self| host.ended.iter().any(|(ended, _)| *ended == task);
+        self.until("an answer, or the end", |host| has_ended(host) || host.connection.closed().is_some());
+        has_ended(self).then(|| self.end(task))
     }
 
     /// Waits for a command's end; how it ended, and what it read.

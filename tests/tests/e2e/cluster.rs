@@ -83,6 +83,15 @@ impl Managed {
         Self { folder, pair }
     }
 
+    /// Its node is promoted by a cluster of "one" and "two".
+    fn promoted_in_a_cluster() -> Self {
+        let managed = Self::new();
+        managed.must("start", SUCCESS);
+        managed.join_cluster();
+        managed.must("promote", SUCCESS);
+        managed
+    }
+
     fn agent(&self) -> PathBuf {
         self.folder.path().join("gemel")
     }
@@ -181,24 +190,20 @@ impl Managed {
         self.status()["role"].as_str().unwrap_or_default().to_owned()
     }
 
-    fn wait_for_both_legs(&self) {
-        let both = || {
-            let status = self.status();
-            status["legs"].as_array().is_some_and(|legs| legs.iter().all(|leg| leg["in_sync"] == true))
-        };
+    fn wait(&self, what: &str, until: impl Fn(&Value) -> bool) {
         let came = (0..300).any(|_| {
             pause(Duration::from_millis(100));
-            both()
+            until(&self.status())
         });
-        assert!(came, "{:#}", self.status());
+        assert!(came, "no {what}: {:#}", self.status());
     }
 
     fn wait_for_role(&self, role: &str) {
-        let came = (0..300).any(|_| {
-            pause(Duration::from_millis(100));
-            self.role() == role
-        });
-        assert!(came, "{} in place of {role}", self.role());
+        self.wait(role, |status| status["role"] == role);
+    }
+
+    fn wait_for_both_legs(&self) {
+        self.wait("resync", both_in_sync);
     }
 
     fn signal(&self, name: &str) {
@@ -213,6 +218,11 @@ impl Drop for Managed {
         // A test that failed leaves a node behind.
         let _ = self.act("stop");
     }
+}
+
+/// As a node's status says.
+fn both_in_sync(status: &Value) -> bool {
+    status["legs"].as_array().is_some_and(|legs| legs.iter().all(|leg| leg["in_sync"] == true))
 }
 
 fn is_ready() -> bool {
@@ -252,9 +262,7 @@ fn an_unclean_demotion_kills_the_node_and_the_peer_is_promoted() {
     managed.must("start", SUCCESS);
     managed.must("promote", SUCCESS);
     managed.must("monitor", RUNNING_PROMOTED);
-    managed.pair.wait(1, "the holder's config", |status| {
-        status["legs"].as_array().is_some_and(|legs| legs.iter().all(|leg| leg["in_sync"] == true))
-    });
+    managed.pair.wait(1, "the holder's config", both_in_sync);
     managed.signal("STOP");
     managed.must("demote", ERR_GENERIC);
     managed.must("monitor", NOT_RUNNING);
@@ -274,13 +282,8 @@ fn the_survivor_goes_on_when_its_peer_was_fenced() {
     if !is_ready() {
         return;
     }
-    let mut managed = Managed::new();
-    managed.must("start", SUCCESS);
-    managed.join_cluster();
-    managed.must("promote", SUCCESS);
-    managed.pair.wait(1, "the holder's config", |status| {
-        status["legs"].as_array().is_some_and(|legs| legs.iter().all(|leg| leg["in_sync"] == true))
-    });
+    let mut managed = Managed::promoted_in_a_cluster();
+    managed.pair.wait(1, "the holder's config", both_in_sync);
     managed.pair.kill(1);
     managed.members(&["one"]);
     managed.wait_for_role("frozen");
@@ -312,13 +315,8 @@ fn the_holder_goes_on_when_the_link_is_lost_and_the_cluster_is_whole() {
     if !is_ready() {
         return;
     }
-    let managed = Managed::new();
-    managed.must("start", SUCCESS);
-    managed.join_cluster();
-    managed.must("promote", SUCCESS);
-    managed.pair.wait(1, "the holder's config", |status| {
-        status["legs"].as_array().is_some_and(|legs| legs.iter().all(|leg| leg["in_sync"] == true))
-    });
+    let managed = Managed::promoted_in_a_cluster();
+    managed.pair.wait(1, "the holder's config", both_in_sync);
     managed.pair.node(1).signal("STOP");
     managed.wait_for_role("frozen");
     managed.must("monitor", RUNNING_PROMOTED);
@@ -334,10 +332,7 @@ fn the_old_holder_is_promoted_alone_unless_it_was_left_behind() {
     if !is_ready() {
         return;
     }
-    let mut managed = Managed::new();
-    managed.must("start", SUCCESS);
-    managed.join_cluster();
-    managed.must("promote", SUCCESS);
+    let mut managed = Managed::promoted_in_a_cluster();
     managed.signal("KILL");
     managed.pair.kill(1);
     pause(Duration::from_millis(500));
