@@ -15,6 +15,8 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::node::skipped_because;
+
 /// A way between two of the hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -96,7 +98,7 @@ impl Net {
         let net = Self { spaces: [name("a"), name("b"), name("h")] };
         for space in &net.spaces {
             if !ip(&["netns", "add", space]) {
-                eprintln!("skipped: no network namespaces (they need root)");
+                skipped_because("there are no network namespaces (they need root)");
                 return None;
             }
             must(&["-n", space, "link", "set", "lo", "up"]);

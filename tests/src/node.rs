@@ -18,12 +18,20 @@ pub fn binary(name: &str) -> PathBuf {
 /// Says that a test is skipped because something is missing.
 ///
 /// # Panics
-/// Where nothing may be skipped: in CI (`CI=true`, or `GEMEL_REQUIRE_TOOLS=1`, which `.ci/run` sets).
+/// As [`skipped_because`].
 pub fn skipped_without(what: &str) {
+    skipped_because(&format!("{what} is missing (make setup installs it)"));
+}
+
+/// Says why a test is skipped.
+///
+/// # Panics
+/// Where nothing may be skipped: in CI (`CI=true`, or `GEMEL_REQUIRE_TOOLS=1`, which `.ci/run` sets).
+pub fn skipped_because(why: &str) {
     let is_set = |name: &str| std::env::var(name).is_ok_and(|value| value == "1" || value == "true");
     let required = is_set("GEMEL_REQUIRE_TOOLS") || is_set("CI");
-    assert!(!required, "{what} is missing (make setup installs it), and here no test is skipped");
-    eprintln!("skipped: {what} is missing (see make setup)");
+    assert!(!required, "{why}, and here no test is skipped");
+    eprintln!("skipped: {why}");
 }
 
 /// True when a tool is there; otherwise says that the test is skipped.

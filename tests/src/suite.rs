@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::node::skipped_without;
+
 /// Seconds after which a test counts as hung. The longest sends hundreds of commands that each reach the disk, and takes some tens of
 /// seconds; on a machine that is busy with other tests it took more than two minutes.
 const LIMIT: u32 = 400;
@@ -36,7 +38,7 @@ impl Suite {
         let suite = Self { root };
         let found = suite.root.join("usr/bin/iscsi-test-cu").exists();
         if !found {
-            eprintln!("skipped: libiscsi's suite is missing (see make setup)");
+            skipped_without("libiscsi's suite");
         }
         found.then_some(suite)
     }

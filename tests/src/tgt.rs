@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::node::{has_tool, pause};
+use crate::node::{has_tool, pause, skipped_because};
 
 /// Its one target.
 pub const TARGET: &str = "iqn.2026-11.example:tgt";
@@ -32,7 +32,7 @@ impl Tgt {
             return None;
         }
         if !is_root() {
-            eprintln!("skipped: tgtd runs as root alone");
+            skipped_because("tgtd runs as root alone");
             return None;
         }
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -25,3 +25,5 @@ pub mod split;
 pub mod status;
 mod store;
 pub mod truth;
+
+pub use node::TRANSITION_MAX;

@@ -177,6 +177,9 @@ fn an_etcd_restored_from_a_backup_is_not_believed() {
     let told = gemel(pair.node(0), &["promote", "vol0", "--force"]);
     let told = String::from_utf8_lossy(&told.stderr).into_owned();
     assert!(told.contains("2^32") && told.contains("FORCED") && told.contains("Add --yes"), "{told}");
+    let told = pair.node(0).must("mirror_promote", json!({"name": "vol0", "force": true}));
+    assert_eq!(told["begun"], false, "{told:#}");
+    assert!(told["consequences"].to_string().contains("2^32"), "{told:#}");
     let done = gemel(pair.node(0), &["promote", "vol0", "--force", "--yes"]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let status = pair.wait_in_sync(0);

@@ -169,4 +169,27 @@ fn policies_that_cannot_be_had_are_refused_with_the_reason() {
     assert_eq!(node.must("mirror_get_status", json!({})), json!([]));
     let status = gemel(&node, &["status"]);
     assert!(status.status.success());
+    // And at the command line.
+    let leg = node.folder.path().join("leg.img:128M").display().to_string();
+    let told = gemel(
+        &node,
+        &[
+            "pair",
+            "create",
+            "vol0",
+            "--policy",
+            "heartbeat",
+            "--leg",
+            &leg,
+            "--listen",
+            "127.0.0.1:0",
+            "--peer",
+            "127.0.0.1:1",
+            "--portal",
+            "127.0.0.1:0",
+        ],
+    );
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains("both would go on"), "{told}");
+    assert_eq!(node.must("mirror_get_status", json!({})), json!([]));
 }

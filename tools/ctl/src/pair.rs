@@ -223,6 +223,9 @@ pub(crate) enum Policy {
     External,
     /// An etcd decides; the peer takes over by itself. Needs `--etcd`.
     Etcd,
+    /// The node refuses it, with the reason.
+    #[value(hide = true)]
+    Heartbeat,
 }
 
 /// This node's number in the array: the one that creates it is 0.
@@ -323,6 +326,7 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
                 Policy::Manual => "manual",
                 Policy::External => "external",
                 Policy::Etcd => "etcd",
+                Policy::Heartbeat => "heartbeat",
             });
             if let Some(bytes) = max_crash_resync {
                 mirror["max_crash_resync"] = json!(bytes);

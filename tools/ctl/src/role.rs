@@ -129,7 +129,7 @@ pub(crate) fn wait<T>(
 
 /// Makes this node the holder.
 pub(crate) fn promote(client: &mut Client, ask: &Promote) -> Result<Done, Failure> {
-    let params = json!({"name": ask.name, "force": ask.force, "peer_is_down": ask.peer_is_down});
+    let mut params = json!({"name": ask.name, "force": ask.force, "peer_is_down": ask.peer_is_down});
     if ask.force && !ask.yes {
         let answer = client.call("mirror_may_promote", Some(params))?;
         return Err(Failure::Usage(format!(
@@ -138,6 +138,7 @@ pub(crate) fn promote(client: &mut Client, ask: &Promote) -> Result<Done, Failur
             outlook(&answer)
         )));
     }
+    params["confirm"] = json!(ask.yes);
     let from = next_event(client)?;
     client.call("mirror_promote", Some(params))?;
     if ask.timeout == 0 {

@@ -92,12 +92,13 @@ impl Display for EventKind {
             Self::ArbiterOlder { expected } => write!(
                 f,
                 "the arbiter has an older config than generation {expected}, which a leg has: restored from a \
-                 backup?"
+                 backup? Bring the newer one back; if it is gone for good: demote the holder at once, promote it by force"
             ),
             Self::ArbiterVacant => {
                 write!(
                     f,
-                    "the arbiter does not know this array: it lost its data, or is another one than before"
+                    "the arbiter does not know this array: it lost its data, or is another one than before. Bring \
+                     them back; if they are gone for good: demote the holder at once, promote it by force"
                 )
             }
             Self::PeerUnreachable(why) => write!(f, "the peer's leg is unreachable: {why}"),

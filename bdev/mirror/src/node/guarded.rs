@@ -4,6 +4,7 @@ use bdev::hop::ClientId;
 use bdev::{Completed, Io, IoError, NotReady, Tag};
 use engine::Instant;
 
+use super::hold::StartCause;
 use super::{Node, OwnWrite, Role};
 use crate::decide::{StandbyReason, is_drained};
 use crate::events::EventKind;
@@ -40,7 +41,7 @@ impl Node {
         guard.on_done(client, tag, completed, &mut self.guarded);
         while let Some(seen) = self.guard.as_mut().and_then(super::Guard::next_seen) {
             self.observe(seen);
-            if let (Role::Standby(reason), false) = (&mut self.role, self.given_at.is_some()) {
+            if let (Role::Standby(reason), false) = (&mut self.role, self.cause.is_gift()) {
                 *reason = StandbyReason::PeerHolds;
             }
         }
@@ -57,7 +58,7 @@ impl Node {
         }
         let given = config.id != before && config.holder == self.setup.who && self.own().is_in_sync();
         if given && matches!(self.role, Role::Standby(_)) {
-            self.given_at = Some(self.desk.now);
+            self.cause = StartCause::Given(self.desk.now);
             self.begin_hold();
         }
     }
@@ -98,7 +99,7 @@ impl Node {
                 holder.on_tick(ctx);
             }),
             Role::Holding(_) | Role::Promoting(_) => {
-                self.given_at = None;
+                self.cause = StartCause::Again;
                 self.role = Role::Standby(StandbyReason::PeerHolds);
             }
             Role::Booting(_) | Role::Standby(_) | Role::Ending(_) | Role::Stopped | Role::Failed(_) => return,

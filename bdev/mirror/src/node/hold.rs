@@ -33,6 +33,25 @@ const ASK: Duration = Duration::from_millis(500);
 /// With the arbiter's word that nobody else has gone on, the peer gets this long to be seen.
 const PEER_SIGHT: Duration = Duration::from_secs(2);
 
+/// Why a node that its own superblock names as the holder begins to serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum StartCause {
+    /// It did before.
+    #[default]
+    Again,
+    /// The old holder gave it the array, then.
+    Given(Instant),
+    /// The operator or a cluster manager said so.
+    Promoted,
+}
+
+impl StartCause {
+    /// True when the old holder said so.
+    pub(super) fn is_gift(self) -> bool {
+        matches!(self, Self::Given(_))
+    }
+}
+
 /// What is known while holding.
 pub(super) struct Hold {
     log: Replay,
@@ -169,6 +188,7 @@ impl Node {
                 }
             }
             StartVerdict::Standby(reason) => {
+                self.cause = StartCause::Again;
                 self.note(EventKind::StandingBy(reason));
                 self.role = Role::Standby(reason);
             }
@@ -190,7 +210,7 @@ impl Node {
     }
 
     pub(super) fn is_taking_up(&self) -> bool {
-        self.given_at.is_some_and(|at| self.desk.now < at + TAKE_UP)
+        matches!(self.cause, StartCause::Given(at) if self.desk.now < at + TAKE_UP)
     }
 
     /// How the own superblock stands to what the arbiter holds.
@@ -224,10 +244,11 @@ impl Node {
         let was_both = own.config().in_sync == LegMask::both();
         let role = core::mem::replace(&mut self.role, Role::Standby(StandbyReason::PeerHolds));
         let Role::Holding(hold) = role else { return };
-        let reason = match (starting, self.given_at.take()) {
+        let reason = match (starting, core::mem::take(&mut self.cause)) {
             (Starting::Alone, _) if was_both => Reason::StartedDegraded,
-            (_, Some(_)) => Reason::SwitchedOver,
-            (_, None) => Reason::Restarted,
+            (_, StartCause::Given(_)) => Reason::SwitchedOver,
+            (_, StartCause::Promoted) => Reason::Promoted,
+            (_, StartCause::Again) => Reason::Restarted,
         };
         let peer = match &hold.seen {
             Some(LegFound::Leg(leg)) => Some(&leg.superblock),

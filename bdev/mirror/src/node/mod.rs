@@ -44,9 +44,11 @@ use crate::reader::unit_state;
 use crate::setup::Setup;
 use crate::status::{PeerSight, RoleKind, Status};
 use crate::store::{Store, Stored};
+pub use access::TRANSITION_MAX;
+use access::Transit;
 use boot::Boot;
 use ending::Last;
-use hold::Hold;
+use hold::{Hold, StartCause};
 use promote::Promoting;
 use takeover::{Wanted, Watch};
 
@@ -117,10 +119,11 @@ pub struct Node {
     linger_until: Option<Instant>,
     ballot: Ballot,
     watch: Watch,
-    /// When the old holder gave this node the array, until it is taken up.
-    given_at: Option<Instant>,
+    /// Until it is taken up.
+    cause: StartCause,
     /// The logical unit's state, as the own leg had it when it was last read as a whole.
     unit: UnitState,
+    transit: Transit,
 }
 
 impl Node {
@@ -147,8 +150,9 @@ impl Node {
             linger_until: None,
             ballot: Ballot::new(),
             watch: Watch::default(),
-            given_at: None,
+            cause: StartCause::Again,
             unit: UnitState::default(),
+            transit: Transit::default(),
             setup,
         };
         node.begin_boot();
@@ -235,6 +239,7 @@ impl Node {
             Role::Ending(_) | Role::Stopped | Role::Failed(_) => {}
         }
         self.settle();
+        self.watch_transit();
     }
 
     /// When [`Node::on_tick`] has to be called at the latest.
@@ -253,7 +258,8 @@ impl Node {
             Role::Standby(_) if self.is_arbitrated() || self.run == Run::Stopping => {
                 Some(self.desk.now + Duration::from_millis(20))
             }
-            Role::Standby(_) | Role::Stopped | Role::Failed(_) => None,
+            Role::Standby(_) => self.transit.next_deadline(self.desk.now),
+            Role::Stopped | Role::Failed(_) => None,
         }
     }
 

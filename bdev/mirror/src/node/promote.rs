@@ -4,6 +4,7 @@
 use bdev::{Completed, FenceKey};
 use engine::Instant;
 
+use super::hold::StartCause;
 use super::{Node, OwnWrite, Role, Wanted};
 use crate::command::Refusal;
 use crate::decide::{
@@ -53,6 +54,7 @@ impl Node {
             if self.own_write.is_some() {
                 return Err(Refusal::Busy);
             }
+            self.cause = StartCause::Promoted;
             self.begin_hold();
             return Ok(());
         }

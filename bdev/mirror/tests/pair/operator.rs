@@ -1,8 +1,9 @@
 //! What the operator and the cluster manager ask for: switchover, demotion, promotion.
 
-use bdev::{IoError, NotReady, Op};
+use bdev::{AccessState, Bdev, IoError, NotReady, Op};
 use core::time::Duration;
 
+use mirror::TRANSITION_MAX;
 use mirror::command::{Command, Demotion, Refusal};
 use mirror::decide::{HolderState, PromoteMode, PromoteRefusal};
 use mirror::events::Codes;
@@ -177,6 +178,7 @@ fn a_demoted_holder_may_be_promoted_again() {
     world.drain();
     command(&mut world, 0, PROMOTE).expect("its own");
     world.wait("promotion", 5 * SECOND, |world| world.is_holder(0));
+    assert_eq!(world.status(0).config.expect("one").reason, Reason::Promoted);
     world.load(0, millis(50));
     settle(&mut world, 0);
     assert_eq!(world.status(0).last_resync.map_or(0, |last| last.copied), 0, "{}", world.describe());
@@ -208,6 +210,33 @@ fn a_frozen_holder_is_demoted_at_once_and_acknowledges_nothing_more() {
     world.heal();
     world.load(1, millis(100));
     settle(&mut world, 1);
+}
+
+fn access(world: &World, index: usize) -> AccessState {
+    world.nodes[index].as_ref().expect("runs").volumes.front.access().state()
+}
+
+/// Hosts hear "transitioning" for a bounded time, and "unavailable" until somebody says who serves.
+#[test]
+fn a_standby_without_a_holder_is_unavailable_after_a_while() {
+    let mut world = World::new(413, ArbiterKind::Manual);
+    world.create();
+    assert_eq!((access(&world, 0), access(&world, 1)), (AccessState::Optimized, AccessState::NonOptimized));
+    world.kill(0);
+    world.run(3 * SECOND);
+    assert_eq!(access(&world, 1), AccessState::Transitioning);
+    // Nothing but the node's own deadline wakes it.
+    world.run(TRANSITION_MAX);
+    assert_eq!(access(&world, 1), AccessState::Unavailable);
+    command(&mut world, 1, PROMOTE).expect("in sync");
+    world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
+    assert_eq!(access(&world, 1), AccessState::Optimized);
+    // And anew.
+    world.start(0);
+    settle(&mut world, 1);
+    world.kill(1);
+    world.run(3 * SECOND);
+    assert_eq!(access(&world, 0), AccessState::Transitioning);
 }
 
 /// A cluster manager says who holds: at the start, after a crash, and when the peer is gone.

@@ -327,11 +327,23 @@ struct Promote {
     /// The operator says that the old holder is down.
     #[serde(default)]
     peer_is_down: bool,
+    /// What comes of force is understood.
+    #[serde(default)]
+    confirm: bool,
 }
 
+/// An ordinary promotion begins. By force it begins where that is confirmed; else the answer says what it would mean.
 fn promote(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: Promote = params::parse(given)?;
     let (mode, holder) = (given.mode(), given.holder());
+    if mode == PromoteMode::Forced && !given.confirm {
+        let promotion = node.mirror(&given.name, move |driver, _| driver.may_promote(mode, holder))?;
+        let promotion = promotion.map_err(|refusal| refused(&refusal))?;
+        return Ok(json!({
+            "begun": false, "reason": "nothing has happened: confirm is not set",
+            "consequences": consequences(mode, promotion),
+        }));
+    }
     command(node, &given.name, Command::Promote { mode, holder })
 }
 
