@@ -5,6 +5,8 @@ use ::core::fmt;
 use ::core::ops::{Add, AddAssign, Sub};
 use ::core::time::Duration;
 
+use engine_sys::clock::since_boot;
+
 /// A point on a monotonic clock, in nanoseconds since that clock's epoch.
 ///
 /// The epoch has no meaning outside one process: instants of two nodes must never be compared.
@@ -91,22 +93,22 @@ pub trait Clock {
     fn now(&self) -> Instant;
 }
 
-/// The machine's monotonic clock; its epoch is the value's creation, less one second so that no real instant is the epoch.
+/// The machine's monotonic clock, which goes on while it sleeps: a lease ends then as well. Its epoch is the value's creation,
+/// less one second so that no real instant is the epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct MonotonicClock {
-    created: std::time::Instant,
+    created: Duration,
 }
 
 impl MonotonicClock {
     /// A clock that starts now.
-    #[expect(clippy::disallowed_methods, reason = "the one reader of the clock")]
     pub fn start() -> Self {
-        Self { created: std::time::Instant::now() }
+        Self { created: since_boot() }
     }
 }
 
 impl Clock for MonotonicClock {
     fn now(&self) -> Instant {
-        Instant(1_000_000_000 + nanos(self.created.elapsed()))
+        Instant(1_000_000_000 + nanos(since_boot().saturating_sub(self.created)))
     }
 }

@@ -4,6 +4,7 @@
 //! free a buffer that the kernel still uses.
 
 mod arena;
+pub mod clock;
 pub mod file;
 pub mod pool;
 pub mod ring;
