@@ -1,5 +1,6 @@
 //! gemel-perf: verified random 4 KiB load on a LUN over iSCSI, over one path or several.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -52,13 +53,25 @@ fn main() -> ExitCode {
     let options = Options::parse();
     match run(&options) {
         Ok(report) => {
-            println!("{}", if options.json { as_json(&report) } else { as_text(&report) });
+            if let Err(error) = print(&if options.json { as_json(&report) } else { as_text(&report) }) {
+                eprintln!("gemel-perf: cannot write the report to standard output: {error}");
+                return ExitCode::FAILURE;
+            }
             if report.mismatches.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) }
         }
         Err(error) => {
             eprintln!("gemel-perf: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints a text with a newline. Whoever closed the other end of a pipe has seen what he wanted: that is no error.
+fn print(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    match writeln!(output, "{text}").and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }
 

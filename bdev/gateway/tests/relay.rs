@@ -23,7 +23,7 @@ use iscsi::TaskId;
 use iscsi::chap::{Account, Credential, Requirement, Secret};
 use net::sim::{Halt, SimConfig, SimNet};
 use scsi::alua::Management;
-use scsi::status;
+use scsi::{Medium, status};
 use uuid::Uuid;
 use volume::{Kept, Volume};
 
@@ -107,7 +107,9 @@ impl World {
             }
             let lun =
                 |volumes: &[Arc<Volume>; 2]| LunConfig::new(volumes[index].clone(), LunMode::SyncDurable);
-            let luns = BTreeMap::from([(0, lun(&volumes)), (1, lun(&others))]);
+            let mut removable = lun(&others);
+            removable.options.medium = Medium::Removable;
+            let luns = BTreeMap::from([(0, lun(&volumes)), (1, removable)]);
             let address = portal(1 - index, 3261);
             let peer = PeerConfig { address, portal_group: 1, standby, alua, account: Some(account(index)) };
             let masked = Map { luns: LunMask::Only([0].into()), ..Map::new(2, 2) };
@@ -481,15 +483,103 @@ fn a_host_chooses_which_node_serves() {
         }
         world.serve(1, 2);
         world.run_for(Duration::from_millis(10));
+        // Those who asked know it; that the unit is served anew they are told all the same.
         for host in [0, 1] {
-            assert_eq!((world.ready(host), world.ready(host)), (RESET, attention(0x2a06)));
-            assert_eq!(choose(&mut world, host, 0, 1), GOOD);
+            assert_eq!((world.ready(host), choose(&mut world, host, 0, 1)), (RESET, GOOD));
         }
         // The medium is not asked, and the node says when it cannot.
         world.volumes[1].set(AccessState::Unavailable, AccessState::Unavailable, 0);
         world.run_for(Duration::from_millis(10));
         assert_eq!((world.ready(1), world.ready(1)), (RESET, attention(0x2a06)));
         assert_eq!(choose(&mut world, 1, 0, 1), attention(0x040c));
+    }
+}
+
+/// The unit attention of a change that a host asked for is for all the others (SPC-4 section 5.15.2.7).
+#[test]
+fn whoever_asked_for_another_way_is_not_told_that_it_changed() {
+    for asker in [0, 2] {
+        let mut world = World::new(StandbyMode::Forward, &[0, 0, 1, 1]);
+        for host in 0..4 {
+            assert_eq!(world.ready(host), GOOD);
+        }
+        assert_eq!(choose(&mut world, asker, 0, 2), GOOD);
+        let transition = |world: &mut World, own: usize| {
+            world.volumes[own].set(AccessState::Transitioning, AccessState::Transitioning, 0);
+        };
+        transition(&mut world, 0);
+        transition(&mut world, 1);
+        world.run_for(Duration::from_millis(10));
+        world.serve(1, 2);
+        world.run_for(Duration::from_millis(10));
+        for host in 0..4 {
+            let told = if host == asker { GOOD } else { attention(0x2a06) };
+            assert_eq!(
+                [world.ready(host), world.ready(host), world.ready(host)],
+                [RESET, told, GOOD],
+                "host {host}"
+            );
+        }
+        // The next change is nobody's wish.
+        world.serve(0, 3);
+        world.run_for(Duration::from_millis(10));
+        assert_eq!([world.ready(asker), world.ready(asker)], [RESET, attention(0x2a06)]);
+    }
+}
+
+/// Which medium is in and who keeps it there is decided by the node that serves, whichever of the two a host is at.
+#[test]
+fn both_nodes_agree_about_the_medium() {
+    let mut world = World::new(StandbyMode::Forward, &[0, 1]);
+    let run = |world: &mut World, host: usize, cdb: &[u8]| {
+        let task = world.hosts[host].send_to(1, cdb, &[], 0);
+        world.end(host, task)
+    };
+    let (prevent, allow) = ([0x1e, 0, 0, 0, 1, 0], [0x1e, 0, 0, 0, 0, 0]);
+    let (load, eject, ready) = ([0x1b, 0, 0, 0, 3, 0], [0x1b, 0, 0, 0, 2, 0], [0; 6]);
+    let (prevented, absent) = (attention(0x5302), attention(0x3a00));
+    // Prevented at the node that stands by: nobody ejects, through either.
+    assert_eq!(run(&mut world, 1, &prevent), GOOD);
+    assert_eq!((run(&mut world, 0, &eject), run(&mut world, 1, &eject)), (prevented, prevented));
+    // Prevented at the one that serves.
+    assert_eq!((run(&mut world, 1, &allow), run(&mut world, 0, &prevent)), (GOOD, GOOD));
+    assert_eq!((run(&mut world, 1, &eject), run(&mut world, 0, &allow)), (prevented, GOOD));
+    assert_eq!(run(&mut world, 1, &eject), GOOD);
+    assert_eq!((run(&mut world, 0, &ready), run(&mut world, 1, &ready)), (absent, absent));
+    for host in [0, 1] {
+        let task = world.hosts[host].send_to(1, &[0x03, 0, 0, 0, 18, 0], &[], 18);
+        assert_eq!(world.end(host, task), GOOD);
+        let sense = scsi::sense::decode(world.hosts[host].data(task));
+        assert_eq!(sense, Some((2, 0x3a00)), "REQUEST SENSE at node {host}");
+    }
+    assert_eq!(run(&mut world, 1, &load), GOOD);
+    assert_eq!(run(&mut world, 0, &ready), attention(0x2800), "the medium may have changed");
+    assert_eq!((run(&mut world, 0, &ready), run(&mut world, 1, &ready)), (GOOD, GOOD));
+    // A node that serves again does not go by what it remembers.
+    assert_eq!(run(&mut world, 0, &eject), GOOD);
+    for (serving, epoch) in [(1, 2), (0, 3)] {
+        world.serve(serving, epoch);
+        world.run_for(Duration::from_millis(10));
+        for host in [0, 1] {
+            let told = [0; 3].map(|_| run(&mut world, host, &ready));
+            assert_eq!(told, [RESET, attention(0x2a06), GOOD], "host {host}");
+        }
+        assert_eq!((run(&mut world, 0, &load), run(&mut world, 1, &load)), (GOOD, GOOD));
+    }
+}
+
+/// A sanitize operation is the serving node's: the other one begins none of its own, and tells how far it is.
+#[test]
+fn a_sanitize_operation_is_begun_where_the_unit_is_served() {
+    let mut world = World::new(StandbyMode::Forward, &[0, 1]);
+    assert_eq!(world.write(1, 3, 7), GOOD);
+    assert_eq!(world.command(1, &[0x48, 0x02, 0, 0, 0, 0, 0, 0, 0, 0]), GOOD, "BLOCK ERASE");
+    assert_eq!((world.read(0, 3), world.read(1, 3)), (0, 0));
+    world.serve(1, 2);
+    world.run_for(Duration::from_millis(10));
+    for host in [0, 1] {
+        let told = [0; 3].map(|_| world.ready(host));
+        assert_eq!(told, [RESET, attention(0x2a06), GOOD], "host {host}: no operation is left here");
     }
 }
 

@@ -29,6 +29,29 @@ fn a_node_shows_its_limits_and_how_much_of_them_is_used() {
     drop(host);
 }
 
+/// `gemel ... | head`: the reader of a pipe is gone before something is printed.
+#[test]
+fn a_reader_that_is_gone_is_no_error() {
+    let node = Node::start(&[]);
+    node.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 65536}));
+    let url = node.export("m0");
+    let socket = node.socket().to_str().expect("a path").to_owned();
+    let runs: [(&str, &[&str]); 4] = [
+        ("gemel", &["--socket", &socket, "bdev", "list"]),
+        ("gemel", &["--socket", &socket, "status", "--watch"]),
+        ("gemel", &["--socket", &socket, "--json", "rpc", "no_such_method"]),
+        ("gemel-perf", &["--seconds", "1", "--blocks", "64", &url]),
+    ];
+    for (program, arguments) in runs {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ended = Command::new(binary(program)).args(arguments).stdout(writer).output().expect("built");
+        assert_eq!(String::from_utf8_lossy(&ended.stderr), "", "{program} {arguments:?}");
+        let code = if arguments.contains(&"no_such_method") { 1 } else { 0 };
+        assert_eq!(ended.status.code(), Some(code), "{program} {arguments:?}");
+    }
+}
+
 pub(crate) fn events(pair: &Pair, node: usize) -> Vec<Value> {
     let text = must(gemel(pair.node(node), &["--json", "events", "vol0"]));
     serde_json::from_str(&text).expect("a list")

@@ -6,6 +6,7 @@ use rpc::Client;
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::print::{self, Reader};
 
 /// How often a follower looks.
 const LOOK: Duration = Duration::from_millis(200);
@@ -54,7 +55,7 @@ fn words(event: &Value) -> String {
     )
 }
 
-/// Prints events as they come, until the node is gone.
+/// Prints events as they come, until the node or the reader is gone.
 pub(crate) fn follow(
     client: &mut Client,
     name: Option<&str>,
@@ -65,7 +66,9 @@ pub(crate) fn follow(
     loop {
         let answer = client.call("mirror_get_events", Some(since(name, next)))?;
         for line in lines(&answer, form) {
-            println!("{line}");
+            if print::line(&line)? == Reader::Gone {
+                return Ok(String::new());
+            }
         }
         let last = answer.as_array().and_then(|all| all.last()).and_then(|last| last["id"].as_u64());
         next = last.map_or(next, |last| last + 1);

@@ -8,6 +8,7 @@ mod events;
 mod failure;
 mod leg;
 mod pair;
+mod print;
 mod role;
 mod secrets;
 mod show;
@@ -169,15 +170,12 @@ enum Throttle {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match run(&options) {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
+    match run(&options).and_then(|text| print::line(&text)) {
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
-            match options.json {
-                true => println!("{}", show::pretty(&error.json())),
-                false => eprintln!("gemel: {error}"),
+            let shown = options.json && print::line(&show::pretty(&error.json())).is_ok();
+            if !shown {
+                eprintln!("gemel: {error}");
             }
             ExitCode::FAILURE
         }

@@ -1,12 +1,12 @@
 //! `gemel status`: mirrors as /proc/mdstat shows them, and why.
 
-use std::io::Write;
 use std::time::Duration;
 
 use rpc::Client;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::print::{self, Reader};
 use crate::show::bytes;
 
 /// Cells of the progress bar.
@@ -26,19 +26,21 @@ pub(crate) enum Form {
     Json,
 }
 
-/// Looks again every second, until the node is gone.
+/// Looks again every second, until the node or the reader is gone.
 pub(crate) fn watch(client: &mut Client, name: Option<&str>, form: Form) -> Result<String, Failure> {
     loop {
         let answer = client.call("mirror_get_status", Some(which(name)))?;
-        match form {
-            Form::Json => println!("{answer}"),
+        let text = match form {
+            Form::Json => format!("{answer}\n"),
             Form::Words => {
                 // Home, then each line over the old one, then what is left of the old ones.
                 let lines: String = show(&answer).lines().map(|line| format!("{line}\x1b[K\n")).collect();
-                print!("\x1b[H{lines}\x1b[J");
+                format!("\x1b[H{lines}\x1b[J")
             }
+        };
+        if print::text(&text)? == Reader::Gone {
+            return Ok(String::new());
         }
-        std::io::stdout().flush().map_err(|error| Failure::Write("standard output".into(), error))?;
         #[expect(clippy::disallowed_methods, reason = "an administrator watches: nothing else runs here")]
         std::thread::sleep(Duration::from_secs(1));
     }

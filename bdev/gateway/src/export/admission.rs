@@ -1,5 +1,6 @@
 //! Who is let in: name, access, authentication, session reinstatement.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use core::net::SocketAddr;
@@ -139,7 +140,8 @@ impl Target {
         let predecessors = self.end_predecessors(id, &who);
         let others = |entry: &Entry| entry.session.node.is_some() && entry.session.tsih != 0;
         let sessions = self.sessions.values().filter(|entry| others(entry)).count() - predecessors.len();
-        self.next_tsih = self.next_tsih.checked_add(1).unwrap_or(1);
+        let used: BTreeSet<u16> = self.sessions.values().map(|entry| entry.session.tsih).collect();
+        self.last_tsih = next_tsih(self.last_tsih, &used);
         if let Some(entry) = self.sessions.get_mut(&id) {
             let node = &entry.session.node;
             if node.is_some() && sessions >= limits.sessions {
@@ -147,13 +149,13 @@ impl Target {
             }
             let queue_depth = node.as_ref().map_or(1, |node| node.config.borrow().queue_depth);
             let queue_depth = queue_depth.min(limits.queue_depth);
-            entry.session.tsih = self.next_tsih;
+            entry.session.tsih = self.last_tsih;
             // Before this nobody has proved to be the nexus that he names.
             entry.session.identify();
             if let Some(node) = &entry.session.node {
                 node.enter(id);
             }
-            let grant = Grant { tsih: self.next_tsih, queue_depth };
+            let grant = Grant { tsih: self.last_tsih, queue_depth };
             entry.waiting = Some(Waiting::ToBegin(grant, predecessors));
         }
     }
@@ -265,6 +267,36 @@ impl Target {
         let link = self.sessions.remove(&id).and_then(|entry| entry.session.into_link());
         if let (Some(link), Some(entry)) = (link, self.sessions.get_mut(&joined)) {
             entry.session.adopt(link);
+        }
+    }
+}
+
+/// The session handle after this one: zero names no session (RFC 7143 section 11.12.6), and one that is in use names another.
+fn next_tsih(last: u16, used: &BTreeSet<u16>) -> u16 {
+    let following = |last: u16| last.checked_add(1).unwrap_or(1);
+    let mut next = following(last);
+    // There are far fewer sessions than handles.
+    while used.contains(&next) && next != last {
+        next = following(next);
+    }
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_handle_is_never_zero_and_never_one_in_use() {
+        let used = BTreeSet::from([0, 1, 2, 0xfffe]);
+        assert_eq!(next_tsih(0, &used), 3);
+        assert_eq!(next_tsih(3, &used), 4);
+        assert_eq!(next_tsih(0xfffd, &used), 0xffff);
+        assert_eq!(next_tsih(0xffff, &used), 3, "it wraps over the old sessions");
+        let mut last = 0xfff0;
+        for _ in 0..100 {
+            last = next_tsih(last, &used);
+            assert!(!used.contains(&last));
         }
     }
 }

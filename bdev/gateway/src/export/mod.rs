@@ -186,7 +186,8 @@ pub struct Target {
     guard: LoginGuard,
     departures: Departures,
     next_id: u64,
-    next_tsih: u16,
+    /// The session handle that was given last.
+    last_tsih: u16,
 }
 
 impl Target {
@@ -209,7 +210,7 @@ impl Target {
             guard: LoginGuard::default(),
             departures: Departures::default(),
             next_id: 0,
-            next_tsih: 0,
+            last_tsih: 0,
         }
     }
 

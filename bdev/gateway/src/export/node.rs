@@ -17,7 +17,7 @@ use thiserror::Error;
 use super::logical_unit::{LogicalUnit, LogicalUnits};
 use super::lun::{LunConfig, Port};
 use super::session::StandbyMode;
-use super::state::{NexusId, State};
+use super::state::{Medium, NexusId, State};
 use super::stats::LunStats;
 use super::tokens::Tokens;
 use crate::access::LunMask;
@@ -343,6 +343,14 @@ impl Node {
         for lun in self.luns.borrow().values().filter(|lun| Rc::ptr_eq(&lun.unit, unit)) {
             lun.state.nexuses.borrow_mut().reset();
             lun.state.copies.borrow_mut().clear();
+        }
+    }
+
+    /// Another node serves a unit than before: what this one remembered of its medium is not true any more. Nobody else's medium is
+    /// out when its service begins.
+    pub(super) fn forget_medium(&self, unit: &Rc<LogicalUnit>) {
+        for lun in self.luns.borrow().values().filter(|lun| Rc::ptr_eq(&lun.unit, unit)) {
+            lun.state.medium.set(Medium::default());
         }
     }
 

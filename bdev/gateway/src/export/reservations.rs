@@ -81,11 +81,14 @@ impl Target {
     }
 
     /// Another node serves the unit than before, which knows of it what is kept beside its data. Of the rest SAM-5 section 6.3.2
-    /// makes a logical unit reset, whose cause is the device's own: older reservations and prevented removals are gone,
+    /// makes a logical unit reset, whose cause is the device's own: older reservations and prevented removals are gone, the medium is in,
     /// commands that were under way have ended, and every nexus is told so in place of what it was to be told.
     fn on_moved(&mut self, unit: &Rc<LogicalUnit>, moved: Moved, now: Instant) {
         unit.change_older(Table::reset);
-        self.nodes.values().for_each(|node| node.reset(unit));
+        self.nodes.values().for_each(|node| {
+            node.reset(unit);
+            node.forget_medium(unit);
+        });
         for entry in self.sessions.values_mut() {
             let session = &mut entry.session;
             // The peer, which serves now or has served, tells whom it relays here: nobody is told twice.

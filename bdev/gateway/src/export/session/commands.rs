@@ -107,7 +107,7 @@ impl Session {
         let lun = number.and_then(|number| Some((number, self.lun(number)?)));
         let Some((number, lun)) = lun else { return self.absent(&command, &parsed, now) };
         let place = Place { number, lun };
-        if let Some(sense) = self.take_attention(number, &place.lun, &parsed) {
+        if let Some(sense) = self.take_attention(number, &place.lun, &parsed, now) {
             return self.refuse(command.task, sense, place.lun.unit.settings().sense_format);
         }
         let stats = &place.lun.stats;
@@ -211,12 +211,13 @@ impl Session {
         number: u16,
         lun: &Lun,
         command: &scsi::Command,
+        now: Instant,
     ) -> Option<Sense> {
         let blocks = lun.config.bdev.geometry().blocks;
         if self.seen_blocks.insert(number, blocks).is_some_and(|seen| seen != blocks) {
             lun.state.nexuses.borrow_mut().tell(self.id, Sense::CAPACITY_CHANGED);
         }
-        self.watch_access(number, lun);
+        self.watch_access(number, lun, now);
         let exempt = matches!(
             command,
             scsi::Command::Inquiry { .. }

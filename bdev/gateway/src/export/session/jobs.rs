@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bdev::{Channel, Completed, Io, IoError, Tag};
+use bdev::{AccessState, Channel, Completed, Io, IoError, Tag};
 use engine::{Buf, BufMut, Core, Instant, Progress};
 use iscsi::TaskId;
 use iscsi::target::Response;
@@ -121,7 +121,12 @@ impl Session {
             };
         }
         match send(&mut self.channels, &self.core, (number, &lun), step, Tag(u64::from(task.0)), now) {
-            Sent::Submitted => job.in_flight = true,
+            Sent::Submitted => {
+                if matches!(step, Step::HandOver) {
+                    self.access_states.ask(number, AccessState::NonOptimized, now);
+                }
+                job.in_flight = true;
+            }
             // The step stays and is tried again next turn.
             Sent::Later => {}
             Sent::NoChannel => self.fail(task, Sense::INTERNAL_FAILURE),
@@ -177,7 +182,10 @@ impl Session {
             }
             After::Data(data) => self.succeed(task, Some(data)),
             After::Bytes(bytes) => self.succeed_with(task, &bytes),
-            After::Fail(sense) => self.fail(task, sense),
+            After::Fail(sense) => {
+                self.on_choice_refused(task);
+                self.fail(task, sense);
+            }
             After::FailIo(error, writing) => {
                 self.count_error(task, error, writing);
                 let format = self.format_of(task);

@@ -3,6 +3,7 @@
 //! A session whose last connection is gone stays until its I/Os came back: a successor of the same nexus is let in only then, so that
 //! nothing of the old session lands after the new one began.
 
+mod access_states;
 mod alteration;
 mod background;
 mod commands;
@@ -19,7 +20,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use bdev::{AccessState, Completions};
+use bdev::Completions;
 use engine::{Core, Instant, Progress};
 use iscsi::target::{self, Connection, DataFault, Event};
 use iscsi::{Protocol, TaskId};
@@ -36,6 +37,7 @@ use super::resets::ResetKind;
 use super::state::NexusId;
 use crate::access::LunMask;
 use crate::wire;
+use access_states::AccessStates;
 use background::Background;
 use commands::{CachedUnit, Stalled};
 use farewell::Farewell;
@@ -90,7 +92,7 @@ pub(super) struct Session {
     relay: Option<Relay>,
     pub(super) origin: Origin,
     seen_blocks: BTreeMap<u16, u64>,
-    seen_access: BTreeMap<u16, AccessState>,
+    access_states: AccessStates,
     /// Copies whose command has ended.
     background: Vec<Background>,
     last_background: u32,
@@ -130,7 +132,7 @@ impl Session {
             relay: None,
             origin: Origin::default(),
             seen_blocks: BTreeMap::new(),
-            seen_access: BTreeMap::new(),
+            access_states: AccessStates::default(),
             background: Vec::new(),
             last_background: 0,
             done: Completions::new(),

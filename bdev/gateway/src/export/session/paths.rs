@@ -12,14 +12,15 @@ use iscsi::initiator::Completion;
 use iscsi::target::{self, Response, TaskResponse};
 use scsi::alua;
 use scsi::reservation::Request as Reserve;
-use scsi::{Command, Sense, status};
+use scsi::{Command, Sanitize, Sense, status};
 
 use super::super::groups::groups;
 use super::super::job::{self, Start};
 use super::super::logical_unit::LogicalUnit;
-use super::super::node::{Lun, Place};
+use super::super::node::{Lun, Place, port_group};
 use super::super::relay::{News, Passed, Passing, PassingData, Relay};
 use super::super::state::Resets;
+use super::access_states::News as StateNews;
 use super::jobs::{Job, Stage};
 use super::{Request, Session};
 
@@ -74,7 +75,6 @@ fn is_answered_here(command: &Command) -> bool {
         command,
         Command::Inquiry { .. }
             | Command::ReportLuns { .. }
-            | Command::RequestSense { .. }
             | Command::ReportTargetPortGroups { .. }
             | Command::ReportSupportedOpcodes { .. }
     )
@@ -82,7 +82,31 @@ fn is_answered_here(command: &Command) -> bool {
 
 /// Commands that are answered here where nobody else can be asked.
 fn is_known_here(command: &Command) -> bool {
-    matches!(command, Command::ModeSense { .. } | Command::ReadCapacity10 | Command::ReadCapacity16 { .. })
+    matches!(
+        command,
+        Command::ModeSense { .. }
+            | Command::ReadCapacity10
+            | Command::ReadCapacity16 { .. }
+            | Command::RequestSense { .. }
+    )
+}
+
+/// Commands that say or change what the node that serves remembers of the unit: there is nothing to look at here before they go to
+/// it.
+fn is_of_the_serving_node(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Reservation(Reserve::In { .. } | Reserve::Reserve | Reserve::Release)
+            | Command::RequestSense { .. }
+            | Command::PreventAllow(_)
+            | Command::StartStopUnit { .. }
+            | Command::Sanitize(Sanitize { length: 0, .. })
+            | Command::LogReset
+            | Command::CopyOperationAbort { .. }
+            | Command::ReceiveCopyStatus { .. }
+            | Command::ReceiveCopyStatusLid4 { .. }
+            | Command::ReceiveTokenInformation { .. }
+    )
 }
 
 /// Commands that a node that stands by has the other one carry out, even where it passes on no others: they bring it out of it.
@@ -95,6 +119,7 @@ fn is_repeatable(command: &Command) -> bool {
     matches!(
         command,
         Command::TestUnitReady
+            | Command::RequestSense { .. }
             | Command::Read(_)
             | Command::Write(_)
             | Command::WriteAndVerify(_)
@@ -130,10 +155,9 @@ impl Session {
         self.answer_bytes(task, Some(place), &data, now);
     }
 
-    /// A change of this node's state is a unit attention.
-    pub(super) fn watch_access(&mut self, number: u16, lun: &Lun) {
-        let state = lun.config.bdev.access().state();
-        if self.seen_access.insert(number, state).is_some_and(|seen| seen != state) {
+    /// A change of this node's state is a unit attention, but for the nexus that asked for it.
+    pub(super) fn watch_access(&mut self, number: u16, lun: &Lun, now: Instant) {
+        if self.access_states.see(number, lun.config.bdev.access().state(), now) == StateNews::Changed {
             lun.state.nexuses.borrow_mut().tell(self.id, Sense::ACCESS_STATE_CHANGED);
         }
     }
@@ -173,7 +197,10 @@ impl Session {
         place: &Place,
         now: Instant,
     ) -> Option<target::Command> {
-        if is_answered_here(parsed) {
+        // A unit attention that waits here is what REQUEST SENSE tells first.
+        let told_here = matches!(parsed, Command::RequestSense { .. })
+            && place.lun.state.nexuses.borrow().is_pending(self.id);
+        if is_answered_here(parsed) || told_here {
             return Some(command);
         }
         match self.route_of(parsed, &place.lun, now, now) {
@@ -190,15 +217,9 @@ impl Session {
     fn begin_passage(&mut self, command: target::Command, parsed: Command, place: Place, now: Instant) {
         let unit = self.unit(place.number, &place.lun);
         let task = command.task;
-        let start = match parsed {
-            // What these say or do is of the node that serves.
-            Command::Reservation(Reserve::In { .. } | Reserve::Reserve | Reserve::Release)
-            | Command::LogReset
-            | Command::CopyOperationAbort { .. }
-            | Command::ReceiveCopyStatus { .. }
-            | Command::ReceiveCopyStatusLid4 { .. }
-            | Command::ReceiveTokenInformation { .. } => None,
-            _ => {
+        let start = match is_of_the_serving_node(&parsed) {
+            true => None,
+            false => {
                 let Some(node) = self.node.clone() else { return };
                 let context = self.context(&unit, &place, &node, now);
                 Some(job::start(&parsed, &context))
@@ -285,6 +306,31 @@ impl Session {
         let passing = Passing { task, lun: command.lun, cdb: command.cdb, expected_len, data };
         // A window that is closed there opens with an answer.
         job.in_flight = relay.pass(passing);
+        if job.in_flight {
+            self.on_choice_passed(task, now);
+        }
+    }
+
+    /// The peer is asked which node shall serve, with the host's list: if it is this one, the host knows what will change here.
+    fn on_choice_passed(&mut self, task: TaskId, now: Instant) {
+        let (Some(job), Some(node)) = (self.jobs.open.get(&task), &self.node) else { return };
+        let Job { command: Command::SetTargetPortGroups { .. }, place: Some(place), .. } = job else {
+            return;
+        };
+        let Some(list) = job.passage.as_ref().and_then(|passage| passage.data.as_ref()) else { return };
+        let own = port_group(place.lun.config.bdev.access().side());
+        if alua::set(list, &groups(node, &place.lun)) == Ok(Some(own)) {
+            self.access_states.ask(place.number, AccessState::Optimized, now);
+        }
+    }
+
+    /// The choice of a host came to nothing.
+    pub(super) fn on_choice_refused(&mut self, task: TaskId) {
+        if let Some(Job { command: Command::SetTargetPortGroups { .. }, place: Some(place), .. }) =
+            self.jobs.open.get(&task)
+        {
+            self.access_states.refuse(place.number);
+        }
     }
 
     /// One turn of the relay, if there is one.
@@ -313,7 +359,7 @@ impl Session {
     fn lose_peer(&mut self) {
         let Some(node) = &self.node else { return };
         for (number, lun) in node.luns.borrow().iter().filter(|(number, _)| self.mask.shows(**number)) {
-            let passed = self.seen_access.contains_key(number)
+            let passed = self.access_states.has_seen(*number)
                 && lun.config.bdev.access().state() != AccessState::Optimized;
             if passed {
                 lun.state.nexuses.borrow_mut().tell(self.id, Sense::NEXUS_LOSS);
@@ -362,11 +408,16 @@ impl Session {
             self.links.abort(task);
             return self.close_job(task, now);
         }
+        let failed = completion.status != status::GOOD;
         let expected = u64::from(job.expected_len);
         let moved = expected - u64::from(completion.underflow).min(expected);
         let transfer_len = moved + u64::from(completion.overflow);
         let response = Response { status: completion.status, sense: completion.sense.clone(), transfer_len };
         job.passage = None;
+        if failed {
+            self.on_choice_refused(task);
+        }
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
         match data {
             Some(data) if completion.status == status::GOOD && moved > 0 => {
                 let available = u32::try_from(moved.min(data.len() as u64)).expect("a frame is short");
