@@ -1,7 +1,9 @@
 //! Reads metadata of a leg: the head and tail that say what is there, then the log's ring and the bitmap.
 //!
-//! What cannot be read is handed over as all ones, never as zeroes: every decoder takes that for damage, and
-//! damage counts as "may differ". A leg that goes away ends the job.
+//! A chunk that cannot be read is read again block by block: one bad sector takes the copy that it is in, and not its
+//! neighbours with it (R9 keeps two slots of the superblock in one chunk), and an error that passes takes nothing. What
+//! still cannot be read is handed over as all ones, never as zeroes: every decoder takes that for damage, and damage counts
+//! as "may differ". A leg that goes away ends the job.
 
 use bdev::{Completed, IoError, Op};
 use uuid::Uuid;
@@ -9,13 +11,17 @@ use uuid::Uuid;
 use crate::bitmap::Bitmap;
 use crate::desk::{Desk, Purpose, Side};
 use crate::format::layout::{BITMAP_OFFSET, LOG_LEN, LOG_OFFSET, Layout};
-use crate::format::{Superblock, UnitState, UnitStateHealth};
+use crate::format::{BLOCK_BYTES, Superblock, UnitState, UnitStateHealth};
 use crate::intent_log::{Replay, replay};
 use crate::probe::{HEAD_LEN, Image, LegFound, TAIL_LEN, classify};
 use crate::range::ByteRange;
 
 /// Bytes of one read.
 const CHUNK: u64 = 64 << 10;
+/// How often a block by itself is asked for.
+const TRIES: u32 = 3;
+/// Errors of one job after which nothing is asked for twice any more: such a disk is broken, and each error may take it long.
+const ERRORS_MAX: u32 = 64;
 
 /// A job: some stretches of a leg, read one after the other.
 #[derive(Debug)]
@@ -24,8 +30,14 @@ pub(crate) struct Reader {
     job: u32,
     stretches: Vec<ByteRange>,
     images: Vec<Vec<u8>>,
-    /// The chunk on its way.
+    /// The chunk or block on its way.
     sent: Option<ByteRange>,
+    /// A chunk that failed: its blocks are read one by one.
+    singly: Option<ByteRange>,
+    /// How often the block that is due has failed by itself.
+    failed: u32,
+    /// Errors so far.
+    errors: u32,
 }
 
 /// What a job is at.
@@ -54,13 +66,19 @@ impl Reader {
 
     fn new(side: Side, job: u32, stretches: Vec<ByteRange>) -> Self {
         let images = vec![Vec::new(); stretches.len()];
-        Self { side, job, stretches, images, sent: None }
+        Self { side, job, stretches, images, sent: None, singly: None, failed: 0, errors: 0 }
+    }
+
+    fn is_single(&self, start: u64) -> bool {
+        self.singly.is_some_and(|failed| (failed.start..failed.end()).contains(&start))
     }
 
     fn next_chunk(&self) -> Option<ByteRange> {
         let unread = |(stretch, image): (&ByteRange, &Vec<u8>)| {
             let done = image.len() as u64;
-            (done < stretch.len).then(|| ByteRange::new(stretch.start + done, CHUNK.min(stretch.len - done)))
+            let start = stretch.start + done;
+            let most = if self.is_single(start) { BLOCK_BYTES } else { CHUNK };
+            (done < stretch.len).then(|| ByteRange::new(start, most.min(stretch.len - done)))
         };
         self.stretches.iter().zip(&self.images).find_map(unread)
     }
@@ -88,10 +106,17 @@ impl Reader {
             .stretches
             .iter()
             .position(|stretch| chunk.start >= stretch.start && chunk.end() <= stretch.end());
-        let image = &mut self.images[at.expect("a chunk of ours")];
+        let at = at.expect("a chunk of ours");
         match completed.result {
-            Ok(()) => image.extend_from_slice(into),
-            Err(IoError::Medium { .. } | IoError::Os(_)) => image.resize(image.len() + into.len(), 0xff),
+            Ok(()) => {
+                self.images[at].extend_from_slice(into);
+                self.failed = 0;
+            }
+            Err(IoError::Medium { .. } | IoError::Os(_)) => {
+                let unread = if self.is_given_up(chunk) { into.len() } else { 0 };
+                let image = &mut self.images[at];
+                image.resize(image.len() + unread, 0xff);
+            }
             Err(error) => return Reading::Lost(error),
         }
         self.poke(desk);
@@ -99,6 +124,24 @@ impl Reader {
             return Reading::Done(core::mem::take(&mut self.images));
         }
         Reading::Continues
+    }
+
+    /// A read failed: true when it is not tried again.
+    fn is_given_up(&mut self, chunk: ByteRange) -> bool {
+        self.errors += 1;
+        let hopeless = self.errors >= ERRORS_MAX;
+        if hopeless {
+            self.singly = None;
+        } else if !self.is_single(chunk.start) {
+            self.singly = Some(chunk);
+            return false;
+        }
+        self.failed += 1;
+        let over = hopeless || self.failed >= TRIES;
+        if over {
+            self.failed = 0;
+        }
+        over
     }
 }
 

@@ -5,6 +5,7 @@ mod crash;
 mod disk;
 mod failover;
 mod link;
+mod medium;
 mod opened;
 mod operator;
 mod own_leg;

@@ -1,6 +1,7 @@
 //! The logical unit's state over crashes, cuts and takeovers: what was stored is found by whoever serves next, what was found
 //! once is never followed by something older, and both legs have it (I17).
 
+use bdev::sim::SimFault;
 use bdev::{Bdev, Channel, Completions, Io, IoError, Op, StateFound, Tag};
 use core::time::Duration;
 use engine::Progress;
@@ -144,6 +145,26 @@ fn what_was_stored_survives_takeovers_and_comes_back_with_a_leg() {
         assert_eq!(world.state_on(0), world.state_on(1));
     }
     assert_eq!((keeper.stores, keeper.loads), (12, 12));
+}
+
+/// Both copies are read once at a takeover, and errors that pass are no reason to be without either.
+#[test]
+fn reads_that_fail_at_a_takeover_do_not_lose_what_was_stored() {
+    for count in 1..5 {
+        let mut world = World::new(502, ArbiterKind::Etcd);
+        world.create();
+        let mut keeper = Keeper::default();
+        let mut front = Front::open(&world, 0);
+        keeper.store(&mut world, &mut front, SECOND);
+        world.kill(0);
+        world.disks[1].inject(SimFault::FailReads { count });
+        world.wait("takeover", 10 * SECOND, |world| world.is_holder(1));
+        let mut front = Front::open(&world, 1);
+        keeper.load(&mut world, &mut front, SECOND);
+        assert_eq!((keeper.known, keeper.loads), (1, 1), "{}", world.describe());
+        world.start(0);
+        settle(&mut world, 1);
+    }
 }
 
 #[test]
