@@ -56,6 +56,8 @@ pub(crate) enum Purpose {
     Request(Key),
     /// A flush of the holder's own.
     Flush,
+    /// The flush of the own leg before a config that counts it alone.
+    ChangeFlush { attempt: u32 },
     /// The flush of a node that is told to stop.
     LastFlush,
     /// The read of a copy.

@@ -36,6 +36,8 @@ pub enum Mutation {
     R11OldSessionsWrite,
     /// R12: an array is marked clean with its last writes in volatile caches.
     R12CleanUnflushed,
+    /// A config counts one leg alone while acknowledged writes that two legs had are in that one's cache.
+    LastCopyUnflushed,
     /// A degrade does not mark what the leg that is out may not have.
     DegradeWithoutMarks,
     /// A rejoin forgets what the target's own log and bitmap say.
@@ -52,7 +54,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::R1DataBeforeLog,
         Self::R2WritesOverlap,
         Self::R3AckWithoutConfig,
@@ -66,6 +68,7 @@ impl Mutation {
         Self::R10FenceUndrained,
         Self::R11OldSessionsWrite,
         Self::R12CleanUnflushed,
+        Self::LastCopyUnflushed,
         Self::DegradeWithoutMarks,
         Self::RejoinWithoutUnion,
         Self::LeaseNotWaitedOut,

@@ -4,7 +4,7 @@ use mirror::mutation::{Broken, Mutation};
 use tests::sim::{Plan, Runner};
 
 /// For each rule a seed that is clean, and was not with the rule broken when it was last looked for.
-const SHOWN: [(Mutation, u64); 18] = [
+const SHOWN: [(Mutation, u64); 19] = [
     (Mutation::R1DataBeforeLog, 190),
     (Mutation::R2WritesOverlap, 8),
     (Mutation::R3AckWithoutConfig, 4),
@@ -17,6 +17,7 @@ const SHOWN: [(Mutation, u64); 18] = [
     (Mutation::R9SameSlot, 86),
     (Mutation::R10FenceUndrained, 64),
     (Mutation::R12CleanUnflushed, 3),
+    (Mutation::LastCopyUnflushed, 7376),
     (Mutation::DegradeWithoutMarks, 173),
     (Mutation::RejoinWithoutUnion, 11),
     (Mutation::LeaseNotWaitedOut, 119),

@@ -7,17 +7,69 @@
 //! ```
 //!
 //! A clean stop flushes, and ends it (R12).
+//!
+//! A write that two caches hold is lost only if both lose power. A config that leaves the peer's leg out would make one copy
+//! of the two, and the next power cut, of this node alone, the end of it. So the own leg is flushed before anybody can hear of
+//! such a config: what was acknowledged by two legs outlives either, and what one leg alone acknowledges from then on is in
+//! one cache until hosts flush it, as with any disk.
 
 use bdev::{Durability, IoError};
 use engine::Key;
 
 use super::change::Kind;
-use super::{Ctx, Holder, Phase};
+use super::{Ctx, Holder, Phase, Truth};
 use crate::decide::{FailureVerdict, on_write_failure};
-use crate::desk::Side;
-use crate::format::RunState;
+use crate::desk::{Purpose, Side};
+use crate::format::{LegMask, RunState};
+use crate::mutation::{Mutation, is_broken};
+
+/// The flush that a change begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flushing {
+    /// The one on its way.
+    attempt: u32,
+    /// How many have failed.
+    failed: u32,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// It was another one.
+    Stale,
+    /// The change goes on: the cache is empty, or cannot be emptied, and the leg is the last one all the same.
+    Over,
+    /// It is tried again.
+    Again,
+}
+
+/// How often a flush that fails is tried: for about a second.
+const TRIES: u32 = 10;
+
+impl Flushing {
+    pub(super) fn begin(&mut self, ctx: &mut Ctx<'_>) {
+        self.attempt = ctx.desk.new_attempt();
+        ctx.desk.flush(Side::Own, Purpose::ChangeFlush { attempt: self.attempt });
+    }
+
+    pub(super) fn ended(&mut self, attempt: u32, result: Result<(), IoError>) -> Flushed {
+        if attempt != self.attempt {
+            return Flushed::Stale;
+        }
+        self.failed += u32::from(result.is_err());
+        if result.is_ok() || self.failed >= TRIES { Flushed::Over } else { Flushed::Again }
+    }
+}
 
 impl Holder {
+    /// True for a config that makes the own leg the only one with what both have acknowledged, perhaps in its cache.
+    pub(super) fn is_last_copy(&self, next: &Truth) -> bool {
+        let was_both = self.config().in_sync == LegMask::both();
+        let alone = next.config().in_sync == LegMask::only(self.who);
+        let cached = self.truth.run_state == RunState::Cached;
+        was_both && alone && cached && !is_broken(Mutation::LastCopyUnflushed)
+    }
+
     fn may_cache(&self) -> bool {
         self.truth.run_state == RunState::Cached && self.change_kind() != Some(Kind::Cache)
     }

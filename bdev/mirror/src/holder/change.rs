@@ -7,6 +7,8 @@
 //!                             history of the next one (I3), or goes on when the peer comes back with it
 //! ```
 //!
+//! Where acknowledged data may be in caches, a config that counts the own leg alone begins with a flush of it (`caching.rs`).
+//!
 //! What happens when the peer dies with writes in flight: [`Holder::drive_change`] sees it lost for longer
 //! than the grace time, writes a config without it, marks every extent that may differ, and only then are
 //! the waiting writes judged again (R3).
@@ -16,6 +18,7 @@ use std::collections::VecDeque;
 use bdev::IoError;
 use core::time::Duration;
 
+use super::caching::{Flushed, Flushing};
 use super::own_leg::OwnLeg;
 use super::{Ctx, Doubt, Ending, Farewell, Freeze, Holder, Opening, Phase, Truth};
 use crate::arbiter::{Answer, Ask};
@@ -66,6 +69,8 @@ pub(crate) enum Kind {
 /// Who learns of a change, one after the other (R8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    /// The own leg's cache is empty.
+    Flush,
     /// The arbiter lets it happen.
     Arbiter,
     /// A leg's superblock says so.
@@ -87,6 +92,7 @@ pub(crate) struct Change {
     next: Truth,
     steps: VecDeque<Step>,
     stage: Stage,
+    flushing: Flushing,
 }
 
 impl Holder {
@@ -142,7 +148,10 @@ impl Holder {
         if asks_arbiter(self.arbiter, self.truth.config(), next.config()) {
             steps.push_front(Step::Arbiter);
         }
-        self.change = Some(Change { kind, next, steps, stage: Stage::Ready });
+        if self.is_last_copy(&next) {
+            steps.push_front(Step::Flush);
+        }
+        self.change = Some(Change { kind, next, steps, stage: Stage::Ready, flushing: Flushing::default() });
     }
 
     /// The first change: a new generation, and who is in sync in it (R11); or the one that the old holder made for us.
@@ -180,6 +189,11 @@ impl Holder {
         }
         let side = match change.steps.front() {
             None => return,
+            Some(Step::Flush) => {
+                change.flushing.begin(ctx);
+                change.stage = Stage::Writing;
+                return;
+            }
             Some(Step::Arbiter) => {
                 if ctx.ballot.is_free(ctx.desk.now) {
                     let ask = Ask::Swap { from: self.arbiter_has, next: *change.next.config() };
@@ -315,6 +329,21 @@ impl Holder {
         }
     }
 
+    /// The own leg was flushed before a config that counts it alone, or was not.
+    pub(super) fn on_change_flushed(&mut self, attempt: u32, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
+        let is_due = |change: &&mut Change| change.steps.front() == Some(&Step::Flush);
+        let Some(change) = self.change.as_mut().filter(is_due) else { return };
+        match change.flushing.ended(attempt, result) {
+            Flushed::Stale => return,
+            Flushed::Over => drop(change.steps.pop_front()),
+            Flushed::Again => self.retry_change_at = Some(ctx.now() + RETRY),
+        }
+        change.stage = Stage::Ready;
+        if let Err(error) = result {
+            ctx.note(EventKind::OwnLegFailed(error));
+        }
+    }
+
     /// The arbiter answered.
     pub(crate) fn on_arbiter(&mut self, answer: Answer, ctx: &mut Ctx<'_>) {
         let Some(change) = self.change.as_mut().filter(|change| change.steps.front() == Some(&Step::Arbiter))
@@ -367,11 +396,9 @@ impl Holder {
 
     /// What a change under way says is what `amend` makes of it, where it is not being written yet.
     pub(super) fn amend_change(&mut self, amend: impl FnOnce(&Truth) -> Truth) {
-        if let Some(change) = self
-            .change
-            .as_mut()
-            .filter(|change| change.stage == Stage::Ready || change.steps.front() == Some(&Step::Arbiter))
-        {
+        if let Some(change) = self.change.as_mut().filter(|change| {
+            change.stage == Stage::Ready || !matches!(change.steps.front(), Some(Step::Leg(_)))
+        }) {
             change.next = amend(&change.next);
         }
     }

@@ -1,0 +1,90 @@
+//! Writes that two caches hold are lost only if both lose power: not when one leg goes out, or its node does, and then the
+//! power of the other fails.
+
+use bdev::sim::SimFault;
+use core::time::Duration;
+use mirror::format::{ArbiterKind, LegIndex, LegMask};
+
+use super::world::World;
+use super::{SECOND, millis, settle};
+
+/// A pair whose last writes are in both caches.
+fn cached(seed: u64) -> World {
+    let mut world = World::new(seed, ArbiterKind::Etcd);
+    world.create();
+    (world.accepted, world.spread) = (100, 60);
+    world.load(0, millis(20));
+    world.drain();
+    world
+}
+
+fn is_alone(world: &World, leg: LegIndex) -> bool {
+    world.arbiter.config.is_some_and(|config| config.in_sync == LegMask::only(leg))
+}
+
+/// The power of this node fails as soon as the arbiter counts its leg alone; it comes back, and has everything.
+fn goes_dark_when_alone(world: &mut World, node: usize) {
+    world.wait("config", 10 * SECOND, |world| is_alone(world, LegIndex::BOTH[node]));
+    world.power_off(node);
+    world.start(node);
+    world.wait("service", 10 * SECOND, |world| world.is_holder(node));
+    world.check_acknowledged(node);
+}
+
+#[test]
+fn a_holder_whose_peer_goes_keeps_what_both_had() {
+    for seed in 710..716 {
+        let mut world = cached(seed);
+        world.cut();
+        goes_dark_when_alone(&mut world, 0);
+        world.heal();
+        settle(&mut world, 0);
+    }
+}
+
+#[test]
+fn a_holder_that_starts_again_keeps_what_both_had() {
+    for seed in 720..726 {
+        let mut world = cached(seed);
+        world.kill(0);
+        world.kill(1);
+        world.start(0);
+        world.start(1);
+        goes_dark_when_alone(&mut world, 0);
+        settle(&mut world, 0);
+    }
+}
+
+#[test]
+fn a_standby_that_takes_over_keeps_what_both_had() {
+    for seed in 730..736 {
+        let mut world = cached(seed);
+        world.kill(0);
+        goes_dark_when_alone(&mut world, 1);
+        world.start(0);
+        settle(&mut world, 1);
+    }
+}
+
+/// How long hosts wait for the config of a holder whose peer is gone, and whose next flushes fail.
+fn outage(fails: u32) -> Duration {
+    let mut world = cached(740);
+    world.disks[0].inject(SimFault::FailFlushes { count: fails });
+    world.cut();
+    let began = world.now;
+    world.wait("config", 5 * SECOND, |world| is_alone(world, LegIndex::Zero));
+    let outage = world.now - began;
+    world.disks[0].heal();
+    world.load(0, millis(50));
+    world.heal();
+    settle(&mut world, 0);
+    outage
+}
+
+/// A flush that fails is tried again; a leg that never flushes is the last one all the same, and hosts do not wait for ever.
+#[test]
+fn a_flush_that_fails_delays_a_config_and_does_not_prevent_it() {
+    let [sound, thrice, always] = [0, 3, 1_000_000].map(outage);
+    assert!(thrice >= sound + millis(300), "{sound:?} and {thrice:?}");
+    assert!(always >= thrice + millis(300) && always <= sound + millis(1200), "{sound:?} and {always:?}");
+}
