@@ -59,6 +59,14 @@ impl Arbiter {
             || self.answers.iter().any(|(_, (_, _, answer))| *answer == Answer::Swapped)
     }
 
+    /// Configs that are on their way here: each may come to count, whatever becomes of whoever asked.
+    pub(crate) fn coming(&self) -> impl Iterator<Item = Config> + '_ {
+        self.asks.iter().filter_map(|(_, _, _, ask)| match ask {
+            Ask::Swap { next, .. } => Some(*next),
+            Ask::Read => None,
+        })
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let asks = self.asks.iter().map(|ask| ask.0);
         asks.chain(self.answers.iter().map(|answer| answer.0)).min()

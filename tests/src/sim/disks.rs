@@ -83,7 +83,7 @@ impl World {
         let node = 1 - self.serving;
         let holds = self.views[self.serving]
             .is_some_and(|view| view.config.is_some_and(|config| config.holder.index() == self.serving));
-        if !self.is_expendable(node) || !holds || !self.machines[1 - node].is_running() {
+        if !self.is_leg_expendable(node) || !holds || !self.machines[1 - node].is_running() {
             return Ok(false);
         }
         let down = match fault {

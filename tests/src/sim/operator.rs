@@ -43,7 +43,7 @@ impl World {
     }
 
     /// The newest config counts this node's leg, and the leg knows that config.
-    fn has_everything(&self, node: usize) -> bool {
+    pub(crate) fn has_everything(&self, node: usize) -> bool {
         let damage = self.damage[node];
         let newest = self.newest_config();
         let counts = newest.is_some_and(|config| config.in_sync.has(LegIndex::BOTH[node]));

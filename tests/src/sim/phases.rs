@@ -114,7 +114,13 @@ impl World {
             self.machines[node].disk.heal();
             let failed = self.views[node].is_some_and(|view| view.role == RoleKind::Failed);
             let lost = self.damage[node].leg_lost;
-            if failed && (lost || self.has_good_leg(1 - node)) {
+            if failed && !lost && !core::mem::replace(&mut self.second_chances[node], true) {
+                // What it could not read may be there now that the disk is well.
+                self.note("operator", format_args!("node {node}: its leg cannot be used: once more"));
+                self.end_process(node, self.now + SECOND);
+                return;
+            }
+            if failed && (lost || self.has_everything(1 - node)) {
                 self.note("operator", format_args!("node {node}: its leg cannot be used: a new disk"));
                 self.end_process(node, self.now + SECOND);
                 self.new_disk(node);
@@ -126,11 +132,6 @@ impl World {
             self.promote_if_right(PromoteMode::Ordinary);
         }
         self.restart_a_lonely_holder();
-    }
-
-    fn has_good_leg(&self, node: usize) -> bool {
-        let leg = mirror::format::LegIndex::BOTH[node];
-        !self.damage[node].leg_lost && self.newest_config().is_some_and(|config| config.in_sync.has(leg))
     }
 
     /// A holder whose own leg is out goes on over its peer's for ever; started again, it brings its own in sync.

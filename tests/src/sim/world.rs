@@ -84,6 +84,8 @@ pub(crate) struct World {
     pub(crate) backups: [Option<Backup>; 2],
     /// Of a holder with each leg.
     pub(crate) sessions: [Sessions; 2],
+    /// Nodes whose unusable leg was tried once more.
+    pub(crate) second_chances: [bool; 2],
     /// Counts new disks.
     disks: u64,
     /// Granules of the volume.
@@ -144,6 +146,7 @@ impl World {
             serving: 0,
             backups: [None, None],
             sessions: [Sessions::default(); 2],
+            second_chances: [false; 2],
             disks,
             granules: 0,
             net,

@@ -231,3 +231,66 @@ fn a_promotion_by_force_goes_on_without_the_arbiters_word() {
         clean(&plan(seed, ArbiterKind::Manual, &[forced]));
     }
 }
+
+/// The one leg that counted could not be read for a moment when its node started: it was called damaged, and nobody served any
+/// more. Both slots of the superblock are in one read.
+#[test]
+fn reads_that_fail_when_a_node_starts_are_tried_again() {
+    for seed in 0..4 {
+        let away = at(300, Some(Phase::Write), Fault::Kill(Who::Peer, ms(6000)));
+        let dies = at(2000, None, Fault::Kill(Who::Holder, ms(500)));
+        let fails = at(2100, None, Fault::Spoil(Who::Holder, Spoilt::Reads, 1 + seed as u32));
+        clean(&plan(seed, ArbiterKind::Etcd, &[away, dies, fails]));
+    }
+}
+
+/// The same when a node was promoted: both copies of the reservations were given up, and they were lost.
+#[test]
+fn reads_that_fail_at_a_promotion_lose_no_reservation() {
+    for fault in [Fault::ForcePromote, Fault::Kill(Who::Holder, ms(6000))] {
+        for seed in 0..4 {
+            let fails = at(300, None, Fault::Spoil(Who::Peer, Spoilt::Reads, 4));
+            let plan = plan(seed, ArbiterKind::Etcd, &[fails, at(310, None, fault)]);
+            let load = Load { register_percent: 20, read_percent: 0, ..plan.load };
+            clean(&Plan { load, ..plan });
+        }
+    }
+}
+
+/// The same for longer: the operator looks at the disk before it is replaced, and does not replace it while the peer's cache is
+/// lost.
+#[test]
+fn a_leg_that_cannot_be_read_for_a_while_is_not_replaced() {
+    for seed in 0..4 {
+        let dies = at(300, Some(Phase::Write), Fault::Kill(Who::Holder, ms(3600)));
+        let dark = at(305, None, Fault::PowerCut(Who::Peer, ms(29)));
+        let fails = at(1400, None, Fault::Spoil(Who::Holder, Spoilt::Reads, 200));
+        clean(&cached(seed, &[dies, dark, fails]));
+    }
+}
+
+/// A holder's leg, or that of a node about to be one, was the only one that counted from one moment to the next, and
+/// acknowledged writes that its peer's leg had as well went with its cache.
+#[test]
+fn a_leg_is_flushed_before_it_counts_alone() {
+    for seed in 0..6 {
+        let cut = at(300, Some(Phase::Write), Fault::Cut(Way::Nodes, ms(4000)));
+        let killed = at(300, Some(Phase::Write), Fault::Kill(Who::Both, ms(100)));
+        for cause in [cut, killed] {
+            let dark = at(400, Some(Phase::ConfigChange), Fault::PowerCut(Who::Holder, ms(500)));
+            clean(&cached(seed, &[cause, dark]));
+        }
+    }
+}
+
+/// The operator knows which leg is the last one: while a config is on its way that counts it alone, its disk stays.
+#[test]
+fn a_disk_that_is_about_to_be_the_last_one_stays() {
+    for seed in 0..6 {
+        for fault in [Fault::ReplaceDisk(ms(470)), Fault::CloneLeg(ms(430))] {
+            let alone = at(300, None, Fault::Isolate(ms(5500)));
+            let lost = at(1600, Some(Phase::ConfigChange), fault);
+            clean(&plan(seed, ArbiterKind::Etcd, &[alone, lost]));
+        }
+    }
+}
