@@ -4,7 +4,8 @@
 //!
 //! - each leg has a superblock that was durable or on its way, a readable log, a whole bitmap;
 //! - wherever the legs differ, the union that a rejoin takes says so, or everything is copied (I5);
-//! - each leg that the newest config counts has every acknowledged durable write (I2).
+//! - each leg that the newest config counts has every acknowledged durable write (I2), and the unit's state that was stored
+//!   last, or one that was on its way (I17).
 //!
 //! Some of the moments are booted: two drivers start on what is left, and end with equal legs.
 
@@ -18,6 +19,7 @@ use mirror::mutation::{Broken, Mutation};
 use super::disk::{Disk, Survival};
 use super::opened::{Opened, judge};
 use super::recorder::{Event, Number};
+use super::unit_state::{Front, Keeper};
 use super::world::World;
 use super::{PROMOTE, SECOND, millis};
 
@@ -37,6 +39,15 @@ impl Known {
         let later = self.sent.iter().copied().filter(|stamp| *stamp > self.acknowledged);
         (self.acknowledged, later.collect())
     }
+}
+
+/// What whoever keeps the unit's state knows of it: states have rising numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct KnownState {
+    /// The newest one whose store was answered.
+    pub(crate) stored: u64,
+    /// The newest one that was sent.
+    pub(crate) sent: u64,
 }
 
 /// How much of a run is looked at.
@@ -60,6 +71,7 @@ struct Figures {
 struct Replay {
     disks: [Disk; 2],
     known: BTreeMap<u64, Known>,
+    state: KnownState,
     prng: Prng,
     figures: Figures,
     opened: [BTreeMap<Vec<(Number, Survival)>, Opened>; 2],
@@ -70,6 +82,7 @@ impl Replay {
         Self {
             disks: [Disk::new(), Disk::new()],
             known: BTreeMap::new(),
+            state: KnownState::default(),
             prng: Prng::from_seed(seed),
             figures: Figures::default(),
             opened: [BTreeMap::new(), BTreeMap::new()],
@@ -92,6 +105,14 @@ impl Replay {
                 if known.durable.contains(stamp) {
                     known.acknowledged = known.acknowledged.max(*stamp);
                 }
+                true
+            }
+            Event::StateSent { number } => {
+                self.state.sent = *number;
+                false
+            }
+            Event::StateStored { number } => {
+                self.state.stored = *number;
                 true
             }
             Event::Write { leg, .. }
@@ -135,7 +156,7 @@ impl Replay {
         }
         let of = |leg: usize| &self.opened[leg][&self.disks[leg].metadata_of(ways[leg])];
         let legs = [of(0), of(1)];
-        judge(legs, &self.disks, ways, &self.known)
+        judge(legs, &self.disks, ways, &self.known, self.state)
             .map_err(|why| format!("{why}; what survived: {:?} and {:?}", ways[0], ways[1]))
     }
 
@@ -157,6 +178,10 @@ impl Replay {
         world.check_acknowledged(0);
         world.check_acknowledged(1);
         world.check_equal();
+        let holder = world.holder().expect("both are in sync");
+        let mut keeper = Keeper::after(self.state.stored, self.state.sent);
+        let mut front = Front::open(&world, holder);
+        keeper.load(&mut world, &mut front, SECOND);
         self.figures.boots += 1;
         Ok(())
     }
@@ -168,7 +193,10 @@ fn events(world: &World) -> Vec<Event> {
 
 /// Replays a run's journal. A leg that is not formatted to its end is no leg yet: boots begin when both were in sync.
 fn replay(world: &World, first: usize, seed: u64, depth: Depth) -> Result<Figures, String> {
-    let events = events(world);
+    replay_events(&events(world), first, seed, depth)
+}
+
+fn replay_events(events: &[Event], first: usize, seed: u64, depth: Depth) -> Result<Figures, String> {
     let mut replay = Replay::new(seed);
     replay.figures.events = events.len();
     let every = (events.len() - first).div_ceil(depth.boots.max(1)).max(1);
@@ -286,6 +314,60 @@ fn a_clean_stop_and_the_start_after_it() {
     world.load(0, millis(1));
     world.drain();
     clean(&(world, created), 505);
+}
+
+/// A state of several blocks is stored again and again: with both legs, with one, on the way back, and by the next holder.
+fn with_stores(seed: u64) -> (World, usize) {
+    let (mut world, created) = recorded(seed, None, 24);
+    let mut keeper = Keeper::default();
+    let mut front = Front::open(&world, 0);
+    let mut store = |world: &mut World, node: usize| {
+        world.load(node, millis(1));
+        if node == 1 {
+            front = Front::open(world, node);
+            keeper.load(world, &mut front, SECOND);
+        }
+        keeper.store(world, &mut front, SECOND);
+    };
+    store(&mut world, 0);
+    store(&mut world, 0);
+    world.kill(1);
+    world.wait("degrade", 3 * SECOND, |world| world.in_sync(0) == LegMask::ZERO);
+    store(&mut world, 0);
+    world.start(1);
+    world.wait("resync", 5 * SECOND, |world| world.status(0).resync.is_some());
+    store(&mut world, 0);
+    world.wait("sync", 5 * SECOND, |world| world.is_in_sync(0));
+    store(&mut world, 0);
+    world.drain();
+    world.kill(0);
+    world.run(2 * SECOND);
+    world.command(1, PROMOTE).expect("in sync");
+    world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
+    store(&mut world, 1);
+    world.start(0);
+    world.wait("sync", 5 * SECOND, |world| world.is_in_sync(1));
+    store(&mut world, 1);
+    world.drain();
+    (world, created)
+}
+
+#[test]
+fn stores_of_the_units_state() {
+    clean(&with_stores(507), 507);
+}
+
+/// The replay has to notice a store that is answered before it is durable.
+#[test]
+fn a_store_that_is_answered_too_early_is_found() {
+    let (world, created) = with_stores(508);
+    let mut events = events(&world);
+    let answered = events.iter().rposition(|event| matches!(event, Event::StateStored { .. })).expect("some");
+    let event = events.remove(answered);
+    let sent = events.iter().rposition(|event| matches!(event, Event::StateSent { .. })).expect("some");
+    events.insert(sent + 1, event);
+    let found = replay_events(&events, created, 508, Depth { random: 2, boots: 0 });
+    assert!(found.is_err_and(|why| why.contains("I17")));
 }
 
 /// So many configs that a superblock's content fills more than one sector: it can be torn.

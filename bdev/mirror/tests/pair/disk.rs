@@ -11,7 +11,9 @@ use super::world::LEG_BYTES;
 /// What a disk writes whole or not at all, in bytes.
 pub(crate) const SECTOR: usize = 512;
 /// A metadata block has so many sectors.
-const BLOCK_SECTORS: u8 = 8;
+const BLOCK_SECTORS: usize = 8;
+/// A longer write that is torn at each sector has so many at the most: the unit's state is one.
+const TORN_SECTORS: usize = 32;
 /// Where the data of the recorded legs begin, and end: before and behind are metadata.
 pub(crate) const DATA_OFFSET: usize = 5 << 20;
 const DATA_END: usize = LEG_BYTES - (128 << 10);
@@ -71,6 +73,13 @@ struct Pending {
 impl Pending {
     fn sectors(&self) -> usize {
         usize::try_from(self.bytes.len()).expect("small") / SECTOR
+    }
+
+    /// The places where it is torn.
+    fn tears(&self) -> core::ops::Range<u8> {
+        let all = self.sectors();
+        let count = if all <= TORN_SECTORS { all } else { BLOCK_SECTORS };
+        1..u8::try_from(count).expect("few")
     }
 
     fn is_metadata(&self) -> bool {
@@ -151,7 +160,10 @@ impl Disk {
                 }
                 touched(metadata)
             }
-            Event::Sent { .. } | Event::Acknowledged { .. } => Touched::default(),
+            Event::Sent { .. }
+            | Event::Acknowledged { .. }
+            | Event::StateSent { .. }
+            | Event::StateStored { .. } => Touched::default(),
         }
     }
 
@@ -193,7 +205,7 @@ impl Disk {
             };
             let none = Way::new();
             ways.extend([with(None, &all), with(Some(Survival::Whole), &none)]);
-            for count in 1..BLOCK_SECTORS {
+            for count in torn.tears() {
                 ways.push(with(Some(Survival::First(count)), &none));
                 ways.push(with(Some(Survival::AllBut(count)), &all));
             }

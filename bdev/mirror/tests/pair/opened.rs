@@ -7,14 +7,15 @@ use mirror::decide::{
     DegradedStart, Differences, PeerSight, StartFacts, StartVerdict, Starting, SyncPlan, on_start,
 };
 use mirror::format::layout::{BITMAP_OFFSET, LOG_LEN, LOG_OFFSET};
-use mirror::format::{LegIndex, Superblock};
+use mirror::format::{LegIndex, Superblock, UnitState, UnitStateHealth};
 use mirror::intent_log::{Replay, replay};
 use mirror::probe::{FoundLeg, HEAD_LEN, Image, LegFound, TAIL_LEN, classify};
 use mirror::range::ByteRange;
 use uuid::Uuid;
 
-use super::crash::Known;
+use super::crash::{Known, KnownState};
 use super::disk::{DATA_OFFSET, Disk, SECTOR, Way};
+use super::unit_state::number_of;
 use super::world::{ARRAY, BLOCK, LEG_BYTES};
 
 /// A leg as it is found.
@@ -26,6 +27,8 @@ struct Leg {
     found: Box<FoundLeg>,
     log: Replay,
     bitmap: Bitmap,
+    /// Number of the unit's state.
+    state: u64,
 }
 
 fn at(offset: u64) -> usize {
@@ -56,7 +59,13 @@ impl Opened {
         if report.lost != 0 {
             return Err(format!("a bitmap page is lost (I8): {report:?}"));
         }
-        Ok(Self { leg: Some(Leg { found, log, bitmap }) })
+        let (unit, health) = UnitState::newest(&head, ARRAY);
+        // The first store that a leg ever sees is torn, and no older copy is there: nothing is kept, as before it.
+        let state = match health {
+            UnitStateHealth::Whole => number_of(&unit.content).ok_or("the unit's state is torn (I8)")?,
+            UnitStateHealth::Lost => 0,
+        };
+        Ok(Self { leg: Some(Leg { found, log, bitmap, state }) })
     }
 }
 
@@ -74,6 +83,7 @@ pub(crate) fn judge(
     disks: &[Disk; 2],
     ways: [&Way; 2],
     known: &BTreeMap<u64, Known>,
+    state: KnownState,
 ) -> Result<(), String> {
     let [Some(zero), Some(one)] = legs.map(|opened| opened.leg.as_ref()) else {
         return match known.values().any(|known| known.acknowledged != 0) {
@@ -87,6 +97,17 @@ pub(crate) fn judge(
     let config = *newest.found.superblock.config();
     let holder = config.holder.index();
     let plan = plan(legs[holder], legs[1 - holder])?;
+    for (leg, opened) in legs.into_iter().enumerate() {
+        let counts = config.in_sync.has(LegIndex::BOTH[leg]);
+        let least = if counts { state.stored } else { 0 };
+        if !(least..=state.sent).contains(&opened.state) {
+            let there = opened.state;
+            return Err(format!(
+                "leg {leg} has the unit's state {there}, not of {least}..={} (I17)",
+                state.sent
+            ));
+        }
+    }
     for (block, known) in known {
         let mut there = [[0; BLOCK as usize]; 2];
         for leg in 0..2 {

@@ -49,6 +49,10 @@ pub(crate) enum Event {
     Sent { block: u64, stamp: u64, durability: Durability },
     /// And was told that it is there.
     Acknowledged { block: u64, stamp: u64 },
+    /// The unit's state with this number is to be stored.
+    StateSent { number: u64 },
+    /// And is.
+    StateStored { number: u64 },
 }
 
 /// All of a run.

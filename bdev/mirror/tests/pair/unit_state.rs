@@ -8,12 +8,13 @@ use engine::Progress;
 use mirror::format::{ArbiterKind, UnitState};
 use uuid::Uuid;
 
+use super::recorder::Event;
 use super::world::{World, seeds_to_run};
 use super::{SECOND, millis, settle};
 
 /// Whoever keeps something: it stores numbers.
 #[derive(Default)]
-struct Keeper {
+pub(crate) struct Keeper {
     /// What was acknowledged, or found.
     known: u64,
     /// What may be there instead.
@@ -68,8 +69,19 @@ impl Front {
 /// Numbers fill more than one block of the copy.
 const LEN: usize = 9000;
 
+/// The number that is kept, 0 for nothing; `None` for a mixture.
+pub(crate) fn number_of(content: &[u8]) -> Option<u64> {
+    let number = content.get(..8).map_or(0, |word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
+    content.chunks_exact(8).all(|word| word == number.to_le_bytes()).then_some(number)
+}
+
 impl Keeper {
-    fn store(&mut self, world: &mut World, front: &mut Front, most: Duration) {
+    /// One that has stored up to the number `known`, and has sent those up to `sent`.
+    pub(crate) fn after(known: u64, sent: u64) -> Self {
+        Self { known, maybe: (known + 1..=sent).collect(), next: sent, ..Self::default() }
+    }
+
+    pub(crate) fn store(&mut self, world: &mut World, front: &mut Front, most: Duration) {
         self.next += 1;
         let number = self.next;
         let mut frame = world.core.pool().alloc(LEN).expect("frames");
@@ -77,21 +89,21 @@ impl Keeper {
             word.copy_from_slice(&number.to_le_bytes());
         }
         self.maybe.push(number);
+        world.note(Event::StateSent { number });
         if let Some((_, Ok(()))) = front.run(world, Op::StoreState { from: frame.freeze() }, most) {
             (self.known, self.maybe) = (number, Vec::new());
             self.stores += 1;
+            world.note(Event::StateStored { number });
             world.check_states(number);
         }
     }
 
-    fn load(&mut self, world: &mut World, front: &mut Front, most: Duration) {
+    pub(crate) fn load(&mut self, world: &mut World, front: &mut Front, most: Duration) {
         let into = world.core.pool().alloc(LEN).expect("frames");
         let op = Op::LoadState { into, found: StateFound::default() };
         let Some((Op::LoadState { into, found }, Ok(()))) = front.run(world, op, most) else { return };
         let bytes = &into[..found.len as usize];
-        let number =
-            bytes.get(..8).map_or(0, |word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
-        assert!(bytes.chunks_exact(8).all(|word| word == number.to_le_bytes()), "torn");
+        let number = number_of(bytes).expect("not torn");
         let known = number == self.known || self.maybe.contains(&number);
         assert!(
             known,

@@ -153,7 +153,7 @@ impl World {
         }
     }
 
-    fn note(&self, event: Event) {
+    pub(crate) fn note(&self, event: Event) {
         if let Some(journal) = &self.journal {
             journal.note(event);
         }
