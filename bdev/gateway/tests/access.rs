@@ -200,3 +200,44 @@ fn sessions_have_a_limit_and_a_successor_counts_as_none() {
     world.until("a reinstatement", |world| world.hosts[again].is_in());
     world.until("the end of the old one", |world| world.hosts[0].closed().is_some());
 }
+
+#[test]
+fn a_map_is_taken_back_while_sessions_run() {
+    let mut world = World::new(1);
+    world.target.remove_map(TARGET, 1, 7).expect_err("there is none");
+    world.target.remove_map(TARGET, 1, 1).expect("it is there");
+    world.until("the end of the session", |world| world.hosts[0].closed().is_some());
+}
+
+#[test]
+fn what_is_no_name_gets_no_session() {
+    let mut world = World::new(1);
+    world.target.add_initiator_group(group(2, &["ANY"], &["ANY"])).expect("new");
+    world.target.add_map(TARGET, Map::new(1, 2)).expect("new");
+    let longest = format!("iqn.2026-11.example:{}", "x".repeat(203));
+    let names = [
+        longest.clone(),
+        format!("{longest}x"),
+        "x".repeat(8000),
+        "iqn.2026-11.example:a\nb".into(),
+        "host".into(),
+    ];
+    for name in names {
+        let host = world.add(1, |config| config.initiator = name.clone());
+        world.until("a decision", |world| world.hosts[host].is_in() || world.hosts[host].closed().is_some());
+        match world.hosts[host].closed() {
+            None => assert_eq!(name, longest),
+            Some(why) => assert!(why.contains("0x0200"), "{name:?}: {why}"),
+        }
+    }
+    let host = world.add(2, |config| config.target = Some("x".repeat(8000)));
+    world.until("a decision", |world| world.hosts[host].closed().is_some());
+    assert!(world.hosts[host].closed().expect("over").contains("0x0203"));
+    // Whoever is in with the longest of names may register it.
+    let register = world.hosts[1].send(
+        &[0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0],
+        &[&[0; 8][..], &5u64.to_be_bytes(), &[0; 8]].concat(),
+        0,
+    );
+    assert_eq!(world.end(1, register), GOOD);
+}

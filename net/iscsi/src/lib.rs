@@ -17,6 +17,7 @@ pub mod deframe;
 pub mod digest;
 pub mod initiator;
 pub mod keys;
+pub mod name;
 pub mod pdu;
 pub mod protocol;
 pub mod serial;

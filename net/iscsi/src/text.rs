@@ -8,6 +8,9 @@ pub const KEY_LEN_MAX: usize = 63;
 /// The longest value that is accepted; the RFC allows 255 unless a key says more.
 pub const VALUE_LEN_MAX: usize = 8192;
 
+/// Bytes of the longest iSCSI-local-name-value, such as an alias (RFC 7143 section 6.1).
+pub const LOCAL_NAME_MAX: usize = 255;
+
 /// Key and value pairs in order.
 pub type Pairs = Vec<(String, String)>;
 
@@ -56,7 +59,9 @@ pub fn emit(into: &mut Vec<u8>, key: &str, value: &str) {
 /// A number as iSCSI text writes it: decimal or `0x` hexadecimal.
 pub fn parse_number(text: &str) -> Option<u32> {
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        Some(hex) => u32::from_str_radix(hex, 16).ok().filter(|_| !hex.starts_with('+')),
+        // Rust would take a sign.
+        None if text.starts_with('+') => None,
         None => text.parse().ok(),
     }
 }
@@ -88,7 +93,7 @@ mod tests {
     fn numbers_are_decimal_or_hexadecimal() {
         assert_eq!(parse_number("0x10000"), Some(65536));
         assert_eq!(parse_number("262144"), Some(262_144));
-        for bad in ["", "-1", "0x", "1k", "4294967296"] {
+        for bad in ["", "-1", "+5", "0x+5", "0x", "1k", "4294967296"] {
             assert_eq!(parse_number(bad), None, "{bad}");
         }
     }

@@ -123,10 +123,11 @@ impl EventLog {
 
     fn departed(&mut self, departure: &Departure) {
         let address = departure.address.map_or_else(|| "an unknown address".to_owned(), |at| at.to_string());
+        // What an initiator says of itself stays on one line.
         let who = departure
             .initiator
             .as_ref()
-            .map_or_else(|| address.clone(), |name| format!("{name} at {address}"));
+            .map_or_else(|| address.clone(), |name| format!("{} at {address}", name.escape_debug()));
         let text = format!("connection of {who} closed: {}", departure.why);
         tracing::warn!("iscsi: {text}");
         self.push(Entry {
@@ -261,6 +262,17 @@ mod tests {
         assert!((1900..2500).contains(&age.as_millis()), "{age:?}");
         assert_eq!(served.data, json!({"generation": 7}));
         assert_eq!(log.since(2).count(), 1);
+    }
+
+    #[test]
+    fn what_an_initiator_says_of_itself_stays_on_one_line() {
+        let mut log = EventLog::default();
+        let initiator = Some("iqn.a\nalarm: \u{1b}[2J".to_owned());
+        let departure = Departure { address: None, initiator, why: CloseReason::HeaderDigest };
+        log.sender().send(News::Departed(departure)).expect("the log is there");
+        log.collect(Instant::EPOCH);
+        let text = &log.since(0).next().expect("one").text;
+        assert!(!text.chars().any(char::is_control) && text.contains("iqn.a\\nalarm"), "{text}");
     }
 
     #[test]

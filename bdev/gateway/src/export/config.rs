@@ -211,11 +211,9 @@ impl Target {
         portal_group: i32,
         initiator_group: i32,
     ) -> Result<(), ExportError> {
-        let node = self.named(name)?;
-        let maps = &mut node.config.borrow_mut().maps;
-        let before = maps.len();
-        maps.retain(|old| old.portal_group != portal_group || old.initiator_group != initiator_group);
-        if maps.len() == before {
+        let is_it = |map: &Map| map.portal_group == portal_group && map.initiator_group == initiator_group;
+        let removed = self.named(name)?.config.borrow_mut().maps.extract_if(.., |map| is_it(map)).count();
+        if removed == 0 {
             let target = name.to_owned();
             return Err(ExportError::NoMap { target, portal_group, initiator_group });
         }
@@ -282,8 +280,8 @@ impl Target {
     /// # Errors
     /// Its name is taken or none, a group does not exist, LUN 0 is missing, or its queue depth is out of range.
     pub fn add_node(&mut self, config: NodeConfig) -> Result<(), ExportError> {
-        if !["iqn.", "eui.", "naa."].iter().any(|prefix| config.name.starts_with(prefix)) {
-            return Err(ExportError::BadName(config.name));
+        if let Err(why) = iscsi::name::check(&config.name) {
+            return Err(ExportError::BadName(config.name, why));
         }
         if self.named(&config.name).is_ok() {
             return Err(ExportError::TargetExists(config.name));

@@ -9,6 +9,7 @@ use core::net::SocketAddr;
 use engine::LatencySummary;
 use iscsi::chap::Account;
 use iscsi::keys::Digests;
+use iscsi::name::NameError;
 use scsi::alua::Management;
 use scsi::copy::Cscd;
 use scsi::{Unit, WriteProtection};
@@ -168,8 +169,8 @@ pub enum ExportError {
     TargetExists(String),
     #[error("there is no target {0}")]
     NoTarget(String),
-    #[error("{0:?} is no iSCSI name: it must begin with iqn., eui. or naa.")]
-    BadName(String),
+    #[error("{0:?} is no iSCSI name: {1}")]
+    BadName(String, NameError),
     #[error("target {0} needs LUN 0")]
     NoLunZero(String),
     #[error("LUN {0} exists already")]

@@ -200,10 +200,10 @@ impl Relay {
             ..Preferences::default()
         };
         let connection = Connection::new(Config {
-            initiator: self.nexus.initiator.name.clone(),
+            initiator: self.nexus.initiator.name().to_owned(),
             alias: Some(alias(self.nexus.port)),
             target: Some(self.target.clone()),
-            isid: self.nexus.initiator.isid,
+            isid: self.nexus.initiator.isid(),
             preferences,
             credentials,
         });

@@ -36,16 +36,25 @@ pub const NAME_MAX: usize = 223;
 /// An initiator port: name and ISID (RFC 7143 section 4.4.1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InitiatorPort {
-    /// iSCSI name, in lower case.
-    pub name: String,
-    /// ISID.
-    pub isid: [u8; 6],
+    /// iSCSI name, in lower case; never longer than [`NAME_MAX`].
+    name: String,
+    isid: [u8; 6],
 }
 
 impl InitiatorPort {
-    /// The port of a session; names compare without regard to case.
-    pub fn new(name: &str, isid: [u8; 6]) -> Self {
-        Self { name: name.to_ascii_lowercase(), isid }
+    /// The port of a session; names compare without regard to case. `None` when the name is empty or longer than [`NAME_MAX`].
+    pub fn new(name: &str, isid: [u8; 6]) -> Option<Self> {
+        (1..=NAME_MAX).contains(&name.len()).then(|| Self { name: name.to_ascii_lowercase(), isid })
+    }
+
+    /// iSCSI name, in lower case.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// ISID.
+    pub fn isid(&self) -> [u8; 6] {
+        self.isid
     }
 }
 

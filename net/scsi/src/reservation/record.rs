@@ -29,6 +29,10 @@ impl<'a> Cursor<'a> {
         Self(bytes)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], RecordError> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or(RecordError)?;
         self.0 = rest;
@@ -66,7 +70,8 @@ impl Table {
             bytes.extend_from_slice(&key.to_le_bytes());
             bytes.extend_from_slice(&nexus.port.to_le_bytes());
             bytes.extend_from_slice(&nexus.initiator.isid);
-            bytes.push(u8::try_from(name.len()).expect("names are short"));
+            // No name is longer than NAME_MAX.
+            bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
             bytes.extend_from_slice(name);
         }
         bytes
@@ -82,7 +87,7 @@ impl Table {
 
     /// From the front of bytes.
     pub(crate) fn from_cursor(cursor: &mut Cursor<'_>) -> Result<Self, RecordError> {
-        if cursor.0.is_empty() {
+        if cursor.is_empty() {
             return Ok(Self::default());
         }
         let (version, flags) = (cursor.u16()?, cursor.u16()?);
@@ -119,8 +124,9 @@ fn registration(cursor: &mut Cursor<'_>) -> Result<(Nexus, u64), RecordError> {
     let isid = cursor.array()?;
     let [len] = cursor.array()?;
     let name = core::str::from_utf8(cursor.take(usize::from(len))?).map_err(|_| RecordError)?;
-    if key == 0 || name.len() > NAME_MAX {
+    if key == 0 {
         return Err(RecordError);
     }
-    Ok((Nexus { initiator: InitiatorPort::new(name, isid), port }, key))
+    let initiator = InitiatorPort::new(name, isid).ok_or(RecordError)?;
+    Ok((Nexus { initiator, port }, key))
 }

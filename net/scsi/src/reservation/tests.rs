@@ -5,7 +5,7 @@ use super::*;
 const ISID: [u8; 6] = [0x80, 1, 2, 3, 4, 5];
 
 fn nexus(name: &str, port: u16) -> Nexus {
-    Nexus { initiator: InitiatorPort::new(name, ISID), port }
+    Nexus { initiator: InitiatorPort::new(name, ISID).expect("a name"), port }
 }
 
 fn a() -> Nexus {
@@ -306,7 +306,7 @@ fn reports_are_laid_out_as_the_standard_says() {
 #[test]
 fn transport_ids_survive_both_ways_and_strangers_are_refused() {
     for name in ["iqn.2026-11.org.gemel:host", "eui.0123456789abcdef", &"n".repeat(NAME_MAX)] {
-        let port = InitiatorPort::new(name, ISID);
+        let port = InitiatorPort::new(name, ISID).expect("a name");
         let bytes = transport::encode(&port);
         assert!(bytes.len().is_multiple_of(4) && bytes.len() >= 24);
         assert_eq!(transport::decode(&bytes), Some((port, bytes.len())));

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{InitiatorPort, NAME_MAX};
+use super::InitiatorPort;
 
 /// Protocol identifier 5 (iSCSI), format 01b (initiator port).
 const INITIATOR_PORT: u8 = 0x45;
@@ -37,7 +37,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(InitiatorPort, usize)> {
     let at = text.windows(SEPARATOR.len()).position(|window| window == SEPARATOR)?;
     let name = core::str::from_utf8(&text[..at]).ok()?;
     let digits = &text[at + SEPARATOR.len()..];
-    if name.is_empty() || name.len() > NAME_MAX || digits.is_empty() || digits.len() > 12 {
+    if digits.is_empty() || digits.len() > 12 {
         return None;
     }
     let mut isid = 0u64;
@@ -45,5 +45,5 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(InitiatorPort, usize)> {
         isid = isid << 4 | u64::from(char::from(*digit).to_digit(16)?);
     }
     let isid = isid.to_be_bytes()[2..].try_into().expect("six bytes");
-    Some((InitiatorPort::new(name, isid), HEADER_LEN + len))
+    Some((InitiatorPort::new(name, isid)?, HEADER_LEN + len))
 }

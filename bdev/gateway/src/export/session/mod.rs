@@ -151,7 +151,7 @@ impl Session {
     pub(super) fn identify(&mut self) {
         let (Some(who), Some(port)) = (&self.who, self.port()) else { return };
         let initiator = InitiatorPort::new(&who.initiator, who.isid);
-        self.nexus = Some(Rc::new(Nexus { initiator, port }));
+        self.nexus = initiator.map(|initiator| Rc::new(Nexus { initiator, port }));
     }
 
     /// The target port that the session is at: here, or at the peer that relays it.

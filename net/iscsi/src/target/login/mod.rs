@@ -17,6 +17,7 @@ use super::numbers::Gaps;
 use super::{Connection, Event, Outgoing, Phase};
 use crate::chap::{self, Verifier};
 use crate::keys::{Negotiation, Preferences, Purpose};
+use crate::name;
 use crate::pdu::{Header, flag, opcode};
 use crate::protocol::{Body, CloseReason, Moved};
 use crate::text::{self, Pairs};
@@ -365,10 +366,19 @@ fn login_request(header: &Header, pairs: &Pairs) -> Result<LoginRequest, LoginSt
     if session_type == SessionType::Normal && target.is_none() {
         return Err(LoginStatus::MissingParameter);
     }
+    //= rfc7143#section-4.2.7: what is no name has no session, and names no target.
+    name::check(&initiator).map_err(|_| LoginStatus::InitiatorError)?;
+    if target.as_deref().is_some_and(|target| name::check(target).is_err()) {
+        return Err(LoginStatus::NotFound);
+    }
+    let initiator_alias = find("InitiatorAlias").unwrap_or_default();
+    if !name::is_alias(&initiator_alias) {
+        return Err(LoginStatus::InitiatorError);
+    }
     Ok(LoginRequest {
         session_type,
         initiator,
-        initiator_alias: find("InitiatorAlias").unwrap_or_default(),
+        initiator_alias,
         target,
         isid: header.isid(),
         tsih: header.u16_at(14),

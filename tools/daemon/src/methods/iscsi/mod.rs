@@ -69,7 +69,7 @@ fn refusal(error: &ExportError) -> RpcError {
         | ExportError::NotAt { .. }
         | ExportError::NoTarget(_) => RpcError::no_device(message),
         ExportError::GroupInUse { .. } | ExportError::AuthGroupInUse { .. } => RpcError::busy(message),
-        ExportError::BadName(_) | ExportError::NoLunZero(_) | ExportError::QueueDepth(_) => {
+        ExportError::BadName(..) | ExportError::NoLunZero(_) | ExportError::QueueDepth(_) => {
             RpcError::invalid_params(message)
         }
         ExportError::Listen { errno: Some(errno), .. } => RpcError { code: -i64::from(*errno), message },
