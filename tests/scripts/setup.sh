@@ -16,6 +16,9 @@ need openssl openssl
 need ip iproute2
 need ocf-tester resource-agents
 need xmllint libxml2-utils
+need pacemakerd pacemaker
+need corosync corosync
+need crm_attribute pacemaker-cli-utils
 need systemd-analyze systemd
 need qemu-img qemu-utils
 need xz xz-utils

@@ -10,6 +10,7 @@ pub mod host;
 pub mod load;
 pub mod net;
 pub mod node;
+pub mod pacemaker;
 pub mod pair;
 pub mod pdu;
 pub mod sim;

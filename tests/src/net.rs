@@ -132,6 +132,16 @@ impl Net {
         }
     }
 
+    /// The nodes reach each other over the host as well, from address to address of their ways to it.
+    pub fn join_controls(&self) {
+        let host = &self.spaces[HOST];
+        must(&["netns", "exec", host, "sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+        for node in [0, 1] {
+            let (other, host) = (ends(Way::Control(1 - node)), self.host_address(Way::Control(node)));
+            must(&["-n", &self.spaces[node], "route", "add", &other[0].address, "via", &host]);
+        }
+    }
+
     /// What a command of a node begins with.
     pub fn node(&self, index: usize) -> Vec<String> {
         self.inside(index)
