@@ -75,6 +75,8 @@ impl Sense {
         NONE = NoSense, 0;
         /// The logical unit is becoming ready.
         BECOMING_READY = NotReady, 0x0401;
+        /// Somebody has to do something before the logical unit is ready.
+        MANUAL_INTERVENTION = NotReady, 0x0403;
         /// Asymmetric access state transition.
         ACCESS_TRANSITION = NotReady, 0x040a;
         /// The target port is in the standby state.

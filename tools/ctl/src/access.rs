@@ -112,6 +112,17 @@ pub(crate) enum Targets {
         #[arg(long)]
         to: Option<SocketAddr>,
     },
+    /// Give up a LUN's reservations, mode parameters and identifying information, which cannot be read: whoever they keep
+    /// out gets in.
+    GiveUpUnitState {
+        /// The target's iSCSI name.
+        name: String,
+        /// The LUN.
+        lun: u16,
+        /// Do it: without this, nothing happens.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Ask initiators to log out; those that do not are sent away.
     RequestLogout {
         /// The target's iSCSI name.
@@ -206,6 +217,10 @@ impl Targets {
                     params["redirect_port"] = json!(to.port().to_string());
                 }
                 ("iscsi_target_node_set_redirect", Some(params), show::done)
+            }
+            Self::GiveUpUnitState { name, lun, yes } => {
+                let params = json!({"name": name, "lun_id": lun, "confirm": yes});
+                ("iscsi_target_node_give_up_unit_state", Some(params), show::done)
             }
             Self::RequestLogout { name, portal_group } => {
                 let mut params = json!({"name": name});

@@ -22,6 +22,9 @@ const DEVICE_TYPES: [&str; 2] = ["bdev_register", "bdev_unregister"];
 /// An initiator's connection was closed by this end.
 const CONNECTION_CLOSED: &str = "iscsi_connection_closed";
 
+/// What is kept beside a LUN's data cannot be read.
+const UNREADABLE: &str = "unit-state-unreadable";
+
 /// What a reactor has to tell.
 #[derive(Debug)]
 pub enum News {
@@ -29,6 +32,8 @@ pub enum News {
     Mirror(String, Event),
     /// A connection was closed.
     Departed(Departure),
+    /// What is kept of a device's LUNs cannot be read.
+    Unreadable(String),
     /// So many more were closed at the same time.
     MoreDeparted(u64),
 }
@@ -82,7 +87,7 @@ fn wall() -> SystemTime {
 
 /// All types that entries can have.
 pub fn types() -> impl Iterator<Item = &'static str> {
-    DEVICE_TYPES.into_iter().chain([CONNECTION_CLOSED]).chain(EventKind::CODES)
+    DEVICE_TYPES.into_iter().chain([CONNECTION_CLOSED, UNREADABLE]).chain(EventKind::CODES)
 }
 
 impl EventLog {
@@ -97,6 +102,7 @@ impl EventLog {
             match news {
                 News::Mirror(mirror, event) => self.mirror(mirror, event, now),
                 News::Departed(departure) => self.departed(&departure),
+                News::Unreadable(device) => self.unreadable(device),
                 News::MoreDeparted(count) => {
                     tracing::warn!("iscsi: {count} more connections were closed at the same time");
                 }
@@ -139,6 +145,24 @@ impl EventLog {
             subject: address,
             text,
             data: json!({"initiator": departure.initiator}),
+            is_mirrors: false,
+        });
+    }
+
+    fn unreadable(&mut self, device: String) {
+        let text = "the reservations, mode parameters and identifying information that are kept beside the data cannot be \
+                    read: nobody may use the LUN until another version of the program can read them, or \
+                    `gemel target give-up-unit-state` has given them up";
+        tracing::error!("{device}: {text}");
+        self.push(Entry {
+            id: 0,
+            time: wall(),
+            code: UNREADABLE,
+            reason: "record",
+            severity: Severity::Alarm,
+            subject: device,
+            text: text.to_owned(),
+            data: Value::Null,
             is_mirrors: false,
         });
     }

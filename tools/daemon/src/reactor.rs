@@ -196,7 +196,8 @@ impl Shard for Residents {
             progress |= target.count.count(target.what.poll(now));
             let (departed, more) = target.what.departures();
             let more = (more > 0).then_some(News::MoreDeparted(more));
-            for news in departed.into_iter().map(News::Departed).chain(more) {
+            let unreadable = target.what.unreadable().into_iter().map(News::Unreadable);
+            for news in departed.into_iter().map(News::Departed).chain(more).chain(unreadable) {
                 // The log outlives the reactors.
                 let _ = self.events.as_ref().map(|events| events.send(news));
             }

@@ -313,6 +313,21 @@ impl Target {
         Ok(())
     }
 
+    /// Gives up what is kept beside a LUN's data, and cannot be read: reservations, mode parameters, identifying information.
+    /// From then on the LUN serves whoever may use it.
+    ///
+    /// # Errors
+    /// There is no such node or LUN, or there is nothing to give up.
+    pub fn give_up_unit_state(&mut self, name: &str, number: u16) -> Result<(), ExportError> {
+        let lun = self.named(name)?.lun(number);
+        let target = || name.to_owned();
+        let lun = lun.ok_or_else(|| ExportError::NoLun { target: target(), number })?;
+        if lun.unit.give_up_record() {
+            return Ok(());
+        }
+        Err(ExportError::UnitStateReadable { target: target(), number })
+    }
+
     /// Adds a LUN to a target node.
     ///
     /// # Errors

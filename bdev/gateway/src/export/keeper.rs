@@ -5,7 +5,11 @@
 //! unknown --(this node serves)--> loading --> known --(change)--> storing --> known
 //!    ^                                |                              |
 //!    '-----(failed, or served by the other node meanwhile)-----------'
+//!
+//! loading --(a record that cannot be read)--> unreadable --(the operator gives it up)--> storing an empty one --> known
 //! ```
+//!
+//! A record that cannot be read is never taken for an empty one: whom it keeps out is unknown, so everybody stays out.
 
 use std::sync::Arc;
 
@@ -41,6 +45,8 @@ pub(super) enum Outcome {
     Loaded(Kept),
     /// The change that was given is durable, or may be.
     Stored(Result<(), IoError>),
+    /// There is a record, and nobody knows what it says.
+    Unreadable,
 }
 
 /// See the module.
@@ -51,6 +57,8 @@ pub(super) struct Keeper {
     known: Option<u64>,
     work: Option<Work>,
     to_store: Option<Kept>,
+    /// The epoch in which the record could not be read.
+    unreadable: Option<u64>,
     /// What a loss of power left, and in which epoch; to be stored before it is in force.
     to_cut: Option<(u64, Kept)>,
     not_before: Instant,
@@ -65,6 +73,7 @@ impl Keeper {
             known: None,
             work: None,
             to_store: None,
+            unreadable: None,
             to_cut: None,
             not_before: Instant::EPOCH,
             done: Completions::new(),
@@ -88,6 +97,19 @@ impl Keeper {
     /// Whether the table in force is the unit's.
     pub(super) fn is_known(&self) -> bool {
         !self.keeps() || (self.known.is_some() && self.known == self.epoch())
+    }
+
+    /// Whether this node serves the unit, and cannot read what is kept of it.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.unreadable.is_some() && self.unreadable == self.epoch()
+    }
+
+    /// Stores an empty record in place of one that cannot be read, once; false when there is none.
+    pub(super) fn give_up_record(&mut self) -> bool {
+        let Some(epoch) = self.unreadable.filter(|_| self.is_unreadable()) else { return false };
+        self.unreadable = None;
+        self.to_cut = Some((epoch, Kept::default()));
+        true
     }
 
     /// True once after this node has ceased to serve: what was known is the past.
@@ -149,7 +171,9 @@ impl Keeper {
             }
             return (Progress::Busy, None);
         }
-        let (Some(epoch), false) = (self.epoch(), self.is_known()) else { return (Progress::Idle, None) };
+        let (Some(epoch), false, false) = (self.epoch(), self.is_known(), self.is_unreadable()) else {
+            return (Progress::Idle, None);
+        };
         let Some(into) = core.pool().alloc(Op::STATE_MAX) else { return self.later(now) };
         if !self.send(core, Op::LoadState { into, found: StateFound::default() }, now) {
             return self.later(now);
@@ -193,16 +217,19 @@ impl Keeper {
         let work = self.work.take()?;
         if completed.result.is_err() {
             // Whatever is there has to be looked at again.
-            self.known = None;
+            (self.known, self.unreadable) = (None, None);
             self.not_before = now + RETRY;
         }
         match (work, completed.op, completed.result) {
             (Work::Store, _, result) => Some(Outcome::Stored(result)),
             (Work::Load { epoch }, Op::LoadState { into, found }, Ok(())) => {
-                let bytes = into.get(..found.len as usize)?;
-                // A record that cannot be read was written by another program: nobody is kept out by what nobody knows.
-                let kept = Kept::from_record(bytes).unwrap_or_default();
-                self.on_loaded(&kept, found.power, epoch)
+                match into.get(..found.len as usize).map(Kept::from_record) {
+                    Some(Ok(kept)) => self.on_loaded(&kept, found.power, epoch),
+                    Some(Err(_)) | None => {
+                        self.unreadable = Some(epoch);
+                        Some(Outcome::Unreadable)
+                    }
+                }
             }
             (Work::Cut { epoch, left }, _, Ok(())) => {
                 self.known = Some(epoch);
@@ -227,7 +254,8 @@ impl Keeper {
 
     /// When to poll next at the latest.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let waits = self.keeps() && self.work.is_none() && (self.to_store.is_some() || !self.is_known());
+        let loads = !self.is_known() && !self.is_unreadable();
+        let waits = self.keeps() && self.work.is_none() && (self.to_store.is_some() || loads);
         let channel = self.channel.as_ref().and_then(|channel| channel.next_deadline());
         Instant::earliest(channel, (waits && self.epoch().is_some()).then_some(self.not_before))
     }

@@ -78,6 +78,8 @@ pub(super) enum News {
     TakenUp,
     /// This node does not serve it any more.
     GivenUp,
+    /// This node serves it, and what is kept of it cannot be read: nobody may use it.
+    Unreadable,
 }
 
 /// A change that is in force, or failed.
@@ -115,6 +117,16 @@ impl LogicalUnit {
     /// Whether the table in force is the unit's.
     pub(super) fn is_ready(&self) -> bool {
         self.keeper.borrow().is_known()
+    }
+
+    /// Whether nobody may use it, because what is kept of it cannot be read.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.keeper.borrow().is_unreadable()
+    }
+
+    /// Gives up what is kept of it and cannot be read; false when that can be read.
+    pub(super) fn give_up_record(&self) -> bool {
+        self.keeper.borrow_mut().give_up_record()
     }
 
     /// The epoch in which this node serves, if it does.
@@ -254,6 +266,7 @@ impl LogicalUnit {
                 }
                 self.end_change(result).map(News::Changed)
             }
+            Some(Outcome::Unreadable) => Some(News::Unreadable),
             Some(Outcome::Loaded(kept)) => {
                 *self.kept.borrow_mut() = kept;
                 self.stored.set(Stored::Yes);

@@ -185,6 +185,8 @@ pub struct Target {
     units: LogicalUnits,
     guard: LoginGuard,
     departures: Departures,
+    /// Devices whose record cannot be read, to be told.
+    unreadable: Vec<String>,
     next_id: u64,
     /// The session handle that was given last.
     last_tsih: u16,
@@ -209,6 +211,7 @@ impl Target {
             units: LogicalUnits::default(),
             guard: LoginGuard::default(),
             departures: Departures::default(),
+            unreadable: Vec::new(),
             next_id: 0,
             last_tsih: 0,
         }
@@ -353,6 +356,12 @@ impl Target {
     /// Takes what is known of connections that ended otherwise than in order, and how many more there were.
     pub fn departures(&mut self) -> (Vec<Departure>, u64) {
         self.departures.take()
+    }
+
+    /// Takes the names of devices whose record cannot be read since somebody looked: nobody may use their LUNs until the
+    /// operator decides ([`Target::give_up_unit_state`]).
+    pub fn unreadable(&mut self) -> Vec<String> {
+        core::mem::take(&mut self.unreadable)
     }
 
     fn bury(&mut self) {

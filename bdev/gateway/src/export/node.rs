@@ -175,6 +175,12 @@ pub enum ExportError {
     NoLunZero(String),
     #[error("LUN {0} exists already")]
     LunExists(u16),
+    #[error("target {target} has no LUN {number}")]
+    NoLun { target: String, number: u16 },
+    #[error(
+        "what is kept of LUN {number} of target {target} can be read, or this node does not serve it: there is nothing to give up"
+    )]
+    UnitStateReadable { target: String, number: u16 },
     #[error("queue depth must be 1 to 256, not {0}")]
     QueueDepth(u32),
     #[error("cannot listen on {address}: {cause}")]
@@ -331,6 +337,13 @@ impl Node {
         let (number, lun) =
             luns.iter().find(|(number, lun)| mask.shows(**number) && cscd.names(&lun.described()))?;
         Some(Place { number: *number, lun: lun.clone() })
+    }
+
+    /// The name of a unit's device, if it shows here.
+    pub(super) fn device_of(&self, unit: &Rc<LogicalUnit>) -> Option<String> {
+        let luns = self.luns.borrow();
+        let lun = luns.values().find(|lun| Rc::ptr_eq(&lun.unit, unit))?;
+        Some(lun.config.bdev.name().to_owned())
     }
 
     /// The LUNs that are being sanitized.

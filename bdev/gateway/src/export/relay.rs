@@ -74,8 +74,12 @@ pub(super) enum Passed {
 /// What a relay tells its session.
 pub(super) enum News {
     Passed(TaskId, Passed),
-    /// A reset was answered, with the code.
-    Managed(TaskId, u8),
+    /// A management request was answered, with the code.
+    Managed(TaskId, Ends, u8),
+    /// Nobody knows whether the resets that were passed on have been carried out.
+    ResetsLost,
+    /// What the peer was asked about the nexus it does not answer: the nexus there is gone.
+    AnswerLost(TaskId),
     /// The nexus at the peer is gone.
     NexusLost,
 }
@@ -126,10 +130,25 @@ impl Buffers for Flights {
 
 /// What a management request ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ends {
+pub(super) enum Ends {
     /// The task that it is named after.
     Task,
+    /// What the nexus has at a LUN.
     AtLun(u64),
+    /// What the nexus has.
+    Nexus,
+    /// Nothing: a query about a LUN.
+    Nothing(u64),
+}
+
+impl Ends {
+    /// The LUN field of the request.
+    fn lun(self) -> u64 {
+        match self {
+            Self::Task | Self::Nexus => 0,
+            Self::AtLun(lun) | Self::Nothing(lun) => lun,
+        }
+    }
 }
 
 struct Managing {
@@ -254,14 +273,14 @@ impl Relay {
         }
     }
 
-    /// Passes a management request for a LUN on; false when there is no way.
-    pub(super) fn manage(&mut self, request: TaskId, function: u8, lun: u64) -> bool {
+    /// Passes a management request on; false when there is no way.
+    pub(super) fn manage(&mut self, request: TaskId, function: u8, ends: Ends) -> bool {
         let State::Live(live) = &mut self.state else { return false };
         if !live.connection.is_full_feature() {
             return false;
         }
-        let there = live.connection.manage(function, lun, None);
-        live.management.insert(there, Managing { here: request, ends: Ends::AtLun(lun) });
+        let there = live.connection.manage(function, ends.lun(), None);
+        live.management.insert(there, Managing { here: request, ends });
         true
     }
 
@@ -277,7 +296,7 @@ impl Relay {
         live.management.retain(|_, managing| {
             let ended = managing.ends == Ends::AtLun(lun);
             if ended {
-                news.push(News::Managed(managing.here, 0));
+                news.push(News::Managed(managing.here, managing.ends, 0));
             }
             !ended
         });
@@ -317,9 +336,10 @@ impl Relay {
         }
         let flights = live.flights.open.into_values().filter(Flight::is_awaited);
         news.extend(flights.map(|flight| News::Passed(flight.task, Passed::Lost)));
-        // What was to be ended there has ended with the session.
-        let resets = live.management.into_values().filter(|managing| managing.ends != Ends::Task);
-        news.extend(resets.map(|managing| News::Managed(managing.here, 0)));
+        news.push(News::ResetsLost);
+        let asked = live.management.into_values();
+        let asked = asked.filter(|managing| matches!(managing.ends, Ends::Nexus | Ends::Nothing(_)));
+        news.extend(asked.map(|managing| News::AnswerLost(managing.here)));
     }
 
     /// Lets go of the peer: what is under way is lost.
@@ -361,6 +381,8 @@ impl Live {
                     let ended = match ends {
                         Ends::Task => flight.task == here,
                         Ends::AtLun(lun) => flight.lun == lun,
+                        Ends::Nexus => true,
+                        Ends::Nothing(_) => false,
                     };
                     if ended && flight.is_awaited() {
                         news.push(News::Passed(flight.task, Passed::Lost));
@@ -368,7 +390,7 @@ impl Live {
                     !ended
                 });
                 if ends != Ends::Task {
-                    news.push(News::Managed(here, code));
+                    news.push(News::Managed(here, ends, code));
                 }
             }
             Event::LogoutRequested { .. } => self.connection.drop_connection("the peer asked for a logout"),

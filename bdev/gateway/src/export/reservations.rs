@@ -75,6 +75,10 @@ impl Target {
                 News::Changed(changed) => self.on_changed(unit, changed, now),
                 News::TakenUp => self.on_moved(&unit, Moved::Here, now),
                 News::GivenUp => self.on_moved(&unit, Moved::Away, now),
+                News::Unreadable => {
+                    let shown = self.nodes.values().find_map(|node| node.device_of(&unit));
+                    self.unreadable.extend(shown);
+                }
             }
         }
         progress

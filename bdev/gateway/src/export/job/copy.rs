@@ -20,10 +20,11 @@ use scsi::copy::{
 use scsi::{Command, Immediate, Sense, reservation};
 
 use super::super::lun::LunMode;
-use super::super::node::Place;
+use super::super::node::{Node, Place};
 use super::super::state::{Mode, Shared, Span};
 use super::super::tokens::Watched;
 use super::{After, Context, Start, Step, steps};
+use crate::access::LunMask;
 
 /// Bytes of a piece.
 const PIECE: u64 = 256 << 10;
@@ -86,6 +87,29 @@ pub(super) fn collected(
         record.keep(list, context)?;
     }
     Ok(Copying::begin(runs, record, CopyState::Done).into_iter().collect())
+}
+
+/// Looks at a copy that another node is to carry out, which does not know what the initiator may see: every unit that it is between
+/// must show here.
+///
+/// # Errors
+/// One does not, or the list cannot be read.
+pub(in crate::export) fn check_shown(
+    command: &Command,
+    list: &[u8],
+    node: &Node,
+    mask: &LunMask,
+) -> Result<(), Sense> {
+    let CopyList { cscds, segments, .. } = match command {
+        Command::ExtendedCopy { .. } => copy::parse(list)?,
+        Command::ExtendedCopyLid4 { .. } => copy::parse_lid4(list)?,
+        _ => return Ok(()),
+    };
+    let shows = |index: usize| {
+        index == THIS_UNIT || cscds.get(index).is_some_and(|cscd| node.place_of(cscd, mask).is_some())
+    };
+    let all = segments.iter().all(|segment| shows(segment.source.cscd) && shows(segment.destination.cscd));
+    if all { Ok(()) } else { Err(Sense::COPY_TARGET_UNREACHABLE) }
 }
 
 /// Bytes that follow each other in a source and in a destination.

@@ -8,8 +8,16 @@ use iscsi::target::{Response, TaskFunction, TaskResponse};
 use scsi::{Removal, Sense, status};
 
 use super::super::logical_unit::LogicalUnit;
+use super::super::node::Lun;
+use super::super::relay::Ends;
 use super::super::resets::ResetKind;
+use super::paths::Route;
 use super::{Origin, Request, Session};
+
+/// Codes of functions that are passed on (RFC 7144 section 4.1), and of the answer "yes".
+const NEXUS_RESET: u8 = 11;
+const QUERY_ASYNC_EVENT: u8 = 12;
+const SUCCEEDED: u8 = TaskResponse::Succeeded as u8;
 
 /// Whose function ends a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +33,24 @@ pub(super) struct Management {
     request: TaskId,
     waits_for: Vec<TaskId>,
     response: TaskResponse,
+    peer: Peer,
+}
+
+/// Whether the node that serves has been asked, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    /// No, or it has answered.
+    NotAwaited,
+    /// I_T NEXUS RESET.
+    Awaited,
+    /// QUERY ASYNCHRONOUS EVENT about a LUN.
+    Queried(u16),
+}
+
+impl Management {
+    fn new(request: TaskId, waits_for: Vec<TaskId>) -> Self {
+        Self { request, waits_for, response: TaskResponse::Complete, peer: Peer::NotAwaited }
+    }
 }
 
 /// A target reset, which has parts here and at the peer.
@@ -83,8 +109,8 @@ impl Session {
             return self.answer_management(request, TaskResponse::NoLun);
         };
         let passed = match function {
-            TaskFunction::ClearTaskSet => self.pass_reset(request, number, 4, now),
-            TaskFunction::LogicalUnitReset => self.pass_reset(request, number, 5, now),
+            TaskFunction::ClearTaskSet => self.pass_reset(request, number, ResetKind::ClearTaskSet, now),
+            TaskFunction::LogicalUnitReset => self.pass_reset(request, number, ResetKind::LogicalUnit, now),
             _ => false,
         };
         if passed {
@@ -94,7 +120,7 @@ impl Session {
         match function {
             TaskFunction::AbortTaskSet => {
                 let waits_for = self.abort_all(&lun.unit, Aborter::Itself, now);
-                self.management.push(Management { request, waits_for, response: TaskResponse::Complete });
+                self.management.push(Management::new(request, waits_for));
             }
             TaskFunction::ClearTaskSet => requests.push(reset(ResetKind::ClearTaskSet)),
             TaskFunction::LogicalUnitReset => requests.push(reset(ResetKind::LogicalUnit)),
@@ -104,7 +130,9 @@ impl Session {
             }
             _ => {
                 let pending = lun.state.nexuses.borrow().is_pending(self.id);
-                self.answer_query(request, pending);
+                if pending || !self.query_peer(request, number, &lun, now) {
+                    self.answer_query(request, pending);
+                }
             }
         }
     }
@@ -127,7 +155,7 @@ impl Session {
         // A command that waits for a frame is no job yet.
         self.stalled.take_if(|stalled| stalled.command.task == task);
         self.abort(task, Aborter::Itself, now);
-        self.management.push(Management { request, waits_for: vec![task], response: TaskResponse::Complete });
+        self.management.push(Management::new(request, vec![task]));
     }
 
     /// A target reset: every unit that the initiator can see, each where it is served. What the peer serves is reset there one
@@ -137,13 +165,12 @@ impl Session {
         let numbers: Vec<u16> =
             node.luns.borrow().keys().copied().filter(|number| self.mask.shows(*number)).collect();
         let (passed, own): (Vec<u16>, Vec<u16>) =
-            numbers.into_iter().partition(|number| self.pass_reset(request, *number, 5, now));
-        self.target_resets.push(TargetReset {
-            request,
-            kind,
-            parts: passed.len() + 1,
-            outcome: TaskResponse::Complete,
-        });
+            numbers.into_iter().partition(|number| self.is_reset_elsewhere(*number, now));
+        let parts = passed.len() + 1;
+        self.target_resets.push(TargetReset { request, kind, parts, outcome: TaskResponse::Complete });
+        for number in passed {
+            self.pass_reset(request, number, ResetKind::LogicalUnit, now);
+        }
         let units = own.into_iter().filter_map(|number| Some(node.lun(number)?.unit.clone())).collect();
         requests.push(Request::Reset { request, units, kind });
     }
@@ -190,7 +217,39 @@ impl Session {
                 lun.state.nexuses.borrow_mut().set_removal(self.id, Removal::Allowed);
             });
         }
-        self.management.push(Management { request, waits_for, response: TaskResponse::Complete });
+        // A way that is down has no nexus at its end.
+        let asked = self.relay.as_mut().is_some_and(|relay| relay.manage(request, NEXUS_RESET, Ends::Nexus));
+        let peer = if asked { Peer::Awaited } else { Peer::NotAwaited };
+        self.management.push(Management { peer, ..Management::new(request, waits_for) });
+    }
+
+    /// Asks the node that serves a LUN for attentions of this nexus; false when there is nobody to ask, who would have none.
+    fn query_peer(&mut self, request: TaskId, number: u16, lun: &Lun, now: Instant) -> bool {
+        let ends = Ends::Nothing(scsi::lun::encode(number));
+        let asked = matches!(self.route(lun, now, now), Route::Peer)
+            && self.relay.as_mut().is_some_and(|relay| relay.manage(request, QUERY_ASYNC_EVENT, ends));
+        if asked {
+            let peer = Peer::Queried(number);
+            self.management.push(Management { peer, ..Management::new(request, Vec::new()) });
+        }
+        asked
+    }
+
+    /// The node that serves has answered about the nexus, or the nexus there is gone.
+    pub(super) fn on_peer_asked(&mut self, request: TaskId, code: Option<u8>) {
+        let is_it = |management: &&mut Management| management.request == request;
+        let Some(management) = self.management.iter_mut().find(is_it) else { return };
+        let pending = |number: u16| {
+            let lun = self.node.as_ref().and_then(|node| node.lun(number));
+            lun.is_some_and(|lun| lun.state.nexuses.borrow().is_pending(self.id))
+        };
+        management.response = match (management.peer, code) {
+            (Peer::Queried(number), None) if pending(number) => TaskResponse::Succeeded,
+            (_, Some(SUCCEEDED)) => TaskResponse::Succeeded,
+            (_, Some(0) | None) => TaskResponse::Complete,
+            (_, Some(_)) => TaskResponse::Rejected,
+        };
+        management.peer = Peer::NotAwaited;
     }
 
     /// No status is sent for the task any more, unless the peer waits for one; an I/O under way is waited for.
@@ -231,8 +290,10 @@ impl Session {
 
     pub(super) fn finish_management(&mut self) {
         let open = &self.jobs.open;
-        let ended =
-            |management: &mut Management| management.waits_for.iter().all(|task| !open.contains_key(task));
+        let ended = |management: &mut Management| {
+            management.peer == Peer::NotAwaited
+                && management.waits_for.iter().all(|task| !open.contains_key(task))
+        };
         for management in self.management.extract_if(.., ended) {
             self.links.respond_task_management(management.request, management.response);
         }

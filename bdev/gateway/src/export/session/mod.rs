@@ -13,6 +13,7 @@ mod links;
 mod logout;
 mod lost;
 mod management;
+mod passed_resets;
 mod paths;
 mod reservation;
 
@@ -46,6 +47,7 @@ pub(super) use links::Link;
 use links::Links;
 pub(super) use management::Aborter;
 use management::{Management, TargetReset};
+use passed_resets::PassedReset;
 pub(super) use paths::Origin;
 pub use paths::StandbyMode;
 
@@ -87,6 +89,7 @@ pub(super) struct Session {
     stalled: Option<Stalled>,
     management: Vec<Management>,
     target_resets: Vec<TargetReset>,
+    passed_resets: Vec<PassedReset>,
     /// What the target is asked for in this turn.
     asks: Vec<Request>,
     relay: Option<Relay>,
@@ -128,6 +131,7 @@ impl Session {
             stalled: None,
             management: Vec::new(),
             target_resets: Vec::new(),
+            passed_resets: Vec::new(),
             asks: Vec::new(),
             relay: None,
             origin: Origin::default(),
@@ -214,7 +218,7 @@ impl Session {
         let silence = self.links.iter().filter_map(|link| link.silence(&self.patience)).min();
         let channels = self.channels.values().filter_map(|attached| attached.channel.next_deadline()).min();
         let relay = self.relay.as_ref().and_then(Relay::next_deadline);
-        let others = [self.passages_deadline(), self.lost_deadline()];
+        let others = [self.passages_deadline(), self.lost_deadline(), self.resets_deadline()];
         [channels, farewell, silence, relay].into_iter().chain(others).flatten().min()
     }
 
@@ -225,6 +229,7 @@ impl Session {
         progress |= self.poll_channels(now);
         progress |= self.poll_background(now);
         progress |= self.poll_relay(now);
+        self.move_resets(now);
         if !self.is_over() {
             progress |= self.receive(now, requests);
             self.watch_silence(now);

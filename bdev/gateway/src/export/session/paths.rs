@@ -9,7 +9,7 @@ use engine::{Instant, Progress};
 use iscsi::TaskId;
 use iscsi::chap::Proving;
 use iscsi::initiator::Completion;
-use iscsi::target::{self, Response, TaskResponse};
+use iscsi::target::{self, Response};
 use scsi::alua;
 use scsi::reservation::Request as Reserve;
 use scsi::{Command, Sanitize, Sense, status};
@@ -18,18 +18,18 @@ use super::super::groups::groups;
 use super::super::job::{self, Start};
 use super::super::logical_unit::LogicalUnit;
 use super::super::node::{Lun, Place, port_group};
-use super::super::relay::{News, Passed, Passing, PassingData, Relay};
+use super::super::relay::{Ends, News, Passed, Passing, PassingData};
 use super::super::state::Resets;
+use super::Session;
 use super::access_states::News as StateNews;
 use super::jobs::{Job, Stage};
-use super::{Request, Session};
 
 /// How long a transition may take, as the extended header of REPORT TARGET PORT GROUPS tells.
 pub(in crate::export) const TRANSITION_SECONDS: u8 = 15;
 /// How long a command is held while it is not clear who serves; then the host is told, and may come back.
-const HELD_MAX: Duration = Duration::from_secs(8);
+pub(super) const HELD_MAX: Duration = Duration::from_secs(8);
 /// Between looks of a command that the peer would not have.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 
 /// What becomes of the commands of hosts at a node that does not serve.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(in crate::export) enum Origin {
 }
 
 /// Which way.
-enum Route {
+pub(super) enum Route {
     Here,
     Peer,
     Hold,
@@ -170,7 +170,7 @@ impl Session {
         }
     }
 
-    fn route(&self, lun: &Lun, since: Instant, now: Instant) -> Route {
+    pub(super) fn route(&self, lun: &Lun, since: Instant, now: Instant) -> Route {
         // What comes from the peer is not sent back, and the peer holds it if need be.
         let unclear = match self.origin {
             Origin::Host if now < since + HELD_MAX => Route::Hold,
@@ -182,6 +182,9 @@ impl Session {
             self.node.as_ref().map(|node| node.standby_mode()),
         ) {
             (AccessState::Optimized, ..) if lun.unit.is_ready() => Route::Here,
+            (AccessState::Optimized, ..) if lun.unit.is_unreadable() => {
+                Route::Refuse(Sense::MANUAL_INTERVENTION)
+            }
             (AccessState::NonOptimized, Origin::Host, Some(StandbyMode::Forward)) => Route::Peer,
             (AccessState::NonOptimized, Origin::Host, _) => Route::Refuse(Sense::PORT_STANDBY),
             (AccessState::Unavailable, ..) => Route::Refuse(Sense::PORT_UNAVAILABLE),
@@ -277,14 +280,15 @@ impl Session {
     }
 
     fn pass(&mut self, task: TaskId, now: Instant) {
-        let (Some(nexus), Some(node)) = (&self.nexus, &self.node) else { return };
-        let relay = self.relay.get_or_insert_with(|| Relay::new((**nexus).clone(), node.name()));
-        if relay.wants_stream(now) {
-            return self.asks.push(Request::Dial);
-        }
-        let is_up = relay.is_up();
+        let Some(node) = self.node.clone() else { return };
+        let Some(is_up) = self.wanted_relay(now).map(|relay| relay.is_up()) else { return };
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         let Some(passage) = &mut job.passage else { return };
+        // What this host may see is known here alone.
+        let list = passage.data.as_deref().unwrap_or_default();
+        if let Err(sense) = job::check_shown(&job.command, list, &node, &self.mask) {
+            return self.fail(task, sense);
+        }
         if !is_up {
             passage.not_before = now + PAUSE;
             return;
@@ -305,7 +309,7 @@ impl Session {
         };
         let passing = Passing { task, lun: command.lun, cdb: command.cdb, expected_len, data };
         // A window that is closed there opens with an answer.
-        job.in_flight = relay.pass(passing);
+        job.in_flight = self.relay.as_mut().is_some_and(|relay| relay.pass(passing));
         if job.in_flight {
             self.on_choice_passed(task, now);
         }
@@ -349,7 +353,10 @@ impl Session {
                     self.on_answered(task, &completion, data, now);
                 }
                 News::Passed(task, Passed::Lost) => self.on_passage_lost(task, now),
-                News::Managed(request, code) => self.on_managed(request, code),
+                News::Managed(request, Ends::AtLun(lun), code) => self.on_managed(request, lun, code),
+                News::Managed(request, _, code) => self.on_peer_asked(request, Some(code)),
+                News::ResetsLost => self.on_resets_lost(),
+                News::AnswerLost(request) => self.on_peer_asked(request, None),
                 News::NexusLost => self.lose_peer(),
             }
         }
@@ -437,29 +444,6 @@ impl Session {
         } else if !is_repeatable(&job.command) {
             self.fail(task, Sense::TERMINATED);
         }
-    }
-
-    /// A reset that was passed on has been answered.
-    fn on_managed(&mut self, request: TaskId, code: u8) {
-        let response = if code == 0 { TaskResponse::Complete } else { TaskResponse::Rejected };
-        self.end_reset(request, response);
-    }
-
-    /// Passes a reset of a LUN on that the node that serves has to carry out; false when it is this one, or cannot be reached.
-    pub(super) fn pass_reset(&mut self, request: TaskId, number: u16, function: u8, now: Instant) -> bool {
-        let passes = self.lun(number).is_some_and(|lun| matches!(self.route(&lun, now, now), Route::Peer));
-        let raw = scsi::lun::encode(number);
-        if !passes || !self.relay.as_mut().is_some_and(|relay| relay.manage(request, function, raw)) {
-            return false;
-        }
-        let at = |place: &Place| place.number == number;
-        let open = self.jobs.open.iter();
-        let tasks: Vec<TaskId> =
-            open.filter(|(_, job)| job.place.as_ref().is_some_and(at)).map(|(task, _)| *task).collect();
-        for task in tasks {
-            self.forget(task, now);
-        }
-        true
     }
 
     /// An aborted command is at the peer: it is ended there.

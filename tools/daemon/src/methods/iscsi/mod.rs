@@ -33,6 +33,11 @@ pub(super) const METHODS: &[Method] = &[
     Method { name: "iscsi_target_node_remove_pg_ig_maps", when: When::Runtime, run: nodes::remove_maps },
     Method { name: "iscsi_target_node_set_redirect", when: When::Runtime, run: nodes::set_redirect },
     Method { name: "iscsi_target_node_request_logout", when: When::Runtime, run: nodes::request_logout },
+    Method {
+        name: "iscsi_target_node_give_up_unit_state",
+        when: When::Runtime,
+        run: nodes::give_up_unit_state,
+    },
     Method { name: "iscsi_create_auth_group", when: When::Runtime, run: auth::create_group },
     Method { name: "iscsi_delete_auth_group", when: When::Runtime, run: auth::delete_group },
     Method { name: "iscsi_get_auth_groups", when: When::Runtime, run: auth::groups },
@@ -67,11 +72,13 @@ fn refusal(error: &ExportError) -> RpcError {
         | ExportError::NoMap { .. }
         | ExportError::NoEntry { .. }
         | ExportError::NotAt { .. }
+        | ExportError::NoLun { .. }
         | ExportError::NoTarget(_) => RpcError::no_device(message),
         ExportError::GroupInUse { .. } | ExportError::AuthGroupInUse { .. } => RpcError::busy(message),
         ExportError::BadName(..) | ExportError::NoLunZero(_) | ExportError::QueueDepth(_) => {
             RpcError::invalid_params(message)
         }
+        ExportError::UnitStateReadable { .. } => RpcError::refused(message),
         ExportError::Listen { errno: Some(errno), .. } => RpcError { code: -i64::from(*errno), message },
         ExportError::Listen { .. } => RpcError::refused(message),
     }

@@ -420,6 +420,27 @@ pub(super) fn set_redirect(node: &mut Node, given: Option<&Value>) -> Result<Val
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct GiveUpUnitState {
+    name: String,
+    lun_id: u16,
+    /// Whoever was kept out by a reservation gets in.
+    #[serde(default)]
+    confirm: bool,
+}
+
+pub(super) fn give_up_unit_state(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let GiveUpUnitState { name, lun_id, confirm } = params::parse(given)?;
+    if !confirm {
+        return Err(RpcError::invalid_params(
+            "reservations and write protection of the LUN are lost, and whoever they keep out gets in: call again with confirm",
+        ));
+    }
+    change(node, move |target| target.give_up_unit_state(&name, lun_id))?;
+    Ok(json!(true))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RequestLogout {
     name: String,
     pg_tag: Option<i32>,
