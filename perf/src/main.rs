@@ -97,7 +97,8 @@ fn open(url: &LunUrl, number: u8, options: &Options, core: &Core) -> Box<dyn Cha
     // Each path is a nexus of its own.
     let isid = [0x80, 0, 0, 0x70, 0x66, number];
     let silence_max = Duration::from_millis(options.silence_ms);
-    let config = RemoteConfig { lun: url.lun, isid, silence_max, keep_alive: silence_max / 4, ..base };
+    let config =
+        RemoteConfig { lun: url.lun, isid: Some(isid), silence_max, keep_alive: silence_max / 4, ..base };
     let remote = Remote::new(format!("path{number}"), uuid::Uuid::nil(), config);
     remote.open_over(core, Box::new(TcpNetwork::new(core, TcpConfig::default())))
 }

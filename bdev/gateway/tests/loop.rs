@@ -291,7 +291,7 @@ fn damage(world: &mut World, (from, to): (core::net::IpAddr, core::net::IpAddr))
 
 /// An import of its own session, and a channel to it.
 fn served(world: &World) -> (Served, Box<dyn Channel>) {
-    let config = RemoteConfig { isid: [0x80, 0, 0, 0, 0, 9], ..config("10.0.0.1:3260") };
+    let config = RemoteConfig { isid: Some([0x80, 0, 0, 0, 0, 9]), ..config("10.0.0.1:3260") };
     let remote = Remote::new("r1", Uuid::nil(), config);
     let (bdev, import) = Served::over(&remote, Box::new(world.network.host(ip(3))), &world.core);
     (import, bdev.open(&world.core).expect("a ring"))
@@ -359,4 +359,32 @@ fn nobody_is_waited_for_who_does_not_answer_a_logout() {
         let _ = import.poll(world.now);
     }
     assert!(world.now - before <= Duration::from_millis(1100), "{:?}", world.now - before);
+}
+
+/// One initiator, two LUNs of one target: neither session is taken for the other's successor.
+#[test]
+fn two_imports_of_one_target_leave_each_other_alone() {
+    let mut world = World::new(20, config("10.0.0.1:3260"), &[HOST]);
+    let second = world.medium.clone();
+    world
+        .target
+        .add_lun(TARGET, 1, gateway::LunConfig::new(second, gateway::LunMode::SyncCached))
+        .expect("new");
+    let other = Remote::new("r1", Uuid::nil(), RemoteConfig { lun: 1, ..config("10.0.0.1:3260") });
+    let mut other = other.open_over(&world.core, Box::new(world.network.host(ip(2))));
+    let mut done = Completions::new();
+    world.up();
+    for _ in 0..100_000 {
+        let _ = other.poll(world.now, &mut done);
+        world.step();
+    }
+    assert!(other.link(world.now).is_up() && world.channel.link(world.now).is_up());
+    let names: Vec<u16> = world.target.connections().iter().map(|one| one.tsih).collect();
+    for _ in 0..100_000 {
+        let _ = other.poll(world.now, &mut done);
+        world.step();
+    }
+    let after: Vec<u16> = world.target.connections().iter().map(|one| one.tsih).collect();
+    assert_eq!((names.len(), &after), (2, &names), "the same two sessions");
+    world.write(0, 8, 1).expect("written");
 }

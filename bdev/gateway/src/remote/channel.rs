@@ -121,7 +121,7 @@ impl RemoteChannel {
             initiator: self.config.initiator.clone(),
             alias: None,
             target: Some(self.config.target.clone()),
-            isid: self.config.isid,
+            isid: self.config.isid.unwrap_or_default(),
             preferences: self.config.preferences,
             credentials: self.credentials()?,
         })

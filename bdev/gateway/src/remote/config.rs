@@ -18,8 +18,9 @@ pub struct RemoteConfig {
     pub address: SocketAddr,
     /// Logical unit number.
     pub lun: u16,
-    /// ISID: stable, so that a reconnection replaces the old session.
-    pub isid: [u8; 6],
+    /// ISID: stable, so that a reconnection replaces the old session. `None` for one of the device's own
+    /// ([`RemoteConfig::isid_of`]): two devices of one target do not replace each other's.
+    pub isid: Option<[u8; 6]>,
     /// Between pings.
     pub keep_alive: Duration,
     /// A ping without an answer for this long means that the peer is dead.
@@ -61,7 +62,7 @@ impl RemoteConfig {
             target: target.into(),
             address,
             lun: 0,
-            isid: [0x80, 0, 0, 0x47, 0x4d, 0],
+            isid: None,
             keep_alive: Duration::from_millis(250),
             silence_max: Duration::from_millis(1000),
             retry_min: Duration::from_millis(50),
@@ -71,6 +72,17 @@ impl RemoteConfig {
             account: None,
             algorithms: Self::ALGORITHMS.to_vec(),
         }
+    }
+
+    /// The ISID of a device by its name and LUN: of the random type (RFC 7143 section 11.12.5), and the same at each start, because
+    /// a registration at the target is that of the ISID.
+    pub fn isid_of(device: &str, lun: u16) -> [u8; 6] {
+        // FNV-1a, folded.
+        let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        let hash = device.as_bytes().iter().fold(0x811c_9dc5, step);
+        let [high, rest @ ..] = hash.to_be_bytes();
+        let lun = lun.to_be_bytes();
+        [0x80, rest[0] ^ high, rest[1], rest[2], lun[0], lun[1]]
     }
 
     /// Offers an error recovery level. At level 2 what is under way waits as long as the target does for a connection to come

@@ -60,8 +60,10 @@ pub struct Remote {
 
 impl Remote {
     /// A device that connects when a channel is opened. Its size is zero until the first session.
-    pub fn new(name: impl Into<String>, uuid: Uuid, config: RemoteConfig) -> Arc<Self> {
-        Arc::new(Self { name: name.into(), uuid, config, learnt: Arc::new(Learnt::default()) })
+    pub fn new(name: impl Into<String>, uuid: Uuid, mut config: RemoteConfig) -> Arc<Self> {
+        let name = name.into();
+        config.isid.get_or_insert_with(|| RemoteConfig::isid_of(&name, config.lun));
+        Arc::new(Self { name, uuid, config, learnt: Arc::new(Learnt::default()) })
     }
 
     /// How it connects.

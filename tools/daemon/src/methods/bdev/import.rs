@@ -82,6 +82,9 @@ fn algorithms(names: &[String]) -> Result<Vec<Algorithm>, RpcError> {
 
 fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let parsed: IscsiCreate = params::parse(given)?;
+    iscsi::name::check(&parsed.initiator_iqn).map_err(|why| {
+        RpcError::invalid_params(format!("initiator_iqn: {:?} is no iSCSI name: {why}", parsed.initiator_iqn))
+    })?;
     let url: LunUrl =
         parsed.url.parse().map_err(|error: UrlError| RpcError::invalid_params(error.to_string()))?;
     let uuid = uuid_of(parsed.uuid.as_deref())?;
