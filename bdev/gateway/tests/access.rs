@@ -5,6 +5,7 @@ mod host;
 use core::net::SocketAddr;
 use std::time::Duration;
 
+use bdev::fault::{Fault, FaultTarget};
 use gateway::{InitiatorGroup, Limits, LunMask, Map, Portal, PortalGroup, Visibility};
 use host::{GOOD, Host, TARGET, World, attention, portal};
 use iscsi::initiator::Event;
@@ -80,10 +81,13 @@ fn each_initiator_sees_its_luns_and_no_others() {
     assert!(discovered(&mut world, portal(3260), 2).contains(TARGET));
     // Who is taken off the list goes.
     world.target.add_initiators(3, vec!["!iqn.2026-11.example:h2".into()], Vec::new()).expect("there");
-    assert!(world.hosts[1].closed().is_none(), "additions count from the next login on");
-    world.target.remove_initiators(3, &["nobody".into()], &[]).expect_err("not listed");
-    world.target.remove_initiators(3, &["ANY".into()], &[]).expect("listed");
     world.until("the end of one", |world| world.hosts[1].closed().is_some());
+    world.target.remove_initiators(3, &["nobody".into()], &[]).expect_err("not listed");
+    world.target.remove_initiators(3, &["!iqn.2026-11.example:h2".into()], &[]).expect("listed");
+    let again = world.add(2, |_| {});
+    world.until("a login", |world| world.hosts[again].is_in());
+    world.target.remove_initiators(3, &["ANY".into()], &[]).expect("listed");
+    world.until("the end of it", |world| world.hosts[again].closed().is_some());
     world.run_for(Duration::from_millis(10));
     assert!(world.hosts[0].closed().is_none());
 }
@@ -240,4 +244,91 @@ fn what_is_no_name_gets_no_session() {
         0,
     );
     assert_eq!(world.end(1, register), GOOD);
+}
+
+/// What an initiator may see changes while it is in: commands at what is gone end, and of the rest it is told.
+#[test]
+fn a_session_sees_what_it_may_see_now() {
+    let mut world = World::empty();
+    world.target.add_initiator_group(group(2, &["iqn.2026-11.example:h0"], &["ANY"])).expect("new");
+    world.target.remove_map(TARGET, 1, 1).expect("it was there");
+    world.target.add_initiator_group(group(3, &["iqn.2026-11.example:h0"], &["ANY"])).expect("new");
+    world.target.add_map(TARGET, Map { luns: only(&[1]), ..Map::new(1, 2) }).expect("new");
+    world.target.add_map(TARGET, Map { luns: only(&[0]), ..Map::new(1, 3) }).expect("new");
+    world.add(0, |_| {});
+    world.until("a login", |world| world.hosts[0].is_in());
+    assert_eq!(luns_seen(&mut world, 0), [0, 1]);
+    // A write that the medium keeps, at the LUN that goes.
+    world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+    let held = world.write(0);
+    world.until("the write is under way", |world| world.target.luns()[0].active == 1);
+    world.target.remove_map(TARGET, 1, 3).expect("there");
+    world.run_for(Duration::from_millis(100));
+    assert_eq!(world.hosts[0].take(held), None, "it may still land");
+    assert_eq!(luns_seen(&mut world, 0), [1]);
+    let other = |world: &mut World| {
+        let task = world.hosts[0].send_to(1, &[0; 6], &[], 0);
+        world.end(0, task)
+    };
+    assert_eq!((other(&mut world), other(&mut world)), (attention(0x3f0e), GOOD));
+    assert_eq!(world.ready(0), attention(0x2500));
+    world.fault.plan().clear(FaultTarget::Write);
+    assert_eq!(world.end(0, held), attention(0x2500), "logical unit not supported");
+    world.run_for(Duration::from_millis(10));
+    assert_eq!(world.target.luns()[0].active, 0);
+    // It comes back, and that is told too.
+    world.target.add_map(TARGET, Map { luns: only(&[0]), ..Map::new(1, 3) }).expect("new");
+    world.run_for(Duration::from_millis(1));
+    assert_eq!((luns_seen(&mut world, 0), other(&mut world)), (vec![0, 1], attention(0x3f0e)));
+    assert_eq!((world.ready(0), other(&mut world)), (GOOD, GOOD));
+    assert!(world.hosts[0].closed().is_none());
+}
+
+/// One host cannot take every place, whether it logs in or only asks what there is.
+#[test]
+fn one_address_and_one_initiator_leave_places_to_others() {
+    let mut world = World::new(1);
+    let limits = Limits {
+        connections_per_address: 6,
+        discovery_per_address: 2,
+        sessions_per_initiator: 3,
+        ..Limits::default()
+    };
+    world.target.set_config(gateway::TargetConfig { limits, ..world.target.config() });
+    let decided =
+        |world: &World, host: usize| world.hosts[host].is_in() || world.hosts[host].closed().is_some();
+    let join = |world: &mut World, at: u8, change: &dyn Fn(&mut iscsi::initiator::Config)| {
+        let host = world.add(at, |config| change(config));
+        world.until("a decision", |world| decided(world, host));
+        world.hosts[host].is_in()
+    };
+    // Discovery sessions of one address, under whatever name.
+    let finds = |world: &mut World, at: u8, number: u8| {
+        join(world, at, &|config| {
+            config.target = None;
+            config.initiator = format!("iqn.2026-11.example:finder{number}");
+        })
+    };
+    let found: Vec<bool> = (0..3).map(|number| finds(&mut world, 7, number)).collect();
+    assert_eq!((found, finds(&mut world, 8, 9)), (vec![true, true, false], true));
+    // Sessions of one name, wherever it is.
+    let named = |world: &mut World, at: u8, isid: u8| {
+        join(world, at, &|config| {
+            config.initiator = "iqn.2026-11.example:h3".into();
+            config.isid[5] = isid;
+        })
+    };
+    let named: Vec<bool> = [(3, 1), (4, 2), (5, 3), (3, 4), (3, 1)]
+        .into_iter()
+        .map(|(at, isid)| named(&mut world, at, isid))
+        .collect();
+    assert_eq!(named, [true, true, true, false, true], "one more, and one that replaces its own");
+    // Connections of one address.
+    let all: Vec<bool> =
+        (0..7).map(|isid| join(&mut world, 0, &|config| config.isid[5] = 40 + isid)).collect();
+    assert!(!all[6] && all[0], "{all:?}");
+    let crowd = world.target.crowd();
+    assert_eq!((crowd.discovery_per_address, crowd.sessions_per_initiator), (2, 3));
+    assert!(crowd.connections_per_address <= 6, "{crowd:?}");
+    assert!(join(&mut world, 6, &|_| {}), "another host");
 }

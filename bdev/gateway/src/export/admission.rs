@@ -140,11 +140,12 @@ impl Target {
         let predecessors = self.end_predecessors(id, &who);
         let others = |entry: &Entry| entry.session.node.is_some() && entry.session.tsih != 0;
         let sessions = self.sessions.values().filter(|entry| others(entry)).count() - predecessors.len();
+        let enough = self.has_enough(id, &who, &predecessors);
         let used: BTreeSet<u16> = self.sessions.values().map(|entry| entry.session.tsih).collect();
         self.last_tsih = next_tsih(self.last_tsih, &used);
         if let Some(entry) = self.sessions.get_mut(&id) {
             let node = &entry.session.node;
-            if node.is_some() && sessions >= limits.sessions {
+            if enough || (node.is_some() && sessions >= limits.sessions) {
                 return entry.session.connection().refuse_login(LoginStatus::OutOfResources);
             }
             let queue_depth = node.as_ref().map_or(1, |node| node.config.borrow().queue_depth);

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use core::net::SocketAddr;
 
 use super::node::{self, ExportError, Map, Node, NodeConfig, PortalGroup};
-use super::session::Origin;
-use super::{Entry, LunConfig, OpenPortal, Target};
+use super::revision::AccessNews;
+use super::{LunConfig, OpenPortal, Target};
 use crate::access::{InitiatorGroup, NetMask};
 
 /// What an initiator gets to log out when the administrator wants it to.
@@ -114,7 +114,8 @@ impl Target {
         Ok(())
     }
 
-    /// Adds entries to an initiator group, for logins from now on. New names come before those that are there, so that an
+    /// Adds entries to an initiator group. What they change holds for the sessions that run as well ([`Target::remove_initiators`]).
+    /// New names come before those that are there, so that an
     /// entry that keeps out is not hidden by one that lets everybody in; networks likewise.
     ///
     /// # Errors
@@ -128,10 +129,12 @@ impl Target {
         let group = self.initiator_groups.get_mut(&tag).ok_or(ExportError::NoInitiatorGroup(tag))?;
         group.initiators.splice(0..0, names);
         group.netmasks.splice(0..0, masks);
+        self.access = AccessNews::Changed;
         Ok(())
     }
 
-    /// Removes entries from an initiator group: all of them or none. Sessions that are not allowed any more end.
+    /// Removes entries from an initiator group: all of them or none. With the next turn, sessions that are not allowed any more end,
+    /// and of those that see other LUNs than before the commands at LUNs that are gone.
     ///
     /// # Errors
     /// There is no such group, or it does not have an entry.
@@ -152,25 +155,8 @@ impl Target {
         }
         group.initiators.retain(|name| !names.contains(name));
         group.netmasks.retain(|mask| !masks.contains(mask));
-        self.end_unwelcome();
+        self.access = AccessNews::Changed;
         Ok(())
-    }
-
-    /// Ends sessions that would not be let in any more.
-    fn end_unwelcome(&mut self) {
-        let unwelcome = |entry: &Entry| {
-            let session = &entry.session;
-            let (Some(node), Some(who)) = (&session.node, &session.who) else { return false };
-            // The peer has let in whom it relays.
-            session.origin == Origin::Host && self.access(node, session, who).is_none()
-        };
-        let ids: Vec<u64> =
-            self.sessions.iter().filter(|(_, entry)| unwelcome(entry)).map(|(id, _)| *id).collect();
-        for id in ids {
-            if let Some(entry) = self.sessions.get_mut(&id) {
-                entry.session.dismiss(0, "the initiator may not use the target any more");
-            }
-        }
     }
 
     fn check_map(&self, map: &Map) -> Result<(), ExportError> {
@@ -183,7 +169,7 @@ impl Target {
         Ok(())
     }
 
-    /// Lets a group of initiators use a target through a portal group, from the next login on.
+    /// Lets a group of initiators use a target through a portal group; sessions of theirs see its LUNs.
     ///
     /// # Errors
     /// There is no such target or group, or they are mapped already.
@@ -198,10 +184,11 @@ impl Target {
             return Err(ExportError::MapExists { target, portal_group, initiator_group });
         }
         maps.push(map);
+        self.access = AccessNews::Changed;
         Ok(())
     }
 
-    /// Takes a map back. Sessions that are not allowed any more end.
+    /// Takes a map back: see [`Target::remove_initiators`].
     ///
     /// # Errors
     /// There is no such target or map.
@@ -217,7 +204,7 @@ impl Target {
             let target = name.to_owned();
             return Err(ExportError::NoMap { target, portal_group, initiator_group });
         }
-        self.end_unwelcome();
+        self.access = AccessNews::Changed;
         Ok(())
     }
 

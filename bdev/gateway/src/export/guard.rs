@@ -13,6 +13,15 @@ use super::Limits;
 /// Addresses whose rate is remembered at the most.
 const ADDRESSES_MAX: usize = 4096;
 
+/// Who counts as one: an IPv4 address, or a network of IPv6 in which every address is one host's to choose (RFC 4291 section
+/// 2.5.4).
+pub(super) fn origin_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 /// What to do with a connection that was just accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -142,6 +151,15 @@ mod tests {
         assert_eq!(welcome(&mut guard, 1, now), 2);
         now += Duration::from_secs(100);
         assert_eq!(welcome(&mut guard, 1, now), 5);
+    }
+
+    #[test]
+    fn a_network_of_one_host_is_one_origin() {
+        let origin = |text: &str| origin_of(text.parse().expect("an address"));
+        assert_eq!(origin("2001:db8::1:2:3:4"), origin("2001:db8::ffff:0:0:1"));
+        assert_ne!(origin("2001:db8:0:1::1"), origin("2001:db8:0:2::1"));
+        assert_eq!(origin("::ffff:10.0.0.1"), origin("10.0.0.1"));
+        assert_ne!(origin("10.0.0.1"), origin("10.0.0.2"));
     }
 
     #[test]

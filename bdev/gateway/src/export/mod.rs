@@ -6,6 +6,7 @@
 mod admission;
 mod authentication;
 mod config;
+mod crowd;
 mod departure;
 mod discovery;
 mod groups;
@@ -18,6 +19,7 @@ mod node;
 mod relay;
 mod reservations;
 mod resets;
+mod revision;
 mod session;
 mod show;
 mod state;
@@ -35,6 +37,7 @@ use iscsi::chap::Account;
 use iscsi::target::Grant;
 use net::{Listener, Network, Stream};
 
+pub use crowd::Crowd;
 pub use departure::Departure;
 use departure::Departures;
 use guard::{LoginGuard, Pending};
@@ -46,6 +49,7 @@ pub use node::{
 };
 use reservations::{Changing, Preemption};
 use resets::Reset;
+use revision::AccessNews;
 pub use session::StandbyMode;
 use session::{Patience, Request, Session};
 
@@ -57,8 +61,14 @@ use crate::auth::AuthPolicy;
 pub struct Limits {
     /// Connections at once, logged in or not.
     pub connections: usize,
+    /// Of them, from one address; IPv6 addresses with the same first 64 bits are one. The peer of a target counts for nobody.
+    pub connections_per_address: usize,
     /// Normal sessions at once.
     pub sessions: usize,
+    /// Of them, of one initiator's name.
+    pub sessions_per_initiator: usize,
+    /// Discovery sessions from one address.
+    pub discovery_per_address: usize,
     /// Connections that are logging in.
     pub logins: usize,
     /// Connections that are logging in from one address.
@@ -81,7 +91,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 192,
+            connections_per_address: 96,
             sessions: 128,
+            sessions_per_initiator: 64,
+            discovery_per_address: 8,
             logins: 64,
             logins_per_address: 32,
             logins_per_second: 100,
@@ -123,7 +136,7 @@ const SHUT_DOWN_SECONDS: u16 = 1;
 
 /// A connection that is logging in.
 fn pending((id, entry): (&u64, &Entry)) -> Option<Pending> {
-    let address = entry.session.stream().peer_addr()?.ip();
+    let address = entry.session.source()?;
     (!entry.session.is_full_feature() && !entry.session.is_over()).then_some(Pending { id: *id, address })
 }
 
@@ -185,6 +198,7 @@ pub struct Target {
     units: LogicalUnits,
     guard: LoginGuard,
     departures: Departures,
+    access: AccessNews,
     /// Devices whose record cannot be read, to be told.
     unreadable: Vec<String>,
     next_id: u64,
@@ -212,6 +226,7 @@ impl Target {
             guard: LoginGuard::default(),
             departures: Departures::default(),
             unreadable: Vec::new(),
+            access: AccessNews::None,
             next_id: 0,
             last_tsih: 0,
         }
@@ -234,6 +249,7 @@ impl Target {
 
     /// One turn.
     pub fn poll(&mut self, now: Instant) -> Progress {
+        self.revise_access();
         let mut progress = self.accept(now);
         let mut requests = Vec::new();
         for (id, entry) in &mut self.sessions {
@@ -319,6 +335,10 @@ impl Target {
     fn welcome(&mut self, group: i32, mut stream: Box<dyn Stream>, now: Instant) {
         let limits = self.config.limits;
         let Some(address) = stream.peer_addr().map(|address| address.ip()) else { return stream.close() };
+        if !self.is_peer(group, address) && self.is_crowded(address) {
+            return stream.close();
+        }
+        let address = guard::origin_of(address);
         let pending: Vec<Pending> = self.sessions.iter().filter_map(pending).collect();
         match self.guard.judge(&limits, &pending, address, now) {
             guard::Verdict::Welcome if self.count_connections() < limits.connections => {}
@@ -335,10 +355,6 @@ impl Target {
         let session = Session::new(&self.core, stream, config, group, self.next_id, patience);
         let login_until = Some(now + limits.login_timeout);
         self.sessions.insert(self.next_id, Entry { session, login_until, waiting: None });
-    }
-
-    fn count_connections(&self) -> usize {
-        self.sessions.values().map(|entry| entry.session.links.len()).sum()
     }
 
     fn on_request(&mut self, id: u64, request: Request, now: Instant) {

@@ -1,6 +1,6 @@
 //! Everything has a limit: which, and how much of it is used.
 
-use gateway::export::Limits;
+use gateway::export::{Crowd, Limits};
 use rpc::RpcError;
 use serde_json::{Value, json};
 
@@ -13,6 +13,7 @@ pub(super) const METHODS: &[Method] = &[Method { name: "node_get_limits", when: 
 /// What was asked of a node's first reactor.
 struct Use {
     limits: Limits,
+    crowd: Crowd,
     connections: usize,
     sessions: usize,
     logins: usize,
@@ -32,7 +33,15 @@ fn limits(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
         let sessions = connections.iter().filter(|one| one.full_feature && !one.target.is_empty()).count();
         let logins = connections.iter().filter(|one| !one.full_feature).count();
         let limits = target.config().limits;
-        Use { limits, connections: connections.len(), sessions, logins, arena, classes }
+        Use {
+            limits,
+            crowd: target.crowd(),
+            connections: connections.len(),
+            sessions,
+            logins,
+            arena,
+            classes,
+        }
     })?;
     let of = |name: &str, used: usize, limit: usize| json!({"name": name, "used": used, "limit": limit});
     let frames = used.classes.iter().map(|[size, frames, free, misses]| {
@@ -41,7 +50,22 @@ fn limits(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     Ok(json!({
         "target": [
             of("connections", used.connections, used.limits.connections),
+            of(
+                "connections of one address",
+                used.crowd.connections_per_address,
+                used.limits.connections_per_address,
+            ),
             of("sessions", used.sessions, used.limits.sessions),
+            of(
+                "sessions of one initiator",
+                used.crowd.sessions_per_initiator,
+                used.limits.sessions_per_initiator,
+            ),
+            of(
+                "discovery sessions of one address",
+                used.crowd.discovery_per_address,
+                used.limits.discovery_per_address,
+            ),
             of("logins", used.logins, used.limits.logins),
         ],
         "queue_depth": used.limits.queue_depth,

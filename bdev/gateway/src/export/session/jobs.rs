@@ -33,6 +33,8 @@ pub(super) struct Job {
     pub(super) steps: VecDeque<Step>,
     pub(super) in_flight: bool,
     pub(super) aborted: bool,
+    /// How it ends, whatever comes of the I/O that is under way.
+    pub(super) verdict: Option<Sense>,
     /// Its place at the blocks of the step that it is at.
     hold: Option<Hold>,
     /// Of a command that is not carried out here, or not yet.
@@ -165,6 +167,9 @@ impl Session {
         if job.aborted {
             return self.close_job(task, now);
         }
+        if let Some(sense) = job.verdict {
+            return self.fail(task, sense);
+        }
         let Some(step) = step else { return };
         match step.finish(completed) {
             After::Done => {
@@ -284,6 +289,7 @@ impl Job {
             steps,
             in_flight: false,
             aborted: false,
+            verdict: None,
             hold: None,
             passage: None,
         }

@@ -13,6 +13,7 @@ mod links;
 mod logout;
 mod lost;
 mod management;
+mod masking;
 mod passed_resets;
 mod paths;
 mod reservation;

@@ -404,6 +404,9 @@ impl Session {
         if job.aborted {
             return self.close_job(task, now);
         }
+        if let Some(sense) = job.verdict {
+            return self.fail(task, sense);
+        }
         let transition = scsi::sense::decode(&completion.sense) == Some((2, 0x040a));
         if transition && let Some(passage) = &mut job.passage {
             // It does not serve either, for now.
@@ -441,6 +444,8 @@ impl Session {
         job.in_flight = false;
         if job.aborted {
             self.close_job(task, now);
+        } else if let Some(sense) = job.verdict {
+            self.fail(task, sense);
         } else if !is_repeatable(&job.command) {
             self.fail(task, Sense::TERMINATED);
         }

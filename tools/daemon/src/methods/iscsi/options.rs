@@ -33,6 +33,12 @@ struct Options {
     error_recovery_level: Option<u32>,
     /// Connections at once, logged in or not; ours, as what follows.
     max_connections: Option<usize>,
+    /// Of them, from one address,
+    max_connections_per_address: Option<usize>,
+    /// normal sessions of one initiator's name,
+    max_sessions_per_initiator: Option<usize>,
+    /// and discovery sessions from one address.
+    max_discovery_sessions_per_address: Option<usize>,
     /// Connections that are logging in,
     max_logins: Option<usize>,
     /// and of one address.
@@ -64,6 +70,16 @@ impl Options {
     fn limits(&self, limits: &mut Limits) -> Result<(), RpcError> {
         within("max_sessions", self.max_sessions, (1, 4096), &mut limits.sessions)?;
         within("max_connections", self.max_connections, (1, 8192), &mut limits.connections)?;
+        let per_address = (self.max_connections_per_address, self.max_discovery_sessions_per_address);
+        within("max_connections_per_address", per_address.0, (1, 8192), &mut limits.connections_per_address)?;
+        within(
+            "max_discovery_sessions_per_address",
+            per_address.1,
+            (1, 1024),
+            &mut limits.discovery_per_address,
+        )?;
+        let per_initiator = self.max_sessions_per_initiator;
+        within("max_sessions_per_initiator", per_initiator, (1, 4096), &mut limits.sessions_per_initiator)?;
         within("max_queue_depth", self.max_queue_depth, (1, 256), &mut limits.queue_depth)?;
         within("max_logins", self.max_logins, (1, 1024), &mut limits.logins)?;
         let per_address = self.max_logins_per_address;
@@ -149,6 +165,9 @@ pub(super) fn get(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcEr
         "default_time2wait": preferences.default_time2wait,
         "default_time2retain": preferences.default_time2retain,
         "first_burst_length": preferences.first_burst_length,
+        "max_connections_per_address": limits.connections_per_address,
+        "max_sessions_per_initiator": limits.sessions_per_initiator,
+        "max_discovery_sessions_per_address": limits.discovery_per_address,
         "max_connections": limits.connections, "max_logins": limits.logins,
         "max_logins_per_address": limits.logins_per_address, "logins_per_second": limits.logins_per_second,
         "login_burst": limits.login_burst,

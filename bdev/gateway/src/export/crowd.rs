@@ -1,0 +1,117 @@
+//! How many connections and sessions there are, in all, of one address, and of one initiator.
+//!
+//! Counted when somebody comes or asks, never for a command.
+
+use std::collections::BTreeMap;
+
+use core::net::IpAddr;
+use iscsi::target::{LoginRequest, SessionType};
+
+use super::session::{Origin, Session};
+use super::{Target, guard};
+
+/// The most that one has of what has a limit for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crowd {
+    /// Connections from one address.
+    pub connections_per_address: usize,
+    /// Normal sessions of one initiator's name.
+    pub sessions_per_initiator: usize,
+    /// Discovery sessions from one address.
+    pub discovery_per_address: usize,
+}
+
+/// How often the commonest one occurs.
+fn most<T: Ord>(all: impl Iterator<Item = T>) -> usize {
+    let mut counts = BTreeMap::new();
+    all.for_each(|one| *counts.entry(one).or_insert(0) += 1);
+    counts.into_values().max().unwrap_or(0)
+}
+
+impl Session {
+    /// Whom its connections count for; `None` where that is not known.
+    pub(super) fn source(&self) -> Option<IpAddr> {
+        self.stream().peer_addr().map(|address| guard::origin_of(address.ip()))
+    }
+
+    fn is_of(&self, kind: SessionType) -> bool {
+        self.tsih != 0 && self.who.as_ref().is_some_and(|who| who.session_type == kind)
+    }
+}
+
+impl Target {
+    fn running(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.values().map(|entry| &entry.session)
+    }
+
+    /// Sessions that hosts began, of one kind.
+    fn of_kind(&self, kind: SessionType) -> impl Iterator<Item = &Session> {
+        self.running().filter(move |session| session.origin == Origin::Host && session.is_of(kind))
+    }
+
+    pub(super) fn count_connections(&self) -> usize {
+        self.running().map(|session| session.links.len()).sum()
+    }
+
+    fn counted(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let sources = self.running().filter(|session| {
+            let address = session.stream().peer_addr().map(|address| address.ip());
+            address.is_some_and(|address| !self.is_peer(session.portal_group, address))
+        });
+        sources.flat_map(|session| session.source().into_iter().flat_map(|at| vec![at; session.links.len()]))
+    }
+
+    /// Whether an address has all the connections that it may have.
+    pub(super) fn is_crowded(&self, address: IpAddr) -> bool {
+        let source = guard::origin_of(address);
+        let limit = self.config.limits.connections_per_address;
+        self.counted().filter(|other| *other == source).count() >= limit
+    }
+
+    /// Whether a portal group is where a target's peer comes to, and this is the peer.
+    pub(super) fn is_peer(&self, portal_group: i32, address: IpAddr) -> bool {
+        self.nodes.values().any(|node| {
+            node.config.borrow().peer.as_ref().is_some_and(|peer| {
+                peer.portal_group == portal_group && peer.address.ip() == address.to_canonical()
+            })
+        })
+    }
+
+    /// Whether whoever logs in has all the sessions that he may have; those that he replaces do not count.
+    pub(super) fn has_enough(&self, id: u64, who: &LoginRequest, replaced: &[u64]) -> bool {
+        let limits = self.config.limits;
+        let Some(own) = self.sessions.get(&id).map(|entry| &entry.session) else { return false };
+        if own.origin == Origin::Peer {
+            return false;
+        }
+        match who.session_type {
+            SessionType::Discovery => {
+                let source = own.source();
+                let of_source = |session: &&Session| session.source() == source;
+                self.of_kind(SessionType::Discovery).filter(of_source).count() >= limits.discovery_per_address
+            }
+            SessionType::Normal => {
+                let same = |(id, session): &(&u64, &Session)| {
+                    session.origin == Origin::Host
+                        && session.is_of(SessionType::Normal)
+                        && !replaced.contains(id)
+                        && session.who.as_ref().is_some_and(|other| other.initiator == who.initiator)
+                };
+                let all = self.sessions.iter().map(|(id, entry)| (id, &entry.session));
+                all.filter(same).count() >= limits.sessions_per_initiator
+            }
+        }
+    }
+
+    /// The most that one address and one initiator have.
+    pub fn crowd(&self) -> Crowd {
+        let initiators = self.of_kind(SessionType::Normal).filter_map(|session| session.who.as_ref());
+        Crowd {
+            connections_per_address: most(self.counted()),
+            sessions_per_initiator: most(initiators.map(|who| &who.initiator)),
+            discovery_per_address: most(
+                self.of_kind(SessionType::Discovery).filter_map(|session| session.source()),
+            ),
+        }
+    }
+}

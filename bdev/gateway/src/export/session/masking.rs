@@ -1,0 +1,64 @@
+//! The LUNs that show in a session, when they become others while it runs.
+
+use std::rc::Rc;
+
+use iscsi::TaskId;
+use scsi::{Removal, Sense, SenseFormat};
+
+use super::super::node::{Lun, Place};
+use super::Session;
+use super::jobs::{Job, Stage};
+use crate::access::LunMask;
+
+impl Session {
+    /// Shows these LUNs from now on. Commands at those that are gone end; of what is left, the initiator is told that there is
+    /// something new to REPORT (SPC-4 section 6.33).
+    pub(in crate::export) fn show(&mut self, mask: LunMask) {
+        let Some(node) = self.node.clone().filter(|_| self.mask != mask) else { return };
+        let before = std::mem::replace(&mut self.mask, mask);
+        let luns: Vec<(u16, Rc<Lun>)> =
+            node.luns.borrow().iter().map(|(number, lun)| (*number, lun.clone())).collect();
+        let (gone, left): (Vec<_>, Vec<_>) = luns
+            .into_iter()
+            .filter(|(number, _)| before.shows(*number))
+            .partition(|(number, _)| !self.mask.shows(*number));
+        for (number, lun) in gone {
+            self.hide(number, &lun);
+        }
+        for (_, lun) in left {
+            lun.state.nexuses.borrow_mut().tell(self.id, Sense::LUNS_CHANGED);
+        }
+    }
+
+    /// A LUN is gone: so is what the nexus has there, but for its registration, which another path of its may use.
+    fn hide(&mut self, number: u16, lun: &Rc<Lun>) {
+        let at = |place: &Place| place.number == number;
+        let is_at = |job: &Job| {
+            let step = job.steps.front().and_then(|step| step.place());
+            job.place.as_ref().is_some_and(at) || step.is_some_and(at)
+        };
+        let open = self.jobs.open.iter();
+        let tasks: Vec<TaskId> = open.filter(|(_, job)| is_at(job)).map(|(task, _)| *task).collect();
+        for task in tasks {
+            self.end_hidden(task);
+        }
+        if let Some(stalled) = self.stalled.take_if(|stalled| at(&stalled.place)) {
+            self.refuse(stalled.command.task, Sense::LUN_NOT_SUPPORTED, SenseFormat::Fixed);
+        }
+        self.abort_background(&lun.unit);
+        if let Some(nexus) = &self.nexus {
+            lun.unit.change_older(|table| table.forget_older(nexus));
+        }
+        lun.state.nexuses.borrow_mut().set_removal(self.id, Removal::Allowed);
+    }
+
+    /// Says that the LUN is not there, once an I/O that is under way has come back; an answer that is on its way already stays.
+    fn end_hidden(&mut self, task: TaskId) {
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        if job.in_flight {
+            job.verdict = Some(Sense::LUN_NOT_SUPPORTED);
+        } else if !matches!(job.stage, Stage::Answering(_)) {
+            self.fail(task, Sense::LUN_NOT_SUPPORTED);
+        }
+    }
+}
