@@ -38,6 +38,8 @@ pub(crate) struct Reader {
     failed: u32,
     /// Errors so far.
     errors: u32,
+    /// Why a block was given up.
+    unread: Option<IoError>,
 }
 
 /// What a job is at.
@@ -66,7 +68,7 @@ impl Reader {
 
     fn new(side: Side, job: u32, stretches: Vec<ByteRange>) -> Self {
         let images = vec![Vec::new(); stretches.len()];
-        Self { side, job, stretches, images, sent: None, singly: None, failed: 0, errors: 0 }
+        Self { side, job, stretches, images, sent: None, singly: None, failed: 0, errors: 0, unread: None }
     }
 
     fn is_single(&self, start: u64) -> bool {
@@ -112,10 +114,12 @@ impl Reader {
                 self.images[at].extend_from_slice(into);
                 self.failed = 0;
             }
-            Err(IoError::Medium { .. } | IoError::Os(_)) => {
-                let unread = if self.is_given_up(chunk) { into.len() } else { 0 };
-                let image = &mut self.images[at];
-                image.resize(image.len() + unread, 0xff);
+            Err(error @ (IoError::Medium { .. } | IoError::Os(_))) => {
+                if self.is_given_up(chunk) {
+                    self.unread = Some(error);
+                    let image = &mut self.images[at];
+                    image.resize(image.len() + into.len(), 0xff);
+                }
             }
             Err(error) => return Reading::Lost(error),
         }
@@ -124,6 +128,11 @@ impl Reader {
             return Reading::Done(core::mem::take(&mut self.images));
         }
         Reading::Continues
+    }
+
+    /// The last error of what could not be read.
+    pub(crate) fn unread(&self) -> Option<IoError> {
+        self.unread
     }
 
     /// A read failed: true when it is not tried again.

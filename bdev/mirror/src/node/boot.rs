@@ -16,7 +16,7 @@ use crate::formatter::Formatter;
 use crate::guard::Guard;
 use crate::intent_log::Replay;
 use crate::leg_state::{LegEvent, after};
-use crate::probe::{FoundLeg, LegFound};
+use crate::probe::{FoundLeg, LegFound, ProbeError};
 use crate::reader::{Reader, Reading, differences, found};
 use crate::setup::{ArbiterLink, Content, OnBlank};
 use crate::store::Store;
@@ -94,7 +94,10 @@ impl Node {
         match reader.on_done(job, completed, &mut self.desk) {
             Reading::Continues => {}
             Reading::Lost(error) => self.on_boot_lost(side, error),
-            Reading::Done(images) => self.on_boot_read(side, &images),
+            Reading::Done(images) => {
+                let unread = reader.unread();
+                self.on_boot_read(side, &images, unread);
+            }
         }
     }
 
@@ -105,7 +108,7 @@ impl Node {
         }
     }
 
-    fn on_boot_read(&mut self, side: Side, images: &[Vec<u8>]) {
+    fn on_boot_read(&mut self, side: Side, images: &[Vec<u8>], unread: Option<IoError>) {
         if side == Side::Peer {
             return self.on_array_seen(images);
         }
@@ -115,7 +118,7 @@ impl Node {
             return self.hold_with(log, bitmap);
         }
         match found(self.own_geometry.bytes(), images, self.setup.array) {
-            LegFound::Refused(error) => self.fail(error.to_string()),
+            LegFound::Refused(refused) => self.fail(why_refused(&refused, unread)),
             LegFound::Leg(leg) => self.on_leg(*leg),
             LegFound::Blank => self.on_blank(),
         }
@@ -291,5 +294,15 @@ impl Node {
         }
         self.role = Role::Holding(Box::new(hold));
         self.drive_hold();
+    }
+}
+
+/// What looks damaged may be whole, on a disk that does not give it.
+fn why_refused(refused: &ProbeError, unread: Option<IoError>) -> String {
+    match (refused, unread) {
+        (ProbeError::Torn { .. } | ProbeError::Foreign(_), Some(error)) => {
+            format!("its start or end cannot be read ({error}): look at the disk, and start this node again")
+        }
+        _ => refused.to_string(),
     }
 }

@@ -55,5 +55,7 @@ fn a_disk_that_fails_every_read_is_given_up_soon() {
         world.disks[1].inject(SimFault::FailReads { count: 80 });
         world.start(1);
         world.wait("verdict", SECOND, |world| world.status(1).role == RoleKind::Failed);
+        let reason = world.status(1).reason.expect("one");
+        assert!(reason.contains("cannot be read (medium error"), "{reason}");
     }
 }
