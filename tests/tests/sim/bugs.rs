@@ -6,10 +6,10 @@ use tests::sim::{Plan, Runner};
 /// For each rule a seed that is clean, and was not with the rule broken when it was last looked for.
 const SHOWN: [(Mutation, u64); 19] = [
     (Mutation::R1DataBeforeLog, 190),
-    (Mutation::R2WritesOverlap, 8),
+    (Mutation::R2WritesOverlap, 10),
     (Mutation::R3AckWithoutConfig, 4),
     (Mutation::R4LeaveUnflushed, 117),
-    (Mutation::R5ClearBeforeCopy, 49),
+    (Mutation::R5ClearBeforeCopy, 83),
     (Mutation::R5CopyUnlocked, 42),
     (Mutation::R6LeaveUnmarked, 18),
     (Mutation::R7PartClears, 15),
