@@ -16,6 +16,7 @@ pub mod topology;
 
 pub use crate::core::Core;
 pub use clock::{Clock, Instant, MonotonicClock};
+pub use engine_sys::packet;
 pub use engine_sys::{
     Access, BUF_LEN_MAX, Buf, BufMut, Caching, ClassStats, Completion, Extent, File, FileKind, Operation,
     PageBacking, Pages, Pool, PoolConfig, RangeMode, Registered, RingCapabilities, RingClient, RingConfig,

@@ -29,6 +29,10 @@ pub trait Shard {
     /// Polls everything that the shard holds.
     fn poll(&mut self, now: Instant) -> Progress;
 
+    /// The reactor is about to sleep: have the ring complete something when there is work that does not come through it. A
+    /// poll follows.
+    fn prepare_sleep(&mut self) {}
+
     /// When `poll` must be called at the latest even if nothing happens.
     fn next_deadline(&self) -> Option<Instant>;
 
@@ -123,6 +127,7 @@ impl<S: Shard, C: Clock> Reactor<S, C> {
         let timeout =
             self.shard.next_deadline().map_or(SLEEP_MAX, |at| at.saturating_since(now).min(SLEEP_MAX));
         self.waker.announce_sleep();
+        self.shard.prepare_sleep();
         // Whoever sent before the announcement did not wake us: look once more.
         if self.inbox.is_empty() && !self.shard.poll(now).is_busy() && !timeout.is_zero() {
             self.stats.count_sleep();

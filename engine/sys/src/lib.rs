@@ -1,4 +1,4 @@
-//! All of Gemel's unsafe code: the huge-page arena, frames, the io_uring ring, files and sockets for it, wake-ups.
+//! All of Gemel's unsafe code: the huge-page arena, frames, the io_uring ring, files and sockets for it, packet rings, wake-ups.
 //!
 //! Each unsafe block states its reason. What leaves this crate is safe: no caller can reach memory that is not its own or
 //! free a buffer that the kernel still uses.
@@ -6,6 +6,7 @@
 mod arena;
 pub mod clock;
 pub mod file;
+pub mod packet;
 pub mod pool;
 pub mod ring;
 mod segment;

@@ -1,4 +1,4 @@
-//! TCP sockets, made for the ring.
+//! Sockets, made for the ring.
 
 use core::net::SocketAddr;
 use std::io;
@@ -43,7 +43,7 @@ impl Socket {
         Self::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    fn from_fd(fd: OwnedFd) -> Self {
+    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
         Self { fd: Arc::new(fd) }
     }
 

@@ -123,6 +123,10 @@ impl Flight {
                 let ring = types::Fd(sleeper.ring().unwrap_or(-1));
                 opcode::MsgRingData::new(ring, 0, WOKEN, None).build()
             }
+            Operation::Readable { socket } => {
+                let events = u32::try_from(libc::POLLIN).expect("a small constant");
+                opcode::PollAdd::new(types::Fd(socket.raw()), events).build()
+            }
             Operation::Send { socket, segments, skip } => {
                 assert!(segments.len() <= Operation::SEND_SEGMENTS_MAX, "too many segments in one send");
                 let mut skip = *skip;

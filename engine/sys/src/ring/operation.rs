@@ -90,6 +90,11 @@ pub enum Operation {
         /// Whom.
         sleeper: Waker,
     },
+    /// Wait until a socket has something to read, without reading it. Completes at once when it has, or is broken.
+    Readable {
+        /// Which.
+        socket: Socket,
+    },
     /// Send segments in order, as many bytes as the socket takes, starting `skip` bytes into the first.
     Send {
         /// Where to.

@@ -1,0 +1,247 @@
+//! A packet socket with its own rings (`TPACKET_V2`) on one Ethernet interface, for a TCP/IP stack in this process.
+//!
+//! Owner: one reactor, which polls the rings; there is no system call for each frame. A `virtio_net_hdr` goes with each frame
+//! (`PACKET_VNET_HDR`): what the kernel has verified is not verified again, and frames longer than the MTU pass in both
+//! directions, segmented by the NIC or where they leave the machine. Own transmissions are not seen
+//! (`PACKET_IGNORE_OUTGOING`).
+//!
+//! Invariants:
+//! - a received frame belongs to this process from its status word saying so until [`PacketDevice::receive`] or
+//!   [`PacketDevice::kick`] is called next, which give it back;
+//! - a frame to send is written only while its status word says that the kernel is done with it.
+
+mod interface;
+mod option;
+mod receive;
+mod ring;
+mod transmit;
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use memmap2::{MmapOptions, MmapRaw};
+use thiserror::Error;
+
+pub use interface::{Interface, LinkState, kernel_addresses};
+pub use receive::{ChecksumState, Received, Receiver};
+pub use transmit::{PartialChecksum, SegmentFormat, Segmentation, SendRequest, Transmitter};
+
+use crate::socket::Socket;
+use ring::Geometry;
+
+/// What to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PacketConfig {
+    /// The interface's name.
+    pub interface: String,
+    /// The least MTU that it must have, in bytes without the Ethernet header.
+    pub mtu: u32,
+    /// A unicast address that is received beside the interface's own.
+    pub address: [u8; 6],
+    /// Frames that the receive ring holds.
+    pub receive_frames: u32,
+    /// Frames that the transmit ring holds.
+    pub transmit_frames: u32,
+}
+
+/// Why a packet socket cannot be had.
+#[derive(Debug, Error)]
+pub enum PacketError {
+    /// There is no such interface.
+    #[error("there is no network interface {0:?} here: `ip link` lists them")]
+    NoInterface(String),
+    /// The process lacks the privilege.
+    #[error(
+        "packet sockets need CAP_NET_RAW: run as root, or give it with AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN"
+    )]
+    NotPermitted,
+    /// The interface is administratively down.
+    #[error("interface {0} is down: `ip link set {0} up` first")]
+    Down(String),
+    /// The interface carries no Ethernet.
+    #[error("interface {0} is no Ethernet: a replication NIC has to be")]
+    NotEthernet(String),
+    /// The interface's MTU is too small.
+    #[error(
+        "interface {interface} has an MTU of {has}, and {wanted} is wanted: `ip link set {interface} mtu {wanted}`, at both \
+         ends and on what is between"
+    )]
+    Mtu {
+        /// Which.
+        interface: String,
+        /// Its MTU.
+        has: u32,
+        /// What was asked for.
+        wanted: u32,
+    },
+    /// Anything else that the system refuses.
+    #[error("interface {interface}: {what}: {source}")]
+    System {
+        /// Which.
+        interface: String,
+        /// What was tried.
+        what: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// Frames that passed, and that did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketStats {
+    /// Frames received.
+    pub received: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Frames that the kernel dropped because the receive ring was full.
+    pub ring_drops: u64,
+    /// Frames dropped here: tagged for a VLAN, or longer than a ring frame.
+    pub unusable: u64,
+    /// Frames sent.
+    pub sent: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Calls that handed frames to the kernel.
+    pub kicks: u64,
+    /// Frames that the kernel refused to send.
+    pub refused: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct PacketDevice {
+    interface: Interface,
+    socket: Socket,
+    receiver: Receiver,
+    transmitter: Transmitter,
+    ring_drops: u64,
+}
+
+impl PacketDevice {
+    /// Opens the socket, maps its rings and binds it.
+    ///
+    /// # Errors
+    /// See [`PacketError`].
+    pub fn open(config: &PacketConfig) -> Result<Self, PacketError> {
+        let interface = Interface::find(&config.interface)?;
+        if interface.mtu < config.mtu {
+            let (has, wanted) = (interface.mtu, config.mtu);
+            return Err(PacketError::Mtu { interface: interface.name, has, wanted });
+        }
+        let fail = |what| {
+            let interface = interface.name.clone();
+            move |source| PacketError::System { interface, what, source }
+        };
+        let fd = packet_socket().map_err(|source| match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => PacketError::NotPermitted,
+            _ => fail("packet socket")(source),
+        })?;
+        let raw = fd.as_raw_fd();
+        option::set_flag(raw, libc::PACKET_VERSION, VERSION_2).map_err(fail("TPACKET_V2"))?;
+        option::set_flag(raw, libc::PACKET_VNET_HDR, 1).map_err(fail("PACKET_VNET_HDR"))?;
+        option::set_flag(raw, libc::PACKET_LOSS, 1).map_err(fail("PACKET_LOSS"))?;
+        // Before Linux 4.20 own frames come back: the stack above drops what it sent itself.
+        let _ = option::set_flag(raw, libc::PACKET_IGNORE_OUTGOING, 1);
+        option::set_send_buffer(raw, SEND_BUFFER);
+        let receive = Geometry::new(config.receive_frames);
+        let transmit = Geometry::new(config.transmit_frames);
+        option::set_ring(raw, libc::PACKET_RX_RING, receive.request()).map_err(fail("receive ring"))?;
+        option::set_ring(raw, libc::PACKET_TX_RING, transmit.request()).map_err(fail("transmit ring"))?;
+        let map = map_rings(raw, receive.bytes() + transmit.bytes()).map_err(fail("mapping the rings"))?;
+        option::bind(raw, interface.index).map_err(fail("bind"))?;
+        if config.address != interface.address {
+            option::add_unicast(raw, interface.index, config.address).map_err(fail("a second address"))?;
+        }
+        let map = Rc::new(map);
+        Ok(Self {
+            receiver: Receiver::new(receive.ring(&map, 0)),
+            transmitter: Transmitter::new(transmit.ring(&map, receive.bytes()), raw),
+            interface,
+            socket: Socket::from_fd(fd),
+            ring_drops: 0,
+        })
+    }
+
+    /// The interface, as it was when it was opened.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// The next received frame, with the other half, so that it can be answered while it is looked at.
+    pub fn receive(&mut self) -> Option<(Received<'_>, &mut Transmitter)> {
+        let Self { receiver, transmitter, .. } = self;
+        receiver.next().map(|received| (received, transmitter))
+    }
+
+    /// The sending half.
+    pub fn transmitter(&mut self) -> &mut Transmitter {
+        &mut self.transmitter
+    }
+
+    /// Ends a turn: gives the last received frame back and hands what was committed to the kernel, in one call.
+    ///
+    /// # Errors
+    /// The system's; `NetworkDown` when the interface is down. What was committed stays, and leaves with a later call.
+    pub fn kick(&mut self) -> io::Result<()> {
+        self.receiver.give_back();
+        self.transmitter.kick()
+    }
+
+    /// True while committed frames wait for a [`PacketDevice::kick`].
+    pub fn is_pending(&self) -> bool {
+        self.transmitter.is_pending()
+    }
+
+    /// Whether the interface carries frames now.
+    pub fn link_state(&self) -> LinkState {
+        // A pending error would end every wait at once.
+        option::clear_error(self.socket.raw());
+        interface::state_of(self.socket.raw(), &self.interface)
+    }
+
+    /// What passed since it was opened.
+    pub fn stats(&mut self) -> PacketStats {
+        self.ring_drops += option::take_drops(self.socket.raw());
+        let (receiver, transmitter) = (self.receiver.counts(), self.transmitter.counts());
+        PacketStats {
+            received: receiver.frames,
+            received_bytes: receiver.bytes,
+            ring_drops: self.ring_drops,
+            unusable: receiver.unusable,
+            sent: transmitter.frames,
+            sent_bytes: transmitter.bytes,
+            kicks: transmitter.kicks,
+            refused: transmitter.refused,
+        }
+    }
+
+    /// The socket, to wait on in a ring: it is readable when a frame was received.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+/// `TPACKET_V2` of `enum tpacket_versions`.
+const VERSION_2: libc::c_int = 1;
+/// What may be with the NIC at once, in bytes: the rings bound it, not the default of the system, which is three long frames.
+const SEND_BUFFER: libc::c_int = 8 << 20;
+
+fn packet_socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // Bound to a protocol later, so that no frame of another interface comes in before the rings are there.
+    // SAFETY: no pointer is passed.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn map_rings(fd: RawFd, bytes: usize) -> io::Result<MmapRaw> {
+    MmapOptions::new().len(bytes).populate().map_raw(fd)
+}
+
+#[cfg(test)]
+mod tests;

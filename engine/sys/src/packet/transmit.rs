@@ -1,0 +1,174 @@
+//! The sending half.
+
+use core::num::NonZeroU16;
+use core::slice;
+use std::io;
+use std::os::fd::RawFd;
+
+use super::receive::VNET_HEADER;
+use super::ring::{FRAME, Ring};
+
+/// Where the data of a frame to send begin: after the aligned `tpacket2_hdr`.
+const DATA: usize = size_of::<libc::tpacket2_hdr>();
+/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
+const NEEDS_CHECKSUM: u8 = 1;
+
+/// A checksum that the NIC, or the kernel, is to complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartialChecksum {
+    /// The first byte that it covers, from the frame's beginning.
+    pub start: u16,
+    /// Where it is, from `start`; it holds the sum of the pseudo header.
+    pub offset: u16,
+}
+
+/// What is cut to segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentFormat {
+    /// TCP over IPv4.
+    TcpV4,
+    /// TCP over IPv6.
+    TcpV6,
+}
+
+/// A frame that is cut on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segmentation {
+    /// How.
+    pub format: SegmentFormat,
+    /// Payload bytes of one segment.
+    pub size: NonZeroU16,
+}
+
+/// What is to be done to a frame on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SendRequest {
+    /// Bytes of all headers together; zero where nothing is to be done.
+    pub header_len: u16,
+    /// The checksum to complete.
+    pub checksum: Option<PartialChecksum>,
+    /// Cut it.
+    pub segmentation: Option<Segmentation>,
+}
+
+impl SendRequest {
+    /// `struct virtio_net_hdr`, in the machine's byte order.
+    pub(super) fn header(&self) -> [u8; VNET_HEADER] {
+        let mut header = [0; VNET_HEADER];
+        let mut put = |at: usize, value: u16| header[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+        put(2, self.header_len);
+        put(4, self.segmentation.map_or(0, |cut| cut.size.get()));
+        put(6, self.checksum.map_or(0, |sum| sum.start));
+        put(8, self.checksum.map_or(0, |sum| sum.offset));
+        header[0] = if self.checksum.is_some() { NEEDS_CHECKSUM } else { 0 };
+        header[1] = match self.segmentation.map(|cut| cut.format) {
+            None => 0,
+            Some(SegmentFormat::TcpV4) => 1,
+            Some(SegmentFormat::TcpV6) => 4,
+        };
+        header
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) frames: u64,
+    pub(super) bytes: u64,
+    pub(super) kicks: u64,
+    pub(super) refused: u64,
+}
+
+/// Whether committed frames wait for the kernel to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Everything,
+    NotYet,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Transmitter {
+    ring: Ring,
+    fd: RawFd,
+    told: Told,
+    counts: Counts,
+}
+
+impl Transmitter {
+    /// The longest frame, in bytes from the Ethernet header on.
+    pub const FRAME_MAX: usize = FRAME - DATA - VNET_HEADER;
+
+    /// `fd` stays open as long as the device.
+    pub(super) fn new(ring: Ring, fd: RawFd) -> Self {
+        Self { ring, fd, told: Told::Everything, counts: Counts::default() }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        self.told == Told::NotYet
+    }
+
+    /// True when a frame can be written now.
+    pub fn has_room(&self) -> bool {
+        self.ring.status() & (libc::TP_STATUS_SEND_REQUEST | libc::TP_STATUS_SENDING) == 0
+    }
+
+    /// The next frame's bytes, to be written before [`Transmitter::commit`]. `None` when the ring is full, or no frame is so
+    /// long.
+    pub fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        if len > Self::FRAME_MAX || !self.has_room() {
+            return None;
+        }
+        let data = DATA + VNET_HEADER;
+        // SAFETY: the bytes lie in the frame (`FRAME_MAX`), and the kernel is done with it (`has_room`) and does not look at
+        // it before `commit` sets its status, which needs `&mut self`. They are initialised: the kernel maps zeroes.
+        Some(unsafe { slice::from_raw_parts_mut(self.ring.frame().as_ptr().add(data), len) })
+    }
+
+    /// The reserved frame of `len` bytes is complete; it leaves with the next kick.
+    ///
+    /// # Panics
+    /// When no frame of that length could be reserved.
+    pub fn commit(&mut self, len: usize, request: SendRequest) {
+        assert!(len <= Self::FRAME_MAX && self.has_room(), "committed a frame that was not reserved");
+        self.counts.refused += u64::from(self.ring.status() & libc::TP_STATUS_WRONG_FORMAT != 0);
+        let frame = self.ring.frame().as_ptr();
+        let vnet = request.header();
+        let total = u32::try_from(len + VNET_HEADER).expect("a frame is short");
+        // SAFETY: the frame is this process's (`has_room`); the header's fields and the `virtio_net_hdr` lie in it, and it
+        // is aligned to a page.
+        unsafe {
+            (&raw mut (*frame.cast::<libc::tpacket2_hdr>()).tp_len).write(total);
+            frame.add(DATA).copy_from_nonoverlapping(vnet.as_ptr(), VNET_HEADER);
+        }
+        self.ring.set_status(libc::TP_STATUS_SEND_REQUEST);
+        self.ring.advance();
+        self.counts.frames += 1;
+        self.counts.bytes += len as u64;
+        self.told = Told::NotYet;
+    }
+
+    /// Tells the kernel of everything committed.
+    pub(super) fn kick(&mut self) -> io::Result<()> {
+        if self.told == Told::Everything {
+            return Ok(());
+        }
+        self.counts.kicks += 1;
+        // SAFETY: no buffer and no address are passed; the descriptor is open.
+        let sent =
+            unsafe { libc::sendto(self.fd, core::ptr::null(), 0, libc::MSG_DONTWAIT, core::ptr::null(), 0) };
+        if sent >= 0 {
+            self.told = Told::Everything;
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            // Later: the NIC's queue is full.
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR) => Ok(()),
+            _ => Err(error),
+        }
+    }
+}
