@@ -1,7 +1,7 @@
 //! The seam between a transport and whoever speaks a protocol on it.
 //!
-//! All of it is polled from one reactor and never blocks. Receiving is a window: [`Stream::readable`] shows bytes that the
-//! transport holds, [`Stream::consume`] gives them back; the reader copies each payload byte once, into its own frame.
+//! All of it is polled from one reactor and never blocks. Receiving is a window: [`Stream::receive`] shows bytes that the
+//! transport holds and takes back what was read; the reader copies each payload byte once, into its own frame.
 //! Sending is a queue of owned [`Segment`]s: a frame stays alive until its last byte left.
 
 use core::fmt;
@@ -47,7 +47,7 @@ pub enum StreamStatus {
     Connecting,
     /// Established.
     Open,
-    /// Over. Bytes that arrived before may still be [`Stream::readable`]; segments not yet sent are gone.
+    /// Over. Bytes that arrived before may still be received; segments not yet sent are gone.
     Closed(CloseReason),
 }
 
@@ -62,15 +62,23 @@ pub trait Stream {
     /// The other end's address.
     fn peer_addr(&self) -> Option<SocketAddr>;
 
-    /// The next received bytes, in order. Empty when there are none now. Not necessarily all that arrived: consume and
-    /// look again.
-    fn readable(&self) -> &[u8];
-
-    /// Gives the first `count` readable bytes back to the transport.
+    /// Shows the oldest received bytes to `reader`, which says how many of them it takes for good; returns that. Without any,
+    /// `reader` is not called and the answer is 0. Not necessarily all that arrived: look again. `reader` must not touch
+    /// another stream.
     ///
     /// # Panics
-    /// When fewer bytes are readable.
-    fn consume(&mut self, count: usize);
+    /// When more is taken than was shown.
+    fn receive(&mut self, reader: &mut dyn FnMut(&[u8]) -> usize) -> usize;
+
+    /// How many bytes [`Stream::receive`] would show now.
+    fn readable(&mut self) -> usize {
+        let mut len = 0;
+        self.receive(&mut |window| {
+            len = window.len();
+            0
+        });
+        len
+    }
 
     /// How many more segments [`Stream::push`] takes now. Zero is back-pressure: poll and try later.
     fn free_segments(&self) -> usize;

@@ -30,10 +30,8 @@ pub(crate) fn receive<P: Protocol>(
 ) -> usize {
     let mut taken = 0;
     while taken < RECEIVE_BUDGET && !pause(protocol) {
-        let window = stream.readable();
-        let count = match protocol.want() {
-            _ if window.is_empty() => break,
-            Want::Nothing => break,
+        let count = stream.receive(&mut |window| match protocol.want() {
+            Want::Nothing => 0,
             Want::Bytes(len) => {
                 let count = len.min(window.len());
                 protocol.handle_bytes(&window[..count]);
@@ -45,8 +43,10 @@ pub(crate) fn receive<P: Protocol>(
                 protocol.handle_payload(&window[..count]);
                 count
             }
-        };
-        stream.consume(count);
+        });
+        if count == 0 {
+            break;
+        }
         taken += count;
     }
     taken

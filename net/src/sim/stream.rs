@@ -55,16 +55,18 @@ impl Stream for SimStream {
         Some(self.peer)
     }
 
-    fn readable(&self) -> &[u8] {
-        &self.window[self.start..]
-    }
-
-    fn consume(&mut self, count: usize) {
-        assert!(count <= self.readable().len(), "consumed more than was readable");
+    fn receive(&mut self, reader: &mut dyn FnMut(&[u8]) -> usize) -> usize {
+        let window = &self.window[self.start..];
+        if window.is_empty() {
+            return 0;
+        }
+        let count = reader(window);
+        assert!(count <= window.len(), "took more than was shown");
         self.start += count;
         if self.is_present() {
             self.world.borrow_mut().acknowledge(self.end, count);
         }
+        count
     }
 
     fn free_segments(&self) -> usize {

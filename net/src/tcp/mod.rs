@@ -16,6 +16,7 @@ use std::io;
 
 use engine::{Core, RingHandle};
 
+use crate::stillborn::Stillborn;
 use crate::stream::{CloseReason, Listener, Network, Stream};
 use listener::TcpListener;
 use stream::TcpStream;
@@ -62,7 +63,7 @@ impl Network for TcpNetwork {
             TcpStream::connecting(self.core.pool(), ring, address, self.config.connect_timeout)
         }) {
             Ok(stream) => Box::new(stream),
-            Err(error) => Box::new(stream::Stillborn { peer: address, reason: close_reason(&error) }),
+            Err(error) => Box::new(Stillborn { peer: address, reason: close_reason(&error) }),
         }
     }
 }

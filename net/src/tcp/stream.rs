@@ -12,7 +12,7 @@ use engine::{
 };
 
 use super::receive::Window;
-use super::send::{Queue, SEGMENTS_MAX};
+use super::send::Queue;
 use super::{ENOBUFS, close_reason};
 use crate::stream::{CloseReason, Stream, StreamStatus};
 
@@ -206,15 +206,17 @@ impl Stream for TcpStream {
         self.peer
     }
 
-    fn readable(&self) -> &[u8] {
-        self.window.readable()
-    }
-
-    fn consume(&mut self, count: usize) {
+    fn receive(&mut self, reader: &mut dyn FnMut(&[u8]) -> usize) -> usize {
+        let window = self.window.readable();
+        if window.is_empty() {
+            return 0;
+        }
+        let count = reader(window);
         self.window.consume(count);
         if matches!(self.phase, Phase::Open) {
             self.start_receive();
         }
+        count
     }
 
     fn free_segments(&self) -> usize {
@@ -255,48 +257,4 @@ impl Drop for TcpStream {
     fn drop(&mut self) {
         self.finish(CloseReason::Local);
     }
-}
-
-/// A stream that could not be made: the system refused a socket, or there were no frames.
-pub(super) struct Stillborn {
-    pub(super) peer: SocketAddr,
-    pub(super) reason: CloseReason,
-}
-
-impl Stream for Stillborn {
-    fn status(&self) -> StreamStatus {
-        StreamStatus::Closed(self.reason.clone())
-    }
-
-    fn local_addr(&self) -> Option<SocketAddr> {
-        None
-    }
-
-    fn peer_addr(&self) -> Option<SocketAddr> {
-        Some(self.peer)
-    }
-
-    fn readable(&self) -> &[u8] {
-        &[]
-    }
-
-    fn consume(&mut self, count: usize) {
-        assert_eq!(count, 0, "consumed more than was readable");
-    }
-
-    fn free_segments(&self) -> usize {
-        SEGMENTS_MAX
-    }
-
-    fn push(&mut self, _segment: Segment) {}
-
-    fn is_sending(&self) -> bool {
-        false
-    }
-
-    fn poll(&mut self, _now: Instant) -> Progress {
-        Progress::Idle
-    }
-
-    fn close(&mut self) {}
 }

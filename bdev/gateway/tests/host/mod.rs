@@ -61,10 +61,8 @@ impl Host {
     pub(crate) fn poll(&mut self, now: Instant) {
         let _ = self.stream.poll(now);
         loop {
-            let window = self.stream.readable();
-            let count = match self.connection.want() {
-                _ if window.is_empty() => break,
-                Want::Nothing => break,
+            let count = self.stream.receive(&mut |window| match self.connection.want() {
+                Want::Nothing => 0,
                 Want::Bytes(len) => {
                     let count = len.min(window.len());
                     self.connection.handle_bytes(&window[..count]);
@@ -78,8 +76,10 @@ impl Host {
                     self.connection.handle_payload(&window[..count]);
                     count
                 }
-            };
-            self.stream.consume(count);
+            });
+            if count == 0 {
+                break;
+            }
         }
         while let Some(event) = self.connection.poll_event() {
             match event {
