@@ -14,6 +14,7 @@ need etcd etcd-server
 need etcdctl etcd-client
 need openssl openssl
 need ip iproute2
+need nft nftables
 need ocf-tester resource-agents
 need xmllint libxml2-utils
 need pacemakerd pacemaker

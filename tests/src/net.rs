@@ -37,6 +37,15 @@ pub enum Toward {
     Far,
 }
 
+/// Where the link's plug is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plug {
+    /// In its socket.
+    In,
+    /// Pulled out.
+    Out,
+}
+
 /// See the module. Dropping it removes the namespaces.
 #[derive(Debug)]
 pub struct Net {
@@ -193,6 +202,55 @@ impl Net {
             "nud",
             "permanent",
         ]);
+    }
+
+    /// The link is for replication alone from now on: jumbo frames, and the kernel of this node has no address on it.
+    ///
+    /// # Panics
+    /// When it cannot be set up.
+    pub fn dedicate(&self, node: usize) {
+        let end = &ends(Way::Link)[node];
+        let space = self.spaces[node].as_str();
+        must(&["-n", space, "link", "set", end.device, "mtu", "9000"]);
+        must(&["-n", space, "addr", "flush", "dev", end.device]);
+    }
+
+    /// Takes the link's plug out at a node, or puts it in again: both ends see it.
+    ///
+    /// # Panics
+    /// When it cannot be.
+    pub fn set_plugged(&self, node: usize, plugged: Plug) {
+        let state = match plugged {
+            Plug::In => "up",
+            Plug::Out => "down",
+        };
+        must(&["-n", &self.spaces[node], "link", "set", ends(Way::Link)[node].device, state]);
+    }
+
+    /// What a node sends on the link is lost, so many frames in a thousand, also what does not pass through its TCP/IP.
+    ///
+    /// # Panics
+    /// When the rule cannot be set.
+    pub fn lose_frames(&self, node: usize, permille: u32) {
+        // There may be no rule yet.
+        let _ = self.nft(node, "delete table netdev loss");
+        if permille == 0 {
+            return;
+        }
+        let device = ends(Way::Link)[node].device;
+        let chance =
+            if permille < 1000 { format!("numgen random mod 1000 < {permille}") } else { String::new() };
+        let rules = format!(
+            "add table netdev loss; \
+             add chain netdev loss out {{ type filter hook egress device \"{device}\" priority 0; policy accept; }}; \
+             add rule netdev loss out {chance} drop"
+        );
+        assert!(self.nft(node, &rules), "nft {rules}");
+    }
+
+    fn nft(&self, node: usize, rules: &str) -> bool {
+        let command = ["netns", "exec", &self.spaces[node], "nft", rules];
+        ip(&command)
     }
 
     /// The way is whole again.

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -28,6 +29,18 @@ impl Tgt {
     /// # Panics
     /// When it does not answer within ten seconds.
     pub fn start() -> Option<Self> {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let portal = socket.local_addr().expect("bound");
+        drop(socket);
+        Self::start_at(&[], portal)
+    }
+
+    /// The same at an address, by a command that begins with something else: where it runs.
+    ///
+    /// # Panics
+    /// As [`Tgt::start`].
+    pub fn start_at(place: &[String], portal: SocketAddr) -> Option<Self> {
+        static COUNT: AtomicU16 = AtomicU16::new(0);
         if !has_tool("tgtd") || !has_tool("tgtadm") {
             return None;
         }
@@ -35,12 +48,18 @@ impl Tgt {
             skipped_because("tgtd runs as root alone");
             return None;
         }
-        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let portal = socket.local_addr().expect("bound");
-        drop(socket);
-        // tgtadm keeps the number in sixteen bits, one of which is a sign.
-        let control = (1 + portal.port() % 30_000).to_string();
-        let child = Command::new("tgtd")
+        // tgtadm keeps the number in sixteen bits, one of which is a sign. Ports of other namespaces may be the same.
+        let number = portal.port() % 29_000 + 1 + COUNT.fetch_add(1, Ordering::Relaxed) % 1_000;
+        let control = number.to_string();
+        let mut command = match place {
+            [] => Command::new("tgtd"),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg("tgtd");
+                command
+            }
+        };
+        let child = command
             .args(["--foreground", "--control-port", &control, "--iscsi", &format!("portal={portal}")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -18,6 +18,7 @@ mod fleet;
 mod front;
 mod guest;
 mod initiators;
+mod nic;
 mod pacemaker;
 mod pair;
 mod peer;

@@ -7,6 +7,7 @@ mod config;
 mod events;
 mod failure;
 mod leg;
+mod link;
 mod pair;
 mod print;
 mod role;
@@ -112,6 +113,9 @@ enum Command {
     Bdev(Bdev),
     /// Where the time goes: percentiles of each layer's latency, from the LUN down to the leg's file.
     Latency,
+    /// Links: network interfaces that the node polls itself.
+    #[command(subcommand)]
+    Link(link::Links),
     /// iSCSI connections.
     Connections,
     /// The targets that a portal of another node shows.
@@ -203,6 +207,7 @@ fn ask(options: &Options, command: &Command) -> Result<String, Failure> {
         Command::Portal(portal) => call(&mut client, portal.call())?,
         Command::Initiators(initiators) => call(&mut client, initiators.call())?,
         Command::Target(target) => call(&mut client, target.call())?,
+        Command::Link(link) => call(&mut client, link.call())?,
         Command::Auth(auth) => {
             let (method, params) = auth::call(auth);
             (client.call(method, params)?, auth::show)

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::leg::{Content, leg_file};
+use crate::link::Nic;
 use crate::{Options, auth, secrets, show};
 
 /// What to do.
@@ -84,6 +85,8 @@ pub(crate) struct Place {
     /// switchover. Hosts that do not see both nodes alike would pass it to and fro.
     #[arg(long, value_enum, default_value_t = Alua::Implicit)]
     alua: Alua,
+    #[command(flatten)]
+    nic: Nic,
     #[command(flatten)]
     etcd: Etcd,
 }
@@ -303,6 +306,10 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
     let stall_ms = place.max_stall_ms.unwrap_or(place.profile.stall_ms());
     let Patience { silence_ms, io_timeout_ms, grace_ms } = Patience::of(stall_ms);
     make_secrets(pair, place)?;
+    if let Some(link) = place.nic.link(builder.client, place.listen)? {
+        let undo = ("link_delete", json!({"name": link["name"]}));
+        builder.make("link_create", link, undo)?;
+    }
     let import = json!({
         "name": way, "initiator_iqn": initiator, "url": url, "silence_ms": silence_ms,
         "chap": place.chap(index),
@@ -519,9 +526,10 @@ fn told(place: &Place, index: Index, made: &Value) -> String {
         let profile = if place.profile == Profile::Fast { " --profile fast" } else { "" };
         let standby = if place.standby == Standby::Refuse { " --standby refuse" } else { "" };
         let alua = if place.alua == Alua::Explicit { " --alua explicit" } else { "" };
+        let nic = place.nic.for_peer(place.peer);
         text += &format!(
             "\nCopy {secrets} to the other node, and there:\n  gemel pair join {name} --uuid {uuid} --leg FILE --listen {listen} --peer {peer} \
-             --portal ADDRESS:PORT --durability {durability}{profile}{standby}{alua}"
+             --portal ADDRESS:PORT --durability {durability}{profile}{standby}{alua}{nic}"
         );
     }
     text

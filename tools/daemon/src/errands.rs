@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bdev::crypto::{CryptoBdev, CryptoError, Opening, Request};
 use bdev::{Bdev, IoError};
 use core::time::Duration;
-use engine::{Core, Instant, Progress};
+use engine::{Instant, Progress};
 use gateway::{Discovered, Discovery, DiscoveryConfig};
 use rpc::RpcError;
 
@@ -90,8 +90,8 @@ impl Node {
             return Err(RpcError::no_device(format!("bdev {mirror} is no mirror")));
         };
         let name = device.name().to_owned();
-        let begin = move |core: &Core, _: Instant| {
-            let reading = Reading::begin(device, core, offset, len);
+        let begin = move |residents: &Residents, _: Instant| {
+            let reading = Reading::begin(device, &residents.core, offset, len);
             reading.map(Errand::Reading).map_err(|error| error.to_string())
         };
         match self.run(reactor, &format!("bdev {name}"), begin)? {
@@ -108,8 +108,8 @@ impl Node {
     /// As [`Node::on`]; why there is no device, or that the base takes too long.
     pub fn open_crypto(&mut self, request: Request) -> Result<Arc<CryptoBdev>, RpcError> {
         let base = request.base.name().to_owned();
-        let begin = move |core: &Core, _: Instant| {
-            let opening = Opening::begin(request, core);
+        let begin = move |residents: &Residents, _: Instant| {
+            let opening = Opening::begin(request, &residents.core);
             opening.map(|opening| Errand::Opening(Box::new(opening))).map_err(|error| error.to_string())
         };
         match self.run(0, &format!("bdev {base}"), begin)? {
@@ -124,10 +124,11 @@ impl Node {
     /// As [`Node::on`]; why nobody tells.
     pub fn discover(&mut self, config: DiscoveryConfig) -> Result<Vec<Discovered>, RpcError> {
         let address = config.address;
-        let begin = move |core: &Core, now: Instant| {
-            Discovery::begin(config, core, now).map(|discovery| Errand::Discovering(Box::new(discovery)))
+        let begin = move |residents: &Residents, now: Instant| {
+            let discovery = Discovery::over(config, &mut residents.routes.clone(), &residents.core, now);
+            discovery.map(|discovery| Errand::Discovering(Box::new(discovery)))
         };
-        match self.run(self.place(), &address.to_string(), begin)? {
+        match self.run(self.place_for(address.ip()), &address.to_string(), begin)? {
             Yield::Targets(told) => told
                 .map_err(|why| RpcError::refused(format!("{address} does not tell of its targets: {why}"))),
             Yield::Bytes(_) | Yield::Device(_) => Err(RpcError::internal("another errand came back")),
@@ -139,12 +140,12 @@ impl Node {
         &mut self,
         reactor: ReactorIndex,
         device: &str,
-        begin: impl FnOnce(&Core, Instant) -> Result<Errand, String> + Send + 'static,
+        begin: impl FnOnce(&Residents, Instant) -> Result<Errand, String> + Send + 'static,
     ) -> Result<Yield, RpcError> {
         let number = self.next_errand();
         let begun = self.on(reactor, move |residents, now| {
             residents.errands.retain(|_, errand| !errand.is_over());
-            let errand = begin(&residents.core, now)?;
+            let errand = begin(residents, now)?;
             residents.errands.insert(number, errand);
             Ok::<_, String>(now + TIME)
         })?;

@@ -10,8 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use ::mirror::events::{Codes, Event, EventKind, Severity};
 use engine::Instant;
+use engine::packet::LinkState;
 use gateway::Departure;
 use iscsi::CloseReason;
+use net::smol::{LinkNews, PathCheck};
 use serde_json::{Value, json};
 
 /// Events kept.
@@ -24,12 +26,16 @@ const CONNECTION_CLOSED: &str = "iscsi_connection_closed";
 
 /// What is kept beside a LUN's data cannot be read.
 const UNREADABLE: &str = "unit-state-unreadable";
+/// A link's interface came or went, or a path of it became known.
+const LINK_TYPES: [&str; 2] = ["link_carrier", "link_path"];
 
 /// What a reactor has to tell.
 #[derive(Debug)]
 pub enum News {
     /// A mirror noted something: its name, and what.
     Mirror(String, Event),
+    /// Something about a link: its name, and what.
+    Link(String, LinkNews),
     /// A connection was closed.
     Departed(Departure),
     /// What is kept of a device's LUNs cannot be read.
@@ -87,7 +93,8 @@ fn wall() -> SystemTime {
 
 /// All types that entries can have.
 pub fn types() -> impl Iterator<Item = &'static str> {
-    DEVICE_TYPES.into_iter().chain([CONNECTION_CLOSED, UNREADABLE]).chain(EventKind::CODES)
+    let others = [CONNECTION_CLOSED, UNREADABLE];
+    DEVICE_TYPES.into_iter().chain(LINK_TYPES).chain(others).chain(EventKind::CODES)
 }
 
 impl EventLog {
@@ -101,6 +108,7 @@ impl EventLog {
         while let Ok(news) = self.inbox.try_recv() {
             match news {
                 News::Mirror(mirror, event) => self.mirror(mirror, event, now),
+                News::Link(link, news) => self.link(link, &news),
                 News::Departed(departure) => self.departed(&departure),
                 News::Unreadable(device) => self.unreadable(device),
                 News::MoreDeparted(count) => {
@@ -124,6 +132,38 @@ impl EventLog {
             data: figures(&kind),
             subject: mirror,
             is_mirrors: true,
+        });
+    }
+
+    fn link(&mut self, link: String, news: &LinkNews) {
+        let (code, reason, severity, data) = match news {
+            LinkNews::Carrier { state: LinkState::Up, .. } => {
+                (LINK_TYPES[0], "carrier", Severity::Info, Value::Null)
+            }
+            LinkNews::Carrier { .. } => (LINK_TYPES[0], "no-carrier", Severity::Warning, Value::Null),
+            LinkNews::Path { host, check, mtu } => {
+                let data = json!({"host": host, "mtu": mtu});
+                match check {
+                    PathCheck::TooNarrow => (LINK_TYPES[1], "too-narrow", Severity::Alarm, data),
+                    PathCheck::Silent => (LINK_TYPES[1], "silent", Severity::Info, data),
+                    PathCheck::Whole | PathCheck::Asking => (LINK_TYPES[1], "whole", Severity::Info, data),
+                }
+            }
+        };
+        match severity {
+            Severity::Info => tracing::info!("link {link}: {news}"),
+            Severity::Warning | Severity::Alarm => tracing::warn!("link {link}: {news}"),
+        }
+        self.push(Entry {
+            id: 0,
+            time: wall(),
+            code,
+            reason,
+            severity,
+            subject: link,
+            text: news.to_string(),
+            data,
+            is_mirrors: false,
         });
     }
 

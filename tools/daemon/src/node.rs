@@ -15,10 +15,12 @@ use bdev::fault::FaultPlan;
 use bdev::meter::Metered;
 use bdev::null::NullBdev;
 use bdev::uring::UringBdev;
+use core::net::IpAddr;
 use core::time::Duration;
 use engine::{Clock, Instant, MonotonicClock};
 use gateway::Target;
 use mirror::driver::Driver;
+use net::smol::IpNet;
 use rpc::RpcError;
 use serde_json::{Value, json};
 
@@ -60,6 +62,16 @@ pub struct Entry {
     pub bases: Vec<String>,
     /// What runs for it.
     pub resident: Resident,
+}
+
+/// A link with what the control plane knows of it.
+pub struct LinkEntry {
+    /// Its reactor.
+    pub reactor: ReactorIndex,
+    /// Its addresses with their networks.
+    pub addresses: Vec<IpNet>,
+    /// The call that made it, to be replayed.
+    pub created_by: (String, Value),
 }
 
 /// A user's key of crypto devices.
@@ -138,6 +150,8 @@ pub struct Node {
     pub bdevs: BTreeMap<String, Entry>,
     /// Keys of crypto devices by name.
     pub crypto_keys: BTreeMap<String, CryptoKey>,
+    /// Links by name.
+    pub links: BTreeMap<String, LinkEntry>,
     /// Calls that made target objects, in order, to be replayed.
     pub target_calls: Vec<(String, Value)>,
     /// Where it is in its start.
@@ -169,6 +183,7 @@ impl Node {
         Self {
             bdevs: BTreeMap::new(),
             crypto_keys: BTreeMap::new(),
+            links: BTreeMap::new(),
             target_calls: Vec::new(),
             state,
             log,
@@ -239,6 +254,12 @@ impl Node {
     pub(crate) fn next_errand(&mut self) -> u64 {
         self.errands += 1;
         self.errands
+    }
+
+    /// Where something goes that talks to `address`: to the reactor of the link that reaches it, else as [`Node::place`] says.
+    pub fn place_for(&self, address: IpAddr) -> ReactorIndex {
+        let link = self.links.values().find(|link| link.addresses.iter().any(|net| net.contains(address)));
+        link.map_or_else(|| self.place(), |link| link.reactor)
     }
 
     /// Where the next resident goes: beside the front end if there is no other reactor, else where the fewest are.

@@ -18,6 +18,8 @@ use engine::{
 use gateway::{Served, Target, TargetConfig};
 use mirror::arbiter::{Answer, Ticket};
 use mirror::driver::Driver;
+use net::Routes;
+use net::smol::Link;
 use net::tcp::{TcpConfig, TcpNetwork};
 use rpc::RpcError;
 
@@ -102,6 +104,10 @@ pub fn deliver_to(reactor: Sender<Message>, mirror: String) -> impl Fn(Ticket, A
 pub struct Residents {
     /// Its core.
     pub core: Core,
+    /// Links of this reactor by name.
+    pub links: BTreeMap<String, Polled<Link>>,
+    /// How addresses are reached from here.
+    pub routes: Routes,
     /// Sessions behind imported LUNs, by the bdev's name.
     pub imports: BTreeMap<String, Polled<Served>>,
     /// Those that log out.
@@ -111,22 +117,24 @@ pub struct Residents {
     /// What is done for the control plane, by number.
     pub errands: BTreeMap<u64, Errand>,
     target: Option<Polled<Target>>,
-    /// Where the target's news goes.
+    /// Where the target's and the links' news goes.
     events: Option<EventSender>,
     life: Life,
 }
 
 impl Residents {
     fn new(core: &Core, duty: Duty) -> Self {
-        let network = || Box::new(TcpNetwork::new(core, TcpConfig::default()));
-        let target = || Target::new(core, network(), TargetConfig::default());
+        let routes = Routes::new(TcpNetwork::new(core, TcpConfig::default()));
+        let target = || Target::new(core, Box::new(routes.clone()), TargetConfig::default());
         Self {
             core: core.clone(),
+            links: BTreeMap::new(),
+            target: (duty == Duty::Front).then(|| Polled::new(target())),
+            routes,
             imports: BTreeMap::new(),
             leaving: Vec::new(),
             mirrors: BTreeMap::new(),
             errands: BTreeMap::new(),
-            target: (duty == Duty::Front).then(|| Polled::new(target())),
             events: None,
             life: Life::Running,
         }
@@ -169,9 +177,10 @@ impl Residents {
         let info =
             |kind: &str, name: &str, count: PollCount| PollerInfo { name: format!("{kind}{name}"), count };
         let imports = self.imports.iter().map(|(name, import)| info("import_", name, import.count));
+        let links = self.links.iter().map(|(name, link)| info("link_", name, link.count));
         let mirrors = self.mirrors.iter().map(|(name, array)| info("mirror_", name, array.polls));
         let target = self.target.iter().map(|target| info("iscsi_target", "", target.count));
-        target.chain(imports).chain(mirrors).collect()
+        target.chain(links).chain(imports).chain(mirrors).collect()
     }
 }
 
@@ -186,6 +195,50 @@ impl Shard for Residents {
     }
 
     fn poll(&mut self, now: Instant) -> Progress {
+        self.receive(now) | self.poll_users(now) | self.transmit(now)
+    }
+
+    fn prepare_sleep(&mut self) {
+        self.links.values_mut().for_each(|link| link.what.prepare_sleep());
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let imports = self.imports.values().filter_map(|import| import.what.next_deadline()).min();
+        let leaving = self.leaving.iter().filter_map(Served::next_deadline).min();
+        let imports = Instant::earliest(imports, leaving);
+        let mirrors = self.mirrors.values().filter_map(|array| array.driver.next_deadline()).min();
+        let target = self.target.as_ref().and_then(|target| target.what.next_deadline());
+        let errands = self.errands.values().filter_map(Errand::next_deadline).min();
+        let links = self.links.values().filter_map(|link| link.what.next_deadline()).min();
+        let users =
+            Instant::earliest(Instant::earliest(imports, errands), Instant::earliest(mirrors, target));
+        Instant::earliest(users, links)
+    }
+
+    fn is_finished(&self) -> bool {
+        self.life == Life::Ended
+    }
+}
+
+/// A turn: links take what arrived, their users act on it, links send what comes of that.
+impl Residents {
+    fn receive(&mut self, now: Instant) -> Progress {
+        let mut progress = Progress::Idle;
+        for (name, link) in &mut self.links {
+            progress |= link.count.count(link.what.receive(now));
+            for news in link.what.take_news() {
+                // The log outlives the reactors.
+                let _ = self.events.as_ref().map(|events| events.send(News::Link(name.clone(), news)));
+            }
+        }
+        progress
+    }
+
+    fn transmit(&mut self, now: Instant) -> Progress {
+        self.links.values_mut().fold(Progress::Idle, |sum, link| sum | link.what.transmit(now))
+    }
+
+    fn poll_users(&mut self, now: Instant) -> Progress {
         let imports = self.imports.values_mut().map(|import| import.count.count(import.what.poll(now)));
         let mut progress = imports.fold(Progress::Idle, |sum, one| sum | one);
         progress |= self.leaving.iter_mut().fold(Progress::Idle, |sum, import| sum | import.poll(now));
@@ -203,20 +256,6 @@ impl Shard for Residents {
             }
         }
         progress
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        let imports = self.imports.values().filter_map(|import| import.what.next_deadline()).min();
-        let leaving = self.leaving.iter().filter_map(Served::next_deadline).min();
-        let imports = Instant::earliest(imports, leaving);
-        let mirrors = self.mirrors.values().filter_map(|array| array.driver.next_deadline()).min();
-        let target = self.target.as_ref().and_then(|target| target.what.next_deadline());
-        let errands = self.errands.values().filter_map(Errand::next_deadline).min();
-        Instant::earliest(Instant::earliest(imports, errands), Instant::earliest(mirrors, target))
-    }
-
-    fn is_finished(&self) -> bool {
-        self.life == Life::Ended
     }
 }
 

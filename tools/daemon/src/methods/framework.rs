@@ -20,7 +20,8 @@ pub(super) const METHODS: &[Method] = &[
 ];
 
 /// Subsystems in the order of their start, with what they need.
-const SUBSYSTEMS: [(&str, &[&str]); 3] = [("accel", &[]), ("bdev", &["accel"]), ("iscsi", &["bdev"])];
+const SUBSYSTEMS: [(&str, &[&str]); 4] =
+    [("accel", &[]), ("link", &[]), ("bdev", &["accel", "link"]), ("iscsi", &["bdev", "link"])];
 
 fn version(_: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     params::none(given)?;
@@ -114,6 +115,7 @@ fn calls_of(node: &Node, subsystem: &str) -> Result<Value, RpcError> {
     let call = |(method, params): &(String, Value)| json!({"method": method, "params": params});
     match subsystem {
         "accel" => Ok(node.crypto_keys.values().map(|key| call(&key.created_by)).collect()),
+        "link" => Ok(node.links.values().map(|link| call(&link.created_by)).collect()),
         "bdev" => {
             let devices = super::bdev::in_order(node).filter_map(|entry| entry.created_by.as_ref());
             // A mirror's guarded leg has no call of its own: what is switched on comes when all devices are there.

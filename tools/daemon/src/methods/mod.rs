@@ -9,6 +9,7 @@ mod framework;
 mod iostat;
 mod iscsi;
 mod limits;
+mod link;
 mod log;
 mod mirror;
 mod raid;
@@ -51,6 +52,7 @@ fn table() -> impl Iterator<Item = &'static Method> {
         .chain(mirror::METHODS)
         .chain(split::METHODS)
         .chain(limits::METHODS)
+        .chain(link::METHODS)
         .chain(events::METHODS)
         .chain(raid::METHODS)
         .chain(threads::METHODS)

@@ -114,11 +114,13 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
         config.algorithms = algorithms(names)?;
     }
     node.check_new(&parsed.name)?;
+    let portal = config.address;
     let remote = Remote::new(parsed.name.as_str(), uuid, config);
     let made = replay("bdev_iscsi_create", given, &*remote);
-    let (reactor, key) = (node.place(), parsed.name.clone());
+    let (reactor, key) = (node.place_for(portal.ip()), parsed.name.clone());
     let bdev = node.on(reactor, move |residents, _| {
-        let (bdev, import) = Served::new(&remote, &residents.core);
+        let network = Box::new(residents.routes.clone());
+        let (bdev, import) = Served::over(&remote, network, &residents.core);
         residents.imports.insert(key, Polled::new(import));
         bdev
     })?;

@@ -1,0 +1,274 @@
+//! The dedicated replication NIC: TCP/IP in the nodes' own processes, on interfaces whose kernels have no address. Each party is in a
+//! network namespace of its own.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::net::{Net, Plug, Way};
+use tests::node::{Node, command_at, has_tool, pause};
+use tests::pair::{LEG, Pair, Unusual, gemel};
+use tests::tgt::{TARGET, Tgt};
+
+use crate::pair::verified;
+
+/// A pair that replicates over interfaces of its own. The order of the fields is the order of their end.
+struct Bench {
+    pair: Pair,
+    net: Net,
+}
+
+impl Bench {
+    /// `None`, with a line that says so, where namespaces or nft cannot be had.
+    fn start() -> Option<Self> {
+        if !has_tool("nft") {
+            return None;
+        }
+        let net = Net::start()?;
+        let nics = [0, 1].map(|node| {
+            net.dedicate(node);
+            format!("{}/24", net.address(Way::Link, node))
+        });
+        let create = ["--nic", "repl", "--nic-address", &nics[0]];
+        let join = ["--nic", "repl", "--nic-address", &nics[1]];
+        let unusual = Unusual { create: &create, join: &join, net: Some(&net), ..Unusual::default() };
+        let pair = Pair::build(unusual, |_| {}, None);
+        pair.wait_in_sync(0);
+        Some(Self { pair, net })
+    }
+
+    /// A verifying load on the holder's portal, at work when this returns.
+    fn load(&self, seconds: u32) -> Child {
+        let load = perf(&self.net.host(), &self.pair.urls[0], seconds);
+        let writes = |status: &Value| status["counters"]["writes"].as_u64().unwrap_or(0);
+        let before = writes(&self.pair.status(0));
+        self.pair.wait(0, "load", |status| writes(status) > before + 100);
+        load
+    }
+
+    fn link(&self, node: usize) -> Value {
+        link(self.pair.node(node))
+    }
+}
+
+fn perf(place: &[String], url: &str, seconds: u32) -> Child {
+    static RUNS: AtomicU32 = AtomicU32::new(9_000);
+    let run = RUNS.fetch_add(1, Ordering::Relaxed).to_string();
+    command_at(place, "gemel-perf")
+        .args(["--json", "--depth", "8", "--blocks", "4096", "--reads", "30", "--silence-ms", "6000"])
+        .args(["--seconds", &seconds.to_string(), "--seed", &run, url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("gemel-perf is built with the tests")
+}
+
+fn link(node: &Node) -> Value {
+    node.must("link_get_links", Value::Null)[0].clone()
+}
+
+fn stall(report: &Value) -> f64 {
+    report["longest_stall_ms"].as_f64().expect("a figure")
+}
+
+#[test]
+fn a_pair_mirrors_over_interfaces_of_its_own_and_starts_again_so() {
+    let Some(mut bench) = Bench::start() else { return };
+    verified(bench.load(2));
+    let written = bench.pair.status(0)["counters"]["bytes_written"].as_u64().expect("a figure");
+    for node in [0, 1] {
+        let link = bench.link(node);
+        assert_eq!(
+            (&link["state"], &link["device"], &link["mtu"]),
+            (&json!("up"), &json!("packet"), &json!(9000))
+        );
+        assert_eq!(link["peers"][0]["path"], "whole", "{link:#}");
+        let counters = &link["counters"];
+        let (sent, into) = (&counters["copied_out_bytes"], &counters["copied_in_bytes"]);
+        // Each byte was copied once between a socket and the arena.
+        let moved = [sent, into][node].as_u64().expect("a figure");
+        assert!(moved >= written && moved < written * 2 + (1 << 20), "{written} bytes: {link:#}");
+        let wrong = ["checksum_errors", "unusable_frames", "refused_frames"];
+        assert!(wrong.iter().all(|key| counters[*key] == 0), "{link:#}");
+    }
+    let shown = gemel(bench.pair.node(0), &["link", "status"]);
+    let shown = String::from_utf8(shown.stdout).expect("text");
+    assert!(shown.contains("repl (veth), up") && shown.contains("whole"), "{shown}");
+    // Its address is not the kernel's, which would be told to by a ping.
+    let refused = bench.pair.node(0).call("link_delete", json!({"name": "repl"})).expect_err("in use");
+    assert!(refused.to_string().contains("used by"), "{refused}");
+    bench.pair.stop(1);
+    bench.pair.restart(1);
+    bench.pair.wait_in_sync(0);
+    assert_eq!(bench.link(1)["addresses"], json!(["10.61.0.2/24"]));
+    bench.pair.stop_both(0);
+}
+
+#[test]
+fn a_peer_that_is_killed_comes_back_by_delta() {
+    let Some(mut bench) = Bench::start() else { return };
+    let load = bench.load(5);
+    bench.pair.kill(1);
+    bench.pair.wait(0, "degraded", |status| status["legs"][1]["state"] == "missing");
+    bench.pair.restart(1);
+    let report = verified(load);
+    assert!(stall(&report) < 3000.0, "{report}");
+    let Bench { pair, net } = bench;
+    assert!(pair.finish(0) < LEG / 2, "by delta");
+    drop(net);
+}
+
+#[test]
+fn a_wire_that_is_cut_in_silence_and_one_that_is_pulled_out_heal_by_delta() {
+    let Some(bench) = Bench::start() else { return };
+    let load = bench.load(10);
+    let alone = |status: &Value| status["legs"][1]["state"] == "missing";
+    for node in [0, 1] {
+        bench.net.lose_frames(node, 1000);
+    }
+    bench.pair.wait(0, "degraded", alone);
+    for node in [0, 1] {
+        bench.net.lose_frames(node, 0);
+    }
+    bench.pair.wait_in_sync(0);
+    bench.net.set_plugged(1, Plug::Out);
+    let status = bench.pair.wait(0, "degraded", alone);
+    assert!(
+        status["peer"]["cause"].as_str().is_some_and(|cause| cause.contains("Network is down")),
+        "{status:#}"
+    );
+    assert_eq!((&bench.link(0)["state"], &bench.link(1)["state"]), (&json!("no-carrier"), &json!("down")));
+    bench.net.set_plugged(1, Plug::In);
+    bench.pair.wait_in_sync(0);
+    let report = verified(load);
+    assert!(stall(&report) < 3000.0, "{report}");
+    let events = bench.pair.node(0).must("notify_get_notifications", Value::Null);
+    let carrier = events.as_array().expect("a list").iter().filter(|event| event["type"] == "link_carrier");
+    assert_eq!(carrier.count(), 2, "{events:#}");
+    let Bench { pair, net } = bench;
+    assert!(pair.finish(0) < LEG / 2, "by delta");
+    drop(net);
+}
+
+/// One frame in a hundred is lost in each direction: nobody is given up, and nothing takes a retransmission of seconds.
+#[test]
+fn a_wire_that_loses_frames_is_used_all_the_same() {
+    let Some(bench) = Bench::start() else { return };
+    for node in [0, 1] {
+        bench.net.lose_frames(node, 10);
+    }
+    let report = verified(bench.load(4));
+    println!("1 % of frames lost: longest stall {:.0} ms, {:.0} IOPS", stall(&report), report["iops"]);
+    let status = bench.pair.status(0);
+    assert_eq!(status["legs"][1]["in_sync"], true, "{status:#}");
+    let counters = &bench.link(0)["counters"];
+    assert!(counters["retransmissions"].as_u64() > Some(0), "{counters:#}");
+    assert!(stall(&report) < 1000.0, "{report}");
+}
+
+/// Node 0 has the link to itself; what is in the other namespace uses its kernel's TCP.
+fn half() -> Option<(Node, Net)> {
+    let net = Net::start()?;
+    net.dedicate(0);
+    let node = Node::start_at(&net.node(0), TempDir::new_in("/dev/shm").expect("a folder"), &[]);
+    Some((node, net))
+}
+
+fn make_link(node: &Node, mtu: u32) {
+    let address = ["10.61.0.1/24"];
+    node.must("link_create", json!({"name": "l0", "interface": "repl", "addresses": address, "mtu": mtu}));
+}
+
+#[test]
+fn what_cannot_be_a_link_is_refused_in_words() {
+    let Some((node, net)) = half() else { return };
+    let refused = |interface: &str, address: &str, mtu: u32, words: &str| {
+        let params = json!({"name": "l0", "interface": interface, "addresses": [address], "mtu": mtu});
+        let error = node.call("link_create", params).expect_err(words).to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    refused("nonesuch", "10.61.0.1/24", 9000, "no network interface");
+    refused("repl", "10.61.0.1", 9000, "ADDRESS/PREFIX");
+    refused("repl", "10.61.0.1/24", 9001, "ip link set repl mtu 9001");
+    let front = net.address(Way::Front(0), 0);
+    refused("repl", &format!("{front}/24"), 9000, "on interface front");
+    refused("lo", "10.61.0.1/24", 9000, "no Ethernet");
+    make_link(&node, 9000);
+    refused("repl", "10.64.0.1/24", 9000, "exists already");
+    node.must("link_delete", json!({"name": "l0"}));
+    assert_eq!(node.must("link_get_links", Value::Null), json!([]));
+    make_link(&node, 1500);
+}
+
+/// Another implementation's initiator, over the kernel's TCP, at our target over smoltcp.
+#[test]
+fn hosts_with_kernel_sockets_use_a_portal_of_a_link() {
+    if !has_tool("iscsi-ls") {
+        return;
+    }
+    let Some((node, net)) = half() else { return };
+    make_link(&node, 1500);
+    node.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 65536}));
+    node.must(
+        "iscsi_create_portal_group",
+        json!({"tag": 1, "portals": [{"host": "10.61.0.1", "port": "3260"}]}),
+    );
+    node.must("iscsi_create_initiator_group", json!({"tag": 1, "initiators": ["ANY"], "netmasks": ["ANY"]}));
+    let name = "iqn.2026-11.org.gemel:m0";
+    node.must(
+        "iscsi_create_target_node",
+        json!({"name": name, "alias_name": "m0", "pg_ig_maps": [{"pg_tag": 1, "ig_tag": 1}],
+               "luns": [{"bdev_name": "m0", "lun_id": 0}], "queue_depth": 64}),
+    );
+    let run = |program: &str, arguments: &[&str]| {
+        let [first, rest @ ..] = &net.node(1)[..] else { panic!("a command") };
+        let output = Command::new(first).args(rest).arg(program).args(arguments).output().expect(program);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{program}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    };
+    let listing = run("iscsi-ls", &["-s", "iscsi://10.61.0.1"]);
+    assert!(listing.contains(&format!("Target:{name}")) && listing.contains("DIRECT_ACCESS"), "{listing}");
+    let url = format!("iscsi://10.61.0.1/{name}/0");
+    // Long transfers, which both ends send in frames longer than the MTU.
+    let report = verified(perf(&net.node(1), &url, 2));
+    assert!(report["iops"].as_f64() > Some(0.0), "{report}");
+    run("iscsi-perf", &["-b", "256", "-m", "8", "-t", "2", &url]);
+    let link = link(&node);
+    assert_eq!(link["counters"]["checksum_errors"], 0, "{link:#}");
+    assert_eq!(link["peers"], json!([{"host": "10.61.0.2", "path": "whole"}]), "{link:#}");
+}
+
+/// Our initiator over smoltcp at another implementation's target, which uses the kernel's TCP.
+#[test]
+fn a_target_with_kernel_sockets_is_imported_over_a_link() {
+    let Some((node, net)) = half() else { return };
+    make_link(&node, 1500);
+    let portal = "10.61.0.2:3260".parse().expect("an address");
+    let Some(_tgt) = Tgt::start_at(&net.node(1), portal) else { return };
+    node.must(
+        "bdev_iscsi_create",
+        json!({"name": "r0", "initiator_iqn": "iqn.2026-11.example:node", "url": format!("iscsi://{portal}/{TARGET}/1")}),
+    );
+    let up = (0..500).any(|_| {
+        pause(Duration::from_millis(20));
+        node.must("bdev_get_bdevs", json!({"name": "r0"}))[0]["num_blocks"] == 131_072
+    });
+    assert!(up, "{}", node.log());
+    // What is written through the node's own portal goes over the link to tgt, and comes back.
+    node.must(
+        "iscsi_create_portal_group",
+        json!({"tag": 1, "portals": [{"host": "127.0.0.1", "port": "3260"}]}),
+    );
+    node.must("iscsi_create_initiator_group", json!({"tag": 1, "initiators": ["ANY"], "netmasks": ["ANY"]}));
+    node.must(
+        "iscsi_create_target_node",
+        json!({"name": "iqn.2026-11.org.gemel:r0", "alias_name": "r0", "pg_ig_maps": [{"pg_tag": 1, "ig_tag": 1}],
+               "luns": [{"bdev_name": "r0", "lun_id": 0}], "queue_depth": 64}),
+    );
+    verified(perf(&net.node(0), "iscsi://127.0.0.1:3260/iqn.2026-11.org.gemel:r0/0", 2));
+    let link = link(&node);
+    assert!(link["counters"]["copied_out_bytes"].as_u64() > Some(1 << 20), "{link:#}");
+    assert_eq!(link["counters"]["checksum_errors"], 0, "{link:#}");
+}

@@ -1,0 +1,166 @@
+//! `gemel link`: network interfaces that the node polls itself. Also the NIC of a new pair.
+
+use std::net::{IpAddr, SocketAddr};
+
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
+use rpc::Client;
+use serde_json::{Value, json};
+
+use crate::access::Call;
+use crate::failure::Failure;
+use crate::show;
+
+/// Links: interfaces with TCP/IP in the node's own process.
+#[derive(Subcommand)]
+pub(crate) enum Links {
+    /// State, device, offloads, counters and peers of links.
+    Status {
+        /// One link; all when absent.
+        name: Option<String>,
+    },
+    /// Take an interface. Portals at its addresses, and imports from its networks, go over it from then on.
+    Create {
+        /// The link's name.
+        name: String,
+        /// The network interface.
+        #[arg(long)]
+        interface: String,
+        /// An address of the link's with its prefix length, as 10.0.0.1/24; the kernel must not have it.
+        #[arg(long = "address", required = true)]
+        addresses: Vec<String>,
+        /// The way to other networks.
+        #[arg(long = "gateway")]
+        gateways: Vec<IpAddr>,
+        /// The longest packet in bytes.
+        #[arg(long, default_value_t = 9000)]
+        mtu: u32,
+        /// The shortest retransmission timeout in microseconds.
+        #[arg(long)]
+        min_rto_us: Option<u64>,
+        /// Connections at the most.
+        #[arg(long)]
+        sockets: Option<u32>,
+    },
+    /// Give an interface back that nothing uses any more.
+    Delete {
+        /// The link's name.
+        name: String,
+    },
+}
+
+impl Links {
+    pub(crate) fn call(&self) -> Call {
+        match self {
+            Self::Status { name } => {
+                let params = name.as_ref().map(|name| json!({"name": name}));
+                ("link_get_links", params, status)
+            }
+            Self::Create { name, interface, addresses, gateways, mtu, min_rto_us, sockets } => {
+                let mut params =
+                    json!({"name": name, "interface": interface, "addresses": addresses, "mtu": mtu});
+                if !gateways.is_empty() {
+                    params["gateways"] = json!(gateways);
+                }
+                for (key, value) in [("min_rto_us", *min_rto_us), ("sockets", sockets.map(u64::from))] {
+                    if let Some(value) = value {
+                        params[key] = json!(value);
+                    }
+                }
+                ("link_create", Some(params), show::done)
+            }
+            Self::Delete { name } => ("link_delete", Some(json!({"name": name})), show::done),
+        }
+    }
+}
+
+fn list(values: &Value, one: impl Fn(&Value) -> String) -> String {
+    let all: Vec<String> = values.as_array().into_iter().flatten().map(one).collect();
+    if all.is_empty() { "-".to_owned() } else { all.join(", ") }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A table of two columns for each link.
+fn status(answer: &Value) -> String {
+    let one = |link: &Value| {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        let counters = &link["counters"];
+        let passed = |way: &str| {
+            let [frames, bytes] = ["frames", "bytes"].map(|what| &counters[format!("{way}_{what}")]);
+            format!("{frames} frames, {bytes} bytes")
+        };
+        let lost = ["ring_drops", "unusable_frames", "refused_frames", "unsent_answers", "checksum_errors"];
+        let lost = lost.map(|key| format!("{} {}", key.replace('_', " "), counters[key])).join(", ");
+        let driver = link["driver"].as_str().filter(|driver| !driver.is_empty()).unwrap_or("unknown");
+        let rows = [
+            ("interface", format!("{} ({driver}), {}", text(&link["interface"]), text(&link["state"]))),
+            ("device", format!("{}, address {}", text(&link["device"]), text(&link["hardware_address"]))),
+            ("addresses", list(&link["addresses"], text)),
+            ("mtu", format!("{} of {}", link["mtu"], link["interface_mtu"])),
+            ("offloads", list(&link["offloads"], text)),
+            ("sockets", format!("{} of {}", link["sockets"]["used"], link["sockets"]["limit"])),
+            (
+                "peers",
+                list(&link["peers"], |peer| format!("{} {}", text(&peer["host"]), text(&peer["path"]))),
+            ),
+            ("received", passed("received")),
+            ("sent", passed("sent")),
+            ("segments", format!("{}, {} sent again", counters["segments"], counters["retransmissions"])),
+            ("lost", lost),
+        ];
+        for (key, value) in rows {
+            table.add_row([key.to_owned(), value]);
+        }
+        format!("{}\n{}", text(&link["name"]), table.trim_fmt())
+    };
+    let all: Vec<String> = answer.as_array().into_iter().flatten().map(one).collect();
+    if all.is_empty() { "no links: everything goes over kernel TCP".to_owned() } else { all.join("\n\n") }
+}
+
+/// The replication NIC of a new pair.
+#[derive(Args)]
+pub(crate) struct Nic {
+    /// A network interface for replication alone: the node polls it and runs TCP itself. `--listen` and `--peer` are in its
+    /// network then. Kernel TCP when absent.
+    #[arg(long, requires = "nic_address")]
+    nic: Option<String>,
+    /// This node's address on that interface with its prefix length, as 10.0.0.1/24; the kernel must not have it.
+    #[arg(long, requires = "nic")]
+    nic_address: Option<String>,
+    /// The longest packet in bytes, the same on both nodes.
+    #[arg(long, default_value_t = 9000, requires = "nic")]
+    nic_mtu: u32,
+}
+
+impl Nic {
+    /// The call that makes the link; `None` where there is none to make. A link that is there already is used.
+    pub(crate) fn link(&self, client: &mut Client, listen: SocketAddr) -> Result<Option<Value>, Failure> {
+        let (Some(interface), Some(address)) = (&self.nic, &self.nic_address) else { return Ok(None) };
+        if address.split('/').next() != Some(listen.ip().to_string().as_str()) {
+            return Err(Failure::Usage(format!("--listen {listen} is not at --nic-address {address}")));
+        }
+        let links = client.call("link_get_links", None)?;
+        let is_there = |link: &Value| {
+            let has = link["addresses"].as_array().is_some_and(|all| all.iter().any(|one| one == address));
+            link["interface"] == *interface && has
+        };
+        if links.as_array().into_iter().flatten().any(is_there) {
+            return Ok(None);
+        }
+        let addresses = [address];
+        Ok(Some(
+            json!({"name": interface, "interface": interface, "addresses": addresses, "mtu": self.nic_mtu}),
+        ))
+    }
+
+    /// What the other node's command gets.
+    pub(crate) fn for_peer(&self, peer: SocketAddr) -> String {
+        let Some(address) = &self.nic_address else { return String::new() };
+        let prefix = address.split('/').nth(1).unwrap_or_default();
+        format!(" --nic INTERFACE --nic-address {}/{prefix} --nic-mtu {}", peer.ip(), self.nic_mtu)
+    }
+}
