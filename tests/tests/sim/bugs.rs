@@ -4,7 +4,7 @@ use mirror::mutation::{Broken, Mutation};
 use tests::sim::{Plan, Runner};
 
 /// For each rule a seed that is clean, and was not with the rule broken when it was last looked for.
-const SHOWN: [(Mutation, u64); 19] = [
+const SHOWN: [(Mutation, u64); 18] = [
     (Mutation::R1DataBeforeLog, 190),
     (Mutation::R2WritesOverlap, 10),
     (Mutation::R3AckWithoutConfig, 4),
@@ -17,7 +17,6 @@ const SHOWN: [(Mutation, u64); 19] = [
     (Mutation::R9SameSlot, 86),
     (Mutation::R10FenceUndrained, 64),
     (Mutation::R12CleanUnflushed, 3),
-    (Mutation::LastCopyUnflushed, 7376),
     (Mutation::DegradeWithoutMarks, 173),
     (Mutation::RejoinWithoutUnion, 11),
     (Mutation::LeaseNotWaitedOut, 119),
@@ -26,10 +25,11 @@ const SHOWN: [(Mutation, u64); 19] = [
     (Mutation::RevertUnseen, 39),
 ];
 
-/// Rules that no seed shows. Whole nodes are safe from the former sessions of a node twice: a login with the same name and
+/// Rules that no early seed shows. A leg that counts alone unflushed takes a power cut in a few milliseconds of one config:
+/// plans that are made for it show that. Whole nodes are safe from the former sessions of a node twice: a login with the same name and
 /// ISID ends the old session (RFC 7143, session reinstatement) before the new one can fence. `bdev/mirror/tests/model` breaks
 /// the second guard alone, and sees it.
-const ELSEWHERE: [Mutation; 1] = [Mutation::R11OldSessionsWrite];
+const ELSEWHERE: [Mutation; 2] = [Mutation::R11OldSessionsWrite, Mutation::LastCopyUnflushed];
 
 /// Whatever changes the time that anything takes changes what seeds show: then the first ones are tried.
 const OTHERS: u64 = 300;
@@ -55,6 +55,14 @@ fn every_broken_rule_is_seen() {
     };
     let unseen: Vec<_> = SHOWN.into_iter().filter(unseen).collect();
     assert!(unseen.is_empty(), "not in {OTHERS} seeds: `make sim-bugs` looks further: {unseen:?}");
+}
+
+#[test]
+fn a_leg_that_counts_alone_unflushed_is_seen() {
+    let runner = Runner::new();
+    let _broken = Broken::rule(Mutation::LastCopyUnflushed);
+    let mut plans = super::found::dark_when_alone();
+    assert!(plans.any(|plan| runner.run(&plan).verdict.is_err()));
 }
 
 #[test]

@@ -269,18 +269,20 @@ fn a_leg_that_cannot_be_read_for_a_while_is_not_replaced() {
     }
 }
 
-/// A holder's leg, or that of a node about to be one, was the only one that counted from one moment to the next, and
-/// acknowledged writes that its peer's leg had as well went with its cache.
+/// A holder is about to count its leg alone, for a peer that is gone or at a start, and its power fails.
+pub(super) fn dark_when_alone() -> impl Iterator<Item = Plan> {
+    let cut = at(300, Some(Phase::Write), Fault::Cut(Way::Nodes, ms(4000)));
+    let killed = at(300, Some(Phase::Write), Fault::Kill(Who::Both, ms(100)));
+    let dark = at(400, Some(Phase::ConfigChange), Fault::PowerCut(Who::Holder, ms(500)));
+    let causes = move |seed| [cut, killed].map(|cause| cached(seed, &[cause, dark]));
+    (0..6).flat_map(causes)
+}
+
+/// It was the only one that counted from one moment to the next, and acknowledged writes that its peer's leg had as well went
+/// with its cache.
 #[test]
 fn a_leg_is_flushed_before_it_counts_alone() {
-    for seed in 0..6 {
-        let cut = at(300, Some(Phase::Write), Fault::Cut(Way::Nodes, ms(4000)));
-        let killed = at(300, Some(Phase::Write), Fault::Kill(Who::Both, ms(100)));
-        for cause in [cut, killed] {
-            let dark = at(400, Some(Phase::ConfigChange), Fault::PowerCut(Who::Holder, ms(500)));
-            clean(&cached(seed, &[cause, dark]));
-        }
-    }
+    dark_when_alone().for_each(|plan| clean(&plan));
 }
 
 /// The operator knows which leg is the last one: while a config is on its way that counts it alone, its disk stays.
