@@ -289,7 +289,8 @@ const TABLE: [(Key, &str, Rule); 20] = [
     (Key::OfMarkInt, "OFMarkInt", Rule::ObsoleteReject), // 13.25
 ];
 
-/// What it takes to abort several tasks with one connection: nothing waits for anything (RFC 7143 section 4.2.3.3).
+/// How the end of several tasks at once is reported (RFC 7143 section 4.2.3.3): behind a fence, see
+/// [`crate::target::Connection::fence`].
 const TASK_REPORTING: [&str; 2] = ["ResponseFence", "RFC3720"];
 
 /// True for the name of an operational key.
@@ -403,6 +404,11 @@ impl Negotiation {
                 Purpose::Joining => !key.is_of_leading_connections(),
             })
             .map(|(key, name, _)| (*name, self.ours(*key)))
+    }
+
+    /// True for a key that this end knows, and does not offer: where the other end names it, it offers it itself.
+    pub fn is_peers_offer(&self, name: &str) -> bool {
+        is_known(name) && self.offers().all(|(offered, _)| offered != name)
     }
 
     /// This end's declaration that the peer has not seen yet.

@@ -40,6 +40,8 @@ pub(super) struct Login {
     said: Said,
     /// What the security stage sends next.
     proof: Vec<u8>,
+    /// Answers to what the target offered.
+    replies: Vec<u8>,
     exchanges: u32,
     tsih: u16,
     cid: u16,
@@ -70,6 +72,7 @@ impl Login {
             prover: Prover::new(credentials),
             said: Said::Nothing,
             proof: Vec::new(),
+            replies: Vec::new(),
             exchanges: 0,
             tsih,
             cid,
@@ -107,6 +110,7 @@ impl Connection {
 
     fn security_request(&mut self) -> (Vec<u8>, u8) {
         let mut text = core::mem::take(&mut self.login.proof);
+        text.append(&mut self.login.replies);
         if self.login.said == Said::Nothing {
             self.login.said = Said::Names;
             text::emit(&mut text, "InitiatorName", &self.config.initiator);
@@ -130,7 +134,7 @@ impl Connection {
     }
 
     fn operational_request(&mut self) -> (Vec<u8>, u8) {
-        let mut text = Vec::new();
+        let mut text = core::mem::take(&mut self.login.replies);
         if self.login.said < Said::Offers {
             self.login.said = Said::Offers;
             for (key, value) in self.login.negotiation.offers() {
@@ -173,6 +177,14 @@ impl Connection {
             proof.map_err(|failure| CloseReason::NotAuthenticated(failure.0))?;
         }
         for (key, value) in pairs.iter().filter(|(key, _)| !chap::is_key(key)) {
+            //= rfc7143#section-6.2: what the target offers is answered, with the next request.
+            if self.login.negotiation.is_peers_offer(key) {
+                let answer = self.login.negotiation.respond(key, value);
+                if let Some(answer) = answer.map_err(|error| misbehaved(error.0))? {
+                    text::emit(&mut self.login.replies, key, &answer);
+                }
+                continue;
+            }
             self.login.negotiation.conclude(key, value).map_err(|error| misbehaved(error.0))?;
         }
         Ok(())

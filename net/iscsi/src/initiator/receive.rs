@@ -181,9 +181,11 @@ impl Connection {
         let Some(open) = self.tasks.get_mut(&task) else {
             return self.misbehaved("an R2T for a task that does not exist");
         };
-        match open.on_r2t(task, header, &self.parameters) {
+        let is_its = |outgoing: &&Outgoing| outgoing.is_asked_of(task);
+        let outstanding = self.outgoing.iter().filter(is_its).count();
+        match open.on_r2t(task, header, outstanding, &self.parameters) {
             Ok(burst) => self.outgoing.push_back(burst),
-            Err(()) => self.misbehaved("an R2T beyond the expected length"),
+            Err(why) => self.misbehaved(why.words()),
         }
     }
 

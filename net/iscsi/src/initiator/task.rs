@@ -59,8 +59,39 @@ impl Outgoing {
     }
 }
 
+impl Outgoing {
+    /// True for the answer to an R2T of a task.
+    pub(super) fn is_asked_of(&self, of: TaskId) -> bool {
+        matches!(self, Self::Burst(Burst { task, ttt, .. }) if *task == of && *ttt != NO_TAG)
+    }
+}
+
 /// Data-In PDUs of one task that are asked for again at the most.
 const REPAIRS_MAX: u32 = 256;
+
+/// Why an R2T is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// Beyond what the command or the session allows.
+    Beyond,
+    /// More than MaxOutstandingR2T.
+    TooMany,
+    /// One before it is missing, or it was there before.
+    Number,
+    /// It asks for data a second time.
+    Twice,
+}
+
+impl Unfit {
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Beyond => "an R2T beyond the expected length",
+            Self::TooMany => "more R2Ts at once than were agreed on",
+            Self::Number => "an R2T out of order",
+            Self::Twice => "an R2T for data that were sent before",
+        }
+    }
+}
 
 /// What a Data-In is to its task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +119,10 @@ pub(super) struct Task {
     repairs: u32,
     /// An acknowledgement that is due when nothing is damaged any more: the target's tag for it.
     owes: Option<u32>,
+    /// The number of the next R2T.
+    next_r2t_sn: u32,
+    /// Write data that have been sent unasked or asked for.
+    asked: Coverage,
     /// The answer with its status number, which waits for the data.
     pub(super) answer: Option<(u32, Completion)>,
 }
@@ -124,6 +159,8 @@ impl Task {
             Burst { task, lun: command.lun, ttt: NO_TAG, offset: immediate, end: first_burst, data_sn: 0 };
         let first = core::iter::once(Outgoing::Command { task, header, immediate })
             .chain(unsolicited.then_some(Outgoing::Burst(burst)));
+        let mut asked = Coverage::from(0);
+        asked.add(0, if unsolicited { first_burst } else { immediate });
         let open = Self {
             command: *command,
             cmd_sn,
@@ -133,6 +170,8 @@ impl Task {
             damaged: Vec::new(),
             repairs: 0,
             owes: None,
+            next_r2t_sn: 0,
+            asked,
             answer: None,
         };
         (open, first)
@@ -145,7 +184,7 @@ impl Task {
         parameters: &SessionParameters,
     ) -> (Self, impl Iterator<Item = Outgoing> + use<>) {
         let (open, first) = Self::open(task, &self.command, self.cmd_sn, parameters);
-        (Self { repairs: self.repairs + 1, ..open }, first)
+        (Self { repairs: self.repairs + 1, next_r2t_sn: self.next_r2t_sn, ..open }, first)
     }
 
     /// The connection is gone, with what was arriving by it. Says how many Data-In PDUs are there for good: what came behind a
@@ -246,19 +285,35 @@ impl Task {
             || (self.arrived.len() == expected && self.arrived.gaps(expected).next().is_none())
     }
 
-    /// The burst that answers an R2T.
+    /// The burst that answers an R2T; `outstanding` others of the task have not been sent whole.
     pub(super) fn on_r2t(
         &mut self,
         task: TaskId,
         header: &Header,
+        outstanding: usize,
         parameters: &SessionParameters,
-    ) -> Result<Outgoing, ()> {
+    ) -> Result<Outgoing, Unfit> {
         let len = header.residual();
-        let end = header.buffer_offset().checked_add(len).ok_or(())?;
+        let end = header.buffer_offset().checked_add(len).ok_or(Unfit::Beyond)?;
         let writes = self.command.direction == Direction::Write;
         if !writes || len == 0 || end > self.command.len || len > parameters.max_burst_length {
-            return Err(());
+            return Err(Unfit::Beyond);
         }
+        //= rfc7143#section-13.17: there are never more than were agreed on.
+        if outstanding >= parameters.max_outstanding_r2t as usize {
+            return Err(Unfit::TooMany);
+        }
+        //= rfc7143#section-11.8.2: R2Ts are numbered from zero; where nothing is recovered, each comes once, and so do its data.
+        let number = header.data_sn();
+        let recovers = parameters.error_recovery_level > 0;
+        if !recovers && number != self.next_r2t_sn {
+            return Err(Unfit::Number);
+        }
+        if !recovers && self.asked.overlaps(header.buffer_offset(), end) {
+            return Err(Unfit::Twice);
+        }
+        self.next_r2t_sn = number.wrapping_add(1);
+        self.asked.add(header.buffer_offset(), end);
         let lun = self.command.lun;
         Ok(Outgoing::Burst(Burst {
             task,
@@ -299,6 +354,42 @@ mod tests {
         }
         assert!(task.is_whole(0));
         assert_eq!(task.on_data_in(&data_in(2, 0, 512), &loose), Err(()), "twice");
+    }
+
+    #[test]
+    fn each_r2t_comes_once_and_not_too_many_at_a_time() {
+        let r2t = |number: u32, offset: u32, len: u32| {
+            Header::new(opcode::R2T, flag::FINAL)
+                .with_data_sn(number)
+                .with_buffer_offset(offset)
+                .with_residual(len)
+        };
+        let agreed = SessionParameters {
+            immediate_data: Choice::Yes,
+            initial_r2t: Choice::Yes,
+            first_burst_length: 512,
+            max_outstanding_r2t: 2,
+            ..SessionParameters::default()
+        };
+        let command = Command { lun: 0, cdb: [0; 16], direction: Direction::Write, len: 4096 };
+        let write = |parameters| Task::open(TaskId(1), &command, 1, parameters).0;
+        let mut task = write(&agreed);
+        let mut ask =
+            |header: Header, outstanding| task.on_r2t(TaskId(1), &header, outstanding, &agreed).map(|_| ());
+        assert_eq!(ask(r2t(1, 512, 512), 0), Err(Unfit::Number), "the first one is missing");
+        assert_eq!(ask(r2t(0, 0, 512), 0), Err(Unfit::Twice), "it was sent with the command");
+        assert_eq!(ask(r2t(0, 512, 512), 0), Ok(()));
+        assert_eq!(ask(r2t(0, 512, 512), 1), Err(Unfit::Number), "again");
+        assert_eq!(ask(r2t(1, 1024, 512), 2), Err(Unfit::TooMany));
+        assert_eq!(ask(r2t(1, 4096, 512), 1), Err(Unfit::Beyond));
+        assert_eq!(ask(r2t(1, 1024, 512), 1), Ok(()));
+        // Where data are recovered they may be asked for again, and an R2T may have been lost with its connection.
+        let recovers = SessionParameters { error_recovery_level: 1, ..agreed };
+        let mut task = write(&recovers);
+        let mut ask = |header: Header| task.on_r2t(TaskId(1), &header, 0, &recovers).map(|_| ());
+        assert_eq!((ask(r2t(0, 512, 512)), ask(r2t(0, 512, 512))), (Ok(()), Ok(())));
+        assert_eq!(ask(r2t(1, 512, 512)), Ok(()), "with a number of its own");
+        assert_eq!(ask(r2t(3, 1024, 512)), Ok(()));
     }
 
     #[test]

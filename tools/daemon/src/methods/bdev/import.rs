@@ -3,7 +3,9 @@
 use core::time::Duration;
 use gateway::url::UrlError;
 use gateway::{DiscoveryConfig, LunUrl, Remote, RemoteConfig, Served};
+use iscsi::Preferences;
 use iscsi::chap::Algorithm;
+use iscsi::keys::{Choice, DigestPreference};
 use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -65,6 +67,80 @@ struct IscsiCreate {
     connections: Option<u32>,
     /// Hashes of CHAP to offer, the preferred first; ours. For targets that number them in their own way.
     chap_algorithms: Option<Vec<String>>,
+    // What to offer the target, in the words of RFC 7143 section 13; ours. What is absent is as a replication link wants it.
+    header_digest: Option<Digest>,
+    data_digest: Option<Digest>,
+    initial_r2t: Option<bool>,
+    immediate_data: Option<bool>,
+    max_burst_length: Option<u32>,
+    first_burst_length: Option<u32>,
+    max_recv_data_segment_length: Option<u32>,
+    max_outstanding_r2t: Option<u32>,
+}
+
+/// A digest in words.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Digest {
+    /// With CRC32C if the target can.
+    Prefer,
+    /// Only with CRC32C.
+    Require,
+    /// Without, if the target agrees.
+    Avoid,
+    /// Only without.
+    Never,
+}
+
+impl From<Digest> for DigestPreference {
+    fn from(digest: Digest) -> Self {
+        match digest {
+            Digest::Prefer => Self::Prefer,
+            Digest::Require => Self::Require,
+            Digest::Avoid => Self::Avoid,
+            Digest::Never => Self::Never,
+        }
+    }
+}
+
+/// Bytes of bursts and segments.
+const LENGTHS: (u32, u32) = (512, (1 << 24) - 1);
+
+impl IscsiCreate {
+    fn offer(&self, preferences: &mut Preferences) -> Result<(), RpcError> {
+        let choice = |yes| if yes { Choice::Yes } else { Choice::No };
+        let digests = (self.header_digest.map(Into::into), self.data_digest.map(Into::into));
+        preferences.header_digest = digests.0.unwrap_or(preferences.header_digest);
+        preferences.data_digest = digests.1.unwrap_or(preferences.data_digest);
+        preferences.initial_r2t = self.initial_r2t.map_or(preferences.initial_r2t, choice);
+        preferences.immediate_data = self.immediate_data.map_or(preferences.immediate_data, choice);
+        let numbers = [
+            ("max_burst_length", self.max_burst_length, LENGTHS, &mut preferences.max_burst_length),
+            ("first_burst_length", self.first_burst_length, LENGTHS, &mut preferences.first_burst_length),
+            (
+                "max_recv_data_segment_length",
+                self.max_recv_data_segment_length,
+                LENGTHS,
+                &mut preferences.max_recv_data_segment_length,
+            ),
+            (
+                "max_outstanding_r2t",
+                self.max_outstanding_r2t,
+                (1, 65535),
+                &mut preferences.max_outstanding_r2t,
+            ),
+        ];
+        for (name, given, (least, most), into) in numbers {
+            match given {
+                None => {}
+                Some(value) if (least..=most).contains(&value) => *into = value,
+                Some(_) => return Err(RpcError::invalid_params(format!("{name} must be {least} to {most}"))),
+            }
+        }
+        //= rfc7143#section-13.14: the first burst is not longer than any.
+        preferences.first_burst_length = preferences.first_burst_length.min(preferences.max_burst_length);
+        Ok(())
+    }
 }
 
 fn algorithms(names: &[String]) -> Result<Vec<Algorithm>, RpcError> {
@@ -88,8 +164,10 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let url: LunUrl =
         parsed.url.parse().map_err(|error: UrlError| RpcError::invalid_params(error.to_string()))?;
     let uuid = uuid_of(parsed.uuid.as_deref())?;
-    let mut config =
-        RemoteConfig { lun: url.lun, ..RemoteConfig::new(parsed.initiator_iqn, url.target, url.portal) };
+    let mut config = RemoteConfig {
+        lun: url.lun,
+        ..RemoteConfig::new(parsed.initiator_iqn.as_str(), url.target, url.portal)
+    };
     if let Some(millis) = parsed.silence_ms {
         config.silence_max = params::millis("silence_ms", millis)?;
         config.keep_alive = config.silence_max / 4;
@@ -110,6 +188,7 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
             return Err(RpcError::invalid_params(format!("connections must be 1 to {CONNECTIONS_MAX}")));
         }
     }
+    parsed.offer(&mut config.preferences)?;
     if let Some(names) = &parsed.chap_algorithms {
         config.algorithms = algorithms(names)?;
     }
