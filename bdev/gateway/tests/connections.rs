@@ -161,3 +161,36 @@ fn who_may_not_join_is_told_why() {
     assert_eq!(world.target.connections().len(), 3);
     assert_eq!(world.ready(0), GOOD);
 }
+
+/// A status of before a reset does not come behind its answer, by whatever connection it comes.
+#[test]
+fn a_reset_is_answered_behind_the_statuses_of_the_other_connections() {
+    for function in [2, 4, 5, 6, 11] {
+        let mut world = session(2);
+        assert_eq!((world.ready(0), world.ready(1)), (GOOD, GOOD));
+        let before = world.hosts[1].send(&[0; 6], &[], 0);
+        world.step();
+        world.hosts[1].sleep();
+        world.run_for(Duration::from_millis(20));
+        let request = world.hosts[0].manage(function, 0, None);
+        world.run_for(Duration::from_millis(300));
+        assert_eq!(world.hosts[0].take_managed(request), None, "function {function}");
+        world.hosts[1].wake();
+        world.until(&format!("the answer to {function}"), |world| {
+            world.hosts[0].take_managed(request) == Some(0)
+        });
+        assert!(world.hosts[1].take(before).is_some(), "function {function}");
+    }
+    // A connection that dies is not waited for.
+    let mut world = session(2);
+    let _ = world.hosts[1].send(&[0; 6], &[], 0);
+    world.step();
+    world.hosts[1].sleep();
+    world.run_for(Duration::from_millis(20));
+    let request = world.hosts[0].manage(5, 0, None);
+    world.run_for(Duration::from_millis(20));
+    assert_eq!(world.hosts[0].take_managed(request), None);
+    world.hosts[1].hang_up();
+    world.hosts[1].wake();
+    world.until("the end", |world| world.hosts[0].take_managed(request) == Some(0));
+}

@@ -167,6 +167,17 @@ impl Pool {
         Some(buf)
     }
 
+    /// Bytes of the frames that are free now and could hold `len` bytes.
+    pub fn free_bytes(&self, len: usize) -> usize {
+        let classes = self.shared.classes.iter().zip(FRAME_SIZES);
+        classes.filter(|(_, size)| len <= *size).map(|(class, size)| class.free.len() * size).sum()
+    }
+
+    /// Bytes of the frame that holds `len` bytes.
+    pub fn frame_bytes(len: usize) -> usize {
+        FRAME_SIZES.into_iter().find(|size| len <= *size).unwrap_or(BUF_LEN_MAX)
+    }
+
     /// What the arena is on.
     pub fn backing(&self) -> &PageBacking {
         self.shared.arena.backing()

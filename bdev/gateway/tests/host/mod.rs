@@ -3,7 +3,7 @@
 
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use core::net::SocketAddr;
 use engine::{Instant, Segment};
@@ -15,6 +15,20 @@ use net::{Network, Stream, StreamStatus};
 #[allow(unused_imports, reason = "each test binary uses a part")]
 pub(crate) use world::{GOOD, TARGET, World, attention, portal};
 
+/// What becomes of Data-Out PDUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DataOut {
+    Sent,
+    Withheld,
+}
+
+/// Whether a host does anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HostState {
+    Awake,
+    Asleep,
+}
+
 /// See the module.
 pub(crate) struct Host {
     stream: Box<dyn Stream>,
@@ -22,6 +36,10 @@ pub(crate) struct Host {
     buffers: BTreeMap<TaskId, Vec<u8>>,
     ended: BTreeMap<TaskId, Completion>,
     managed: BTreeMap<TaskId, u8>,
+    data: DataOut,
+    state: HostState,
+    /// Bytes that the stream had no room for.
+    outbox: VecDeque<u8>,
     /// Everything else that happened.
     pub(crate) events: Vec<Event>,
 }
@@ -42,7 +60,17 @@ impl Host {
         let connection = Connection::new(config);
         let stream = network.connect(address);
         let (buffers, ended, managed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { stream, connection, buffers, ended, managed, events: Vec::new() }
+        Self {
+            stream,
+            connection,
+            buffers,
+            ended,
+            managed,
+            data: DataOut::Sent,
+            state: HostState::Awake,
+            outbox: VecDeque::new(),
+            events: Vec::new(),
+        }
     }
 
     /// One more connection of the session of `leading`.
@@ -59,6 +87,9 @@ impl Host {
     }
 
     pub(crate) fn poll(&mut self, now: Instant) {
+        if self.state == HostState::Asleep {
+            return;
+        }
         let _ = self.stream.poll(now);
         loop {
             let count = self.stream.receive(&mut |window| match self.connection.want() {
@@ -93,7 +124,10 @@ impl Host {
             }
         }
         while let Some(transmit) = self.connection.poll_transmit() {
-            self.stream.push(Segment::inline(transmit.head()));
+            if self.data == DataOut::Withheld && transmit.head()[0] & 0x3f == 0x05 {
+                continue;
+            }
+            self.push(transmit.head());
             match &transmit.body {
                 Body::None => {}
                 Body::Inline(bytes) => self.push(&bytes.clone()),
@@ -103,15 +137,35 @@ impl Host {
                 }
             }
         }
+        self.send_out();
         let _ = self.stream.poll(now);
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        let mut padded = bytes.to_vec();
-        padded.resize(bytes.len().next_multiple_of(4), 0);
-        for piece in padded.chunks(Segment::INLINE_MAX) {
-            self.stream.push(Segment::inline(piece));
+        self.outbox.extend(bytes);
+        self.outbox.extend(&[0; 3][..bytes.len().wrapping_neg() & 3]);
+    }
+
+    fn send_out(&mut self) {
+        while self.stream.free_segments() > 0 && !self.outbox.is_empty() {
+            let count = self.outbox.len().min(Segment::INLINE_MAX);
+            let piece: Vec<u8> = self.outbox.drain(..count).collect();
+            self.stream.push(Segment::inline(&piece));
         }
+    }
+
+    /// Neither sends nor takes anything until it wakes.
+    pub(crate) fn sleep(&mut self) {
+        self.state = HostState::Asleep;
+    }
+
+    pub(crate) fn wake(&mut self) {
+        self.state = HostState::Awake;
+    }
+
+    /// Sends no Data-Out PDU any more.
+    pub(crate) fn withhold_data(&mut self) {
+        self.data = DataOut::Withheld;
     }
 
     pub(crate) fn is_in(&self) -> bool {

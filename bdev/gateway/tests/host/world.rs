@@ -33,7 +33,7 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) target: Target,
     pub(crate) fault: Arc<FaultBdev>,
-    medium: Arc<MallocBdev>,
+    pub(crate) medium: Arc<MallocBdev>,
     pub(crate) hosts: Vec<Host>,
 }
 

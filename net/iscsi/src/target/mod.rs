@@ -69,6 +69,8 @@ pub struct Connection {
     session_type: SessionType,
     tasks: BTreeMap<TaskId, Task>,
     stat_sn: u32,
+    /// The highest ExpStatSN of the initiator.
+    acknowledged: u32,
     numbers: Numbering,
     /// What becomes of the request at hand.
     arrival: Arrival,
@@ -99,6 +101,7 @@ impl Connection {
             session_type: SessionType::Normal,
             tasks: BTreeMap::new(),
             stat_sn: 1,
+            acknowledged: 1,
             numbers: Numbering::new(config.queue_depth),
             arrival: Arrival::InTurn,
             held: VecDeque::new(),

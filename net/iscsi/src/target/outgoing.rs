@@ -64,6 +64,11 @@ impl Outgoing {
         }
     }
 
+    /// True for what takes a StatSN when it leaves.
+    pub(super) fn is_numbered(&self) -> bool {
+        matches!(self, Self::Control { .. } | Self::Data { .. } | Self::Response { .. })
+    }
+
     pub(super) fn task(&self) -> Option<TaskId> {
         match self {
             Self::R2t { task, .. }

@@ -53,7 +53,7 @@ impl Connection {
             self.misbehaved("a data segment longer than MaxRecvDataSegmentLength");
             return None;
         }
-        if self.recovers() && self.phase != Phase::Login {
+        if self.phase != Phase::Login {
             self.acknowledge(header.exp_stat_sn());
         }
         match (self.phase, header.opcode()) {

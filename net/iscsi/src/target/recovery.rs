@@ -133,11 +133,28 @@ impl Connection {
         kept.and_then(|kept| kept.answered.take()).is_some()
     }
 
+    /// Where the statuses end that are out by now, or on their way: see [`Connection::is_past`].
+    pub fn fence(&self) -> u32 {
+        let waiting = self.outgoing.iter().filter(|outgoing| outgoing.is_numbered()).count();
+        self.stat_sn.wrapping_add(u32::try_from(waiting).unwrap_or(0))
+    }
+
+    /// Whether the initiator has acknowledged every status up to a fence (RFC 7143 section 4.2.2.3.4), or all that there are: some
+    /// that were on their way may have been taken back.
+    pub fn is_past(&self, fence: u32) -> bool {
+        let all = self.acknowledged == self.stat_sn && !self.outgoing.iter().any(Outgoing::is_numbered);
+        all || serial::before_or_at(fence, self.acknowledged)
+    }
+
     /// What the initiator has received, as each of its PDUs says.
     pub(super) fn acknowledge(&mut self, exp_stat_sn: u32) {
         if !serial::before_or_at(exp_stat_sn, self.stat_sn) {
             return;
         }
+        if serial::before(self.acknowledged, exp_stat_sn) {
+            self.acknowledged = exp_stat_sn;
+        }
+        // Empty where nothing is kept.
         while self.unacknowledged.0.front().is_some_and(|kept| serial::before(kept.stat_sn, exp_stat_sn)) {
             self.forget_oldest();
         }

@@ -16,7 +16,7 @@ use super::Session;
 use super::jobs::{Job, Stage};
 use super::paths::Passage;
 
-/// A command whose frame the pool could not give yet: the session does not read on.
+/// A command for whose data there is no room yet, neither a frame nor to park it: the session does not read on.
 pub(super) struct Stalled {
     pub(super) command: target::Command,
     parsed: scsi::Command,
@@ -291,17 +291,27 @@ impl Session {
         if len == 0 {
             return self.move_nothing(now);
         }
-        let Some(mut frame) = self.core.pool().alloc(len as usize) else { return };
+        let task = stalled.command.task;
+        let (stage, frame) = match self.frame(len) {
+            Some(frame) => (Stage::Working, Some(frame)),
+            None => match self.park(task, len) {
+                Some(stage) => (stage, None),
+                None if self.is_impatient(now) => {
+                    self.stalled = None;
+                    return self.turn_away(task);
+                }
+                None => return,
+            },
+        };
+        self.impatient_since = None;
         let Some(Stalled { command, parsed, place, began, way, .. }) = self.stalled.take() else { return };
-        let task = command.task;
-        let early = self.links.take_early_data(task);
-        let there = early.len().min(frame.len());
-        frame[..there].copy_from_slice(&early[..there]);
         let resets = place.lun.state.nexuses.borrow().resets(self.id);
-        let mut job = Job::new(Some(place), parsed, command.expected_len, Stage::Collecting(frame), began);
+        let mut job = Job::new(Some(place), parsed, command.expected_len, stage, began);
         job.passage = (way == Way::Elsewhere).then(|| Box::new(Passage::new(command, resets, began)));
         self.open_job(task, job);
-        self.links.solicit(task, len);
+        if let Some(frame) = frame {
+            self.begin_collecting(task, frame, len, now);
+        }
     }
 
     /// The initiator expects to move nothing: nothing is written, and the residual tells it.

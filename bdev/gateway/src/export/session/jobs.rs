@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bdev::{AccessState, Channel, Completed, Io, IoError, Tag};
-use engine::{Buf, BufMut, Core, Instant, Progress};
+use engine::{Buf, BufMut, Core, Instant, Pool, Progress};
 use iscsi::TaskId;
 use iscsi::target::Response;
 use scsi::{Sense, SenseFormat};
@@ -12,12 +12,15 @@ use super::super::job::{self, After, Step};
 use super::super::node::{Lun, Place};
 use super::super::state::Hold;
 use super::Session;
+use super::frames::{Parked, may_hold};
 use super::paths::Passage;
 use crate::translate::Writing;
 use crate::wire::Buffers;
 
 /// What a job is at.
 pub(super) enum Stage {
+    /// There is no frame for its data yet.
+    Parked(Parked),
     Collecting(BufMut),
     Working,
     Answering(Option<Buf>),
@@ -35,6 +38,10 @@ pub(super) struct Job {
     pub(super) aborted: bool,
     /// How it ends, whatever comes of the I/O that is under way.
     pub(super) verdict: Option<Sense>,
+    /// Bytes of the frame that it holds for the initiator.
+    charge: usize,
+    /// When the initiator was asked for its data.
+    pub(super) asked_at: Instant,
     /// Its place at the blocks of the step that it is at.
     hold: Option<Hold>,
     /// Of a command that is not carried out here, or not yet.
@@ -44,6 +51,11 @@ pub(super) struct Job {
 impl Job {
     /// True while data of the initiator are awaited.
     pub(super) fn is_collecting(&self) -> bool {
+        matches!(self.stage, Stage::Parked(_) | Stage::Collecting(_))
+    }
+
+    /// True while the initiator has been asked for data.
+    pub(super) fn is_taking(&self) -> bool {
         matches!(self.stage, Stage::Collecting(_))
     }
 }
@@ -51,11 +63,33 @@ impl Job {
 #[derive(Default)]
 pub(super) struct Jobs {
     pub(super) open: BTreeMap<TaskId, Job>,
+    /// Bytes of frames whose time the initiator decides (`frames.rs`).
+    pub(super) held: usize,
+}
+
+impl Jobs {
+    /// A job holds a frame for `len` bytes, in place of what it held before; zero for none.
+    pub(super) fn charge(&mut self, task: TaskId, len: usize) {
+        let Some(job) = self.open.get_mut(&task) else { return };
+        let charge = if len == 0 { 0 } else { Pool::frame_bytes(len) };
+        self.held = self.held + charge - std::mem::replace(&mut job.charge, charge);
+    }
+
+    /// A job is over.
+    pub(super) fn remove(&mut self, task: TaskId) -> Option<Job> {
+        let job = self.open.remove(&task)?;
+        self.held -= job.charge;
+        Some(job)
+    }
 }
 
 impl Buffers for Jobs {
     fn store(&mut self, task: TaskId, offset: usize, bytes: &[u8]) {
-        let Some(Job { stage: Stage::Collecting(buffer), .. }) = self.open.get_mut(&task) else { return };
+        let buffer = match self.open.get_mut(&task).map(|job| &mut job.stage) {
+            Some(Stage::Collecting(buffer)) => buffer,
+            Some(Stage::Parked(parked)) => return parked.store(offset, bytes),
+            _ => return,
+        };
         let room = buffer.len().saturating_sub(offset).min(bytes.len());
         if room > 0 {
             buffer[offset..offset + room].copy_from_slice(&bytes[..room]);
@@ -113,6 +147,12 @@ impl Session {
             job.hold = step.hold().map(|(span, mode)| Hold::new(&lun, span, mode));
         }
         if job.hold.as_ref().is_some_and(|hold| !hold.is_granted()) {
+            return;
+        }
+        // An initiator that does not take what it has read reads no more.
+        let reads = matches!(job.command, scsi::Command::Read(_));
+        let len = (job.expected_len as usize).clamp(1, engine::BUF_LEN_MAX);
+        if reads && !may_hold(self.jobs.held, self.core.pool(), len) {
             return;
         }
         if let Step::Populate(populating) = step {
@@ -237,6 +277,7 @@ impl Session {
         let available = data.as_ref().map_or(0, |data| u32::try_from(data.len()).expect("a frame is short"));
         job.stage = Stage::Answering(data);
         job.hold = None;
+        self.jobs.charge(task, available as usize);
         self.links.send_data(task, available, response);
     }
 
@@ -247,6 +288,7 @@ impl Session {
             job.hold = None;
             job.passage = None;
         }
+        self.jobs.charge(task, 0);
         self.links.respond(task, response);
     }
 
@@ -262,7 +304,7 @@ impl Session {
 
     /// The status is on its way, or nobody waits for it any more.
     pub(super) fn close_job(&mut self, task: TaskId, now: Instant) {
-        if let Some(job) = self.jobs.open.remove(&task) {
+        if let Some(job) = self.jobs.remove(task) {
             job.leave();
             if !job.aborted {
                 job.account(now);
@@ -290,6 +332,8 @@ impl Job {
             in_flight: false,
             aborted: false,
             verdict: None,
+            charge: 0,
+            asked_at: began,
             hold: None,
             passage: None,
         }
@@ -298,6 +342,7 @@ impl Job {
     /// Bytes of the buffer that it holds.
     pub(super) fn buffer_len(&self) -> usize {
         match &self.stage {
+            Stage::Parked(parked) => parked.held(),
             Stage::Collecting(buffer) => buffer.len(),
             Stage::Answering(Some(data)) => data.len(),
             Stage::Working => self.expected_len as usize,

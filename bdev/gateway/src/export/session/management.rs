@@ -34,6 +34,16 @@ pub(super) struct Management {
     waits_for: Vec<TaskId>,
     response: TaskResponse,
     peer: Peer,
+    ends: Ended,
+}
+
+/// What a function ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// One task, or none.
+    One,
+    /// Whatever there is: the answer is fenced.
+    Several,
 }
 
 /// Whether the node that serves has been asked, too.
@@ -49,7 +59,8 @@ enum Peer {
 
 impl Management {
     fn new(request: TaskId, waits_for: Vec<TaskId>) -> Self {
-        Self { request, waits_for, response: TaskResponse::Complete, peer: Peer::NotAwaited }
+        let (response, peer) = (TaskResponse::Complete, Peer::NotAwaited);
+        Self { request, waits_for, response, peer, ends: Ended::One }
     }
 }
 
@@ -120,7 +131,8 @@ impl Session {
         match function {
             TaskFunction::AbortTaskSet => {
                 let waits_for = self.abort_all(&lun.unit, Aborter::Itself, now);
-                self.management.push(Management::new(request, waits_for));
+                let management = Management::new(request, waits_for);
+                self.management.push(Management { ends: Ended::Several, ..management });
             }
             TaskFunction::ClearTaskSet => requests.push(reset(ResetKind::ClearTaskSet)),
             TaskFunction::LogicalUnitReset => requests.push(reset(ResetKind::LogicalUnit)),
@@ -178,7 +190,7 @@ impl Session {
     /// A reset has ended what it was to end, here or at the peer: it is answered when that is all.
     pub(in crate::export) fn end_reset(&mut self, request: TaskId, response: TaskResponse) {
         let Some(at) = self.target_resets.iter().position(|reset| reset.request == request) else {
-            return self.answer_management(request, response);
+            return self.answer_behind_fence(request, response);
         };
         let reset = &mut self.target_resets[at];
         reset.parts -= 1;
@@ -189,7 +201,7 @@ impl Session {
             return;
         }
         let TargetReset { kind, outcome, .. } = self.target_resets.swap_remove(at);
-        self.answer_management(request, outcome);
+        self.answer_behind_fence(request, outcome);
         if kind == ResetKind::ColdTarget {
             self.asks.push(Request::EndSessions);
         }
@@ -220,7 +232,11 @@ impl Session {
         // A way that is down has no nexus at its end.
         let asked = self.relay.as_mut().is_some_and(|relay| relay.manage(request, NEXUS_RESET, Ends::Nexus));
         let peer = if asked { Peer::Awaited } else { Peer::NotAwaited };
-        self.management.push(Management { peer, ..Management::new(request, waits_for) });
+        self.management.push(Management {
+            peer,
+            ends: Ended::Several,
+            ..Management::new(request, waits_for)
+        });
     }
 
     /// Asks the node that serves a LUN for attentions of this nexus; false when there is nobody to ask, who would have none.
@@ -294,8 +310,12 @@ impl Session {
             management.peer == Peer::NotAwaited
                 && management.waits_for.iter().all(|task| !open.contains_key(task))
         };
-        for management in self.management.extract_if(.., ended) {
-            self.links.respond_task_management(management.request, management.response);
+        let ended: Vec<Management> = self.management.extract_if(.., ended).collect();
+        for Management { request, response, ends, .. } in ended {
+            match ends {
+                Ended::One => self.answer_management(request, response),
+                Ended::Several => self.answer_behind_fence(request, response),
+            }
         }
     }
 }

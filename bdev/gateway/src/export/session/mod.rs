@@ -8,6 +8,8 @@ mod alteration;
 mod background;
 mod commands;
 mod farewell;
+mod fence;
+mod frames;
 mod jobs;
 mod links;
 mod logout;
@@ -19,7 +21,7 @@ mod paths;
 mod reservation;
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bdev::Completions;
@@ -43,6 +45,7 @@ use access_states::AccessStates;
 use background::Background;
 use commands::{CachedUnit, Stalled};
 use farewell::Farewell;
+use fence::Fenced;
 use jobs::{Attached, Jobs};
 pub(super) use links::Link;
 use links::Links;
@@ -88,9 +91,15 @@ pub(super) struct Session {
     channels: BTreeMap<u16, Attached>,
     units: BTreeMap<u16, CachedUnit>,
     stalled: Option<Stalled>,
+    /// Commands that have no frame yet, the oldest first.
+    parked: VecDeque<TaskId>,
+    /// Since when no command that had to be parked could be.
+    impatient_since: Option<Instant>,
+    data_looked_at: Instant,
     management: Vec<Management>,
     target_resets: Vec<TargetReset>,
     passed_resets: Vec<PassedReset>,
+    fenced: Vec<Fenced>,
     /// What the target is asked for in this turn.
     asks: Vec<Request>,
     relay: Option<Relay>,
@@ -130,9 +139,13 @@ impl Session {
             channels: BTreeMap::new(),
             units: BTreeMap::new(),
             stalled: None,
+            parked: VecDeque::new(),
+            impatient_since: None,
+            data_looked_at: Instant::EPOCH,
             management: Vec::new(),
             target_resets: Vec::new(),
             passed_resets: Vec::new(),
+            fenced: Vec::new(),
             asks: Vec::new(),
             relay: None,
             origin: Origin::default(),
@@ -219,7 +232,12 @@ impl Session {
         let silence = self.links.iter().filter_map(|link| link.silence(&self.patience)).min();
         let channels = self.channels.values().filter_map(|attached| attached.channel.next_deadline()).min();
         let relay = self.relay.as_ref().and_then(Relay::next_deadline);
-        let others = [self.passages_deadline(), self.lost_deadline(), self.resets_deadline()];
+        let others = [
+            self.passages_deadline(),
+            self.lost_deadline(),
+            self.resets_deadline(),
+            self.patience_deadline(),
+        ];
         [channels, farewell, silence, relay].into_iter().chain(others).flatten().min()
     }
 
@@ -234,8 +252,10 @@ impl Session {
         if !self.is_over() {
             progress |= self.receive(now, requests);
             self.watch_silence(now);
+            self.watch_data(now);
             self.take_leave(now);
             self.finish_management();
+            self.finish_fenced();
             for index in 0..self.links.len() {
                 progress |= self.transmit(index, now);
             }
@@ -250,6 +270,7 @@ impl Session {
 
     fn receive(&mut self, now: Instant, requests: &mut Vec<Request>) -> Progress {
         let mut taken = 0;
+        self.unpark(now);
         for index in 0..self.links.len() {
             taken += self.receive_from(index, now, requests);
         }

@@ -269,7 +269,7 @@ impl Session {
         let Some(data) = passage.data else {
             // Nothing was taken from the host yet: as if it came now.
             job.leave();
-            self.jobs.open.remove(&task);
+            self.jobs.remove(task);
             return self.begin(passage.command, command, place.clone(), now);
         };
         if self.is_kept_out(task, &passage.command.cdb, &place.lun) {
@@ -432,6 +432,7 @@ impl Session {
             Some(data) if completion.status == status::GOOD && moved > 0 => {
                 let available = u32::try_from(moved.min(data.len() as u64)).expect("a frame is short");
                 job.stage = Stage::Answering(Some(data.freeze()));
+                self.jobs.charge(task, available as usize);
                 self.links.send_data(task, available, response);
             }
             _ => self.respond(task, response),

@@ -1,0 +1,143 @@
+//! How much of the pool one session may hold: frames whose time its initiator decides, because it has yet to send what they are for,
+//! or to take what is in them.
+//!
+//! A session gets a frame as long as all that it holds is not more than [`SHARE`] times what is free. So one alone may have two
+//! thirds of the pool, many have equal shares, and something is always left for the next. A write that gets no frame now is parked:
+//! what comes unasked for it waits on the heap, within bounds, the session reads on, and hears aborts and resets. One that cannot even
+//! be parked stops the session for [`PATIENCE`] at the most; then such commands are answered TASK SET FULL until there is room.
+
+use core::time::Duration;
+
+use engine::{BufMut, Instant, Pool};
+use iscsi::TaskId;
+use iscsi::target::Response;
+use scsi::status;
+
+use super::Session;
+use super::jobs::{Job, Stage};
+
+/// What is held may be this many times what is free.
+const SHARE: usize = 2;
+/// So much is nobody's share: commands of a few blocks never look at the pool.
+const SMALL: usize = 256 << 10;
+/// Bytes that may come unasked for parked commands of one session.
+const PARKED_MAX: usize = 4 << 20;
+/// How long a session may stand still for want of a frame.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between looks for data that do not come.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The data of a command that has no frame yet.
+pub(super) struct Parked {
+    /// From offset zero, as far as anything has come.
+    bytes: Vec<u8>,
+    /// The most that comes unasked.
+    unasked: usize,
+    /// Bytes that the command takes in all.
+    len: u32,
+}
+
+impl Parked {
+    /// Keeps bytes that came; there is room for what may come unasked.
+    pub(super) fn store(&mut self, offset: usize, bytes: &[u8]) {
+        let end = offset.saturating_add(bytes.len()).min(self.unasked);
+        let Some(len) = end.checked_sub(offset) else { return };
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes[offset..end].copy_from_slice(&bytes[..len]);
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Whether a session that holds so much may have one more frame, for so many bytes.
+pub(super) fn may_hold(held: usize, pool: &Pool, len: usize) -> bool {
+    let with = held + Pool::frame_bytes(len);
+    with <= SMALL || held == 0 || with <= SHARE.saturating_mul(pool.free_bytes(len))
+}
+
+impl Session {
+    /// A frame for write data, if the session may have one now.
+    pub(super) fn frame(&self, len: u32) -> Option<BufMut> {
+        let len = len as usize;
+        if may_hold(self.jobs.held, self.core.pool(), len) { self.core.pool().alloc(len) } else { None }
+    }
+
+    /// Parks the command that has no frame; `None` when there is no room for what may come of it.
+    pub(super) fn park(&mut self, task: TaskId, len: u32) -> Option<Stage> {
+        let parameters = self.links.leading().connection.parameters();
+        let may_come = parameters.immediate_data.is_yes() || !parameters.initial_r2t.is_yes();
+        let unasked = if may_come { parameters.first_burst_length.min(len) as usize } else { 0 };
+        let parked = self.parked.iter().filter_map(|task| match &self.jobs.open.get(task)?.stage {
+            Stage::Parked(parked) => Some(parked.unasked),
+            _ => None,
+        });
+        if parked.sum::<usize>() + unasked > PARKED_MAX {
+            return None;
+        }
+        self.parked.push_back(task);
+        Some(Stage::Parked(Parked { bytes: Vec::new(), unasked, len }))
+    }
+
+    /// Gives frames to those that wait for them, the oldest first.
+    pub(super) fn unpark(&mut self, now: Instant) {
+        while let Some(task) = self.parked.front().copied() {
+            let Some(Job { stage: Stage::Parked(parked), .. }) = self.jobs.open.get(&task) else {
+                // It was aborted.
+                self.parked.pop_front();
+                continue;
+            };
+            let len = parked.len;
+            let Some(mut frame) = self.frame(len) else { return };
+            self.parked.pop_front();
+            let there = parked.bytes.len().min(frame.len());
+            frame[..there].copy_from_slice(&parked.bytes[..there]);
+            self.begin_collecting(task, frame, len, now);
+        }
+    }
+
+    /// The command has a frame: its data may come.
+    pub(super) fn begin_collecting(&mut self, task: TaskId, mut frame: BufMut, len: u32, now: Instant) {
+        let early = self.links.take_early_data(task);
+        let there = early.len().min(frame.len());
+        frame[..there].copy_from_slice(&early[..there]);
+        self.impatient_since = None;
+        if let Some(job) = self.jobs.open.get_mut(&task) {
+            job.stage = Stage::Collecting(frame);
+            job.asked_at = now;
+        }
+        self.jobs.charge(task, len as usize);
+        self.links.solicit(task, len);
+    }
+
+    /// Whether a command that cannot be parked has waited long enough, or one before it has.
+    pub(super) fn is_impatient(&mut self, now: Instant) -> bool {
+        let since = *self.impatient_since.get_or_insert(now);
+        now >= since + PATIENCE
+    }
+
+    /// When it has.
+    pub(super) fn patience_deadline(&self) -> Option<Instant> {
+        self.stalled.as_ref().and(self.impatient_since).map(|since| since + PATIENCE)
+    }
+
+    /// TASK SET FULL: the initiator is to send less at a time (SAM-5 section 5.3.1).
+    pub(super) fn turn_away(&mut self, task: TaskId) {
+        self.links.respond(task, Response { status: status::TASK_SET_FULL, ..Response::default() });
+    }
+
+    /// Ends the session of an initiator that was asked for data and does not send them: what they are for is not held for ever.
+    pub(super) fn watch_data(&mut self, now: Instant) {
+        if now < self.data_looked_at + LOOK {
+            return;
+        }
+        self.data_looked_at = now;
+        let late = |job: &Job| job.is_taking() && now >= job.asked_at + self.patience.silence;
+        if self.jobs.open.values().any(late) {
+            self.end("the initiator does not send the data that it was asked for");
+        }
+    }
+}
