@@ -10,7 +10,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::bitmap::Bitmap;
-use crate::decide::{SyncPlan, diverged_plan, unite};
+use crate::decide::{FullReason, SyncPlan, diverged_plan, unite};
 use crate::format::{Config, ConfigId, LegIndex, Relation, Superblock, compare};
 use crate::probe::{FoundLeg, LegFound, ProbeError};
 use crate::range::ByteRange;
@@ -189,6 +189,13 @@ pub fn side_by_side(one: &Survey, other: &Survey) -> Result<Comparison, NotCompa
     }
     let (kinship, plan) = match compare(&ours.history, &theirs.history) {
         Relation::Equal => (Kinship::Same, SyncPlan::Delta),
+        // What the one had before it was set back, and what it did since.
+        Relation::TheyAreAncestor { at } if ours.was_set_back(theirs) => {
+            (Kinship::Diverged(Some(at)), SyncPlan::Full(FullReason::Reverted))
+        }
+        Relation::TheyAreDescendant if theirs.was_set_back(ours) => {
+            (Kinship::Diverged(Some(ours.config().id)), SyncPlan::Full(FullReason::Reverted))
+        }
         Relation::TheyAreAncestor { .. } => {
             (Kinship::Ahead(LegIndex::Zero), diverged_plan(ours, theirs, Some(theirs.config().id)))
         }

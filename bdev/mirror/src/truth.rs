@@ -48,8 +48,8 @@ impl Truth {
 
     /// A leg's superblock that says so, for the holder `who`.
     pub fn on(&self, base: &Superblock, who: LegIndex) -> Superblock {
-        let mut next = base.clone();
-        (next.history, next.legs, next.run_state) = (self.history, self.legs, self.run_state);
+        let mut next = base.hearing(&self.history);
+        (next.legs, next.run_state) = (self.legs, self.run_state);
         next.fence = next.fence.max_generation(who, self.fence);
         next
     }

@@ -50,13 +50,14 @@ pub fn peers_word(own: &Superblock, found: &LegFound) -> Standing {
 /// it says nothing any more about what it misses.
 #[must_use]
 pub fn informed(own: &Superblock, standing: Standing) -> Superblock {
-    let mut informed = own.clone();
-    let Standing::Behind(config) = standing else { return informed };
+    let Standing::Behind(config) = standing else { return own.clone() };
     // It may have heard of it since: the holder writes it too.
     if config.generation() <= own.config().generation() {
-        return informed;
+        return own.clone();
     }
-    informed.history.push(config);
+    let mut history = own.history;
+    history.push(config);
+    let mut informed = own.hearing(&history);
     if !config.in_sync.has(own.index) {
         informed.legs.iter_mut().for_each(|leg| leg.tracked_since = 0);
         let record = &mut informed.legs[own.index.index()];

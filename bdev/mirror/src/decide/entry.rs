@@ -3,7 +3,7 @@
 use bdev::FenceKey;
 use thiserror::Error;
 
-use super::peer::{PeerVerdict, Refusal, SyncPlan, on_peer};
+use super::peer::{PeerVerdict, Refusal, SyncPlan, is_set_back, on_peer};
 use crate::format::{ArbiterKind, Config, Superblock};
 use crate::probe::LegFound;
 
@@ -25,6 +25,17 @@ pub enum EntryVerdict {
     Bar(Bar),
 }
 
+impl Bar {
+    /// True when both legs have something that the other lacks: the operator chooses.
+    pub fn is_divergence(&self) -> bool {
+        match self {
+            Self::Split | Self::SetBack => true,
+            Self::Refused(why) => *why == Refusal::Unprovable,
+            Self::TakingOver | Self::NotTheMember => false,
+        }
+    }
+}
+
 /// Why a leg is left alone.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Bar {
@@ -34,6 +45,11 @@ pub enum Bar {
     /// I11.
     #[error("the two legs have diverged: nothing is overwritten; choose one side by hand")]
     Split,
+    /// I11, too: this node's leg was set back and went on, and the peer's has what it had before.
+    #[error(
+        "this node's leg was set back to an older state before it went on alone: nothing is overwritten; choose one side by hand"
+    )]
+    SetBack,
     /// The config counts another one.
     #[error("the leg at the peer is not the one that was in sync")]
     NotTheMember,
@@ -65,6 +81,7 @@ pub fn on_found(ours: &Superblock, found: &LegFound) -> EntryVerdict {
     }
     match on_peer(ours, found) {
         PeerVerdict::Member => EntryVerdict::Member,
+        PeerVerdict::Resync(_) if is_set_back(ours, found) => EntryVerdict::Bar(Bar::SetBack),
         PeerVerdict::Resync(_) if ours.config().in_sync.has(ours.index.other()) => {
             EntryVerdict::Bar(Bar::NotTheMember)
         }

@@ -151,6 +151,11 @@ fn counts_since(ours: &Superblock, theirs: &Superblock) -> bool {
     newer.chain([theirs.config()]).all(|config| config.in_sync.has(theirs.index))
 }
 
+/// True when the leg that was found remembers a newer superblock of ours than ours was when it last knew of it.
+pub fn is_set_back(ours: &Superblock, found: &LegFound) -> bool {
+    matches!(found, LegFound::Leg(theirs) if ours.was_set_back(&theirs.superblock))
+}
+
 fn on_counted(ours: &Superblock, theirs: &Superblock, newest: u64) -> PeerVerdict {
     let same_leg = ours.peer().uuid == theirs.leg && !is_reverted(ours.peer(), newest);
     // What the cache of the only leg that counts has lost, nobody has.
@@ -196,7 +201,7 @@ pub fn diverged_plan(ours: &Superblock, theirs: &Superblock, last_shared: Option
     if pair.iter().any(|(of, other)| of.peer().uuid != other.leg) {
         return SyncPlan::Full(FullReason::Replaced);
     }
-    if pair.iter().any(|(of, other)| other.seq < of.peer().seen_seq) {
+    if pair.iter().any(|(of, other)| other.seq < of.peer().seen_seq || other.was_set_back(of)) {
         return SyncPlan::Full(FullReason::Reverted);
     }
     let tracks = |of: &Superblock| {

@@ -3,7 +3,7 @@
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::peer::{FullReason, PeerVerdict, Refusal, SyncPlan, on_peer};
+use super::peer::{FullReason, PeerVerdict, Refusal, SyncPlan, is_set_back, on_peer};
 use crate::format::{Config, ConfigId, LegFlags, LegMask, LegState, RunState, Superblock};
 use crate::mutation::{Mutation, is_broken};
 use crate::probe::LegFound;
@@ -116,9 +116,9 @@ pub enum HoldReason {
         "the power failed, and this node's cache held acknowledged writes that the peer's leg may have: start the peer, or start degraded by command and lose them"
     )]
     CacheLost,
-    /// The own leg is an older copy of itself, and the peer's is out.
+    /// The own leg is an older copy of itself, and the peer's is out, or went another way.
     #[error(
-        "this node's leg was set back to an older state, and the peer's is not in sync: put the newest copy in its place, or start degraded by command and lose what it lacks"
+        "this node's leg was set back to an older state, and the peer's is no copy of the newest: put that in its place; or start degraded by command, and choose one of the two by hand"
     )]
     SetBack,
     /// The peer's node has fenced it.
@@ -167,9 +167,11 @@ pub fn on_start(facts: &StartFacts<'_>) -> StartVerdict {
         PeerVerdict::Split { last_shared } => StartVerdict::Hold(HoldReason::Split { last_shared }),
         PeerVerdict::Refuse(refusal) => alone_or(facts, HoldReason::PeerRefused(refusal)),
         PeerVerdict::Resync(_) if !own.is_in_sync() => StartVerdict::Hold(HoldReason::OwnLegExcluded),
-        PeerVerdict::Resync(_) if is_set_back(own, found) && facts.degraded != DegradedStart::Allowed => {
-            StartVerdict::Hold(HoldReason::SetBack)
-        }
+        // By command it serves what it has, and the peer's leg is left as it is.
+        PeerVerdict::Resync(_) if is_set_back(own, found) => match facts.degraded {
+            DegradedStart::Allowed => StartVerdict::Serve(Starting::Alone),
+            DegradedStart::Withheld | DegradedStart::Arbitrated => StartVerdict::Hold(HoldReason::SetBack),
+        },
         PeerVerdict::Resync(plan) => StartVerdict::Serve(Starting::Resync(plan)),
         PeerVerdict::Member => StartVerdict::Serve(with_member(facts, found)),
     }
@@ -203,13 +205,6 @@ pub fn misses_acknowledged(own: &Superblock, incarnation: Uuid) -> bool {
     let counted_alone = own.config().in_sync == LegMask::only(own.index);
     let lost = lost_its_cache(own, incarnation) && own.run_state == RunState::Cached;
     lost && !counted_alone && !is_broken(Mutation::CacheLossUnseen)
-}
-
-/// True when the peer's leg remembers a newer superblock of the own leg than the one that is there.
-fn is_set_back(own: &Superblock, found: &LegFound) -> bool {
-    let LegFound::Leg(theirs) = found else { return false };
-    let record = theirs.superblock.peer();
-    record.uuid == own.leg && own.seq < record.seen_seq && !is_broken(Mutation::RevertUnseen)
 }
 
 /// The peer's leg carries every acknowledged write. Does ours?

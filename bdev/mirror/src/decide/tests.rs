@@ -189,8 +189,9 @@ fn a_holder_whose_leg_was_set_back_takes_everything_from_its_peer_or_holds() {
     for degraded in [DegradedStart::Withheld, DegradedStart::Arbitrated] {
         assert_eq!(start(&own, &theirs, degraded), held);
     }
-    let served = StartVerdict::Serve(Starting::Resync(SyncPlan::Delta));
+    let served = StartVerdict::Serve(Starting::Alone);
     assert_eq!(start(&own, &theirs, DegradedStart::Allowed), served, "the operator accepts it");
+    let served = StartVerdict::Serve(Starting::Resync(SyncPlan::Delta));
     theirs.legs[0].seen_seq = own.seq;
     assert_eq!(start(&own, &theirs, DegradedStart::Withheld), served);
 }

@@ -118,9 +118,8 @@ impl Codes for EventKind {
             Self::UnitStateLost => "unit-state-lost",
             Self::Fenced { .. } => "fenced",
             Self::StandingBy(_) => "standing-by",
-            Self::Holding(HoldReason::Split { .. }) | Self::PeerBarred(BarCause::Entry(Bar::Split)) => {
-                "split"
-            }
+            Self::Holding(HoldReason::Split { .. })
+            | Self::PeerBarred(BarCause::Entry(Bar::Split | Bar::SetBack)) => "split",
             Self::Holding(_) => "holding",
             Self::ConfigChanged(_) => "config-changed",
             Self::Serving { .. } => "serving",
@@ -280,6 +279,7 @@ impl Codes for Bar {
         match self {
             Self::TakingOver => "taking-over",
             Self::Split => "split",
+            Self::SetBack => "leg-reverted",
             Self::NotTheMember => "not-the-member",
             Self::Refused(refusal) => refusal.code(),
         }

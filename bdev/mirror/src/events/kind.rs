@@ -203,7 +203,7 @@ impl EventKind {
             | Self::Frozen(_)
             | Self::ArbiterOlder { .. }
             | Self::ArbiterVacant
-            | Self::PeerBarred(BarCause::Entry(Bar::Split))
+            | Self::PeerBarred(BarCause::Entry(Bar::Split | Bar::SetBack))
             | Self::UnitStateLost
             | Self::ResyncStopped { .. } => Severity::Alarm,
             Self::Promoting { data: DataAge::Past | DataAge::Mixed, .. } => Severity::Alarm,

@@ -5,6 +5,7 @@ use bdev::FenceKey;
 use uuid::Uuid;
 
 use super::config::{Config, LegIndex, LegMask};
+use super::heard::Heard;
 use super::history::History;
 use super::layout::{LOG_LEN, LOG_OFFSET, Layout, SUPERBLOCK_OFFSET};
 use super::leg_record::{LegFlags, LegRecord, LegState};
@@ -89,6 +90,7 @@ impl CreateLeg {
             run_state: RunState::Clean,
             fence: FenceKey { node: config.holder.number(), generation: config.generation() },
             history: History::new(config),
+            heard: Heard::default(),
             arbiter: self.arbiter,
             arbiter_id: Uuid::nil(),
             lease: self.lease,

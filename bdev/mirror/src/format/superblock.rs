@@ -11,10 +11,12 @@ use uuid::Uuid;
 use super::config::{Config, ConfigFlags, ConfigId, GENERATION_MAX, LegIndex, LegMask, Reason};
 use super::field::{Field, fields};
 use super::header::{self, At, BlockKind, HEADER_LEN, Header, HeaderError};
+use super::heard::Heard;
 use super::history::{HISTORY_LEN, History};
 use super::layout::{LAYOUT_VERSION, Layout, LogGeometry};
 use super::leg_record::{LegFlags, LegRecord, LegState};
 use super::{BLOCK_SIZE, Block};
+use crate::mutation::{Mutation, is_broken};
 
 const CONFIG_LEN: usize = 24;
 const LEG_LEN: usize = 56;
@@ -50,8 +52,9 @@ fields! {
     HISTORY_COMPLETE: 1, "1 while no config has been dropped from the history, else 0";
     LEGS: 2 * LEG_LEN, "records of leg 0 and leg 1";
     HISTORY: HISTORY_LEN * CONFIG_LEN, "configs, newest first; the first is the current one";
+    HEARD: HISTORY_LEN * 8, "for each config, the sequence number that this superblock had before it; 0: not known";
 }
-const _: () = assert!(HISTORY.end() <= BLOCK_SIZE && PAD.len == 4);
+const _: () = assert!(HEARD.end() <= BLOCK_SIZE && PAD.len == 4);
 
 fields! {
     /// A config record's fields.
@@ -252,6 +255,8 @@ pub struct Superblock {
     pub fence: FenceKey,
     /// The last configs; the first is the current one.
     pub history: History,
+    /// Which number this superblock had before each of them.
+    pub heard: Heard,
     /// Who orders the generations.
     pub arbiter: ArbiterKind,
     /// The arbiter's own id; nil where it has none.
@@ -302,6 +307,22 @@ impl Superblock {
         &self.legs[self.index.other().index()]
     }
 
+    /// What this superblock says once it has the history `next`.
+    #[must_use]
+    pub fn hearing(&self, next: &History) -> Self {
+        let heard = self.heard.on(&self.history, next, self.seq);
+        Self { history: *next, heard, ..self.clone() }
+    }
+
+    /// True when the leg was set back to an older copy of itself before it went on without the other one: that one's
+    /// superblock, `theirs`, remembers a higher number of ours.
+    pub fn was_set_back(&self, theirs: &Self) -> bool {
+        let record = theirs.peer();
+        let number = self.heard.beyond(&self.history, theirs.config());
+        let number = number.unwrap_or(self.seq);
+        record.uuid == self.leg && number < record.seen_seq && !is_broken(Mutation::RevertUnseen)
+    }
+
     /// True when the current config counts this leg as in sync.
     pub fn is_in_sync(&self) -> bool {
         self.config().in_sync.has(self.index)
@@ -317,6 +338,9 @@ impl Superblock {
         }
         for (i, config) in self.history.entries().iter().enumerate() {
             put_config(&mut block, HISTORY.part(i, CONFIG_LEN), config);
+        }
+        for (i, number) in self.heard.numbers().iter().enumerate() {
+            HEARD.part(i, 8).put(&mut block, &number.to_le_bytes());
         }
         HISTORY_COUNT.put(&mut block, &[byte(self.history.entries().len())]);
         HISTORY_COMPLETE.put(&mut block, &[u8::from(self.history.is_complete())]);
@@ -372,6 +396,7 @@ impl Superblock {
             run_state: run_state(RUN_STATE.u8(block))?,
             fence: get_fence(block)?,
             history: get_history(block)?,
+            heard: get_heard(block),
             arbiter: ArbiterKind::from_code(ARBITER_KIND.u8(block))
                 .ok_or(SuperblockError::Nonsense("arbiter kind"))?,
             arbiter_id: ARBITER.uuid(block),
@@ -485,6 +510,10 @@ fn get_config(block: &Block, at: Field) -> Result<Config, SuperblockError> {
         flags: ConfigFlags::from_bits(at.inner(C_FLAGS).u8(block)).ok_or(WHAT)?,
         reason: Reason::from_code(at.inner(C_REASON).u8(block)).ok_or(WHAT)?,
     })
+}
+
+fn get_heard(block: &Block) -> Heard {
+    Heard::from_stored(core::array::from_fn(|i| HEARD.part(i, 8).u64(block)))
 }
 
 fn get_history(block: &Block) -> Result<History, SuperblockError> {

@@ -15,7 +15,7 @@ use super::change::Kind;
 use super::membership::Membership;
 use super::{Ctx, Holder, Phase, Sides};
 use crate::command::{Overwrite, Refusal};
-use crate::decide::{Bar, EntryVerdict, FullReason, SyncPlan, diverged_plan};
+use crate::decide::{EntryVerdict, FullReason, SyncPlan, diverged_plan};
 use crate::desk::Side;
 use crate::events::EventKind;
 use crate::format::{ConfigId, Relation, Superblock, compare};
@@ -100,11 +100,7 @@ impl Holder {
         found: &LegFound,
         verdict: EntryVerdict,
     ) -> EntryVerdict {
-        let diverged = match &verdict {
-            EntryVerdict::Bar(Bar::Split) => true,
-            EntryVerdict::Bar(Bar::Refused(why)) => *why == crate::decide::Refusal::Unprovable,
-            _ => false,
-        };
+        let diverged = matches!(&verdict, EntryVerdict::Bar(why) if why.is_divergence());
         let LegFound::Leg(leg) = found else {
             self.split = Split::None;
             return verdict;

@@ -2,8 +2,10 @@
 
 use core::time::Duration;
 
-use mirror::command::Command;
-use mirror::format::LegMask;
+use mirror::command::{Command, Overwrite};
+use mirror::events::Codes;
+use mirror::format::{ArbiterKind, LegMask};
+use mirror::setup::Timing;
 
 use super::world::World;
 use super::{SECOND, millis, pair, settle};
@@ -158,4 +160,53 @@ fn a_holder_whose_leg_was_set_back_copies_everything_from_its_peer() {
     settle(&mut world, 0);
     let last = world.status(0).last_resync.expect("there was one");
     assert_eq!(last.total, world.status(0).data_size, "{}", world.describe());
+}
+
+/// The holder's leg is set back while both nodes are down. It starts before its peer can be seen, so it serves what it has, and starts
+/// so many times more; then the peer comes.
+fn meets_its_peer_late(seed: u64, restarts: u32) -> World {
+    let mut world = World::new(seed, ArbiterKind::Etcd);
+    world.create();
+    world.load(0, millis(50));
+    let old = image(&world, 0);
+    world.run(Timing::default().mark + SECOND);
+    world.load(0, SECOND);
+    world.drain();
+    world.kill(0);
+    world.kill(1);
+    world.disks[0].restore(&old);
+    for _ in 0..=restarts {
+        world.start(0);
+        world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+        world.run(Timing::default().mark + SECOND);
+        world.kill(0);
+    }
+    world.start(0);
+    world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+    world.start(1);
+    world.run(5 * SECOND);
+    world
+}
+
+/// The peer's leg says what the holder's was: nothing is overwritten, whatever the holder has done since, until the operator chooses.
+#[test]
+fn a_holder_that_was_set_back_and_went_on_alone_overwrites_nothing() {
+    for restarts in [0, 1, 20] {
+        let mut world = meets_its_peer_late(720, restarts);
+        world.check_acknowledged(1);
+        assert_eq!(world.in_sync(0), LegMask::ZERO, "{}", world.describe());
+        let told = |world: &World| {
+            let events = world.status(0).events;
+            events.iter().any(|event| (event.kind.code(), event.kind.reason()) == ("split", "leg-reverted"))
+        };
+        assert!(told(&world), "{:?}", world.status(0).events);
+        let theirs = world.status(1).config.expect("one").id;
+        world
+            .command(0, Command::ResolveSplit { theirs, how: Overwrite::Tracked })
+            .expect("the operator's word");
+        world.give_up();
+        settle(&mut world, 0);
+        let status = world.status(0);
+        assert_eq!(status.last_resync.map(|last| last.total), Some(status.data_size), "{}", world.describe());
+    }
 }

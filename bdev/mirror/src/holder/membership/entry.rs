@@ -57,7 +57,7 @@ impl Holder {
                 return self.step_down(ctx);
             }
             EntryVerdict::Bar(why) => {
-                let split = why == Bar::Split;
+                let split = matches!(why, Bar::Split | Bar::SetBack);
                 self.bar(why.into(), ctx);
                 match split {
                     // Whoever was promoted by force has the arbiter's word, and this node has not.
