@@ -1,15 +1,24 @@
 # Gemel. `make` alone lists the targets.
 
 CARGO ?= cargo
+BIN ?= target/release
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check fmt lint doc e2e conformance compliance pdu fuzz sim sim-bugs links bench setup
+.PHONY: help run build install test check fmt lint doc e2e conformance compliance pdu fuzz sim sim-bugs links bench setup
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build, start a mirrored pair on this machine, print the LUN's URL and live status (Ctrl-C ends it)
 	@tests/scripts/run.sh
+
+build: ## Build the programs for use: target/release/gemeld, gemel, gemel-perf
+	$(CARGO) build --release -p daemon -p ctl -p perf
+
+install: ## Put what was built (BIN=target/release), the systemd units and Pacemaker's agent under DESTDIR
+	install -D -m 755 -t $(DESTDIR)/usr/bin $(BIN)/gemeld $(BIN)/gemel $(BIN)/gemel-perf
+	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system tools/systemd/gemeld.service tools/systemd/gemeld@.service
+	install -D -m 755 tools/cluster/gemel $(DESTDIR)/usr/lib/ocf/resource.d/gemel/gemel
 
 test: setup fmt lint doc ## Everything that CI runs
 	$(CARGO) build --workspace --bins

@@ -74,6 +74,11 @@ pub enum Refusal {
     /// One leg already.
     #[error("the array goes on with one leg already")]
     Degraded,
+    /// R10: never a reason to go on alone.
+    #[error(
+        "the peer's leg has locked this node out, and it cannot be seen for whom: somebody may have promoted the other node; look there"
+    )]
+    LockedOut,
     /// Nothing to resolve.
     #[error("the peer's leg has not diverged, or cannot be seen now: see this node's status")]
     NotSplit,

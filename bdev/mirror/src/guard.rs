@@ -163,6 +163,7 @@ impl Guard {
         client: ClientId,
         tag: Tag,
         mut completed: Completed,
+        now: Instant,
         replies: &mut Replies,
     ) {
         if let Some(entry) = self.clients.get_mut(&client) {
@@ -170,6 +171,8 @@ impl Guard {
         }
         if completed.result.is_ok() {
             self.watch(&completed.op);
+            // It is the answer that grants, and it leaves after the turn in which the I/O was taken.
+            self.last_granted = self.last_granted.map(|last| last.max(now));
         }
         completed.tag = tag;
         replies.push_back((client, completed));

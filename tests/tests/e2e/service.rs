@@ -99,3 +99,28 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     let help = String::from_utf8_lossy(&help.stdout);
     assert!(["--socket", "--config", "--write-back"].iter().all(|option| help.contains(option)));
 }
+
+#[test]
+fn what_is_installed_is_where_it_is_looked_for() {
+    let folder = TempDir::new().expect("a folder");
+    let built = binary("gemeld");
+    let installed = Command::new("make")
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .arg("install")
+        .arg(format!("DESTDIR={}", folder.path().display()))
+        .arg(format!("BIN={}", built.parent().expect("a folder").display()))
+        .output()
+        .expect("make");
+    assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
+    let text = |path: &str| std::fs::read_to_string(folder.path().join(path)).expect("installed");
+    for unit in ["gemeld.service", "gemeld@.service"] {
+        let unit = text(&format!("usr/lib/systemd/system/{unit}"));
+        let program = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/")).expect("a program");
+        let program = program.split(' ').next().expect("a path");
+        assert!(folder.path().join(program).exists(), "{program}");
+    }
+    assert!(text("usr/lib/ocf/resource.d/gemel/gemel").starts_with("#!/bin/sh"));
+    let version =
+        Command::new(folder.path().join("usr/bin/gemel")).arg("--version").output().expect("it runs");
+    assert!(version.status.success());
+}

@@ -238,6 +238,7 @@ impl Codes for command::Refusal {
             Self::PeerInSync => "peer-in-sync",
             Self::PeerNotInSync => "peer-not-in-sync",
             Self::Degraded => "degraded",
+            Self::LockedOut => "locked-out",
             Self::NotSplit => "not-split",
             Self::PeerMoved => "peer-moved",
             Self::Busy => "busy",

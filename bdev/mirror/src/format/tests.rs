@@ -83,7 +83,7 @@ prop_compose! {
         (index, fence_node) in (0..2_u8, 0..2_u8), fence_generation in 0..1_u64 << 56,
         (clean, arbiter) in (any::<bool>(), prop::sample::select(vec![ArbiterKind::Biased, ArbiterKind::Manual,
             ArbiterKind::ClusterManager, ArbiterKind::Etcd])),
-        (compat, name) in (any::<u32>(), "[a-zäöü]{1,30}"),
+        (compat, name) in (any::<u32>(), "[a-zäöü]{1,30}"), heard: [u64; 16],
     ) -> Superblock {
         Superblock {
             seq, array: Uuid::from_u128(ids[0]), name: ArrayName::new(&name).expect("a name"),
@@ -91,7 +91,7 @@ prop_compose! {
             node: Uuid::from_u128(ids[2]), features: Features { compat, ro_compat: 0, incompat: 0 }, layout,
             run_state: if clean { RunState::Clean } else { RunState::Running },
             fence: FenceKey { node: fence_node, generation: fence_generation },
-            history, arbiter, lease: super::Lease::of(core::time::Duration::from_millis(20 + seq % 60_000)).unwrap_or_default(),
+            history, heard: crate::format::Heard::from_stored(heard), arbiter, lease: super::Lease::of(core::time::Duration::from_millis(20 + seq % 60_000)).unwrap_or_default(),
             arbiter_id: Uuid::from_u128(ids[0] ^ ids[2]), legs, events,
         }
     }

@@ -81,7 +81,7 @@ impl Bench {
         let completed: Completed = io.complete(Ok(()), self.desk.now);
         let (_, purpose, completed) = self.desk.settle(completed);
         let Purpose::Guarded { client, tag } = purpose else { panic!("{purpose:?}") };
-        self.guard.on_done(client, tag, completed, &mut self.replies);
+        self.guard.on_done(client, tag, completed, self.desk.now, &mut self.replies);
         assert_eq!(self.answer(), Ok(()));
     }
 }

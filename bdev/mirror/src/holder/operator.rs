@@ -31,6 +31,10 @@ impl Holder {
         if self.change.is_some() {
             return Err(Refusal::Busy);
         }
+        // Whoever it is may be about to serve.
+        if self.doubt == Doubt::Fenced {
+            return Err(Refusal::LockedOut);
+        }
         let (out, reason) = match self.own_failure.filter(|_| self.is_joined()) {
             Some(reason) => (Side::Own, reason),
             None => (Side::Peer, self.lost_reason),

@@ -9,6 +9,7 @@ use super::request::{Read, ReadStage, Work};
 use super::{Ctx, Holder, Phase, Sides};
 use crate::decide::{Patience, is_passing, may_read};
 use crate::desk::{Purpose, Side};
+use crate::format::LegMask;
 use crate::intent_log::{Admission, Reach};
 use crate::locks::{Grant, Mode, Owner};
 use crate::range::ByteRange;
@@ -35,13 +36,22 @@ impl Holder {
 
     pub(super) fn send_read(&mut self, key: Key, ctx: &mut Ctx<'_>) {
         if !self.may_read(ctx.now()) {
-            if let Some(read) = self.read_mut(key) {
-                read.stage = ReadStage::Unleased;
-                self.unleased.push(key);
-            }
-            return;
+            return self.await_lease(key);
         }
         self.route_read(key, ctx);
+    }
+
+    fn await_lease(&mut self, key: Key) {
+        if let Some(read) = self.read_mut(key) {
+            read.stage = ReadStage::Unleased;
+            self.unleased.push(key);
+        }
+    }
+
+    /// Whether the lease held at some time after the read, taken at `since`, was there. The time of a turn is that of its
+    /// beginning: a thread that was stopped in the middle of one takes what came long after as if it had come then.
+    fn was_leased(&self, since: Instant, now: Instant) -> bool {
+        self.may_read(now) && (now > since || self.config().in_sync != LegMask::both())
     }
 
     /// Sends a read to the leg that can answer it: the own one, or the peer's where that counts and is there. Nothing is
@@ -85,7 +95,7 @@ impl Holder {
 
     pub(super) fn on_read(&mut self, key: Key, side: Side, completed: Completed, ctx: &mut Ctx<'_>) {
         let Some(read) = self.read_mut(key) else { return };
-        let (stage, first_error) = (read.stage, read.first_error);
+        let (stage, first_error, since) = (read.stage, read.first_error, read.since);
         read.buffer = frame_of(completed.op);
         match (stage, completed.result) {
             (ReadStage::Mending, Ok(())) => {
@@ -100,6 +110,7 @@ impl Holder {
                 self.reply(key, Ok(()), ctx);
             }
             (_, Ok(())) if first_error.is_some_and(is_lasting) => self.mend(key, ctx),
+            (_, Ok(())) if side == Side::Own && !self.was_leased(since, ctx.now()) => self.await_lease(key),
             (_, Ok(())) => self.reply(key, Ok(()), ctx),
             (_, Err(error)) => self.read_failed(key, side, error, ctx),
         }

@@ -46,6 +46,8 @@ pub(super) struct Read {
     pub(super) first_error: Option<IoError>,
     /// The way to the peer's leg when it was sent.
     pub(super) attempt: u32,
+    /// When it was taken.
+    pub(super) since: Instant,
 }
 
 /// Where a read is.
@@ -129,6 +131,7 @@ impl Holder {
                 permit: None,
                 first_error: None,
                 attempt: 0,
+                since: ctx.now(),
             }),
             Op::Write { range, from, durability } => self.new_write(range, Body::Data(from), durability),
             Op::WriteZeroes { range, durability } => self.new_write(range, Body::Zeroes, durability),

@@ -38,7 +38,7 @@ impl Node {
 
     pub(super) fn on_guarded_done(&mut self, client: ClientId, tag: Tag, completed: Completed) {
         let Some(guard) = &mut self.guard else { return };
-        guard.on_done(client, tag, completed, &mut self.guarded);
+        guard.on_done(client, tag, completed, self.desk.now, &mut self.guarded);
         while let Some(seen) = self.guard.as_mut().and_then(super::Guard::next_seen) {
             self.observe(seen);
             if let (Role::Standby(reason), false) = (&mut self.role, self.cause.is_gift()) {
@@ -100,7 +100,7 @@ impl Node {
             }),
             Role::Holding(_) | Role::Promoting(_) => {
                 self.cause = StartCause::Again;
-                self.role = Role::Standby(StandbyReason::PeerHolds);
+                self.begin_standby(StandbyReason::PeerHolds);
             }
             Role::Booting(_) | Role::Standby(_) | Role::Ending(_) | Role::Stopped | Role::Failed(_) => return,
         }

@@ -189,8 +189,7 @@ impl Node {
             }
             StartVerdict::Standby(reason) => {
                 self.cause = StartCause::Again;
-                self.note(EventKind::StandingBy(reason));
-                self.role = Role::Standby(reason);
+                self.begin_standby(reason);
             }
             StartVerdict::Hold(reason) => self.keep_holding(reason),
         }

@@ -482,9 +482,14 @@ impl Node {
             _ => true,
         };
         if demoted {
-            self.note(EventKind::StandingBy(StandbyReason::Demoted));
-            self.role = Role::Standby(StandbyReason::Demoted);
+            self.begin_standby(StandbyReason::Demoted);
         }
+    }
+
+    /// From now on it does, and says so.
+    fn begin_standby(&mut self, reason: StandbyReason) {
+        self.note(EventKind::StandingBy(reason));
+        self.role = Role::Standby(reason);
     }
 
     fn note(&mut self, kind: EventKind) {
@@ -553,16 +558,14 @@ impl Node {
             // The peer is given time to take up what it was given.
             self.watch.leave_alone_until(self.desk.now + PEER_TAKES_UP);
         }
-        self.role = match (ending, self.run) {
-            (Ending::Clean, _) => Role::Stopped,
-            (_, Run::Stopping) => return self.end(),
-            (Ending::Superseded | Ending::HandedOver, Run::On) => Role::Standby(StandbyReason::PeerHolds),
-            (Ending::Demoted, Run::On) => Role::Standby(StandbyReason::Demoted),
-            (Ending::Orphaned, Run::On) => return self.begin_hold(),
-        };
-        if let Role::Standby(reason) = &self.role {
-            let reason = *reason;
-            self.note(EventKind::StandingBy(reason));
+        match (ending, self.run) {
+            (Ending::Clean, _) => self.role = Role::Stopped,
+            (_, Run::Stopping) => self.end(),
+            (Ending::Superseded | Ending::HandedOver, Run::On) => {
+                self.begin_standby(StandbyReason::PeerHolds);
+            }
+            (Ending::Demoted, Run::On) => self.begin_standby(StandbyReason::Demoted),
+            (Ending::Orphaned, Run::On) => self.begin_hold(),
         }
     }
 

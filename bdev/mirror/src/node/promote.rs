@@ -67,7 +67,7 @@ impl Node {
         may_promote(self.own(), mode, self.holder_session(), holder)?;
         // The arbiter first: its config is what the promotion starts from.
         self.watch.wanted = Some(Wanted { mode, holder });
-        self.role = Role::Standby(StandbyReason::PeerHolds);
+        self.begin_standby(StandbyReason::PeerHolds);
         Ok(())
     }
 

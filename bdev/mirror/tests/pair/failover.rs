@@ -269,3 +269,25 @@ fn random_run(seed: u64) {
     let at = world.holder().expect("just seen");
     settle(&mut world, at);
 }
+
+/// The holder's thread is stopped in the middle of a turn, whose time it has; what it finds when it goes on came long after. Another
+/// thread, which takes the hosts' commands, is at work again before it.
+#[test]
+fn a_holder_that_is_stopped_in_the_middle_of_a_turn_answers_nothing_old() {
+    let mut world = World::new(610, ArbiterKind::Etcd);
+    world.create();
+    world.load(0, millis(100));
+    world.drain();
+    let then = world.now;
+    let sleeper = world.pause(0);
+    world.wait("takeover", 10 * SECOND, |world| world.is_holder(1));
+    world.load(1, SECOND);
+    world.drain();
+    world.resume(0, sleeper);
+    for block in 0..16 {
+        world.read(0, block * 5);
+    }
+    world.end_turn(0, then);
+    world.run(5 * SECOND);
+    settle(&mut world, 1);
+}

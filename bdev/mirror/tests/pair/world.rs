@@ -212,6 +212,12 @@ impl World {
         self.nodes[index] = Some(sleeper);
     }
 
+    /// A turn that began `then` comes to its end now: the node's thread was stopped in the middle of it.
+    pub(crate) fn end_turn(&mut self, index: usize, then: Instant) {
+        let running = self.nodes[index].as_mut().expect("runs");
+        let _: Progress = running.driver.poll(then);
+    }
+
     /// What was on its way may be there or not.
     fn forget_open(&mut self) {
         for (_, (block, value)) in std::mem::take(&mut self.open) {
