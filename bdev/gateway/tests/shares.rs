@@ -93,3 +93,19 @@ fn data_that_do_not_come_are_not_waited_for_without_end() {
     assert!(silence < Duration::from_secs(60));
     world.until("the end", |world| world.hosts[stingy].closed().is_some());
 }
+
+/// Where answers are kept until they are acknowledged, many reads at once do not stand still for want of an acknowledgement.
+#[test]
+fn many_large_reads_at_once_come_to_their_end() {
+    for level in [0, 1, 2] {
+        let mut world = World::empty();
+        let host = world.add(0, |config| config.preferences.error_recovery_level = level);
+        world.until("a login", |world| world.hosts[host].is_in());
+        let read = [0x28, 0, 0, 0, 0, 0, 0, 0, 136, 0];
+        let room = u32::try_from(LARGE).expect("short");
+        let all: Vec<TaskId> = (0..30).map(|_| world.hosts[host].send(&read, &[], room)).collect();
+        for task in all {
+            assert_eq!(world.end(host, task), GOOD, "level {level}");
+        }
+    }
+}

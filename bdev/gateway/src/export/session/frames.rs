@@ -129,6 +129,14 @@ impl Session {
         self.links.respond(task, Response { status: status::TASK_SET_FULL, ..Response::default() });
     }
 
+    /// What a session holds until the initiator has acknowledged it may be acknowledged by now, and it has nothing else to say.
+    pub(super) fn ask_to_acknowledge(&mut self) {
+        if self.recovers() {
+            // One on its way is not sent again.
+            self.links.iter_mut().for_each(|link| link.connection.ping());
+        }
+    }
+
     /// Ends the session of an initiator that was asked for data and does not send them: what they are for is not held for ever.
     pub(super) fn watch_data(&mut self, now: Instant) {
         if now < self.data_looked_at + LOOK {

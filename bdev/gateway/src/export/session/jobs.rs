@@ -153,7 +153,7 @@ impl Session {
         let reads = matches!(job.command, scsi::Command::Read(_));
         let len = (job.expected_len as usize).clamp(1, engine::BUF_LEN_MAX);
         if reads && !may_hold(self.jobs.held, self.core.pool(), len) {
-            return;
+            return self.ask_to_acknowledge();
         }
         if let Step::Populate(populating) = step {
             let Some(node) = self.node.clone() else { return };
