@@ -6,8 +6,9 @@ use core::net::SocketAddr;
 use std::time::Duration;
 
 use bdev::fault::{Fault, FaultTarget};
-use gateway::{InitiatorGroup, Limits, LunMask, Map, Portal, PortalGroup, Visibility};
+use gateway::{InitiatorGroup, Limits, LunMask, Map, Portal, PortalGroup, Redirect, Visibility};
 use host::{GOOD, Host, TARGET, World, attention, portal};
+use iscsi::Moved;
 use iscsi::initiator::Event;
 use net::Network;
 
@@ -151,8 +152,13 @@ fn discovery_tells_of_portals_that_can_be_reached() {
 #[test]
 fn a_redirected_initiator_learns_where_to_go() {
     let mut world = World::new(1);
-    world.target.set_redirect(TARGET, 2, Some(portal(3261))).expect_err("not shown there");
-    world.target.set_redirect(TARGET, 1, Some(portal(3261))).expect("shown");
+    let to = |how| Some(Redirect { address: portal(3261), how });
+    world.target.set_redirect(TARGET, 2, to(Moved::Temporarily)).expect_err("not shown there");
+    world.target.set_redirect(TARGET, 1, to(Moved::Permanently)).expect("shown");
+    let sent = world.add(3, |_| {});
+    world.until("an answer", |world| world.hosts[sent].closed().is_some());
+    assert!(world.hosts[sent].closed().expect("over").contains("0x0102"));
+    world.target.set_redirect(TARGET, 1, to(Moved::Temporarily)).expect("shown");
     let sent = world.add(1, |_| {});
     world.until("an answer", |world| world.hosts[sent].closed().is_some());
     let closed = world.hosts[sent].closed().expect("over");

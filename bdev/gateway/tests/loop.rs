@@ -9,7 +9,8 @@ use bdev::{
     Bdev, BlockRange, Channel, Completed, Completions, Durability, Io, IoError, Link, LinkDown, Op, Tag,
 };
 use engine::Prng;
-use gateway::{AuthPolicy, Map, PortalGroup, Remote, RemoteConfig, Served};
+use gateway::{AuthPolicy, Map, PortalGroup, Redirect, Remote, RemoteConfig, Served};
+use iscsi::Moved;
 use iscsi::chap::{Account, Credential, Requirement, Secret};
 use iscsi::keys::DigestPreference;
 use uuid::Uuid;
@@ -229,12 +230,13 @@ fn a_redirection_is_followed() {
     let second: core::net::SocketAddr = "10.0.0.1:3261".parse().expect("address");
     world.target.add_portal_group(&PortalGroup::new(2, [second])).expect("listening");
     world.target.add_map(TARGET, Map::new(2, 1)).expect("new");
-    world.target.set_redirect(TARGET, 1, Some(second)).expect("shown");
+    let to = |address| Some(Redirect { address, how: Moved::Temporarily });
+    world.target.set_redirect(TARGET, 1, to(second)).expect("shown");
     world.up();
     world.write(0, 8, 3).expect("written");
     assert_eq!(world.target.connections()[0].target_address, Some(second));
     // In a circle: given up for a while, and up again when the circle is broken.
-    world.target.set_redirect(TARGET, 2, Some("10.0.0.1:3260".parse().expect("address"))).expect("shown");
+    world.target.set_redirect(TARGET, 2, to("10.0.0.1:3260".parse().expect("address"))).expect("shown");
     world.network.reset(ip(1), ip(2));
     let refused = |world: &World| match world.channel.link(world.now) {
         Link::Down(LinkDown::Refused(why)) => why.contains("too many redirections"),

@@ -111,6 +111,9 @@ pub(crate) enum Targets {
         /// Where to.
         #[arg(long)]
         to: Option<SocketAddr>,
+        /// For good: initiators may keep the new address.
+        #[arg(long, requires = "to")]
+        permanent: bool,
     },
     /// Give up a LUN's reservations, mode parameters and identifying information, which cannot be read: whoever they keep
     /// out gets in.
@@ -210,8 +213,8 @@ impl Targets {
             Self::Deny { name, map } => {
                 ("iscsi_target_node_remove_pg_ig_maps", maps(name, map, None), show::done)
             }
-            Self::Redirect { name, portal_group, to } => {
-                let mut params = json!({"name": name, "pg_tag": portal_group});
+            Self::Redirect { name, portal_group, to, permanent } => {
+                let mut params = json!({"name": name, "pg_tag": portal_group, "permanent": permanent});
                 if let Some(to) = to {
                     params["redirect_host"] = json!(to.ip().to_string());
                     params["redirect_port"] = json!(to.port().to_string());

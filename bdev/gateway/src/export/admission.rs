@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use core::net::SocketAddr;
 use engine::Instant;
 use iscsi::chap::Verifying;
-use iscsi::target::{Admission, Grant, LoginRequest, LoginStatus, Moved, SessionType};
+use iscsi::target::{Admission, Grant, LoginRequest, LoginStatus, SessionType};
 
-use super::node::Node;
+use super::node::{Node, Redirect};
 use super::session::{Origin, Session};
 use super::{Entry, Target, Waiting};
 use crate::access::{Caller, LunMask, Verdict};
@@ -19,7 +18,7 @@ enum Decision {
     /// The initiator may try; a discovery session has no place.
     Admit { place: Option<(Rc<Node>, LunMask)>, authentication: Verifying },
     /// It is sent elsewhere.
-    Redirect(SocketAddr),
+    Redirect(Redirect),
     /// It stays out.
     Refuse(LoginStatus),
 }
@@ -42,8 +41,8 @@ impl Target {
         let session = &mut entry.session;
         let (place, authentication) = match decision {
             Decision::Admit { place, authentication } => (place, authentication),
-            Decision::Redirect(address) => {
-                return session.connection().redirect_login(Moved::Temporarily, &address.to_string());
+            Decision::Redirect(Redirect { address, how }) => {
+                return session.connection().redirect_login(how, &address.to_string());
             }
             Decision::Refuse(status) => return session.connection().refuse_login(status),
         };
@@ -110,8 +109,8 @@ impl Target {
         let Some(mask) = self.access(&node, session, who) else {
             return Decision::Refuse(LoginStatus::AuthorizationFailure);
         };
-        if let Some(address) = node.config.borrow().redirects.get(&session.portal_group) {
-            return Decision::Redirect(*address);
+        if let Some(redirect) = node.config.borrow().redirects.get(&session.portal_group) {
+            return Decision::Redirect(*redirect);
         }
         let policy = node.config.borrow().auth;
         self.admit(Some((node, mask)), policy)

@@ -2,9 +2,7 @@
 
 use std::rc::Rc;
 
-use core::net::SocketAddr;
-
-use super::node::{self, ExportError, Map, Node, NodeConfig, PortalGroup};
+use super::node::{self, ExportError, Map, Node, NodeConfig, PortalGroup, Redirect};
 use super::revision::AccessNews;
 use super::{LunConfig, OpenPortal, Target};
 use crate::access::{InitiatorGroup, NetMask};
@@ -217,15 +215,15 @@ impl Target {
         &mut self,
         name: &str,
         tag: i32,
-        address: Option<SocketAddr>,
+        redirect: Option<Redirect>,
     ) -> Result<(), ExportError> {
         let node = self.named(name)?;
         let mut config = node.config.borrow_mut();
         if !config.maps.iter().any(|map| map.portal_group == tag) {
             return Err(ExportError::NotAt { target: name.to_owned(), tag });
         }
-        match address {
-            Some(address) => config.redirects.insert(tag, address),
+        match redirect {
+            Some(redirect) => config.redirects.insert(tag, redirect),
             None => config.redirects.remove(&tag),
         };
         Ok(())

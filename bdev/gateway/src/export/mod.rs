@@ -45,7 +45,8 @@ use logical_unit::LogicalUnits;
 pub use lun::{LunAccess, LunConfig, LunMode, LunOptions, LunProvisioning};
 use node::Node;
 pub use node::{
-    ExportError, LunInfo, Map, NodeConfig, PORTAL_GROUP_TAG_MAX, PeerConfig, Portal, PortalGroup, Visibility,
+    ExportError, LunInfo, Map, NodeConfig, PORTAL_GROUP_TAG_MAX, PeerConfig, Portal, PortalGroup, Redirect,
+    Visibility,
 };
 use reservations::{Changing, Preemption};
 use resets::Reset;

@@ -10,6 +10,7 @@ use engine::LatencySummary;
 use iscsi::chap::Account;
 use iscsi::keys::Digests;
 use iscsi::name::NameError;
+use iscsi::target::Moved;
 use scsi::alua::Management;
 use scsi::copy::Cscd;
 use scsi::{Unit, WriteProtection};
@@ -106,7 +107,7 @@ pub struct NodeConfig {
     /// What it thinks of digests.
     pub digests: Digests,
     /// Where logins at a portal group are sent instead, by the group's tag.
-    pub redirects: BTreeMap<i32, SocketAddr>,
+    pub redirects: BTreeMap<i32, Redirect>,
     /// The node that serves the same LUNs, too.
     pub peer: Option<PeerConfig>,
 }
@@ -125,6 +126,15 @@ pub struct PeerConfig {
     pub alua: Management,
     /// How relayed sessions authenticate there; with the target's credential, the peer must prove itself, too.
     pub account: Option<Account>,
+}
+
+/// Where logins are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// The portal.
+    pub address: SocketAddr,
+    /// For this login, or for good: an initiator may keep the new address then.
+    pub how: Moved,
 }
 
 /// Why a configuration change was refused.

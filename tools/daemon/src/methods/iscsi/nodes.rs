@@ -7,8 +7,9 @@ use core::net::SocketAddr;
 
 use gateway::{
     LunAccess, LunConfig, LunMask, LunMode, LunOptions, LunProvisioning, Map, NodeConfig, PeerConfig,
-    StandbyMode, Target,
+    Redirect, StandbyMode, Target,
 };
+use iscsi::Moved;
 use iscsi::keys::{DigestPreference, Digests};
 use rpc::RpcError;
 use scsi::alua::Management;
@@ -392,6 +393,9 @@ struct SetRedirect {
     pg_tag: i32,
     redirect_host: Option<String>,
     redirect_port: Option<String>,
+    /// Initiators may keep the new address (status 0102); ours.
+    #[serde(default)]
+    permanent: bool,
 }
 
 pub(super) fn set_redirect(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
@@ -407,7 +411,9 @@ pub(super) fn set_redirect(node: &mut Node, given: Option<&Value>) -> Result<Val
         (None, Some(_)) => return Err(RpcError::invalid_params("redirect_port needs redirect_host")),
     };
     let (name, tag) = (parsed.name.clone(), parsed.pg_tag);
-    change(node, move |target| target.set_redirect(&name, tag, address))?;
+    let how = if parsed.permanent { Moved::Permanently } else { Moved::Temporarily };
+    let redirect = address.map(|address| Redirect { address, how });
+    change(node, move |target| target.set_redirect(&name, tag, redirect))?;
     let method = "iscsi_target_node_set_redirect";
     let (name, tag) = (json!(parsed.name), json!(parsed.pg_tag));
     node.target_calls
