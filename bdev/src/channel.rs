@@ -9,7 +9,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::access::Access;
-use crate::geometry::{Capabilities, Geometry};
+use crate::geometry::{Capabilities, Geometry, Space};
 use crate::request::{Completed, Io, Refused};
 
 /// Where a channel puts finished I/Os, oldest first.
@@ -112,6 +112,11 @@ pub trait Bdev: Send + Sync {
 
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// How much storage it has and can still have, now; `None` where that is fixed, or not known.
+    fn space(&self) -> Option<Space> {
+        None
+    }
 
     /// Who has a way to it, and how good this node's is, now.
     fn access(&self) -> Access;

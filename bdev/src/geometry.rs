@@ -83,6 +83,15 @@ impl fmt::Display for BlockRange {
     }
 }
 
+/// The storage behind a device that takes it as it is written. All in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Storage that the device's blocks have, and what is kept beside them.
+    pub allocated: u64,
+    /// Storage that is still to be had where the device lies. Others there may take it.
+    pub available: u64,
+}
+
 bitflags! {
     /// What a device can do beyond read and write.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

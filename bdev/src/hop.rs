@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use crossbeam_queue::ArrayQueue;
 use engine::{Core, Instant, Progress, Waker};
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::access::Access;
 use crate::channel::{Bdev, Channel, Completions, Link, LinkDown, OpenError};
 use crate::error::IoError;
-use crate::geometry::{Capabilities, Geometry};
+use crate::geometry::{Capabilities, Geometry, Space};
 use crate::request::{Completed, Io, Refused};
 
 /// I/Os in flight on one lane at the most.
@@ -74,6 +74,8 @@ struct Shared {
     access: AtomicU32,
     epoch: AtomicU64,
     server_gone: AtomicBool,
+    /// The device that this one is a part of, if it is one.
+    storage: OnceLock<Weak<dyn Bdev>>,
     new_lanes: ArrayQueue<Arc<Lane>>,
     server: Waker,
 }
@@ -131,6 +133,7 @@ pub fn hop(identity: HopIdentity, core: &Core) -> (Arc<HopBdev>, HopServer) {
         access: AtomicU32::new(Access::Local.pack().0),
         epoch: AtomicU64::new(0),
         server_gone: AtomicBool::new(false),
+        storage: OnceLock::new(),
         new_lanes: ArrayQueue::new(NEW_LANES_MAX),
         server: core.waker().clone(),
     });
@@ -157,6 +160,10 @@ impl Bdev for HopBdev {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities::from_bits_truncate(self.shared.capabilities.load(Ordering::Relaxed))
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.shared.storage.get().and_then(Weak::upgrade)?.space()
     }
 
     fn access(&self) -> Access {
@@ -253,6 +260,11 @@ pub struct HopServer {
 }
 
 impl HopServer {
+    /// The device is a part of this one, whose storage is its own; said once.
+    pub fn set_storage(&self, whole: &Arc<dyn Bdev>) {
+        let _ = self.shared.storage.set(Arc::downgrade(whole));
+    }
+
     /// The next lane that appeared or went. Call until `None` before [`HopServer::take`].
     pub fn next_event(&mut self) -> Option<HopEvent> {
         if let Some(lane) = self.shared.new_lanes.pop() {

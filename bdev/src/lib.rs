@@ -21,7 +21,7 @@ pub mod uring;
 pub use access::{Access, AccessState, NodeSide, Shared};
 pub use channel::{Bdev, Channel, Completions, Link, LinkDown, OpenError};
 pub use error::{IoError, NotReady};
-pub use geometry::{ATOMIC_WRITE_MAX, Backing, BlockRange, BlockStatus, Capabilities, Geometry};
+pub use geometry::{ATOMIC_WRITE_MAX, Backing, BlockRange, BlockStatus, Capabilities, Geometry, Space};
 pub use request::{
     Completed, Durability, FenceKey, Io, IoShell, Op, Power, Refused, Stamps, StateFound, Tag,
 };

@@ -1,5 +1,7 @@
 //! A RAM disk, shared by all its channels.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use engine::{Core, Instant, Progress};
@@ -7,7 +9,7 @@ use uuid::Uuid;
 
 use crate::channel::{Bdev, Channel, Completions, Link, OpenError};
 use crate::error::IoError;
-use crate::geometry::{Backing, BlockRange, BlockStatus, Capabilities, Geometry};
+use crate::geometry::{Backing, BlockRange, BlockStatus, Capabilities, Geometry, Space};
 use crate::request::{Io, Op, Refused};
 
 /// Blocks are locked in stripes of this many bytes, so that channels on different cores seldom meet.
@@ -21,20 +23,61 @@ pub struct MallocBdev {
     name: String,
     uuid: Uuid,
     geometry: Geometry,
-    stripes: Box<[RwLock<Vec<u8>>]>,
+    stripes: Box<[RwLock<Stripe>]>,
+    /// Blocks that were written, and not discarded since.
+    mapped: AtomicU64,
+}
+
+/// A part of the disk under one lock.
+#[derive(Debug)]
+struct Stripe {
+    bytes: Vec<u8>,
+    /// A bit for each block that was written, and not discarded since.
+    mapped: Box<[u64]>,
+}
+
+impl Stripe {
+    fn new(len: usize, block_size: usize) -> Self {
+        let words = len.div_ceil(block_size).div_ceil(64);
+        Self { bytes: vec![0; len], mapped: vec![0; words].into() }
+    }
+
+    fn is_mapped(&self, block: usize) -> bool {
+        self.mapped[block / 64] & 1 << (block % 64) != 0
+    }
+
+    /// Marks blocks; returns how many were not marked so before.
+    fn mark(&mut self, blocks: Range<usize>, as_mapped: Mapped) -> u64 {
+        let mut changed = 0;
+        for block in blocks {
+            if self.is_mapped(block) != (as_mapped == Mapped::Yes) {
+                self.mapped[block / 64] ^= 1 << (block % 64);
+                changed += 1;
+            }
+        }
+        changed
+    }
+}
+
+/// Whether a block has been written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mapped {
+    Yes,
+    No,
 }
 
 impl MallocBdev {
     /// A zeroed device of the given size.
     ///
     /// # Panics
-    /// When the size does not fit in the address space.
+    /// When the size does not fit in the address space, or the block size not into a stripe of 1 MiB.
     pub fn new(name: impl Into<String>, uuid: Uuid, geometry: Geometry) -> Arc<Self> {
         let bytes = usize::try_from(geometry.bytes()).expect("a RAM disk fits in memory");
-        let stripe_len = |start: usize| STRIPE.min(bytes - start);
-        let stripes =
-            (0..bytes).step_by(STRIPE).map(|start| RwLock::new(vec![0; stripe_len(start)])).collect();
-        Arc::new(Self { name: name.into(), uuid, geometry, stripes })
+        let block_size = geometry.block_size as usize;
+        assert!(STRIPE.is_multiple_of(block_size), "a block lies in one stripe");
+        let stripe = |start: usize| RwLock::new(Stripe::new(STRIPE.min(bytes - start), block_size));
+        let stripes = (0..bytes).step_by(STRIPE).map(stripe).collect();
+        Arc::new(Self { name: name.into(), uuid, geometry, stripes, mapped: AtomicU64::new(0) })
     }
 
     /// The content of `range`, for tests and comparisons.
@@ -51,7 +94,7 @@ impl MallocBdev {
     fn pieces<'a>(
         &'a self,
         range: BlockRange,
-        mut visit: impl FnMut(&'a RwLock<Vec<u8>>, usize, usize, usize),
+        mut visit: impl FnMut(&'a RwLock<Stripe>, usize, usize, usize),
     ) {
         let block_size = u64::from(self.geometry.block_size);
         let mut at = usize::try_from(range.lba * block_size).expect("checked against the geometry");
@@ -71,12 +114,12 @@ impl MallocBdev {
             guards.push((stripe.read().unwrap_or_else(PoisonError::into_inner), from, to, len));
         });
         for (stripe, from, to, len) in guards {
-            into[to..to + len].copy_from_slice(&stripe[from..from + len]);
+            into[to..to + len].copy_from_slice(&stripe.bytes[from..from + len]);
         }
     }
 
     /// The stripes of a range, locked in rising order: offset in the stripe, offset in the range, length.
-    fn locked(&self, range: BlockRange) -> Vec<(RwLockWriteGuard<'_, Vec<u8>>, usize, usize, usize)> {
+    fn locked(&self, range: BlockRange) -> Vec<(RwLockWriteGuard<'_, Stripe>, usize, usize, usize)> {
         let mut guards = Vec::new();
         self.pieces(range, |stripe, to, at, len| {
             guards.push((stripe.write().unwrap_or_else(PoisonError::into_inner), to, at, len));
@@ -86,43 +129,59 @@ impl MallocBdev {
 
     fn write(&self, range: BlockRange, from: &[u8]) {
         for (mut stripe, to, at, len) in self.locked(range) {
-            stripe[to..to + len].copy_from_slice(&from[at..at + len]);
+            self.put(&mut stripe, to, &from[at..at + len]);
         }
+    }
+
+    /// The blocks of a piece of a stripe.
+    fn blocks_of(&self, at: usize, len: usize) -> Range<usize> {
+        let size = self.geometry.block_size as usize;
+        at / size..(at + len) / size
+    }
+
+    fn put(&self, stripe: &mut Stripe, to: usize, from: &[u8]) {
+        stripe.bytes[to..to + from.len()].copy_from_slice(from);
+        let more = stripe.mark(self.blocks_of(to, from.len()), Mapped::Yes);
+        self.mapped.fetch_add(more, Ordering::Relaxed);
     }
 
     fn compare_and_write(&self, range: BlockRange, wanted: &[u8], from: &[u8]) -> Result<(), IoError> {
         let mut stripes = self.locked(range);
         for (stripe, start, at, len) in &stripes {
-            let held = &stripe[*start..start + len];
+            let held = &stripe.bytes[*start..start + len];
             if let Some(differs) = held.iter().zip(&wanted[*at..at + len]).position(|(a, b)| a != b) {
                 return Err(IoError::Miscompare { offset: u32::try_from(at + differs).unwrap_or(u32::MAX) });
             }
         }
         for (stripe, to, at, len) in &mut stripes {
-            stripe[*to..*to + *len].copy_from_slice(&from[*at..*at + *len]);
+            self.put(stripe, *to, &from[*at..*at + *len]);
         }
         Ok(())
     }
 
-    /// A block of zeroes counts as one without storage.
+    /// A block that was not written has no storage, as a host sees it.
     fn status(&self, range: BlockRange) -> BlockStatus {
-        let is_hole = |blocks: u32| {
-            let mut zero = true;
-            self.pieces(BlockRange::new(range.lba + u64::from(blocks), 1), |stripe, from, _, len| {
-                let stripe = stripe.read().unwrap_or_else(PoisonError::into_inner);
-                zero &= stripe[from..from + len].iter().all(|byte| *byte == 0);
-            });
-            zero
-        };
         let most = range.blocks.min(STATUS_BLOCKS_MAX);
-        let first = is_hole(0);
-        let blocks = (1..most).find(|blocks| is_hole(*blocks) != first).unwrap_or(most);
-        BlockStatus { blocks, backing: if first { Backing::Hole } else { Backing::Allocated } }
+        let (mut first, mut same) = (None, 0);
+        let mut ended = false;
+        self.pieces(BlockRange::new(range.lba, most), |stripe, from, _, len| {
+            let stripe = stripe.read().unwrap_or_else(PoisonError::into_inner);
+            for block in self.blocks_of(from, len) {
+                let mapped = stripe.is_mapped(block);
+                ended |= *first.get_or_insert(mapped) != mapped;
+                same += u32::from(!ended);
+            }
+        });
+        let backing = if first == Some(true) { Backing::Allocated } else { Backing::Hole };
+        BlockStatus { blocks: same, backing }
     }
 
     fn zero(&self, range: BlockRange) {
         self.pieces(range, |stripe, to, _, len| {
-            stripe.write().unwrap_or_else(std::sync::PoisonError::into_inner)[to..to + len].fill(0);
+            let mut stripe = stripe.write().unwrap_or_else(PoisonError::into_inner);
+            stripe.bytes[to..to + len].fill(0);
+            let fewer = stripe.mark(self.blocks_of(to, len), Mapped::No);
+            self.mapped.fetch_sub(fewer, Ordering::Relaxed);
         });
     }
 
@@ -176,6 +235,11 @@ impl Bdev for MallocBdev {
             | Capabilities::BLOCK_STATUS
             | Capabilities::ATOMIC_WRITE
             | Capabilities::COMPARE_AND_WRITE
+    }
+
+    fn space(&self) -> Option<Space> {
+        let allocated = self.mapped.load(Ordering::Relaxed) * u64::from(self.geometry.block_size);
+        Some(Space { allocated, available: self.geometry.bytes().saturating_sub(allocated) })
     }
 
     fn access(&self) -> crate::Access {

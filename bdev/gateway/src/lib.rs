@@ -13,8 +13,8 @@ pub use access::{InitiatorGroup, LunMask, NetMask};
 pub use auth::AuthPolicy;
 pub use export::{
     ConnectionInfo, Departure, ExportError, Limits, LunAccess, LunConfig, LunInfo, LunMode, LunOptions,
-    LunProvisioning, Map, NodeConfig, PORTAL_GROUP_TAG_MAX, PeerConfig, Portal, PortalGroup, Redirect,
-    StandbyMode, Target, TargetConfig, Visibility,
+    LunProvisioning, Map, NodeConfig, PORTAL_GROUP_TAG_MAX, PeerConfig, Percent, Portal, PortalGroup,
+    Redirect, StandbyMode, Target, TargetConfig, Visibility,
 };
 pub use remote::{Discovered, Discovery, DiscoveryConfig, Remote, RemoteConfig, Served};
 pub use url::LunUrl;

@@ -125,7 +125,8 @@ fn log_pages_count_what_happens_until_a_host_resets_them() {
     let statistics = log(&mut world, 0x19);
     assert_eq!((statistics[15], statistics[23]), (2, 1), "reads and writes");
     let used = log(&mut world, 0x0c);
-    assert_eq!(used[4..12], [0, 2, 0x23, 8, 0, 0, 0, 1], "one threshold set is in use");
+    let sets = [[0, 1, 0x23, 8, 0, 0, 0, 7, 2, 0, 0, 0], [0, 2, 0x23, 8, 0, 0, 0, 1, 1, 0, 0, 0]];
+    assert_eq!(used[4..28], sets.concat(), "one threshold set is in use, and seven are free");
     assert_eq!(world.run(0, &[0x4c, 2, 0, 0, 0, 0, 0, 0, 0, 0], &[]), GOOD);
     assert_eq!((world.ready(0), world.ready(1)), (GOOD, attention(0x2a02)));
     assert_eq!(log(&mut world, 3)[16..28].last(), Some(&0));

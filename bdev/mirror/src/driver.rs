@@ -121,6 +121,7 @@ impl Driver {
         let (front_bdev, front) = hop(volume, core);
         let (guard_bdev, mut guard) = hop(guarded, core);
         guard.set_link(Err(LinkDown::Connecting));
+        front.set_storage(&own);
         let [own_channel, peer_channel] = channels;
         let driver = Self {
             node: Node::new(setup, geometry, core.pool().clone(), now),

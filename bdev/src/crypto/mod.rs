@@ -195,6 +195,10 @@ impl Bdev for CryptoBdev {
         }
     }
 
+    fn space(&self) -> Option<crate::Space> {
+        self.base.space()
+    }
+
     fn access(&self) -> Access {
         self.base.access()
     }

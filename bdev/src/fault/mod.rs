@@ -62,6 +62,10 @@ impl Bdev for FaultBdev {
         self.base.capabilities()
     }
 
+    fn space(&self) -> Option<crate::Space> {
+        self.base.space()
+    }
+
     fn access(&self) -> Access {
         self.base.access()
     }

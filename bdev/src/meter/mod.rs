@@ -315,6 +315,10 @@ impl Bdev for Metered {
         self.below.capabilities()
     }
 
+    fn space(&self) -> Option<crate::Space> {
+        self.below.space()
+    }
+
     fn access(&self) -> Access {
         self.below.access()
     }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::channel::{Bdev, Channel, OpenError};
 use crate::error::IoError;
-use crate::geometry::{Backing, BlockRange, BlockStatus, Capabilities, Geometry};
+use crate::geometry::{Backing, BlockRange, BlockStatus, Capabilities, Geometry, Space};
 pub use channel::QUEUE_DEPTH;
 use channel::UringChannel;
 
@@ -209,6 +209,11 @@ impl Bdev for UringBdev {
                 base | Capabilities::DISCARD | Capabilities::WRITE_ZEROES | Capabilities::DISCARD_ZEROES
             }
         }
+    }
+
+    fn space(&self) -> Option<Space> {
+        let storage = self.file.storage().ok()??;
+        Some(Space { allocated: storage.allocated, available: storage.available })
     }
 
     fn access(&self) -> crate::Access {

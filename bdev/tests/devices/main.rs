@@ -7,4 +7,5 @@ mod fault;
 mod hop;
 mod meter;
 mod sim;
+mod space;
 mod uring;

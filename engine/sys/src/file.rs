@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,6 +44,15 @@ pub enum Extent {
     Data,
     /// None: it reads as zeroes.
     Hole,
+}
+
+/// The storage behind a regular file, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// What it has.
+    pub allocated: u64,
+    /// What its file system has left.
+    pub available: u64,
 }
 
 #[derive(Debug)]
@@ -89,6 +98,27 @@ impl File {
             // A block device's end is its size, without a device-specific call.
             FileKind::BlockDevice => io::Seek::seek(&mut &self.inner.file, io::SeekFrom::End(0)),
         }
+    }
+
+    /// Bytes of storage that the file has, and bytes that its file system still has for files; `None` for a block device, whose storage
+    /// is its own.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn storage(&self) -> io::Result<Option<Storage>> {
+        if self.inner.kind == FileKind::BlockDevice {
+            return Ok(None);
+        }
+        // `st_blocks` counts 512 bytes whatever the block size is.
+        let allocated = self.inner.file.metadata()?.blocks().saturating_mul(512);
+        let mut stat = core::mem::MaybeUninit::<libc::statvfs>::zeroed();
+        // SAFETY: the descriptor is open, and the buffer is a whole `statvfs` that the system fills.
+        if unsafe { libc::fstatvfs(self.raw(), stat.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the buffer was zeroed, and all-zero is a valid `statvfs`.
+        let stat = unsafe { stat.assume_init() };
+        Ok(Some(Storage { allocated, available: stat.f_bavail.saturating_mul(stat.f_frsize) }))
     }
 
     /// What the file has at `offset`, and for how many of the next `len` bytes, asked with `SEEK_DATA` and `SEEK_HOLE`. A device

@@ -14,7 +14,7 @@ mod socket;
 mod waker;
 
 pub use arena::{ArenaError, HUGE_PAGE, PageBacking};
-pub use file::{Access, Caching, Extent, File, FileKind};
+pub use file::{Access, Caching, Extent, File, FileKind, Storage};
 pub use pool::{BUF_LEN_MAX, Buf, BufMut, ClassStats, FRAME_ALIGN, FRAME_SIZES, Pages, Pool, PoolConfig};
 pub use ring::{
     Completion, Operation, RangeMode, Registered, RingCapabilities, RingClient, RingConfig, RingHandle,

@@ -5,6 +5,7 @@ use alloc::vec;
 
 use crate::alua::Management;
 use crate::mode::Settings;
+use crate::thresholds::Thresholds;
 use crate::unit::{
     Accounting, Encryption, Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount,
 };
@@ -33,6 +34,7 @@ pub(crate) fn unit() -> Unit {
         transfer_max: 2048,
         provisioning: Provisioning::Thin,
         accounting: Accounting::Known,
+        default_thresholds: Thresholds::at_percent(80, 1 << 20),
         write_cache: WriteCache::Disabled,
         protection: WriteProtection::Writable,
         settings: Settings::default(),

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::sense::Sense;
 use crate::unit::{Encryption, Medium, Provisioning, Unit, ZeroCount};
-use crate::{copy, log};
+use crate::{copy, thresholds};
 
 /// The pages, in order, as page 00h lists them.
 const PAGES: [u8; 11] = [0x00, 0x80, 0x83, 0x85, 0x86, 0x87, 0x88, 0x8f, 0xb0, 0xb1, 0xb2];
@@ -38,7 +38,7 @@ pub fn data(page: Option<u8>, unit: &Unit) -> Result<Vec<u8>, Sense> {
         Some(0xb0) => Ok(page_of(0xb0, &block_limits(unit))),
         Some(0xb1) => Ok(page_of(0xb1, &characteristics(unit))),
         Some(0xb2) if unit.provisioning == Provisioning::Thin => {
-            Ok(page_of(0xb2, &[log::threshold_exponent(unit), 0xe4, 2, 0]))
+            Ok(page_of(0xb2, &[threshold_exponent(unit), 0xe4, 2, 0]))
         }
         Some(_) => Err(Sense::invalid_cdb_byte(2)),
     }
@@ -53,6 +53,11 @@ pub fn absent() -> Vec<u8> {
     data[4] = 31;
     data[8..].fill(b' ');
     data
+}
+
+/// THRESHOLD EXPONENT; zero where there are no thresholds.
+fn threshold_exponent(unit: &Unit) -> u8 {
+    if unit.counts_resources() { thresholds::exponent(unit.blocks) } else { 0 }
 }
 
 fn supported(unit: &Unit) -> Vec<u8> {

@@ -2,7 +2,9 @@
 //!
 //! One record, so that a change of one is stored whole. Little-endian: the reservation table's record; then, absent in records
 //! of older programs, version u16, current and saved mode parameters u8 each (bit 0 D_SENSE, bit 1 SWP), and for each type of
-//! identifying information its length u16 and its bytes. What follows is not looked at.
+//! identifying information its length u16 and its bytes; then, absent in records of older programs, too, current and saved thresholds
+//! of provisioning: u8 (bit 0: they are not the administrator's, and the rest counts; bit 1 LBPERE, bits 2 and 3 ENABLED of used and
+//! available blocks), and both counts u32. What follows is not looked at.
 //!
 //! What cannot be read is an error, never an empty unit: whoever is kept out by a reservation or a write protection stays out.
 
@@ -12,6 +14,7 @@ use crate::identifying::{Identifying, Kind};
 use crate::mode::{Modes, Settings, SoftwareWriteProtect};
 use crate::reservation::{Cursor, RecordError, Table};
 use crate::sense::SenseFormat;
+use crate::thresholds::{Notice, Threshold, Thresholds};
 
 const VERSION: u16 = 1;
 const D_SENSE: u8 = 1;
@@ -42,7 +45,35 @@ fn settings(flags: u8) -> Settings {
         } else {
             SoftwareWriteProtect::Off
         },
+        thresholds: None,
     }
+}
+
+const CHOSEN: u8 = 1;
+const REPORTING: u8 = 2;
+const USED: u8 = 4;
+const AVAILABLE: u8 = 8;
+/// Bytes of a unit's thresholds.
+const THRESHOLDS_LEN: usize = 9;
+
+fn thresholds_record(thresholds: Option<Thresholds>) -> [u8; THRESHOLDS_LEN] {
+    let mut bytes = [0; THRESHOLDS_LEN];
+    let Some(Thresholds { reporting, used, available }) = thresholds else { return bytes };
+    let bit = |notice: Notice, bit: u8| if notice == Notice::On { bit } else { 0 };
+    bytes[0] = CHOSEN | bit(reporting, REPORTING) | bit(used.notice, USED) | bit(available.notice, AVAILABLE);
+    bytes[1..5].copy_from_slice(&used.count.to_le_bytes());
+    bytes[5..].copy_from_slice(&available.count.to_le_bytes());
+    bytes
+}
+
+fn thresholds(cursor: &mut Cursor<'_>) -> Result<Option<Thresholds>, RecordError> {
+    let [flags] = cursor.array()?;
+    let notice = |bit: u8| if flags & bit != 0 { Notice::On } else { Notice::Off };
+    let mut threshold = |bit: u8| -> Result<Threshold, RecordError> {
+        Ok(Threshold { notice: notice(bit), count: u32::from_le_bytes(cursor.array()?) })
+    };
+    let (used, available) = (threshold(USED)?, threshold(AVAILABLE)?);
+    Ok((flags & CHOSEN != 0).then_some(Thresholds { reporting: notice(REPORTING), used, available }))
 }
 
 fn parameters(cursor: &mut Cursor<'_>) -> Result<(Modes, Identifying), RecordError> {
@@ -55,12 +86,18 @@ fn parameters(cursor: &mut Cursor<'_>) -> Result<(Modes, Identifying), RecordErr
         let len = usize::from(cursor.u16()?);
         identifying.set(kind, cursor.take(len)?).map_err(|_| RecordError)?;
     }
-    Ok((Modes { current: settings(current), saved: settings(saved) }, identifying))
+    let mut modes = Modes { current: settings(current), saved: settings(saved) };
+    // A record of an older program ends here.
+    if !cursor.is_empty() {
+        modes.current.thresholds = thresholds(cursor)?;
+        modes.saved.thresholds = thresholds(cursor)?;
+    }
+    Ok((modes, identifying))
 }
 
 impl Kept {
     /// Bytes of the largest record.
-    pub const RECORD_MAX: usize = Table::RECORD_MAX + 4 + 2 * 2 + 64 + 256;
+    pub const RECORD_MAX: usize = Table::RECORD_MAX + 4 + 2 * 2 + 64 + 256 + 2 * THRESHOLDS_LEN;
 
     /// As bytes.
     pub fn to_record(&self) -> Vec<u8> {
@@ -72,6 +109,9 @@ impl Kept {
             let len = u16::try_from(information.len()).expect("information is bounded");
             bytes.extend_from_slice(&len.to_le_bytes());
             bytes.extend_from_slice(information);
+        }
+        for settings in [self.modes.current, self.modes.saved] {
+            bytes.extend_from_slice(&thresholds_record(settings.thresholds));
         }
         bytes
     }
@@ -120,9 +160,23 @@ mod tests {
         change.expect("a registration").next
     }
 
+    fn chosen() -> impl Strategy<Value = Option<Thresholds>> + Clone {
+        let notice = |on| if on { Notice::On } else { Notice::Off };
+        proptest::option::of(any::<(bool, bool, u32, bool, u32)>()).prop_map(move |chosen| {
+            let (reporting, used, used_count, available, available_count) = chosen?;
+            Some(Thresholds {
+                reporting: notice(reporting),
+                used: Threshold { notice: notice(used), count: used_count },
+                available: Threshold { notice: notice(available), count: available_count },
+            })
+        })
+    }
+
     fn kept() -> impl Strategy<Value = Kept> {
-        (1u64.., 0u8..4, 0u8..4, vec(any::<u8>(), 0..=64), "[a-z é]{0,100}").prop_map(
+        let flags = (0u8..4, chosen());
+        (1u64.., flags.clone(), flags, vec(any::<u8>(), 0..=64), "[a-z é]{0,100}").prop_map(
             |(key, current, saved, device, text)| {
+                let settings = |(flags, thresholds)| Settings { thresholds, ..settings(flags) };
                 let mut identifying = Identifying::default();
                 identifying.set(Kind::Device, &device).expect("short");
                 identifying.set(Kind::Text, (text + "\0").as_bytes()).expect("text");
@@ -146,10 +200,15 @@ mod tests {
             let (record, table) = (kept.to_record(), kept.reservations.to_record());
             let cut = 1 + cut % (record.len() - 1);
             let read = Kept::from_record(&record[..cut]);
-            match cut == table.len() {
-                true => prop_assert_eq!(read, Ok(Kept { reservations: kept.reservations, ..Kept::default() })),
-                false => prop_assert_eq!(read, Err(RecordError)),
-            }
+            let mut older = kept.clone();
+            (older.modes.current.thresholds, older.modes.saved.thresholds) = (None, None);
+            // Older programs' records end with the table, or in front of the thresholds.
+            let expected = match cut {
+                cut if cut == table.len() => Ok(Kept { reservations: kept.reservations, ..Kept::default() }),
+                cut if cut == record.len() - 2 * THRESHOLDS_LEN => Ok(older),
+                _ => Err(RecordError),
+            };
+            prop_assert_eq!(read, expected);
         }
     }
 

@@ -19,6 +19,7 @@ pub mod opcodes;
 pub mod parameter;
 pub mod reservation;
 pub mod sense;
+pub mod thresholds;
 pub mod unit;
 
 pub use command::{Access, ByteCheck, Command, Immediate, Removal, Sanitize, StartStop, Transfer, parse};

@@ -9,7 +9,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::sense::Sense;
-use crate::unit::{Accounting, Provisioning, Unit};
+use crate::thresholds::{self, Resources};
+use crate::unit::Unit;
 
 /// What a logical unit counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,16 +92,9 @@ const ALL_SUBPAGES: u8 = 0xff;
 /// No sensor: "unable to return a valid temperature" (SPC-4 section 7.3.21).
 const NO_TEMPERATURE: u8 = 0xff;
 
-/// Logical blocks of a threshold set, as a power of two: unit of the counts of the provisioning page (SBC-3 section 6.6.7).
-pub fn threshold_exponent(unit: &Unit) -> u8 {
-    // Counts have 32 bits.
-    let bits = u64::BITS - unit.blocks.leading_zeros();
-    u8::try_from(bits.saturating_sub(u32::BITS)).unwrap_or(0).max(11)
-}
-
 /// The pages of a unit, in order.
 fn pages(unit: &Unit) -> impl Iterator<Item = u8> {
-    let counts = (unit.provisioning, unit.accounting) == (Provisioning::Thin, Accounting::Known);
+    let counts = unit.counts_resources();
     [
         SUPPORTED,
         WRITE_ERRORS,
@@ -255,17 +249,28 @@ pub fn sense(request: &Request, counters: &Counters, unit: &Unit) -> Result<Vec<
     }
 }
 
-/// The logical block provisioning page (SBC-3 section 6.4.5): how many of the unit's blocks are backed. How much more the store
-/// below could take is not known.
+/// The logical block provisioning page (SBC-4 section 6.4.6): how many threshold sets the store below can still take, and how many
+/// hold blocks of the unit.
 ///
 /// # Errors
 /// Parameters that do not exist.
-pub fn provisioning(request: &Request, mapped_blocks: u64, unit: &Unit) -> Result<Vec<u8>, Sense> {
-    let sets = mapped_blocks.div_ceil(1 << threshold_exponent(unit));
-    let mut used = u32::try_from(sets).unwrap_or(u32::MAX).to_be_bytes().to_vec();
-    // SCOPE: the logical unit's alone.
-    used.extend_from_slice(&[1, 0, 0, 0]);
-    assemble(request, &[binary(2, used)])
+pub fn provisioning(request: &Request, resources: Resources, unit: &Unit) -> Result<Vec<u8>, Sense> {
+    let set = 1 << thresholds::exponent(unit.blocks);
+    let count = |code: u16, sets: u64, scope: Scope| {
+        let sets = u32::try_from(sets).unwrap_or(u32::MAX).to_be_bytes();
+        binary(code, [&sets[..], &[scope as u8, 0, 0, 0]].concat())
+    };
+    let available = count(1, resources.available / set, Scope::Shared);
+    assemble(request, &[available, count(2, resources.used.div_ceil(set), Scope::Dedicated)])
+}
+
+/// SCOPE: whose a count is.
+#[derive(Clone, Copy)]
+enum Scope {
+    /// The logical unit's alone.
+    Dedicated = 1,
+    /// Perhaps others' too.
+    Shared = 2,
 }
 
 /// Refuses a LOG SELECT parameter list: no parameter can be set to a value of the host's.
@@ -298,6 +303,7 @@ pub fn select(page: u8, subpage: u8, list: &[u8], unit: &Unit) -> Result<(), Sen
 mod tests {
     use super::*;
     use crate::example::unit;
+    use crate::unit::Provisioning;
 
     fn request(page: u8, subpage: u8, values: Values, first_parameter: u16) -> Request {
         Request { page, subpage, values, first_parameter }
@@ -374,16 +380,16 @@ mod tests {
     }
 
     #[test]
-    fn used_blocks_are_counted_in_threshold_sets() {
+    fn resources_are_counted_in_threshold_sets() {
         let whole = request(PROVISIONING, 0, Values::Cumulative, 0);
         assert_eq!(is_of_medium(&whole, &unit()), Ok(true));
-        let page = provisioning(&whole, 2049, &unit()).expect("a page");
-        assert_eq!(parse(&page), [(2, 0x23, vec![0, 0, 0, 2, 1, 0, 0, 0])]);
-        for (bits, exponent) in [(20, 11), (43, 12), (63, 32)] {
-            let unit = Unit { blocks: 1 << bits, ..unit() };
-            assert_eq!(threshold_exponent(&unit), exponent, "{bits}");
-            assert!(u32::try_from(unit.blocks >> exponent).is_ok());
-        }
+        let page = provisioning(&whole, Resources { used: 2049, available: 4095 }, &unit()).expect("a page");
+        let available = (1, 0x23, vec![0, 0, 0, 1, 2, 0, 0, 0]);
+        let used = (2, 0x23, vec![0, 0, 0, 2, 1, 0, 0, 0]);
+        assert_eq!(parse(&page), [available, used.clone()]);
+        let second = Request { first_parameter: 2, ..whole };
+        let page = provisioning(&second, Resources { used: 2049, available: 0 }, &unit()).expect("a page");
+        assert_eq!(parse(&page), [used]);
     }
 
     #[test]

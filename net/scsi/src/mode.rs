@@ -1,10 +1,11 @@
-//! Mode pages (SPC-4 section 7.5, SBC-3 section 6.5): caching, control, recovery, informational exceptions.
+//! Mode pages (SPC-4 section 7.5, SBC-4 section 6.5): caching, control, recovery, informational exceptions, provisioning.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::command::Command;
 use crate::sense::{Sense, SenseFormat};
+use crate::thresholds::{self, Notice, Thresholds};
 use crate::unit::{Unit, WriteCache, WriteProtection};
 
 /// What MODE SELECT may change: the same for every nexus.
@@ -14,6 +15,8 @@ pub struct Settings {
     pub sense_format: SenseFormat,
     /// SWP of the control mode page.
     pub software_write_protect: SoftwareWriteProtect,
+    /// Thresholds of provisioning that are not the administrator's.
+    pub thresholds: Option<Thresholds>,
 }
 
 /// Values of the pages that can be changed.
@@ -76,19 +79,35 @@ enum Values {
 }
 
 /// The pages, by page and subpage, in the order of page 3Fh.
-const PAGES: [(u8, u8); 6] =
-    [(RECOVERY, 0), (DISCONNECT, 0), (CACHING, 0), (CONTROL, 0), (CONTROL, 1), (EXCEPTIONS, 0)];
+const PAGES: [(u8, u8); 7] = [
+    (RECOVERY, 0),
+    (DISCONNECT, 0),
+    (CACHING, 0),
+    (CONTROL, 0),
+    (CONTROL, 1),
+    (EXCEPTIONS, 0),
+    thresholds::PAGE,
+];
+
+/// Those of a unit.
+fn pages(unit: &Unit) -> impl Iterator<Item = (u8, u8)> {
+    let counts = unit.counts_resources();
+    PAGES.into_iter().filter(move |page| counts || *page != thresholds::PAGE)
+}
 
 /// PS: the page can be saved.
 const SAVEABLE: u8 = 0x80;
 const D_SENSE: u8 = 0x04;
 const SWP: u8 = 0x08;
+/// LBPERE, of the recovery page.
+const REPORTING: u8 = 0x80;
 
 fn frame(code: u8, subpage: u8) -> Vec<u8> {
     let len = match (code, subpage) {
         (CACHING, _) => 20,
         (DISCONNECT, _) => 16,
         (CONTROL, 1) => 32,
+        thresholds::PAGE => thresholds::PAGE_LEN,
         _ => 12,
     };
     let mut data = vec![0; len];
@@ -105,35 +124,58 @@ fn frame(code: u8, subpage: u8) -> Vec<u8> {
 }
 
 fn page(code: u8, subpage: u8, unit: &Unit, values: Values) -> Option<Vec<u8>> {
-    PAGES.contains(&(code, subpage)).then_some(())?;
+    pages(unit).any(|page| page == (code, subpage)).then_some(())?;
     let mut data = frame(code, subpage);
-    match (code, subpage, values) {
-        (CONTROL, 0, Values::Changeable) => {
+    match values {
+        Values::Changeable => changeable(&mut data, (code, subpage), unit),
+        Values::Default => fill(&mut data, (code, subpage), unit, &Settings::default()),
+        Values::Saved(saved) => fill(&mut data, (code, subpage), unit, &saved),
+        Values::Current => fill(&mut data, (code, subpage), unit, &unit.settings),
+    }
+    let settable = match (code, subpage) {
+        (CONTROL, 0) => true,
+        (RECOVERY, 0) => unit.counts_resources(),
+        page => page == thresholds::PAGE,
+    };
+    if settable && unit.saved_settings.is_some() {
+        data[0] |= SAVEABLE;
+    }
+    Some(data)
+}
+
+/// The bits of a page that can be changed. Durability is not among them: it is a decision of the administrator, not of one host.
+fn changeable(data: &mut [u8], page: (u8, u8), unit: &Unit) {
+    match page {
+        (CONTROL, 0) => {
             data[2] = D_SENSE;
             data[4] = SWP;
         }
-        (CONTROL, 0, values) => {
-            let settings = match values {
-                Values::Default => Settings::default(),
-                Values::Saved(saved) => saved,
-                Values::Current | Values::Changeable => unit.settings,
-            };
+        (RECOVERY, 0) if unit.counts_resources() => data[7] = REPORTING,
+        thresholds::PAGE => Thresholds::changeable(data),
+        _ => {}
+    }
+}
+
+fn fill(data: &mut [u8], page: (u8, u8), unit: &Unit, settings: &Settings) {
+    let thresholds = settings.thresholds.unwrap_or(unit.default_thresholds);
+    match page {
+        (CONTROL, 0) => {
             data[2] = if settings.sense_format == SenseFormat::Descriptor { D_SENSE } else { 0 };
             // Queue algorithm modifier: unrestricted reordering. TAS stays zero.
             data[3] = 0x10;
             data[4] = if settings.software_write_protect == SoftwareWriteProtect::On { SWP } else { 0 };
         }
-        // Nothing else can be changed: durability is a decision of the administrator, not of one host.
-        (_, _, Values::Changeable) => {}
-        (CACHING, ..) if unit.write_cache == WriteCache::Enabled => data[2] = 0x04,
-        // AWRE and ARRE: a mirror mends what one leg cannot read.
-        (RECOVERY, ..) => data[2] = 0xc0,
+        (CACHING, 0) if unit.write_cache == WriteCache::Enabled => data[2] = 0x04,
+        (RECOVERY, 0) => {
+            // AWRE and ARRE: a mirror mends what one leg cannot read.
+            data[2] = 0xc0;
+            if unit.counts_resources() && thresholds.reporting == Notice::On {
+                data[7] = REPORTING;
+            }
+        }
+        thresholds::PAGE => thresholds.fill(data),
         _ => {}
     }
-    if (code, subpage) == (CONTROL, 0) && unit.saved_settings.is_some() {
-        data[0] |= SAVEABLE;
-    }
-    Some(data)
 }
 
 /// Mode parameter data for MODE SENSE.
@@ -151,7 +193,7 @@ pub fn sense(command: &Command, unit: &Unit) -> Result<Vec<u8>, Sense> {
         2 => Values::Default,
         _ => Values::Saved(unit.saved_settings.ok_or(Sense::SAVING_NOT_SUPPORTED)?),
     };
-    let pages = wanted(code, subpage)?;
+    let pages = wanted(code, subpage, unit)?;
     let pages: Vec<u8> =
         pages.into_iter().filter_map(|(code, subpage)| page(code, subpage, unit, values)).flatten().collect();
     let descriptor = if no_block_descriptor { Vec::new() } else { block_descriptor(unit) };
@@ -159,14 +201,14 @@ pub fn sense(command: &Command, unit: &Unit) -> Result<Vec<u8>, Sense> {
 }
 
 /// The pages that a page code and a subpage code name (SPC-4 table 170).
-fn wanted(code: u8, subpage: u8) -> Result<Vec<(u8, u8)>, Sense> {
+fn wanted(code: u8, subpage: u8, unit: &Unit) -> Result<Vec<(u8, u8)>, Sense> {
     let named = |(page, sub): &(u8, u8)| match (code, subpage) {
         (ALL, 0) => *sub == 0,
         (ALL, ALL_SUBPAGES) => true,
         (_, ALL_SUBPAGES) => *page == code,
         _ => (*page, *sub) == (code, subpage),
     };
-    let found: Vec<_> = PAGES.iter().copied().filter(named).collect();
+    let found: Vec<_> = pages(unit).filter(named).collect();
     let known = code == ALL || PAGES.iter().any(|(page, _)| *page == code);
     match (found.is_empty(), known) {
         (false, _) => Ok(found),
@@ -202,9 +244,10 @@ fn assemble(long: bool, unit: &Unit, descriptor: &[u8], pages: &[u8]) -> Vec<u8>
 /// # Errors
 /// The first byte that would change something else, or that is not understood.
 pub fn select(long: bool, list: &[u8], unit: &Unit) -> Result<Settings, Sense> {
-    let mut settings = unit.settings;
+    // The administrator's thresholds are told like any others, and stay his while nobody changes them.
+    let mut settings = Settings { thresholds: Some(unit.thresholds()), ..unit.settings };
     if list.is_empty() {
-        return Ok(settings);
+        return Ok(unit.settings);
     }
     let header = if long { 8 } else { 4 };
     let descriptor_len = match (long, list.len() >= header) {
@@ -221,6 +264,7 @@ pub fn select(long: bool, list: &[u8], unit: &Unit) -> Result<Settings, Sense> {
             if list[at] & 0x40 != 0 { *list.get(at + 1).ok_or(Sense::PARAMETER_LENGTH)? } else { 0 };
         at += select_page(&list[at..], (list[at] & 0x3f, subpage), at, unit, &mut settings)?;
     }
+    settings.thresholds = settings.thresholds.filter(|chosen| *chosen != unit.default_thresholds);
     Ok(settings)
 }
 
@@ -250,11 +294,20 @@ fn select_page(
     if let Some(index) = given.iter().enumerate().position(illegal) {
         return Err(pointer(index));
     }
-    if (code, subpage) == (CONTROL, 0) {
-        settings.sense_format =
-            if given[2] & D_SENSE != 0 { SenseFormat::Descriptor } else { SenseFormat::Fixed };
-        settings.software_write_protect =
-            if given[4] & SWP != 0 { SoftwareWriteProtect::On } else { SoftwareWriteProtect::Off };
+    let thresholds = settings.thresholds.unwrap_or(unit.default_thresholds);
+    match (code, subpage) {
+        (CONTROL, 0) => {
+            settings.sense_format =
+                if given[2] & D_SENSE != 0 { SenseFormat::Descriptor } else { SenseFormat::Fixed };
+            settings.software_write_protect =
+                if given[4] & SWP != 0 { SoftwareWriteProtect::On } else { SoftwareWriteProtect::Off };
+        }
+        (RECOVERY, 0) => {
+            let reporting = if given[7] & REPORTING != 0 { Notice::On } else { Notice::Off };
+            settings.thresholds = Some(Thresholds { reporting, ..thresholds });
+        }
+        thresholds::PAGE => settings.thresholds = Some(thresholds.read(given)),
+        _ => {}
     }
     Ok(current.len())
 }
@@ -266,9 +319,22 @@ mod tests {
 
     use super::*;
     use crate::example::unit;
+    use crate::thresholds::Threshold;
+    use crate::unit::Accounting;
+
+    /// The administrator's, or others.
+    fn thresholds() -> impl Strategy<Value = Option<Thresholds>> {
+        let notice = || any::<bool>().prop_map(|on| if on { Notice::On } else { Notice::Off });
+        let threshold =
+            move || (notice(), any::<u32>()).prop_map(|(notice, count)| Threshold { notice, count });
+        let chosen = (notice(), threshold(), threshold())
+            .prop_map(|(reporting, used, available)| Thresholds { reporting, used, available });
+        proptest::option::of(chosen.prop_filter("others", |chosen| *chosen != unit().default_thresholds))
+    }
 
     fn settings() -> impl Strategy<Value = Settings> {
-        (any::<bool>(), any::<bool>()).prop_map(|(descriptor, protect)| Settings {
+        (any::<bool>(), any::<bool>(), thresholds()).prop_map(|(descriptor, protect, thresholds)| Settings {
+            thresholds,
             sense_format: if descriptor { SenseFormat::Descriptor } else { SenseFormat::Fixed },
             software_write_protect: if protect {
                 SoftwareWriteProtect::On
@@ -292,15 +358,18 @@ mod tests {
         #[test]
         fn what_mode_sense_tells_is_what_mode_select_understands(
             before in settings(), after in settings(), saved in settings(), long in any::<bool>(),
-            bare in any::<bool>(), page in prop_oneof![Just((0x3f, 0)), Just((0x3f, 0xff)), Just((0x0a, 0)), Just((0x0a, 0xff))],
+            bare in any::<bool>(), all in any::<bool>(),
         ) {
+            // Without subpages the thresholds stay what they were, but for their reporting.
+            let page = if all { (0x3f, 0xff) } else { (0x0a, 0) };
+            let seen = |of: Settings| if all { of } else { Settings { thresholds: before.thresholds, ..of } };
             let unit = |settings| Unit { settings, saved_settings: Some(saved), ..unit() };
             let told = sense(&ask(long, 0, page.0, page.1, bare), &unit(after)).expect("pages");
-            prop_assert_eq!(select(long, &sent_back(long, told), &unit(before)), Ok(after));
+            prop_assert_eq!(select(long, &sent_back(long, told), &unit(before)), Ok(seen(after)));
             let told = sense(&ask(long, 3, page.0, page.1, bare), &unit(after)).expect("saved pages");
-            prop_assert_eq!(select(long, &sent_back(long, told), &unit(before)), Ok(saved));
+            prop_assert_eq!(select(long, &sent_back(long, told), &unit(before)), Ok(seen(saved)));
             let told = sense(&ask(long, 2, page.0, page.1, bare), &unit(after)).expect("default pages");
-            prop_assert_eq!(select(long, &sent_back(long, told), &unit(before)), Ok(Settings::default()));
+            prop_assert_eq!(select(long, &sent_back(long, told), &unit(before)), Ok(seen(Settings::default())));
         }
 
         #[test]
@@ -335,7 +404,22 @@ mod tests {
             }
             at += len;
         }
-        assert_eq!(changed, 2, "D_SENSE and SWP");
+        // D_SENSE, SWP, LBPERE, and of each threshold ENABLED and its count.
+        assert_eq!(changed, 3 + 2 * 33);
+    }
+
+    #[test]
+    fn without_figures_there_are_no_thresholds() {
+        let uncounted = Unit { accounting: Accounting::Unknown, ..unit() };
+        let code = |subpage| ask(false, 0, 0x1c, subpage, true);
+        assert_eq!(sense(&code(2), &uncounted), Err(Sense::invalid_cdb_byte(3)));
+        assert!(sense(&code(0), &uncounted).is_ok());
+        let recovery = sense(&ask(false, 1, 0x01, 0, true), &uncounted).expect("masks");
+        assert!(recovery[6..].iter().all(|byte| *byte == 0), "LBPERE cannot be changed");
+        let page = sense(&code(2), &unit()).expect("the thresholds");
+        assert_eq!(page[4..8], [0xdc, 0x02, 0, 28]);
+        // 80 % of 512 sets are used, and what is available is not watched.
+        assert_eq!(page[20..], [0x81, 2, 0, 0, 0, 0, 1, 0x99, 0, 1, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]

@@ -181,6 +181,8 @@ impl Sense {
         ACCESS_STATE_CHANGED = UnitAttention, 0x2a06;
         /// Capacity data has changed.
         CAPACITY_CHANGED = UnitAttention, 0x2a09;
+        /// Thin provisioning soft threshold reached.
+        SOFT_THRESHOLD_REACHED = UnitAttention, 0x3807;
         /// Device identifier changed: its identifying information.
         IDENTIFIER_CHANGED = UnitAttention, 0x3f05;
         /// Reported LUNs data has changed.

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::alua::Management;
 use crate::command::{Command, DefectList};
 use crate::sense::{Sense, SenseFormat};
+use crate::thresholds::Thresholds;
 use crate::{copy, inquiry, mode, opcodes};
 
 /// Who a logical unit is. The same through every path to it.
@@ -82,7 +83,7 @@ pub enum ZeroCount {
     Refused,
 }
 
-/// Whether it is known which blocks are backed.
+/// Whether it is known how many blocks are backed, and how many more can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accounting {
     /// The device below tells.
@@ -116,8 +117,10 @@ pub struct Unit {
     pub transfer_max: u32,
     /// How blocks are provisioned.
     pub provisioning: Provisioning,
-    /// Whether it is known which of them are.
+    /// Whether it is known how many of them have storage.
     pub accounting: Accounting,
+    /// Thresholds of provisioning, unless a host changes them.
+    pub default_thresholds: Thresholds,
     /// WCE.
     pub write_cache: WriteCache,
     /// Write protection.
@@ -162,6 +165,16 @@ impl Unit {
             (false, 0x48 | 0x9e | 0x9f | 0xa3 | 0xa4) => Some(Sense::invalid_cdb_byte(1)),
             (false, _) => Some(Sense::INVALID_OPCODE),
         }
+    }
+
+    /// Whether the storage behind a thin unit is counted: then there are thresholds of it, too.
+    pub fn counts_resources(&self) -> bool {
+        (self.provisioning, self.accounting) == (Provisioning::Thin, Accounting::Known)
+    }
+
+    /// The thresholds in force.
+    pub fn thresholds(&self) -> Thresholds {
+        self.settings.thresholds.unwrap_or(self.default_thresholds)
     }
 
     /// Format of sense data: D_SENSE.

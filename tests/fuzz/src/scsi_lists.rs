@@ -3,6 +3,7 @@
 use scsi::alua::{self, Management, PortGroup, PortState};
 use scsi::mode::Settings;
 use scsi::reservation::{Action, Parameters, Table};
+use scsi::thresholds::Thresholds;
 use scsi::{
     Accounting, Encryption, Identity, Medium, Provisioning, SenseFormat, Unit, WriteCache, WriteProtection,
     ZeroCount,
@@ -28,6 +29,7 @@ fn unit() -> Unit {
         transfer_max: 2048,
         provisioning: Provisioning::Thin,
         accounting: Accounting::Known,
+        default_thresholds: Thresholds::at_percent(80, 1 << 20),
         write_cache: WriteCache::Disabled,
         protection: WriteProtection::Writable,
         settings: Settings::default(),

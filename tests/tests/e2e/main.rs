@@ -28,5 +28,6 @@ mod service;
 mod spdk_client;
 mod split;
 mod tgt;
+mod thresholds;
 mod vaai;
 mod windows_cluster;

@@ -33,7 +33,7 @@ enum Work {
     /// What a loss of power left, on its way to where it is kept.
     Cut {
         epoch: u64,
-        left: Kept,
+        left: Box<Kept>,
     },
     Store,
 }
@@ -167,7 +167,7 @@ impl Keeper {
         }
         if let Some((epoch, left)) = self.to_cut.take() {
             if self.submit(core, &left, now) {
-                self.work = Some(Work::Cut { epoch, left });
+                self.work = Some(Work::Cut { epoch, left: Box::new(left) });
             }
             return (Progress::Busy, None);
         }
@@ -233,7 +233,7 @@ impl Keeper {
             }
             (Work::Cut { epoch, left }, _, Ok(())) => {
                 self.known = Some(epoch);
-                Some(Outcome::Loaded(left))
+                Some(Outcome::Loaded(*left))
             }
             _ => None,
         }

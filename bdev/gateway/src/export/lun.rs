@@ -3,13 +3,15 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::job::accounts;
 use super::node::port_group;
 use bdev::{Bdev, Capabilities};
 use engine::BUF_LEN_MAX;
 use scsi::alua::Management;
 use scsi::mode::{Modes, SoftwareWriteProtect};
-use scsi::{Encryption, Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount};
+use scsi::thresholds::{Resources, Thresholds};
+use scsi::{
+    Accounting, Encryption, Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount,
+};
 
 /// When a write's status means that it is stable: the LUN's durability mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +46,19 @@ pub struct LunOptions {
     pub sanitize_rate: Option<NonZeroU64>,
     /// What a WRITE SAME of zero blocks means.
     pub write_same_zero: ZeroCount,
+    /// Hosts are told when this share of its blocks has storage, unless they choose otherwise.
+    pub soft_threshold: Option<Percent>,
+}
+
+/// A share in percent, 1 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(u8);
+
+impl Percent {
+    /// `None` where it is out of range.
+    pub fn new(percent: u8) -> Option<Self> {
+        (1..=100).contains(&percent).then_some(Self(percent))
+    }
 }
 
 /// Whether hosts may write.
@@ -114,12 +129,42 @@ impl LunConfig {
         }
     }
 
+    /// How its blocks are provisioned.
+    pub(crate) fn provisioning(&self) -> Provisioning {
+        let can = self.bdev.capabilities().contains(Capabilities::DISCARD | Capabilities::DISCARD_ZEROES);
+        match can && self.options.provisioning == LunProvisioning::Thin {
+            true => Provisioning::Thin,
+            false => Provisioning::Full,
+        }
+    }
+
+    fn accounting(&self) -> Accounting {
+        if self.bdev.space().is_some() { Accounting::Known } else { Accounting::Unknown }
+    }
+
+    fn default_thresholds(&self) -> Thresholds {
+        let blocks = self.bdev.geometry().blocks;
+        let told = self.options.soft_threshold;
+        told.map_or_else(Thresholds::default, |percent| Thresholds::at_percent(percent.0, blocks))
+    }
+
+    /// The storage behind the unit, where that is known. A file may have more than its blocks need.
+    pub(crate) fn resources(&self) -> Option<Resources> {
+        let (space, geometry) = (self.bdev.space()?, self.bdev.geometry());
+        let blocks = |bytes: u64| bytes / u64::from(geometry.block_size);
+        let used = space.allocated.div_ceil(u64::from(geometry.block_size)).min(geometry.blocks);
+        Some(Resources { used, available: blocks(space.available) })
+    }
+
+    /// The thresholds of its storage in force.
+    pub(crate) fn thresholds(&self, modes: Modes) -> Thresholds {
+        modes.current.thresholds.unwrap_or_else(|| self.default_thresholds())
+    }
+
     /// The unit as SCSI sees it now, through a target port.
     pub(crate) fn unit(&self, port: Port, modes: Modes) -> Unit {
         let geometry = self.bdev.geometry();
         let capabilities = self.bdev.capabilities();
-        let thin = capabilities.contains(Capabilities::DISCARD | Capabilities::DISCARD_ZEROES)
-            && self.options.provisioning == LunProvisioning::Thin;
         let read_only =
             capabilities.contains(Capabilities::READ_ONLY) || self.options.access == LunAccess::ReadOnly;
         let atomic = capabilities.contains(Capabilities::ATOMIC_WRITE);
@@ -140,8 +185,9 @@ impl LunConfig {
             physical_block_size: geometry.physical_block_size,
             blocks: geometry.blocks,
             transfer_max: u32::try_from(BUF_LEN_MAX).expect("a frame is short") / geometry.block_size,
-            accounting: accounts(capabilities),
-            provisioning: if thin { Provisioning::Thin } else { Provisioning::Full },
+            accounting: self.accounting(),
+            default_thresholds: self.default_thresholds(),
+            provisioning: self.provisioning(),
             write_cache: match self.mode {
                 LunMode::SyncDurable => WriteCache::Disabled,
                 LunMode::SyncCached => WriteCache::Enabled,

@@ -24,6 +24,7 @@ mod session;
 mod show;
 mod state;
 mod stats;
+mod storage;
 mod tokens;
 
 use std::collections::BTreeMap;
@@ -42,7 +43,7 @@ pub use departure::Departure;
 use departure::Departures;
 use guard::{LoginGuard, Pending};
 use logical_unit::LogicalUnits;
-pub use lun::{LunAccess, LunConfig, LunMode, LunOptions, LunProvisioning};
+pub use lun::{LunAccess, LunConfig, LunMode, LunOptions, LunProvisioning, Percent};
 use node::Node;
 pub use node::{
     ExportError, LunInfo, Map, NodeConfig, PORTAL_GROUP_TAG_MAX, PeerConfig, Portal, PortalGroup, Redirect,
@@ -53,6 +54,7 @@ use resets::Reset;
 use revision::AccessNews;
 pub use session::StandbyMode;
 use session::{Patience, Request, Session};
+use storage::Looks;
 
 use crate::access::InitiatorGroup;
 use crate::auth::AuthPolicy;
@@ -202,6 +204,7 @@ pub struct Target {
     access: AccessNews,
     /// Devices whose record cannot be read, to be told.
     unreadable: Vec<String>,
+    looks: Looks,
     next_id: u64,
     /// The session handle that was given last.
     last_tsih: u16,
@@ -228,6 +231,7 @@ impl Target {
             departures: Departures::default(),
             unreadable: Vec::new(),
             access: AccessNews::None,
+            looks: Looks::default(),
             next_id: 0,
             last_tsih: 0,
         }
@@ -273,6 +277,7 @@ impl Target {
         self.finish_preemptions(now);
         self.release_lost();
         progress |= self.sanitize(now);
+        self.watch_storage(now);
         self.bury();
         self.release_waiting();
         progress
@@ -284,7 +289,7 @@ impl Target {
         let sessions = self.sessions.values().filter_map(deadlines).min();
         let sanitizing = self.nodes.values().flat_map(|node| node.sanitizing());
         let sanitizing = sanitizing.filter_map(|lun| lun.state.sanitizing.borrow().next_deadline(&lun)).min();
-        Instant::earliest(Instant::earliest(sessions, sanitizing), self.units.next_deadline())
+        [sessions, sanitizing, self.units.next_deadline(), self.next_look()].into_iter().flatten().min()
     }
 
     /// What is kept for connections that are gone has a bound for all sessions together, too.

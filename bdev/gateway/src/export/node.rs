@@ -362,6 +362,11 @@ impl Node {
         luns.values().filter(|lun| lun.state.sanitizing.borrow().is_running()).cloned().collect()
     }
 
+    /// Every LUN.
+    pub(super) fn all_luns(&self) -> Vec<Rc<Lun>> {
+        self.luns.borrow().values().cloned().collect()
+    }
+
     /// A reset of a unit: removal of its medium is allowed again.
     pub(super) fn reset(&self, unit: &Rc<LogicalUnit>) {
         for lun in self.luns.borrow().values().filter(|lun| Rc::ptr_eq(&lun.unit, unit)) {

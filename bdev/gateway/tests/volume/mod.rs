@@ -66,6 +66,10 @@ impl Bdev for Volume {
         self.medium.capabilities() | Capabilities::UNIT_STATE | Capabilities::HAND_OVER
     }
 
+    fn space(&self) -> Option<bdev::Space> {
+        self.medium.space()
+    }
+
     fn access(&self) -> Access {
         *locked(&self.access)
     }

@@ -177,6 +177,10 @@ impl Bdev for Recorder {
         self.inner.capabilities()
     }
 
+    fn space(&self) -> Option<bdev::Space> {
+        self.inner.space()
+    }
+
     fn access(&self) -> bdev::Access {
         bdev::Access::Local
     }

@@ -2,24 +2,13 @@
 
 use std::collections::VecDeque;
 
-use bdev::{Backing, BlockRange, BlockStatus, Capabilities};
+use bdev::BlockRange;
 use scsi::command::SelfTest;
 use scsi::identifying::{self, Kind};
 use scsi::log::{self, Counters, Request};
 use scsi::{Command, Sense, Unit};
 
-use super::step::After;
 use super::{Context, Start, Step, Wish, steps};
-
-/// The logical block provisioning page in the making: blocks that were found to be backed, and where to look next.
-#[derive(Debug)]
-pub(in crate::export) struct Usage {
-    request: Request,
-    allocation: usize,
-    unit: Unit,
-    at: u64,
-    mapped: u64,
-}
 
 pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
     let unit = context.unit;
@@ -57,11 +46,10 @@ fn set(kind: Kind, list: &[u8]) -> Step {
 
 fn sense(request: &Request, allocation: u32, context: &Context<'_>) -> Result<Start, Sense> {
     let (unit, allocation) = (context.unit, allocation as usize);
-    if log::is_of_medium(request, unit)? {
-        let (request, unit) = (*request, unit.clone());
-        return steps([Step::Use(Box::new(Usage { request, allocation, unit, at: 0, mapped: 0 }))]);
-    }
-    let mut data = log::sense(request, &context.lun.stats.log.get(), unit)?;
+    let mut data = match log::is_of_medium(request, unit)? {
+        true => log::provisioning(request, context.lun.config.resources().unwrap_or_default(), unit)?,
+        false => log::sense(request, &context.lun.stats.log.get(), unit)?,
+    };
     data.truncate(allocation);
     Ok(Start::Data(data))
 }
@@ -81,41 +69,4 @@ pub(super) fn collected(command: &Command, list: &[u8], unit: &Unit) -> Result<V
         _ => return Err(Sense::INTERNAL_FAILURE),
     }
     Ok(VecDeque::new())
-}
-
-impl Usage {
-    /// The blocks that have not been looked at.
-    pub(super) fn range(&self) -> BlockRange {
-        let blocks = u32::try_from(self.unit.blocks - self.at).unwrap_or(u32::MAX);
-        BlockRange::new(self.at, blocks)
-    }
-
-    pub(super) fn on_found(mut self: Box<Self>, found: Option<BlockStatus>) -> After {
-        let Some(found) = found.filter(|found| found.blocks > 0) else {
-            return After::Fail(Sense::INTERNAL_FAILURE);
-        };
-        if found.backing == Backing::Allocated {
-            self.mapped += u64::from(found.blocks);
-        }
-        self.at += u64::from(found.blocks);
-        if self.at < self.unit.blocks {
-            return After::Again(Step::Use(self));
-        }
-        match log::provisioning(&self.request, self.mapped, &self.unit) {
-            Ok(mut data) => {
-                data.truncate(self.allocation);
-                After::Bytes(data)
-            }
-            Err(sense) => After::Fail(sense),
-        }
-    }
-}
-
-/// Whether the device knows which blocks are backed.
-pub(in crate::export) fn accounts(capabilities: Capabilities) -> scsi::Accounting {
-    if capabilities.contains(Capabilities::BLOCK_STATUS) {
-        scsi::Accounting::Known
-    } else {
-        scsi::Accounting::Unknown
-    }
 }

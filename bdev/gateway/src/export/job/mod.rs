@@ -33,7 +33,6 @@ use super::state::NexusId;
 use crate::access::LunMask;
 use crate::translate::{self, Outcome, Writing};
 pub(super) use copy::check_shown;
-pub(super) use log::accounts;
 pub(super) use reservation::ReserveOut;
 pub(super) use step::{After, Step};
 

@@ -10,7 +10,6 @@ use super::super::node::Place;
 use super::super::state::{Mode, Span};
 use super::Wish;
 use super::copy::Copying;
-use super::log::Usage;
 use super::reservation::ReserveOut;
 use super::token::Populating;
 use super::transfer::{compare, compare_each};
@@ -49,8 +48,6 @@ pub(in crate::export) enum Step {
     Report(Report, u16),
     /// Look what is behind the blocks.
     Status(LookUp),
-    /// Count the blocks that something is behind.
-    Use(Box<Usage>),
     /// A piece of a copy, at LUNs of its own.
     Copy(Box<Copying>),
     /// No I/O: a token is made when nobody writes its blocks.
@@ -136,7 +133,6 @@ impl Step {
                 let blocks = u32::try_from(end - at).unwrap_or(u32::MAX);
                 Some(Op::BlockStatus { range: BlockRange::new(*at, blocks), found: None })
             }
-            Self::Use(usage) => Some(Op::BlockStatus { range: usage.range(), found: None }),
             Self::Copy(copying) => copying.op(pool),
             Self::Reserve(_) | Self::Alter(_) | Self::Report(..) | Self::Populate(_) | Self::Sanitized => {
                 None
@@ -175,7 +171,6 @@ impl Step {
             | Self::Alter(_)
             | Self::Report(..)
             | Self::Status(_)
-            | Self::Use(_)
             | Self::Sanitized => None,
         }
     }
@@ -201,7 +196,6 @@ impl Step {
             | Self::Compare(..)
             | Self::CompareEach(..)
             | Self::Status(_)
-            | Self::Use(_)
             | Self::Report(..)
             | Self::Sanitized => Writing::No,
             _ => Writing::Yes,
@@ -241,7 +235,6 @@ impl Step {
                 After::Again(Self::Write(range, into.freeze(), durability))
             }
             (Self::Status(look_up), Op::BlockStatus { found, .. }) => look_up.on_found(found),
-            (Self::Use(usage), Op::BlockStatus { found, .. }) => usage.on_found(found),
             _ => After::Done,
         }
     }

@@ -1,5 +1,5 @@
 //! What a logical unit remembers between commands, the same through every path to it: medium, unit attentions,
-//! a sanitize operation.
+//! a sanitize operation, how full its storage was.
 //!
 //! Owner: the LUN, on the target's reactor.
 
@@ -10,6 +10,8 @@ mod ranges;
 mod sanitize;
 
 use std::cell::{Cell, RefCell};
+
+use scsi::thresholds::Watch;
 
 pub(super) use copies::{Copies, Shared};
 pub(super) use medium::Medium;
@@ -28,4 +30,6 @@ pub(super) struct State {
     pub(super) copies: RefCell<Copies>,
     /// The sanitize operation.
     pub(super) sanitizing: RefCell<Sanitizing>,
+    /// How far the storage is from the thresholds of it.
+    pub(super) storage: Cell<Watch>,
 }

@@ -79,6 +79,14 @@ impl Nexuses {
         attentions.push_back(sense);
     }
 
+    /// Establishes a unit attention for every nexus.
+    pub(in crate::export) fn tell_all(&mut self, sense: Sense) {
+        let all: Vec<NexusId> = self.known.keys().copied().collect();
+        for nexus in all {
+            self.tell(nexus, sense);
+        }
+    }
+
     /// Establishes a unit attention for every nexus but one.
     pub(in crate::export) fn tell_others(&mut self, but: NexusId, sense: Sense) {
         let others: Vec<NexusId> = self.known.keys().copied().filter(|nexus| *nexus != but).collect();

@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 
 use gateway::{
     LunAccess, LunConfig, LunMask, LunMode, LunOptions, LunProvisioning, Map, NodeConfig, PeerConfig,
-    Redirect, StandbyMode, Target,
+    Percent, Redirect, StandbyMode, Target,
 };
 use iscsi::Moved;
 use iscsi::keys::{DigestPreference, Digests};
@@ -62,13 +62,19 @@ struct Lun {
     /// WSNZ: a WRITE SAME of zero blocks is refused.
     #[serde(default)]
     wsnz: bool,
+    /// Hosts are told when this share of a thin LUN has storage.
+    soft_threshold_percent: Option<u8>,
     /// Where the unit is managed, for VPD page 85h.
     management_url: Option<String>,
 }
 
 impl Lun {
-    fn options(&self) -> LunOptions {
-        LunOptions {
+    fn options(&self) -> Result<LunOptions, RpcError> {
+        let percent = |given: u8| {
+            let wrong = || RpcError::invalid_params("soft_threshold_percent must be 1 to 100");
+            Percent::new(given).ok_or_else(wrong)
+        };
+        Ok(LunOptions {
             medium: if self.removable { Medium::Removable } else { Medium::Fixed },
             access: if self.read_only { LunAccess::ReadOnly } else { LunAccess::ReadWrite },
             provisioning: match self.provisioning {
@@ -77,7 +83,8 @@ impl Lun {
             },
             sanitize_rate: self.sanitize_mb_per_sec.map(|rate| rate.saturating_mul(MIB)),
             write_same_zero: if self.wsnz { ZeroCount::Refused } else { ZeroCount::ToTheEnd },
-        }
+            soft_threshold: self.soft_threshold_percent.map(percent).transpose()?,
+        })
     }
 }
 
@@ -204,7 +211,7 @@ fn lun_config(node: &Node, lun: &Lun, mode: Mode) -> Result<LunConfig, RpcError>
             "management_url must be a URL of at most {URL_MAX} printable ASCII characters, without spaces"
         )));
     }
-    Ok(LunConfig { options: lun.options(), management_url, ..LunConfig::new(bdev, mode.into()) })
+    Ok(LunConfig { options: lun.options()?, management_url, ..LunConfig::new(bdev, mode.into()) })
 }
 
 pub(super) fn create_target_node(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
@@ -280,6 +287,8 @@ struct AddLun {
     /// WSNZ: a WRITE SAME of zero blocks is refused.
     #[serde(default)]
     wsnz: bool,
+    /// Hosts are told when this share of a thin LUN has storage.
+    soft_threshold_percent: Option<u8>,
     /// Where the unit is managed, for VPD page 85h.
     management_url: Option<String>,
 }
@@ -294,6 +303,7 @@ pub(super) fn add_lun(node: &mut Node, given: Option<&Value>) -> Result<Value, R
         provisioning: parsed.provisioning,
         sanitize_mb_per_sec: parsed.sanitize_mb_per_sec,
         wsnz: parsed.wsnz,
+        soft_threshold_percent: parsed.soft_threshold_percent,
         management_url: parsed.management_url,
     };
     let lun_id = lun.lun_id;
