@@ -52,7 +52,7 @@ links: ## The parts on simulated links and disks: sessions, import and export, t
 conformance: setup ## libiscsi's suite against a LUN: make conformance URL=iscsi://... [URL2=...]
 	@$(CARGO) run -q -p tests --bin conformance -- "$(URL)" "$(URL2)"
 
-compliance: ## RFC 7143: each requirement with the code that cites it and its tests
+compliance: ## RFC 7143 and 7144: each requirement with the code that cites it and its tests
 	@$(CARGO) run -q -p tests --bin compliance
 
 pdu: ## The suite at PDU level against a LUN that may be overwritten: make pdu URL=iscsi://... [CASE=part of a name]

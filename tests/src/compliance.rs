@@ -1,8 +1,8 @@
-//! RFC 7143, requirement by requirement: where the code that meets it cites it, and what tests it.
+//! RFC 7143 and RFC 7144, requirement by requirement: where the code that meets it cites it, and what tests it.
 //!
-//! The list is `tests/compliance/rfc7143.txt`. A citation is a comment with `rfc7143#section-N` or `RFC 7143 section N`, or, in a file
-//! that has such a one, a comment of nothing but a section's number. A test is a case of the suite at PDU level, or a function
-//! marked `#[test]`.
+//! The lists are `tests/compliance/rfc7143.txt` and `rfc7144.txt`. A citation is a comment with `rfc7143#section-N` or `RFC 7143 section N`,
+//! or, in a file that has such a one, a comment of nothing but a section's number of RFC 7143. A test is a case of the suite at PDU
+//! level, or a function marked `#[test]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::process::Command;
 /// One requirement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
-    /// The section's number, or an appendix's letter.
+    /// The section's number, or an appendix's letter; of another document than RFC 7143, behind its number and a colon.
     pub section: String,
     /// What is asked for.
     pub text: String,
@@ -38,6 +38,9 @@ pub struct Report {
     /// Names of tests.
     tests: BTreeSet<String>,
 }
+
+/// The documents by their numbers, and what their sections are told apart by.
+const DOCUMENTS: [(&str, &str); 2] = [("7143", ""), ("7144", "7144:")];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
@@ -66,8 +69,16 @@ pub fn parse(list: &str) -> Result<Vec<Requirement>, String> {
 /// # Panics
 /// When it cannot be read.
 pub fn look() -> Report {
-    let list = std::fs::read_to_string(root().join("tests/compliance/rfc7143.txt")).expect("the list");
-    let requirements = parse(&list).unwrap_or_else(|row| panic!("no requirement: {row}"));
+    let mut requirements = Vec::new();
+    for (document, prefix) in DOCUMENTS {
+        let list = root().join(format!("tests/compliance/rfc{document}.txt"));
+        let list = parse(&std::fs::read_to_string(list).expect("the list"));
+        let list = list.unwrap_or_else(|row| panic!("no requirement: {row}"));
+        requirements.extend(list.into_iter().map(|requirement| {
+            let section = format!("{prefix}{}", requirement.section);
+            Requirement { section, ..requirement }
+        }));
+    }
     let output = Command::new("git").args(["ls-files", "*.rs"]).current_dir(root()).output().expect("git");
     let mut report = Report { requirements, citations: BTreeMap::new(), tests: BTreeSet::new() };
     for name in String::from_utf8(output.stdout).expect("names").lines() {
@@ -81,6 +92,7 @@ pub fn look() -> Report {
     let suite = crate::pdu::cases()
         .chain(crate::pdu::digest_cases())
         .chain(crate::pdu::recovery_cases())
+        .chain(crate::pdu::feature_cases())
         .chain(crate::pdu::chap_cases());
     report.tests.extend(suite.map(|case| case.name.to_owned()));
     report
@@ -116,18 +128,25 @@ fn cite(name: &str, text: &str, into: &mut BTreeMap<String, Vec<String>>) {
 
 /// The sections that a comment cites.
 fn sections(comment: &str) -> Vec<String> {
+    DOCUMENTS.iter().flat_map(|(document, prefix)| sections_of(comment, document, prefix)).collect()
+}
+
+/// Those of one document.
+fn sections_of(comment: &str, document: &str, prefix: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for form in ["rfc7143#section-", "rfc7143#appendix-", "RFC 7143 section ", "RFC 7143 appendix "] {
-        let rests = comment.match_indices(form).map(|(at, _)| &comment[at + form.len()..]);
+    let forms = ["rfc{}#section-", "rfc{}#appendix-", "RFC {} section ", "RFC {} appendix "];
+    for form in forms.map(|form| form.replace("{}", document)) {
+        let rests = comment.match_indices(&form).map(|(at, _)| &comment[at + form.len()..]);
         found.extend(rests.map(first_word));
     }
-    for (at, form) in comment.match_indices("RFC 7143 sections ") {
+    let form = format!("RFC {document} sections ");
+    for (at, _) in comment.match_indices(&form) {
         let rest = &comment[at + form.len()..];
         let words = rest.split([' ', ',', ')', ';', ':']).filter(|word| !word.is_empty() && *word != "and");
         found.extend(words.map(first_word).take_while(|word| is_section(word)));
     }
     found.retain(|section| !section.is_empty());
-    found
+    found.into_iter().map(|section| format!("{prefix}{section}")).collect()
 }
 
 fn first_word(text: &str) -> String {
@@ -167,6 +186,7 @@ impl Report {
         let suite = crate::pdu::cases()
             .chain(crate::pdu::digest_cases())
             .chain(crate::pdu::recovery_cases())
+            .chain(crate::pdu::feature_cases())
             .chain(crate::pdu::chap_cases());
         let unnamed = suite.filter(|case| !named.contains(case.name));
         faults.extend(unnamed.map(|case| format!("{}: no requirement names {}", case.section, case.name)));
@@ -182,10 +202,11 @@ mod tests {
     fn citations_are_found_in_each_form() {
         let mut found = BTreeMap::new();
         let text = "//! Login (RFC 7143 sections 6.3, 11.12 and 11.13).\n//= rfc7143#section-11.5.5: it counts.\n\
-                    (Key::A, 1), // 13.1\n// See RFC 7143 appendix C.\nlet x = 1; // 7 of them\n";
+                    (Key::A, 1), // 13.1\n// See RFC 7143 appendix C.\nlet x = 1; // 7 of them\n\
+                    // RFC 7144 section 7.1.1, and rfc7144#section-4.1.\n";
         cite("a.rs", text, &mut found);
         let sections: Vec<&str> = found.keys().map(String::as_str).collect();
-        assert_eq!(sections, ["11.12", "11.13", "11.5.5", "13.1", "6.3", "C"]);
+        assert_eq!(sections, ["11.12", "11.13", "11.5.5", "13.1", "6.3", "7144:4.1", "7144:7.1.1", "C"]);
         assert_eq!(found["11.5.5"], ["a.rs:2"]);
     }
 

@@ -281,7 +281,7 @@ const TABLE: [(Key, &str, Rule); 20] = [
     (Key::DataPduInOrder, "DataPDUInOrder", Rule::Or), // 13.18
     (Key::DataSequenceInOrder, "DataSequenceInOrder", Rule::Or), // 13.19
     (Key::ErrorRecoveryLevel, "ErrorRecoveryLevel", Rule::Minimum(0, 2)), // 13.20
-    (Key::ProtocolLevel, "iSCSIProtocolLevel", Rule::Minimum(0, 31)), // RFC 7144 7.1.1
+    (Key::ProtocolLevel, "iSCSIProtocolLevel", Rule::Minimum(0, 31)), // RFC 7144 section 7.1.1
     (Key::TaskReporting, "TaskReporting", Rule::List), // 13.23
     (Key::IfMarker, "IFMarker", Rule::ObsoleteNo),   // 13.25
     (Key::OfMarker, "OFMarker", Rule::ObsoleteNo),   // 13.25
@@ -677,6 +677,17 @@ mod tests {
         respond("MaxRecvDataSegmentLength", "8192").expect_err("twice");
         respond("MaxBurstLength", "5").expect_err("below 512");
         respond("InitialR2T", "Maybe").expect_err("neither");
+    }
+
+    #[test]
+    fn the_lower_protocol_level_is_agreed_on() {
+        for (own, offered, agreed) in [(2, "1", "1"), (2, "2", "2"), (2, "31", "2"), (1, "2", "1")] {
+            let preferences = Preferences { protocol_level: own, ..Preferences::default() };
+            let answer = Negotiation::new(preferences).respond("iSCSIProtocolLevel", offered);
+            assert_eq!(answer, Ok(Some(agreed.into())), "{own}, {offered}");
+        }
+        assert_eq!(SessionParameters::default().protocol_level, 1, "where nobody says anything");
+        Negotiation::new(Preferences::default()).respond("iSCSIProtocolLevel", "32").expect_err("beyond 31");
     }
 
     #[test]

@@ -7,7 +7,8 @@ use crate::alua::Management;
 use crate::mode::Settings;
 use crate::thresholds::Thresholds;
 use crate::unit::{
-    Accounting, Encryption, Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount,
+    Accounting, Encryption, Identity, Medium, Provisioning, Queries, Unit, WriteCache, WriteProtection,
+    ZeroCount,
 };
 
 /// A thin unit of 512-byte blocks in 4 KiB ones that saves its parameters.
@@ -44,5 +45,6 @@ pub(crate) fn unit() -> Unit {
         atomic_max: 0,
         management: Management::Implicit,
         encryption: Encryption::None,
+        queries: Queries::Yes,
     }
 }

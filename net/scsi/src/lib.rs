@@ -25,8 +25,8 @@ pub mod unit;
 pub use command::{Access, ByteCheck, Command, Immediate, Removal, Sanitize, StartStop, Transfer, parse};
 pub use sense::{FieldPointer, Sense, SenseFormat, SenseKey};
 pub use unit::{
-    Accounting, Encryption, Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount,
-    answer,
+    Accounting, Encryption, Identity, Medium, Provisioning, Queries, Unit, WriteCache, WriteProtection,
+    ZeroCount, answer,
 };
 
 #[cfg(test)]

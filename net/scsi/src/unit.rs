@@ -102,6 +102,16 @@ pub enum Encryption {
     Erasable,
 }
 
+/// Whether a transport has QUERY TASK, QUERY TASK SET, QUERY ASYNCHRONOUS EVENT and I_T NEXUS RESET: iSCSI, where it was agreed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Queries {
+    /// It has not.
+    #[default]
+    No,
+    /// It has.
+    Yes,
+}
+
 /// A logical unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
@@ -139,6 +149,8 @@ pub struct Unit {
     pub management: Management,
     /// Whether a change of its key erases it.
     pub encryption: Encryption,
+    /// Whether the way to it has the newer task management functions.
+    pub queries: Queries,
 }
 
 impl Unit {
@@ -208,7 +220,7 @@ pub fn answer(command: &Command, unit: &Unit) -> Option<Result<Vec<u8>, Sense>> 
             (opcodes::report(unit, option, opcode, service_action, timeouts), allocation)
         }
         Command::ReportSupportedTaskManagement { extended, allocation } => {
-            (Ok(task_management(extended)), allocation)
+            (Ok(task_management(extended, unit.queries)), allocation)
         }
         Command::ReceiveCopyParameters { allocation } => (Ok(copy::operating_parameters()), allocation),
         Command::ReceiveDiagnostic { page: 0, allocation } => (Ok(alloc::vec![0, 0, 0, 1, 0]), allocation),
@@ -223,9 +235,12 @@ pub fn answer(command: &Command, unit: &Unit) -> Option<Result<Vec<u8>, Sense>> 
 }
 
 /// What REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS says (SPC-4 section 6.36): ABORT TASK, ABORT TASK SET, CLEAR TASK SET and
-/// LOGICAL UNIT RESET.
-fn task_management(extended: bool) -> Vec<u8> {
-    let mut data = alloc::vec![0xd8, 0, 0, 0];
+/// LOGICAL UNIT RESET; and QUERY TASK, QUERY ASYNCHRONOUS EVENT, QUERY TASK SET and I_T NEXUS RESET.
+fn task_management(extended: bool, queries: Queries) -> Vec<u8> {
+    let mut data = match queries {
+        Queries::No => alloc::vec![0xd8, 0, 0, 0],
+        Queries::Yes => alloc::vec![0xdc, 0x07, 0, 0],
+    };
     if extended {
         data.resize(16, 0);
         data[3] = 12;
@@ -260,4 +275,22 @@ fn read_capacity16(unit: &Unit) -> Vec<u8> {
         data[14] = 0xc0;
     }
     data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::example::unit;
+
+    #[test]
+    fn supported_task_management_is_what_was_agreed_on() {
+        let report = |queries, extended| {
+            let command = Command::ReportSupportedTaskManagement { extended, allocation: 16 };
+            answer(&command, &Unit { queries, ..unit() }).expect("an answer")
+        };
+        assert_eq!(report(Queries::No, false), Ok(alloc::vec![0xd8, 0, 0, 0]));
+        assert_eq!(report(Queries::Yes, false), Ok(alloc::vec![0xdc, 7, 0, 0]));
+        let extended = report(Queries::Yes, true).expect("an answer");
+        assert_eq!((extended.len(), &extended[..4]), (16, &[0xdc, 7, 0, 12][..]));
+    }
 }

@@ -5,8 +5,8 @@ use scsi::mode::Settings;
 use scsi::reservation::{Action, Parameters, Table};
 use scsi::thresholds::Thresholds;
 use scsi::{
-    Accounting, Encryption, Identity, Medium, Provisioning, SenseFormat, Unit, WriteCache, WriteProtection,
-    ZeroCount,
+    Accounting, Encryption, Identity, Medium, Provisioning, Queries, SenseFormat, Unit, WriteCache,
+    WriteProtection, ZeroCount,
 };
 
 fn unit() -> Unit {
@@ -39,6 +39,7 @@ fn unit() -> Unit {
         atomic_max: 0,
         management: Management::Implicit,
         encryption: Encryption::None,
+        queries: Queries::Yes,
     }
 }
 

@@ -1,4 +1,4 @@
-//! `make compliance`: RFC 7143 requirement by requirement, with the code that cites it and the tests that ask for it.
+//! `make compliance`: RFC 7143 and RFC 7144 requirement by requirement, with the code that cites it and the tests that ask for it.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ fn main() -> ExitCode {
     let report = look();
     let (mut covered, mut tested, mut excepted) = (0, 0, 0);
     for requirement in &report.requirements {
-        println!("{:8} {}", requirement.section, requirement.text);
+        println!("{:10} {}", requirement.section, requirement.text);
         match &requirement.how {
             How::Excepted(reason) => {
                 excepted += 1;

@@ -23,6 +23,7 @@ mod chap;
 mod data;
 mod digest;
 mod faults;
+mod features;
 pub mod io;
 mod login;
 mod negotiation;
@@ -73,7 +74,7 @@ pub type Outcome = Result<(), String>;
 pub struct Case {
     /// Its name.
     pub name: &'static str,
-    /// The section of RFC 7143 that it holds the target to.
+    /// The section of RFC 7143 that it holds the target to; of another one, behind that one's number and a colon.
     pub section: &'static str,
     /// Runs it.
     pub run: fn(&Subject) -> Outcome,
@@ -101,6 +102,11 @@ pub fn digest_cases() -> impl Iterator<Item = &'static Case> {
 /// The cases for a target that agrees to error recovery level 2.
 pub fn recovery_cases() -> impl Iterator<Item = &'static Case> {
     recovery::CASES.iter()
+}
+
+/// The cases for a target that agrees to iSCSIProtocolLevel 2 (RFC 7144).
+pub fn feature_cases() -> impl Iterator<Item = &'static Case> {
+    features::CASES.iter()
 }
 
 /// The cases for a target that asks for CHAP with [`SECRETS`].

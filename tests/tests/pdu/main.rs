@@ -38,7 +38,8 @@ fn told(failures: &[(&pdu::Case, String)]) -> String {
 #[test]
 fn a_node_conforms() {
     let (node, subject) = node();
-    let open = pdu::cases().chain(pdu::digest_cases()).chain(pdu::recovery_cases());
+    let open =
+        pdu::cases().chain(pdu::digest_cases()).chain(pdu::recovery_cases()).chain(pdu::feature_cases());
     let failures = pdu::run(&subject, open);
     assert!(failures.is_empty(), "{}the node says: {}", told(&failures), node.log());
     let secrets = json!([{"user": SECRETS.initiator[0], "secret": SECRETS.initiator[1],

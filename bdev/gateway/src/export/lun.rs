@@ -10,7 +10,8 @@ use scsi::alua::Management;
 use scsi::mode::{Modes, SoftwareWriteProtect};
 use scsi::thresholds::{Resources, Thresholds};
 use scsi::{
-    Accounting, Encryption, Identity, Medium, Provisioning, Unit, WriteCache, WriteProtection, ZeroCount,
+    Accounting, Encryption, Identity, Medium, Provisioning, Queries, Unit, WriteCache, WriteProtection,
+    ZeroCount,
 };
 
 /// When a write's status means that it is stable: the LUN's durability mode.
@@ -111,6 +112,8 @@ pub(crate) struct Port {
     pub(crate) all: Vec<(u16, String)>,
     /// Who changes which of them is the best.
     pub(crate) management: Management,
+    /// Whether the session has the newer task management functions.
+    pub(crate) queries: Queries,
 }
 
 impl LunConfig {
@@ -211,6 +214,7 @@ impl LunConfig {
                 true => Encryption::Erasable,
                 false => Encryption::None,
             },
+            queries: port.queries,
         }
     }
 }

@@ -26,12 +26,26 @@ impl Connection {
         self.tasks.contains_key(&task)
     }
 
+    /// True where the functions of RFC 7144 are agreed on.
+    pub fn has_queries(&self) -> bool {
+        self.parameters.protocol_level >= LEVEL_OF_QUERIES
+    }
+
     /// Answers a management request.
     pub fn respond_task_management(&mut self, request: TaskId, response: TaskResponse) {
+        self.respond_query(request, response, [0; 3]);
+    }
+
+    /// The same, with additional response information.
+    pub fn respond_query(&mut self, request: TaskId, response: TaskResponse, information: [u8; 3]) {
         self.answered(request);
-        let header = Header::new(opcode::TASK_MANAGEMENT_RESPONSE, flag::FINAL)
+        //= rfc7144#section-6.3.1: the answer's own code, and what QUERY ASYNCHRONOUS EVENT tells beside it.
+        let mut header = Header::new(opcode::TASK_MANAGEMENT_RESPONSE, flag::FINAL)
             .with_byte(2, response as u8)
             .with_itt(request.0);
+        for (at, byte) in (8..).zip(information) {
+            header = header.with_byte(at, byte);
+        }
         self.send(header, Body::None);
     }
 
@@ -73,7 +87,8 @@ impl Connection {
         let function = function(header);
         let request = TaskId(header.itt());
         match function {
-            _ if function.is_query() && self.parameters.protocol_level < LEVEL_OF_QUERIES => {
+            //= rfc7144#section-4.1: what was not agreed on is not used.
+            _ if function.is_query() && !self.has_queries() => {
                 self.respond_task_management(request, TaskResponse::Unsupported);
             }
             TaskFunction::AbortTask(task) if self.is_missing(task, header) => {
@@ -154,6 +169,7 @@ fn function(header: &Header) -> TaskFunction {
         6 => TaskFunction::TargetWarmReset,
         7 => TaskFunction::TargetColdReset,
         8 => TaskFunction::TaskReassign { task: referenced, exp_data_sn: header.data_sn() },
+        //= rfc7144#section-6.2: queries, and the loss of a nexus.
         9 => TaskFunction::QueryTask(referenced),
         10 => TaskFunction::QueryTaskSet,
         11 => TaskFunction::NexusReset,

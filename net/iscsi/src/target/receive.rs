@@ -252,6 +252,7 @@ impl Connection {
         if numbered {
             self.numbers.get().open();
         }
+        //= rfc7144#section-5.1.1: a priority (PRI) is of commands that wait to be begun; none does here, so it changes nothing.
         self.tell(Event::Command(Command {
             task,
             lun: header.lun(),

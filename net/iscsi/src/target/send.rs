@@ -138,6 +138,7 @@ impl Connection {
         self.give_back(&open);
         let expected_len = open.expected_len();
         let exp_data_sn = data_sn.wrapping_add(open.r2ts_sent());
+        //= rfc7144#section-5.2.1: the status qualifier stays zero: nothing more is said of a status than the status.
         let header = Header::new(opcode::SCSI_RESPONSE, flag::FINAL)
             .with_byte(3, response.status)
             .with_itt(task.0)
@@ -149,6 +150,7 @@ impl Connection {
             Body::None
         } else {
             //= rfc7143#section-11.4.7: the length first, then the sense data.
+            //= rfc7144#section-5.2.2: of either format.
             let len = u16::try_from(response.sense.len()).unwrap_or(u16::MAX);
             let mut bytes = Vec::with_capacity(2 + response.sense.len());
             bytes.extend_from_slice(&len.to_be_bytes());

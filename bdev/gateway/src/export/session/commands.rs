@@ -7,7 +7,7 @@ use engine::{BufMut, Instant};
 use iscsi::TaskId;
 use iscsi::target::{self, Response};
 use scsi::mode::Modes;
-use scsi::{Access, Sense, SenseFormat, Unit, WriteProtection, parameter};
+use scsi::{Access, Queries, Sense, SenseFormat, Unit, WriteProtection, parameter};
 
 use super::super::job::{self, Context, Start, Step};
 use super::super::lun::Port;
@@ -82,7 +82,9 @@ impl Session {
         let name = self.node.as_ref().map(|node| node.name()).unwrap_or_default();
         let all = self.node.as_ref().map(|node| node.named_ports()).unwrap_or_default();
         let management = self.node.as_ref().map(|node| node.management()).unwrap_or_default();
-        let port = Port { number: port, name: port_name(&name, port), all, management };
+        let agreed = self.links.leading().connection.has_queries();
+        let queries = if agreed { Queries::Yes } else { Queries::No };
+        let port = Port { number: port, name: port_name(&name, port), all, management, queries };
         lun.config.unit(port, lun.unit.modes())
     }
 

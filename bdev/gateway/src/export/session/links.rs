@@ -238,6 +238,12 @@ impl Links {
         }
     }
 
+    pub(super) fn respond_query(&mut self, request: TaskId, response: TaskResponse, information: [u8; 3]) {
+        if let Some(connection) = self.of_request(request) {
+            connection.respond_query(request, response, information);
+        }
+    }
+
     pub(in crate::export) fn respond_text(&mut self, request: TaskId, text: Vec<u8>) {
         if let Some(connection) = self.of_request(request) {
             connection.respond_text(request, text);

@@ -141,9 +141,11 @@ impl Session {
                 self.answer_query(request, open);
             }
             _ => {
-                let pending = lun.state.nexuses.borrow().is_pending(self.id);
-                if pending || !self.query_peer(request, number, &lun, now) {
-                    self.answer_query(request, pending);
+                let next = lun.state.nexuses.borrow().next_event(self.id);
+                match next {
+                    Some(next) => self.links.respond_query(request, TaskResponse::Succeeded, next),
+                    None if self.query_peer(request, number, &lun, now) => {}
+                    None => self.answer_management(request, TaskResponse::Complete),
                 }
             }
         }
@@ -153,7 +155,7 @@ impl Session {
         self.links.respond_task_management(request, response);
     }
 
-    /// Queries answer "function succeeded" for yes and "function complete" for no (RFC 7144 section 4.1).
+    /// Queries answer "function succeeded" for yes and "function complete" for no (RFC 7144 section 6.3.1).
     fn answer_query(&mut self, request: TaskId, yes: bool) {
         let response = if yes { TaskResponse::Succeeded } else { TaskResponse::Complete };
         self.answer_management(request, response);
@@ -214,7 +216,7 @@ impl Session {
         luns.iter().filter(|(number, _)| self.mask.shows(**number)).map(|(_, lun)| lun.unit.clone()).collect()
     }
 
-    /// I_T NEXUS RESET: what a loss of the nexus does, without the loss (RFC 7144 section 4.1, SAM-5 section 6.3.4).
+    /// I_T NEXUS RESET: what a loss of the nexus does, without the loss (RFC 7144 section 6.2, SAM-5 section 6.3.4).
     fn lose_nexus(&mut self, request: TaskId, now: Instant) {
         let mut waits_for = Vec::new();
         for unit in self.units_seen() {

@@ -77,6 +77,7 @@ fn is_answered_here(command: &Command) -> bool {
             | Command::ReportLuns { .. }
             | Command::ReportTargetPortGroups { .. }
             | Command::ReportSupportedOpcodes { .. }
+            | Command::ReportSupportedTaskManagement { .. }
     )
 }
 

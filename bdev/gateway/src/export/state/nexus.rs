@@ -118,6 +118,15 @@ impl Nexuses {
         self.known.get(&nexus).is_some_and(|nexus| !nexus.attentions.is_empty())
     }
 
+    /// What QUERY ASYNCHRONOUS EVENT tells of those that wait for a nexus (SAM-5 section 7.10): whether there is more than one, and
+    /// sense key, code and qualifier of the next.
+    pub(in crate::export) fn next_event(&self, nexus: NexusId) -> Option<[u8; 3]> {
+        let attentions = &self.known.get(&nexus)?.attentions;
+        let (next, depth) = (attentions.front()?, if attentions.len() > 1 { 2 } else { 1 });
+        let [code, qualifier] = next.asc_ascq.to_be_bytes();
+        Some([depth << 4 | next.key as u8, code, qualifier])
+    }
+
     /// What a nexus says of the medium's removal.
     pub(in crate::export) fn set_removal(&mut self, nexus: NexusId, removal: Removal) {
         self.known.entry(nexus).or_default().removal = removal;
