@@ -1,10 +1,11 @@
 //! Access control with real initiators: who sees what, redirection, and a flood of logins beside a verified load.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use engine::{Clock, MonotonicClock};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use tests::node::{Node, binary, has_tool, pause};
@@ -90,6 +91,38 @@ fn a_node_asks_a_portal_for_its_targets() {
     let params = json!({"address": address, "initiator_iqn": "iqn.x", "chap": chap});
     let told = near.must("bdev_iscsi_discover", params);
     assert_eq!(told[0]["name"], TARGET);
+}
+
+/// A portal that accepts and says nothing keeps nobody but the asker waiting.
+#[test]
+fn a_silent_portal_holds_up_no_other_call() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("bound").to_string();
+    let node = Node::start(&[]);
+    let clock = MonotonicClock::start();
+    let ask = || {
+        let params = json!({"address": address, "initiator_iqn": "iqn.x", "timeout_ms": 2500});
+        let began = clock.now();
+        let refusal = node.call("bdev_iscsi_discover", params).expect_err("nobody").to_string();
+        assert!(refusal.contains("no answer in time"), "{refusal}");
+        clock.now() - began
+    };
+    std::thread::scope(|scope| {
+        let asking = [scope.spawn(ask), scope.spawn(ask)];
+        pause(Duration::from_millis(300));
+        let began = clock.now();
+        node.must("lun_get_list", Value::Null);
+        node.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 2048}));
+        // One that is over while another begins is not lost.
+        let other = json!({"address": "127.0.0.1:1", "initiator_iqn": "iqn.x"});
+        node.call("bdev_iscsi_discover", other).expect_err("nobody listens");
+        let took = clock.now() - began;
+        assert!(took < Duration::from_millis(1500), "{took:?}");
+        for asked in asking {
+            assert!(asked.join().expect("answered") >= Duration::from_millis(2500));
+        }
+    });
+    node.must("bdev_malloc_delete", json!({"name": "m0"}));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What the control plane has a reactor do with a device and waits for: a read, the look that makes a crypto device, or a
 //! discovery session.
 //!
-//! Owner: the reactor, by number. One that nobody waited for to the end is dropped when the next one begins.
+//! Owner: the reactor, by number. One that nobody waited for to the end is dropped when the next one begins. Whoever waits for a
+//! portal does so without the node ([`Waiting`]): other calls go on meanwhile.
 
 use std::sync::Arc;
 
@@ -67,11 +68,58 @@ impl Errand {
     }
 }
 
+/// One with a reactor.
+pub struct Sent {
+    /// What is to be done.
+    pub errand: Errand,
+    /// How long somebody waits for it.
+    until: Instant,
+}
+
+impl Sent {
+    /// True when nobody will ask for it any more, and nothing of it is on its way.
+    fn is_forgotten(&self, now: Instant) -> bool {
+        now >= self.until + TIME && self.errand.is_over()
+    }
+}
+
 /// What came of one.
-enum Yield {
+pub enum Yield {
+    /// Of a device.
     Bytes(Result<Vec<u8>, IoError>),
+    /// A crypto device.
     Device(Result<Arc<CryptoBdev>, CryptoError>),
+    /// Of a portal.
     Targets(Result<Vec<Discovered>, String>),
+}
+
+/// An errand that is waited for.
+#[derive(Debug)]
+pub struct Waiting {
+    reactor: ReactorIndex,
+    number: u64,
+    until: Instant,
+    /// What is slow when it is.
+    what: String,
+}
+
+impl Waiting {
+    /// Looks whether it is over.
+    ///
+    /// # Errors
+    /// As [`Node::on`]; that it takes too long.
+    pub fn look(&self, node: &Node) -> Result<Option<Yield>, RpcError> {
+        let (number, until) = (self.number, self.until);
+        let take = move |residents: &mut Residents, now: Instant| {
+            let over = residents.errands.get(&number).is_none_or(|sent| sent.errand.is_over());
+            let taken = if over { residents.errands.remove(&number) } else { None };
+            (taken.and_then(|sent| sent.errand.into_yield()), now >= until)
+        };
+        match node.on(self.reactor, take)? {
+            (None, true) => Err(RpcError::busy(format!("{} takes too long to answer: try again", self.what))),
+            (found, _) => Ok(found),
+        }
+    }
 }
 
 impl Node {
@@ -118,51 +166,63 @@ impl Node {
         }
     }
 
-    /// Asks a portal for its targets, within the time that the configuration allows.
+    /// Begins to ask a portal for its targets, within the time that the configuration allows; [`discovered`] takes the answer.
     ///
     /// # Errors
-    /// As [`Node::on`]; why nobody tells.
-    pub fn discover(&mut self, config: DiscoveryConfig) -> Result<Vec<Discovered>, RpcError> {
+    /// As [`Node::on`]; why nobody can be asked.
+    pub fn discover(&mut self, config: DiscoveryConfig) -> Result<Waiting, RpcError> {
         let address = config.address;
         let begin = move |residents: &Residents, now: Instant| {
             let discovery = Discovery::over(config, &mut residents.routes.clone(), &residents.core, now);
             discovery.map(|discovery| Errand::Discovering(Box::new(discovery)))
         };
-        match self.run(self.place_for(address.ip()), &address.to_string(), begin)? {
-            Yield::Targets(told) => told
-                .map_err(|why| RpcError::refused(format!("{address} does not tell of its targets: {why}"))),
-            Yield::Bytes(_) | Yield::Device(_) => Err(RpcError::internal("another errand came back")),
-        }
+        self.begin(self.place_for(address.ip()), &address.to_string(), begin)
+    }
+
+    /// Has an errand done on a reactor.
+    fn begin(
+        &mut self,
+        reactor: ReactorIndex,
+        what: &str,
+        begin: impl FnOnce(&Residents, Instant) -> Result<Errand, String> + Send + 'static,
+    ) -> Result<Waiting, RpcError> {
+        let number = self.next_errand();
+        let begun = self.on(reactor, move |residents, now| {
+            residents.errands.retain(|_, sent| !sent.is_forgotten(now));
+            let (errand, until) = (begin(residents, now)?, now + TIME);
+            residents.errands.insert(number, Sent { errand, until });
+            Ok::<_, String>(until)
+        })?;
+        let until = begun.map_err(RpcError::refused)?;
+        Ok(Waiting { reactor, number, until, what: what.to_owned() })
     }
 
     /// Has an errand done on a reactor, and waits for it.
     fn run(
         &mut self,
         reactor: ReactorIndex,
-        device: &str,
+        what: &str,
         begin: impl FnOnce(&Residents, Instant) -> Result<Errand, String> + Send + 'static,
     ) -> Result<Yield, RpcError> {
-        let number = self.next_errand();
-        let begun = self.on(reactor, move |residents, now| {
-            residents.errands.retain(|_, errand| !errand.is_over());
-            let errand = begin(residents, now)?;
-            residents.errands.insert(number, errand);
-            Ok::<_, String>(now + TIME)
-        })?;
-        let until = begun.map_err(RpcError::refused)?;
+        let waiting = self.begin(reactor, what, begin)?;
         loop {
-            let take = move |residents: &mut Residents, now: Instant| {
-                let over = residents.errands.get(&number).is_none_or(Errand::is_over);
-                let taken = if over { residents.errands.remove(&number) } else { None };
-                (taken.and_then(Errand::into_yield), now >= until)
-            };
-            match self.on(reactor, take)? {
-                (Some(outcome), _) => return Ok(outcome),
-                (None, true) => {
-                    return Err(RpcError::busy(format!("{device} takes too long to answer: try again")));
-                }
-                (None, false) => std::thread::park_timeout(LOOK),
+            if let Some(found) = waiting.look(self)? {
+                return Ok(found);
             }
+            std::thread::park_timeout(LOOK);
         }
+    }
+}
+
+/// The targets that a portal told of.
+///
+/// # Errors
+/// Why it does not.
+pub fn discovered(found: Yield, address: &str) -> Result<Vec<Discovered>, RpcError> {
+    match found {
+        Yield::Targets(told) => {
+            told.map_err(|why| RpcError::refused(format!("{address} does not tell of its targets: {why}")))
+        }
+        Yield::Bytes(_) | Yield::Device(_) => Err(RpcError::internal("another errand came back")),
     }
 }

@@ -23,7 +23,7 @@ use net::smol::Link;
 use net::tcp::{TcpConfig, TcpNetwork};
 use rpc::RpcError;
 
-use crate::errands::Errand;
+use crate::errands::Sent;
 use crate::etcd::Courier;
 use crate::events::{EventSender, News};
 use crate::pollers::{PollCount, Polled, PollerInfo};
@@ -115,7 +115,7 @@ pub struct Residents {
     /// Mirrors by their volume's name.
     pub mirrors: BTreeMap<String, Array>,
     /// What is done for the control plane, by number.
-    pub errands: BTreeMap<u64, Errand>,
+    pub errands: BTreeMap<u64, Sent>,
     target: Option<Polled<Target>>,
     /// Where the target's and the links' news goes.
     events: Option<EventSender>,
@@ -208,7 +208,7 @@ impl Shard for Residents {
         let imports = Instant::earliest(imports, leaving);
         let mirrors = self.mirrors.values().filter_map(|array| array.driver.next_deadline()).min();
         let target = self.target.as_ref().and_then(|target| target.what.next_deadline());
-        let errands = self.errands.values().filter_map(Errand::next_deadline).min();
+        let errands = self.errands.values().filter_map(|sent| sent.errand.next_deadline()).min();
         let links = self.links.values().filter_map(|link| link.what.next_deadline()).min();
         let users =
             Instant::earliest(Instant::earliest(imports, errands), Instant::earliest(mirrors, target));
@@ -244,7 +244,7 @@ impl Residents {
         progress |= self.leaving.iter_mut().fold(Progress::Idle, |sum, import| sum | import.poll(now));
         self.leaving.retain(|import| !import.is_gone());
         progress |= self.mirrors.values_mut().fold(Progress::Idle, |sum, mirror| sum | mirror.poll(now));
-        progress |= self.errands.values_mut().fold(Progress::Idle, |sum, errand| sum | errand.poll(now));
+        progress |= self.errands.values_mut().fold(Progress::Idle, |sum, sent| sum | sent.errand.poll(now));
         if let Some(target) = &mut self.target {
             progress |= target.count.count(target.what.poll(now));
             let (departed, more) = target.what.departures();

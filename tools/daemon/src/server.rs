@@ -6,12 +6,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use rpc::{Frames, Incoming, Request, RpcError, response};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::methods;
+use crate::methods::{self, Begun};
 use crate::node::SharedNode;
 
 /// Connections at once.
@@ -156,14 +157,28 @@ fn note(method: &str, params: Option<&Value>, answer: &Result<Value, RpcError>) 
     }
 }
 
-/// Calls a method; calls take turns.
+/// Between looks whether somebody outside has answered.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Calls a method; calls take turns, but for the time that one waits for somebody outside this node.
 ///
 /// # Errors
 /// The method's.
 pub fn call(node: &SharedNode, method: &str, params: Option<&Value>) -> Result<Value, RpcError> {
-    let mut node = node.lock().unwrap_or_else(PoisonError::into_inner);
-    let answer = methods::dispatch(&mut node, method, params);
+    let hold = || node.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut held = hold();
+    let answer = match methods::begin(&mut held, method, params) {
+        Begun::Done(answer) => answer,
+        Begun::Awaits(awaited) => loop {
+            drop(held);
+            std::thread::park_timeout(LOOK);
+            held = hold();
+            if let Some(answer) = awaited.look(&held) {
+                break answer;
+            }
+        },
+    };
     note(method, params, &answer);
-    methods::keep(&mut node);
+    methods::keep(&mut held);
     answer
 }

@@ -4,7 +4,7 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Method, When, allowed, table};
+use super::{Method, When, allowed, long_table, table};
 use crate::node::{ConfigFile, Node, State};
 use crate::params;
 
@@ -46,8 +46,10 @@ struct GetMethods {
 
 fn methods(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: GetMethods = params::parse(given)?;
-    let now = |method: &&Method| !given.current || allowed(method.when, node.state);
-    Ok(table().filter(now).map(|method| method.name).collect())
+    let all = table().map(|method| (method.name, method.when));
+    let all = all.chain(long_table().map(|method| (method.name, method.when)));
+    let now = |(_, when): &(&str, When)| !given.current || allowed(*when, node.state);
+    Ok(all.filter(now).map(|(name, _)| name).collect())
 }
 
 #[derive(Deserialize)]

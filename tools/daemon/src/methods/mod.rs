@@ -24,6 +24,7 @@ use std::path::Path;
 use rpc::RpcError;
 use serde_json::Value;
 
+use crate::errands::{Waiting, Yield};
 use crate::keep::Keeper;
 use crate::node::{ConfigFile, Node, State};
 
@@ -40,6 +41,42 @@ struct Method {
     name: &'static str,
     when: When,
     run: fn(&mut Node, Option<&Value>) -> Result<Value, RpcError>,
+}
+
+/// One that waits for somebody outside this node, without keeping other calls from it.
+struct LongMethod {
+    name: &'static str,
+    when: When,
+    begin: fn(&mut Node, Option<&Value>) -> Result<Awaited, RpcError>,
+}
+
+/// What a method waits for, and what it makes of it.
+pub struct Awaited {
+    waiting: Waiting,
+    finish: Box<dyn Fn(Yield) -> Result<Value, RpcError> + Send>,
+}
+
+impl Awaited {
+    /// Looks whether the answer is there.
+    pub fn look(&self, node: &Node) -> Option<Result<Value, RpcError>> {
+        match self.waiting.look(node) {
+            Ok(found) => found.map(|found| (self.finish)(found)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+/// How a call goes on.
+pub enum Begun {
+    /// It is over.
+    Done(Result<Value, RpcError>),
+    /// Somebody else has to answer first.
+    Awaits(Awaited),
+}
+
+/// All methods that wait for somebody outside.
+fn long_table() -> impl Iterator<Item = &'static LongMethod> {
+    bdev::LONG_METHODS.iter()
 }
 
 /// All methods.
@@ -71,18 +108,28 @@ fn allowed(when: When, state: State) -> bool {
     }
 }
 
-/// Runs a method.
-///
-/// # Errors
-/// The method's own, or that there is none, or not now.
-pub fn dispatch(node: &mut Node, name: &str, params: Option<&Value>) -> Result<Value, RpcError> {
+/// Runs a method, or begins it.
+pub fn begin(node: &mut Node, name: &str, params: Option<&Value>) -> Begun {
+    if let Some(method) = long_table().find(|method| method.name == name) {
+        let begun = may_run(method.when, node.state).and_then(|()| (method.begin)(node, params));
+        return begun.map_or_else(|error| Begun::Done(Err(error)), Begun::Awaits);
+    }
+    Begun::Done(run(node, name, params))
+}
+
+fn run(node: &mut Node, name: &str, params: Option<&Value>) -> Result<Value, RpcError> {
     let absent = || match absent::reason(name) {
         Some(reason) => RpcError::method_not_found(&format!("{name}: {reason}")),
         None => RpcError::method_not_found(name),
     };
     let method = table().find(|method| method.name == name).ok_or_else(absent)?;
-    match (method.when, allowed(method.when, node.state)) {
-        (_, true) => (method.run)(node, params),
+    may_run(method.when, node.state)?;
+    (method.run)(node, params)
+}
+
+fn may_run(when: When, state: State) -> Result<(), RpcError> {
+    match (when, allowed(when, state)) {
+        (_, true) => Ok(()),
         (When::Startup, _) => Err(RpcError::wrong_state(
             "Method may only be called before framework is initialized using framework_start_init RPC.",
         )),

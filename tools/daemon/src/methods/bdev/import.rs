@@ -11,6 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Method, When, delete, replay, uuid_of};
+use crate::errands::discovered;
+use crate::methods::{Awaited, LongMethod};
 use crate::node::{Entry, Node, Resident};
 use crate::params;
 use crate::pollers::Polled;
@@ -20,8 +22,10 @@ pub(super) const METHODS: &[Method] = &[
     Method { name: "bdev_iscsi_set_options", when: When::Always, run: set_options },
     Method { name: "bdev_iscsi_create", when: When::Runtime, run: create },
     Method { name: "bdev_iscsi_delete", when: When::Runtime, run: iscsi_delete },
-    Method { name: "bdev_iscsi_discover", when: When::Runtime, run: discover },
 ];
+
+pub(in crate::methods) const LONG_METHODS: &[LongMethod] =
+    &[LongMethod { name: "bdev_iscsi_discover", when: When::Runtime, begin: discover }];
 
 /// Connections of one import at the most.
 const CONNECTIONS_MAX: u32 = 16;
@@ -211,7 +215,7 @@ fn iscsi_delete(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcErro
     delete(node, given, "bdev_iscsi_create")
 }
 
-/// Time for a discovery where nothing is said: other calls wait meanwhile.
+/// Time for a discovery where nothing is said.
 const DISCOVERY_MS: u64 = 1000;
 /// And at the most.
 const DISCOVERY_MS_MAX: u64 = 5000;
@@ -227,7 +231,7 @@ struct Discover {
 }
 
 /// The targets that a portal shows, and where they are: what to give to `bdev_iscsi_create`.
-fn discover(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+fn discover(node: &mut Node, given: Option<&Value>) -> Result<Awaited, RpcError> {
     let parsed: Discover = params::parse(given)?;
     let address = gateway::url::portal(&parsed.address).ok_or_else(|| {
         let address = &parsed.address;
@@ -243,6 +247,10 @@ fn discover(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
         account: parsed.chap.as_ref().map(AccountParams::account).transpose()?,
         patience: Duration::from_millis(millis),
     };
-    let targets = node.discover(config)?;
-    Ok(targets.into_iter().map(|target| json!({"name": target.name, "portals": target.addresses})).collect())
+    let waiting = node.discover(config)?;
+    let finish = move |found| {
+        let targets = discovered(found, &address.to_string())?.into_iter();
+        Ok(targets.map(|target| json!({"name": target.name, "portals": target.addresses})).collect())
+    };
+    Ok(Awaited { waiting, finish: Box::new(finish) })
 }

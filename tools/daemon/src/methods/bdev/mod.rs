@@ -8,6 +8,7 @@ mod ram;
 mod stacked;
 
 pub(super) use crypto::CREATE as CRYPTO_CREATE;
+pub(super) use import::LONG_METHODS;
 use std::collections::BTreeSet;
 
 use bdev::Bdev;
