@@ -22,6 +22,9 @@ fn surviving(config: &mut Config) {
 /// A session of so many connections. Time2Wait is the target's two seconds, Time2Retain one.
 fn session(connections: u16) -> World {
     let mut world = World::empty();
+    let mut config = world.target.config();
+    config.preferences.default_time2wait = 2;
+    world.target.set_config(config);
     world.add(0, surviving);
     world.until("a login", |world| world.hosts[0].is_in());
     for cid in 1..connections {

@@ -66,8 +66,6 @@ fn handles(far: &Node) -> Vec<u64> {
 #[test]
 fn ios_outlive_the_connections_that_they_were_sent_by() {
     let far = Node::start(&[]);
-    // Tasks are taken over at once.
-    far.must("iscsi_set_options", json!({"default_time2wait": 0}));
     far.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 65536}));
     let far_url = far.export("m0");
     let portal = far_url.trim_start_matches("iscsi://").split('/').next().expect("a portal").to_owned();

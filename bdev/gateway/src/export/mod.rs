@@ -124,6 +124,8 @@ impl Default for TargetConfig {
         let preferences = Preferences {
             max_connections: 4,
             error_recovery_level: 2,
+            // A session that comes again is let in when nothing of the old one is at work, however soon that is.
+            default_time2wait: 0,
             default_time2retain: 20,
             ..Preferences::default()
         };

@@ -55,6 +55,8 @@ impl RemoteConfig {
             first_burst_length: 1 << 20,
             initial_r2t: Choice::No,
             immediate_data: Choice::Yes,
+            //= rfc7143#section-13.15: the higher of both ends' counts; this one comes again at once where it may.
+            default_time2wait: 0,
             ..Preferences::default()
         };
         Self {
@@ -90,7 +92,7 @@ impl RemoteConfig {
     pub fn offer_recovery(&mut self, level: u32) {
         self.preferences.error_recovery_level = level;
         if level >= 2 {
-            (self.preferences.default_time2wait, self.preferences.default_time2retain) = (0, 20);
+            self.preferences.default_time2retain = 20;
         }
     }
 }
