@@ -7,9 +7,9 @@ use aes::cipher::KeyInit;
 use aes_kw::KwAes256;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use xts_mode::{Xts128, get_tweak_default};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::xts::{Way, Xts};
 use crate::error::IoError;
 
 /// Bytes of a media key: two keys of AES-256.
@@ -121,20 +121,22 @@ impl MediaKey {
     pub(super) fn cipher(&self, block_size: u32) -> Cipher {
         let (data, tweak) = self.0.split_at(MEDIA_KEY_LEN / 2);
         let aes = |key| Aes256::new_from_slice(key).expect("32 bytes");
-        Cipher { xts: Xts128::new(aes(data), aes(tweak)), block_size: block_size as usize }
+        Cipher { xts: Xts::new(aes(data), aes(tweak)), block_size: block_size as usize }
     }
 }
 
 /// AES-256-XTS (IEEE 1619) with a data unit for each block; the tweak is its LBA.
 pub(super) struct Cipher {
-    xts: Xts128<Aes256>,
+    xts: Xts,
     block_size: usize,
 }
 
 impl Cipher {
     /// Encrypts whole blocks from `lba` on, in place.
     pub(super) fn encrypt(&self, lba: u64, blocks: &mut [u8]) {
-        self.xts.encrypt_area(blocks, self.block_size, lba.into(), get_tweak_default);
+        for (lba, block) in (u128::from(lba)..).zip(blocks.chunks_exact_mut(self.block_size)) {
+            self.xts.apply(Way::Encrypt, lba, block);
+        }
     }
 
     /// Decrypts whole blocks from `lba` on, in place. A block of zeroes is one that was never written, or was given back, and reads as
@@ -142,7 +144,7 @@ impl Cipher {
     pub(super) fn decrypt(&self, lba: u64, blocks: &mut [u8]) {
         for (lba, block) in (u128::from(lba)..).zip(blocks.chunks_exact_mut(self.block_size)) {
             if block.iter().any(|byte| *byte != 0) {
-                self.xts.decrypt_sector(block, get_tweak_default(lba));
+                self.xts.apply(Way::Decrypt, lba, block);
             }
         }
     }

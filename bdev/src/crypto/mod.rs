@@ -17,6 +17,7 @@ mod key;
 mod opening;
 mod rewrite;
 mod writer;
+mod xts;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
