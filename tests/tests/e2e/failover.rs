@@ -170,7 +170,8 @@ fn policies_that_cannot_be_had_are_refused_with_the_reason() {
     let status = gemel(&node, &["status"]);
     assert!(status.status.success());
     // And at the command line.
-    let leg = node.folder.path().join("leg.img:128M").display().to_string();
+    let [leg, secrets] =
+        ["leg.img:128M", "vol0.chap"].map(|name| node.folder.path().join(name).display().to_string());
     let told = gemel(
         &node,
         &[
@@ -181,6 +182,8 @@ fn policies_that_cannot_be_had_are_refused_with_the_reason() {
             "heartbeat",
             "--leg",
             &leg,
+            "--secret-file",
+            &secrets,
             "--listen",
             "127.0.0.1:0",
             "--peer",
