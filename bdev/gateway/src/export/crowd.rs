@@ -91,14 +91,11 @@ impl Target {
                 self.of_kind(SessionType::Discovery).filter(of_source).count() >= limits.discovery_per_address
             }
             SessionType::Normal => {
-                let same = |(id, session): &(&u64, &Session)| {
-                    session.origin == Origin::Host
-                        && session.is_of(SessionType::Normal)
-                        && !replaced.contains(id)
+                let same = |session: &&Session| {
+                    !replaced.contains(&session.id)
                         && session.who.as_ref().is_some_and(|other| other.initiator == who.initiator)
                 };
-                let all = self.sessions.iter().map(|(id, entry)| (id, &entry.session));
-                all.filter(same).count() >= limits.sessions_per_initiator
+                self.of_kind(SessionType::Normal).filter(same).count() >= limits.sessions_per_initiator
             }
         }
     }

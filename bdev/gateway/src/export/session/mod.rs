@@ -84,7 +84,7 @@ pub(super) enum Request {
 
 pub(super) struct Session {
     /// The target's number of it.
-    id: NexusId,
+    pub(super) id: NexusId,
     core: Core,
     pub(super) links: Links,
     jobs: Jobs,
