@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::net::{Net, Way};
 use crate::node::{binary, has_tool, pause};
+use crate::pair::status_at;
 
 /// The nodes' names in the cluster.
 pub const NAMES: [&str; 2] = ["one", "two"];
@@ -208,15 +209,7 @@ impl Cluster {
 
     /// What a node says of the mirror; null while it does not answer.
     pub fn status(&self, index: usize) -> Value {
-        let socket = self.folder.path().join(NAMES[index]).join("vol0.sock");
-        let asked = Command::new(binary("gemel"))
-            .arg("-s")
-            .arg(socket)
-            .args(["--json", "status", "vol0"])
-            .stderr(Stdio::null())
-            .output();
-        let status: Value = serde_json::from_slice(&asked.expect("gemel").stdout).unwrap_or_default();
-        if status.is_array() { status[0].clone() } else { status }
+        status_at(&self.folder.path().join(NAMES[index]).join("vol0.sock"))
     }
 
     /// Whether a node serves, with so many legs in sync.

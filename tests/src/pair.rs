@@ -127,6 +127,18 @@ pub fn gemel(node: &Node, arguments: &[&str]) -> Output {
         .expect("gemel is built with the tests")
 }
 
+/// What a node says of its mirror to `gemel`, at a socket where perhaps nobody answers: null then.
+///
+/// # Panics
+/// When there is no `gemel`.
+pub fn status_at(socket: &Path) -> Value {
+    let mut command = Command::new(binary("gemel"));
+    let asked = command.arg("-s").arg(socket).args(["--json", "status", "vol0"]).output();
+    let status: Value =
+        serde_json::from_slice(&asked.expect("gemel is built with the tests").stdout).unwrap_or_default();
+    if status.is_array() { status[0].clone() } else { status }
+}
+
 impl Pair {
     /// Starts two nodes, creates the array, and waits until both legs are in sync.
     ///

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::node::{binary, has_tool, pause};
-use tests::pair::{Pair, Unusual, gemel, must};
+use tests::pair::{Pair, Unusual, gemel, must, status_at};
 
 const SUCCESS: i32 = 0;
 const ERR_GENERIC: i32 = 1;
@@ -215,11 +215,7 @@ impl Managed {
 
     /// What the agent's node says of itself; null while it does not answer.
     fn status(&self) -> Value {
-        let socket = self.folder.path().join("control");
-        let asked =
-            Command::new(binary("gemel")).arg("-s").arg(socket).args(["--json", "status", "vol0"]).output();
-        let status: Value = serde_json::from_slice(&asked.expect("gemel").stdout).unwrap_or_default();
-        if status.is_array() { status[0].clone() } else { status }
+        status_at(&self.folder.path().join("control"))
     }
 
     fn role(&self) -> String {
