@@ -11,12 +11,15 @@
 //! A write that two caches hold is lost only if both lose power. A config that leaves the peer's leg out would make one copy
 //! of the two, and the next power cut, of this node alone, the end of it. So the own leg is flushed before anybody can hear of
 //! such a config: what was acknowledged by two legs outlives either, and what one leg alone acknowledges from then on is in
-//! one cache until hosts flush it, as with any disk.
+//! one cache until hosts flush it, as with any disk. The flush begins once the own leg has answered everything that it may
+//! cache, and until the config is there the own leg's writes are durable: the peer may be back while the arbiter is asked, and
+//! what both acknowledge then has no other flush.
 
 use bdev::{Durability, IoError};
 use engine::Key;
 
-use super::change::Kind;
+use super::change::{Change, Kind};
+use super::request::{Request, Work};
 use super::{Ctx, Holder, Phase, Truth};
 use crate::decide::{FailureVerdict, on_write_failure};
 use crate::desk::{Purpose, Side};
@@ -68,6 +71,25 @@ impl Holder {
         let alone = next.config().in_sync == LegMask::only(self.who);
         let cached = self.truth.run_state == RunState::Cached;
         was_both && alone && cached && !is_broken(Mutation::LastCopyUnflushed)
+    }
+
+    /// How a leg is asked for a write that its host wants like this.
+    pub(super) fn on_leg_durability(&self, side: Side, wanted: Durability) -> Durability {
+        let is_last = |change: &Change| self.is_last_copy(change.next());
+        let flushed = side == Side::Own && self.change.as_ref().is_some_and(is_last);
+        if flushed { Durability::Durable } else { wanted }
+    }
+
+    /// Begins the flush, unless the own leg still has a write that it may put into its cache behind it.
+    pub(super) fn begin_change_flush(&mut self, ctx: &mut Ctx<'_>) {
+        let is_cached =
+            |request: &Request| matches!(&request.work, Work::Write(write) if write.may_reach_own_cache());
+        if self.requests.iter().any(|(_, request)| is_cached(request)) {
+            return;
+        }
+        if let Some(change) = &mut self.change {
+            change.flush(ctx);
+        }
     }
 
     fn may_cache(&self) -> bool {

@@ -95,6 +95,19 @@ pub(crate) struct Change {
     flushing: Flushing,
 }
 
+impl Change {
+    /// What the superblocks are to say.
+    pub(super) const fn next(&self) -> &Truth {
+        &self.next
+    }
+
+    /// Its first step is on its way.
+    pub(super) fn flush(&mut self, ctx: &mut Ctx<'_>) {
+        self.flushing.begin(ctx);
+        self.stage = Stage::Writing;
+    }
+}
+
 impl Holder {
     // --- Beginning ---
 
@@ -189,11 +202,7 @@ impl Holder {
         }
         let side = match change.steps.front() {
             None => return,
-            Some(Step::Flush) => {
-                change.flushing.begin(ctx);
-                change.stage = Stage::Writing;
-                return;
-            }
+            Some(Step::Flush) => return self.begin_change_flush(ctx),
             Some(Step::Arbiter) => {
                 if ctx.ballot.is_free(ctx.desk.now) {
                     let ask = Ask::Swap { from: self.arbiter_has, next: *change.next.config() };

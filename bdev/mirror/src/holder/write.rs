@@ -66,6 +66,8 @@ pub(crate) struct Write {
     targets: Sides,
     /// Of them, those that have not answered.
     waiting: Sides,
+    /// How the own leg was asked for it.
+    own_durability: Durability,
     pub(super) failed: [Option<IoError>; 2],
     /// The way to the peer's leg that the piece took.
     attempt: u32,
@@ -84,9 +86,15 @@ impl Write {
             permit: None,
             targets: Sides::empty(),
             waiting: Sides::empty(),
+            own_durability: durability,
             failed: [None; 2],
             attempt: 0,
         }
+    }
+
+    /// The own leg has it in flight, and may put it into its cache.
+    pub(super) fn may_reach_own_cache(&self) -> bool {
+        self.waiting.has(Side::Own) && self.own_durability == Durability::Accepted
     }
 
     pub(super) fn go(&mut self, next: WriteStage) {
@@ -269,10 +277,14 @@ impl Holder {
             write.attempt = attempt;
             self.owe_mark(ctx);
         }
+        let Some(wanted) = self.write_mut(key).map(|write| write.durability) else { return };
+        let durability = self.on_leg_durability(side, wanted);
         let Some(write) = self.write_mut(key) else { return };
         write.waiting |= Sides::only(side);
         write.failed[side as usize] = None;
-        let durability = write.durability;
+        if side == Side::Own {
+            write.own_durability = durability;
+        }
         match write.payload() {
             Some(from) => ctx.desk.write(side, place.start, from, durability, Purpose::Request(key)),
             None => ctx.desk.zero(side, place, durability, Purpose::Request(key)),

@@ -4,6 +4,7 @@
 use bdev::sim::SimFault;
 use core::time::Duration;
 use mirror::format::{ArbiterKind, LegIndex, LegMask};
+use mirror::status::RoleKind;
 
 use super::world::World;
 use super::{SECOND, millis, settle};
@@ -63,6 +64,50 @@ fn a_standby_that_takes_over_keeps_what_both_had() {
         goes_dark_when_alone(&mut world, 1);
         world.start(0);
         settle(&mut world, 1);
+    }
+}
+
+/// The arbiter is out of reach when the peer goes; then hosts wait.
+fn loses_peer_and_arbiter(world: &mut World) {
+    world.arbiter.reach = [false; 2];
+    world.cut();
+    world.wait("frozen", 10 * SECOND, |world| world.status(0).role == RoleKind::Frozen);
+}
+
+#[test]
+fn a_holder_keeps_what_both_took_while_the_config_waited_for_the_arbiter() {
+    for seed in 750..756 {
+        let mut world = cached(seed);
+        loses_peer_and_arbiter(&mut world);
+        world.heal();
+        world.wait("the peer", 10 * SECOND, |world| world.is_in_sync(0));
+        let acks = world.acks;
+        world.load(0, millis(20));
+        world.drain();
+        assert!(world.acks > acks, "seed {seed}: it goes on with the peer");
+        world.cut();
+        world.arbiter.reach[0] = true;
+        goes_dark_when_alone(&mut world, 0);
+        world.heal();
+        settle(&mut world, 0);
+    }
+}
+
+/// A drive that tries a sector again and again has taken the flush in the meantime.
+#[test]
+fn a_holder_keeps_what_its_leg_took_late() {
+    for seed in 760..766 {
+        let mut world = cached(seed);
+        world.disks[0].inject(SimFault::DelayWrites { count: 1, extra: 4 * SECOND });
+        world.load(0, millis(1));
+        world.run(millis(50));
+        loses_peer_and_arbiter(&mut world);
+        world.run(4 * SECOND);
+        world.drain();
+        world.arbiter.reach[0] = true;
+        goes_dark_when_alone(&mut world, 0);
+        world.heal();
+        settle(&mut world, 0);
     }
 }
 
