@@ -20,7 +20,9 @@ pub use failure::{FailureVerdict, Judgement, Patience, is_passing, judge, mature
 pub use fence::{FenceVerdict, after_fence, is_drained, may_write, next_generation, on_fence};
 pub use lease::{Granted, lease_until, may_read, serves_from};
 pub use peer::{FullReason, PeerVerdict, Refusal, SyncPlan, diverged_plan, on_peer};
-pub use promote::{DataAge, HolderSession, HolderState, PromoteMode, PromoteRefusal, Promotion, may_promote};
+pub use promote::{
+    DataAge, HolderSession, HolderState, PromoteMode, PromoteRefusal, Promotion, begins_from, may_promote,
+};
 pub use start::{
     DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, StartFacts, StartVerdict, Starting,
     misses_acknowledged, on_start,

@@ -2,7 +2,10 @@
 
 use thiserror::Error;
 
-use crate::format::{LegState, Superblock, config::FORCED_JUMP, config::GENERATION_MAX};
+use super::arbitrate::{Standing, informed};
+use super::takeover::is_counted;
+use crate::format::config::{FORCED_JUMP, GENERATION_MAX};
+use crate::format::{Config, History, LegState, Reason, Superblock};
 
 /// How the operator asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,10 +114,90 @@ pub fn may_promote(
     Ok(Promotion { generation, data })
 }
 
+/// What the superblock says from which a holder begins that comes by this reason, with the arbiter's word.
+///
+/// By force a node goes on without what was acknowledged in configs that have its leg out, or count it as it is not: those
+/// are none of its history, whoever told it of them, so that the two lines are seen to have diverged, and nothing is
+/// overwritten (I11).
+#[must_use]
+pub fn begins_from(own: &Superblock, standing: Standing, reason: Reason) -> Superblock {
+    if reason != Reason::ForcePromoted {
+        return informed(own, standing);
+    }
+    let mut line = match standing {
+        Standing::Behind(config) if is_counted(own, &config) => informed(own, standing),
+        _ => own.clone(),
+    };
+    // A leg that its config counts, and that is not what was counted, may be of any age.
+    let lacks = line.is_in_sync() && !matches!(own.own().state, LegState::InSync | LegState::Split);
+    line.history = line.history.counting(own.index).filter(|_| !lacks).unwrap_or_else(|| {
+        line.legs.iter_mut().for_each(|leg| leg.tracked_since = 0);
+        History::new(Config::joining(own.index))
+    });
+    line
+}
+
 fn data_age(own: &Superblock) -> DataAge {
     match own.own().state {
         LegState::Syncing => DataAge::Mixed,
         LegState::InSync if own.is_in_sync() => DataAge::Current,
         _ => DataAge::Past,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::tests::example_create;
+    use crate::format::{LegIndex, LegMask};
+
+    /// Configs of node 0: both, then itself alone, then both again.
+    fn configs() -> [Config; 3] {
+        let both = Config::first(1, LegIndex::Zero, LegMask::both());
+        let next = |of: &Config, in_sync, reason| {
+            of.successor(of.id.nonce + 1, LegIndex::Zero, in_sync, reason).expect("some left")
+        };
+        let alone = next(&both, LegMask::ZERO, Reason::LinkLost);
+        [both, alone, next(&alone, LegMask::both(), Reason::Rejoined)]
+    }
+
+    /// The superblock of leg 1, in this state, that has heard of so many of them.
+    fn one(heard: usize, state: LegState) -> Superblock {
+        let mut own = example_create(LegIndex::One).joiner();
+        own.history = History::new(configs()[0]);
+        configs()[1..heard].iter().for_each(|config| own.history.push(*config));
+        own.legs[1].state = state;
+        own
+    }
+
+    #[test]
+    fn by_force_nothing_is_history_that_the_leg_did_not_take_part_in() {
+        let [both, alone, again] = configs();
+        let tip = |own: &Superblock, standing| *begins_from(own, standing, Reason::ForcePromoted).config();
+        for state in [LegState::Syncing, LegState::Stale, LegState::Missing, LegState::Faulty] {
+            assert_eq!(tip(&one(2, state), Standing::Current), both, "its own superblock heard of it");
+            // The arbiter was told first (R8): the holder may have gone on alone all the same.
+            assert_eq!(tip(&one(2, state), Standing::Behind(again)), both);
+            let lost = begins_from(&one(1, state), Standing::Current, Reason::ForcePromoted);
+            assert_eq!(lost.config().generation(), 0, "it is of any age");
+            assert_eq!(lost.legs.map(|leg| leg.tracked_since), [0; 2]);
+        }
+        assert_eq!(tip(&one(1, LegState::InSync), Standing::Current), both);
+        assert_eq!(tip(&one(1, LegState::InSync), Standing::Behind(alone)), both);
+        assert_eq!(tip(&one(1, LegState::InSync), Standing::Behind(again)), both, "it was set back");
+        assert_eq!(tip(&one(3, LegState::InSync), Standing::Current), again);
+        let restarted = both.successor(9, LegIndex::Zero, LegMask::both(), Reason::Restarted);
+        let restarted = restarted.expect("some left");
+        assert_eq!(tip(&one(1, LegState::InSync), Standing::Behind(restarted)), restarted);
+    }
+
+    #[test]
+    fn otherwise_the_arbiters_word_is_history() {
+        let [_, alone, _] = configs();
+        for reason in Reason::ALL.into_iter().filter(|reason| *reason != Reason::ForcePromoted) {
+            let own = one(1, LegState::InSync);
+            assert_eq!(*begins_from(&own, Standing::Behind(alone), reason).config(), alone);
+            assert_eq!(begins_from(&own, Standing::Current, reason), own);
+        }
     }
 }

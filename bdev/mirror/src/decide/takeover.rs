@@ -31,14 +31,18 @@ pub fn on_word(own: &Superblock, holds: &Config, peer: Option<u64>, mode: Promot
     if standing == Standing::Older || peer.is_some_and(|peer| peer > holds.generation()) {
         return TakeoverVerdict::Older;
     }
-    let counted = holds.in_sync.has(own.index);
-    if holds.holder == own.index && counted {
+    if holds.holder == own.index && holds.in_sync.has(own.index) {
         return TakeoverVerdict::Ours;
     }
-    if !counted || is_set_back(own, holds) || own.own().state != LegState::InSync {
+    if !is_counted(own, holds) {
         return TakeoverVerdict::NotCounted { newer: *holds };
     }
     TakeoverVerdict::Promote(standing)
+}
+
+/// True when the leg is the one that the arbiter's config counts, with everything that was acknowledged in it.
+pub(super) fn is_counted(own: &Superblock, holds: &Config) -> bool {
+    holds.in_sync.has(own.index) && !is_set_back(own, holds) && own.own().state == LegState::InSync
 }
 
 /// True when a leg came back in sync without this superblock having heard that one was out: whichever leg it was, this one

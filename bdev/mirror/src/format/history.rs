@@ -4,7 +4,7 @@
 //! line. Two nodes that each made a record the other has not seen have diverged: `split`, and nothing is
 //! overwritten (I11).
 
-use super::config::{Config, ConfigFlags, ConfigId, LegMask};
+use super::config::{Config, ConfigFlags, ConfigId, LegIndex, LegMask};
 
 /// Records kept, the current one included.
 pub const HISTORY_LEN: usize = 16;
@@ -102,6 +102,12 @@ impl History {
         self.entries.copy_within(..self.len, 1);
         self.entries[0] = config;
         self.len += 1;
+    }
+
+    /// What the data of `leg` go back to: all but the newest records that leave it out. `None`: all do.
+    pub fn counting(&self, leg: LegIndex) -> Option<Self> {
+        let at = self.entries().iter().position(|config| config.in_sync.has(leg))?;
+        if at == 0 { Some(*self) } else { Self::from_stored(&self.entries()[at..], self.is_complete()) }
     }
 
     fn find(&self, wanted: &Config) -> Option<&Config> {

@@ -36,7 +36,7 @@ use engine::{Instant, Key, Prng, Slots};
 
 use crate::arbiter::Ballot;
 use crate::bitmap::Bitmap;
-use crate::decide::{Standing, Starting, SyncPlan, informed};
+use crate::decide::{Standing, Starting, SyncPlan, begins_from};
 use crate::desk::{Desk, Purpose, Side};
 use crate::events::{EventKind, Events};
 use crate::format::{ArbiterKind, Config, ConfigId, Layout, LegIndex, LegMask, Reason, UnitState};
@@ -164,7 +164,7 @@ impl Holder {
     /// Begins with a new generation (R11), which is on its way to the own leg when this returns.
     pub(crate) fn begin(inheritance: Inheritance, ctx: &mut Ctx<'_>) -> Self {
         let Inheritance { log, mut bitmap, starting, reason, generation, standing, unit, .. } = inheritance;
-        let own = informed(ctx.own.current(), standing);
+        let own = begins_from(ctx.own.current(), standing, reason);
         if let Starting::FromPeer(SyncPlan::Full(why)) = starting {
             ctx.note(EventKind::OwnFullCopy(why));
             bitmap.set_all();

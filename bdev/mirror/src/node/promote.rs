@@ -14,7 +14,7 @@ use crate::decide::{
 use crate::desk::Side;
 use crate::events::EventKind;
 use crate::format::copies::Numbering;
-use crate::format::{ConfigId, LegIndex, Reason};
+use crate::format::{ConfigId, Reason};
 use crate::guard::FenceStep;
 use crate::reader::{Reader, Reading, differences};
 
@@ -34,15 +34,6 @@ enum Stage {
     Waiting(Instant),
     /// The own log and bitmap, as the old holder left them.
     Loading(Box<Reader>),
-}
-
-/// What a promotion starts from. By force a node goes on without what was acknowledged in a config that has its leg out: that
-/// config is none of its history, so that the two lines are seen to have diverged, and nothing is overwritten (I11).
-fn starts_from(standing: Standing, mode: PromoteMode, who: LegIndex) -> Standing {
-    match (standing, mode) {
-        (Standing::Behind(config), PromoteMode::Forced) if !config.in_sync.has(who) => Standing::Current,
-        _ => standing,
-    }
 }
 
 impl Node {
@@ -84,7 +75,6 @@ impl Node {
         }
         let own = informed(self.store.as_ref().ok_or(Refusal::NoLeg)?.current(), standing);
         let promotion = may_promote(&own, mode, self.holder_session(), holder)?;
-        let standing = starts_from(standing, mode, own.index);
         let Some(guard) = &mut self.guard else { return Err(Refusal::NoLeg) };
         // A fence of the peer that is under way comes first.
         if guard.fence_step() != FenceStep::Idle {

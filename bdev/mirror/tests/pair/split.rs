@@ -5,6 +5,7 @@ use mirror::decide::{HolderState, PromoteMode, SyncPlan};
 use mirror::format::{ArbiterKind, ConfigId};
 use mirror::range::ByteRange;
 use mirror::split::{Author, Comparison, Kinship, Survey, side_by_side, survey};
+use mirror::status::PeerSight;
 
 use super::world::{ARRAY, LEG_BYTES, World};
 use super::{SECOND, millis, pair, settle};
@@ -170,5 +171,65 @@ fn a_forced_promotion_under_an_arbiter_is_a_split_that_one_node_serves() {
         };
         resolve(&mut world, keeps, theirs, Overwrite::Tracked).expect("it is there");
         settle(&mut world, keeps);
+    }
+}
+
+/// Nothing but the operator's word lets either data set go, whatever the legs' own metadata say of the one that was promoted:
+/// its own superblock may have heard of the config that has it out, and what it holds is a mixture (I11).
+fn forced_on_half_a_copy(seed: u64, policy: ArbiterKind, disk: OldDisk) {
+    let mut world = World::new(seed, policy);
+    world.create();
+    world.spread = 24;
+    world.load(0, millis(50));
+    world.kill(1);
+    if disk == OldDisk::Lost {
+        world.replace_disk(1);
+    }
+    world.load(0, 2 * SECOND);
+    world.drain();
+    world.start(1);
+    world.wait("a resync", 5 * SECOND, |world| {
+        world.status(0).peer.is_some_and(|peer| peer.sight == PeerSight::Resync)
+    });
+    let kept = world.data(0);
+    world.kill(0);
+    world.run(SECOND);
+    world.command(1, FORCE).expect("the operator's word");
+    world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
+    world.give_up();
+    world.base = 100;
+    world.load(1, millis(100));
+    world.drain();
+    world.give_up();
+    world.start(0);
+    meet(&mut world, 1);
+    world.run(5 * SECOND);
+    assert!(world.data(0) == kept, "overwritten: {}", world.describe());
+    // Also for whoever starts again beside it.
+    world.kill(1);
+    world.run(SECOND);
+    world.start(1);
+    world.run(5 * SECOND);
+    assert!(world.data(0) == kept, "overwritten: {}", world.describe());
+    if world.is_holder(1) {
+        let theirs = meet(&mut world, 1);
+        resolve(&mut world, 1, theirs, Overwrite::Tracked).expect("it is there");
+        settle(&mut world, 1);
+    }
+}
+
+/// What is at a node that comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OldDisk {
+    Kept,
+    Lost,
+}
+
+#[test]
+fn a_half_copied_leg_that_is_promoted_by_force_is_a_split() {
+    let policies = [ArbiterKind::Biased, ArbiterKind::Etcd];
+    for (seed, policy) in (850..).zip(policies.into_iter().cycle()).take(4) {
+        let disk = if seed < 852 { OldDisk::Kept } else { OldDisk::Lost };
+        forced_on_half_a_copy(seed, policy, disk);
     }
 }
