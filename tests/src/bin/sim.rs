@@ -43,6 +43,7 @@ struct Sum {
     runs: u64,
     coverage: Coverage,
     operations: u64,
+    passed_on: u64,
     failed: Vec<(u64, String)>,
 }
 
@@ -66,10 +67,11 @@ fn main() -> ExitCode {
         missing.iter().map(|(point, phase)| format!("{point:?} in {phase:?}")).collect();
     println!("never met: {}", if missing.is_empty() { "nothing".to_owned() } else { missing.join(", ") });
     println!(
-        "seeds {} to {}: {} operations of hosts, {} failed",
+        "seeds {} to {}: {} operations of hosts ({} of them through the standby), {} failed",
         options.first,
         options.first + options.seeds - 1,
         sum.operations,
+        sum.passed_on,
         sum.failed.len()
     );
     for (seed, what) in &sum.failed {
@@ -102,6 +104,7 @@ fn run(options: &Options) -> Sum {
             }
             sum.coverage.add(&outcome.coverage);
             sum.operations += outcome.operations;
+            sum.passed_on += outcome.passed_on;
             if let Err(failure) = outcome.verdict {
                 eprintln!("seed {seed}: {}", failure.what.lines().next().unwrap_or_default());
                 sum.failed.push((seed, failure.what));

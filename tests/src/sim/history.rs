@@ -7,11 +7,13 @@
 //! forward one, and no read ends before its write begins.
 //!
 //! A write that failed may have happened, but not for ever later: its effect comes before the next service of another
-//! node, or run of a node, answers (R10, R11), and before the same host is let in again at the same node.
+//! node, or run of a node, answers (R10, R11), and before the same host is let in again at the same node. Where a node passes
+//! on what it does not serve, a host cannot tell who answered it: then nobody knows when such a write is over.
 
 use std::collections::BTreeMap;
 
 use engine::Instant;
+use gateway::StandbyMode;
 
 /// A value: the number of the write that it comes from; zero before the first.
 pub(crate) type Value = u64;
@@ -51,8 +53,9 @@ struct Line {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct History {
+    standby: StandbyMode,
     writes: Vec<Write>,
     lines: BTreeMap<u64, Line>,
     /// When each service was first known to answer, in order.
@@ -62,6 +65,16 @@ pub(crate) struct History {
 }
 
 impl History {
+    pub(crate) fn new(standby: StandbyMode) -> Self {
+        Self {
+            standby,
+            writes: Vec::new(),
+            lines: BTreeMap::new(),
+            services: Vec::new(),
+            logins: BTreeMap::new(),
+        }
+    }
+
     fn write(&self, value: Value) -> Option<&Write> {
         self.writes.get(usize::try_from(value.checked_sub(1)?).ok()?)
     }
@@ -172,6 +185,7 @@ impl History {
         match write.fate {
             Fate::Open => None,
             Fate::Acknowledged(at) => Some(at),
+            Fate::Unknown(_) if self.standby == StandbyMode::Forward => None,
             Fate::Unknown(at) => {
                 let passed = |(time, service): &&(Instant, Service)| {
                     *time > write.invoked && *service != write.service
@@ -285,7 +299,7 @@ mod tests {
 
     #[test]
     fn reads_of_the_last_write_or_of_one_under_way_are_in_order() {
-        let mut history = History::default();
+        let mut history = History::new(StandbyMode::Refuse);
         assert_eq!(history.check(), Ok(()));
         read(&mut history, 0, 1, 2).expect("never written");
         let first = written(&mut history, 3, 10);
@@ -299,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_lost_write_shows_at_once_and_at_the_end() {
-        let mut history = History::default();
+        let mut history = History::new(StandbyMode::Refuse);
         let first = written(&mut history, 1, 2);
         let second = written(&mut history, 3, 4);
         let before = history.acknowledged(7);
@@ -312,7 +326,7 @@ mod tests {
 
     #[test]
     fn an_unknown_write_happens_before_the_next_service_or_never() {
-        let mut history = History::default();
+        let mut history = History::new(StandbyMode::Refuse);
         let lost = history.invoke_write(7..8, 0, A, at(1));
         history.give_up(lost, at(5));
         history.answered(B, at(9), at(10));
@@ -324,7 +338,7 @@ mod tests {
 
     #[test]
     fn an_unknown_write_happens_before_its_host_is_let_in_again() {
-        let mut history = History::default();
+        let mut history = History::new(StandbyMode::Refuse);
         let lost = history.invoke_write(7..8, 0, A, at(1));
         history.give_up(lost, at(5));
         read(&mut history, 0, 6, 7).expect("not yet");

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bdev::{BlockRange, Channel, Completed, Completions, Durability, FenceKey, Io, IoError, Op, Tag};
 use engine::{BufMut, Core, Instant, Prng};
-use gateway::{Remote, RemoteConfig};
+use gateway::{Remote, RemoteConfig, StandbyMode};
 use net::sim::SimNet;
 use uuid::Uuid;
 
@@ -93,6 +93,8 @@ pub(crate) struct Host {
     /// Blocks that still have to be read, at the end.
     to_read: Vec<u64>,
     pub(crate) good: u64,
+    /// Of them, answered by the node that did not serve.
+    pub(crate) passed_on: u64,
     pub(crate) bad: u64,
     news: Vec<Registration>,
     pub(crate) due: Instant,
@@ -128,6 +130,7 @@ impl Host {
             ops_left: ops,
             to_read: Vec::new(),
             good: 0,
+            passed_on: 0,
             bad: 0,
             news: Vec::new(),
             due: Instant::EPOCH,
@@ -196,7 +199,7 @@ impl Host {
         let depth = if self.mode == Mode::Load { env.load.depth } else { 16 };
         let mut issued = false;
         while self.wants_more() && now >= self.next_issue && self.open.len() < depth {
-            let Some(node) = self.choose_path(now) else { break };
+            let Some(node) = self.choose_path(now, env) else { break };
             if !self.has_frames() {
                 self.next_issue = now + MS;
                 break;
@@ -215,9 +218,13 @@ impl Host {
         self.core.pool().stats().iter().all(|class| class.free > 0)
     }
 
-    fn choose_path(&mut self, now: Instant) -> Option<usize> {
+    fn choose_path(&mut self, now: Instant, env: &Env<'_>) -> Option<usize> {
         let usable = |path: &Path| path.session.is_some() && now >= path.not_before;
         let other = 1 - self.preferred;
+        // Both ways lead to the node that serves.
+        if env.standby == StandbyMode::Forward && usable(&self.paths[other]) && self.prng.percent(30) {
+            return Some(other);
+        }
         if usable(&self.paths[self.preferred]) {
             Some(self.preferred)
         } else if usable(&self.paths[other]) {
@@ -340,6 +347,7 @@ impl Host {
             return Ok(());
         }
         self.good += 1;
+        self.passed_on += u64::from(open.node != env.serving);
         self.preferred = open.node;
         env.history.answered(open.service, open.invoked, now);
         match (open.what, completed.op) {
@@ -382,10 +390,13 @@ pub(crate) struct Env<'a> {
     pub(crate) net: &'a SimNet,
     pub(crate) history: &'a mut History,
     pub(crate) load: &'a Load,
+    pub(crate) standby: StandbyMode,
     /// Granules of the volume.
     pub(crate) granules: u64,
     /// The run of each node's process.
     pub(crate) runs: [u64; 2],
+    /// The node that serves, or served last.
+    pub(crate) serving: usize,
 }
 
 fn range_of(blocks: &Range<u64>) -> BlockRange {

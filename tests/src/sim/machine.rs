@@ -8,12 +8,14 @@ use std::sync::Arc;
 use bdev::sim::SimBdev;
 use engine::{Core, Instant, Progress};
 use gateway::{
-    InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PortalGroup, Remote, RemoteConfig, Served,
-    Target, TargetConfig,
+    AuthPolicy, InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PeerConfig, PortalGroup,
+    Remote, RemoteConfig, Served, StandbyMode, Target, TargetConfig,
 };
+use iscsi::chap::{Account, Credential, Requirement, Secret};
 use mirror::driver::Driver;
 use mirror::setup::Setup;
 use net::sim::SimNet;
+use scsi::alua::Management;
 use uuid::Uuid;
 
 use super::clock::Clock;
@@ -21,6 +23,9 @@ use super::fault::Still;
 
 pub(crate) const FRONT_PORT: u16 = 3260;
 const LEG_PORT: u16 = 3261;
+/// Where commands of hosts come in that the peer passes on.
+const RELAY_PORT: u16 = 3262;
+const RELAYS: i32 = 3;
 /// A reactor never sleeps longer.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// What an idle turn takes at the least, and what it is to be woken.
@@ -42,6 +47,36 @@ fn node_name(node: usize) -> String {
     format!("iqn.2026-11.sim:node{node}")
 }
 
+/// What the volume is to its hosts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Front {
+    pub(crate) mode: LunMode,
+    /// What the node that does not serve does with their commands.
+    pub(crate) standby: StandbyMode,
+}
+
+/// With which a node and its peer prove themselves to each other on the way that the node goes.
+fn account(from: usize) -> Account {
+    let credential = |name: String| {
+        let secret = Secret::new(format!("the secret of {name}").into_bytes()).expect("a secret");
+        Credential { name, secret }
+    };
+    Account::new(credential(format!("node{from}")), Some(credential(format!("peer of node{from}"))))
+        .expect("two secrets")
+}
+
+/// The way to the peer for what hosts ask of this node.
+fn way_to_peer(node: usize, standby: StandbyMode, target: &mut Target) -> PeerConfig {
+    let portal = SocketAddr::new(address(node), RELAY_PORT);
+    target.add_portal_group(&PortalGroup::new(RELAYS, [portal])).expect("the port is free");
+    target.add_auth_group(RELAYS, vec![account(1 - node)]).expect("a new tag");
+    let policy = AuthPolicy { requirement: Requirement::Mutual, group: RELAYS };
+    target.set_portal_group_auth(RELAYS, Some(policy)).expect("it is there");
+    let (alua, account) = (Management::Implicit, Some(account(node)));
+    let address = SocketAddr::new(address(1 - node), RELAY_PORT);
+    PeerConfig { address, portal_group: RELAYS, standby, alua, account }
+}
+
 /// What runs on a node.
 pub(crate) struct Process {
     pub(crate) driver: Driver,
@@ -54,7 +89,7 @@ impl Process {
         node: usize,
         setup: Setup,
         disk: Arc<SimBdev>,
-        mode: LunMode,
+        front: Front,
         (core, net, now): (&Core, &SimNet, Instant),
     ) -> Self {
         let portal = SocketAddr::new(address(1 - node), LEG_PORT);
@@ -64,17 +99,19 @@ impl Process {
         let (volumes, driver) = Driver::start("vol", setup, disk, peer, core, now).expect("its disk opens");
         let mut target = Target::new(core, Box::new(net.host(address(node))), TargetConfig::default());
         let leg = LunConfig::new(volumes.guarded, LunMode::SyncCached);
-        let shows: [(i32, u16, String, LunConfig, String); 2] = [
-            (1, FRONT_PORT, volume_name(), LunConfig::new(volumes.front, mode), "ANY".to_owned()),
-            (2, LEG_PORT, leg_name(node), leg, node_name(1 - node)),
+        let volume = LunConfig::new(volumes.front, front.mode);
+        let way = way_to_peer(node, front.standby, &mut target);
+        let shows: [(i32, u16, String, LunConfig, String, Option<PeerConfig>); 2] = [
+            (1, FRONT_PORT, volume_name(), volume, "ANY".to_owned(), Some(way)),
+            (2, LEG_PORT, leg_name(node), leg, node_name(1 - node), None),
         ];
-        for (tag, port, name, lun, initiator) in shows {
+        for (tag, port, name, lun, initiator, peer) in shows {
             let portal = SocketAddr::new(address(node), port);
             target.add_portal_group(&PortalGroup::new(tag, [portal])).expect("the port is free");
             let group = InitiatorGroup { tag, initiators: vec![initiator], netmasks: vec![NetMask::Any] };
             target.add_initiator_group(group).expect("a new tag");
             let (maps, luns) = (vec![Map::new(tag, tag)], BTreeMap::from([(0, lun)]));
-            let config = NodeConfig { maps, luns, queue_depth: 128, ..NodeConfig::new(name) };
+            let config = NodeConfig { maps, luns, queue_depth: 128, peer, ..NodeConfig::new(name) };
             target.add_node(config).expect("a new name");
         }
         Self { driver, import, target }
@@ -145,10 +182,10 @@ impl Machine {
         }
     }
 
-    pub(crate) fn start(&mut self, setup: Setup, mode: LunMode, core: &Core, net: &SimNet, now: Instant) {
+    pub(crate) fn start(&mut self, setup: Setup, front: Front, core: &Core, net: &SimNet, now: Instant) {
         net.power_on(address(self.node));
         let local = self.clock.local(now);
-        self.process = Some(Process::start(self.node, setup, self.disk.clone(), mode, (core, net, local)));
+        self.process = Some(Process::start(self.node, setup, self.disk.clone(), front, (core, net, local)));
         (self.life, self.due, self.flush) = (Life::Up, now, Flush::Sound);
     }
 

@@ -166,9 +166,16 @@ impl World {
         self.check_reservations()?;
         self.look_at_legs("at the end")?;
         self.history.check().map_err(|why| format!("I1: {why}"))?;
-        let (good, bad) = self.hosts.iter().fold((0, 0), |sum, host| (sum.0 + host.good, sum.1 + host.bad));
+        let sum = |count: fn(&Host) -> u64| self.hosts.iter().map(count).sum::<u64>();
+        let (good, passed_on, bad) =
+            (sum(|host| host.good), sum(|host| host.passed_on), sum(|host| host.bad));
         let keys = self.hosts.iter().flat_map(Host::granted).count();
-        self.note("world", format_args!("over: {good} operations answered, {bad} failed, {keys} keys kept"));
+        self.note(
+            "world",
+            format_args!(
+                "over: {good} operations answered, {passed_on} through the standby, {bad} failed, {keys} keys kept"
+            ),
+        );
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use gateway::LunMode;
+use gateway::{LunMode, StandbyMode};
 use mirror::format::ArbiterKind;
 
 use super::fault::Event;
@@ -58,6 +58,8 @@ pub struct Plan {
     pub policy: ArbiterKind,
     /// Durability mode of the LUN.
     pub mode: LunMode,
+    /// What the node that does not serve does with what hosts ask it.
+    pub standby: StandbyMode,
     /// How patient the nodes are.
     pub patience: Patience,
     /// What hosts do.

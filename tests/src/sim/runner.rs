@@ -29,6 +29,8 @@ pub struct Outcome {
     pub coverage: Coverage,
     /// Operations that hosts got an answer for.
     pub operations: u64,
+    /// Of them, answered by the node that did not serve.
+    pub passed_on: u64,
 }
 
 /// What runs share: memory that is mapped once.
@@ -67,12 +69,13 @@ impl Runner {
         let journal = Journal::new(keep);
         journal.line(engine::Instant::EPOCH, "plan", format_args!("{plan:?}"));
         let free = self.free_frames();
-        let (mut coverage, mut operations) = (Coverage::default(), 0);
+        let (mut coverage, mut operations, mut passed_on) = (Coverage::default(), 0, 0);
         let played = catch_unwind(AssertUnwindSafe(|| {
             let mut world = World::new(plan.clone(), &self.core, journal.clone());
             let verdict = world.play();
             coverage = world.coverage.clone();
             operations = world.hosts.iter().map(|host| host.good).sum();
+            passed_on = world.hosts.iter().map(|host| host.passed_on).sum();
             verdict
         }));
         let verdict = match played {
@@ -83,7 +86,14 @@ impl Runner {
         if let Err(Failure { what }) = &verdict {
             journal.line(engine::Instant::EPOCH, "failure", format_args!("{what}"));
         }
-        Outcome { verdict, journal: journal.text(), digest: journal.digest(), coverage, operations }
+        Outcome {
+            verdict,
+            journal: journal.text(),
+            digest: journal.digest(),
+            coverage,
+            operations,
+            passed_on,
+        }
     }
 
     fn free_frames(&self) -> [usize; 3] {

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use engine::Prng;
-use gateway::LunMode;
+use gateway::{LunMode, StandbyMode};
 use mirror::format::ArbiterKind;
 
 use super::acts::Act;
@@ -60,6 +60,7 @@ pub(crate) fn plan(seed: u64) -> Plan {
         seed,
         policy,
         mode,
+        standby: standby(seed),
         patience: if prng.percent(30) { Patience::Fast } else { Patience::Ordinary },
         load: Load { register_percent: registers, ..load(prng, length, act) },
         net: span(prng, &[(20, 200), (20, 200), (100, 3000), (5, 20)]),
@@ -77,6 +78,12 @@ fn force(seed: u64, load_for: Duration) -> Option<Event> {
     let most = u64::try_from(load_for.as_millis()).expect("short");
     let (at, during) = (millis(prng, 0, most), prng.percent(60).then(|| pick(prng, &Phase::ALL)));
     prng.percent(5).then_some(Event { at, during, fault: Fault::ForcePromote })
+}
+
+/// What a standby does; dice of its own, too.
+fn standby(seed: u64) -> StandbyMode {
+    let prng = &mut Prng::from_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x57a4);
+    if prng.percent(35) { StandbyMode::Forward } else { StandbyMode::Refuse }
 }
 
 fn load(prng: &mut Prng, length: Duration, act: Option<Act>) -> Load {

@@ -24,7 +24,7 @@ use super::history::History;
 use super::host::{Env, Host};
 use super::inflict::Undo;
 use super::journal::Journal;
-use super::machine::{self, Flush, Life, Machine};
+use super::machine::{self, Flush, Front, Life, Machine};
 use super::plan::{Patience, Plan};
 use super::setback::{Backup, Sessions, SetBack};
 
@@ -132,7 +132,7 @@ impl World {
             machines,
             hosts,
             arbiter: Arbiter::new(seed),
-            history: History::default(),
+            history: History::new(plan.standby),
             coverage: Coverage::default(),
             checks: Checks::default(),
             views: [None; 2],
@@ -198,8 +198,8 @@ impl World {
 
     pub(crate) fn start(&mut self, node: usize) {
         let setup = self.setup(node);
-        let mode = self.plan.mode;
-        self.machines[node].start(setup, mode, &self.core, &self.net, self.now);
+        let front = Front { mode: self.plan.mode, standby: self.plan.standby };
+        self.machines[node].start(setup, front, &self.core, &self.net, self.now);
         self.note(&format!("node {node}"), format_args!("starts, run {}", self.machines[node].run));
     }
 
@@ -418,8 +418,10 @@ impl World {
             net: &self.net,
             history: &mut self.history,
             load: &self.plan.load,
+            standby: self.plan.standby,
             granules: self.granules.max(1),
             runs,
+            serving: self.serving,
         };
         self.hosts[at].turn(self.now, &mut env)?;
         let granted = self.hosts[at].take_news();

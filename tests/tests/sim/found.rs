@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use gateway::LunMode;
+use gateway::{LunMode, StandbyMode};
 use mirror::format::ArbiterKind;
 use tests::sim::{Event, Fault, Load, Patience, Phase, Plan, Rot, Spoilt, Way, Who};
 
@@ -39,6 +39,7 @@ fn plan(seed: u64, policy: ArbiterKind, events: &[Event]) -> Plan {
         seed,
         policy,
         mode: LunMode::SyncDurable,
+        standby: StandbyMode::Refuse,
         patience: Patience::Ordinary,
         load,
         net: (us(20), us(200)),
