@@ -197,7 +197,7 @@ impl Host {
             (len, _) => (Direction::Write, len),
         };
         let len = u32::try_from(len).expect("small");
-        let command = Command { lun: self.lun, cdb: padded, direction, len };
+        let command = Command { lun: self.lun, cdb: padded, direction, len, attribute: Command::SIMPLE };
         let task = self.connection.submit(command).expect("logged in, with room in the window");
         let buffer = if data.is_empty() { vec![0; room] } else { data.to_vec() };
         self.open.push(Open { task, buffer });

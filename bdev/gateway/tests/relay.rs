@@ -75,6 +75,27 @@ fn reservations_are_decided_by_the_node_that_serves() {
     assert_eq!(world.read(0, 5), 4);
 }
 
+/// The task set is the unit's, at the node that serves.
+#[test]
+fn task_attributes_count_through_the_other_node() {
+    let mut world = World::new(StandbyMode::Forward, &[0, 1]);
+    assert_eq!((world.ready(0), world.ready(1)), (GOOD, GOOD));
+    world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+    let held = world.send_write(0, 5, 9);
+    world.run_for(Duration::from_millis(5));
+    let read = [0x28, 0, 0, 0, 0, 5, 0, 0, 1, 0];
+    let ordered = world.hosts[1].send_as(2, 0, &read, &[], 512);
+    world.run_for(Duration::from_millis(5));
+    let behind = world.send_write(0, 5, 10);
+    let head = world.hosts[1].send_as(3, 0, &[0; 6], &[], 0);
+    assert_eq!(world.end(1, head), GOOD);
+    world.run_for(Duration::from_millis(100));
+    assert!(world.hosts[1].take(ordered).is_none() && world.hosts[0].take(behind).is_none());
+    world.fault.plan().clear(FaultTarget::Write);
+    assert_eq!((world.end(0, held), world.end(1, ordered), world.end(0, behind)), (GOOD, GOOD, GOOD));
+    assert_eq!(world.hosts[1].data(ordered)[0], 9);
+}
+
 #[test]
 fn a_host_keeps_its_session_and_its_reservation_when_the_peer_dies() {
     let mut world = World::new(StandbyMode::Forward, &[0, 1]);

@@ -251,7 +251,13 @@ impl Pair {
             b'W' => Direction::Write,
             _ => Direction::None,
         };
-        let task = self.initiator.submit(initiator::Command { lun: 0, cdb, direction, len: expected })?;
+        let task = self.initiator.submit(initiator::Command {
+            lun: 0,
+            cdb,
+            direction,
+            len: expected,
+            attribute: 1,
+        })?;
         let fill = self.prng.below(256) as u8;
         let buffer = (0..expected).map(|index| fill.wrapping_add((index / 7) as u8)).collect();
         self.initiator_buffers.insert(task, buffer);
@@ -426,7 +432,7 @@ fn a_good_answer_without_its_data_is_the_targets_fault() {
     // A command that reads, and a target that answers it as if it did not.
     let mut cdb = [0; 16];
     cdb[0] = b'H';
-    let command = initiator::Command { lun: 0, cdb, direction: Direction::Read, len: 512 };
+    let command = initiator::Command { lun: 0, cdb, direction: Direction::Read, len: 512, attribute: 1 };
     let task = pair.initiator.submit(command).expect("window");
     pair.initiator_buffers.insert(task, vec![0; 512]);
     pair.drive();

@@ -19,6 +19,7 @@ pub mod opcodes;
 pub mod parameter;
 pub mod reservation;
 pub mod sense;
+pub mod task_set;
 pub mod thresholds;
 pub mod unit;
 

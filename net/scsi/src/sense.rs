@@ -115,6 +115,8 @@ impl Sense {
         REMOVAL_PREVENTED = IllegalRequest, 0x5302;
         /// Invalid field in parameter list.
         INVALID_FIELD_IN_PARAMETERS = IllegalRequest, 0x2600;
+        /// Invalid message error: a task attribute that is not supported.
+        INVALID_MESSAGE = IllegalRequest, 0x4900;
         /// Invalid release of persistent reservation.
         INVALID_RELEASE = IllegalRequest, 0x2604;
         /// Insufficient registration resources.

@@ -181,7 +181,7 @@ fn initiator_end(mut stream: &[u8], piece: usize) {
                     [(initiator::Direction::Write, 65536), (initiator::Direction::Read, 8192)]
                 {
                     cdb[0] = cdb[0].wrapping_add(1);
-                    let _ = end.submit(initiator::Command { lun: 0, cdb, direction, len });
+                    let _ = end.submit(initiator::Command { lun: 0, cdb, direction, len, attribute: 1 });
                 }
             }
         }

@@ -19,6 +19,7 @@ macro_rules! table {
     };
 }
 
+mod attributes;
 mod chap;
 mod data;
 mod digest;
@@ -88,6 +89,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         numbers::CASES,
         data::CASES,
         tasks::CASES,
+        attributes::CASES,
         text::CASES,
         faults::CASES,
     ];

@@ -36,7 +36,7 @@ fn manage(session: &mut Session, pdu: Pdu) -> Result<u8, String> {
 }
 
 /// A session with a write that waits for its data; its tag, number and R2T.
-fn waiting(subject: &Subject) -> Result<(Session, u32, u32, Pdu), String> {
+pub(super) fn waiting(subject: &Subject) -> Result<(Session, u32, u32, Pdu), String> {
     let mut session = Session::open(subject, &[("InitialR2T", "Yes"), ("ImmediateData", "No")])?;
     session.must_write(1000, &pattern(8, 40))?;
     let number = session.cmd_sn;

@@ -113,6 +113,12 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("a_lun_reset_ends_tasks", "it does not know a task that waits for data"),
     ("a_lun_that_is_not_there_is_not_reset", "it answers that it has been reset"),
     ("a_task_that_never_came_counts_as_come", "it answers that there is none, and waits for its number"),
+    (
+        "an_ordered_command_waits_for_those_before_it",
+        "a command is in its task set when all its data are there",
+    ),
+    ("a_head_of_queue_command_waits_for_nobody", "a command is in its task set when all its data are there"),
+    ("attributes_that_name_nothing_are_refused", "it carries them out"),
     ("a_connection_of_nobody_is_not_found", "it logs out whatever is named"),
     ("recovery_needs_its_level", "it logs out for whatever reason"),
     ("a_reason_of_fancy_is_refused", "it logs out for whatever reason"),

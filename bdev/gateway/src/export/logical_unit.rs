@@ -15,6 +15,7 @@ use scsi::identifying::Identifying;
 use scsi::kept::Kept;
 use scsi::mode::Modes;
 use scsi::reservation::{Capabilities, Change, Demand, Nexus, PowerLoss, Refusal, Table};
+use scsi::task_set::TaskSet;
 use uuid::Uuid;
 
 use super::keeper::{Keeper, Outcome};
@@ -98,6 +99,8 @@ pub(super) struct LogicalUnit {
     keeper: RefCell<Keeper>,
     /// Blocks that commands are at, through whichever path they came.
     pub(super) ranges: RefCell<Ranges>,
+    /// Commands of all nexuses: TST is zero.
+    pub(super) tasks: RefCell<TaskSet>,
     /// Blocks that tokens stand for.
     watched: RefCell<Vec<Weak<Watched>>>,
 }
@@ -110,6 +113,7 @@ impl LogicalUnit {
             changing: RefCell::new(Changing::No),
             keeper: RefCell::new(Keeper::new(bdev)),
             ranges: RefCell::default(),
+            tasks: RefCell::default(),
             watched: RefCell::default(),
         }
     }

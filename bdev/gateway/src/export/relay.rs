@@ -51,6 +51,8 @@ pub(super) struct Passing {
     pub(super) task: TaskId,
     pub(super) lun: u64,
     pub(super) cdb: [u8; 16],
+    /// Task attribute.
+    pub(super) attribute: u8,
     /// Expected data transfer length, of a command that moves data.
     pub(super) expected_len: u32,
     pub(super) data: PassingData,
@@ -251,13 +253,14 @@ impl Relay {
     /// Sends a command. False when there is no way or no room now: nothing was sent.
     pub(super) fn pass(&mut self, passing: Passing) -> bool {
         let State::Live(live) = &mut self.state else { return false };
-        let Passing { task, lun, cdb, expected_len, data } = passing;
+        let Passing { task, lun, cdb, attribute, expected_len, data } = passing;
         let (direction, len) = match &data {
             PassingData::None => (Direction::None, 0),
             PassingData::Out(_) => (Direction::Write, expected_len),
             PassingData::In(_) => (Direction::Read, expected_len),
         };
-        let Ok(there) = live.connection.submit(Command { lun, cdb, direction, len }) else { return false };
+        let command = Command { lun, cdb, direction, len, attribute };
+        let Ok(there) = live.connection.submit(command) else { return false };
         live.flights.open.insert(there, Flight { task, lun, data, awaited: Awaited::Yes });
         true
     }

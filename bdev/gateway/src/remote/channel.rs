@@ -223,7 +223,7 @@ impl RemoteChannel {
         let State::Live(live) = &mut self.state else { return };
         let lun = scsi::lun::encode(self.config.lun);
         let direction = if len == 0 { Direction::None } else { Direction::Read };
-        match live.submit(Command { lun, cdb, direction, len }) {
+        match live.submit(Command { lun, cdb, direction, len, attribute: Command::SIMPLE }) {
             Ok(task) => {
                 live.flights.open.insert(task, flight);
             }

@@ -89,7 +89,7 @@ pub(super) fn command(op: &Op, block_size: u32, lun: u16) -> Command {
             unreachable!("refused before")
         }
     };
-    Command { lun: scsi::lun::encode(lun), cdb, direction, len }
+    Command { lun: scsi::lun::encode(lun), cdb, direction, len, attribute: Command::SIMPLE }
 }
 
 pub(super) fn parameter_list(op: &Op) -> Option<Vec<u8>> {

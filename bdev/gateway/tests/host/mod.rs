@@ -203,6 +203,11 @@ impl Host {
 
     /// The same, to any LUN.
     pub(crate) fn send_to(&mut self, lun: u16, cdb: &[u8], data: &[u8], room: u32) -> TaskId {
+        self.send_as(Command::SIMPLE, lun, cdb, data, room)
+    }
+
+    /// The same, with any task attribute.
+    pub(crate) fn send_as(&mut self, attribute: u8, lun: u16, cdb: &[u8], data: &[u8], room: u32) -> TaskId {
         let mut padded = [0; 16];
         padded[..cdb.len()].copy_from_slice(cdb);
         let (direction, len) = match (data.len(), room) {
@@ -210,7 +215,7 @@ impl Host {
             (0, room) => (Direction::Read, room),
             (len, _) => (Direction::Write, u32::try_from(len).expect("small")),
         };
-        let command = Command { lun: scsi::lun::encode(lun), cdb: padded, direction, len };
+        let command = Command { lun: scsi::lun::encode(lun), cdb: padded, direction, len, attribute };
         let task = self.connection.submit(command).expect("logged in, with room in the window");
         let buffer = if data.is_empty() { vec![0; room as usize] } else { data.to_vec() };
         self.buffers.insert(task, buffer);

@@ -72,6 +72,13 @@ pub struct Command {
     pub direction: Direction,
     /// How many bytes, which the task's buffer has.
     pub len: u32,
+    /// Task attribute, as in the PDU (RFC 7143 section 11.3.1).
+    pub attribute: u8,
+}
+
+impl Command {
+    /// The simple task attribute.
+    pub const SIMPLE: u8 = 1;
 }
 
 /// What a logout ends (RFC 7143 section 11.14.1).

@@ -142,7 +142,7 @@ impl Task {
             false => 0,
         };
         let unsolicited = writes && !parameters.initial_r2t.is_yes() && first_burst > immediate;
-        let mut flags = 1; // SIMPLE
+        let mut flags = command.attribute & 7;
         flags |= match command.direction {
             Direction::None => 0,
             Direction::Read => flag::READ,
@@ -336,7 +336,7 @@ mod tests {
     }
 
     fn read(len: u32, parameters: &SessionParameters) -> Task {
-        let command = Command { lun: 0, cdb: [0; 16], direction: Direction::Read, len };
+        let command = Command { lun: 0, cdb: [0; 16], direction: Direction::Read, len, attribute: 1 };
         Task::open(TaskId(1), &command, 1, parameters).0
     }
 
@@ -371,7 +371,7 @@ mod tests {
             max_outstanding_r2t: 2,
             ..SessionParameters::default()
         };
-        let command = Command { lun: 0, cdb: [0; 16], direction: Direction::Write, len: 4096 };
+        let command = Command { lun: 0, cdb: [0; 16], direction: Direction::Write, len: 4096, attribute: 1 };
         let write = |parameters| Task::open(TaskId(1), &command, 1, parameters).0;
         let mut task = write(&agreed);
         let mut ask =

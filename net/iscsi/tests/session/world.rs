@@ -502,7 +502,8 @@ impl World {
             b'W' => Direction::Write,
             _ => Direction::None,
         };
-        let command = initiator::Command { lun: 0, cdb, direction, len };
+        let command =
+            initiator::Command { lun: 0, cdb, direction, len, attribute: initiator::Command::SIMPLE };
         let task = self.links[link].initiator.submit(command)?;
         self.submitted += 1;
         let fill = self.prng.below(256) as u8;

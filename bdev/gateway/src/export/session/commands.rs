@@ -13,17 +13,24 @@ use super::super::job::{self, Context, Start, Step};
 use super::super::lun::Port;
 use super::super::node::{Lun, Node, Place, port_name};
 use super::Session;
+use super::dormant::Arrival;
 use super::jobs::{Job, Stage};
 use super::paths::Passage;
+use crate::wire::Buffers;
 
 /// A command for whose data there is no room yet, neither a frame nor to park it: the session does not read on.
 pub(super) struct Stalled {
-    pub(super) command: target::Command,
+    arrival: Arrival,
     parsed: scsi::Command,
     pub(super) place: Place,
     len: u32,
-    began: Instant,
     way: Way,
+}
+
+impl Stalled {
+    pub(super) fn task(&self) -> TaskId {
+        self.arrival.task()
+    }
 }
 
 /// Where a command is carried out that waits for its frame.
@@ -108,39 +115,43 @@ impl Session {
         let number = scsi::lun::decode(command.lun);
         let lun = number.and_then(|number| Some((number, self.lun(number)?)));
         let Some((number, lun)) = lun else { return self.absent(&command, &parsed, now) };
-        let place = Place { number, lun };
-        if let Some(sense) = self.take_attention(number, &place.lun, &parsed, now) {
-            return self.refuse(command.task, sense, place.lun.unit.settings().sense_format);
+        self.enter_task_set(command, parsed, Place { number, lun }, now);
+    }
+
+    /// A command that waits for no other one.
+    pub(super) fn arrive(&mut self, arrival: Arrival, parsed: scsi::Command, place: Place, now: Instant) {
+        if let Some(sense) = self.take_attention(place.number, &place.lun, &parsed, now) {
+            return self.refuse(arrival.task(), sense, place.lun.unit.settings().sense_format);
         }
         let stats = &place.lun.stats;
         stats.commands.set(stats.commands.get() + 1);
         if let scsi::Command::ReportTargetPortGroups { header, allocation } = parsed {
-            return self.report_target_port_groups(command.task, (header, allocation), place, now);
+            return self.report_target_port_groups(arrival.task(), (header, allocation), place, now);
         }
-        let Some(command) = self.divert(command, &parsed, &place, now) else { return };
-        self.begin(command, parsed, place, now);
+        let Some(arrival) = self.divert(arrival, &parsed, &place, now) else { return };
+        self.begin(arrival, parsed, place, now);
     }
 
     /// Begins a command that is carried out here.
-    pub(super) fn begin(
-        &mut self,
-        command: target::Command,
-        parsed: scsi::Command,
-        place: Place,
-        now: Instant,
-    ) {
-        if self.is_kept_out(command.task, &command.cdb, &place.lun) {
+    pub(super) fn begin(&mut self, arrival: Arrival, parsed: scsi::Command, place: Place, now: Instant) {
+        let (task, cdb) = (arrival.task(), arrival.command.cdb);
+        if self.is_kept_out(task, &cdb, &place.lun) {
             return;
         }
-        if let Some(sense) = self.stands_in_the_way(&place, &command.cdb, &parsed) {
-            return self.refuse(command.task, sense, place.lun.unit.settings().sense_format);
+        if let Some(sense) = self.stands_in_the_way(&place, &cdb, &parsed) {
+            return self.refuse(task, sense, place.lun.unit.settings().sense_format);
         }
-        if let scsi::Command::Reservation(request) = parsed
-            && !place.lun.config.bdev.capabilities().contains(Capabilities::FENCE)
-            && self.on_reservation((command.task, command.expected_len), request, &place, now)
-        {
-            return;
-        }
+        let arrival = match parsed {
+            scsi::Command::Reservation(request)
+                if !place.lun.config.bdev.capabilities().contains(Capabilities::FENCE) =>
+            {
+                match self.on_reservation(arrival, request, &place, now) {
+                    Some(arrival) => arrival,
+                    None => return,
+                }
+            }
+            _ => arrival,
+        };
         if matches!(parsed, scsi::Command::Inquiry { page: Some(0x88), .. }) {
             // Ports come and go with the maps of the target.
             self.units.remove(&place.number);
@@ -149,17 +160,17 @@ impl Session {
         let Some(node) = self.node.clone() else { return };
         let context = self.context(&unit, &place, &node, now);
         match job::start(&parsed, &context) {
-            Start::Fail(sense) => self.refuse(command.task, sense, unit.sense_format()),
-            Start::Data(data) => self.answer_bytes(command.task, Some(place), &data, now),
+            Start::Fail(sense) => self.refuse(task, sense, unit.sense_format()),
+            Start::Data(data) => self.answer_bytes(task, Some(place), &data, now),
             Start::Collect(len) => {
-                self.stalled = Some(Stalled { command, parsed, place, len, began: now, way: Way::Here });
+                self.stalled = Some(Stalled { arrival, parsed, place, len, way: Way::Here });
                 self.retry_stalled(now);
             }
             Start::Steps(steps) => {
-                let mut job = Job::new(Some(place), parsed, command.expected_len, Stage::Working, now);
+                let mut job = Job::of(arrival, place, parsed, Stage::Working);
                 job.steps = steps;
-                self.open_job(command.task, job);
-                self.advance(command.task, now);
+                self.open_job(task, job);
+                self.advance(task, now);
             }
         }
     }
@@ -261,13 +272,13 @@ impl Session {
     /// Takes the data of a command that is not carried out here at once.
     pub(super) fn collect_passage(
         &mut self,
-        command: target::Command,
+        arrival: Arrival,
         parsed: scsi::Command,
         place: Place,
         len: u32,
         now: Instant,
     ) {
-        self.stalled = Some(Stalled { command, parsed, place, len, began: now, way: Way::Elsewhere });
+        self.stalled = Some(Stalled { arrival, parsed, place, len, way: Way::Elsewhere });
         self.retry_stalled(now);
     }
 
@@ -276,15 +287,16 @@ impl Session {
         let block_size = stalled.place.lun.config.bdev.geometry().block_size;
         // Fewer bytes than the CDB wants: the blocks that come, as long as they are whole.
         let moves_blocks = job::list_len(&stalled.parsed).is_none();
-        let expected = if stalled.command.writes { stalled.command.expected_len } else { 0 };
+        let command = &stalled.arrival.command;
+        let expected = if command.writes { command.expected_len } else { 0 };
         if let Some(sense) = job::wrong_length(&stalled.parsed, expected, block_size) {
-            let (task, format) = (stalled.command.task, stalled.place.lun.unit.settings().sense_format);
+            let (task, format) = (stalled.task(), stalled.place.lun.unit.settings().sense_format);
             self.stalled = None;
             return self.refuse(task, sense, format);
         }
         let len = stalled.len.min(expected);
         if moves_blocks && len % block_size != 0 {
-            let (task, transfer_len) = (stalled.command.task, u64::from(stalled.len));
+            let (task, transfer_len) = (stalled.task(), u64::from(stalled.len));
             let format = stalled.place.lun.unit.settings().sense_format;
             self.stalled = None;
             let failure = job::failure(Sense::INVALID_INFORMATION_UNIT, format);
@@ -293,7 +305,7 @@ impl Session {
         if len == 0 {
             return self.move_nothing(now);
         }
-        let task = stalled.command.task;
+        let task = stalled.task();
         let (stage, frame) = match self.frame(len) {
             Some(frame) => (Stage::Working, Some(frame)),
             None => match self.park(task, len) {
@@ -306,24 +318,37 @@ impl Session {
             },
         };
         self.impatient_since = None;
-        let Some(Stalled { command, parsed, place, began, way, .. }) = self.stalled.take() else { return };
-        let resets = place.lun.state.nexuses.borrow().resets(self.id);
-        let mut job = Job::new(Some(place), parsed, command.expected_len, stage, began);
-        job.passage = (way == Way::Elsewhere).then(|| Box::new(Passage::new(command, resets, began)));
-        self.open_job(task, job);
-        if let Some(frame) = frame {
-            self.begin_collecting(task, frame, len, now);
+        let Some(mut stalled) = self.stalled.take() else { return };
+        let early = std::mem::take(&mut stalled.arrival.early);
+        self.open_stalled(stalled, stage, now);
+        match frame {
+            Some(frame) => self.begin_collecting(task, frame, (len, &early), now),
+            None => self.jobs.store(task, 0, &early),
         }
+    }
+
+    /// A command that stood still is a job.
+    fn open_stalled(&mut self, stalled: Stalled, stage: Stage, now: Instant) {
+        let Stalled { arrival, parsed, place, way, .. } = stalled;
+        let task = arrival.task();
+        let job = match way {
+            Way::Here => Job::of(arrival, place, parsed, stage),
+            Way::Elsewhere => {
+                let resets = place.lun.state.nexuses.borrow().resets(self.id);
+                let (expected_len, at) = (arrival.command.expected_len, arrival.at);
+                let mut job = Job::new(Some(place), parsed, expected_len, stage, at);
+                job.passage = Some(Box::new(Passage::new(arrival, resets, now)));
+                job
+            }
+        };
+        self.open_job(task, job);
     }
 
     /// The initiator expects to move nothing: nothing is written, and the residual tells it.
     pub(super) fn move_nothing(&mut self, now: Instant) {
-        let Some(Stalled { command, parsed, place, began, way, .. }) = self.stalled.take() else { return };
-        let task = command.task;
-        let resets = place.lun.state.nexuses.borrow().resets(self.id);
-        let mut job = Job::new(Some(place), parsed, command.expected_len, Stage::Working, began);
-        job.passage = (way == Way::Elsewhere).then(|| Box::new(Passage::new(command, resets, began)));
-        self.open_job(task, job);
+        let Some(stalled) = self.stalled.take() else { return };
+        let task = stalled.task();
+        self.open_stalled(stalled, Stage::Working, now);
         self.advance(task, now);
     }
 

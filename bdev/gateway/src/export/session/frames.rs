@@ -48,6 +48,11 @@ impl Parked {
         self.bytes[offset..end].copy_from_slice(&bytes[..len]);
     }
 
+    /// What came so far.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     pub(super) fn held(&self) -> usize {
         self.bytes.len()
     }
@@ -68,42 +73,55 @@ impl Session {
 
     /// Parks the command that has no frame; `None` when there is no room for what may come of it.
     pub(super) fn park(&mut self, task: TaskId, len: u32) -> Option<Stage> {
+        let parked = self.room_to_park(len)?;
+        self.parked.push_back(task);
+        Some(Stage::Parked(parked))
+    }
+
+    /// Room for what may come unasked of a command without a frame.
+    pub(super) fn room_to_park(&self, len: u32) -> Option<Parked> {
         let parameters = self.links.leading().connection.parameters();
         let may_come = parameters.immediate_data.is_yes() || !parameters.initial_r2t.is_yes();
         let unasked = if may_come { parameters.first_burst_length.min(len) as usize } else { 0 };
-        let parked = self.parked.iter().filter_map(|task| match &self.jobs.open.get(task)?.stage {
+        let parked = self.jobs.open.values().filter_map(|job| match &job.stage {
             Stage::Parked(parked) => Some(parked.unasked),
             _ => None,
         });
-        if parked.sum::<usize>() + unasked > PARKED_MAX {
-            return None;
-        }
-        self.parked.push_back(task);
-        Some(Stage::Parked(Parked { bytes: Vec::new(), unasked, len }))
+        let fits = parked.sum::<usize>() + unasked <= PARKED_MAX;
+        fits.then(|| Parked { bytes: Vec::new(), unasked, len })
     }
 
     /// Gives frames to those that wait for them, the oldest first.
     pub(super) fn unpark(&mut self, now: Instant) {
         while let Some(task) = self.parked.front().copied() {
-            let Some(Job { stage: Stage::Parked(parked), .. }) = self.jobs.open.get(&task) else {
+            let Some(Job { stage: Stage::Parked(Parked { len, .. }), .. }) = self.jobs.open.get(&task) else {
                 // It was aborted.
                 self.parked.pop_front();
                 continue;
             };
-            let len = parked.len;
-            let Some(mut frame) = self.frame(len) else { return };
+            let len = *len;
+            let Some(frame) = self.frame(len) else { return };
             self.parked.pop_front();
-            let there = parked.bytes.len().min(frame.len());
-            frame[..there].copy_from_slice(&parked.bytes[..there]);
-            self.begin_collecting(task, frame, len, now);
+            let early = match self.jobs.open.get_mut(&task).map(|job| &mut job.stage) {
+                Some(Stage::Parked(parked)) => std::mem::take(&mut parked.bytes),
+                _ => Vec::new(),
+            };
+            self.begin_collecting(task, frame, (len, &early), now);
         }
     }
 
     /// The command has a frame: its data may come.
-    pub(super) fn begin_collecting(&mut self, task: TaskId, mut frame: BufMut, len: u32, now: Instant) {
-        let early = self.links.take_early_data(task);
-        let there = early.len().min(frame.len());
-        frame[..there].copy_from_slice(&early[..there]);
+    pub(super) fn begin_collecting(
+        &mut self,
+        task: TaskId,
+        mut frame: BufMut,
+        (len, parked): (u32, &[u8]),
+        now: Instant,
+    ) {
+        for early in [parked, &self.links.take_early_data(task)] {
+            let there = early.len().min(frame.len());
+            frame[..there].copy_from_slice(&early[..there]);
+        }
         self.impatient_since = None;
         if let Some(job) = self.jobs.open.get_mut(&task) {
             job.stage = Stage::Collecting(frame);

@@ -10,8 +10,9 @@ use scsi::{Sense, SenseFormat};
 
 use super::super::job::{self, After, Step};
 use super::super::node::{Lun, Place};
-use super::super::state::Hold;
+use super::super::state::{Hold, Standing};
 use super::Session;
+use super::dormant::Arrival;
 use super::frames::{Parked, may_hold};
 use super::paths::Passage;
 use crate::translate::Writing;
@@ -44,6 +45,10 @@ pub(super) struct Job {
     pub(super) asked_at: Instant,
     /// Its place at the blocks of the step that it is at.
     hold: Option<Hold>,
+    /// Its place in the unit's task set, until it is answered; of one that is not carried out here, in `passage`.
+    pub(super) standing: Option<Standing>,
+    /// Of a command that waits for others of the unit.
+    pub(super) dormant: Option<Box<Arrival>>,
     /// Of a command that is not carried out here, or not yet.
     pub(super) passage: Option<Box<Passage>>,
 }
@@ -254,8 +259,7 @@ impl Session {
         frame[..bytes.len()].copy_from_slice(bytes);
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         let len = u32::try_from(bytes.len()).expect("a frame is short");
-        job.stage = Stage::Answering(Some(frame.freeze()));
-        job.hold = None;
+        job.answer(Some(frame.freeze()));
         self.links.send_data(task, len, Response { transfer_len: u64::from(len), ..Response::default() });
     }
 
@@ -275,18 +279,15 @@ impl Session {
         stats.count_moved(&job.command, moved, block_size);
         let response = Response { transfer_len, ..Response::default() };
         let available = data.as_ref().map_or(0, |data| u32::try_from(data.len()).expect("a frame is short"));
-        job.stage = Stage::Answering(data);
-        job.hold = None;
+        job.answer(data);
         self.jobs.charge(task, available as usize);
         self.links.send_data(task, available, response);
     }
 
     pub(super) fn respond(&mut self, task: TaskId, response: Response) {
         if let Some(job) = self.jobs.open.get_mut(&task) {
-            job.stage = Stage::Answering(None);
+            job.answer(None);
             job.steps.clear();
-            job.hold = None;
-            job.passage = None;
         }
         self.jobs.charge(task, 0);
         self.links.respond(task, response);
@@ -335,8 +336,22 @@ impl Job {
             charge: 0,
             asked_at: began,
             hold: None,
+            standing: None,
+            dormant: None,
             passage: None,
         }
+    }
+
+    /// The job of a command that is carried out here.
+    pub(super) fn of(arrival: Arrival, place: Place, parsed: scsi::Command, stage: Stage) -> Self {
+        let job = Self::new(Some(place), parsed, arrival.command.expected_len, stage, arrival.at);
+        Self { standing: arrival.standing, ..job }
+    }
+
+    /// It has ended: what it held others up with goes.
+    pub(super) fn answer(&mut self, data: Option<Buf>) {
+        self.stage = Stage::Answering(data);
+        (self.hold, self.standing, self.dormant, self.passage) = (None, None, None, None);
     }
 
     /// Bytes of the buffer that it holds.
@@ -351,7 +366,7 @@ impl Job {
     }
 
     fn is_waiting(&self) -> bool {
-        matches!(self.stage, Stage::Working) && !self.in_flight && !self.aborted
+        matches!(self.stage, Stage::Working) && !self.in_flight && !self.aborted && self.dormant.is_none()
     }
 
     /// The LUN has one open command less.

@@ -8,7 +8,6 @@ use engine::{Instant, Progress};
 use iscsi::target::{Logout, LogoutResponse};
 use iscsi::{CloseReason, Protocol, TaskId};
 
-use super::jobs::Job;
 use super::links::{Link, Scope};
 use super::lost::Standing;
 use super::management::Aborter;
@@ -63,7 +62,7 @@ impl Session {
         self.links.at(from).logging_out.push((request, scope));
     }
 
-    /// Ends the commands whose data have not all come: nobody sends them any more.
+    /// Ends the commands whose data have not all come, because nobody sends them any more, and those that wait for others.
     fn abort_collecting(&mut self, from: usize, scope: Scope, now: Instant) {
         //= rfc7143#section-11.14.5: a logout ends the tasks of its connection, or of its session.
         let own = self.links.at(from).id;
@@ -75,8 +74,10 @@ impl Session {
             .flat_map(|link| link.connection.tasks().collect::<Vec<_>>())
             .collect();
         for task in tasks {
-            let stalled = self.stalled.take_if(|stalled| stalled.command.task == task).is_some();
-            if stalled || self.jobs.open.get(&task).is_some_and(Job::is_collecting) {
+            let stalled = self.stalled.take_if(|stalled| stalled.task() == task).is_some();
+            if stalled
+                || self.jobs.open.get(&task).is_some_and(|job| job.is_collecting() || job.dormant.is_some())
+            {
                 self.abort(task, Aborter::Itself, now);
             }
         }

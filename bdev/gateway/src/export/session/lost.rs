@@ -132,7 +132,7 @@ impl Session {
 
     /// Ends tasks that the protocol has lost, and tells the nexus that they are.
     pub(super) fn clear_tasks(&mut self, tasks: Vec<TaskId>, now: Instant) {
-        self.stalled.take_if(|stalled| tasks.contains(&stalled.command.task));
+        self.stalled.take_if(|stalled| tasks.contains(&stalled.task()));
         let mut units: Vec<Rc<LogicalUnit>> = Vec::new();
         for task in tasks {
             let open = self.links.is_open(task);

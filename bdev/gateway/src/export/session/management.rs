@@ -167,7 +167,7 @@ impl Session {
             return self.answer_management(request, TaskResponse::NoTask);
         }
         // A command that waits for a frame is no job yet.
-        self.stalled.take_if(|stalled| stalled.command.task == task);
+        self.stalled.take_if(|stalled| stalled.task() == task);
         self.abort(task, Aborter::Itself, now);
         self.management.push(Management::new(request, vec![task]));
     }

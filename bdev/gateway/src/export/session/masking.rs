@@ -43,7 +43,7 @@ impl Session {
             self.end_hidden(task);
         }
         if let Some(stalled) = self.stalled.take_if(|stalled| at(&stalled.place)) {
-            self.refuse(stalled.command.task, Sense::LUN_NOT_SUPPORTED, SenseFormat::Fixed);
+            self.refuse(stalled.task(), Sense::LUN_NOT_SUPPORTED, SenseFormat::Fixed);
         }
         self.abort_background(&lun.unit);
         if let Some(nexus) = &self.nexus {

@@ -7,6 +7,7 @@ mod access_states;
 mod alteration;
 mod background;
 mod commands;
+mod dormant;
 mod farewell;
 mod fence;
 mod frames;
@@ -91,6 +92,8 @@ pub(super) struct Session {
     channels: BTreeMap<u16, Attached>,
     units: BTreeMap<u16, CachedUnit>,
     stalled: Option<Stalled>,
+    /// Commands that wait in task sets, in the order in which they came.
+    dormant: VecDeque<TaskId>,
     /// Commands that have no frame yet, the oldest first.
     parked: VecDeque<TaskId>,
     /// Since when no command that had to be parked could be.
@@ -139,6 +142,7 @@ impl Session {
             channels: BTreeMap::new(),
             units: BTreeMap::new(),
             stalled: None,
+            dormant: VecDeque::new(),
             parked: VecDeque::new(),
             impatient_since: None,
             data_looked_at: Instant::EPOCH,
@@ -270,6 +274,7 @@ impl Session {
 
     fn receive(&mut self, now: Instant, requests: &mut Vec<Request>) -> Progress {
         let mut taken = 0;
+        self.wake(now);
         self.unpark(now);
         for index in 0..self.links.len() {
             taken += self.receive_from(index, now, requests);

@@ -9,7 +9,7 @@ use engine::{Instant, Progress};
 use iscsi::TaskId;
 use iscsi::chap::Proving;
 use iscsi::initiator::Completion;
-use iscsi::target::{self, Response};
+use iscsi::target::Response;
 use scsi::alua;
 use scsi::reservation::Request as Reserve;
 use scsi::{Command, Sanitize, Sense, status};
@@ -22,6 +22,7 @@ use super::super::relay::{Ends, News, Passed, Passing, PassingData};
 use super::super::state::Resets;
 use super::Session;
 use super::access_states::News as StateNews;
+use super::dormant::Arrival;
 use super::jobs::{Job, Stage};
 
 /// How long a transition may take, as the extended header of REPORT TARGET PORT GROUPS tells.
@@ -61,7 +62,7 @@ pub(super) enum Route {
 
 /// A command that is not carried out here at once.
 pub(super) struct Passage {
-    command: target::Command,
+    arrival: Arrival,
     data: Option<engine::Buf>,
     since: Instant,
     not_before: Instant,
@@ -196,31 +197,31 @@ impl Session {
     /// Takes a command that is not carried out here at once; gives back one that is.
     pub(super) fn divert(
         &mut self,
-        command: target::Command,
+        arrival: Arrival,
         parsed: &Command,
         place: &Place,
         now: Instant,
-    ) -> Option<target::Command> {
+    ) -> Option<Arrival> {
         // A unit attention that waits here is what REQUEST SENSE tells first.
         let told_here = matches!(parsed, Command::RequestSense { .. })
             && place.lun.state.nexuses.borrow().is_pending(self.id);
         if is_answered_here(parsed) || told_here {
-            return Some(command);
+            return Some(arrival);
         }
         match self.route_of(parsed, &place.lun, now, now) {
-            Route::Here => return Some(command),
-            Route::Refuse(_) | Route::Hold if is_known_here(parsed) => return Some(command),
+            Route::Here => return Some(arrival),
+            Route::Refuse(_) | Route::Hold if is_known_here(parsed) => return Some(arrival),
             Route::Refuse(sense) => {
-                self.refuse(command.task, sense, place.lun.unit.settings().sense_format);
+                self.refuse(arrival.task(), sense, place.lun.unit.settings().sense_format);
             }
-            Route::Hold | Route::Peer => self.begin_passage(command, *parsed, place.clone(), now),
+            Route::Hold | Route::Peer => self.begin_passage(arrival, *parsed, place.clone(), now),
         }
         None
     }
 
-    fn begin_passage(&mut self, command: target::Command, parsed: Command, place: Place, now: Instant) {
+    fn begin_passage(&mut self, arrival: Arrival, parsed: Command, place: Place, now: Instant) {
         let unit = self.unit(place.number, &place.lun);
-        let task = command.task;
+        let task = arrival.task();
         let start = match is_of_the_serving_node(&parsed) {
             true => None,
             false => {
@@ -231,11 +232,12 @@ impl Session {
         };
         match start {
             Some(Start::Fail(sense)) => self.refuse(task, sense, unit.sense_format()),
-            Some(Start::Collect(len)) => self.collect_passage(command, parsed, place, len, now),
+            Some(Start::Collect(len)) => self.collect_passage(arrival, parsed, place, len, now),
             Some(Start::Data(_) | Start::Steps(_)) | None => {
                 let resets = place.lun.state.nexuses.borrow().resets(self.id);
-                let mut job = Job::new(Some(place), parsed, command.expected_len, Stage::Working, now);
-                job.passage = Some(Box::new(Passage::new(command, resets, now)));
+                let (expected_len, at) = (arrival.command.expected_len, arrival.at);
+                let mut job = Job::new(Some(place), parsed, expected_len, Stage::Working, at);
+                job.passage = Some(Box::new(Passage::new(arrival, resets, now)));
                 self.open_job(task, job);
                 self.advance(task, now);
             }
@@ -271,9 +273,10 @@ impl Session {
             // Nothing was taken from the host yet: as if it came now.
             job.leave();
             self.jobs.remove(task);
-            return self.begin(passage.command, command, place.clone(), now);
+            return self.begin(passage.arrival, command, place.clone(), now);
         };
-        if self.is_kept_out(task, &passage.command.cdb, &place.lun) {
+        job.standing = passage.arrival.standing;
+        if self.is_kept_out(task, &passage.arrival.command.cdb, &place.lun) {
             return;
         }
         let Ok(data) = data.try_unique() else { return self.fail(task, Sense::INTERNAL_FAILURE) };
@@ -294,7 +297,7 @@ impl Session {
             passage.not_before = now + PAUSE;
             return;
         }
-        let command = &passage.command;
+        let command = &passage.arrival.command;
         let data = match (&passage.data, command.reads) {
             (Some(data), _) => PassingData::Out(data.clone()),
             (None, true) if command.expected_len > 0 => {
@@ -308,7 +311,8 @@ impl Session {
             PassingData::Out(from) => u32::try_from(from.len()).expect("a frame is short"),
             _ => command.expected_len,
         };
-        let passing = Passing { task, lun: command.lun, cdb: command.cdb, expected_len, data };
+        let (lun, cdb, attribute) = (command.lun, command.cdb, command.attribute);
+        let passing = Passing { task, lun, cdb, attribute, expected_len, data };
         // A window that is closed there opens with an answer.
         job.in_flight = self.relay.as_mut().is_some_and(|relay| relay.pass(passing));
         if job.in_flight {
@@ -424,7 +428,6 @@ impl Session {
         let moved = expected - u64::from(completion.underflow).min(expected);
         let transfer_len = moved + u64::from(completion.overflow);
         let response = Response { status: completion.status, sense: completion.sense.clone(), transfer_len };
-        job.passage = None;
         if failed {
             self.on_choice_refused(task);
         }
@@ -432,7 +435,7 @@ impl Session {
         match data {
             Some(data) if completion.status == status::GOOD && moved > 0 => {
                 let available = u32::try_from(moved.min(data.len() as u64)).expect("a frame is short");
-                job.stage = Stage::Answering(Some(data.freeze()));
+                job.answer(Some(data.freeze()));
                 self.jobs.charge(task, available as usize);
                 self.links.send_data(task, available, response);
             }
@@ -457,7 +460,7 @@ impl Session {
     pub(super) fn abort_passed(&mut self, task: TaskId) {
         let Some(passage) = self.jobs.open.get(&task).and_then(|job| job.passage.as_ref()) else { return };
         if let Some(relay) = &mut self.relay {
-            relay.abort(task, passage.command.lun);
+            relay.abort(task, passage.arrival.command.lun);
         }
     }
 
@@ -496,8 +499,8 @@ impl Session {
 }
 
 impl Passage {
-    pub(super) fn new(command: target::Command, resets: Resets, now: Instant) -> Self {
-        Self { command, data: None, since: now, not_before: Instant::EPOCH, resets }
+    pub(super) fn new(arrival: Arrival, resets: Resets, now: Instant) -> Self {
+        Self { arrival, data: None, since: now, not_before: Instant::EPOCH, resets }
     }
 
     fn next_look(&self) -> Instant {

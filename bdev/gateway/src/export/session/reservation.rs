@@ -13,6 +13,7 @@ use super::super::job::{self, ReserveOut, Step};
 use super::super::logical_unit::{Alteration, LogicalUnit};
 use super::super::node::{Lun, Place};
 use super::super::reservations::Changing;
+use super::dormant::Arrival;
 use super::jobs::{Job, Stage};
 use super::management::Aborter;
 use super::{Request as Ask, Session};
@@ -31,41 +32,42 @@ impl Session {
         match lun.unit.admit(nexus, reservation::demand(cdb)) {
             Ok(()) => false,
             Err(refusal) => {
-                self.links.respond(task, response_to(refusal));
+                self.respond(task, response_to(refusal));
                 true
             }
         }
     }
 
-    /// Answers what needs no parameter list; false for what does.
+    /// Answers what needs no parameter list; gives back what does.
     pub(super) fn on_reservation(
         &mut self,
-        (task, expected_len): (TaskId, u32),
+        arrival: Arrival,
         request: Request,
         place: &Place,
         now: Instant,
-    ) -> bool {
-        let Some(nexus) = self.nexus.clone() else { return false };
+    ) -> Option<Arrival> {
+        let Some(nexus) = self.nexus.clone() else { return Some(arrival) };
+        let task = arrival.task();
         let command = scsi::Command::Reservation(request);
         let unit = &place.lun.unit;
         let done = match request {
-            Request::Out { .. } => return false,
+            Request::Out { .. } => return Some(arrival),
             Request::In { report, allocation } => {
-                let mut job = Job::new(Some(place.clone()), command, expected_len, Stage::Working, now);
+                let mut job = Job::of(arrival, place.clone(), command, Stage::Working);
                 // A holder that has been succeeded without knowing it must not tell of the past: the read says so.
                 let keeps = unit.capabilities().power_loss == PowerLoss::Persists;
                 job.steps.extend(keeps.then_some(Step::Examine(BlockRange::new(0, 1))));
                 job.steps.push_back(Step::Report(report, allocation));
                 self.open_job(task, job);
                 self.advance(task, now);
-                return true;
+                return None;
             }
             Request::Reserve => unit.change_older(|table| table.reserve(&nexus)),
             Request::Release => unit.change_older(|table| table.release(&nexus)),
         };
         let response = done.map_or_else(response_to, |()| Response::default());
         self.links.respond(task, response);
-        true
+        None
     }
 
     /// The next step of a job is PERSISTENT RESERVE OUT: waits while another one is under way.
@@ -122,7 +124,7 @@ impl Session {
         };
         frame.copy_from_slice(&data);
         job.steps.clear();
-        job.stage = Stage::Answering(Some(frame.freeze()));
+        job.answer(Some(frame.freeze()));
         self.links.send_data(task, u32::try_from(data.len()).expect("bounded"), response);
     }
 
@@ -170,8 +172,8 @@ impl Session {
         }
         self.abort_background(unit);
         if let Some(stalled) = self.stalled.take_if(|stalled| at(&stalled.place)) {
-            self.silence(stalled.command.task, by);
-            tasks.push(stalled.command.task);
+            self.silence(stalled.task(), by);
+            tasks.push(stalled.task());
         }
         tasks
     }

@@ -8,6 +8,7 @@ mod medium;
 mod nexus;
 mod ranges;
 mod sanitize;
+mod standing;
 
 use std::cell::{Cell, RefCell};
 
@@ -18,6 +19,7 @@ pub(super) use medium::Medium;
 pub(super) use nexus::{NexusId, Nexuses, Resets};
 pub(super) use ranges::{Hold, Mode, Ranges, Span};
 pub(super) use sanitize::{Order, Sanitizing};
+pub(super) use standing::Standing;
 
 /// See the module.
 #[derive(Default)]
