@@ -283,6 +283,7 @@ fn figures(kind: &EventKind) -> Value {
             })
         }
         EventKind::Serving { generation }
+        | EventKind::NamedHolder { generation }
         | EventKind::PeerWentOn { generation }
         | EventKind::InSync { generation, .. }
         | EventKind::Promoting { generation, .. } => json!({"generation": generation}),

@@ -138,6 +138,11 @@ pub enum EventKind {
         /// In this generation.
         generation: u64,
     },
+    /// It says that this node, which stood by, is the holder: a switchover was cut off behind it.
+    NamedHolder {
+        /// Since this generation.
+        generation: u64,
+    },
     /// It has an older config than a leg.
     ArbiterOlder {
         /// The generation that it should have at least.

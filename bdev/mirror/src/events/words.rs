@@ -89,6 +89,9 @@ impl Display for EventKind {
             Self::ArbiterDecided { holder, generation } => {
                 write!(f, "the arbiter gave the array to node {} in generation {generation}", holder.number())
             }
+            Self::NamedHolder { generation } => {
+                write!(f, "the arbiter says that this node has had the array since generation {generation}")
+            }
             Self::ArbiterOlder { expected } => write!(
                 f,
                 "the arbiter has an older config than generation {expected}, which a leg has: restored from a \

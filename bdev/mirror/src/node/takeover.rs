@@ -191,7 +191,10 @@ impl Node {
                 let expected = peer.unwrap_or(0).max(self.own().config().generation());
                 return self.note(EventKind::ArbiterOlder { expected });
             }
-            TakeoverVerdict::Ours => return self.begin_hold(),
+            TakeoverVerdict::Ours => {
+                self.note(EventKind::NamedHolder { generation: config.generation() });
+                return self.begin_hold();
+            }
             TakeoverVerdict::NotCounted { newer } => {
                 self.note(EventKind::PromotionRefused(PromoteRefusal::NotInSync.into()));
                 self.role = Role::Standby(StandbyReason::PeerIsNewer { newer });

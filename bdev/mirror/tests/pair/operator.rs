@@ -7,7 +7,7 @@ use mirror::TRANSITION_MAX;
 use mirror::command::{Command, Demotion, Refusal};
 use mirror::decide::{HolderState, PromoteMode, PromoteRefusal};
 use mirror::events::Codes;
-use mirror::format::{ArbiterKind, ConfigFlags, LegMask, Reason};
+use mirror::format::{ArbiterKind, ConfigFlags, LegIndex, LegMask, Reason};
 use mirror::status::{PeerSight, RoleKind};
 
 use super::unit_state::Front;
@@ -142,6 +142,21 @@ fn a_switchover_that_is_cut_off_leaves_one_holder() {
         world.load(holder, millis(20));
         settle(&mut world, holder);
     }
+}
+
+/// The arbiter has heard of it, and no superblock has.
+#[test]
+fn a_standby_that_the_arbiter_made_the_holder_says_so() {
+    let mut world = World::new(560, ArbiterKind::Etcd);
+    world.create();
+    command(&mut world, 0, Command::Switchover).expect("in sync");
+    let swapped = |world: &World| world.arbiter.config.is_some_and(|config| config.holder == LegIndex::One);
+    world.wait("the swap", SECOND, swapped);
+    world.kill(0);
+    world.wait("service", 10 * SECOND, |world| world.is_holder(1));
+    assert!(has_event(&world, 1, "arbiter-decided", "named-holder"), "{}", world.describe());
+    world.start(0);
+    settle(&mut world, 1);
 }
 
 #[test]
