@@ -96,6 +96,62 @@ fn task_attributes_count_through_the_other_node() {
     assert_eq!(world.hosts[1].data(ordered)[0], 9);
 }
 
+/// How far the node that serves has come with a PREEMPT AND ABORT when it dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Preempted {
+    /// It has not heard of it.
+    Not,
+    /// It is in the table, and waits for the write of the host that is preempted.
+    Waiting,
+    /// It is in the table, and nobody was told.
+    Unanswered,
+}
+
+/// Sent through the node that lives. Whether it has happened shows in the table; repeated, it is GOOD or has no key left to
+/// preempt; and from then on nothing of the preempted host lands, neither what it had under way nor what it sends anew.
+#[test]
+fn a_preempt_and_abort_is_whole_or_not_at_all_when_its_node_dies() {
+    for how in [Preempted::Not, Preempted::Waiting, Preempted::Unanswered] {
+        let mut world = World::new(StandbyMode::Forward, &[0, 1]);
+        assert_eq!((world.reserve_out(0, 0, 0, [0, 1]), world.reserve_out(1, 0, 0, [0, 2])), (GOOD, GOOD));
+        assert_eq!((world.reserve_out(0, 1, EXCLUSIVE, [1, 0]), world.write(0, 5, 1)), (GOOD, GOOD));
+        if how != Preempted::Unanswered {
+            world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+            let _ = world.send_write(0, 5, 9);
+            world.until("the write is under way", |world| {
+                world.targets[0].as_ref().expect("lives").luns()[0].active == 1
+            });
+        }
+        if how == Preempted::Not {
+            world.network.freeze(node_ip(0));
+        }
+        let table = |world: &World| world.kept.state.lock().expect("sound").clone();
+        let before = table(&world);
+        let preempt = world.send_reserve_out(1, 5, EXCLUSIVE, [2, 1], 0);
+        if how == Preempted::Unanswered {
+            world.until("the table", |world| table(world) != before);
+        } else {
+            world.run_for(Duration::from_millis(200));
+        }
+        assert_eq!(world.hosts[1].take(preempt), None, "{how:?}: it is on its way");
+        assert_eq!(table(&world) == before, how == Preempted::Not);
+        world.die();
+        world.fault.plan().clear(FaultTarget::Write);
+        assert_eq!(world.end(1, preempt), attention(0x0006), "{how:?}: nobody guesses");
+        world.serve(1, 2);
+        while world.ready(1) != GOOD {}
+        let (keys, again) = if how == Preempted::Not { (vec![1, 2], GOOD) } else { (vec![2], CONFLICT) };
+        assert_eq!((world.keys(1), world.reserve_out(1, 5, EXCLUSIVE, [2, 1])), (keys, again), "{how:?}");
+        assert_eq!((world.keys(1), world.write(1, 5, 4)), (vec![2], GOOD), "{how:?}");
+        world.add_host_named(1, "iqn.2026-11.example:h0");
+        world.until("a login", |world| world.hosts[2].is_in());
+        while world.ready(2) != GOOD {}
+        assert_eq!(world.write(2, 5, 9), CONFLICT, "{how:?}");
+        world.run_for(Duration::from_millis(500));
+        assert_eq!(world.read(1, 5), 4, "{how:?}");
+    }
+}
+
 #[test]
 fn a_host_keeps_its_session_and_its_reservation_when_the_peer_dies() {
     let mut world = World::new(StandbyMode::Forward, &[0, 1]);
