@@ -35,6 +35,8 @@ pub enum Toward {
     Both,
     /// From node 0 to node 1, or from the node to the host.
     Far,
+    /// From node 1 to node 0, or from the host to the node.
+    Near,
 }
 
 /// Where the link's plug is.
@@ -180,8 +182,10 @@ impl Net {
     /// Packets of a way get lost, and nobody is told.
     pub fn cut(&self, way: Way, toward: Toward) {
         let [near, far] = ends(way);
-        self.lose(&near, &far);
-        if toward == Toward::Both {
+        if toward != Toward::Near {
+            self.lose(&near, &far);
+        }
+        if toward != Toward::Far {
             self.lose(&far, &near);
         }
     }

@@ -194,6 +194,11 @@ fn the_link_is_cut_in_one_direction() {
     link_cut(Profile::Default, Toward::Far);
 }
 
+#[test]
+fn the_link_is_cut_in_the_other_direction() {
+    link_cut(Profile::Fast, Toward::Near);
+}
+
 /// The holder can reach nobody but the initiators: it acknowledges nothing more, and the peer has the array.
 #[test]
 fn the_holder_is_cut_off_from_its_peer_and_from_etcd() {
