@@ -1,4 +1,5 @@
-//! The operator: knows everything, makes no mistakes, and does what the policy leaves to people.
+//! The operator: knows everything, makes no mistakes, and does what the policy leaves to people, or to a cluster manager that
+//! fences.
 
 use core::time::Duration;
 
@@ -52,7 +53,10 @@ impl World {
 
     /// Promotes the peer by hand, where that loses nothing.
     pub(crate) fn promote_if_right(&mut self, mode: PromoteMode) -> bool {
-        let node = 1 - self.serving;
+        self.promote_node_if_right(1 - self.serving, mode)
+    }
+
+    fn promote_node_if_right(&mut self, node: usize, mode: PromoteMode) -> bool {
         let stands = self.role(node) == Some(RoleKind::Standby);
         let knows = self.newest_config()
             == checks::superblock(&self.machines[node].disk).map(|superblock| *superblock.config());
@@ -102,8 +106,16 @@ impl World {
                     self.command(node, Command::Degrade);
                 }
                 Some(RoleKind::Holding) => self.start_degraded_if_right(node),
+                Some(RoleKind::Standby) => self.manage(node),
                 _ => {}
             }
+        }
+    }
+
+    /// A cluster manager sees to it that somebody serves.
+    fn manage(&mut self, node: usize) {
+        if self.plan.policy == ArbiterKind::ClusterManager && self.prng.percent(30) {
+            self.promote_node_if_right(node, PromoteMode::Ordinary);
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn plan(seed: u64) -> Plan {
     let policy = match prng.below(10) {
         0..=6 => ArbiterKind::Etcd,
         7 | 8 => ArbiterKind::Biased,
-        _ => ArbiterKind::Manual,
+        _ => by_hand(seed),
     };
     let drift = if prng.percent(40) { 10_000 } else { 50 };
     let load_for = millis(prng, 1500, 9000);
@@ -78,6 +78,12 @@ fn force(seed: u64, load_for: Duration) -> Option<Event> {
     let most = u64::try_from(load_for.as_millis()).expect("short");
     let (at, during) = (millis(prng, 0, most), prng.percent(60).then(|| pick(prng, &Phase::ALL)));
     prng.percent(5).then_some(Event { at, during, fault: Fault::ForcePromote })
+}
+
+/// Who decides where no machine does; dice of its own, too.
+fn by_hand(seed: u64) -> ArbiterKind {
+    let prng = &mut Prng::from_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xc1a5);
+    if prng.percent(50) { ArbiterKind::ClusterManager } else { ArbiterKind::Manual }
 }
 
 /// What a standby does; dice of its own, too.
