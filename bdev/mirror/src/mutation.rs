@@ -28,12 +28,20 @@ pub enum Mutation {
     R7PartClears,
     /// R8: a config takes effect without the arbiter.
     R8ActFirst,
+    /// R8: the superblock comes first, and the arbiter last.
+    R8ArbiterLast,
+    /// R8: a config takes effect before a superblock says so.
+    R8ActBeforeSuperblock,
+    /// R8: a leg that comes back hears that it counts before the holder's own superblock says so.
+    R8TargetFirst,
     /// R9: a superblock overwrites the copy that counts.
     R9SameSlot,
     /// R10: a fence does not wait for what was submitted before it.
     R10FenceUndrained,
     /// R11: sessions of a node's former incarnations write on beside the newest one.
     R11OldSessionsWrite,
+    /// R11: a restart goes on in the generation of the crashed incarnation.
+    R11RestartKeepsGeneration,
     /// R12: an array is marked clean with its last writes in volatile caches.
     R12CleanUnflushed,
     /// A config counts one leg alone while acknowledged writes that two legs had are in that one's cache.
@@ -50,11 +58,15 @@ pub enum Mutation {
     CacheLossUnseen,
     /// A leg that was set back counts as the one that it was.
     RevertUnseen,
+    /// A promotion by force takes configs for its history that have its leg out.
+    ForceTakesAll,
+    /// A leg that is being copied to serves where the arbiter counts it.
+    MixtureServes,
 }
 
 impl Mutation {
     /// All.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 26] = [
         Self::R1DataBeforeLog,
         Self::R2WritesOverlap,
         Self::R3AckWithoutConfig,
@@ -64,9 +76,13 @@ impl Mutation {
         Self::R6LeaveUnmarked,
         Self::R7PartClears,
         Self::R8ActFirst,
+        Self::R8ArbiterLast,
+        Self::R8ActBeforeSuperblock,
+        Self::R8TargetFirst,
         Self::R9SameSlot,
         Self::R10FenceUndrained,
         Self::R11OldSessionsWrite,
+        Self::R11RestartKeepsGeneration,
         Self::R12CleanUnflushed,
         Self::LastCopyUnflushed,
         Self::DegradeWithoutMarks,
@@ -75,6 +91,8 @@ impl Mutation {
         Self::ReadWithoutLease,
         Self::CacheLossUnseen,
         Self::RevertUnseen,
+        Self::ForceTakesAll,
+        Self::MixtureServes,
     ];
 }
 

@@ -47,7 +47,8 @@ pub fn peers_word(own: &Superblock, found: &LegFound) -> Standing {
 }
 
 /// The superblock as it would be had it heard of that config. One that has this leg out was made because the leg failed:
-/// it says nothing any more about what it misses.
+/// it says nothing any more about what it misses. One that brings this leg back says that it was about to be whole: what it
+/// is only its own superblock would say.
 #[must_use]
 pub fn informed(own: &Superblock, standing: Standing) -> Superblock {
     let Standing::Behind(config) = standing else { return own.clone() };
@@ -62,6 +63,9 @@ pub fn informed(own: &Superblock, standing: Standing) -> Superblock {
         informed.legs.iter_mut().for_each(|leg| leg.tracked_since = 0);
         let record = &mut informed.legs[own.index.index()];
         record.state = after(record.state, LegEvent::of_exclusion(config.reason));
+    } else if !own.is_in_sync() {
+        let record = &mut informed.legs[own.index.index()];
+        record.state = after(record.state, LegEvent::SyncBegun);
     }
     informed
 }
@@ -127,6 +131,22 @@ mod tests {
             assert_eq!(peers_word(&own, &LegFound::Leg(Box::new(leg))), wanted, "{config:?}");
         }
         assert_eq!(peers_word(&own, &LegFound::Blank), Standing::Current);
+    }
+
+    #[test]
+    fn a_leg_that_is_out_is_not_whole_because_somebody_counts_it() {
+        let mut own = example_create(LegIndex::Zero).founder(1);
+        let next =
+            |of: &Config, in_sync| of.successor(4, LegIndex::One, in_sync, Reason::Rejoined).expect("left");
+        let out = next(own.config(), LegMask::ONE);
+        own.history.push(out);
+        for state in LegState::ALL.into_iter().filter(|state| *state != LegState::Split) {
+            own.legs[0].state = state;
+            for in_sync in [LegMask::ZERO, LegMask::both()] {
+                let informed = informed(&own, Standing::Behind(next(&out, in_sync)));
+                assert_eq!(informed.own().state, LegState::Syncing, "{state:?}");
+            }
+        }
     }
 
     /// A node that asks for the array hears of a config from the arbiter and, late, from the holder itself.

@@ -25,6 +25,30 @@ pub enum EntryVerdict {
     Bar(Bar),
 }
 
+/// What the second look at the peer's leg says, now that nobody else can write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SecondLook {
+    /// What was decided on is what is there.
+    Same,
+    /// The same leg, and it went on between the look and the fence: the decision begins anew.
+    WentOn,
+    /// Not that leg any more.
+    Other,
+}
+
+/// Compares what is there behind the fence with what was decided on.
+pub fn on_second_look(decided_on: &Superblock, found: &LegFound) -> SecondLook {
+    let LegFound::Leg(leg) = found else { return SecondLook::Other };
+    let now = &leg.superblock;
+    if now.leg != decided_on.leg || !now.layout.same_array(&decided_on.layout) {
+        SecondLook::Other
+    } else if now.history != decided_on.history {
+        SecondLook::WentOn
+    } else {
+        SecondLook::Same
+    }
+}
+
 impl Bar {
     /// True when both legs have something that the other lacks: the operator chooses.
     pub fn is_divergence(&self) -> bool {

@@ -8,6 +8,7 @@ pub mod entry;
 pub mod failure;
 pub mod fence;
 pub mod lease;
+pub mod order;
 pub mod peer;
 pub mod promote;
 pub mod start;
@@ -15,17 +16,18 @@ pub mod takeover;
 pub mod unite;
 
 pub use arbitrate::{Standing, SwapVerdict, asks_arbiter, informed, on_refused_swap, peers_word, standing};
-pub use entry::{Bar, EntryVerdict, is_taking_over, on_found};
+pub use entry::{Bar, EntryVerdict, SecondLook, is_taking_over, on_found, on_second_look};
 pub use failure::{FailureVerdict, Judgement, Patience, is_passing, judge, matured, on_write_failure};
 pub use fence::{FenceVerdict, after_fence, is_drained, may_write, next_generation, on_fence};
 pub use lease::{Granted, lease_until, may_read, serves_from};
+pub use order::{Able, LastCopy, Novelty, Step, Steps, steps};
 pub use peer::{FullReason, PeerVerdict, Refusal, SyncPlan, diverged_plan, on_peer};
 pub use promote::{
     DataAge, HolderSession, HolderState, PromoteMode, PromoteRefusal, Promotion, begins_from, may_promote,
 };
 pub use start::{
     DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, StartFacts, StartVerdict, Starting,
-    misses_acknowledged, on_start,
+    misses_acknowledged, on_start, takes_up,
 };
 pub use takeover::{TakeoverVerdict, on_word};
 pub use unite::unite;

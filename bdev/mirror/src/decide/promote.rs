@@ -6,6 +6,7 @@ use super::arbitrate::{Standing, informed};
 use super::takeover::is_counted;
 use crate::format::config::{FORCED_JUMP, GENERATION_MAX};
 use crate::format::{Config, History, LegState, Reason, Superblock};
+use crate::mutation::{Mutation, is_broken};
 
 /// How the operator asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,7 +122,7 @@ pub fn may_promote(
 /// overwritten (I11).
 #[must_use]
 pub fn begins_from(own: &Superblock, standing: Standing, reason: Reason) -> Superblock {
-    if reason != Reason::ForcePromoted {
+    if reason != Reason::ForcePromoted || is_broken(Mutation::ForceTakesAll) {
         return informed(own, standing);
     }
     let mut line = match standing {

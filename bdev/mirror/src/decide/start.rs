@@ -4,7 +4,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::peer::{FullReason, PeerVerdict, Refusal, SyncPlan, is_set_back, on_peer};
-use crate::format::{Config, ConfigId, LegFlags, LegMask, LegState, RunState, Superblock};
+use crate::format::{Config, ConfigId, LegFlags, LegMask, LegState, Reason, RunState, Superblock};
 use crate::mutation::{Mutation, is_broken};
 use crate::probe::LegFound;
 
@@ -149,6 +149,13 @@ pub enum HoldReason {
     },
 }
 
+/// True for a node that serves in the config that is there: the one that its old holder made for it, in which nobody has served.
+/// Anything else is a restart, and takes a new generation (R11).
+pub fn takes_up(starting: Starting, reason: Reason) -> bool {
+    let given = (starting, reason) == (Starting::Both, Reason::SwitchedOver);
+    given || (reason == Reason::Restarted && is_broken(Mutation::R11RestartKeepsGeneration))
+}
+
 /// Decides how to start.
 pub fn on_start(facts: &StartFacts<'_>) -> StartVerdict {
     let own = facts.own;
@@ -166,7 +173,7 @@ pub fn on_start(facts: &StartFacts<'_>) -> StartVerdict {
         PeerVerdict::StepDown { newer } => StartVerdict::Standby(StandbyReason::PeerIsNewer { newer }),
         PeerVerdict::Split { last_shared } => StartVerdict::Hold(HoldReason::Split { last_shared }),
         PeerVerdict::Refuse(refusal) => alone_or(facts, HoldReason::PeerRefused(refusal)),
-        PeerVerdict::Resync(_) if !own.is_in_sync() => StartVerdict::Hold(HoldReason::OwnLegExcluded),
+        PeerVerdict::Resync(_) if !is_whole(own) => StartVerdict::Hold(HoldReason::OwnLegExcluded),
         // By command it serves what it has, and the peer's leg is left as it is.
         PeerVerdict::Resync(_) if is_set_back(own, found) => match facts.degraded {
             DegradedStart::Allowed => StartVerdict::Serve(Starting::Alone),
@@ -177,9 +184,15 @@ pub fn on_start(facts: &StartFacts<'_>) -> StartVerdict {
     }
 }
 
+/// True when the config counts the own leg, and that is not being copied to, whatever the arbiter has heard last.
+fn is_whole(own: &Superblock) -> bool {
+    let copied_to = own.own().state == LegState::Syncing && !is_broken(Mutation::MixtureServes);
+    own.is_in_sync() && !copied_to
+}
+
 /// Alone in sync: nobody else can have gone on. Both in sync: the peer can.
 fn alone_or(facts: &StartFacts<'_>, why: HoldReason) -> StartVerdict {
-    if !facts.own.is_in_sync() {
+    if !is_whole(facts.own) {
         return StartVerdict::Hold(HoldReason::OwnLegExcluded);
     }
     let only_us = facts.own.config().in_sync == LegMask::only(facts.own.index);
@@ -213,7 +226,7 @@ fn with_member(facts: &StartFacts<'_>, found: &LegFound) -> Starting {
     if is_set_back(own, found) {
         return Starting::FromPeer(SyncPlan::Full(FullReason::Reverted));
     }
-    if !own.is_in_sync() {
+    if !is_whole(own) {
         return Starting::FromPeer(own_plan(own));
     }
     let LegFound::Leg(theirs) = found else { unreachable!("a member is a leg") };

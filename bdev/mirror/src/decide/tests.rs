@@ -414,3 +414,41 @@ fn an_own_leg_that_was_out_is_copied_in_full() {
         }
     }
 }
+
+/// The arbiter may count a leg that its own superblock does not: one that is being copied to.
+#[test]
+fn a_leg_that_is_not_what_was_counted_does_not_serve_alone() {
+    for state in LegState::ALL.into_iter().filter(|state| *state != LegState::Split) {
+        for degraded in [DegradedStart::Withheld, DegradedStart::Arbitrated, DegradedStart::Allowed] {
+            let (mut own, _) = pair();
+            push(&mut own, 5, LegMask::ZERO, Reason::ForcePromoted);
+            own.legs[0].state = state;
+            let verdict = on_start(&StartFacts {
+                own: &own,
+                incarnation: own.legs[0].incarnation,
+                differences: Differences::Possible,
+                peer: PeerSight::Unseen,
+                degraded,
+            });
+            let wanted = match state {
+                LegState::Syncing => StartVerdict::Hold(HoldReason::OwnLegExcluded),
+                _ => StartVerdict::Serve(Starting::Alone),
+            };
+            assert_eq!(verdict, wanted, "{state:?} {degraded:?}");
+        }
+    }
+}
+
+/// What was decided on is looked at once more behind the fence.
+#[test]
+fn the_second_look_tells_whether_the_leg_is_what_it_was() {
+    let (_, theirs) = pair();
+    let look = |now: &Superblock| on_second_look(&theirs, &found(now));
+    assert_eq!(look(&theirs), SecondLook::Same);
+    let mut on = theirs.clone();
+    push(&mut on, 6, LegMask::ONE, Reason::LinkLost);
+    assert_eq!(look(&on), SecondLook::WentOn);
+    let other = Superblock { leg: Uuid::from_u128(99), ..theirs.clone() };
+    assert_eq!(look(&other), SecondLook::Other);
+    assert_eq!(on_second_look(&theirs, &LegFound::Blank), SecondLook::Other);
+}

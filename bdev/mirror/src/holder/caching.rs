@@ -21,7 +21,7 @@ use engine::Key;
 use super::change::{Change, Kind};
 use super::request::{Request, Work};
 use super::{Ctx, Holder, Phase, Truth};
-use crate::decide::{FailureVerdict, on_write_failure};
+use crate::decide::{Able, FailureVerdict, LastCopy, on_write_failure};
 use crate::desk::{Purpose, Side};
 use crate::format::{LegMask, RunState};
 use crate::mutation::{Mutation, is_broken};
@@ -65,17 +65,18 @@ impl Flushing {
 }
 
 impl Holder {
-    /// True for a config that makes the own leg the only one with what both have acknowledged, perhaps in its cache.
-    pub(super) fn is_last_copy(&self, next: &Truth) -> bool {
+    /// Whether a config makes the own leg the only one with what both have acknowledged, perhaps in its cache.
+    pub(super) fn last_copy(&self, next: &Truth) -> LastCopy {
         let was_both = self.config().in_sync == LegMask::both();
         let alone = next.config().in_sync == LegMask::only(self.who);
         let cached = self.truth.run_state == RunState::Cached;
-        was_both && alone && cached && !is_broken(Mutation::LastCopyUnflushed)
+        let is_last = was_both && alone && cached && !is_broken(Mutation::LastCopyUnflushed);
+        if is_last { LastCopy::Cached } else { LastCopy::No }
     }
 
     /// How a leg is asked for a write that its host wants like this.
     pub(super) fn on_leg_durability(&self, side: Side, wanted: Durability) -> Durability {
-        let is_last = |change: &Change| self.is_last_copy(change.next());
+        let is_last = |change: &Change| self.last_copy(change.next()) == LastCopy::Cached;
         let flushed = side == Side::Own && self.change.as_ref().is_some_and(is_last);
         if flushed { Durability::Durable } else { wanted }
     }
@@ -121,11 +122,14 @@ impl Holder {
             Side::Own => self.has_journal(),
             Side::Peer => self.is_peer_ours(),
         };
-        let steps: Vec<Side> = Side::BOTH.into_iter().filter(|&side| takes(side)).collect();
-        if !steps.is_empty() {
-            self.begin_change(Kind::Cache, self.truth.cached(), &steps);
-            self.drive_change(ctx);
-        }
+        let able = match Side::BOTH.map(takes) {
+            [true, true] => Able::Both,
+            [true, false] => Able::Only(Side::Own),
+            [false, true] => Able::Only(Side::Peer),
+            [false, false] => return,
+        };
+        self.begin_change(Kind::Cache, self.truth.cached(), able);
+        self.drive_change(ctx);
     }
 
     /// The own superblock does not take it: a leg that fails like any other.

@@ -13,8 +13,6 @@
 //! than the grace time, writes a config without it, marks every extent that may differ, and only then are
 //! the waiting writes judged again (R3).
 
-use std::collections::VecDeque;
-
 use bdev::IoError;
 use core::time::Duration;
 
@@ -23,7 +21,9 @@ use super::own_leg::OwnLeg;
 use super::{Ctx, Doubt, Ending, Farewell, Freeze, Holder, Opening, Phase, Truth};
 use crate::arbiter::{Answer, Ask};
 use crate::command::Overwrite;
-use crate::decide::{Starting, SwapVerdict, SyncPlan, asks_arbiter, on_refused_swap};
+use crate::decide::{
+    Able, Novelty, Starting, Step, Steps, SwapVerdict, SyncPlan, on_refused_swap, steps, takes_up,
+};
 use crate::desk::Side;
 use crate::events::{EventKind, FreezeCause};
 use crate::format::copies::Numbering;
@@ -66,15 +66,24 @@ pub(crate) enum Kind {
     Outrank { theirs: ConfigId, how: Overwrite },
 }
 
-/// Who learns of a change, one after the other (R8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// The own leg's cache is empty.
-    Flush,
-    /// The arbiter lets it happen.
-    Arbiter,
-    /// A leg's superblock says so.
-    Leg(Side),
+impl Kind {
+    /// Where it stands in the order of changes.
+    const fn novelty(self) -> Novelty {
+        match self {
+            Self::Open(_) => Novelty::Open,
+            Self::Degrade { out, .. } => Novelty::Degrade { out },
+            Self::Arm => Novelty::Arm,
+            Self::Enrol => Novelty::Enrol,
+            Self::Mark => Novelty::Mark,
+            Self::Remember => Novelty::Remember,
+            Self::Track => Novelty::Track,
+            Self::Rejoin { .. } => Novelty::Rejoin,
+            Self::Cache => Novelty::Cache,
+            Self::Close => Novelty::Close,
+            Self::HandOver => Novelty::HandOver,
+            Self::Outrank { .. } => Novelty::Outrank,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +99,7 @@ enum Stage {
 pub(crate) struct Change {
     kind: Kind,
     next: Truth,
-    steps: VecDeque<Step>,
+    steps: Steps,
     stage: Stage,
     flushing: Flushing,
 }
@@ -146,7 +155,7 @@ impl Holder {
         let is_theirs = |change: &mut Change| change.next.config() == theirs.config();
         let Some(mut change) = self.suspended.take_if(is_theirs) else { return };
         change.next = change.next.marked(self.who, ctx.own.current().seq, theirs.seq);
-        change.steps.retain(|step| *step == Step::Leg(Side::Own));
+        change.steps = change.steps.resumed();
         change.stage = Stage::Ready;
         self.truth = change.next.clone();
         let kind = change.kind;
@@ -155,23 +164,18 @@ impl Holder {
         self.take_effect(kind, Extent::First, ctx);
     }
 
-    pub(super) fn begin_change(&mut self, kind: Kind, next: Truth, steps: &[Side]) {
+    pub(super) fn begin_change(&mut self, kind: Kind, next: Truth, able: Able) {
         debug_assert!(self.change.is_none(), "one change at a time");
-        let mut steps: VecDeque<Step> = steps.iter().map(|side| Step::Leg(*side)).collect();
-        if asks_arbiter(self.arbiter, self.truth.config(), next.config()) {
-            steps.push_front(Step::Arbiter);
-        }
-        if self.is_last_copy(&next) {
-            steps.push_front(Step::Flush);
-        }
+        let configs = (self.truth.config(), next.config());
+        let steps = steps(kind.novelty(), able, self.arbiter, configs, self.last_copy(&next));
         self.change = Some(Change { kind, next, steps, stage: Stage::Ready, flushing: Flushing::default() });
     }
 
     /// The first change: a new generation, and who is in sync in it (R11); or the one that the old holder made for us.
     pub(super) fn open(&mut self, starting: Starting, reason: Reason, generation: u64, ctx: &mut Ctx<'_>) {
-        if (starting, reason) == (Starting::Both, Reason::SwitchedOver) {
+        if takes_up(starting, reason) {
             let next = self.truth.taken_up(self.who, ctx.setup.incarnation);
-            self.begin_change(Kind::Open(starting), next, &[Side::Own]);
+            self.begin_change(Kind::Open(starting), next, Able::Both);
             return self.drive_change(ctx);
         }
         let fresh = self.fresh(generation, ctx);
@@ -179,7 +183,7 @@ impl Holder {
         let Ok(next) = self.truth.opened(self.who, starting, reason, incarnation, fresh) else {
             return self.exhausted(ctx);
         };
-        self.begin_change(Kind::Open(starting), next, &[Side::Own]);
+        self.begin_change(Kind::Open(starting), next, Able::Both);
         self.drive_change(ctx);
     }
 
@@ -200,8 +204,9 @@ impl Holder {
         if change.stage == Stage::Writing {
             return self.poke_stores(ctx);
         }
-        let side = match change.steps.front() {
+        let side = match change.steps.next() {
             None => return,
+            Some(Step::Act) => return self.advance(ctx),
             Some(Step::Flush) => return self.begin_change_flush(ctx),
             Some(Step::Arbiter) => {
                 if ctx.ballot.is_free(ctx.desk.now) {
@@ -211,7 +216,7 @@ impl Holder {
                 }
                 return;
             }
-            Some(Step::Leg(side)) => *side,
+            Some(Step::Leg(side)) => side,
         };
         let takes = self.membership.takes_superblocks();
         match (side, &mut self.peer) {
@@ -286,8 +291,7 @@ impl Holder {
         let Ok(next) = self.known().degraded(self.who, self.leg(out), reason, peer, fresh) else {
             return self.exhausted(ctx);
         };
-        let steps: &[Side] = if out == Side::Own { &[Side::Peer, Side::Own] } else { &[Side::Own] };
-        self.begin_change(Kind::Degrade { out, reason }, next, steps);
+        self.begin_change(Kind::Degrade { out, reason }, next, Able::Both);
     }
 
     // --- Steps ---
@@ -313,38 +317,45 @@ impl Holder {
     }
 
     fn on_step(&mut self, ctx: &mut Ctx<'_>) {
+        if let Some(change) = &mut self.change {
+            change.steps.done();
+        }
+        self.advance(ctx);
+    }
+
+    /// What was under way of the change is done: it takes effect where that is due, and is over where nothing is left.
+    fn advance(&mut self, ctx: &mut Ctx<'_>) {
         let Some(change) = &mut self.change else { return };
-        change.steps.pop_front();
         change.stage = Stage::Ready;
-        let (kind, over) = (change.kind, change.steps.is_empty());
-        let is_first = self.truth.history != change.next.history
-            || self.truth.legs != change.next.legs
-            || self.truth.run_state != change.next.run_state
-            || self.truth.fence != change.next.fence;
-        let new_config = self.truth.config().id != change.next.config().id;
-        if is_first {
+        let acts = change.steps.next() == Some(Step::Act);
+        if acts {
+            change.steps.done();
+        }
+        let (kind, over) = (change.kind, change.steps.next().is_none());
+        if acts || over {
+            let new_config = self.truth.config().id != change.next.config().id;
             self.truth = change.next.clone();
             self.suspended
                 .take_if(|suspended| suspended.next.config().generation() < self.truth.config().generation());
-        }
-        if new_config {
-            ctx.note(EventKind::ConfigChanged(*self.config()));
+            if new_config {
+                ctx.note(EventKind::ConfigChanged(*self.config()));
+            }
         }
         if over {
             self.change = None;
         }
-        if is_first || over {
+        if acts || over {
             self.take_effect(kind, if over { Extent::Whole } else { Extent::First }, ctx);
         }
     }
 
     /// The own leg was flushed before a config that counts it alone, or was not.
     pub(super) fn on_change_flushed(&mut self, attempt: u32, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
-        let is_due = |change: &&mut Change| change.steps.front() == Some(&Step::Flush);
+        let is_due = |change: &&mut Change| change.steps.next() == Some(Step::Flush);
         let Some(change) = self.change.as_mut().filter(is_due) else { return };
         match change.flushing.ended(attempt, result) {
             Flushed::Stale => return,
-            Flushed::Over => drop(change.steps.pop_front()),
+            Flushed::Over => change.steps.done(),
             Flushed::Again => self.retry_change_at = Some(ctx.now() + RETRY),
         }
         change.stage = Stage::Ready;
@@ -355,7 +366,7 @@ impl Holder {
 
     /// The arbiter answered.
     pub(crate) fn on_arbiter(&mut self, answer: Answer, ctx: &mut Ctx<'_>) {
-        let Some(change) = self.change.as_mut().filter(|change| change.steps.front() == Some(&Step::Arbiter))
+        let Some(change) = self.change.as_mut().filter(|change| change.steps.next() == Some(Step::Arbiter))
         else {
             return;
         };
@@ -363,9 +374,9 @@ impl Holder {
         let next = *change.next.config();
         let now = *self.truth.config();
         match answer {
-            Answer::Swapped => self.on_arbitrated(next.id),
+            Answer::Swapped => self.on_arbitrated(next.id, ctx),
             Answer::Holds(holds) => match on_refused_swap(&now, &next, holds.as_ref()) {
-                SwapVerdict::Done => self.on_arbitrated(next.id),
+                SwapVerdict::Done => self.on_arbitrated(next.id, ctx),
                 SwapVerdict::Lost(config) => {
                     let (holder, generation) = (config.holder, config.generation());
                     ctx.note(EventKind::ArbiterDecided { holder, generation });
@@ -396,17 +407,15 @@ impl Holder {
         }
     }
 
-    fn on_arbitrated(&mut self, id: ConfigId) {
+    fn on_arbitrated(&mut self, id: ConfigId, ctx: &mut Ctx<'_>) {
         self.arbiter_has = Some(id);
-        if let Some(change) = &mut self.change {
-            change.steps.pop_front();
-        }
+        self.on_step(ctx);
     }
 
     /// What a change under way says is what `amend` makes of it, where it is not being written yet.
     pub(super) fn amend_change(&mut self, amend: impl FnOnce(&Truth) -> Truth) {
         if let Some(change) = self.change.as_mut().filter(|change| {
-            change.stage == Stage::Ready || !matches!(change.steps.front(), Some(Step::Leg(_)))
+            change.stage == Stage::Ready || !matches!(change.steps.next(), Some(Step::Leg(_)))
         }) {
             change.next = amend(&change.next);
         }
@@ -419,7 +428,7 @@ impl Holder {
 
     /// Waits for the arbiter.
     pub(super) fn is_arbitrating(&self) -> bool {
-        self.change.as_ref().is_some_and(|change| change.steps.front() == Some(&Step::Arbiter))
+        self.change.as_ref().is_some_and(|change| change.steps.next() == Some(Step::Arbiter))
     }
 
     fn on_step_failed(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) {
@@ -460,7 +469,7 @@ impl Holder {
 
     /// The peer went away before it took its step: what is durable stands, the rest is off.
     pub(super) fn abandon_peer_step(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(change) = self.change.take_if(|change| change.steps.front() == Some(&Step::Leg(Side::Peer)))
+        let Some(change) = self.change.take_if(|change| change.steps.next() == Some(Step::Leg(Side::Peer)))
         else {
             return;
         };
@@ -552,7 +561,7 @@ impl Holder {
         let Ok(next) = self.known().rejoined(self.who, theirs, fresh) else {
             return self.exhausted(ctx);
         };
-        self.begin_change(Kind::Rejoin { back }, next, &[Side::Own, Side::Peer]);
+        self.begin_change(Kind::Rejoin { back }, next, Able::Both);
     }
 
     fn rejoined(&mut self, back: Side, extent: Extent, ctx: &mut Ctx<'_>) {

@@ -25,6 +25,7 @@ use engine::Instant;
 use super::change::Kind;
 use super::membership::Membership;
 use super::{Ctx, Holder, Phase};
+use crate::decide::Able;
 use crate::desk::Side;
 use crate::events::EventKind;
 use crate::format::Superblock;
@@ -44,8 +45,8 @@ impl Holder {
     /// The peer's leg, which has everything, joins once its superblock says what we say, and ours remembers its number. An
     /// own leg that is out remembers nothing.
     pub(super) fn begin_enrolment(&mut self, ctx: &Ctx<'_>) {
-        let steps: &[Side] = if self.has_journal() { &[Side::Peer, Side::Own] } else { &[Side::Peer] };
-        self.begin_change(Kind::Enrol, self.marked(Numbering::Mark.adds(), ctx), steps);
+        let able = if self.has_journal() { Able::Both } else { Able::Only(Side::Peer) };
+        self.begin_change(Kind::Enrol, self.marked(Numbering::Mark.adds(), ctx), able);
     }
 
     /// The peer's leg joins while another change is under way, which may wait for long, for the arbiter. Its number is that of
@@ -81,7 +82,7 @@ impl Holder {
     pub(super) fn drive_marks(&mut self, ctx: &mut Ctx<'_>) {
         if self.mark_deadline().is_some_and(|at| ctx.now() >= at) {
             self.mark_at = None;
-            self.begin_change(Kind::Mark, self.marked(Numbering::Mark.adds(), ctx), &[Side::Peer, Side::Own]);
+            self.begin_change(Kind::Mark, self.marked(Numbering::Mark.adds(), ctx), Able::Both);
             self.drive_change(ctx);
         }
     }
@@ -89,7 +90,7 @@ impl Holder {
     /// Both are numbered anew, and the own one remembers the peer's. Only now is its own number worth remembering: a leg is
     /// never said to have had one that it may not have got.
     pub(super) fn marks_made(&mut self, ctx: &mut Ctx<'_>) {
-        self.begin_change(Kind::Remember, self.marked(0, ctx), &[Side::Peer]);
+        self.begin_change(Kind::Remember, self.marked(0, ctx), Able::Both);
     }
 
     /// The own superblock does not take it: no reason to do without the peer. It is tried again.

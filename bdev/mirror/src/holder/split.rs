@@ -15,8 +15,7 @@ use super::change::Kind;
 use super::membership::Membership;
 use super::{Ctx, Holder, Phase, Sides};
 use crate::command::{Overwrite, Refusal};
-use crate::decide::{EntryVerdict, FullReason, SyncPlan, diverged_plan};
-use crate::desk::Side;
+use crate::decide::{Able, EntryVerdict, FullReason, SyncPlan, diverged_plan};
 use crate::events::EventKind;
 use crate::format::{ConfigId, Relation, Superblock, compare};
 use crate::probe::LegFound;
@@ -74,7 +73,7 @@ impl Holder {
             return Err(Refusal::Busy);
         };
         ctx.note(EventKind::SplitResolving { theirs });
-        self.begin_change(Kind::Outrank { theirs, how }, next, &[Side::Own]);
+        self.begin_change(Kind::Outrank { theirs, how }, next, Able::Both);
         self.settle(ctx);
         Ok(())
     }

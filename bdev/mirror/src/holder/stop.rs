@@ -10,6 +10,7 @@
 use core::time::Duration;
 use engine::Instant;
 
+use crate::decide::Able;
 use crate::desk::Side;
 use crate::events::{EventKind, SwitchoverTrouble};
 
@@ -194,8 +195,8 @@ impl Holder {
         }
         let next = self.truth.clean();
         let both = self.in_sync() == Sides::all() && self.is_joined();
-        let steps: &[Side] = if both { &[Side::Own, Side::Peer] } else { &[Side::Own] };
-        self.begin_change(Kind::Close, next, steps);
+        let able = if both { Able::Both } else { Able::Only(Side::Own) };
+        self.begin_change(Kind::Close, next, able);
     }
 
     /// The config that names the peer. Its own superblock is what it acts on: once that says so, this node is out, and
@@ -203,6 +204,6 @@ impl Holder {
     fn name_peer(&mut self, ctx: &mut Ctx<'_>) {
         let fresh = self.fresh(0, ctx);
         let Ok(next) = self.truth.handed_over(self.who, fresh) else { return self.exhausted(ctx) };
-        self.begin_change(Kind::HandOver, next, &[Side::Peer, Side::Own]);
+        self.begin_change(Kind::HandOver, next, Able::Both);
     }
 }

@@ -11,7 +11,7 @@ use crate::arbiter::{Answer, Ask};
 use crate::bitmap::Bitmap;
 use crate::decide::{
     DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, Standing, StartFacts, StartVerdict,
-    Starting, informed, next_generation, on_start, peers_word, standing,
+    Starting, informed, next_generation, on_start, peers_word, standing, takes_up,
 };
 use crate::desk::Side;
 use crate::events::EventKind;
@@ -254,10 +254,8 @@ impl Node {
             _ => None,
         };
         // What was given is served in the generation that names it; anything else is a restart (R11).
-        let generation = match (starting, reason) {
-            (Starting::Both, Reason::SwitchedOver) => own.config().generation(),
-            _ => next_generation(&own, peer),
-        };
+        let generation =
+            if takes_up(starting, reason) { own.config().generation() } else { next_generation(&own, peer) };
         let Hold { log, bitmap, arbiter, .. } = *hold;
         let arbiter_has = match arbiter {
             Some(Answer::Holds(config)) => config.map(|config| config.id),

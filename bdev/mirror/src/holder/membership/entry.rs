@@ -8,7 +8,7 @@ use super::super::change::Kind;
 use super::super::{Ctx, Doubt, Holder};
 use super::{Differences, Entry, Membership, Outstanding, PeerLeg};
 use crate::bitmap::{ClearedBy, Urgency};
-use crate::decide::{Bar, EntryVerdict, SyncPlan, on_found, unite};
+use crate::decide::{Able, Bar, EntryVerdict, SecondLook, SyncPlan, on_found, on_second_look, unite};
 use crate::desk::{Purpose, Side};
 use crate::events::{BarCause, EventKind};
 use crate::format::copies::Numbering;
@@ -92,7 +92,7 @@ impl Holder {
     fn remember_split(&mut self) {
         let next = self.truth.split(self.who);
         if self.change_kind().is_none() && next != self.truth {
-            self.begin_change(Kind::Track, next, &[Side::Own]);
+            self.begin_change(Kind::Track, next, Able::Both);
         }
     }
 
@@ -107,7 +107,7 @@ impl Holder {
             ctx.note(EventKind::FullCopy(why));
         }
         let next = self.truth.armed(self.who, plan, ctx.own.current(), theirs);
-        self.begin_change(Kind::Arm, next, &[Side::Own]);
+        self.begin_change(Kind::Arm, next, Able::Both);
     }
 
     pub(super) fn fence(&mut self, entry: Entry, ctx: &mut Ctx<'_>) {
@@ -137,16 +137,12 @@ impl Holder {
     }
 
     pub(super) fn on_loaded(&mut self, entry: Entry, leg: &LegFound, images: &[Vec<u8>], ctx: &mut Ctx<'_>) {
-        let known = self.peer.as_ref().map(|peer| peer.store.current().leg);
-        let LegFound::Leg(found) = leg else { return self.bar(BarCause::Changed, ctx) };
-        let theirs = &found.superblock;
-        if known != Some(theirs.leg) || !theirs.layout.same_array(&self.layout) {
-            return self.bar(BarCause::Changed, ctx);
-        }
-        // It went on between the look and the fence: what was decided on is not what is there.
-        if self.peer.as_ref().is_some_and(|peer| peer.store.current().history != theirs.history) {
-            return self.go_away(Reason::LinkLost, ctx);
-        }
+        let look = self.peer.as_ref().map(|peer| on_second_look(peer.store.current(), leg));
+        let theirs = match (look, leg) {
+            (Some(SecondLook::Same), LegFound::Leg(found)) => &found.superblock,
+            (Some(SecondLook::WentOn), _) => return self.go_away(Reason::LinkLost, ctx),
+            _ => return self.bar(BarCause::Changed, ctx),
+        };
         self.peer = Some(PeerLeg { store: Store::peer(theirs.clone(), self.attempt) });
         if self.in_sync().has(Side::Peer) && matches!(self.phase, super::super::Phase::Opening(_)) {
             self.unit.adopt(unit_state(images, theirs.array).0);
@@ -178,7 +174,7 @@ impl Holder {
         let Membership::Marking(plan, differences) = &mut self.membership else { return };
         let next = Membership::Enrolling(Entry::Resync(*plan), differences.take());
         self.enter(next);
-        self.begin_change(Kind::Enrol, self.marked(Numbering::Mark.adds(), ctx), &[Side::Peer]);
+        self.begin_change(Kind::Enrol, self.marked(Numbering::Mark.adds(), ctx), Able::Only(Side::Peer));
         self.drive_change(ctx);
     }
 
@@ -206,7 +202,7 @@ impl Holder {
     pub(super) fn track(&mut self) {
         let seen = self.peer.as_ref().map(|peer| peer.store.current().seq);
         let next = self.truth.tracked(self.who, seen);
-        self.begin_change(Kind::Track, next, &[Side::Own]);
+        self.begin_change(Kind::Track, next, Able::Both);
     }
 
     pub(super) fn begin_emptying(&mut self, differences: Differences, ctx: &Ctx<'_>) {

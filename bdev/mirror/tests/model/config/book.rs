@@ -6,8 +6,8 @@ use bdev::FenceKey;
 use mirror::bitmap::Bitmap;
 use mirror::decide::{SyncPlan, unite};
 use mirror::format::{
-    ArbiterKind, ArrayName, Config, ConfigId, Copy, CreateLeg, LayoutRequest, Lease, LegFlags, LegIndex,
-    LegState, Superblock,
+    ArbiterKind, ArrayName, Config, ConfigFlags, ConfigId, Copy, CreateLeg, LayoutRequest, Lease, LegFlags,
+    LegIndex, LegState, Superblock,
 };
 use mirror::format::{Layout, LegMask, Reason};
 use mirror::intent_log::{FREE, Replay, Replayed};
@@ -28,6 +28,7 @@ pub(super) struct Book {
     superblocks: Vec<Superblock>,
     by_image: BTreeMap<Vec<u8>, Sb>,
     configs: Vec<Config>,
+    lines: BTreeMap<Cfg, usize>,
 }
 
 fn create(index: LegIndex, arbiter: ArbiterKind) -> CreateLeg {
@@ -59,7 +60,12 @@ fn uncounted(mut superblock: Superblock) -> Superblock {
 impl Book {
     /// A book, and the superblocks of a pair whose node 0 holds with both legs in sync.
     pub(super) fn new(arbiter: ArbiterKind) -> (Self, [Sb; 2]) {
-        let mut book = Self { superblocks: Vec::new(), by_image: BTreeMap::new(), configs: Vec::new() };
+        let mut book = Self {
+            superblocks: Vec::new(),
+            by_image: BTreeMap::new(),
+            configs: Vec::new(),
+            lines: BTreeMap::new(),
+        };
         let mut ours = create(LegIndex::Zero, arbiter).founder(1);
         let mut theirs = create(LegIndex::One, arbiter).joiner();
         let both = ours.config().successor(2, LegIndex::Zero, LegMask::both(), Reason::Rejoined);
@@ -90,6 +96,33 @@ impl Book {
 
     pub(super) fn get(&self, number: Sb) -> &Superblock {
         &self.superblocks[usize::from(number)]
+    }
+
+    /// Whether a superblock is of the line that a promotion by force began: 1, and otherwise 0.
+    pub(super) fn line(&self, number: Sb) -> usize {
+        usize::from(self.newest_of(number, 1).is_some())
+    }
+
+    /// The newest config of a line that a superblock knows: force begins one with its first.
+    pub(super) fn newest_of(&self, number: Sb, line: usize) -> Option<Config> {
+        let entries = self.get(number).history.entries();
+        let forced = entries.iter().position(|config| config.flags.contains(ConfigFlags::FORCED));
+        match (line, forced) {
+            (0, _) => entries.get(forced.map_or(0, |at| at + 1)).copied(),
+            (_, forced) => forced.map(|_| entries[0]),
+        }
+    }
+
+    /// The line of a config that the arbiter is asked for.
+    pub(super) fn line_of_config(&self, number: Cfg) -> usize {
+        self.lines.get(&number).copied().unwrap_or_default()
+    }
+
+    /// The config of this superblock, for the arbiter.
+    pub(super) fn ask_for(&mut self, number: Sb) -> Cfg {
+        let config = self.config_number(*self.get(number).config());
+        self.lines.insert(config, self.line(number));
+        config
     }
 
     pub(super) fn config_number(&mut self, config: Config) -> Cfg {

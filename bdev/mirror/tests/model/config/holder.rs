@@ -1,41 +1,41 @@
 //! The holder: changes of the config, one step durable before the next, and the way of the peer's leg back in.
 
 use mirror::decide::{
-    EntryVerdict, FullReason, SwapVerdict, SyncPlan, is_drained, may_write, on_found, on_refused_swap,
+    EntryVerdict, FullReason, SecondLook, SyncPlan, is_drained, may_write, on_found, on_second_look,
 };
-use mirror::format::{LegMask, Reason};
-use mirror::truth::Truth;
+use mirror::format::{LegMask, Superblock};
 
 use super::state::{
-    Ask, Change, Claim, Copying, Entry, Holder, Key, Kind, Line, Part, Phase, Role, State, Step, Waits, Way,
-    What,
+    Claim, Copying, End, Entry, Hold, Holder, Key, Kind, Medium, Message, Part, Phase, Role, Session, State,
+    Waits, Way, What, long, short,
 };
 use super::{Model, leg_index};
 
 impl Model {
-    pub(super) fn truth_of(&self, holder: &Holder) -> Truth {
-        Truth::of(self.book.get(holder.truth))
-    }
-
-    pub(super) fn is_both(&self, holder: &Holder) -> bool {
-        self.book.get(holder.truth).config().in_sync == LegMask::both()
-    }
-
     pub(super) fn holder_steps(&mut self, state: &State, node: usize, holder: &Holder) {
-        if holder.phase == Phase::Leaving {
+        if matches!(holder.phase, Phase::Leaving(_)) {
             return;
         }
         match holder.change {
             Some(change) => self.change_steps(state, node, holder, change),
             None => self.new_changes(state, node, holder),
         }
-        if holder.way == Way::Away && holder.phase != Phase::Opening && state.is_connected() {
+        let readable = state.is_connected() && state.legs[1 - node].medium == Medium::Sound;
+        if holder.way == Way::Away && holder.phase != Phase::Opening && readable {
             self.look(state, node, holder);
         }
         if holder.way == Way::Emptying && state.has_room() {
             self.send_once(state, node, What::Empty);
         }
-        if holder.marks != state.legs[node].marked {
+        let orphaned = holder.phase == Phase::OpeningPeer
+            && self.in_sync(holder) == LegMask::only(leg_index(node).other());
+        if orphaned && holder.way != Way::Joined && holder.change.is_none() {
+            let mut next = *state;
+            leave(&mut next, node, End::Orphaned);
+            self.push("is orphaned", node, next);
+        }
+        let writes = self.has_journal(node, holder) && state.legs[node].medium == Medium::Sound;
+        if writes && holder.marks != state.legs[node].marked {
             let mut next = *state;
             next.legs[node].marked = holder.marks;
             self.push("writes its marks", node, next);
@@ -51,189 +51,22 @@ impl Model {
         }
     }
 
-    // --- Changes ---
-
-    fn new_changes(&mut self, state: &State, node: usize, holder: &Holder) {
-        let who = leg_index(node);
-        let truth = self.truth_of(holder);
-        let own = self.book.get(state.legs[node].sb).clone();
-        let peer = holder.peer.map(|peer| self.book.get(peer).clone());
-        let generation = truth.next_generation(&own, peer.as_ref());
-        let fresh = self.fresh(state, node, generation);
-        let lost = !matches!(holder.way, Way::Joined | Way::Rejoining);
-        if self.is_both(holder) && lost && generation <= self.scope.generations {
-            let next = truth.degraded(who, who.other(), Reason::LinkLost, peer.as_ref(), fresh);
-            let change = next.map(|next| self.change(Kind::Degrade, &truth, &next, &own, node, Step::Own));
-            self.begin("degrades", state, node, change.expect("generations left"), holder.way);
-        }
-        let marked = !holder.marks || state.legs[node].marked;
-        if holder.way == Way::Marking && marked {
-            let change = self.change(Kind::Enrol, &truth, &truth, &own, node, Step::Peer);
-            self.begin("enrols the peer", state, node, change, Way::Enrolling(Entry::Delta));
-        }
-        let clear = holder.way == Way::Copying && !holder.marks && holder.copy == Copying::None;
-        if clear && generation <= self.scope.generations {
-            let next = truth.rejoined(who, peer.as_ref(), fresh).expect("generations left");
-            let change = self.change(Kind::Rejoin, &truth, &next, &own, node, Step::Own);
-            self.begin("rejoins", state, node, change, Way::Rejoining);
-        }
-    }
-
-    fn begin(&mut self, what: &'static str, state: &State, node: usize, change: Change, way: Way) {
-        let mut next = *state;
-        let holder = next.holder_mut(node).expect("it holds");
-        (holder.change, holder.way) = (Some(change), way);
-        self.push(what, node, next);
-    }
-
-    fn change_steps(&mut self, state: &State, node: usize, holder: &Holder, change: Change) {
-        match change.step {
-            Step::Arbiter if state.asks[node].is_none() => {
-                let mut next = *state;
-                let asked = *self.book.get(change.next).config();
-                next.asks[node] = Some(Ask { from: holder.has, next: self.book.config_number(asked) });
-                self.push("asks the arbiter", node, next);
-            }
-            Step::Own => {
-                let mut next = *state;
-                let own = self.book.get(state.legs[node].sb).clone();
-                let said = Truth::of(self.book.get(change.next)).on(&own, leg_index(node));
-                next.legs[node].sb = self.book.number(said);
-                self.own_durable(&mut next, node, change);
-                self.push("writes its superblock", node, next);
-            }
-            Step::Peer if takes_superblocks(holder.way) && holder.peer.is_some() => {
-                if state.has_room() {
-                    let mut next = *state;
-                    let theirs = self.book.get(holder.peer.expect("just seen")).clone();
-                    let said = Truth::of(self.book.get(change.next)).on(&theirs, leg_index(node));
-                    next.send(1 - node, What::Superblock(self.book.number(said)));
-                    let sent = Some(Change { step: Step::PeerSent, ..change });
-                    next.holder_mut(node).expect("it holds").change = sent;
-                    self.push("writes the peer's superblock", node, next);
-                }
-            }
-            Step::Peer => {
-                let mut next = *state;
-                next.holder_mut(node).expect("it holds").change = None;
-                self.push("leaves the peer uninformed", node, next);
-            }
-            Step::Arbiter | Step::PeerSent => {}
-        }
-    }
-
-    /// The own superblock says so: it is the truth now, and takes effect.
-    fn own_durable(&mut self, next: &mut State, node: usize, change: Change) {
-        let said = change.next;
-        let both = self.book.get(said).config().in_sync == LegMask::both();
-        let holder = next.holder_mut(node).expect("it holds");
-        (holder.truth, holder.change) = (said, None);
-        match change.kind {
-            Kind::Open => holder.phase = if both { Phase::OpeningPeer } else { Phase::Serving },
-            Kind::Degrade => {
-                holder.marks |= holder.write.is_some();
-                lose_peer(next, node);
-                serve_without_peer(next, node);
-            }
-            Kind::Rejoin => {
-                let sound = !holder.marks && matches!(holder.way, Way::Rejoining | Way::Joined);
-                holder.change = sound.then_some(Change { step: Step::Peer, ..change });
-            }
-            Kind::Arm => {
-                if let Way::Arming(entry) = holder.way {
-                    self.fence(next, node, entry);
-                }
-            }
-            Kind::Enrol => {}
-        }
-    }
-
-    /// The peer's superblock says so.
-    pub(super) fn peer_durable(&mut self, next: &mut State, node: usize, said: super::book::Sb) {
-        let Some(holder) = next.holder_mut(node) else { return };
-        holder.peer = Some(said);
-        let Some(change) = holder.change.filter(|change| change.step == Step::PeerSent) else { return };
-        holder.change = None;
-        match (change.kind, holder.way) {
-            (Kind::Enrol, Way::Enrolling(Entry::Member)) | (Kind::Rejoin, Way::Rejoining | Way::Joined) => {
-                joined(next, node);
-            }
-            (Kind::Enrol, Way::Enrolling(_)) => holder.way = Way::Emptying,
-            _ => {}
-        }
-    }
-
-    // --- The arbiter ---
-
-    pub(super) fn arbiter_steps(&mut self, state: &State) {
-        for node in 0..2 {
-            let Some(ask) = state.asks[node] else { continue };
-            if state.reach[node] == Line::Cut {
-                let mut next = *state;
-                next.asks[node] = None;
-                self.push("gets no answer", node, next);
-                continue;
-            }
-            let mut next = *state;
-            next.asks[node] = None;
-            let swapped = state.arbiter == ask.from;
-            if swapped {
-                next.arbiter = ask.next;
-            }
-            self.push("loses the arbiter's answer", node, next);
-            self.answer(next, node, ask, swapped);
-        }
-        if let Some(ask) = state.late {
-            let mut next = State { late: None, ..*state };
-            self.push("a late swap is lost", 0, next);
-            if state.arbiter == ask.from {
-                next.arbiter = ask.next;
-                self.push("a late swap happens", 0, next);
-            }
-        }
-    }
-
-    fn answer(&mut self, mut next: State, node: usize, ask: Ask, swapped: bool) {
-        let Some(holder) = next.holder(node) else { return };
-        let Some(change) = holder.change.filter(|change| change.step == Step::Arbiter) else { return };
-        let now = *self.book.get(holder.truth).config();
-        let wanted = *self.book.config(ask.next);
-        let verdict = if swapped {
-            SwapVerdict::Done
-        } else {
-            on_refused_swap(&now, &wanted, Some(self.book.config(next.arbiter)))
-        };
-        match verdict {
-            SwapVerdict::Done => {
-                let holder = next.holder_mut(node).expect("it holds");
-                (holder.has, holder.change) = (ask.next, Some(Change { step: Step::Own, ..change }));
-                self.push("gets the arbiter's yes", node, next);
-            }
-            SwapVerdict::Lost(_) => {
-                step_down(&mut next, node);
-                self.push("gets the arbiter's no", node, next);
-            }
-            SwapVerdict::Older => {
-                self.wrong("gets the arbiter's no", node, next, "the arbiter is older than a leg");
-            }
-        }
-    }
-
     // --- The peer's leg ---
 
     fn look(&mut self, state: &State, node: usize, holder: &Holder) {
         let who = leg_index(node);
         let own = self.book.get(state.legs[node].sb).clone();
         let truth = self.truth_of(holder);
+        let ours = self.says(state, node, holder);
         let found = self.book.found(state.legs[1 - node].sb);
         let theirs = self.book.get(state.legs[1 - node].sb).clone();
         let mut next = *state;
-        match on_found(&truth.on(&own, who), &found) {
+        match on_found(&ours, &found) {
             EntryVerdict::StepDown { .. } | EntryVerdict::TakenOver => {
-                step_down(&mut next, node);
+                leave(&mut next, node, End::Superseded);
                 self.push("sees a newer holder", node, next);
             }
-            EntryVerdict::Bar(mirror::decide::Bar::Split) => {
+            EntryVerdict::Bar(why) if why.is_divergence() && !self.may_split(state) => {
                 self.wrong("looks at the peer", node, next, "the legs have diverged (I11)");
             }
             EntryVerdict::Bar(_) => {}
@@ -244,10 +77,10 @@ impl Model {
             }
             EntryVerdict::Resync(plan) if holder.change.is_none() => {
                 let armed = truth.armed(who, plan, &own, &theirs);
-                if armed.fence > self.scope.generations {
+                if self.is_beyond(armed.fence) {
                     return;
                 }
-                let change = self.change(Kind::Arm, &truth, &armed, &own, node, Step::Own);
+                let change = self.change(Kind::Arm, (&truth, &armed), &own, node);
                 let holder = next.holder_mut(node).expect("it holds");
                 holder.peer = Some(state.legs[1 - node].sb);
                 (holder.change, holder.way) = (Some(change), Way::Arming(entry_of(plan)));
@@ -258,21 +91,21 @@ impl Model {
     }
 
     /// The peer's guard is asked to let nobody else in. What this holder has on the wire is older than that.
-    fn fence(&mut self, next: &mut State, node: usize, entry: Entry) {
+    pub(super) fn fence(&mut self, next: &mut State, node: usize, entry: Entry) {
         let (far, holder) = (1 - node, next.holder(node).expect("it holds"));
         if !next.is_connected() {
-            return lose_peer(next, node);
+            return self.lose_peer(next, node);
         }
-        let generation = u8::try_from(self.truth_of(&holder).fence).expect("a small scope");
+        let generation = short(self.truth_of(&holder).fence);
         let key = Key(u8::try_from(node).expect("0 or 1"), generation);
         if next.guards[far].fencing.is_some_and(|(_, waits)| waits == Waits::No) {
             // One fence after the other.
-            return lose_peer(next, node);
+            return self.lose_peer(next, node);
         }
         if next.take_fence(far, key) {
             next.holder_mut(node).expect("it holds").way = Way::Fencing(entry);
         } else {
-            lose_peer(next, node);
+            self.lose_peer(next, node);
         }
     }
 
@@ -294,18 +127,20 @@ impl Model {
             return;
         }
         match state.roles[node] {
-            Role::Holder(holder) if holder.phase != Phase::Leaving => {
-                step_down(&mut next, node);
+            Role::Holder(holder) if !matches!(holder.phase, Phase::Leaving(_)) => {
+                leave(&mut next, node, End::Superseded);
                 self.push("makes way", node, next);
             }
             Role::Hold(_) | Role::Promoting(_) => {
                 next.roles[node] = Role::Standby;
                 self.push("makes way", node, next);
             }
-            Role::Standby if is_drained(state.in_flight(node)) => {
+            Role::Standby
+                if is_drained(state.in_flight(node)) && state.legs[node].medium == Medium::Sound =>
+            {
                 let mut own = self.book.get(state.legs[node].sb).clone();
-                if own.fence.generation > u64::from(key.1) {
-                    refuse_fence(&mut next, node);
+                if own.fence.generation > long(key.1) {
+                    self.refuse_fence(&mut next, node);
                     return self.push("refuses a fence", node, next);
                 }
                 own.fence = key.into();
@@ -318,25 +153,23 @@ impl Model {
 
     /// The peer's leg is fenced for us: once more, what is there?
     fn let_in(&mut self, next: &mut State, node: usize) {
-        if next.roles[node] == Role::Hold(Claim::Asked) {
-            next.roles[node] = Role::Hold(Claim::Granted);
+        if let Role::Hold(hold) = &mut next.roles[node] {
+            if hold.claim == Claim::Asked {
+                hold.claim = Claim::Granted;
+            }
             return;
         }
         let Some(Way::Fencing(entry)) = next.holder(node).map(|holder| holder.way) else { return };
         let far = next.legs[1 - node];
         let theirs = self.book.get(far.sb).clone();
         let holder = next.holder(node).expect("just seen");
-        let truth = self.truth_of(&holder);
+        let decided_on = next.holder(node).and_then(|holder| holder.peer).expect("it was found");
+        if on_second_look(self.book.get(decided_on), &self.book.found(far.sb)) != SecondLook::Same {
+            return self.lose_peer(next, node);
+        }
         next.holder_mut(node).expect("it holds").peer = Some(far.sb);
         match entry {
-            Entry::Member if theirs.history == truth.history => joined(next, node),
-            Entry::Member if holder.change.is_some() => lose_peer(next, node),
-            Entry::Member => {
-                let own = self.book.get(next.legs[node].sb).clone();
-                let change = self.change(Kind::Enrol, &truth, &truth, &own, node, Step::Peer);
-                let holder = next.holder_mut(node).expect("it holds");
-                (holder.change, holder.way) = (Some(change), Way::Enrolling(Entry::Member));
-            }
+            Entry::Member => self.enter_member(next, node, &theirs),
             Entry::Delta | Entry::Full => {
                 let plan = match entry {
                     Entry::Full => SyncPlan::Full(FullReason::Reverted),
@@ -345,6 +178,28 @@ impl Model {
                 let marks = self.book.unite(holder.marks, plan, far.logged, far.marked);
                 let holder = next.holder_mut(node).expect("it holds");
                 (holder.marks, holder.way) = (marks, Way::Marking);
+            }
+        }
+    }
+
+    fn enter_member(&mut self, next: &mut State, node: usize, theirs: &Superblock) {
+        let holder = next.holder(node).expect("it holds");
+        let truth = self.truth_of(&holder);
+        let knows = theirs.history == truth.history && theirs.run_state == truth.run_state;
+        if holder.change.is_none() {
+            self.resume(next, node);
+        }
+        let way = next.holder(node).map(|holder| holder.way);
+        match (way, knows, holder.change) {
+            (Some(Way::Joined), ..) => {}
+            // Its number is another model's matter.
+            (_, true, _) => joined(next, node),
+            (_, false, Some(_)) => self.lose_peer(next, node),
+            (_, false, None) => {
+                let own = self.book.get(next.legs[node].sb).clone();
+                let change = self.change(Kind::Enrol, (&truth, &truth), &own, node);
+                let holder = next.holder_mut(node).expect("it holds");
+                (holder.change, holder.way) = (Some(change), Way::Enrolling(Entry::Member));
             }
         }
     }
@@ -363,7 +218,7 @@ impl Model {
                 self.push("renews its lease", node, next);
             }
         } else {
-            lose_peer(&mut next, node);
+            self.lose_peer(&mut next, node);
             self.push("is locked out", node, next);
         }
     }
@@ -376,12 +231,12 @@ const fn entry_of(plan: SyncPlan) -> Entry {
     }
 }
 
-const fn takes_superblocks(way: Way) -> bool {
+pub(super) const fn takes_superblocks(way: Way) -> bool {
     matches!(way, Way::Enrolling(_) | Way::Emptying | Way::Copying | Way::Rejoining | Way::Joined)
 }
 
 /// The peer's leg carries every acknowledged write.
-fn joined(state: &mut State, node: usize) {
+pub(super) fn joined(state: &mut State, node: usize) {
     let holder = state.holder_mut(node).expect("it holds");
     holder.way = Way::Joined;
     if holder.phase == Phase::OpeningPeer {
@@ -389,56 +244,67 @@ fn joined(state: &mut State, node: usize) {
     }
 }
 
-fn serve_without_peer(state: &mut State, node: usize) {
+pub(super) fn serve_without_peer(state: &mut State, node: usize) {
     let holder = state.holder_mut(node).expect("it holds");
     if holder.phase == Phase::OpeningPeer {
         holder.phase = Phase::Serving;
     }
 }
 
-/// The way to the peer's leg is lost: what was on it fails, and begins anew.
-pub(super) fn lose_peer(state: &mut State, node: usize) {
-    if let Role::Hold(claim) = &mut state.roles[node] {
-        *claim = Claim::None;
+impl Model {
+    /// The way to the peer's leg is lost: what was on it fails, and begins anew.
+    pub(super) fn lose_peer(&self, state: &mut State, node: usize) {
+        if let Role::Hold(hold) = &mut state.roles[node] {
+            hold.claim = Claim::None;
+        }
+        let Some(holder) = state.holder_mut(node) else { return };
+        let pending = holder.write.is_some();
+        if matches!(holder.way, Way::Copying | Way::Rejoining) && pending {
+            holder.marks = true;
+        }
+        if let Some(write) = &mut holder.write
+            && write.peer == Part::Sent
+        {
+            write.peer = Part::Failed;
+        }
+        holder.way = Way::Away;
+        if holder.copy == Copying::Sent {
+            holder.copy = Copying::None;
+        }
+        self.abandon_peer_step(state, node);
+        end_if_quiet(state, node);
     }
-    let Some(holder) = state.holder_mut(node) else { return };
-    let pending = holder.write.is_some();
-    if matches!(holder.way, Way::Copying | Way::Rejoining) && pending {
-        holder.marks = true;
-    }
-    if let Some(write) = &mut holder.write
-        && write.peer == Part::Sent
-    {
-        write.peer = Part::Failed;
-    }
-    holder.way = Way::Away;
-    holder.copy = Copying::None;
-    if holder.change.is_some_and(|change| matches!(change.step, Step::Peer | Step::PeerSent)) {
-        holder.change = None;
+
+    /// Whoever asked for the fence under way is told that somebody else has the leg.
+    pub(super) fn refuse_fence(&self, state: &mut State, node: usize) {
+        if let Some((_, Waits::Yes)) = state.guards[node].fencing.take() {
+            self.lose_peer(state, 1 - node);
+        }
     }
 }
 
-/// A newer generation is at work: nothing is acknowledged any more.
-pub(super) fn step_down(state: &mut State, node: usize) {
+/// Nothing is acknowledged any more.
+pub(super) fn leave(state: &mut State, node: usize, end: End) {
     state.asks[node].take().into_iter().for_each(|ask| state.late = state.late.or(Some(ask)));
     let Some(holder) = state.holder_mut(node) else { return };
-    holder.phase = Phase::Leaving;
+    holder.phase = Phase::Leaving(end);
     holder.change = None;
-    leave(state, node);
+    end_if_quiet(state, node);
 }
 
-/// A holder that leaves ends when nothing of its own is on its way to its own leg.
-pub(super) fn leave(state: &mut State, node: usize) {
+/// A holder that leaves ends when nothing of its own is on its way to its own leg; and to the peer's, where this node may be the
+/// next one that holds.
+pub(super) fn end_if_quiet(state: &mut State, node: usize) {
     let Some(holder) = state.holder(node) else { return };
-    let quiet = holder.write.is_none_or(|write| write.own != Part::Sent);
-    if holder.phase == Phase::Leaving && quiet {
-        state.roles[node] = Role::Standby;
+    let Phase::Leaving(end) = holder.phase else { return };
+    let writes = holder.write.is_some_and(|write| write.own == Part::Sent);
+    let copies = matches!(holder.copy, Copying::Read(_));
+    let sent = |message: &Message| usize::from(message.to) != node && message.session == Session::Current;
+    if writes || copies || (end == End::Orphaned && state.wire.iter().flatten().any(sent)) {
+        return;
     }
-}
-
-/// Whoever asked for the fence under way is told that somebody else has the leg.
-pub(super) fn refuse_fence(state: &mut State, node: usize) {
-    if let Some((_, Waits::Yes)) = state.guards[node].fencing.take() {
-        lose_peer(state, 1 - node);
-    }
+    state.roles[node] = match end {
+        End::Superseded => Role::Standby,
+        End::Orphaned => Role::Hold(Hold::AGAIN),
+    };
 }

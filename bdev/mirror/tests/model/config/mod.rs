@@ -1,17 +1,26 @@
 //! Exhaustive small-scope search over the config and fencing protocol (R1, R3, R8, R10, R11, the union at rejoin, the
 //! read lease): two nodes, one block, an arbiter, messages that come late or never.
 //!
+//! Besides writes, crashes and lines that are cut there are what an operator does (a planned switchover, a promotion by force)
+//! and a holder's medium that breaks: hosts are served through the peer's leg then, and a change may be suspended while the
+//! world moves on. Each has a bound of its own in a [`Scope`].
+//!
 //! What a node says of the array is a real superblock, and every decision is asked of the function that production asks:
 //! how to start, whether to promote, what a found leg is, the next config of each change, fences, leases, when a write is
-//! acknowledged, what a rejoin copies. The model has the events between them and nothing else.
+//! acknowledged, what a rejoin copies, in which order a change becomes known. The model has the events between them and
+//! nothing else.
 //!
 //! In every state: each leg that the newest config counts has every acknowledged write (I2), no read goes back (I12, I19),
 //! legs that differ are named in a durable log or bitmap (I5), one config for each generation (I3), nothing diverges
-//! (I11).
+//! (I11). Force begins a second line of configs: each holds for itself, and what the first acknowledged is not overwritten for
+//! the second.
 
 mod book;
+mod change;
+mod hand_over;
 mod holder;
 mod node;
+mod own_leg;
 mod seen;
 mod state;
 mod wire;
@@ -19,12 +28,15 @@ mod write;
 
 use std::collections::{BTreeSet, VecDeque};
 
-use mirror::format::{ArbiterKind, LegIndex};
+use mirror::format::{ArbiterKind, Config, LegIndex};
 use mirror::mutation::{Broken, Mutation};
 
 use book::Book;
 use seen::Seen;
-use state::{Copying, Guard, Holder, Key, LEASE, Leg, Line, Log, MESSAGES, Phase, Role, State, Way};
+use state::{
+    Copying, Guard, Holder, Key, LEASE, Leg, Line, Log, MESSAGES, Medium, OwnLeg, Phase, Role, Spent, State,
+    Way, short,
+};
 
 /// How far a search goes.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +46,10 @@ struct Scope {
     writes: u8,
     crashes: u8,
     cuts: u8,
+    /// Planned switchovers, promotions by force, media that break under a holder.
+    switchovers: u8,
+    forces: u8,
+    failures: u8,
     /// No config beyond this generation.
     generations: u64,
 }
@@ -57,7 +73,7 @@ impl Model {
         let (mut book, superblocks) = Book::new(scope.policy);
         let arbiter = book.config_number(*book.get(superblocks[0]).config());
         let key = Key(0, 2);
-        let leg = |sb| Leg { sb, value: 0, logged: false, marked: false };
+        let leg = |sb| Leg { sb, value: 0, logged: false, marked: false, medium: Medium::Sound };
         let guard = |key: Option<Key>| Guard {
             stands: Key(0, 2),
             key,
@@ -70,6 +86,8 @@ impl Model {
             truth: superblocks[0],
             has: arbiter,
             change: None,
+            suspended: None,
+            own: OwnLeg::Counted,
             phase: Phase::Serving,
             way: Way::Joined,
             peer: Some(superblocks[1]),
@@ -89,17 +107,28 @@ impl Model {
             late: None,
             link: Line::Up,
             reach: [Line::Up; 2],
-            acknowledged: 0,
-            seen: 0,
+            acknowledged: [0; 2],
+            seen: [0; 2],
+            base: None,
             next_value: 1,
-            crashes: 0,
-            cuts: 0,
+            spent: Spent::default(),
         };
         (Self { scope, book, next: Vec::new() }, start)
     }
 
     fn has_arbiter(&self) -> bool {
         self.scope.policy == ArbiterKind::Etcd
+    }
+
+    /// True where legs may be seen to have diverged: after a promotion by force; and without an arbiter where a holder wrote
+    /// down a config before its peer heard of it, died, and the operator promoted the peer. Nothing is overwritten then.
+    fn may_split(&self, state: &State) -> bool {
+        state.base.is_some() || !self.has_arbiter()
+    }
+
+    /// True where the scope ends.
+    fn is_beyond(&self, generation: u64) -> bool {
+        generation & 0xffff_ffff > self.scope.generations
     }
 
     fn push(&mut self, what: &'static str, node: usize, mut state: State) {
@@ -111,7 +140,7 @@ impl Model {
             // A holder that serves binds its own guard.
             if state.holder(node).is_some_and(|holder| holder.phase == Phase::Serving) {
                 let fence = self.book.get(state.legs[node].sb).fence.generation;
-                node::raise(&mut state, node, u8::try_from(fence).expect("a small scope"));
+                self.raise(&mut state, node, short(fence));
             }
         }
         self.next.push(((what, u8::try_from(node).expect("0 or 1")), state, None));
@@ -129,6 +158,8 @@ impl Model {
             self.fence_steps(state, node);
             if let Some(holder) = state.holder(node) {
                 self.holder_steps(state, node, &holder);
+                self.own_leg_steps(state, node, &holder);
+                self.hand_over_steps(state, node, &holder);
                 self.write_steps(state, node, &holder);
             }
         }
@@ -141,31 +172,64 @@ impl Model {
     fn violation(&self, state: &State) -> Option<&'static str> {
         let [a, b] = &state.legs;
         let (ours, theirs) = (self.book.get(a.sb).config(), self.book.get(b.sb).config());
-        if ours.generation() == theirs.generation() && ours.id != theirs.id {
+        let one_line = self.book.line(a.sb) == self.book.line(b.sb);
+        if one_line && ours.generation() == theirs.generation() && ours.id != theirs.id {
             return Some("two configs of one generation (I3)");
         }
-        let newest = if self.has_arbiter() {
-            self.book.config(state.arbiter)
-        } else if ours.generation() >= theirs.generation() {
-            ours
-        } else {
-            theirs
-        };
+        for line in 0..2 {
+            if let Some(violation) = self.line_violation(state, line) {
+                return Some(violation);
+            }
+        }
+        self.split_violation(state)
+    }
+
+    /// The newest config of a line, as far as a leg or the arbiter has it.
+    fn newest(&self, state: &State, line: usize) -> Option<Config> {
+        if self.has_arbiter() && self.book.line_of_config(state.arbiter) == line {
+            return Some(*self.book.config(state.arbiter));
+        }
+        state.legs.iter().filter_map(|leg| self.book.newest_of(leg.sb, line)).max_by_key(Config::generation)
+    }
+
+    fn line_violation(&self, state: &State, line: usize) -> Option<&'static str> {
+        let newest = self.newest(state, line)?;
+        let on = |node: usize| self.book.line(state.legs[node].sb) == line;
         // A leg can be promoted when the newest config and its own superblock count it. While a rejoin is on its way the
         // arbiter counts the target, and its own superblock does not.
         let behind = |node: usize| {
             let counts =
                 newest.in_sync.has(leg_index(node)) && self.book.get(state.legs[node].sb).is_in_sync();
-            counts && state.legs[node].value < state.acknowledged
+            on(node) && counts && state.legs[node].value < state.acknowledged[line]
         };
         if behind(0) || behind(1) {
             return Some("a leg that counts lacks an acknowledged write (I2)");
         }
+        let [a, b] = &state.legs;
         let named = a.logged || a.marked || b.logged || b.marked;
-        if a.value != b.value && !named {
+        if on(0) && on(1) && a.value != b.value && !named && !self.is_copied_whole(state) {
             return Some("the legs differ outside every durable log and bitmap (I5)");
         }
         None
+    }
+
+    /// One leg is out, and the superblock that says so does not say that anything tells what it misses.
+    fn is_copied_whole(&self, state: &State) -> bool {
+        let newest = state.legs.iter().map(|leg| self.book.get(leg.sb));
+        let newest = newest.max_by_key(|superblock| superblock.config().generation()).expect("two legs");
+        LegIndex::BOTH
+            .into_iter()
+            .any(|leg| !newest.config().in_sync.has(leg) && newest.legs[leg.index()].tracked_since == 0)
+    }
+
+    /// What was acknowledged and is not in the line that force began is on a leg of the other line, until the operator says
+    /// that it may go. Here he never does.
+    fn split_violation(&self, state: &State) -> Option<&'static str> {
+        let base = state.base?;
+        let lines = state.legs.map(|leg| self.book.line(leg.sb));
+        let kept = |node: usize| lines[node] == 0 && state.legs[node].value >= state.acknowledged[0];
+        let lost = lines.contains(&1) && state.acknowledged[0] > base && !kept(0) && !kept(1);
+        lost.then_some("what force left behind is overwritten, and nobody was asked (I11)")
     }
 }
 
@@ -204,7 +268,8 @@ fn search(scope: Scope, rule: Option<Mutation>) -> Result<Found, String> {
             let number = u32::try_from(origins.len() - 1).expect("a small scope");
             if let Some(violation) = wrong.or_else(|| model.violation(&next)) {
                 let way = path(&origins, number);
-                return Err(format!("{violation}, after {} states: {way}\n{next:#?}", origins.len()));
+                let (states, events) = (origins.len(), way.split(" > ").count());
+                return Err(format!("{violation}: {events} events, after {states} states: {way}\n{next:#?}"));
             }
             queue.push_back((next, number));
         }

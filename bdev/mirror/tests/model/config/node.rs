@@ -6,18 +6,17 @@ use bdev::FenceKey;
 use engine::Instant;
 use mirror::decide::{
     DegradedStart, Differences, Granted, HoldReason, HolderSession, HolderState, PeerSight, PromoteMode,
-    Standing, StartFacts, StartVerdict, Starting, TakeoverVerdict, informed, is_drained, may_promote,
-    next_generation, on_start, on_word, peers_word, serves_from, standing,
+    Standing, StartFacts, StartVerdict, Starting, SyncPlan, TakeoverVerdict, begins_from, informed,
+    is_drained, may_promote, next_generation, on_start, on_word, peers_word, serves_from, standing, takes_up,
 };
 use mirror::format::{LegMask, Reason, Superblock};
 use mirror::truth::{Fresh, Truth};
 use uuid::Uuid;
 
 use super::book::Cfg;
-use super::holder::refuse_fence;
 use super::state::{
-    AGE_MAX, Change, Claim, Copying, Holder, Key, Kind, LEASE, Leg, Line, Log, Phase, Promoting, Promotion,
-    Role, State, Step, Way,
+    AGE_MAX, By, Cause, Claim, Copying, Hold, Holder, Key, Kind, LEASE, Leg, Line, Log, Medium, OwnLeg,
+    Phase, Promoting, Promotion, Role, State, Way, long, short,
 };
 use super::{Model, leg_index};
 
@@ -27,14 +26,23 @@ pub(super) struct Beginning {
     pub(super) reason: Reason,
     pub(super) generation: u64,
     pub(super) behind: Option<Cfg>,
+    /// What the arbiter holds.
+    pub(super) has: Cfg,
 }
 
 impl Model {
     pub(super) fn node_steps(&mut self, state: &State, node: usize) {
         match state.roles[node] {
+            _ if state.legs[node].medium == Medium::Broken => {}
             Role::Down => self.restart(state, node),
-            Role::Hold(claim) => self.start(state, node, claim),
-            Role::Standby => self.take_over(state, node),
+            Role::Hold(hold) => {
+                self.start(state, node, hold);
+                self.force(state, node);
+            }
+            Role::Standby => {
+                self.take_over(state, node);
+                self.force(state, node);
+            }
             Role::Promoting(promoting) => self.promote(state, node, promoting),
             Role::Holder(_) => {}
         }
@@ -44,13 +52,17 @@ impl Model {
         let mut next = *state;
         let own = self.book.get(state.legs[node].sb);
         next.roles[node] =
-            if own.config().holder == own.index { Role::Hold(Claim::None) } else { Role::Standby };
+            if own.config().holder == own.index { Role::Hold(Hold::AGAIN) } else { Role::Standby };
         next.guards[node].stands = own.fence.into();
         self.push("starts", node, next);
     }
 
+    fn standing_of(&self, behind: Option<Cfg>) -> Standing {
+        behind.map_or(Standing::Current, |config| Standing::Behind(*self.book.config(config)))
+    }
+
     fn informed(&self, own: &Superblock, behind: Option<Cfg>) -> Superblock {
-        informed(own, behind.map_or(Standing::Current, |config| Standing::Behind(*self.book.config(config))))
+        informed(own, self.standing_of(behind))
     }
 
     fn behind(&mut self, standing: Standing) -> Option<Cfg> {
@@ -58,9 +70,21 @@ impl Model {
     }
 
     /// Looks at the arbiter and at the peer's leg, and serves if that is safe.
-    fn start(&mut self, state: &State, node: usize, claim: Claim) {
+    fn start(&mut self, state: &State, node: usize, hold: Hold) {
         let own = self.book.get(state.legs[node].sb).clone();
         let mut behind = None;
+        if hold.cause == Cause::Given {
+            let mut next = *state;
+            next.roles[node] = Role::Hold(Hold { cause: Cause::Late, ..hold });
+            self.push("waits for the old holder no longer", node, next);
+        }
+        if hold.cause != Cause::Again && self.has_arbiter() {
+            // What the old holder asked it before it told us is still taken for its answer.
+            self.start_with(state, node, hold, None);
+        }
+        if hold.cause == Cause::Given && self.has_arbiter() {
+            return;
+        }
         if self.has_arbiter() {
             if state.reach[node] == Line::Cut {
                 return;
@@ -72,13 +96,22 @@ impl Model {
                 standing => behind = self.behind(standing),
             }
         }
-        let sees = state.is_connected();
+        let sees = state.is_connected() && state.legs[1 - node].medium == Medium::Sound;
         let peer = self.book.found(state.legs[1 - node].sb);
         if sees && !self.has_arbiter() {
             behind = self.behind(peers_word(&own, &peer));
         }
+        self.start_with(state, node, hold, behind);
+    }
+
+    /// Decides with what is known of the newest config.
+    fn start_with(&mut self, state: &State, node: usize, hold: Hold, behind: Option<Cfg>) {
+        let own = self.book.get(state.legs[node].sb).clone();
+        let sees = state.is_connected() && state.legs[1 - node].medium == Medium::Sound;
+        let peer = self.book.found(state.legs[1 - node].sb);
         let informed = self.informed(&own, behind);
         let Leg { logged, marked, .. } = state.legs[node];
+        let taking_up = hold.cause == Cause::Given;
         // With the arbiter's word a start without the peer is a matter of time; without one it is the operator's, who does
         // not give that command here.
         let patience: &[DegradedStart] = if self.has_arbiter() {
@@ -95,7 +128,10 @@ impl Model {
                 degraded,
             };
             match on_start(&facts) {
-                StartVerdict::Serve(Starting::FromPeer(_)) | StartVerdict::Hold(HoldReason::Split { .. }) => {
+                // The old holder's superblock is about to name this node as well.
+                StartVerdict::Serve(Starting::Resync(_) | Starting::Alone) | StartVerdict::Hold(_)
+                    if taking_up => {}
+                StartVerdict::Hold(HoldReason::Split { .. }) if !self.may_split(state) => {
                     self.wrong("starts to serve", node, *state, "the legs have diverged (I11)");
                 }
                 StartVerdict::Hold(_) => {}
@@ -105,22 +141,28 @@ impl Model {
                     self.push("stands by", node, next);
                 }
                 StartVerdict::Serve(starting)
-                    if !self.has_arbiter() && starting != Starting::Alone && claim != Claim::Granted =>
+                    if !self.has_arbiter() && starting != Starting::Alone && hold.claim != Claim::Granted =>
                 {
-                    if claim == Claim::None {
-                        self.claim(state, node, &informed);
+                    if hold.claim == Claim::None {
+                        self.claim(state, node, hold, &informed);
                     }
                 }
                 StartVerdict::Serve(starting) => {
                     let theirs = sees.then(|| self.book.get(state.legs[1 - node].sb));
                     let was_both = informed.config().in_sync == LegMask::both();
-                    let reason = if starting == Starting::Alone && was_both {
-                        Reason::StartedDegraded
-                    } else {
-                        Reason::Restarted
+                    let reason = match hold.cause {
+                        _ if starting == Starting::Alone && was_both => Reason::StartedDegraded,
+                        Cause::Given | Cause::Late => Reason::SwitchedOver,
+                        Cause::Again => Reason::Restarted,
                     };
-                    let generation = next_generation(&informed, theirs);
-                    let beginning = Beginning { starting, reason, generation, behind };
+                    let generation = if takes_up(starting, reason) {
+                        informed.config().generation()
+                    } else {
+                        next_generation(&informed, theirs)
+                    };
+                    // Whoever was told by the old holder has not asked.
+                    let has = behind.unwrap_or_else(|| self.book.config_number(*own.config()));
+                    let beginning = Beginning { starting, reason, generation, behind, has };
                     self.become_holder("starts to serve", state, node, &beginning);
                 }
             }
@@ -128,10 +170,10 @@ impl Model {
     }
 
     /// The own superblock learns a generation, and the peer's guard is asked with it.
-    fn claim(&mut self, state: &State, node: usize, informed: &Superblock) {
+    fn claim(&mut self, state: &State, node: usize, hold: Hold, informed: &Superblock) {
         let theirs = self.book.get(state.legs[1 - node].sb);
         let generation = next_generation(informed, Some(theirs));
-        if generation > self.scope.generations || state.guards[1 - node].fencing.is_some() {
+        if self.is_beyond(generation) || state.guards[1 - node].fencing.is_some() {
             return;
         }
         let mut own = self.book.get(state.legs[node].sb).clone();
@@ -139,9 +181,9 @@ impl Model {
         let key = Key::from(own.fence);
         let mut next = *state;
         next.legs[node].sb = self.book.number(own);
-        raise(&mut next, node, key.1);
+        self.raise(&mut next, node, key.1);
         if next.take_fence(1 - node, key) {
-            next.roles[node] = Role::Hold(Claim::Asked);
+            next.roles[node] = Role::Hold(Hold { claim: Claim::Asked, ..hold });
         }
         self.push("claims the peer's leg", node, next);
     }
@@ -154,23 +196,39 @@ impl Model {
         node: usize,
         beginning: &Beginning,
     ) {
-        let Beginning { starting, reason, generation, behind } = *beginning;
+        let Beginning { starting, reason, generation, behind, has } = *beginning;
         let (leg, who) = (state.legs[node], leg_index(node));
-        let own = self.informed(self.book.get(leg.sb), behind);
+        let standing = self.standing_of(behind);
+        let own = begins_from(self.book.get(leg.sb), standing, reason);
         let truth = Truth::of(&own);
         let least = truth.next_generation(self.book.get(leg.sb), None).max(generation);
-        let fresh = self.fresh(state, node, least);
-        let Ok(opened) = truth.opened(who, starting, reason, Uuid::from_u128(1), fresh) else { return };
-        if least > self.scope.generations {
+        let fresh = Self::fresh(state, node, least, reason);
+        let boot = Uuid::from_u128(1);
+        let opened = if takes_up(starting, reason) {
+            truth.taken_up(who, boot)
+        } else {
+            truth.opened(who, starting, reason, boot, fresh).expect("generations left")
+        };
+        if self.is_beyond(opened.config().generation()) || self.is_beyond(opened.fence) {
             return;
         }
         let mut next = *state;
-        let marks = leg.logged || leg.marked;
+        let whole = matches!(starting, Starting::FromPeer(SyncPlan::Full(_)));
+        let marks = leg.logged || leg.marked || whole;
+        let own_leg = match starting {
+            Starting::FromPeer(_) => OwnLeg::Copying,
+            Starting::Alone | Starting::Both | Starting::Resync(_) => OwnLeg::Counted,
+        };
+        if reason == Reason::ForcePromoted {
+            next.base = Some(leg.value);
+        }
         let base = self.book.get(leg.sb).clone();
         let holder = Holder {
             truth: self.book.number(truth.on(&base, who)),
-            has: self.book.config_number(*own.config()),
-            change: Some(self.change(Kind::Open, &truth, &opened, &base, node, Step::Own)),
+            has,
+            change: Some(self.change(Kind::Open, (&truth, &opened), &base, node)),
+            suspended: None,
+            own: own_leg,
             phase: Phase::Opening,
             way: Way::Away,
             peer: None,
@@ -184,24 +242,11 @@ impl Model {
         self.push(what, node, next);
     }
 
-    /// A nonce that no other config of this generation has: the crashes so far tell a node's runs apart.
-    pub(super) fn fresh(&self, state: &State, node: usize, generation: u64) -> Fresh {
-        let nonce = 10 + 2 * u64::from(state.crashes) + node as u64;
+    /// A nonce that no other config of this generation has: the crashes so far, and what they were about, tell a node's runs
+    /// apart.
+    pub(super) fn fresh(state: &State, node: usize, generation: u64, reason: Reason) -> Fresh {
+        let nonce = 10 + 2 * u64::from(state.spent.crashes) + node as u64 + 100 * reason as u64;
         Fresh { generation, nonce }
-    }
-
-    pub(super) fn change(
-        &mut self,
-        kind: Kind,
-        now: &Truth,
-        next: &Truth,
-        base: &Superblock,
-        node: usize,
-        first: Step,
-    ) -> Change {
-        let asks = mirror::decide::asks_arbiter(self.scope.policy, now.config(), next.config());
-        let next = self.book.number(next.on(base, leg_index(node)));
-        Change { kind, next, step: if asks { Step::Arbiter } else { first } }
     }
 
     // --- Promotion ---
@@ -226,29 +271,62 @@ impl Model {
                 TakeoverVerdict::NotCounted { .. } => return,
                 TakeoverVerdict::Ours => {
                     let mut next = *state;
-                    next.roles[node] = Role::Hold(Claim::None);
+                    next.roles[node] = Role::Hold(Hold::AGAIN);
                     return self.push("looks at its own log", node, next);
                 }
                 TakeoverVerdict::Promote(standing) => behind = self.behind(standing),
             }
-        } else if state.is_up(1 - node) {
-            // The operator promotes only when the other node is down.
+        } else if state.is_up(1 - node) || self.was_left_behind(state, node) {
+            // The operator promotes only when the other node is down, and had not gone on without this one.
             return;
         }
-        let informed = self.informed(&own, behind);
-        let ordinary = PromoteMode::Ordinary;
-        let Ok(promotion) = may_promote(&informed, ordinary, HolderSession::Absent, HolderState::Unknown)
-        else {
+        self.promote_from(state, node, behind, By::Rule);
+    }
+
+    fn was_left_behind(&self, state: &State, node: usize) -> bool {
+        let (own, other) = (self.book.get(state.legs[node].sb), self.book.get(state.legs[1 - node].sb));
+        let newer = other.config().generation() > own.config().generation();
+        newer && !other.config().in_sync.has(own.index)
+    }
+
+    /// The operator's word is that this node's data count, whatever they are.
+    fn force(&mut self, state: &State, node: usize) {
+        if state.spent.forces >= self.scope.forces || state.guards[node].fencing.is_some() {
             return;
+        }
+        let own = self.book.get(state.legs[node].sb).clone();
+        let mut behind = None;
+        if self.has_arbiter() {
+            if state.reach[node] == Line::Cut {
+                return;
+            }
+            let TakeoverVerdict::Promote(standing) =
+                on_word(&own, self.book.config(state.arbiter), None, PromoteMode::Forced)
+            else {
+                return;
+            };
+            behind = self.behind(standing);
+        }
+        self.promote_from(state, node, behind, By::Force);
+    }
+
+    fn promote_from(&mut self, state: &State, node: usize, behind: Option<Cfg>, by: By) {
+        let informed = self.informed(self.book.get(state.legs[node].sb), behind);
+        let (mode, holder) = match by {
+            By::Rule => (PromoteMode::Ordinary, HolderState::Unknown),
+            By::Force => (PromoteMode::Forced, HolderState::ConfirmedDown),
         };
-        if promotion.generation > self.scope.generations {
+        let Ok(promotion) = may_promote(&informed, mode, HolderSession::Absent, holder) else { return };
+        if self.is_beyond(promotion.generation) {
             return;
         }
         let mut next = *state;
-        let generation = u8::try_from(promotion.generation).expect("a small scope");
-        raise(&mut next, node, generation);
-        next.roles[node] = Role::Promoting(Promoting { generation, stage: Promotion::Raised, behind });
-        self.push("is promoted", node, next);
+        next.spent.forces += u8::from(by == By::Force);
+        let generation = short(promotion.generation);
+        self.raise(&mut next, node, generation);
+        let (stage, has) = (Promotion::Raised, state.arbiter);
+        next.roles[node] = Role::Promoting(Promoting { generation, stage, behind, has, by });
+        self.push(if by == By::Force { "is promoted by force" } else { "is promoted" }, node, next);
     }
 
     fn promote(&mut self, state: &State, node: usize, promoting: Promoting) {
@@ -257,16 +335,20 @@ impl Model {
             Promotion::Raised if is_drained(state.in_flight(node)) => {
                 let mut own = self.book.get(state.legs[node].sb).clone();
                 let number = leg_index(node).number();
-                own.fence = FenceKey { node: number, generation: promoting.generation.into() };
+                own.fence = FenceKey { node: number, generation: long(promoting.generation) };
                 next.legs[node].sb = self.book.number(own);
                 next.roles[node] = Role::Promoting(Promoting { stage: Promotion::Fenced, ..promoting });
                 self.push("fences its own leg", node, next);
             }
             Promotion::Fenced if lease_is_over(state.guards[node].age) => {
-                let reason = if self.has_arbiter() { Reason::TakenOver } else { Reason::Promoted };
-                let generation = promoting.generation.into();
-                let beginning =
-                    Beginning { starting: Starting::Alone, reason, generation, behind: promoting.behind };
+                let reason = match promoting.by {
+                    By::Force => Reason::ForcePromoted,
+                    By::Rule if self.has_arbiter() => Reason::TakenOver,
+                    By::Rule => Reason::Promoted,
+                };
+                let Promoting { behind, has, .. } = promoting;
+                let (starting, generation) = (Starting::Alone, long(promoting.generation));
+                let beginning = Beginning { starting, reason, generation, behind, has };
                 self.become_holder("asks for the array", state, node, &beginning);
             }
             Promotion::Raised | Promotion::Fenced => {}
@@ -274,11 +356,13 @@ impl Model {
     }
 }
 
-/// The guard refuses older keys from now on, and the fence under way.
-pub(super) fn raise(state: &mut State, node: usize, generation: u8) {
-    if generation > state.guards[node].stands.1 {
-        refuse_fence(state, node);
-        state.guards[node].stands = Key(u8::try_from(node).expect("0 or 1"), generation);
+impl Model {
+    /// The guard refuses older keys from now on, and the fence under way.
+    pub(super) fn raise(&self, state: &mut State, node: usize, generation: u8) {
+        if generation > state.guards[node].stands.1 {
+            self.refuse_fence(state, node);
+            state.guards[node].stands = Key(u8::try_from(node).expect("0 or 1"), generation);
+        }
     }
 }
 

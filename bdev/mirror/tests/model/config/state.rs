@@ -1,7 +1,8 @@
 //! What the model remembers: two nodes, their legs, what is between them, the arbiter.
 
 use bdev::FenceKey;
-use mirror::decide::{FenceVerdict, after_fence, on_fence};
+use mirror::decide::{FenceVerdict, Step, Steps, after_fence, on_fence};
+use mirror::desk::Side;
 
 use super::book::{Cfg, Sb};
 
@@ -12,6 +13,26 @@ pub(super) struct Leg {
     pub(super) value: u8,
     pub(super) logged: bool,
     pub(super) marked: bool,
+    pub(super) medium: Medium,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Medium {
+    Sound,
+    /// Takes nothing and gives nothing; what was on it is there when it is sound again.
+    Broken,
+}
+
+/// A generation in eight bits: the jumps of forced promotions in the upper half, in order.
+pub(super) fn short(generation: u64) -> u8 {
+    let low = u32::try_from(generation & 0xffff_ffff).expect("masked");
+    assert!(low < 16 && generation >> 32 < 16, "a small scope has few generations");
+    u8::try_from(generation >> 32 << 4).expect("few jumps") | u8::try_from(low).expect("few generations")
+}
+
+/// And back.
+pub(super) fn long(generation: u8) -> u64 {
+    u64::from(generation >> 4) << 32 | u64::from(generation & 15)
 }
 
 /// A key of a session: node and generation.
@@ -20,13 +41,13 @@ pub(super) struct Key(pub(super) u8, pub(super) u8);
 
 impl From<Key> for FenceKey {
     fn from(key: Key) -> Self {
-        Self { node: key.0, generation: key.1.into() }
+        Self { node: key.0, generation: long(key.1) }
     }
 }
 
 impl From<FenceKey> for Key {
     fn from(key: FenceKey) -> Self {
-        Self(key.node, u8::try_from(key.generation).expect("a small scope has few generations"))
+        Self(key.node, short(key.generation))
     }
 }
 
@@ -58,10 +79,31 @@ pub(super) const AGE_MAX: u8 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Role {
     Down,
-    Hold(Claim),
+    Hold(Hold),
     Standby,
     Promoting(Promoting),
     Holder(Holder),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Hold {
+    pub(super) claim: Claim,
+    pub(super) cause: Cause,
+}
+
+impl Hold {
+    pub(super) const AGAIN: Self = Self { claim: Claim::None, cause: Cause::Again };
+}
+
+/// Why a node that its own superblock names as the holder begins to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Cause {
+    /// It did before.
+    Again,
+    /// The old holder has just given it the array, and is about to say that it knows.
+    Given,
+    /// That takes longer than it should.
+    Late,
 }
 
 /// Without an arbiter a node that starts fences its peer's leg before it serves with it.
@@ -78,6 +120,15 @@ pub(super) struct Promoting {
     pub(super) stage: Promotion,
     /// What the arbiter holds that the own superblock has not heard of.
     pub(super) behind: Option<Cfg>,
+    /// What the arbiter holds.
+    pub(super) has: Cfg,
+    pub(super) by: By,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum By {
+    Rule,
+    Force,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,6 +146,9 @@ pub(super) struct Holder {
     /// What the arbiter holds, as far as it knows.
     pub(super) has: Cfg,
     pub(super) change: Option<Change>,
+    /// One that the peer, or the arbiter, may have heard of though it never took effect.
+    pub(super) suspended: Option<Change>,
+    pub(super) own: OwnLeg,
     pub(super) phase: Phase,
     pub(super) way: Way,
     /// The peer's superblock as last seen.
@@ -112,7 +166,27 @@ pub(super) enum Phase {
     /// Both legs in sync: the peer has to join first.
     OpeningPeer,
     Serving,
-    Leaving,
+    /// For a switchover.
+    Closing,
+    Leaving(End),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum End {
+    Superseded,
+    /// Nobody knows whether this node still holds.
+    Orphaned,
+}
+
+/// The holder's own leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum OwnLeg {
+    Counted,
+    /// Counted, and it failed an I/O.
+    Failing,
+    Out,
+    /// Copied to from the peer's.
+    Copying,
 }
 
 /// The way to the peer's leg.
@@ -141,25 +215,32 @@ pub(super) struct Change {
     pub(super) kind: Kind,
     /// What the own superblock would say after it.
     pub(super) next: Sb,
-    pub(super) step: Step,
+    pub(super) steps: Steps,
+    pub(super) sent: Sent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Open,
-    Degrade,
+    Degrade(Side),
     Arm,
     Enrol,
-    Rejoin,
+    Rejoin(Side),
+    HandOver,
 }
 
-/// Where a change is, in the order that R8 asks for.
+/// Whether the step that is due is on its way to the peer's leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Step {
-    Arbiter,
-    Own,
-    Peer,
-    PeerSent,
+pub(super) enum Sent {
+    No,
+    Yes,
+}
+
+impl Change {
+    /// The step that is due.
+    pub(super) fn is_at(&self, step: Step) -> bool {
+        self.steps.next() == Some(step)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -191,7 +272,10 @@ pub(super) enum Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Copying {
     None,
+    /// To the peer's leg.
     Sent,
+    /// From the peer's leg, on its way to the own one.
+    Read(u8),
 }
 
 /// Something on its way to a leg.
@@ -257,12 +341,24 @@ pub(super) struct State {
     pub(super) late: Option<Ask>,
     pub(super) link: Line,
     pub(super) reach: [Line; 2],
-    /// The newest value that was acknowledged, and that a host has seen.
-    pub(super) acknowledged: u8,
-    pub(super) seen: u8,
+    /// The newest value that was acknowledged, and that a host has seen: in the array's own line, and in that which a
+    /// promotion by force began.
+    pub(super) acknowledged: [u8; 2],
+    pub(super) seen: [u8; 2],
+    /// What that line began with.
+    pub(super) base: Option<u8>,
     pub(super) next_value: u8,
+    pub(super) spent: Spent,
+}
+
+/// What has happened, of what a scope bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Spent {
     pub(super) crashes: u8,
     pub(super) cuts: u8,
+    pub(super) switchovers: u8,
+    pub(super) forces: u8,
+    pub(super) failures: u8,
 }
 
 impl State {

@@ -6,12 +6,31 @@ use mirror::mutation::Mutation;
 use super::{Scope, search};
 
 const fn scope(policy: ArbiterKind, writes: u8, crashes: u8, cuts: u8) -> Scope {
-    Scope { policy, writes, crashes, cuts, generations: 7 }
+    let generations = 7;
+    Scope { policy, writes, crashes, cuts, switchovers: 0, forces: 0, failures: 0, generations }
 }
 
 const fn arbitrated(writes: u8, crashes: u8, cuts: u8) -> Scope {
     scope(ArbiterKind::Etcd, writes, crashes, cuts)
 }
+
+const fn biased(writes: u8, crashes: u8, cuts: u8) -> Scope {
+    scope(ArbiterKind::Biased, writes, crashes, cuts)
+}
+
+/// A node dies and a line is cut, at any two moments: until the leg that was out is back.
+const CRASH_AND_CUT: Scope = Scope { generations: 5, ..arbitrated(1, 1, 1) };
+/// The operator gives the array to the peer; a crash or a cut comes between.
+const SWITCHOVER: Scope = Scope { switchovers: 1, ..arbitrated(1, 0, 0) };
+const SWITCHOVER_WORLD: Scope = Scope { switchovers: 1, generations: 4, ..arbitrated(0, 1, 1) };
+const SWITCHOVER_BIASED: Scope = Scope { switchovers: 1, ..biased(1, 1, 1) };
+/// The operator promotes a node by force.
+const FORCE: Scope = Scope { forces: 1, generations: 6, ..arbitrated(1, 0, 0) };
+const FORCE_BIASED: Scope = Scope { forces: 1, generations: 5, ..biased(1, 1, 0) };
+/// The holder's medium breaks, and is sound again: hosts are served through the peer's leg meanwhile.
+const OWN_LEG: Scope = Scope { failures: 1, ..arbitrated(1, 0, 0) };
+const OWN_LEG_CUT: Scope = Scope { failures: 1, generations: 5, ..arbitrated(1, 0, 1) };
+const OWN_LEG_BIASED: Scope = Scope { failures: 1, ..biased(2, 1, 0) };
 
 /// What a scope has to reach to be worth its name.
 const EVENTS: [&str; 23] = [
@@ -65,10 +84,54 @@ fn a_line_is_cut_at_any_moment() {
 /// Without an arbiter the operator promotes, when the holder is down.
 #[test]
 fn the_operator_promotes_a_node_whose_peer_is_down() {
+    holds(biased(2, 1, 0), &["is promoted", "crashes", "rejoins", "copies", "acknowledges"]);
+}
+
+#[test]
+fn a_node_crashes_and_a_line_is_cut() {
+    let both = ["crashes", "the link is cut", "the way to the arbiter changes", "starts to serve"];
+    let states = holds(CRASH_AND_CUT, &[&EVENTS[..], &both].concat());
+    assert!(states > 400_000, "the search has lost its scope: {states} states");
+}
+
+#[test]
+fn the_operator_gives_the_array_to_the_peer() {
+    let events = [
+        "names the peer",
+        "waits for the old holder no longer",
+        "gives the switchover up",
+        "starts to serve",
+    ];
+    holds(SWITCHOVER, &[&events[..], &["a late swap happens", "acknowledges"]].concat());
+    holds(SWITCHOVER_WORLD, &[&events[..], &["crashes", "the link is cut"]].concat());
     holds(
-        scope(ArbiterKind::Biased, 2, 1, 0),
-        &["is promoted", "crashes", "rejoins", "copies", "acknowledges"],
+        SWITCHOVER_BIASED,
+        &[&events[..], &["crashes", "the link is cut", "claims the peer's leg"]].concat(),
     );
+}
+
+#[test]
+fn a_node_is_promoted_by_force() {
+    let events = ["is promoted by force", "acknowledges", "arms", "copies", "rejoins"];
+    holds(FORCE, &[&events[..], &["a late swap happens", "looks at its own log"]].concat());
+    holds(FORCE_BIASED, &[&events[..], &["crashes", "claims the peer's leg"]].concat());
+}
+
+#[test]
+fn a_holder_serves_through_its_peers_leg() {
+    let events = [
+        "its leg fails the write",
+        "cannot write its log",
+        "cannot write its superblock",
+        "tries its own leg again",
+        "copies to its own leg",
+        "rejoins",
+        "acknowledges",
+        "reads",
+    ];
+    holds(OWN_LEG, &events);
+    holds(OWN_LEG_CUT, &[&events[..], &["the link is cut"]].concat());
+    holds(OWN_LEG_BIASED, &[&events[..], &["crashes", "is orphaned"]].concat());
 }
 
 /// More of everything: minutes, and part of `make links`.
@@ -80,6 +143,11 @@ fn deeper() {
     for (writes, crashes, cuts) in [(2, 1, 0), (1, 0, 2), (1, 1, 1), (1, 2, 0)] {
         holds(arbitrated(writes, crashes, cuts), &EVENTS);
     }
+    for base in [arbitrated(1, 1, 0), arbitrated(1, 0, 1), biased(1, 1, 1)] {
+        holds(Scope { switchovers: 1, generations: 6, ..base }, &["names the peer"]);
+        holds(Scope { forces: 1, generations: 5, ..base }, &["is promoted by force"]);
+        holds(Scope { failures: 1, generations: 6, ..base }, &["copies to its own leg"]);
+    }
 }
 
 /// A broken rule is found in a small scope, by what it leads to.
@@ -87,6 +155,34 @@ fn breaks(rule: Mutation, scope: Scope, violation: &str) {
     let found = search(scope, Some(rule)).err().unwrap_or_else(|| panic!("{rule:?} goes unnoticed"));
     println!("{rule:?}: {}", found.lines().next().unwrap_or_default());
     assert!(found.contains(violation), "{rule:?}: {found}");
+}
+
+/// Each broken rule is found where a crash and a cut come together, too.
+#[test]
+fn every_break_is_found_beside_a_crash_and_a_cut() {
+    let rules = [
+        Mutation::R1DataBeforeLog,
+        Mutation::R3AckWithoutConfig,
+        Mutation::R6LeaveUnmarked,
+        Mutation::R8ActFirst,
+        Mutation::R8ArbiterLast,
+        Mutation::R8ActBeforeSuperblock,
+        Mutation::R8TargetFirst,
+        Mutation::R10FenceUndrained,
+        Mutation::R11OldSessionsWrite,
+        Mutation::R11RestartKeepsGeneration,
+        Mutation::RejoinWithoutUnion,
+        Mutation::LeaseNotWaitedOut,
+        Mutation::ReadWithoutLease,
+    ];
+    for rule in rules {
+        // Without an arbiter the scope is small; where a rule needs one, or more configs, the other shows it.
+        let scopes = [biased(1, 1, 1), CRASH_AND_CUT];
+        let found =
+            scopes.into_iter().find_map(|scope| search(scope, Some(rule)).err().map(|why| (scope, why)));
+        let (scope, why) = found.unwrap_or_else(|| panic!("{rule:?} goes unnoticed"));
+        println!("{rule:?}, {:?}: {}", scope.policy, why.lines().next().unwrap_or_default());
+    }
 }
 
 #[test]
@@ -110,6 +206,22 @@ fn r8_a_config_without_the_arbiter() {
 }
 
 #[test]
+fn r8_the_arbiter_last() {
+    breaks(Mutation::R8ArbiterLast, arbitrated(1, 0, 0), "");
+}
+
+#[test]
+fn r8_an_effect_before_the_superblock() {
+    breaks(Mutation::R8ActBeforeSuperblock, biased(1, 1, 1), "(I2)");
+    breaks(Mutation::R8ActBeforeSuperblock, OWN_LEG_BIASED, "a panic");
+}
+
+#[test]
+fn r8_the_leg_that_comes_back_first() {
+    breaks(Mutation::R8TargetFirst, arbitrated(2, 0, 1), "");
+}
+
+#[test]
 fn r10_a_fence_that_does_not_wait() {
     breaks(Mutation::R10FenceUndrained, arbitrated(1, 0, 0), "(I5)");
 }
@@ -117,6 +229,21 @@ fn r10_a_fence_that_does_not_wait() {
 #[test]
 fn r11_a_former_incarnations_session() {
     breaks(Mutation::R11OldSessionsWrite, arbitrated(1, 1, 0), "(I5)");
+}
+
+#[test]
+fn r11_a_restart_that_keeps_its_generation() {
+    breaks(Mutation::R11RestartKeepsGeneration, arbitrated(1, 1, 0), "");
+}
+
+#[test]
+fn force_that_takes_every_config_for_its_history() {
+    breaks(Mutation::ForceTakesAll, FORCE, "(I11)");
+}
+
+#[test]
+fn a_half_copied_leg_that_serves() {
+    breaks(Mutation::MixtureServes, FORCE, "");
 }
 
 #[test]

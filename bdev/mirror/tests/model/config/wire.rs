@@ -2,11 +2,13 @@
 
 use mirror::decide::may_write;
 
-use super::holder::{leave, lose_peer};
+use super::Model;
+use super::book::Sb;
+use super::holder::end_if_quiet;
 use super::state::{
-    AGE_MAX, Copying, Line, Message, Part, Place, Promotion, Role, Session, State, Way, What,
+    AGE_MAX, Cause, Claim, Copying, Hold, Line, Medium, Message, Part, Place, Promotion, Role, Session,
+    State, Way, What,
 };
-use super::{Model, Phase};
 
 impl Model {
     pub(super) fn wire_steps(&mut self, state: &State) {
@@ -44,14 +46,17 @@ impl Model {
         } else {
             next.wire[at] = None;
             if message.session == Session::Current {
-                lose_peer(&mut next, from);
+                self.lose_peer(&mut next, from);
             }
         }
         next.tidy();
         self.push("a message arrives", to, next);
     }
 
-    fn effect(state: &mut State, to: usize, what: What) {
+    fn effect(&self, state: &mut State, to: usize, what: What) {
+        if let What::Superblock(said) = what {
+            self.observe(state, to, said);
+        }
         let leg = &mut state.legs[to];
         match what {
             What::Data(value) | What::Copy(value) => leg.value = value,
@@ -60,15 +65,31 @@ impl Model {
         }
     }
 
+    /// A standby that the old holder names as the holder begins to serve.
+    fn observe(&self, state: &mut State, node: usize, said: Sb) {
+        let (before, said) = (self.book.id(state.legs[node].sb), self.book.get(said));
+        let given = said.config().id != before && said.config().holder == said.index && said.is_in_sync();
+        if given && state.roles[node] == Role::Standby {
+            state.roles[node] = Role::Hold(Hold { claim: Claim::None, cause: Cause::Given });
+        }
+    }
+
     fn land(&mut self, state: &State, at: usize, message: Message) {
         let (to, from) = (usize::from(message.to), usize::from(1 - message.to));
         let mut next = *state;
         next.wire[at] = None;
         next.tidy();
-        Self::effect(&mut next, to, message.what);
+        if state.legs[to].medium == Medium::Broken {
+            if message.session == Session::Current {
+                self.lose_peer(&mut next, from);
+            }
+            return self.push("a message lands nowhere", to, next);
+        }
+        self.effect(&mut next, to, message.what);
         if message.session == Session::Current {
             self.landed(&mut next, from, message.what);
         }
+        end_if_quiet(&mut next, from);
         self.push("a message lands", to, next);
     }
 
@@ -98,14 +119,15 @@ impl Model {
 
     pub(super) fn world_steps(&mut self, state: &State) {
         self.tick(state);
-        if state.crashes < self.scope.crashes {
+        self.mend_media(state);
+        if state.spent.crashes < self.scope.crashes {
             for node in 0..2 {
                 if state.is_up(node) {
                     self.crash(state, node);
                 }
             }
         }
-        if state.cuts < self.scope.cuts {
+        if state.spent.cuts < self.scope.cuts {
             self.cut(state);
         }
     }
@@ -136,7 +158,7 @@ impl Model {
     /// Power fails at a node: what was on its way to its leg is there, or not.
     fn crash(&mut self, state: &State, node: usize) {
         let mut base = *state;
-        base.crashes += 1;
+        base.spent.crashes += 1;
         let mut pending: Vec<What> = Vec::new();
         for message in &mut base.wire {
             if let Some(gone) = message.take_if(|message| usize::from(message.to) == node)
@@ -150,19 +172,25 @@ impl Model {
         {
             pending.push(What::Data(write.value));
         }
+        if let Some(Copying::Read(value)) = state.holder(node).map(|holder| holder.copy) {
+            pending.push(What::Copy(value));
+        }
+        if base.legs[node].medium == Medium::Broken {
+            pending.clear();
+        }
         base.roles[node] = Role::Down;
         let guard = &mut base.guards[node];
         (guard.key, guard.old, guard.former, guard.fencing, guard.age) = (None, None, None, None, 0);
         guard.stands = self.book.get(base.legs[node].sb).fence.into();
         base.end_session(1 - node);
-        lose_peer(&mut base, 1 - node);
+        self.lose_peer(&mut base, 1 - node);
         let ask = base.asks[node].take();
         base.late = base.late.or(ask);
         for survives in 0..1_u32 << pending.len() {
             let mut next = base;
             for (at, what) in pending.iter().enumerate() {
                 if survives & 1 << at != 0 {
-                    Self::effect(&mut next, node, *what);
+                    self.effect(&mut next, node, *what);
                 }
             }
             self.push("crashes", node, next);
@@ -172,19 +200,19 @@ impl Model {
     fn cut(&mut self, state: &State) {
         let flipped = |line: Line| if line == Line::Up { Line::Cut } else { Line::Up };
         let mut next = *state;
-        next.cuts += 1;
+        next.spent.cuts += 1;
         next.link = flipped(state.link);
         if next.link == Line::Cut {
             for node in 0..2 {
                 next.end_session(node);
-                lose_peer(&mut next, 1 - node);
+                self.lose_peer(&mut next, 1 - node);
             }
         }
         self.push(if next.link == Line::Up { "the link heals" } else { "the link is cut" }, 0, next);
         if self.has_arbiter() {
             for node in 0..2 {
                 let mut next = *state;
-                next.cuts += 1;
+                next.spent.cuts += 1;
                 next.reach[node] = flipped(state.reach[node]);
                 self.push("the way to the arbiter changes", node, next);
             }
@@ -193,8 +221,6 @@ impl Model {
 
     /// A holder that leaves, and has nothing on its way any more.
     pub(super) fn after_own_write(next: &mut State, node: usize) {
-        if next.holder(node).is_some_and(|holder| holder.phase == Phase::Leaving) {
-            leave(next, node);
-        }
+        end_if_quiet(next, node);
     }
 }
