@@ -50,13 +50,17 @@ pub fn on_second_look(decided_on: &Superblock, found: &LegFound) -> SecondLook {
 }
 
 impl Bar {
-    /// True when both legs have something that the other lacks: the operator chooses.
-    pub fn is_divergence(&self) -> bool {
+    /// True when the legs have diverged: both are kept until the operator chooses (I11).
+    pub const fn is_split(&self) -> bool {
         match self {
             Self::Split | Self::SetBack => true,
-            Self::Refused(why) => *why == Refusal::Unprovable,
-            Self::TakingOver | Self::NotTheMember => false,
+            Self::TakingOver | Self::NotTheMember | Self::Refused(_) => false,
         }
+    }
+
+    /// True when both legs have something that the other lacks: the operator chooses.
+    pub fn is_divergence(&self) -> bool {
+        self.is_split() || matches!(self, Self::Refused(Refusal::Unprovable))
     }
 }
 

@@ -63,6 +63,24 @@ pub fn on_write_failure(
     }
 }
 
+/// Whether the peer's guard has locked a holder out for a reason that it does not know yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Doubt {
+    /// No.
+    None,
+    /// A session that was not fenced for it yet, or a newer generation: the peer's superblock will tell.
+    Fenced,
+}
+
+/// Whether a holder may make a config without a leg, by itself or by the operator's command. One that is locked out may
+/// have been followed by somebody already, and does not go on alone; only an arbiter knows, and says no then (R8).
+pub const fn may_exclude(arbiter: ArbiterKind, doubt: Doubt) -> bool {
+    match (doubt, arbiter) {
+        (Doubt::None, _) | (Doubt::Fenced, ArbiterKind::Etcd) => true,
+        (Doubt::Fenced, ArbiterKind::Biased | ArbiterKind::Manual | ArbiterKind::ClusterManager) => false,
+    }
+}
+
 /// What the failure means for the request that met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
@@ -165,6 +183,17 @@ mod tests {
         (IoError::NoSpace, Some(Reason::IoError)),
         (IoError::Protocol, Some(Reason::IoError)),
     ];
+
+    /// A cluster manager's word may be older than the lock, and so may an operator's.
+    #[test]
+    fn who_is_locked_out_goes_on_alone_by_an_arbiters_word_only() {
+        for arbiter in
+            [ArbiterKind::Biased, ArbiterKind::Manual, ArbiterKind::ClusterManager, ArbiterKind::Etcd]
+        {
+            assert!(may_exclude(arbiter, Doubt::None));
+            assert_eq!(may_exclude(arbiter, Doubt::Fenced), arbiter == ArbiterKind::Etcd);
+        }
+    }
 
     #[test]
     fn every_error_on_every_leg_under_every_policy() {

@@ -17,7 +17,9 @@ pub mod unite;
 
 pub use arbitrate::{Standing, SwapVerdict, asks_arbiter, informed, on_refused_swap, peers_word, standing};
 pub use entry::{Bar, EntryVerdict, SecondLook, is_taking_over, on_found, on_second_look};
-pub use failure::{FailureVerdict, Judgement, Patience, is_passing, judge, matured, on_write_failure};
+pub use failure::{
+    Doubt, FailureVerdict, Judgement, Patience, is_passing, judge, matured, may_exclude, on_write_failure,
+};
 pub use fence::{FenceVerdict, after_fence, is_drained, may_write, next_generation, on_fence};
 pub use lease::{Granted, lease_until, may_read, serves_from};
 pub use order::{Able, LastCopy, Novelty, Step, Steps, steps};

@@ -119,8 +119,8 @@ impl Codes for EventKind {
             Self::UnitStateLost => "unit-state-lost",
             Self::Fenced { .. } => "fenced",
             Self::StandingBy(_) => "standing-by",
-            Self::Holding(HoldReason::Split { .. })
-            | Self::PeerBarred(BarCause::Entry(Bar::Split | Bar::SetBack)) => "split",
+            Self::Holding(HoldReason::Split { .. }) => "split",
+            Self::PeerBarred(BarCause::Entry(bar)) if bar.is_split() => "split",
             Self::Holding(_) => "holding",
             Self::ConfigChanged(_) => "config-changed",
             Self::Serving { .. } => "serving",

@@ -208,9 +208,9 @@ impl EventKind {
             | Self::Frozen(_)
             | Self::ArbiterOlder { .. }
             | Self::ArbiterVacant
-            | Self::PeerBarred(BarCause::Entry(Bar::Split | Bar::SetBack))
             | Self::UnitStateLost
             | Self::ResyncStopped { .. } => Severity::Alarm,
+            Self::PeerBarred(BarCause::Entry(bar)) if bar.is_split() => Severity::Alarm,
             Self::Promoting { data: DataAge::Past | DataAge::Mixed, .. } => Severity::Alarm,
             Self::OwnLegFailed(_)
             | Self::OwnSuperblockFailed(_)

@@ -55,10 +55,11 @@ use request::Request;
 use resync::Resync;
 use unit_state::Unit;
 
+pub(crate) use crate::decide::Doubt;
 pub(crate) use crate::truth::Truth;
 pub(crate) use request::REQUESTS_MAX;
 pub use state::Counters;
-pub(crate) use state::{Body, Doubt, Ending, Farewell, Freeze, Opening, Phase, Sides};
+pub(crate) use state::{Body, Ending, Farewell, Freeze, Opening, Phase, Sides};
 
 /// What the holder is given to work with at each event.
 pub(crate) struct Ctx<'a> {

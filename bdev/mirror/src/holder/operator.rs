@@ -3,6 +3,7 @@
 use super::resync::{Progress, Throttle};
 use super::{Ctx, Doubt, Farewell, Freeze, Holder, Phase};
 use crate::command::Refusal;
+use crate::decide::may_exclude;
 use crate::desk::Side;
 use crate::events::EventKind;
 use crate::status::{PeerStatus, RoleKind, Status};
@@ -31,8 +32,7 @@ impl Holder {
         if self.change.is_some() {
             return Err(Refusal::Busy);
         }
-        // Whoever it is may be about to serve.
-        if self.doubt == Doubt::Fenced {
+        if !may_exclude(self.arbiter, self.doubt) {
             return Err(Refusal::LockedOut);
         }
         let (out, reason) = match self.own_failure.filter(|_| self.is_joined()) {

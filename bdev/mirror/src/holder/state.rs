@@ -91,15 +91,6 @@ pub(crate) enum Freeze {
     Frozen(FreezeCause),
 }
 
-/// Whether the peer's guard has locked us out for a reason that is not known yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Doubt {
-    /// No.
-    None,
-    /// A session that was not fenced for us yet, or a newer generation: its superblock will tell.
-    Fenced,
-}
-
 /// Figures since the holder began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {

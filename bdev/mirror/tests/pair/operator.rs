@@ -334,6 +334,48 @@ fn an_arbiter_that_is_right_again_hears_the_holder_first() {
     }
 }
 
+/// Node 1 has locked node 0 out, and the link goes before that can look who it was.
+fn locked_out(policy: ArbiterKind) -> World {
+    let mut world = World::new(470, policy);
+    world.create();
+    world.load(0, millis(20));
+    let down = Command::Promote { mode: PromoteMode::Ordinary, holder: HolderState::ConfirmedDown };
+    command(&mut world, 1, down).expect("in sync");
+    let is_locked_out = |world: &World| {
+        world.status(0).reason.is_some_and(|reason| reason.contains("has locked this node out"))
+    };
+    let began = world.now;
+    while !is_locked_out(&world) {
+        assert!(world.now - began < 2 * SECOND, "{}", world.describe());
+        world.load(0, Duration::from_micros(50));
+    }
+    world.cut();
+    world.arbiter.reach = [false; 2];
+    world.run(millis(50));
+    assert!(is_locked_out(&world), "{}", world.describe());
+    world
+}
+
+/// Whoever is locked out may have been followed by somebody already: an arbiter knows, and the operator does not.
+#[test]
+fn a_holder_that_is_locked_out_goes_on_alone_by_an_arbiters_word_only() {
+    for policy in [ArbiterKind::Manual, ArbiterKind::Biased] {
+        let mut world = locked_out(policy);
+        assert_eq!(command(&mut world, 0, Command::Degrade), Err(Refusal::LockedOut), "{policy:?}");
+    }
+    let mut world = locked_out(ArbiterKind::Etcd);
+    let acks = world.acks;
+    assert_eq!(command(&mut world, 0, Command::Degrade), Ok(()), "{}", world.describe());
+    world.load(0, SECOND);
+    assert_eq!(world.acks, acks, "nobody has answered: {}", world.describe());
+    world.arbiter.reach = [true; 2];
+    world.heal();
+    world.wait("one holder", 20 * SECOND, |world| (0..2).any(|index| world.is_in_sync(index)));
+    let holder = if world.is_holder(0) { 0 } else { 1 };
+    assert!(!world.is_holder(1 - holder), "{}", world.describe());
+    settle(&mut world, holder);
+}
+
 /// The way out when the arbiter's newer data are lost for good.
 #[test]
 fn force_gets_an_array_over_an_arbiter_that_was_restored_or_emptied() {

@@ -8,7 +8,7 @@ use super::super::change::Kind;
 use super::super::{Ctx, Doubt, Holder};
 use super::{Differences, Entry, Membership, Outstanding, PeerLeg};
 use crate::bitmap::{ClearedBy, Urgency};
-use crate::decide::{Able, Bar, EntryVerdict, SecondLook, SyncPlan, on_found, on_second_look, unite};
+use crate::decide::{Able, EntryVerdict, SecondLook, SyncPlan, on_found, on_second_look, unite};
 use crate::desk::{Purpose, Side};
 use crate::events::{BarCause, EventKind};
 use crate::format::copies::Numbering;
@@ -57,7 +57,7 @@ impl Holder {
                 return self.step_down(ctx);
             }
             EntryVerdict::Bar(why) => {
-                let split = matches!(why, Bar::Split | Bar::SetBack);
+                let split = why.is_split();
                 self.bar(why.into(), ctx);
                 match split {
                     // Whoever was promoted by force has the arbiter's word, and this node has not.
