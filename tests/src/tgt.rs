@@ -114,9 +114,17 @@ impl Tgt {
     /// When tgtadm refuses.
     pub fn set_digests(&self, digest: &str) {
         for name in ["HeaderDigest", "DataDigest"] {
-            let update = ["--op", "update", "--mode", "target", "--tid", "1", "--name", name];
-            self.must(&[&update[..], &["--value", digest]].concat());
+            self.set(name, digest);
         }
+    }
+
+    /// What it would like a key to be, from the next login on.
+    ///
+    /// # Panics
+    /// When tgtadm refuses.
+    pub fn set(&self, key: &str, value: &str) {
+        let update = ["--op", "update", "--mode", "target", "--tid", "1", "--name", key];
+        self.must(&[&update[..], &["--value", value]].concat());
     }
 
     /// Asks initiators for CHAP, and proves itself to those that ask back.

@@ -181,6 +181,11 @@ pub struct SessionParameters {
 }
 
 impl SessionParameters {
+    /// True where a write may send data before an R2T asks for them.
+    pub fn has_unsolicited_data(&self) -> bool {
+        self.immediate_data.is_yes() || !self.initial_r2t.is_yes()
+    }
+
     /// The peer takes data segments of another length from now on (RFC 7143 section 13.12 allows that after the login). False:
     /// the value is none.
     #[must_use]
@@ -420,6 +425,14 @@ impl Negotiation {
         Some(("MaxRecvDataSegmentLength", self.ours(Key::MaxRecvDataSegmentLength)))
     }
 
+    /// A request's keys in the order in which they are to be answered: what decides about another key is before it.
+    pub fn in_order<'a>(
+        pairs: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let decided = |(key, _): &(&str, &str)| *key == "FirstBurstLength";
+        pairs.clone().filter(move |pair| !decided(pair)).chain(pairs.filter(decided))
+    }
+
     /// A responder's answer to an offer; `None` when the key wants no answer.
     ///
     /// # Errors
@@ -441,7 +454,12 @@ impl Negotiation {
             }
             _ => {}
         }
-        let Some(combined) = self.combine(key, rule, offer) else {
+        let combined = self.combine(key, rule, offer);
+        //= rfc7143#section-13.14: where nothing comes unsolicited there is no first burst.
+        if key == Key::FirstBurstLength && combined.is_some() && !self.parameters.has_unsolicited_data() {
+            return Ok(Some("Irrelevant".to_string()));
+        }
+        let Some(combined) = combined else {
             return match rule {
                 //= rfc7143#section-6.2.1: a list without an acceptable value is answered Reject.
                 Rule::List => Ok(Some("Reject".to_string())),
@@ -587,124 +605,4 @@ impl Negotiation {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_ends_agree_whatever_they_prefer() {
-        let digests = [
-            DigestPreference::Prefer,
-            DigestPreference::Require,
-            DigestPreference::Avoid,
-            DigestPreference::Never,
-        ];
-        let choices = [Choice::Yes, Choice::No];
-        for a in digests {
-            for b in digests {
-                for r2t in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                    let ours = Preferences {
-                        header_digest: a,
-                        initial_r2t: choices[r2t.0],
-                        ..Preferences::default()
-                    };
-                    let theirs = Preferences {
-                        header_digest: b,
-                        initial_r2t: choices[r2t.1],
-                        max_burst_length: 65536,
-                        max_recv_data_segment_length: 4096,
-                        ..Preferences::default()
-                    };
-                    negotiate(ours, theirs);
-                }
-            }
-        }
-    }
-
-    fn negotiate(ours: Preferences, theirs: Preferences) {
-        let mut originator = Negotiation::new(ours);
-        let mut responder = Negotiation::new(theirs);
-        let offers: alloc::vec::Vec<_> = originator.offers().collect();
-        for (name, offer) in offers {
-            if let Some(answer) = responder.respond(name, &offer).expect("a legal offer") {
-                match originator.conclude(name, &answer) {
-                    Ok(()) => {}
-                    Err(_) => {
-                        let never = DigestPreference::Never;
-                        let require = DigestPreference::Require;
-                        let pair = (ours.header_digest, theirs.header_digest);
-                        assert!(
-                            pair == (never, require) || pair == (require, never),
-                            "{name}: {offer} -> {answer}"
-                        );
-                        return;
-                    }
-                }
-            }
-        }
-        let (name, value) = responder.declaration().expect("not yet declared");
-        originator.conclude(name, &value).expect("a declaration");
-        let ours = originator.into_parameters();
-        let theirs = responder.into_parameters();
-        assert_eq!(ours.max_send_data_segment_length, theirs.max_recv_data_segment_length);
-        assert_eq!(ours.max_recv_data_segment_length, theirs.max_send_data_segment_length);
-        let common = |p: &SessionParameters| {
-            (
-                p.header_digest,
-                p.data_digest,
-                p.max_burst_length,
-                p.first_burst_length,
-                p.initial_r2t,
-                p.immediate_data,
-            )
-        };
-        assert_eq!(common(&ours), common(&theirs));
-        assert_eq!(ours.max_burst_length, 65536);
-        assert!(ours.first_burst_length <= ours.max_burst_length);
-    }
-
-    #[test]
-    fn odd_keys_get_the_answers_that_the_rfc_names() {
-        let mut negotiation = Negotiation::new(Preferences::default());
-        let mut respond = |name: &str, offer: &str| negotiation.respond(name, offer);
-        assert_eq!(respond("X-com.example.mood", "blue"), Ok(Some("NotUnderstood".into())));
-        assert_eq!(respond("IFMarker", "Yes"), Ok(Some("No".into())));
-        assert_eq!(respond("OFMarkInt", "1~2"), Ok(Some("Reject".into())));
-        assert_eq!(respond("HeaderDigest", "CRC64"), Ok(Some("Reject".into())));
-        assert_eq!(respond("ErrorRecoveryLevel", "2"), Ok(Some("0".into())));
-        assert_eq!(respond("MaxRecvDataSegmentLength", "8192"), Ok(None));
-        assert_eq!(respond("iSCSIProtocolLevel", "3"), Ok(Some("2".into())));
-        assert_eq!(respond("TaskReporting", "FastAbort,RFC3720"), Ok(Some("RFC3720".into())));
-        respond("MaxRecvDataSegmentLength", "8192").expect_err("twice");
-        respond("MaxBurstLength", "5").expect_err("below 512");
-        respond("InitialR2T", "Maybe").expect_err("neither");
-    }
-
-    #[test]
-    fn the_lower_protocol_level_is_agreed_on() {
-        for (own, offered, agreed) in [(2, "1", "1"), (2, "2", "2"), (2, "31", "2"), (1, "2", "1")] {
-            let preferences = Preferences { protocol_level: own, ..Preferences::default() };
-            let answer = Negotiation::new(preferences).respond("iSCSIProtocolLevel", offered);
-            assert_eq!(answer, Ok(Some(agreed.into())), "{own}, {offered}");
-        }
-        assert_eq!(SessionParameters::default().protocol_level, 1, "where nobody says anything");
-        Negotiation::new(Preferences::default()).respond("iSCSIProtocolLevel", "32").expect_err("beyond 31");
-    }
-
-    #[test]
-    fn discovery_has_no_use_for_keys_about_data() {
-        let mut negotiation = Negotiation::new(Preferences::default());
-        negotiation.set_purpose(Purpose::Discovery);
-        assert_eq!(negotiation.respond("InitialR2T", "Yes"), Ok(Some("Irrelevant".into())));
-        assert_eq!(negotiation.respond("HeaderDigest", "None"), Ok(Some("None".into())));
-        assert!(negotiation.offers().all(|(name, _)| name != "MaxBurstLength"));
-    }
-
-    #[test]
-    fn a_segment_length_may_be_declared_again() {
-        let mut parameters = SessionParameters::default();
-        assert!(
-            parameters.redeclare("0x10000") && !parameters.redeclare("511") && !parameters.redeclare("x")
-        );
-        assert_eq!(parameters.max_send_data_segment_length, 65536);
-    }
-}
+mod tests;

@@ -20,6 +20,8 @@ pub mod keys;
 pub mod name;
 pub mod pdu;
 pub mod protocol;
+#[cfg(test)]
+mod roundtrip;
 pub mod serial;
 pub mod target;
 pub mod text;

@@ -11,15 +11,18 @@ pub(super) const CASES: &[Case] = table! {
     "6.2.2" a_number_out_of_range_is_rejected
     "6.2.2" a_boolean_is_yes_or_no
     "6.1" a_number_may_be_hexadecimal
+    "6.1" a_number_has_no_sign
     "6.1" a_key_longer_than_63_bytes_is_no_key
     "13.10" initialr2t_is_or
     "13.11" immediatedata_is_and
     "13.13" maxburstlength_is_the_lower
     "13.14" firstburstlength_is_at_most_maxburstlength
+    "13.14" a_first_burst_is_irrelevant_without_unsolicited_data
     "13.15" time2wait_is_the_higher
     "13.16" time2retain_is_the_lower
     "13.17" maxoutstandingr2t_is_the_lower
     "13.18" datapduinorder_is_or
+    "13.19" datasequenceinorder_is_or
     "13.20" errorrecoverylevel_is_the_lower
     "13.2" maxconnections_is_the_lower
     "13.12" maxrecvdatasegmentlength_is_declared_and_never_answered_with_the_offer
@@ -128,6 +131,13 @@ fn a_number_may_be_hexadecimal(subject: &Subject) -> Outcome {
     Ok(())
 }
 
+fn a_number_has_no_sign(subject: &Subject) -> Outcome {
+    for value in ["+65536", "-1", "0x+4000", " 65536"] {
+        rejected(subject, "MaxBurstLength", value)?;
+    }
+    Ok(())
+}
+
 fn a_key_longer_than_63_bytes_is_no_key(subject: &Subject) -> Outcome {
     let key = format!("X-{}", "k".repeat(62));
     let answer = offer(subject, &[(&key, "1")])?;
@@ -169,6 +179,20 @@ fn firstburstlength_is_at_most_maxburstlength(subject: &Subject) -> Outcome {
     Ok(())
 }
 
+fn a_first_burst_is_irrelevant_without_unsolicited_data(subject: &Subject) -> Outcome {
+    let keys = [("InitialR2T", "Yes"), ("ImmediateData", "No"), ("FirstBurstLength", "4096")];
+    for turned in [false, true] {
+        let mut keys = keys;
+        if turned {
+            keys.reverse();
+        }
+        let answer = offer(subject, &keys)?;
+        ensure!(answer.status() == 0, "{:#06x}", answer.status());
+        ensure!(answer.get("FirstBurstLength") == Some("Irrelevant"), "{:?}", answer.pairs);
+    }
+    Ok(())
+}
+
 fn time2wait_is_the_higher(subject: &Subject) -> Outcome {
     bounded(subject, "DefaultTime2Wait", &[0, 7, 3600], |answered, offered| answered >= offered)
 }
@@ -183,14 +207,20 @@ fn maxoutstandingr2t_is_the_lower(subject: &Subject) -> Outcome {
     })
 }
 
-fn datapduinorder_is_or(subject: &Subject) -> Outcome {
-    for key in ["DataPDUInOrder", "DataSequenceInOrder"] {
-        let answered = answer(subject, key, "Yes")?;
-        ensure!(answered == "Yes", "{key}: {answered}");
-        let answered = answer(subject, key, "No")?;
-        ensure!(answered == "Yes" || answered == "No", "{key}: {answered}");
-    }
+fn is_or(subject: &Subject, key: &str) -> Outcome {
+    let answered = answer(subject, key, "Yes")?;
+    ensure!(answered == "Yes", "{key}: {answered}");
+    let answered = answer(subject, key, "No")?;
+    ensure!(answered == "Yes" || answered == "No", "{key}: {answered}");
     Ok(())
+}
+
+fn datapduinorder_is_or(subject: &Subject) -> Outcome {
+    is_or(subject, "DataPDUInOrder")
+}
+
+fn datasequenceinorder_is_or(subject: &Subject) -> Outcome {
+    is_or(subject, "DataSequenceInOrder")
 }
 
 fn errorrecoverylevel_is_the_lower(subject: &Subject) -> Outcome {

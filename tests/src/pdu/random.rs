@@ -75,6 +75,13 @@ pub fn play(subject: &Subject, seed: u64) -> Result<End, String> {
         ("MaxOutstandingR2T", pick(&mut dice, &["1", "4"])),
         ("MaxBurstLength", pick(&mut dice, &["512", "8192", "262144"])),
         ("FirstBurstLength", "512"),
+        ("DataPDUInOrder", pick(&mut dice, &yes_or_no)),
+        ("DataSequenceInOrder", pick(&mut dice, &yes_or_no)),
+        ("ErrorRecoveryLevel", pick(&mut dice, &["0", "1", "2"])),
+        ("MaxConnections", pick(&mut dice, &["1", "4"])),
+        ("DefaultTime2Wait", "0"),
+        ("DefaultTime2Retain", pick(&mut dice, &["0", "1"])),
+        ("iSCSIProtocolLevel", pick(&mut dice, &["1", "2"])),
     ];
     let session = Session::open(subject, &keys)?;
     let temper = [Temper::Orderly, Temper::Careless, Temper::Wild][dice.below(3) as usize];

@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = table! {
     "11.10.4" text_is_continued_in_full_feature_phase
     "11.10.4" a_tag_of_no_exchange_is_rejected
     "11.10" keys_of_the_login_are_settled
+    "11.10" what_is_asked_beside_sendtargets_is_answered_too
 };
 
 /// Sends text and gives what is answered; `None` for a Reject.
@@ -166,4 +167,29 @@ fn keys_of_the_login_are_settled(subject: &Subject) -> Outcome {
         Err(_) => return Ok(()),
     }
     session.barrier().map(|_| ())
+}
+
+fn what_is_asked_beside_sendtargets_is_answered_too(subject: &Subject) -> Outcome {
+    let keys = [("X-com.example.mood", "fair"), ("SendTargets", "All"), ("MaxRecvDataSegmentLength", "4096")];
+    for turned in [false, true] {
+        let mut keys = keys;
+        if turned {
+            keys.reverse();
+        }
+        for mut session in [discovery(subject)?, Session::open(subject, &[])?] {
+            let answer = ask(&mut session, &keys)?.ok_or("rejected")?;
+            let (others, records): (Pairs, Pairs) =
+                answer.into_iter().partition(|(key, _)| !key.starts_with("Target"));
+            ensure!(
+                others == [("X-com.example.mood".to_owned(), "NotUnderstood".to_owned())],
+                "{others:?} beside {records:?}"
+            );
+            let found = self::records(&records)?;
+            ensure!(found.iter().any(|(name, _)| *name == subject.target), "{found:?}");
+        }
+    }
+    let mut session = discovery(subject)?;
+    let twice = ask(&mut session, &[("SendTargets", "All"), ("SendTargets", "")])?;
+    ensure!(twice.is_none(), "a key that comes twice: {twice:?}");
+    Ok(())
 }

@@ -68,6 +68,38 @@ fn every_negotiable_choice_carries_data_whole() {
     }
 }
 
+/// What the choices above leave out, each value with each of the digests. tgt agrees to no recovery, and to data in order alone: what
+/// this end asks for beyond that has to come down to it.
+#[test]
+fn what_tgt_does_not_agree_to_is_done_without() {
+    let Some(tgt) = Tgt::start() else { return };
+    let digests = [("None", DigestPreference::Avoid), ("CRC32C", DigestPreference::Prefer)];
+    let choices = [Choice::Yes, Choice::No];
+    for number in 0..24_usize {
+        let (header, data) = (digests[number % 2], digests[number / 2 % 2]);
+        tgt.set("HeaderDigest", header.0);
+        tgt.set("DataDigest", data.0);
+        let outstanding = [1, 8][number / 4 % 2];
+        tgt.set("MaxOutstandingR2T", &outstanding.to_string());
+        let mut config = config(&tgt);
+        let preferences = &mut config.preferences;
+        (preferences.header_digest, preferences.data_digest) = (header.1, data.1);
+        // Many R2Ts for each write.
+        (preferences.initial_r2t, preferences.immediate_data) = (Choice::Yes, choices[number / 3 % 2]);
+        (preferences.max_burst_length, preferences.first_burst_length) = (4096, 512);
+        preferences.max_outstanding_r2t = 8;
+        preferences.data_pdu_in_order = choices[number / 8 % 2];
+        preferences.data_sequence_in_order = choices[number / 5 % 2];
+        preferences.error_recovery_level = number as u32 % 3;
+        preferences.max_connections = [1, 2][number / 6 % 2];
+        preferences.default_time2wait = [0, 1][number / 7 % 2];
+        preferences.default_time2retain = [0, 20][number / 9 % 2];
+        preferences.protocol_level = [1, 2][number / 10 % 2];
+        let what = format!("{number}: {preferences:?}");
+        must_run(config, 100 + number as u64, &what);
+    }
+}
+
 const HOST: [&str; 2] = ["host", "the-hosts-secret"];
 const DISK: [&str; 2] = ["disk", "the-disks-secret"];
 

@@ -85,6 +85,8 @@ pub struct Connection {
     events: VecDeque<Event>,
     closed: Option<CloseReason>,
     text: Exchange,
+    /// Answers to what was asked beside SendTargets, until the targets are known.
+    beside: Vec<(TaskId, Vec<u8>)>,
     /// Connection identifier, from the login.
     cid: u16,
     ping: Option<u32>,
@@ -113,6 +115,7 @@ impl Connection {
             events: VecDeque::new(),
             closed: None,
             text: Exchange::None,
+            beside: Vec::new(),
             cid: 0,
             ping: None,
         }
@@ -218,7 +221,9 @@ impl Connection {
     /// Answers SendTargets with the text of all pairs; long answers are continued over several PDUs.
     pub fn respond_text(&mut self, request: TaskId, text: Vec<u8>) {
         self.answered(request);
-        self.send_text(request.0, text);
+        let mut whole = self.take_beside(request);
+        whole.extend(text);
+        self.send_text(request.0, whole);
     }
 
     /// Sends a ping unless one is on its way; the answer is [`Event::Pong`].

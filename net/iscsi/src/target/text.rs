@@ -25,6 +25,18 @@ pub(super) enum Exchange {
     Answering(u32, Vec<u8>),
 }
 
+/// What one key of a request comes to.
+enum KeyAnswer {
+    /// The request is rejected for it.
+    Refused,
+    /// It is understood, and wants no answer.
+    Silent,
+    /// It is understood.
+    Known(&'static str),
+    /// Nobody knows it.
+    Strange,
+}
+
 impl Connection {
     pub(super) fn on_text(&mut self, header: &Header, data: Vec<u8>) {
         let exchange = core::mem::take(&mut self.text);
@@ -65,57 +77,71 @@ impl Connection {
 
     //= rfc7143#section-11.10: each key of a request is answered, or the request is rejected.
     fn answer_text(&mut self, header: &Header, pairs: &Pairs) {
-        let asked = pairs.iter().find(|(key, _)| key == "SendTargets");
-        if let Some((_, value)) = asked {
-            let which = match value.as_str() {
-                "All" => SendTargets::All,
-                "" => SendTargets::Session,
-                name if is_name(name) => SendTargets::Named(name.to_string()),
-                _ => return self.reject(header, RejectReason::Protocol),
-            };
-            //= rfc7143#appendix-C: in a normal session All is the session's own target: it has no business with others.
-            let which = match which {
-                SendTargets::All if self.session_type == SessionType::Normal => SendTargets::Session,
-                which => which,
-            };
-            let request = TaskId(header.itt());
-            self.requests.push(request);
-            return self.tell(Event::SendTargets { request, which });
-        }
+        let (asked, others): (Vec<_>, Vec<_>) = pairs.iter().partition(|(key, _)| key == "SendTargets");
+        let which = match asked[..] {
+            [] => None,
+            [(_, value)] => match self.which(value) {
+                Some(which) => Some(which),
+                None => return self.reject(header, RejectReason::Protocol),
+            },
+            //= rfc7143#section-6.2: a key that comes twice is an error of protocol.
+            _ => return self.reject(header, RejectReason::Protocol),
+        };
         let mut text = Vec::new();
-        let mut understood = pairs.is_empty();
-        for (key, value) in pairs {
-            let answer = match key.as_str() {
-                "MaxRecvDataSegmentLength" => {
-                    if !self.parameters.redeclare(value) {
-                        return self.reject(header, RejectReason::Protocol);
-                    }
-                    understood = true;
-                    continue;
-                }
-                "InitiatorAlias" => {
-                    understood = true;
-                    continue;
-                }
-                key if key.starts_with("X-") || key.starts_with("X#") => {
-                    understood = true;
-                    "NotUnderstood"
-                }
-                // Keys of the login are settled.
-                key if crate::keys::is_known(key) => {
-                    understood = true;
-                    "Reject"
-                }
-                _ => "NotUnderstood",
-            };
-            text::emit(&mut text, key, answer);
-        }
         // An answer of nothing but NotUnderstood would read as a success.
-        if understood {
-            self.send_text(header.itt(), text);
-        } else {
-            self.reject(header, RejectReason::Protocol);
+        let mut understood = pairs.is_empty() || which.is_some();
+        for (key, value) in others {
+            match self.answer_key(key, value) {
+                KeyAnswer::Refused => return self.reject(header, RejectReason::Protocol),
+                KeyAnswer::Silent => understood = true,
+                KeyAnswer::Known(answer) => {
+                    understood = true;
+                    text::emit(&mut text, key, answer);
+                }
+                KeyAnswer::Strange => text::emit(&mut text, key, "NotUnderstood"),
+            }
         }
+        let Some(which) = which else {
+            return match understood {
+                true => self.send_text(header.itt(), text),
+                false => self.reject(header, RejectReason::Protocol),
+            };
+        };
+        let request = TaskId(header.itt());
+        self.requests.push(request);
+        if !text.is_empty() {
+            self.beside.push((request, text));
+        }
+        self.tell(Event::SendTargets { request, which });
+    }
+
+    /// What SendTargets asks for; `None` for what is no name.
+    fn which(&self, value: &str) -> Option<SendTargets> {
+        match value {
+            //= rfc7143#appendix-C: in a normal session All is the session's own target: it has no business with others.
+            "All" if self.session_type == SessionType::Normal => Some(SendTargets::Session),
+            "All" => Some(SendTargets::All),
+            "" => Some(SendTargets::Session),
+            name if is_name(name) => Some(SendTargets::Named(name.to_string())),
+            _ => None,
+        }
+    }
+
+    fn answer_key(&mut self, key: &str, value: &str) -> KeyAnswer {
+        match key {
+            "MaxRecvDataSegmentLength" if !self.parameters.redeclare(value) => KeyAnswer::Refused,
+            "MaxRecvDataSegmentLength" | "InitiatorAlias" => KeyAnswer::Silent,
+            key if key.starts_with("X-") || key.starts_with("X#") => KeyAnswer::Known("NotUnderstood"),
+            // Keys of the login are settled.
+            key if crate::keys::is_known(key) => KeyAnswer::Known("Reject"),
+            _ => KeyAnswer::Strange,
+        }
+    }
+
+    /// Takes what is answered beside the targets that a request asks for.
+    pub(super) fn take_beside(&mut self, request: TaskId) -> Vec<u8> {
+        let at = self.beside.iter().position(|(of, _)| *of == request);
+        at.map(|at| self.beside.swap_remove(at).1).unwrap_or_default()
     }
 
     pub(super) fn send_text(&mut self, itt: u32, mut text: Vec<u8>) {

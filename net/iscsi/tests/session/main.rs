@@ -3,6 +3,8 @@
 mod matrix;
 mod reassign;
 mod recovery;
+mod rules;
+mod symmetry;
 mod world;
 
 use iscsi::keys::{Choice, DigestPreference};

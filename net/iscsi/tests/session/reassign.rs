@@ -81,9 +81,16 @@ fn storm(seed: u64, connections: u16, preferences: Preferences) {
     if preferences.data_digest == DigestPreference::Require {
         world.damage = Damage(30);
     }
+    rounds(&mut world, 6, &what);
+    // Each command once, in order: nothing was carried out twice.
+    assert_eq!(world.order, (0..48).collect::<Vec<_>>(), "{what}");
+}
+
+/// So many loads of eight commands, with the loss of a connection or several in each.
+pub(crate) fn rounds(world: &mut World, rounds: usize, what: &str) {
     let mut model = world.medium.clone();
-    for _ in 0..6 {
-        let round = submit(&mut world, &model);
+    for _ in 0..rounds {
+        let round = submit(world, &model);
         for _ in 0..1 + world.prng.below(3) {
             let pieces = world.prng.below(60);
             world.drive_for(pieces);
@@ -91,7 +98,7 @@ fn storm(seed: u64, connections: u16, preferences: Preferences) {
             world.kill(victim);
             let alone = world.links.is_empty();
             let by = if alone || world.prng.below(2) == 0 { By::Reinstatement } else { By::Logout };
-            recover(&mut world, by, &what);
+            recover(world, by, what);
         }
         world.drive();
         assert_eq!(world.completed.len(), 8, "{what}: {:?}", world.events);
@@ -106,8 +113,6 @@ fn storm(seed: u64, connections: u16, preferences: Preferences) {
         assert!(world.lost.iter().all(|link| link.target.open_tasks() == 0), "{what}");
         world.lost.clear();
     }
-    // Each command once, in order: nothing was carried out twice.
-    assert_eq!(world.order, (0..48).collect::<Vec<_>>(), "{what}");
 }
 
 #[test]

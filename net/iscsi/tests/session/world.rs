@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use iscsi::chap::{Challenge, Requirement, Verifying};
+use iscsi::chap::{Challenge, Proving, Requirement, Verifying};
 use iscsi::digest::Trailer;
 use iscsi::initiator::{self, Direction};
 use iscsi::keys::Digests;
@@ -110,6 +110,9 @@ pub(crate) struct World {
     pub(crate) lost: Vec<Link>,
     /// How many in a hundred commands are answered at once; the others wait for their turn.
     pub(crate) promptness: u64,
+    /// How the initiator proves who it is, and what the target asks for.
+    pub(crate) credentials: Option<Proving>,
+    pub(crate) authentication: Verifying,
     working: Vec<Work>,
     submitted: u32,
 }
@@ -122,21 +125,18 @@ struct Work {
     response: Response,
 }
 
-fn config(preferences: Preferences) -> initiator::Config {
-    initiator::Config {
-        alias: None,
-        initiator: "iqn.2026-11.example:host".into(),
-        target: Some("iqn.2026-11.example:disk".into()),
-        isid: [0x80, 1, 2, 3, 4, 5],
-        preferences,
-        credentials: None,
-    }
-}
-
 impl World {
     /// A session of one connection, logged in.
     pub(crate) fn new(initiator: Preferences, target: Preferences, seed: u64) -> Self {
-        let mut world = Self {
+        let mut world = Self::bare(initiator, target, seed);
+        world.lead();
+        assert!(world.links[0].initiator.is_full_feature(), "{:?}", world.links[0].initiator.closed());
+        world
+    }
+
+    /// No connection yet: [`World::lead`] makes the first.
+    pub(crate) fn bare(initiator: Preferences, target: Preferences, seed: u64) -> Self {
+        Self {
             links: Vec::new(),
             preferences: (initiator, target),
             prng: Prng(seed),
@@ -151,13 +151,32 @@ impl World {
             aborted: BTreeSet::new(),
             lost: Vec::new(),
             promptness: 100,
+            credentials: None,
+            authentication: Verifying {
+                requirement: Requirement::Disabled,
+                accounts: [].into(),
+                challenge: Challenge { id: 1, bytes: [1; 32] },
+            },
             working: Vec::new(),
             submitted: 0,
-        };
-        world.connect(initiator::Connection::new(config(initiator)));
-        world.drive();
-        assert!(world.links[0].initiator.is_full_feature(), "{:?}", world.links[0].initiator.closed());
-        world
+        }
+    }
+
+    fn config(&self) -> initiator::Config {
+        initiator::Config {
+            alias: None,
+            initiator: "iqn.2026-11.example:host".into(),
+            target: Some("iqn.2026-11.example:disk".into()),
+            isid: [0x80, 1, 2, 3, 4, 5],
+            preferences: self.preferences.0,
+            credentials: self.credentials.clone(),
+        }
+    }
+
+    /// Makes the first connection, and logs in as far as that goes.
+    pub(crate) fn lead(&mut self) {
+        self.connect(initiator::Connection::new(self.config()));
+        self.drive();
     }
 
     fn connect(&mut self, initiator: initiator::Connection) {
@@ -176,8 +195,7 @@ impl World {
 
     /// One more connection; it is in full feature phase after [`World::drive`].
     pub(crate) fn join(&mut self, cid: u16) {
-        let joining =
-            initiator::Connection::joining(config(self.preferences.0), &self.links[0].initiator, cid);
+        let joining = initiator::Connection::joining(self.config(), &self.links[0].initiator, cid);
         self.connect(joining);
     }
 
@@ -192,7 +210,7 @@ impl World {
     /// The identifier of the connection that was lost last comes again.
     pub(crate) fn reinstate(&mut self) {
         let lost = &self.lost.last().expect("one").initiator;
-        let again = initiator::Connection::joining(config(self.preferences.0), lost, lost.cid());
+        let again = initiator::Connection::joining(self.config(), lost, lost.cid());
         self.connect(again);
     }
 
@@ -350,11 +368,7 @@ impl World {
                 self.links[index].target.admit_login(Admission {
                     portal_group_tag: 1,
                     target_alias: "disk".into(),
-                    authentication: Verifying {
-                        requirement: Requirement::Disabled,
-                        accounts: [].into(),
-                        challenge: Challenge { id: 1, bytes: [1; 32] },
-                    },
+                    authentication: self.authentication.clone(),
                     digests: Digests {
                         header: self.preferences.1.header_digest,
                         data: self.preferences.1.data_digest,

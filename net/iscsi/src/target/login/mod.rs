@@ -335,8 +335,9 @@ fn answer_keys(
         //= rfc7143#section-6.3: an initiator that skips a security stage that is required is refused.
         return Err(LoginStatus::AuthenticationFailure);
     }
-    for (key, value) in pairs {
-        match key.as_str() {
+    let pairs = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    for (key, value) in Negotiation::in_order(pairs) {
+        match key {
             "InitiatorName" | "InitiatorAlias" | "TargetName" | "SessionType" => {}
             key if chap::is_key(key) && current_stage(header) == 0 => {}
             // The security stage is over.
