@@ -4,10 +4,10 @@ mod import;
 
 use std::time::Duration;
 
-use bdev::fault::FaultTarget;
+use bdev::fault::{Fault, FaultTarget};
 use bdev::{BlockRange, Durability, IoError, Link, LinkDown, Op};
 use engine::Prng;
-use gateway::RemoteConfig;
+use gateway::{RemoteConfig, RungTimes};
 use import::{HOST, World, config, ip};
 
 fn several(connections: u32, level: u32) -> RemoteConfig {
@@ -167,4 +167,40 @@ fn a_peer_that_does_not_come_back_is_given_up_in_time() {
     assert!(world.run_until(Duration::from_secs(6), |world| !world.done.is_empty()));
     assert!(world.now - before <= Duration::from_millis(3500), "{:?}", world.now - before);
     assert!(matches!(world.channel.link(world.now), Link::Down(LinkDown::Lost(_) | LinkDown::Silent)));
+}
+
+/// A real target, whose abort waits for its medium: the I/O comes back with the answer, or after both rungs.
+#[test]
+fn what_hangs_in_the_medium_is_aborted_at_every_level_and_on_several_connections() {
+    for (seed, (connections, level)) in (20..).zip([(1, 0), (1, 2), (3, 0), (3, 2)]) {
+        let mut remote = several(connections, level);
+        remote.io_timeout = Duration::from_millis(200);
+        remote.rung_times =
+            RungTimes { abort: Duration::from_millis(100), reset: Duration::from_millis(100) };
+        let mut world = World::new(seed, remote, &[HOST]);
+        world.up();
+        complete(&mut world, connections);
+        let before = session(&world);
+        for round in 0..3 {
+            world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+            write_later(&mut world, round);
+            world.run_until(Duration::from_millis(250), |_| false);
+            assert!(world.done.is_empty(), "the medium may still read its data");
+            world.fault.plan().clear(FaultTarget::Write);
+            assert!(world.run_until(Duration::from_millis(40), |world| world.done.len() == 1));
+            assert_eq!(world.done.pop_front().expect("one").result, Err(IoError::TimedOut));
+            world.write(round * 8, 8, 9).expect("the session goes on");
+        }
+        assert_eq!(session(&world), before, "{connections} connections, level {level}");
+        world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+        write_later(&mut world, 1);
+        let sent = world.now;
+        assert!(world.run_until(Duration::from_secs(1), |world| world.done.len() == 1));
+        let took = world.now - sent;
+        assert!(took >= Duration::from_millis(400) && took < Duration::from_millis(440), "{took:?}");
+        assert_eq!(world.done.pop_front().expect("one").result, Err(IoError::TimedOut));
+        world.fault.plan().clear(FaultTarget::Write);
+        world.up();
+        world.write(8, 8, 9).expect("another session");
+    }
 }

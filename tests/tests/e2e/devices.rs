@@ -86,6 +86,8 @@ fn devices_without_a_medium_change_as_they_are_told() {
     node.must("bdev_error_inject_error", inject("nomem"));
     node.must("bdev_iscsi_set_options", json!({"timeout_sec": 7}));
     refused(&node, "bdev_iscsi_set_options", json!({"timeout_sec": 0}), "dead peer");
+    refused(&node, "bdev_iscsi_set_options", json!({"abort_timeout_ms": 9}), "abort_timeout_ms must be");
+    node.must("bdev_iscsi_set_options", json!({"reset_timeout_ms": 400}));
     // All of it is part of the configuration.
     let saved = node.must("framework_get_config", json!({"name": "bdev"}));
     let has = |method: &str, key: &str, value: Value| {
@@ -98,6 +100,7 @@ fn devices_without_a_medium_change_as_they_are_told() {
     assert!(has("bdev_null_create", "num_blocks", json!(8192)), "{saved}");
     assert!(has("bdev_delay_create", "avg_read_latency", json!(100)), "{saved}");
     assert!(has("bdev_iscsi_set_options", "timeout_sec", json!(7)), "{saved}");
+    assert!(has("bdev_iscsi_set_options", "reset_timeout_ms", json!(400)), "{saved}");
 }
 
 /// Bytes of the histogram's counts, summed.

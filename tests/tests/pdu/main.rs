@@ -122,6 +122,12 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("a_connection_of_nobody_is_not_found", "it logs out whatever is named"),
     ("recovery_needs_its_level", "it logs out for whatever reason"),
     ("a_reason_of_fancy_is_refused", "it logs out for whatever reason"),
+    ("a_number_has_no_sign", "it takes +65536 for one"),
+    ("a_first_burst_is_irrelevant_without_unsolicited_data", "it answers with a number"),
+    (
+        "what_is_asked_beside_sendtargets_is_answered_too",
+        "it knows no MaxRecvDataSegmentLength after the login",
+    ),
     ("a_normal_session_hears_of_its_own_target", "it closes at a text request outside discovery"),
     ("a_key_of_fancy_is_no_success", "it closes at a text request outside discovery"),
     ("text_is_continued_in_full_feature_phase", "it closes at a text request outside discovery"),

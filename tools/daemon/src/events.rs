@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use ::mirror::events::{Codes, Event, EventKind, Severity};
 use engine::Instant;
 use engine::packet::LinkState;
-use gateway::Departure;
+use gateway::{Departure, Rung};
 use iscsi::CloseReason;
 use net::smol::{LinkNews, PathCheck};
 use serde_json::{Value, json};
@@ -26,6 +26,8 @@ const CONNECTION_CLOSED: &str = "iscsi_connection_closed";
 
 /// What is kept beside a LUN's data cannot be read.
 const UNREADABLE: &str = "unit-state-unreadable";
+/// An I/O behind an import had no answer in its time, and this was done about it.
+const IMPORT_TYPES: [&str; 3] = ["import_abort_task", "import_lun_reset", "import_session_drop"];
 /// A link's interface came or went, or a path of it became known.
 const LINK_TYPES: [&str; 2] = ["link_carrier", "link_path"];
 
@@ -36,6 +38,8 @@ pub enum News {
     Mirror(String, Event),
     /// Something about a link: its name, and what.
     Link(String, LinkNews),
+    /// An import, and what was done for the sake of a late I/O.
+    Late(String, Rung),
     /// A connection was closed.
     Departed(Departure),
     /// What is kept of a device's LUNs cannot be read.
@@ -94,7 +98,7 @@ fn wall() -> SystemTime {
 /// All types that entries can have.
 pub fn types() -> impl Iterator<Item = &'static str> {
     let others = [CONNECTION_CLOSED, UNREADABLE];
-    DEVICE_TYPES.into_iter().chain(LINK_TYPES).chain(others).chain(EventKind::CODES)
+    DEVICE_TYPES.into_iter().chain(LINK_TYPES).chain(IMPORT_TYPES).chain(others).chain(EventKind::CODES)
 }
 
 impl EventLog {
@@ -109,6 +113,7 @@ impl EventLog {
             match news {
                 News::Mirror(mirror, event) => self.mirror(mirror, event, now),
                 News::Link(link, news) => self.link(link, &news),
+                News::Late(import, rung) => self.late(import, rung),
                 News::Departed(departure) => self.departed(&departure),
                 News::Unreadable(device) => self.unreadable(device),
                 News::MoreDeparted(count) => {
@@ -185,6 +190,32 @@ impl EventLog {
             subject: address,
             text,
             data: json!({"initiator": departure.initiator}),
+            is_mirrors: false,
+        });
+    }
+
+    fn late(&mut self, import: String, rung: Rung) {
+        let (code, text) = match rung {
+            Rung::AbortTask => (IMPORT_TYPES[0], "an I/O had no answer in its time: it is being aborted"),
+            Rung::LogicalUnitReset => (
+                IMPORT_TYPES[1],
+                "a late I/O could not be aborted: the LUN is being reset, with all that is under way",
+            ),
+            Rung::SessionDrop => (
+                IMPORT_TYPES[2],
+                "a late I/O survived an abort and a reset: the session is dropped and made anew",
+            ),
+        };
+        tracing::warn!("{import}: {text}");
+        self.push(Entry {
+            id: 0,
+            time: wall(),
+            code,
+            reason: "no-answer",
+            severity: Severity::Warning,
+            subject: import,
+            text: text.to_owned(),
+            data: Value::Null,
             is_mirrors: false,
         });
     }

@@ -83,8 +83,10 @@ fn run(options: &Options, log: Log) -> Result<(), Failure> {
     let starts = options.wait_for_rpc || config.is_some();
     let state = if starts { State::Startup } else { State::Runtime };
     let mut node = Node::new(reactors, clock, state, ender.clone(), log);
-    let events = node.events().sender();
-    node.on(0, move |residents, _| residents.report_to(events))?;
+    for reactor in 0..node.reactors().len() {
+        let events = node.events().sender();
+        node.on(reactor, move |residents, _| residents.report_to(events))?;
+    }
     let node: SharedNode = Arc::new(Mutex::new(node));
     if let (Some(path), Some(calls)) = (&options.config, config)
         && let Err(error) = load(&node, path, calls, options)

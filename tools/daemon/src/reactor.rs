@@ -241,6 +241,12 @@ impl Residents {
     fn poll_users(&mut self, now: Instant) -> Progress {
         let imports = self.imports.values_mut().map(|import| import.count.count(import.what.poll(now)));
         let mut progress = imports.fold(Progress::Idle, |sum, one| sum | one);
+        for (name, import) in &mut self.imports {
+            for rung in import.what.take_rungs() {
+                // The log outlives the reactors.
+                let _ = self.events.as_ref().map(|events| events.send(News::Late(name.clone(), rung)));
+            }
+        }
         progress |= self.leaving.iter_mut().fold(Progress::Idle, |sum, import| sum | import.poll(now));
         self.leaving.retain(|import| !import.is_gone());
         progress |= self.mirrors.values_mut().fold(Progress::Idle, |sum, mirror| sum | mirror.poll(now));

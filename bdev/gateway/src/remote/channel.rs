@@ -7,7 +7,7 @@
 //! Down, LoggingIn --(leave)--> Gone
 //! ```
 //!
-//! The session may have several connections; what becomes of one that breaks off is in `live.rs`.
+//! The session may have several connections; what becomes of one that breaks off is in `live/`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use iscsi::initiator::{self, Command, Completion, Connection, Direction, Event, 
 use net::Network;
 use scsi::initiator as cdb;
 
-use super::flights::{Flight, Payload, command, parameter_list};
+use super::flights::{Flight, Lateness, Payload, command, parameter_list};
+use super::live::ladder::Rung;
 use super::live::{Live, Verdict};
 use super::route::Route;
 use super::{Learnt, RemoteConfig};
@@ -68,6 +69,8 @@ pub(super) struct RemoteChannel {
     again: VecDeque<Io>,
     done: Completions,
     route: Route,
+    /// What was done for the sake of late I/Os of sessions that are over.
+    rungs: VecDeque<Rung>,
 }
 
 impl RemoteChannel {
@@ -91,6 +94,7 @@ impl RemoteChannel {
             again: VecDeque::new(),
             done: Completions::new(),
             route,
+            rungs: VecDeque::new(),
         }
     }
 
@@ -144,6 +148,8 @@ impl RemoteChannel {
         self.pause = (self.pause * 2).min(self.config.retry_max);
         let State::Live(mut live) = std::mem::replace(&mut self.state, down) else { return };
         live.close();
+        // Nobody may take them: what the last session told is enough then.
+        self.rungs = live.ladder.take_news();
         for flight in live.flights.open.into_values() {
             if let Some(io) = flight.io {
                 let error = if now >= flight.deadline { IoError::TimedOut } else { IoError::LinkDown };
@@ -169,6 +175,15 @@ impl RemoteChannel {
                 self.state = State::Gone;
             }
         }
+    }
+
+    /// What was done for the sake of late I/Os since somebody asked.
+    pub(super) fn take_rungs(&mut self) -> VecDeque<Rung> {
+        let mut rungs = std::mem::take(&mut self.rungs);
+        if let State::Live(live) = &mut self.state {
+            rungs.append(&mut live.ladder.take_news());
+        }
+        rungs
     }
 
     /// True when nothing is left of the session, by this end's wish.
@@ -209,9 +224,9 @@ impl RemoteChannel {
         match live.submit(command) {
             Ok(task) => {
                 io.stamps.submitted = now;
-                let deadline = io.deadline.unwrap_or(now + self.config.io_timeout);
                 let payload = list.map_or(Payload::Io, Payload::List);
-                live.flights.open.insert(task, Flight { io: Some(io), payload, deadline, syncing: false });
+                let flight = Flight::of(io, payload, command.lun, now + self.config.io_timeout);
+                live.flights.open.insert(task, flight);
                 Ok(())
             }
             Err(NotSent::WindowClosed) => Err(io.refuse(IoError::Busy)),
@@ -240,8 +255,14 @@ impl RemoteChannel {
         if let State::Live(live) = &mut self.state {
             live.phase = Phase::Probing;
         }
-        let deadline = now + self.config.io_timeout;
-        let flight = Flight { io: None, payload: Payload::Capacity(frame), deadline, syncing: false };
+        let flight = Flight {
+            io: None,
+            payload: Payload::Capacity(frame),
+            lun: scsi::lun::encode(self.config.lun),
+            deadline: now + self.config.io_timeout,
+            lateness: Lateness::Ends,
+            syncing: false,
+        };
         self.send_own(cdb::read_capacity(), 32, flight);
     }
 
@@ -268,13 +289,28 @@ impl RemoteChannel {
                 let why = format!("the target does not go on with a command (response {response})");
                 self.go_down(LinkDown::Lost(why), now);
             }
-            Event::TaskManagementDone(..) | Event::Text(_) => {}
+            Event::TaskManagementDone(request, response) => {
+                let over = live.on_managed(cid, request, response, now);
+                over.into_iter().for_each(|task| self.give_up(task, now));
+            }
+            Event::Text(_) => {}
+        }
+    }
+
+    /// A task is over without a status. For a write the outcome is unknown.
+    fn give_up(&mut self, task: TaskId, now: Instant) {
+        let State::Live(live) = &mut self.state else { return };
+        let Some(flight) = live.flights.open.remove(&task) else { return };
+        let error = if now >= flight.deadline { IoError::TimedOut } else { IoError::Aborted };
+        if let Some(io) = flight.io {
+            self.done.push_back(io.complete(Err(error), now));
         }
     }
 
     fn on_completed(&mut self, task: TaskId, completion: &Completion, now: Instant) {
         let State::Live(live) = &mut self.state else { return };
         let Some(flight) = live.flights.open.remove(&task) else { return };
+        live.ladder.forget(task);
         let attention = scsi::sense::decode(&completion.sense).is_some_and(|(key, _)| key == 6);
         match (flight.io, flight.payload) {
             (None, Payload::Capacity(data)) => self.on_capacity(&data, completion, attention, now),
@@ -321,9 +357,9 @@ impl RemoteChannel {
         // Zeroing has no forced unit access: its durable form is followed by a flush.
         let flush_follows = matches!(io.op(), Op::WriteZeroes { durability: Durability::Durable, .. });
         if result.is_ok() && flush_follows && !syncing {
-            let deadline = io.deadline.unwrap_or(now + self.config.io_timeout);
-            let flight = Flight { io: Some(io), payload: Payload::Io, deadline, syncing: true };
-            return self.send_own(cdb::synchronize_cache(), 0, flight);
+            let lun = scsi::lun::encode(self.config.lun);
+            let flight = Flight::of(io, Payload::Io, lun, now + self.config.io_timeout);
+            return self.send_own(cdb::synchronize_cache(), 0, Flight { syncing: true, ..flight });
         }
         let result = if short { Err(IoError::Protocol) } else { result };
         self.done.push_back(io.complete(result, now));

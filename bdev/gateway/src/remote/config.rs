@@ -7,6 +7,8 @@ use iscsi::Preferences;
 use iscsi::chap::{Account, Algorithm};
 use iscsi::keys::{Choice, DigestPreference};
 
+use super::live::ladder::RungTimes;
+
 /// How a remote device connects.
 #[derive(Clone, Debug)]
 pub struct RemoteConfig {
@@ -29,8 +31,11 @@ pub struct RemoteConfig {
     pub retry_min: Duration,
     /// The last pause between attempts.
     pub retry_max: Duration,
-    /// An I/O without a deadline of its own gets this one.
+    /// An I/O without a deadline of its own gets this one. When it passes, the I/O is aborted, and after that the LUN reset,
+    /// before the session ends; one with a deadline of its own ends the session at once.
     pub io_timeout: Duration,
+    /// How long the target may take for an abort, and for a reset.
+    pub rung_times: RungTimes,
     /// What to negotiate for. With several connections I/Os go by the one with the least to do; at error recovery level 2 they
     /// outlive the connection that they were sent by.
     pub preferences: Preferences,
@@ -70,6 +75,7 @@ impl RemoteConfig {
             retry_min: Duration::from_millis(50),
             retry_max: Duration::from_millis(1000),
             io_timeout: Duration::from_millis(5000),
+            rung_times: RungTimes::default(),
             preferences,
             account: None,
             algorithms: Self::ALGORITHMS.to_vec(),

@@ -20,13 +20,35 @@ pub(super) enum Payload {
     Capacity(BufMut),
 }
 
+/// What is done when a deadline passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lateness {
+    /// The session ends: whoever waits has to know by then. So it is with I/Os that bring a deadline of their own (a mirror's),
+    /// and with the session's own commands.
+    Ends,
+    /// The task is aborted first, see `ladder`.
+    Climbs,
+}
+
 pub(super) struct Flight {
     /// `None` for the session's own commands.
     pub(super) io: Option<Io>,
     pub(super) payload: Payload,
+    /// Raw logical unit number.
+    pub(super) lun: u64,
     pub(super) deadline: Instant,
+    pub(super) lateness: Lateness,
     /// The operation is done and only its flush is missing.
     pub(super) syncing: bool,
+}
+
+impl Flight {
+    /// An I/O as it is sent. Without a deadline of its own it has the one that is given.
+    pub(super) fn of(io: Io, payload: Payload, lun: u64, deadline: Instant) -> Self {
+        let lateness = if io.deadline.is_some() { Lateness::Ends } else { Lateness::Climbs };
+        let deadline = io.deadline.unwrap_or(deadline);
+        Self { io: Some(io), payload, lun, deadline, lateness, syncing: false }
+    }
 }
 
 #[derive(Default)]

@@ -13,6 +13,7 @@ use net::tcp::{TcpConfig, TcpNetwork};
 
 use super::Remote;
 use super::channel::RemoteChannel;
+use super::live::ladder::Rung;
 
 /// I/Os of all users under way at the most.
 const IN_FLIGHT_MAX: u32 = 1024;
@@ -63,6 +64,11 @@ impl Served {
         self.watch_link(now);
         progress |= self.submit(now);
         progress
+    }
+
+    /// What was done for the sake of late I/Os since somebody asked.
+    pub fn take_rungs(&mut self) -> VecDeque<Rung> {
+        self.channel.take_rungs()
     }
 
     /// Logs out and takes nothing any more; poll until [`Served::is_gone`].

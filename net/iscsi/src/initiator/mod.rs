@@ -8,6 +8,7 @@
 //! Error recovery level 0 and 1 (`recovery`): when the connection is lost the owner makes a new one with the same ISID, which reinstates the
 //! session, and repeats what had not been answered. At level 2 its tasks go on at another connection of the session (`reassign`).
 
+mod abandoned;
 mod login;
 mod numbers;
 mod reassign;
@@ -25,6 +26,7 @@ use crate::digest::Digest;
 use crate::keys::{Preferences, SessionParameters};
 use crate::pdu::{Header, NO_TAG, flag, opcode};
 use crate::protocol::{Body, CloseReason, OUTGOING_MAX, Protocol, TaskId, Transmit, Want};
+use abandoned::Abandoned;
 use login::{Login, Membership, Stage};
 use numbers::Numbering;
 use recovery::Statuses;
@@ -166,6 +168,7 @@ pub struct Connection {
     login: Login,
     parameters: SessionParameters,
     tasks: BTreeMap<TaskId, Task>,
+    abandoned: Abandoned,
     numbers: Numbering,
     statuses: Statuses,
     /// What the Data-In at hand is to its task.
@@ -207,6 +210,7 @@ impl Connection {
             login,
             parameters: SessionParameters::default(),
             tasks: BTreeMap::new(),
+            abandoned: Abandoned::default(),
             numbers,
             statuses: Statuses::default(),
             piece: Piece::Wanted,

@@ -50,6 +50,10 @@ impl Connection {
     fn on_data_in_header(&mut self, header: &Header) -> Option<Sink> {
         let task = TaskId(header.itt());
         let Some(open) = self.tasks.get_mut(&task) else {
+            if self.abandoned.has(task) {
+                self.piece = Piece::Repeated;
+                return Some(Sink::Discard);
+            }
             self.misbehaved("data for a task that does not exist");
             return None;
         };
@@ -151,6 +155,7 @@ impl Connection {
             overflow: count(flag::OVERFLOW),
         };
         match self.tasks.get_mut(&task) {
+            None if self.abandoned.has(task) => {}
             None => self.misbehaved("an answer for a task that does not exist"),
             Some(open) => {
                 open.answer = Some((header.stat_sn(), completion));
@@ -179,6 +184,9 @@ impl Connection {
     fn on_r2t(&mut self, header: &Header) {
         let task = TaskId(header.itt());
         let Some(open) = self.tasks.get_mut(&task) else {
+            if self.abandoned.has(task) {
+                return;
+            }
             return self.misbehaved("an R2T for a task that does not exist");
         };
         let is_its = |outgoing: &&Outgoing| outgoing.is_asked_of(task);

@@ -49,6 +49,11 @@ fn proof(end: &End) -> Proof {
     PROOFS[end[VALUES.len() - 1] % PROOFS.len()]
 }
 
+/// Whether an initiator's and a target's choice of CHAP make a session.
+fn agrees(proof: usize, requirement: usize) -> bool {
+    PROOFS[proof % PROOFS.len()].satisfies(REQUIREMENTS[requirement])
+}
+
 fn requirement(end: &End) -> Requirement {
     REQUIREMENTS[end[VALUES.len() - 1]]
 }
@@ -82,7 +87,7 @@ impl Seen {
                 for its in 0..*count {
                     let refused = match at {
                         0 | 1 => matches!((value, its), (1, 3) | (3, 1)),
-                        13 => !PROOFS[value % PROOFS.len()].satisfies(REQUIREMENTS[its]),
+                        13 => !agrees(value, its),
                         _ => false,
                     };
                     let pair = [at, value, its];

@@ -118,10 +118,10 @@ pub(crate) fn agreed(initiator: &Preferences, target: &Preferences) -> Option<Se
 }
 
 /// The same as the target sees it.
-pub(crate) fn seen_by_target(agreed: SessionParameters) -> SessionParameters {
+pub(crate) fn seen_by_target(agreed: &SessionParameters) -> SessionParameters {
     SessionParameters {
         max_recv_data_segment_length: agreed.max_send_data_segment_length,
         max_send_data_segment_length: agreed.max_recv_data_segment_length,
-        ..agreed
+        ..agreed.clone()
     }
 }

@@ -87,7 +87,7 @@ proptest! {
                 prop_assert_eq!(link.initiator.closed(), None);
                 prop_assert!(link.initiator.is_full_feature() && link.target.is_full_feature());
                 prop_assert_eq!(link.initiator.parameters(), &expected);
-                prop_assert_eq!(link.target.parameters(), &seen_by_target(expected));
+                prop_assert_eq!(link.target.parameters(), &seen_by_target(&expected));
             }
             // The target has the last word of a login, and the initiator may still leave at that.
             None => prop_assert!(!link.initiator.is_full_feature() && link.initiator.closed().is_some()),

@@ -8,6 +8,9 @@
 //!
 //! Owner: the channel. A recovery has an end in time; what is not recovered by then ends the session.
 
+pub(super) mod ladder;
+mod late;
+
 use core::net::SocketAddr;
 use core::time::Duration;
 
@@ -19,8 +22,9 @@ use net::{Stream, StreamStatus};
 
 use super::RemoteConfig;
 use super::channel::Phase;
-use super::flights::Flights;
+use super::flights::{Flights, Lateness};
 use crate::wire::{self, Sender};
+use ladder::Ladder;
 
 /// What a connection is to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,7 @@ pub(super) struct Live {
     members: Vec<Member>,
     losses: Vec<Loss>,
     pub(super) flights: Flights,
+    pub(super) ladder: Ladder,
     pub(super) phase: Phase,
     /// When the last answered ping had been sent.
     pub(super) alive_at: Instant,
@@ -153,6 +158,7 @@ impl Live {
             members: vec![Member::new(0, stream, connection, now)],
             losses: Vec::new(),
             flights: Flights::default(),
+            ladder: Ladder::default(),
             phase: Phase::LoggingIn,
             alive_at: now,
             next_join: None,
@@ -175,6 +181,9 @@ impl Live {
 
     /// Sends a command on the connection with the least to do.
     pub(super) fn submit(&mut self, command: Command) -> Result<TaskId, NotSent> {
+        if self.ladder.is_resetting() {
+            return Err(NotSent::WindowClosed);
+        }
         let recovers = !self.losses.is_empty();
         match self.server() {
             Some(member) => member.connection.submit(command),
@@ -282,9 +291,7 @@ impl Live {
                 return verdict;
             }
         }
-        if matches!(self.phase, Phase::Leaving { until } if now >= until)
-            || self.flights.open.values().any(|flight| now >= flight.deadline)
-        {
+        if matches!(self.phase, Phase::Leaving { until } if now >= until) || self.is_out_of_time(now) {
             return Verdict::Down(LinkDown::Silent);
         }
         if self.losses.iter().any(|loss| now >= loss.until) {
@@ -292,6 +299,9 @@ impl Live {
             return Verdict::Down(LinkDown::Lost(why.to_owned()));
         }
         if matches!(self.phase, Phase::Up(_)) {
+            if let Some(cause) = self.climb(now, config.rung_times) {
+                return Verdict::Down(cause);
+            }
             self.recover(now);
             self.ping(now, config.keep_alive);
         }
@@ -436,7 +446,12 @@ impl Live {
             Recovery::Removed { from } => from,
             Recovery::Removing { .. } | Recovery::Reinstating => loss.until,
         });
-        let flights = self.flights.open.values().map(|flight| flight.deadline);
+        // What is done about a late one has a time of its own, and while a reset is on its way nothing else is.
+        let climbs = |lateness| up && lateness == Lateness::Climbs;
+        let waits = |task: &TaskId| self.ladder.is_resetting() || self.ladder.has_abort(*task);
+        let open = self.flights.open.iter();
+        let open = open.filter(|(task, flight)| !(climbs(flight.lateness) && waits(task)));
+        let flights = open.map(|(_, flight)| flight.deadline).chain(self.ladder.next_deadline());
         members.chain(losses).chain(flights).chain(self.next_join.filter(|_| up)).min()
     }
 }

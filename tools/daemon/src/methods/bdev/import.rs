@@ -36,21 +36,35 @@ const SET_OPTIONS: &str = "bdev_iscsi_set_options";
 #[serde(deny_unknown_fields)]
 struct Options {
     timeout_sec: Option<u64>,
+    /// How long the target may take to abort an I/O that has had no answer, before its LUN is reset; ours.
+    abort_timeout_ms: Option<u64>,
+    /// How long it may take for the reset, before the session is dropped; ours.
+    reset_timeout_ms: Option<u64>,
 }
 
-/// How long an I/O may take; for imports that are made from now on.
+/// Milliseconds of an abort and of a reset.
+const RUNG_MS: core::ops::RangeInclusive<u64> = 10..=60_000;
+
+/// How long an I/O may take, and what is tried then; for imports that are made from now on.
 fn set_options(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let parsed: Options = params::parse(given)?;
-    match parsed.timeout_sec {
-        None => return Ok(json!(true)),
-        Some(1..=600) => {}
-        Some(_) => {
-            return Err(RpcError::invalid_params(
-                "timeout_sec must be 1 to 600: an import never waits for ever on a dead peer",
-            ));
-        }
+    if parsed.timeout_sec.is_some_and(|seconds| !(1..=600).contains(&seconds)) {
+        return Err(RpcError::invalid_params(
+            "timeout_sec must be 1 to 600: an import never waits for ever on a dead peer",
+        ));
     }
-    node.options.insert(SET_OPTIONS.to_owned(), json!({"timeout_sec": parsed.timeout_sec}));
+    let rungs =
+        [("abort_timeout_ms", parsed.abort_timeout_ms), ("reset_timeout_ms", parsed.reset_timeout_ms)];
+    let wrong = |(_, given): &&(&str, Option<u64>)| given.is_some_and(|millis| !RUNG_MS.contains(&millis));
+    if let Some((name, _)) = rungs.iter().find(wrong) {
+        return Err(RpcError::invalid_params(format!("{name} must be 10 to 60000")));
+    }
+    let seconds = [("timeout_sec", parsed.timeout_sec)];
+    let named = seconds.into_iter().chain(rungs).filter_map(|(name, given)| Some((name, given?)));
+    let options = node.options.entry(SET_OPTIONS.to_owned()).or_insert_with(|| json!({}));
+    for (name, value) in named {
+        options[name] = json!(value);
+    }
     Ok(json!(true))
 }
 
@@ -176,8 +190,15 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
         config.silence_max = params::millis("silence_ms", millis)?;
         config.keep_alive = config.silence_max / 4;
     }
-    if let Some(seconds) = node.options.get(SET_OPTIONS).and_then(|options| options["timeout_sec"].as_u64()) {
+    let option = |name: &str| node.options.get(SET_OPTIONS).and_then(|options| options[name].as_u64());
+    if let Some(seconds) = option("timeout_sec") {
         config.io_timeout = Duration::from_secs(seconds);
+    }
+    for (name, time) in [
+        ("abort_timeout_ms", &mut config.rung_times.abort),
+        ("reset_timeout_ms", &mut config.rung_times.reset),
+    ] {
+        *time = option(name).map_or(*time, Duration::from_millis);
     }
     config.account = parsed.chap.as_ref().map(AccountParams::account).transpose()?;
     match parsed.error_recovery_level {
