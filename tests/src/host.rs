@@ -103,6 +103,8 @@ impl Host {
             clock: MonotonicClock::start(),
         };
         host.until("a login", |host| host.connection.is_full_feature());
+        // A new nexus is told so.
+        host.ready();
         host
     }
 

@@ -271,12 +271,12 @@ fn a_session_sees_what_it_may_see_now() {
     world.target.remove_map(TARGET, 1, 3).expect("there");
     world.run_for(Duration::from_millis(100));
     assert_eq!(world.hosts[0].take(held), None, "it may still land");
-    assert_eq!(luns_seen(&mut world, 0), [1]);
     let other = |world: &mut World| {
         let task = world.hosts[0].send_to(1, &[0; 6], &[], 0);
         world.end(0, task)
     };
     assert_eq!((other(&mut world), other(&mut world)), (attention(0x3f0e), GOOD));
+    assert_eq!(luns_seen(&mut world, 0), [1]);
     assert_eq!(world.ready(0), attention(0x2500));
     world.fault.plan().clear(FaultTarget::Write);
     assert_eq!(world.end(0, held), attention(0x2500), "logical unit not supported");
@@ -285,8 +285,8 @@ fn a_session_sees_what_it_may_see_now() {
     // It comes back, and that is told too.
     world.target.add_map(TARGET, Map { luns: only(&[0]), ..Map::new(1, 3) }).expect("new");
     world.run_for(Duration::from_millis(1));
-    assert_eq!((luns_seen(&mut world, 0), other(&mut world)), (vec![0, 1], attention(0x3f0e)));
-    assert_eq!((world.ready(0), other(&mut world)), (GOOD, GOOD));
+    assert_eq!(other(&mut world), attention(0x3f0e));
+    assert_eq!((luns_seen(&mut world, 0), world.ready(0), other(&mut world)), (vec![0, 1], GOOD, GOOD));
     assert!(world.hosts[0].closed().is_none());
 }
 

@@ -4,6 +4,7 @@ mod host;
 mod volume;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bdev::fault::{Fault, FaultTarget};
 use bdev::{AccessState, NodeSide, Power};
@@ -161,5 +162,65 @@ fn ports_and_policies_are_told_in_vital_product_data() {
     let len = usize::from(list[3]);
     for page in list[4..4 + len].iter().copied() {
         assert_eq!(world.fetch(0, &[0x12, 1, page, 0, 255, 0], 255)[1], page);
+    }
+}
+
+/// What is asked at a LUN that is not there is answered as far as there is something to say.
+#[test]
+fn a_lun_that_is_not_there_says_so() {
+    let mut world = World::new(1);
+    let ask = |world: &mut World, cdb: &[u8], room: u32| {
+        let task = world.hosts[0].send_to(9, cdb, &[], room);
+        let end = world.end(0, task);
+        (end, world.hosts[0].data(task).to_vec())
+    };
+    let (end, sense) = ask(&mut world, &[3, 0, 0, 0, 18, 0], 18);
+    assert_eq!((end, scsi::sense::decode(&sense)), (GOOD, Some((5, 0x2500))));
+    let (end, sense) = ask(&mut world, &[3, 1, 0, 0, 8, 0], 8);
+    assert_eq!((end, scsi::sense::decode(&sense), sense[0]), (GOOD, Some((5, 0x2500)), 0x72));
+    let (end, data) = ask(&mut world, &[0x12, 0, 0, 0, 36, 0], 36);
+    assert_eq!((end, data[0]), (GOOD, 0x7f));
+    let (end, data) = ask(&mut world, &[0x12, 1, 0, 0, 5, 0], 5);
+    assert_eq!((end, data), (GOOD, vec![0x7f, 0, 0, 1, 0]));
+    assert_eq!(ask(&mut world, &[0x12, 1, 0x83, 0, 255, 0], 255).0, attention(0x2400));
+    assert_eq!(ask(&mut world, &[0; 6], 0).0, attention(0x2500));
+}
+
+#[test]
+fn priority_and_timestamp_are_reported() {
+    let mut world = World::new(1);
+    let ask = |world: &mut World, action: u8, byte2: u8, allocation: u8| {
+        let cdb = [0xa3, action, byte2, 0, 0, 0, 0, 0, 0, allocation, 0, 0];
+        let task = world.hosts[0].send(&cdb, &[], u32::from(allocation));
+        let end = world.end(0, task);
+        (end, world.hosts[0].data(task).to_vec())
+    };
+    let (end, data) = ask(&mut world, 0x0e, 0, 200);
+    assert_eq!(end, GOOD);
+    let text = String::from_utf8_lossy(&data[16..]);
+    assert!(data[3] > 8 && text.starts_with("iqn.2026-11.example:h0,i,0x800000000001\0"), "{text}");
+    assert_eq!(ask(&mut world, 0x0e, 0x40, 4), (GOOD, vec![0; 4]), "none was set");
+    assert_eq!(ask(&mut world, 0x0e, 0x80, 4).0, attention(0x2400));
+    let at =
+        |data: &[u8]| u64::from_be_bytes([&[0; 2], &data[4..10]].concat().try_into().expect("eight bytes"));
+    let (end, first) = ask(&mut world, 0x0f, 0, 12);
+    assert_eq!((end, &first[..4]), (GOOD, &[0, 10, 0, 0][..]));
+    world.run_for(Duration::from_millis(50));
+    let (_, second) = ask(&mut world, 0x0f, 0, 12);
+    assert!((50..60).contains(&(at(&second) - at(&first))), "{first:?} {second:?}");
+    for action in [0x0e, 0x0f] {
+        let cdb = [0xa3, 0x0c, 2, 0xa3, 0, action, 0, 0, 0, 20, 0, 0];
+        let task = world.hosts[0].send(&cdb, &[], 20);
+        assert_eq!(world.end(0, task), GOOD);
+        assert_eq!(world.hosts[0].data(task)[1], 3, "supported");
+    }
+}
+
+#[test]
+fn a_prefetch_of_more_than_is_advertised_is_refused() {
+    let mut world = World::new(1);
+    for (blocks, end) in [(0u16, GOOD), (2048, GOOD), (2049, attention(0x2400))] {
+        let [high, low] = blocks.to_be_bytes();
+        assert_eq!(world.run(0, &[0x34, 0, 0, 0, 0, 0, 0, high, low, 0], &[]), end, "{blocks}");
     }
 }

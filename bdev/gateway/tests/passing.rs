@@ -26,6 +26,7 @@ fn a_record_that_cannot_be_read_keeps_everybody_out() {
     *world.kept.state.lock().expect("nobody panicked") = vec![2, 0, 9, 9, 9];
     world.serve(1, 2);
     world.run_for(Duration::from_millis(10));
+    assert_eq!((world.ready(1), world.ready(2)), (attention(0x2a06), attention(0x2a06)));
     for _ in 0..2 {
         assert_eq!((world.write(1, 1, 1), world.read_end(2)), (attention(0x0403), attention(0x0403)));
         world.run_for(Duration::from_millis(100));

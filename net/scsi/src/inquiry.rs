@@ -44,15 +44,25 @@ pub fn data(page: Option<u8>, unit: &Unit) -> Result<Vec<u8>, Sense> {
     }
 }
 
-/// INQUIRY data of a logical unit that does not exist (SPC-4 section 6.6.2: qualifier 3, type 1Fh).
-pub fn absent() -> Vec<u8> {
-    let mut data = vec![0; 36];
-    data[0] = 0x7f;
-    data[2] = 6;
-    data[3] = 2;
-    data[4] = 31;
-    data[8..].fill(b' ');
-    data
+/// INQUIRY data of a logical unit that does not exist (SPC-4 section 6.6.2: qualifier 3, type 1Fh). Of vital product data it has the
+/// list of its pages alone.
+///
+/// # Errors
+/// No such page.
+pub fn absent(page: Option<u8>) -> Result<Vec<u8>, Sense> {
+    match page {
+        None => {
+            let mut data = vec![0; 36];
+            data[0] = 0x7f;
+            data[2] = 6;
+            data[3] = 2;
+            data[4] = 31;
+            data[8..].fill(b' ');
+            Ok(data)
+        }
+        Some(0) => Ok(vec![0x7f, 0, 0, 1, 0]),
+        Some(_) => Err(Sense::invalid_cdb_byte(2)),
+    }
 }
 
 /// THRESHOLD EXPONENT; zero where there are no thresholds.

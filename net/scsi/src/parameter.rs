@@ -1,8 +1,10 @@
 //! Parameter lists and data of commands that have their own.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::inquiry::{UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX};
+use crate::reservation::Nexus;
 use crate::sense::Sense;
 
 /// The block ranges of an UNMAP parameter list (SBC-3 section 5.28.2), empty ones left out.
@@ -106,6 +108,25 @@ pub fn overwrite(list: &[u8], block_size: u32) -> Result<Overwrite, Sense> {
     Ok(Overwrite { passes, inversion, pattern })
 }
 
+/// Data of REPORT PRIORITY (SPC-4 section 6.34): the priority of a nexus, which is the initial one, because none can be set.
+pub fn priority(nexus: Option<&Nexus>) -> Vec<u8> {
+    let mut list = Vec::new();
+    if let Some(Nexus { initiator, port }) = nexus {
+        let (id, port) = (initiator.transport_id(), port.to_be_bytes());
+        let len = u16::try_from(id.len()).unwrap_or(u16::MAX).to_be_bytes();
+        list.extend_from_slice(&[0, 0, port[0], port[1], 0, 0, len[0], len[1]]);
+        list.extend_from_slice(&id);
+    }
+    let len = u32::try_from(list.len()).unwrap_or(u32::MAX);
+    [&len.to_be_bytes()[..], &list].concat()
+}
+
+/// Data of REPORT TIMESTAMP (SPC-4 section 6.37), from the time since the device was switched on: TIMESTAMP ORIGIN is zero.
+pub fn timestamp(since_power_on: Duration) -> Vec<u8> {
+    let millis = u64::try_from(since_power_on.as_millis()).unwrap_or(u64::MAX).to_be_bytes();
+    [&[0, 10, 0, 0][..], &millis[2..], &[0, 0]].concat()
+}
+
 /// Data of REPORT LUNS, from the raw LUNs.
 pub fn report_luns(luns: &[u64]) -> Vec<u8> {
     let len = u32::try_from(luns.len() * 8).unwrap_or(u32::MAX);
@@ -120,6 +141,19 @@ pub fn report_luns(luns: &[u64]) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::initiator;
+    use crate::reservation::InitiatorPort;
+
+    #[test]
+    fn priority_and_timestamp_have_their_shape() {
+        assert_eq!(priority(None), [0, 0, 0, 0]);
+        let initiator = InitiatorPort::new("iqn.a", [1; 6]).expect("short");
+        let data = priority(Some(&Nexus { initiator: initiator.clone(), port: 0x8001 }));
+        assert_eq!(usize::from(data[3]), data.len() - 4);
+        assert_eq!((data[4], &data[6..8], usize::from(data[11])), (0, &[0x80, 1][..], data.len() - 12));
+        assert_eq!(data[12..], initiator.transport_id());
+        let data = timestamp(Duration::from_millis(0x0102_0304_0506));
+        assert_eq!(data, [0, 10, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0]);
+    }
 
     #[test]
     fn unmap_lists_are_parsed_as_they_are_built() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use engine::{Clock, MonotonicClock};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
+use tests::host::Host;
 use tests::node::{Node, binary, has_tool, pause};
 use tests::pair::{gemel, must};
 
@@ -66,6 +67,39 @@ fn initiators_see_their_luns_and_targets_alone() {
     let after =
         ["iscsi_get_initiator_groups", "iscsi_get_target_nodes"].map(|method| node.must(method, Value::Null));
     assert_eq!(after, before);
+}
+
+#[test]
+fn luns_come_and_go_while_hosts_are_in() {
+    let (node, url) = target();
+    for name in ["n0", "n1"] {
+        node.must("bdev_null_create", json!({"name": name, "block_size": 512, "num_blocks": 4096}));
+    }
+    let mut host = Host::login(&url, "iqn.2026-11.example:h0");
+    must(gemel(&node, &["target", "add-lun", TARGET, "n0", "--read-only"]));
+    must(gemel(&node, &["target", "add-lun", TARGET, "n1", "--lun", "7"]));
+    assert_eq!(host.attentions(), [0x3f0e], "told once, whatever came");
+    let luns = |host: &mut Host| {
+        let data = host.fetch(&[0xa0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], 256);
+        data[8..8 + usize::from(data[3])].chunks(8).map(|lun| lun[1]).collect::<Vec<u8>>()
+    };
+    assert_eq!(luns(&mut host), [0, 1, 7]);
+    must(gemel(&node, &["target", "remove-lun", TARGET, "1"]));
+    assert_eq!(host.attentions(), [0x3f0e]);
+    assert_eq!(luns(&mut host), [0, 7]);
+    node.must("bdev_null_delete", json!({"name": "n0"}));
+    for (lun, why) in [("1", "has no LUN 1"), ("0", "needs LUN 0")] {
+        let refused = gemel(&node, &["target", "remove-lun", TARGET, lun]);
+        assert!(
+            !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains(why),
+            "{refused:?}"
+        );
+    }
+    let config = node.save_config();
+    let (folder, _) = node.stop();
+    let node = Node::start_in(folder, &["--config", config.to_str().expect("a path")]);
+    let luns = &node.must("iscsi_get_target_nodes", Value::Null)[0]["luns"];
+    assert_eq!(*luns, json!([{"bdev_name": "m0", "lun_id": 0}, {"bdev_name": "n1", "lun_id": 7}]));
 }
 
 #[test]

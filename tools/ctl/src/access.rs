@@ -115,6 +115,29 @@ pub(crate) enum Targets {
         #[arg(long, requires = "to")]
         permanent: bool,
     },
+    /// Export a device as a LUN of a target that serves already. Whoever sees it is told.
+    AddLun {
+        /// The target's iSCSI name.
+        name: String,
+        /// The device.
+        bdev: String,
+        /// Its number; the first that is free when absent.
+        #[arg(long)]
+        lun: Option<u16>,
+        /// Hosts may not write.
+        #[arg(long)]
+        read_only: bool,
+        /// Its medium can be ejected.
+        #[arg(long)]
+        removable: bool,
+    },
+    /// Remove a LUN other than 0. Commands at it end, and whoever saw it is told; of a pair, at both nodes.
+    RemoveLun {
+        /// The target's iSCSI name.
+        name: String,
+        /// The LUN.
+        lun: u16,
+    },
     /// Give up a LUN's reservations, mode parameters and identifying information, which cannot be read: whoever they keep
     /// out gets in.
     GiveUpUnitState {
@@ -220,6 +243,19 @@ impl Targets {
                     params["redirect_port"] = json!(to.port().to_string());
                 }
                 ("iscsi_target_node_set_redirect", Some(params), show::done)
+            }
+            Self::AddLun { name, bdev, lun, read_only, removable } => {
+                let mut params = json!({
+                    "name": name, "bdev_name": bdev, "read_only": read_only, "removable": removable,
+                });
+                if let Some(number) = lun {
+                    params["lun_id"] = json!(number);
+                }
+                ("iscsi_target_node_add_lun", Some(params), show::done)
+            }
+            Self::RemoveLun { name, lun } => {
+                let params = json!({"name": name, "lun_id": lun});
+                ("iscsi_target_node_remove_lun", Some(params), show::done)
             }
             Self::GiveUpUnitState { name, lun, yes } => {
                 let params = json!({"name": name, "lun_id": lun, "confirm": yes});

@@ -152,8 +152,10 @@ impl Target {
             entry.session.tsih = self.last_tsih;
             // Before this nobody has proved to be the nexus that he names.
             entry.session.identify();
-            if let Some(node) = &entry.session.node {
-                node.enter(id);
+            if let (Some(node), Some(nexus)) = (&entry.session.node, &entry.session.nexus) {
+                // Whom the peer relays it tells itself.
+                let told = entry.session.origin == Origin::Host;
+                node.enter(id, told.then(|| self.known.greet(&node.name(), nexus)));
             }
             let grant = Grant { tsih: self.last_tsih, queue_depth };
             entry.waiting = Some(Waiting::ToBegin(grant, predecessors));

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use super::node::{self, ExportError, Map, Node, NodeConfig, PortalGroup, Redirect};
+use super::node::{ExportError, Map, Node, NodeConfig, PortalGroup, Redirect};
 use super::revision::AccessNews;
-use super::{LunConfig, OpenPortal, Target};
+use super::{OpenPortal, Target};
 use crate::access::{InitiatorGroup, NetMask};
 
 /// What an initiator gets to log out when the administrator wants it to.
@@ -311,20 +311,5 @@ impl Target {
             return Ok(());
         }
         Err(ExportError::UnitStateReadable { target: target(), number })
-    }
-
-    /// Adds a LUN to a target node.
-    ///
-    /// # Errors
-    /// There is no such node, or the number is taken.
-    pub fn add_lun(&mut self, name: &str, number: u16, config: LunConfig) -> Result<(), ExportError> {
-        let node = self.named(name)?;
-        if node.luns.borrow().contains_key(&number) {
-            return Err(ExportError::LunExists(number));
-        }
-        let lun = Rc::new(node::Lun::new(config.clone(), &mut self.units));
-        node.luns.borrow_mut().insert(number, lun);
-        node.config.borrow_mut().luns.insert(number, config);
-        Ok(())
     }
 }

@@ -11,6 +11,7 @@ mod departure;
 mod discovery;
 mod groups;
 mod guard;
+mod inventory;
 mod job;
 mod keeper;
 mod logical_unit;
@@ -42,6 +43,7 @@ pub use crowd::Crowd;
 pub use departure::Departure;
 use departure::Departures;
 use guard::{LoginGuard, Pending};
+use inventory::KnownNexuses;
 use logical_unit::LogicalUnits;
 pub use lun::{LunAccess, LunConfig, LunMode, LunOptions, LunProvisioning, Percent};
 use node::Node;
@@ -203,6 +205,7 @@ pub struct Target {
     units: LogicalUnits,
     guard: LoginGuard,
     departures: Departures,
+    known: KnownNexuses,
     access: AccessNews,
     /// Devices whose record cannot be read, to be told.
     unreadable: Vec<String>,
@@ -231,6 +234,7 @@ impl Target {
             units: LogicalUnits::default(),
             guard: LoginGuard::default(),
             departures: Departures::default(),
+            known: KnownNexuses::default(),
             unreadable: Vec::new(),
             access: AccessNews::None,
             looks: Looks::default(),

@@ -13,7 +13,7 @@ use iscsi::name::NameError;
 use iscsi::target::Moved;
 use scsi::alua::Management;
 use scsi::copy::Cscd;
-use scsi::{Unit, WriteProtection};
+use scsi::{Sense, Unit, WriteProtection};
 use thiserror::Error;
 
 use super::logical_unit::{LogicalUnit, LogicalUnits};
@@ -327,13 +327,14 @@ impl Node {
         self.config.borrow().peer.as_ref().map_or(Management::Implicit, |peer| peer.alua)
     }
 
-    /// A session begins or ends: every LUN is told.
-    pub(super) fn enter(&self, nexus: NexusId) {
+    /// A session begins, and has something to be told: every LUN hears of it.
+    pub(super) fn enter(&self, nexus: NexusId, greeting: Option<Sense>) {
         for lun in self.luns.borrow().values() {
-            lun.state.nexuses.borrow_mut().enter(nexus);
+            lun.state.nexuses.borrow_mut().enter(nexus, greeting);
         }
     }
 
+    /// A session ends.
     pub(super) fn leave(&self, nexus: NexusId) {
         for lun in self.luns.borrow().values() {
             lun.state.nexuses.borrow_mut().leave(nexus);

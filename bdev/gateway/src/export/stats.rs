@@ -42,7 +42,7 @@ impl LunStats {
                 self.written_bytes.set(self.written_bytes.get() + moved);
                 self.log(|log| log.written_bytes += moved);
             }
-            Command::WriteAndVerify(_) => self.log(|log| {
+            Command::WriteAndVerify { .. } => self.log(|log| {
                 log.written_bytes += moved;
                 log.verified_bytes += moved;
             }),

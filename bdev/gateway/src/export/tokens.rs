@@ -13,7 +13,7 @@ use scsi::Sense;
 use scsi::copy::token::{Populate, Range, SECRET_LEN, Token};
 
 use super::logical_unit::LogicalUnit;
-use super::node::Place;
+use super::node::{Lun, Place};
 use super::state::Span;
 
 /// Tokens that are remembered; the oldest go.
@@ -128,6 +128,11 @@ impl Tokens {
         entry.meaning.watched.check()?;
         entry.used = now;
         Ok(entry.meaning.clone())
+    }
+
+    /// A LUN is gone, and what stood for its blocks.
+    pub(super) fn forget(&mut self, lun: &Rc<Lun>) {
+        self.given.retain(|entry| !Rc::ptr_eq(&entry.meaning.place.lun, lun));
     }
 
     /// The token is not needed any more.

@@ -29,6 +29,16 @@ enum HostState {
     Asleep,
 }
 
+/// What a host does about the unit attentions that it finds when it has logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Attentions {
+    /// One TEST UNIT READY at each of these LUNs takes them, when the host is in.
+    ToTake(Vec<u16>),
+    Taking(Vec<TaskId>),
+    /// They are taken, or left where they are.
+    Settled,
+}
+
 /// See the module.
 pub(crate) struct Host {
     stream: Box<dyn Stream>,
@@ -38,6 +48,7 @@ pub(crate) struct Host {
     managed: BTreeMap<TaskId, u8>,
     data: DataOut,
     state: HostState,
+    attentions: Attentions,
     /// Bytes that the stream had no room for.
     outbox: VecDeque<u8>,
     /// Everything else that happened.
@@ -57,6 +68,10 @@ impl Host {
     }
 
     pub(crate) fn new(network: &mut dyn Network, address: SocketAddr, config: Config) -> Self {
+        let attentions = match config.target {
+            Some(_) => Attentions::ToTake(vec![0, 1]),
+            None => Attentions::Settled,
+        };
         let connection = Connection::new(config);
         let stream = network.connect(address);
         let (buffers, ended, managed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -68,6 +83,7 @@ impl Host {
             managed,
             data: DataOut::Sent,
             state: HostState::Awake,
+            attentions,
             outbox: VecDeque::new(),
             events: Vec::new(),
         }
@@ -83,6 +99,7 @@ impl Host {
     ) -> Self {
         let mut host = Self::new(network, address, config.clone());
         host.connection = Connection::joining(config, &leading.connection, cid);
+        host.leave_attentions();
         host
     }
 
@@ -123,6 +140,7 @@ impl Host {
                 other => self.events.push(other),
             }
         }
+        self.settle();
         while let Some(transmit) = self.connection.poll_transmit() {
             if self.data == DataOut::Withheld && transmit.head()[0] & 0x3f == 0x05 {
                 continue;
@@ -154,6 +172,28 @@ impl Host {
         }
     }
 
+    fn settle(&mut self) {
+        match &mut self.attentions {
+            Attentions::ToTake(luns) if self.connection.is_full_feature() => {
+                let luns = std::mem::take(luns);
+                let tasks = luns.into_iter().map(|lun| self.send_to(lun, &[0; 6], &[], 0)).collect();
+                self.attentions = Attentions::Taking(tasks);
+            }
+            Attentions::Taking(tasks) => {
+                tasks.retain(|task| self.ended.remove(task).is_none());
+                if tasks.is_empty() {
+                    self.attentions = Attentions::Settled;
+                }
+            }
+            Attentions::ToTake(_) | Attentions::Settled => {}
+        }
+    }
+
+    /// The test takes the attentions itself that wait for the host when it comes in.
+    pub(crate) fn leave_attentions(&mut self) {
+        self.attentions = Attentions::Settled;
+    }
+
     /// Neither sends nor takes anything until it wakes.
     pub(crate) fn sleep(&mut self) {
         self.state = HostState::Asleep;
@@ -169,7 +209,7 @@ impl Host {
     }
 
     pub(crate) fn is_in(&self) -> bool {
-        self.connection.is_full_feature()
+        self.connection.is_full_feature() && self.attentions == Attentions::Settled
     }
 
     /// Why the connection is over, as the host sees it.

@@ -24,7 +24,7 @@ pub(crate) const TARGET: &str = "iqn.2026-11.example:t0";
 pub(crate) const GOOD: (u8, u16) = (scsi::status::GOOD, 0);
 
 /// CHECK CONDITION with this sense code.
-pub(crate) fn attention(code: u16) -> (u8, u16) {
+pub(crate) const fn attention(code: u16) -> (u8, u16) {
     (scsi::status::CHECK_CONDITION, code)
 }
 

@@ -44,10 +44,11 @@ fn verify(transfer: Transfer, cdb: &[u8; 16]) -> Result<Command, Sense> {
 }
 
 fn write_and_verify(transfer: Transfer, cdb: &[u8; 16]) -> Result<Command, Sense> {
-    if byte_check(cdb)? == ByteCheck::OneBlock {
+    let check = byte_check(cdb)?;
+    if check == ByteCheck::OneBlock {
         return Err(Sense::invalid_cdb_byte(1));
     }
-    Ok(Command::WriteAndVerify(Transfer { fua: true, ..transfer }))
+    Ok(Command::WriteAndVerify { transfer: Transfer { fua: true, ..transfer }, check })
 }
 
 fn compare_and_write(cdb: &[u8; 16]) -> Result<Command, Sense> {

@@ -93,6 +93,15 @@ pub enum SelfTest {
     Foreground,
 }
 
+/// Which priorities REPORT PRIORITY asks for (SPC-4 section 6.34).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priorities {
+    /// That of the nexus that asks.
+    Own,
+    /// Those that were set, of all nexuses.
+    Set,
+}
+
 /// What touches the medium, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -140,7 +149,10 @@ pub enum Command {
     },
     Read(Transfer),
     Write(Transfer),
-    WriteAndVerify(Transfer),
+    WriteAndVerify {
+        transfer: Transfer,
+        check: ByteCheck,
+    },
     Verify {
         transfer: Transfer,
         check: ByteCheck,
@@ -258,6 +270,13 @@ pub enum Command {
         extended: bool,
         allocation: u32,
     },
+    ReportPriority {
+        which: Priorities,
+        allocation: u32,
+    },
+    ReportTimestamp {
+        allocation: u32,
+    },
 }
 
 impl Command {
@@ -265,7 +284,7 @@ impl Command {
     pub fn access(&self) -> Access {
         match self {
             Self::Write(_)
-            | Self::WriteAndVerify(_)
+            | Self::WriteAndVerify { .. }
             | Self::OrWrite(_)
             | Self::CompareAndWrite(_)
             | Self::WriteAtomic { .. }

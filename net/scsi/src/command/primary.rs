@@ -1,7 +1,7 @@
 //! Commands of every device type (SPC-4).
 
 use super::field::{u16_at, u32_at, usage};
-use super::{Command, Row, row};
+use super::{Command, Priorities, Row, row};
 use crate::alua;
 use crate::mode::Save;
 use crate::sense::Sense;
@@ -113,4 +113,15 @@ pub(super) const ROWS: &[Row] = &[
             })
         }
     ),
+    row!(0xa3, Some(0x0e), 12, usage::block(0xa3, 0x1f, [(2, 3), (6, 10)]), "REPORT PRIORITY", |cdb| {
+        let which = match cdb[2] >> 6 {
+            0 => Priorities::Own,
+            1 => Priorities::Set,
+            _ => return Err(Sense::invalid_cdb_byte(2)),
+        };
+        Ok(Command::ReportPriority { which, allocation: u32_at(cdb, 6) })
+    }),
+    row!(0xa3, Some(0x0f), 12, usage::block(0xa3, 0x1f, [(6, 10), (0, 0)]), "REPORT TIMESTAMP", |cdb| {
+        Ok(Command::ReportTimestamp { allocation: u32_at(cdb, 6) })
+    }),
 ];

@@ -42,6 +42,11 @@ pub struct InitiatorPort {
 }
 
 impl InitiatorPort {
+    /// Its TransportID (SPC-4 section 7.6.4.6).
+    pub fn transport_id(&self) -> Vec<u8> {
+        transport::encode(self)
+    }
+
     /// The port of a session; names compare without regard to case. `None` when the name is empty or longer than [`NAME_MAX`].
     pub fn new(name: &str, isid: [u8; 6]) -> Option<Self> {
         (1..=NAME_MAX).contains(&name.len()).then(|| Self { name: name.to_ascii_lowercase(), isid })

@@ -20,12 +20,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bdev::{BlockRange, Capabilities, IoError};
-use engine::{BufMut, Instant, Pool};
+use engine::{BufMut, Instant};
 use iscsi::target::Response;
+use scsi::command::Priorities;
 use scsi::identifying::Kind;
 use scsi::mode::{Save, Settings};
 use scsi::reservation::{Nexus, Request};
-use scsi::{ByteCheck, Command, Sense, Unit, status};
+use scsi::{ByteCheck, Command, Sense, Unit, parameter, status};
 
 use super::lun::LunMode;
 use super::node::{Lun, Node};
@@ -64,7 +65,6 @@ pub(super) struct Context<'a> {
     pub(super) lun: &'a Rc<Lun>,
     /// Who asks.
     pub(super) nexus: NexusId,
-    pub(super) pool: &'a Pool,
     /// The target, whose LUNs a copy may be between.
     pub(super) node: &'a Node,
     /// Who asks, as reservations know it.
@@ -94,6 +94,12 @@ pub(super) fn start(command: &Command, context: &Context<'_>) -> Start {
     begin(command, context).unwrap_or_else(Start::Fail)
 }
 
+/// Data, cut at the allocation length.
+fn cut(mut data: Vec<u8>, allocation: u32) -> Start {
+    data.truncate(allocation as usize);
+    Start::Data(data)
+}
+
 fn steps(steps: impl IntoIterator<Item = Step>) -> Result<Start, Sense> {
     Ok(Start::Steps(steps.into_iter().collect()))
 }
@@ -103,6 +109,13 @@ fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
         Command::TestUnitReady => steps([Step::Examine(BlockRange::new(0, 1))]),
         Command::RequestSense { descriptor, allocation } => {
             Ok(Start::Data(unit::request_sense(*descriptor, *allocation, context)))
+        }
+        Command::ReportPriority { which, allocation } => {
+            let own = context.reserver.filter(|_| *which == Priorities::Own);
+            Ok(cut(parameter::priority(own), *allocation))
+        }
+        Command::ReportTimestamp { allocation } => {
+            Ok(cut(parameter::timestamp(context.now.since_epoch()), *allocation))
         }
         Command::StartStopUnit { action, .. } => unit::start_stop(*action, context),
         Command::PreventAllow(removal) => unit::prevent_allow(*removal, context),
@@ -209,7 +222,7 @@ pub(super) fn transfer_len(command: &Command, block_size: u64) -> u64 {
     match command {
         Command::Read(transfer)
         | Command::Write(transfer)
-        | Command::WriteAndVerify(transfer)
+        | Command::WriteAndVerify { transfer, .. }
         | Command::OrWrite(transfer)
         | Command::WriteAtomic { transfer, .. }
         | Command::Verify { transfer, check: ByteCheck::Data } => u64::from(transfer.blocks) * block_size,

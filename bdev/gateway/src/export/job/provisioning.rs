@@ -1,13 +1,15 @@
 //! UNMAP, WRITE SAME and GET LBA STATUS.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 
-use bdev::{BlockRange, Capabilities};
+use bdev::{BlockRange, Capabilities, Durability, Op};
+use engine::{Buf, Pool};
 use scsi::parameter::{self, LbaStatus, ProvisioningStatus, lba_status};
 use scsi::{Command, Provisioning, Sense, Transfer, Unit, ZeroCount};
 
 use super::step::LookUp;
-use super::transfer::{durability, pieces};
+use super::transfer::durability;
 use super::{Context, Start, Step, steps};
 use crate::export::LunMode;
 
@@ -102,12 +104,75 @@ pub(super) fn same(
     if pattern.iter().all(|byte| *byte == 0) {
         return Ok([Step::Zero(range, durability)].into());
     }
-    let piece = range.blocks.min(128);
-    let mut frame = context.pool.alloc(piece as usize * pattern.len()).ok_or(Sense::INTERNAL_FAILURE)?;
-    for block in frame.chunks_mut(pattern.len()) {
-        block.copy_from_slice(pattern);
+    Ok([Step::Same(Same::new(range, pattern, durability))].into())
+}
+
+/// Most blocks that are written at once.
+const PIECE: u32 = 128;
+
+/// A block that is written again and again, piece by piece. It waits for a frame like any write.
+#[derive(Debug)]
+pub(in crate::export) struct Same {
+    /// What is to be written still.
+    range: BlockRange,
+    pattern: Box<[u8]>,
+    durability: Durability,
+    /// A piece, once there was a frame for it.
+    frame: OnceCell<Buf>,
+}
+
+impl Same {
+    fn new(range: BlockRange, pattern: &[u8], durability: Durability) -> Self {
+        Self { range, pattern: pattern.into(), durability, frame: OnceCell::new() }
     }
-    let frame = frame.freeze();
-    let part = |range: BlockRange| frame.slice(0..range.blocks as usize * pattern.len());
-    Ok(pieces(range, piece).map(|range| Step::Write(range, part(range), durability)).collect())
+
+    /// The blocks that are written next.
+    pub(super) fn piece(&self) -> BlockRange {
+        BlockRange::new(self.range.lba, self.range.blocks.min(PIECE))
+    }
+
+    /// The next write; `None` when the pool has no frame now.
+    pub(super) fn op(&self, pool: &Pool) -> Option<Op> {
+        let range = self.piece();
+        let len = range.blocks as usize * self.pattern.len();
+        if self.frame.get().is_none() {
+            let mut frame = pool.alloc(len)?;
+            for block in frame.chunks_mut(self.pattern.len()) {
+                block.copy_from_slice(&self.pattern);
+            }
+            let _ = self.frame.set(frame.freeze());
+        }
+        let from = self.frame.get()?.slice(0..len);
+        Some(Op::Write { range, from, durability: self.durability })
+    }
+
+    /// What is left after a piece.
+    pub(super) fn rest(self) -> Option<Self> {
+        let piece = self.piece();
+        let range = BlockRange::new(piece.end(), self.range.blocks - piece.blocks);
+        (range.blocks > 0).then_some(Self { range, ..self })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_is_written_again_and_again_waits_for_a_frame() {
+        let pool = Pool::for_tests();
+        let held: Vec<_> = std::iter::from_fn(|| pool.alloc(PIECE as usize * 512)).collect();
+        let mut same = Same::new(BlockRange::new(100, 300), &[7; 512], Durability::Durable);
+        assert!(same.op(&pool).is_none(), "there is none now");
+        drop(held);
+        let mut written = Vec::new();
+        loop {
+            let Some(Op::Write { range, from, .. }) = same.op(&pool) else { panic!("there are frames") };
+            assert!(from.len() == range.blocks as usize * 512 && from.iter().all(|byte| *byte == 7));
+            written.push((range.lba, range.blocks));
+            let Some(rest) = same.rest() else { break };
+            same = rest;
+        }
+        assert_eq!(written, [(100, 128), (228, 128), (356, 44)]);
+    }
 }

@@ -2,14 +2,15 @@
 
 use bdev::{BlockRange, BlockStatus, Completed, Durability, FenceKey, IoError, Op};
 use engine::{Buf, Pool};
-use scsi::Sense;
 use scsi::parameter::{LbaStatus, ProvisioningStatus, lba_status};
 use scsi::reservation::Report;
+use scsi::{ByteCheck, Sense};
 
 use super::super::node::Place;
 use super::super::state::{Mode, Span};
 use super::Wish;
 use super::copy::Copying;
+use super::provisioning::Same;
 use super::reservation::ReserveOut;
 use super::token::Populating;
 use super::transfer::{compare, compare_each};
@@ -25,6 +26,10 @@ pub(in crate::export) enum Step {
     /// The same, as a self-test.
     Test(BlockRange),
     Write(BlockRange, Buf, Durability),
+    /// Write, and read again: to compare with what was written, or to see whether the medium can.
+    WriteAndVerify(BlockRange, Buf, ByteCheck),
+    /// Write a block again and again.
+    Same(Same),
     /// Write so that nobody sees a part of it.
     WriteAtomic(BlockRange, Buf, Durability),
     /// Read and compare with this.
@@ -120,6 +125,10 @@ impl Step {
             Self::Write(range, from, durability) | Self::WriteAtomic(range, from, durability) => {
                 Some(Op::Write { range: *range, from: from.clone(), durability: *durability })
             }
+            Self::WriteAndVerify(range, from, _) => {
+                Some(Op::Write { range: *range, from: from.clone(), durability: Durability::Durable })
+            }
+            Self::Same(same) => same.op(pool),
             Self::CompareAndWrite(CompareAndWrite { range, by: Comparer::Lun, .. }) => read(*range),
             Self::CompareAndWrite(CompareAndWrite { range, both, durability, .. }) => {
                 Some(Op::CompareAndWrite { range: *range, both: both.clone(), durability: *durability })
@@ -158,8 +167,12 @@ impl Step {
             | Self::CompareEach(range, _)
             | Self::Zero(range, _)
             | Self::Discard(range)
+            | Self::WriteAndVerify(range, _, ByteCheck::Medium)
             | Self::CompareAndWrite(CompareAndWrite { range, by: Comparer::Device, .. }) => shared(range),
-            Self::WriteAtomic(range, ..)
+            Self::Same(same) => shared(&same.piece()),
+            // Nobody else writes between its write and its comparison.
+            Self::WriteAndVerify(range, ..)
+            | Self::WriteAtomic(range, ..)
             | Self::Or(range, ..)
             | Self::CompareAndWrite(CompareAndWrite { range, .. }) => exclusive(range),
             Self::Copy(copying) => copying.hold(),
@@ -180,9 +193,11 @@ impl Step {
         match self {
             Self::Write(range, ..)
             | Self::WriteAtomic(range, ..)
+            | Self::WriteAndVerify(range, ..)
             | Self::Zero(range, _)
             | Self::Discard(range)
             | Self::CompareAndWrite(CompareAndWrite { range, by: Comparer::Device, .. }) => Some(*range),
+            Self::Same(same) => Some(same.piece()),
             Self::Copy(copying) => copying.changes(),
             _ => None,
         }
@@ -219,6 +234,11 @@ impl Step {
         let verdict = |result: Result<(), Sense>| result.map_or_else(After::Fail, |()| After::Done);
         match (self, completed.op) {
             (Self::Read(_), Op::Read { into, .. }) => After::Data(into.freeze()),
+            (Self::WriteAndVerify(range, data, ByteCheck::Data), _) => {
+                After::Again(Self::Compare(range, data))
+            }
+            (Self::WriteAndVerify(range, ..), _) => After::Again(Self::Examine(range)),
+            (Self::Same(same), _) => same.rest().map_or(After::Done, |rest| After::Next(Self::Same(rest))),
             (Self::Compare(_, wanted), Op::Read { into, .. }) => verdict(compare(&into, &wanted)),
             (Self::CompareEach(_, wanted), Op::Read { into, .. }) => verdict(compare_each(&into, &wanted)),
             (Self::CompareAndWrite(command), Op::Read { into, .. }) => match compare(&into, &command.both) {

@@ -23,7 +23,7 @@ pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, S
             if transfer.blocks == 0 { steps([]) } else { Ok(Start::Collect(unit.block_size)) }
         }
         Command::Write(transfer)
-        | Command::WriteAndVerify(transfer)
+        | Command::WriteAndVerify { transfer, .. }
         | Command::OrWrite(transfer)
         | Command::Verify { transfer, check: ByteCheck::Data } => {
             check(unit, transfer)?;
@@ -34,7 +34,8 @@ pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, S
         // Nothing is kept in a cache of its own, so nothing can be fetched into it: GOOD says that not all blocks are there.
         Command::PreFetch { lba, blocks } => {
             unit.check_range(*lba, *blocks)?;
-            steps([])
+            // MAXIMUM PREFETCH LENGTH; a count of zero means "to the end", whatever that is.
+            if *blocks > unit.transfer_max { Err(Sense::INVALID_FIELD_IN_CDB) } else { steps([]) }
         }
         Command::SynchronizeCache { lba, blocks } => {
             unit.check_range(*lba, *blocks)?;
@@ -134,11 +135,9 @@ pub(super) fn collected(
             let (range, durability) = (range_of(transfer), durability(transfer));
             [Step::CompareAndWrite(CompareAndWrite { range, both: data, durability, by })].into()
         }
-        Command::WriteAndVerify(transfer) => [
-            Step::Write(range(transfer), data.clone(), Durability::Durable),
-            Step::Compare(range(transfer), data),
-        ]
-        .into(),
+        Command::WriteAndVerify { transfer, check } => {
+            [Step::WriteAndVerify(range(transfer), data, *check)].into()
+        }
         Command::Verify { transfer, check: ByteCheck::OneBlock } => {
             let pieces = pieces(range_of(transfer), context.unit.transfer_max);
             pieces.map(|range| Step::CompareEach(range, data.clone())).collect()

@@ -67,6 +67,12 @@ impl AccessStates {
         self.asked.insert(number, Asked { state, until });
     }
 
+    /// The LUN is gone.
+    pub(super) fn forget(&mut self, number: u16) {
+        self.seen.remove(&number);
+        self.asked.remove(&number);
+    }
+
     /// What it asked for is refused.
     pub(super) fn refuse(&mut self, number: u16) {
         self.asked.remove(&number);

@@ -62,7 +62,6 @@ impl Session {
             unit,
             lun: &place.lun,
             nexus: self.id,
-            pool: self.core.pool(),
             node,
             reserver: self.nexus.as_deref(),
             number: place.number,
@@ -241,13 +240,23 @@ impl Session {
     }
 
     pub(super) fn absent(&mut self, command: &target::Command, parsed: &scsi::Command, now: Instant) {
-        match parsed {
-            scsi::Command::Inquiry { allocation, .. } => {
-                let mut data = scsi::inquiry::absent();
-                data.truncate(*allocation as usize);
+        let answer = match *parsed {
+            scsi::Command::Inquiry { page, allocation } => {
+                scsi::inquiry::absent(page).map(|data| (data, allocation))
+            }
+            // It tells in its data what any other command ends with (SPC-4 section 6.39).
+            scsi::Command::RequestSense { descriptor, allocation } => {
+                let format = if descriptor { SenseFormat::Descriptor } else { SenseFormat::Fixed };
+                Ok((Sense::LUN_NOT_SUPPORTED.encode(format), allocation))
+            }
+            _ => Err(Sense::LUN_NOT_SUPPORTED),
+        };
+        match answer {
+            Ok((mut data, allocation)) => {
+                data.truncate(allocation as usize);
                 self.answer_bytes(command.task, None, &data, now);
             }
-            _ => self.refuse(command.task, Sense::LUN_NOT_SUPPORTED, SenseFormat::Fixed),
+            Err(sense) => self.refuse(command.task, sense, SenseFormat::Fixed),
         }
     }
 
@@ -255,8 +264,12 @@ impl Session {
         let luns: Vec<u64> = match (select, &self.node) {
             (0 | 2, Some(node)) => {
                 let luns = node.luns.borrow();
-                let shown = luns.keys().filter(|number| self.mask.shows(**number));
-                shown.map(|number| scsi::lun::encode(*number)).collect()
+                let shown = || luns.iter().filter(|(number, _)| self.mask.shows(**number));
+                // The initiator sees what has changed, and need not be told (SAM-5 section 5.14).
+                for (_, lun) in shown() {
+                    lun.state.nexuses.borrow_mut().clear(self.id, Sense::LUNS_CHANGED);
+                }
+                shown().map(|(number, _)| scsi::lun::encode(*number)).collect()
             }
             (1, _) => Vec::new(),
             _ => return self.refuse(task, Sense::invalid_cdb_byte(2), SenseFormat::Fixed),
@@ -373,7 +386,6 @@ impl Session {
             unit: &unit,
             lun: &lun,
             nexus: self.id,
-            pool: self.core.pool(),
             node: &node,
             reserver: self.nexus.as_deref(),
             number,

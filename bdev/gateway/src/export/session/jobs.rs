@@ -184,11 +184,12 @@ impl Session {
     pub(super) fn poll_channels(&mut self, now: Instant) -> Progress {
         let mut progress = Progress::Idle;
         let mut done = std::mem::take(&mut self.done);
-        for attached in self.channels.values_mut() {
+        for attached in self.channels.values_mut().chain(&mut self.leaving) {
             let before = done.len();
             progress |= attached.channel.poll(now, &mut done);
             attached.in_flight -= done.len() - before;
         }
+        self.leaving.retain(|attached| attached.in_flight > 0);
         for completed in done.drain(..) {
             if let Some(completed) = self.on_background(completed, now) {
                 self.on_completed(completed, now);

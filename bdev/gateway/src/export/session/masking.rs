@@ -5,9 +5,9 @@ use std::rc::Rc;
 use iscsi::TaskId;
 use scsi::{Removal, Sense, SenseFormat};
 
-use super::super::node::{Lun, Place};
-use super::Session;
+use super::super::node::{Lun, Node, Place};
 use super::jobs::{Job, Stage};
+use super::{Origin, Session};
 use crate::access::LunMask;
 
 impl Session {
@@ -26,6 +26,43 @@ impl Session {
             self.hide(number, &lun);
         }
         for (_, lun) in left {
+            lun.state.nexuses.borrow_mut().tell(self.id, Sense::LUNS_CHANGED);
+        }
+    }
+
+    /// True for a session with a target.
+    pub(in crate::export) fn is_at(&self, node: &Rc<Node>) -> bool {
+        self.tsih != 0 && self.node.as_ref().is_some_and(|own| Rc::ptr_eq(own, node))
+    }
+
+    /// The target has one LUN more.
+    pub(in crate::export) fn on_lun_added(&mut self, number: u16, lun: &Rc<Lun>) {
+        let told = self.origin == Origin::Host;
+        lun.state.nexuses.borrow_mut().enter(self.id, told.then_some(Sense::POWER_ON));
+        if self.mask.shows(number) {
+            self.tell_of_inventory(number);
+        }
+    }
+
+    /// The target has one LUN less. Its channel goes when nothing is under way there, and nothing that is known of it is true of the
+    /// next one with its number.
+    pub(in crate::export) fn on_lun_removed(&mut self, number: u16, lun: &Rc<Lun>) {
+        if self.mask.shows(number) {
+            self.hide(number, lun);
+            self.tell_of_inventory(number);
+        }
+        self.leaving.extend(self.channels.remove(&number));
+        self.units.remove(&number);
+        self.seen_blocks.remove(&number);
+        self.access_states.forget(number);
+    }
+
+    /// Whom the peer relays it tells itself.
+    fn tell_of_inventory(&self, changed: u16) {
+        let Some(node) = self.node.as_ref().filter(|_| self.origin == Origin::Host) else { return };
+        let luns = node.luns.borrow();
+        let shown = luns.iter().filter(|(number, _)| **number != changed && self.mask.shows(**number));
+        for (_, lun) in shown {
             lun.state.nexuses.borrow_mut().tell(self.id, Sense::LUNS_CHANGED);
         }
     }

@@ -90,6 +90,8 @@ pub(super) struct Session {
     pub(super) links: Links,
     jobs: Jobs,
     channels: BTreeMap<u16, Attached>,
+    /// Of LUNs that are gone, until nothing is under way there.
+    leaving: Vec<Attached>,
     units: BTreeMap<u16, CachedUnit>,
     stalled: Option<Stalled>,
     /// Commands that wait in task sets, in the order in which they came.
@@ -140,6 +142,7 @@ impl Session {
             links: Links::new(Link::new(id, stream, Connection::new(config))),
             jobs: Jobs::default(),
             channels: BTreeMap::new(),
+            leaving: Vec::new(),
             units: BTreeMap::new(),
             stalled: None,
             dormant: VecDeque::new(),
@@ -219,7 +222,7 @@ impl Session {
 
     /// True when no I/O is under way.
     pub(super) fn is_drained(&self) -> bool {
-        self.channels.values().all(|attached| attached.in_flight == 0)
+        self.leaving.is_empty() && self.channels.values().all(|attached| attached.in_flight == 0)
     }
 
     /// Ends the session from this side.
@@ -234,7 +237,8 @@ impl Session {
             Farewell::None => None,
         };
         let silence = self.links.iter().filter_map(|link| link.silence(&self.patience)).min();
-        let channels = self.channels.values().filter_map(|attached| attached.channel.next_deadline()).min();
+        let channels = self.channels.values().chain(&self.leaving);
+        let channels = channels.filter_map(|attached| attached.channel.next_deadline()).min();
         let relay = self.relay.as_ref().and_then(Relay::next_deadline);
         let others = [
             self.passages_deadline(),

@@ -79,6 +79,8 @@ fn is_answered_here(command: &Command) -> bool {
             | Command::ReportTargetPortGroups { .. }
             | Command::ReportSupportedOpcodes { .. }
             | Command::ReportSupportedTaskManagement { .. }
+            | Command::ReportPriority { .. }
+            | Command::ReportTimestamp { .. }
     )
 }
 
@@ -124,7 +126,7 @@ fn is_repeatable(command: &Command) -> bool {
             | Command::RequestSense { .. }
             | Command::Read(_)
             | Command::Write(_)
-            | Command::WriteAndVerify(_)
+            | Command::WriteAndVerify { .. }
             | Command::Verify { .. }
             | Command::SynchronizeCache { .. }
             | Command::PreventAllow(_)

@@ -52,9 +52,9 @@ pub(in crate::export) struct Nexuses {
 }
 
 impl Nexuses {
-    /// A nexus that begins.
-    pub(in crate::export) fn enter(&mut self, nexus: NexusId) {
-        self.known.entry(nexus).or_default();
+    /// A nexus that begins, with what it is told first. That is no reset for the commands that are to come.
+    pub(in crate::export) fn enter(&mut self, nexus: NexusId, greeting: Option<Sense>) {
+        self.known.entry(nexus).or_default().attentions.extend(greeting);
     }
 
     /// A nexus that is gone: what it prevented is allowed.
@@ -92,6 +92,13 @@ impl Nexuses {
         let others: Vec<NexusId> = self.known.keys().copied().filter(|nexus| *nexus != but).collect();
         for nexus in others {
             self.tell(nexus, sense);
+        }
+    }
+
+    /// A unit attention that a nexus knows of by other means.
+    pub(in crate::export) fn clear(&mut self, nexus: NexusId, sense: Sense) {
+        if let Some(nexus) = self.known.get_mut(&nexus) {
+            nexus.attentions.retain(|waiting| *waiting != sense);
         }
     }
 
@@ -153,7 +160,7 @@ mod tests {
     #[test]
     fn a_command_knows_whether_it_was_there_before_a_reset() {
         let mut nexuses = Nexuses::default();
-        nexuses.enter(1);
+        nexuses.enter(1, None);
         let before = nexuses.resets(1);
         nexuses.tell(1, Sense::MODE_CHANGED);
         assert_eq!(nexuses.resets(1).since(before), None);
@@ -170,8 +177,8 @@ mod tests {
     #[test]
     fn each_nexus_is_told_once_and_prevents_for_itself() {
         let mut nexuses = Nexuses::default();
-        nexuses.enter(1);
-        nexuses.enter(2);
+        nexuses.enter(1, None);
+        nexuses.enter(2, None);
         nexuses.tell_others(1, Sense::MODE_CHANGED);
         nexuses.tell_others(1, Sense::MODE_CHANGED);
         assert_eq!(

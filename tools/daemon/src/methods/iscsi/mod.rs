@@ -2,6 +2,7 @@
 
 mod auth;
 mod groups;
+mod luns;
 mod nodes;
 mod options;
 mod show;
@@ -48,7 +49,8 @@ pub(super) const METHODS: &[Method] = &[
     Method { name: "iscsi_target_node_set_auth", when: When::Runtime, run: auth::set_node },
     Method { name: "iscsi_create_target_node", when: When::Runtime, run: nodes::create_target_node },
     Method { name: "iscsi_delete_target_node", when: When::Runtime, run: nodes::delete_target_node },
-    Method { name: "iscsi_target_node_add_lun", when: When::Runtime, run: nodes::add_lun },
+    Method { name: "iscsi_target_node_add_lun", when: When::Runtime, run: luns::add_lun },
+    Method { name: "iscsi_target_node_remove_lun", when: When::Runtime, run: luns::remove_lun },
     Method { name: "iscsi_get_target_nodes", when: When::Runtime, run: nodes::target_nodes },
     Method { name: "iscsi_get_connections", when: When::Runtime, run: show::connections },
     Method { name: "lun_get_list", when: When::Runtime, run: show::luns },

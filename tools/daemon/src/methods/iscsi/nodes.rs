@@ -49,23 +49,23 @@ fn map_json(map: &Map) -> Value {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Lun {
-    bdev_name: String,
-    lun_id: Option<u16>,
+pub(super) struct Lun {
+    pub(super) bdev_name: String,
+    pub(super) lun_id: Option<u16>,
     #[serde(default)]
-    removable: bool,
+    pub(super) removable: bool,
     #[serde(default)]
-    read_only: bool,
+    pub(super) read_only: bool,
     #[serde(default)]
-    provisioning: Provisioning,
-    sanitize_mb_per_sec: Option<NonZeroU64>,
+    pub(super) provisioning: Provisioning,
+    pub(super) sanitize_mb_per_sec: Option<NonZeroU64>,
     /// WSNZ: a WRITE SAME of zero blocks is refused.
     #[serde(default)]
-    wsnz: bool,
+    pub(super) wsnz: bool,
     /// Hosts are told when this share of a thin LUN has storage.
-    soft_threshold_percent: Option<u8>,
+    pub(super) soft_threshold_percent: Option<u8>,
     /// Where the unit is managed, for VPD page 85h.
-    management_url: Option<String>,
+    pub(super) management_url: Option<String>,
 }
 
 impl Lun {
@@ -96,7 +96,7 @@ const MIB: NonZeroU64 = NonZeroU64::new(1 << 20).expect("not zero");
 /// Whether a LUN takes UNMAP; ours.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Provisioning {
+pub(super) enum Provisioning {
     #[default]
     Thin,
     Thick,
@@ -105,7 +105,7 @@ enum Provisioning {
 /// Durability mode of the LUNs; ours.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Mode {
+pub(super) enum Mode {
     #[default]
     SyncDurable,
     SyncCached,
@@ -198,7 +198,7 @@ impl Peer {
     }
 }
 
-fn lun_config(node: &Node, lun: &Lun, mode: Mode) -> Result<LunConfig, RpcError> {
+pub(super) fn lun_config(node: &Node, lun: &Lun, mode: Mode) -> Result<LunConfig, RpcError> {
     let name = &lun.bdev_name;
     let bdev = node.bdev(name)?.bdev.clone();
     node.check_free(name)?;
@@ -266,58 +266,6 @@ pub(super) fn delete_target_node(node: &mut Node, given: Option<&Value>) -> Resu
         "name",
         &json!(given.name),
     );
-    Ok(json!(true))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AddLun {
-    name: String,
-    bdev_name: String,
-    lun_id: Option<u16>,
-    #[serde(default)]
-    durability: Mode,
-    #[serde(default)]
-    removable: bool,
-    #[serde(default)]
-    read_only: bool,
-    #[serde(default)]
-    provisioning: Provisioning,
-    sanitize_mb_per_sec: Option<NonZeroU64>,
-    /// WSNZ: a WRITE SAME of zero blocks is refused.
-    #[serde(default)]
-    wsnz: bool,
-    /// Hosts are told when this share of a thin LUN has storage.
-    soft_threshold_percent: Option<u8>,
-    /// Where the unit is managed, for VPD page 85h.
-    management_url: Option<String>,
-}
-
-pub(super) fn add_lun(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
-    let parsed: AddLun = params::parse(given)?;
-    let lun = Lun {
-        bdev_name: parsed.bdev_name,
-        lun_id: parsed.lun_id,
-        removable: parsed.removable,
-        read_only: parsed.read_only,
-        provisioning: parsed.provisioning,
-        sanitize_mb_per_sec: parsed.sanitize_mb_per_sec,
-        wsnz: parsed.wsnz,
-        soft_threshold_percent: parsed.soft_threshold_percent,
-        management_url: parsed.management_url,
-    };
-    let lun_id = lun.lun_id;
-    let config = lun_config(node, &lun, parsed.durability)?;
-    let used: Vec<u16> = node
-        .target(|target| target.luns())?
-        .iter()
-        .filter(|lun| lun.target == parsed.name)
-        .map(|lun| lun.number)
-        .collect();
-    let number = lun_id.or_else(|| (0..=255).find(|number| !used.contains(number)));
-    let number = number.ok_or_else(|| RpcError::refused("all 256 LUNs are in use"))?;
-    change(node, move |target| target.add_lun(&parsed.name, number, config))?;
-    remember(node, "iscsi_target_node_add_lun", given);
     Ok(json!(true))
 }
 
