@@ -4,7 +4,8 @@
 //! of older programs, version u16, current and saved mode parameters u8 each (bit 0 D_SENSE, bit 1 SWP), and for each type of
 //! identifying information its length u16 and its bytes; then, absent in records of older programs, too, current and saved thresholds
 //! of provisioning: u8 (bit 0: they are not the administrator's, and the rest counts; bit 1 LBPERE, bits 2 and 3 ENABLED of used and
-//! available blocks), and both counts u32. What follows is not looked at.
+//! available blocks), and both counts u32. What follows is not looked at. A record of version 2 has both, and then a sanitize operation that
+//! has not ended well (`sanitization`): programs that know nothing of it cannot read that record, and keep everybody out.
 //!
 //! What cannot be read is an error, never an empty unit: whoever is kept out by a reservation or a write protection stays out.
 
@@ -13,10 +14,13 @@ use alloc::vec::Vec;
 use crate::identifying::{Identifying, Kind};
 use crate::mode::{Modes, Settings, SoftwareWriteProtect};
 use crate::reservation::{Cursor, RecordError, Table};
+use crate::sanitization::Sanitization;
 use crate::sense::SenseFormat;
 use crate::thresholds::{Notice, Threshold, Thresholds};
 
 const VERSION: u16 = 1;
+/// Of a unit that is being sanitized, or was without success.
+const VERSION_SANITIZE: u16 = 2;
 const D_SENSE: u8 = 1;
 const SWP: u8 = 2;
 
@@ -29,6 +33,8 @@ pub struct Kept {
     pub modes: Modes,
     /// Identifying information.
     pub identifying: Identifying,
+    /// A sanitize operation that has not ended well.
+    pub sanitization: Option<Sanitization>,
 }
 
 fn flags(settings: Settings) -> u8 {
@@ -76,8 +82,9 @@ fn thresholds(cursor: &mut Cursor<'_>) -> Result<Option<Thresholds>, RecordError
     Ok((flags & CHOSEN != 0).then_some(Thresholds { reporting: notice(REPORTING), used, available }))
 }
 
-fn parameters(cursor: &mut Cursor<'_>) -> Result<(Modes, Identifying), RecordError> {
-    if cursor.u16()? != VERSION {
+fn parameters(cursor: &mut Cursor<'_>, reservations: Table) -> Result<Kept, RecordError> {
+    let version = cursor.u16()?;
+    if version != VERSION && version != VERSION_SANITIZE {
         return Err(RecordError);
     }
     let [current, saved] = cursor.array()?;
@@ -88,21 +95,27 @@ fn parameters(cursor: &mut Cursor<'_>) -> Result<(Modes, Identifying), RecordErr
     }
     let mut modes = Modes { current: settings(current), saved: settings(saved) };
     // A record of an older program ends here.
-    if !cursor.is_empty() {
+    if version == VERSION_SANITIZE || !cursor.is_empty() {
         modes.current.thresholds = thresholds(cursor)?;
         modes.saved.thresholds = thresholds(cursor)?;
     }
-    Ok((modes, identifying))
+    let sanitization = match version {
+        VERSION_SANITIZE => Some(Sanitization::from_cursor(cursor)?),
+        _ => None,
+    };
+    Ok(Kept { reservations, modes, identifying, sanitization })
 }
 
 impl Kept {
     /// Bytes of the largest record.
-    pub const RECORD_MAX: usize = Table::RECORD_MAX + 4 + 2 * 2 + 64 + 256 + 2 * THRESHOLDS_LEN;
+    pub const RECORD_MAX: usize =
+        Table::RECORD_MAX + 4 + 2 * 2 + 64 + 256 + 2 * THRESHOLDS_LEN + Sanitization::RECORD_MAX;
 
     /// As bytes.
     pub fn to_record(&self) -> Vec<u8> {
         let mut bytes = self.reservations.to_record();
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        let version = if self.sanitization.is_some() { VERSION_SANITIZE } else { VERSION };
+        bytes.extend_from_slice(&version.to_le_bytes());
         bytes.extend_from_slice(&[flags(self.modes.current), flags(self.modes.saved)]);
         for kind in [Kind::Device, Kind::Text] {
             let information = self.identifying.get(kind);
@@ -113,6 +126,7 @@ impl Kept {
         for settings in [self.modes.current, self.modes.saved] {
             bytes.extend_from_slice(&thresholds_record(settings.thresholds));
         }
+        bytes.extend(self.sanitization.iter().flat_map(Sanitization::to_record));
         bytes
     }
 
@@ -123,12 +137,10 @@ impl Kept {
     pub fn from_record(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut cursor = Cursor::new(bytes);
         let reservations = Table::from_cursor(&mut cursor)?;
-        let (modes, identifying) = if cursor.is_empty() {
-            (Modes::default(), Identifying::default())
-        } else {
-            parameters(&mut cursor)?
-        };
-        Ok(Self { reservations, modes, identifying })
+        match cursor.is_empty() {
+            true => Ok(Self { reservations, ..Self::default() }),
+            false => parameters(&mut cursor, reservations),
+        }
     }
 
     /// What is left when the unit has lost its power: saved parameters, and reservations that were to outlive it.
@@ -144,7 +156,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::command::AllowUnrestrictedExit;
+    use crate::parameter::{Inversion, Overwrite};
     use crate::reservation::{Action, InitiatorPort, Nexus, Parameters, ScopeType};
+    use crate::sanitization::Order;
 
     fn registered(key: u64) -> Table {
         let nexus = Nexus { initiator: InitiatorPort::new("iqn.a", [1; 6]).expect("short"), port: 1 };
@@ -172,16 +187,32 @@ mod tests {
         })
     }
 
+    fn sanitization() -> impl Strategy<Value = Option<Sanitization>> {
+        let overwrite =
+            (1u8..32, any::<bool>(), vec(any::<u8>(), 1..600)).prop_map(|(passes, invert, pattern)| {
+                let inversion = if invert { Inversion::EachPass } else { Inversion::None };
+                Order::Overwrite(Overwrite { passes, inversion, pattern })
+            });
+        let order = prop_oneof![overwrite, Just(Order::BlockErase), Just(Order::CryptoErase)];
+        let one = (order, any::<bool>(), any::<bool>()).prop_map(|(order, ause, failed)| {
+            let exit = if ause { AllowUnrestrictedExit::Yes } else { AllowUnrestrictedExit::No };
+            let begun = Sanitization::new(order, exit);
+            if failed { begun.failed() } else { begun }
+        });
+        proptest::option::of(one)
+    }
+
     fn kept() -> impl Strategy<Value = Kept> {
         let flags = (0u8..4, chosen());
-        (1u64.., flags.clone(), flags, vec(any::<u8>(), 0..=64), "[a-z é]{0,100}").prop_map(
-            |(key, current, saved, device, text)| {
+        let texts = (vec(any::<u8>(), 0..=64), "[a-z é]{0,100}");
+        (1u64.., flags.clone(), flags, texts, sanitization()).prop_map(
+            |(key, current, saved, (device, text), sanitization)| {
                 let settings = |(flags, thresholds)| Settings { thresholds, ..settings(flags) };
                 let mut identifying = Identifying::default();
                 identifying.set(Kind::Device, &device).expect("short");
                 identifying.set(Kind::Text, (text + "\0").as_bytes()).expect("text");
                 let modes = Modes { current: settings(current), saved: settings(saved) };
-                Kept { reservations: registered(key), modes, identifying }
+                Kept { reservations: registered(key), modes, identifying, sanitization }
             },
         )
     }
@@ -196,7 +227,7 @@ mod tests {
         }
 
         #[test]
-        fn a_record_that_is_cut_is_not_taken_for_less(kept in kept(), cut in 1usize..500) {
+        fn a_record_that_is_cut_is_not_taken_for_less(kept in kept(), cut in 1usize..1200) {
             let (record, table) = (kept.to_record(), kept.reservations.to_record());
             let cut = 1 + cut % (record.len() - 1);
             let read = Kept::from_record(&record[..cut]);
@@ -205,7 +236,7 @@ mod tests {
             // Older programs' records end with the table, or in front of the thresholds.
             let expected = match cut {
                 cut if cut == table.len() => Ok(Kept { reservations: kept.reservations, ..Kept::default() }),
-                cut if cut == record.len() - 2 * THRESHOLDS_LEN => Ok(older),
+                cut if kept.sanitization.is_none() && cut == record.len() - 2 * THRESHOLDS_LEN => Ok(older),
                 _ => Err(RecordError),
             };
             prop_assert_eq!(read, expected);

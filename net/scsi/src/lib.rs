@@ -18,6 +18,7 @@ pub mod mode;
 pub mod opcodes;
 pub mod parameter;
 pub mod reservation;
+pub mod sanitization;
 pub mod sense;
 pub mod task_set;
 pub mod thresholds;

@@ -13,12 +13,20 @@ const REACHED: u16 = 0x3807;
 /// Blocks of a threshold set.
 const SET: u32 = 1 << 11;
 
-/// Fills threshold sets, with WRITE SAME(10).
-fn fill(host: &mut Host, sets: std::ops::Range<u32>) {
+/// Fills threshold sets, with WRITE SAME(10); what the host is told meanwhile.
+fn fill(host: &mut Host, sets: std::ops::Range<u32>) -> Vec<u16> {
+    let mut told = Vec::new();
     for set in sets {
         let [a, b, c, d] = (set * SET).to_be_bytes();
-        assert_eq!(host.run(&[0x41, 0, a, b, c, d, 0, 8, 0, 0], &[7; 512]), GOOD);
+        loop {
+            match host.run(&[0x41, 0, a, b, c, d, 0, 8, 0, 0], &[7; 512]) {
+                GOOD => break,
+                (_, REACHED) => told.push(REACHED),
+                other => panic!("{other:x?}"),
+            }
+        }
     }
+    told
 }
 
 /// Available and used threshold sets, as the logical block provisioning log page counts them.
@@ -68,10 +76,9 @@ fn an_administrator_has_hosts_told_before_a_file_is_full() {
     fill(&mut hosts[0], 0..3);
     look();
     assert_eq!(hosts[0].attentions(), [0u16; 0], "below");
-    fill(&mut hosts[0], 3..6);
-    for host in &mut hosts {
-        assert_eq!(told(host), [REACHED]);
-    }
+    let early = fill(&mut hosts[0], 3..6);
+    let told_first = if early.is_empty() { told(&mut hosts[0]) } else { early };
+    assert_eq!([told_first, told(&mut hosts[1])], [[REACHED], [REACHED]]);
     let [available, used] = counts(&mut hosts[0]);
     assert!(used >= 6 && available > 0, "{available}, {used}");
     // UNMAP gives it back to the file system, and a second crossing is told, too.
@@ -102,8 +109,9 @@ fn thresholds_go_with_a_mirror() {
     assert_eq!(paths[1 - holder].run(&cdb, &list), GOOD, "through the node that stands by");
     assert_eq!(paths[holder].attentions(), [0x2a01], "mode parameters changed");
     look();
-    fill(&mut paths[holder], 0..8);
-    assert_eq!(told(&mut paths[holder]), [REACHED]);
+    let early = fill(&mut paths[holder], 0..8);
+    let told_there = if early.is_empty() { told(&mut paths[holder]) } else { early };
+    assert_eq!(told_there, [REACHED]);
     assert_eq!(told(&mut paths[1 - holder]), [REACHED]);
     let used = counts(&mut paths[1 - holder])[1];
     assert!(used >= before + 8, "{used} after {before}");

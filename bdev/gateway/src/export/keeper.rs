@@ -42,7 +42,7 @@ enum Work {
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// It is in force from now on.
-    Loaded(Kept),
+    Loaded(Box<Kept>),
     /// The change that was given is durable, or may be.
     Stored(Result<(), IoError>),
     /// There is a record, and nobody knows what it says.
@@ -233,7 +233,7 @@ impl Keeper {
             }
             (Work::Cut { epoch, left }, _, Ok(())) => {
                 self.known = Some(epoch);
-                Some(Outcome::Loaded(*left))
+                Some(Outcome::Loaded(left))
             }
             _ => None,
         }
@@ -246,7 +246,7 @@ impl Keeper {
         };
         if left == *kept {
             self.known = Some(epoch);
-            return Some(Outcome::Loaded(left));
+            return Some(Outcome::Loaded(Box::new(left)));
         }
         self.to_cut = Some((epoch, left));
         None

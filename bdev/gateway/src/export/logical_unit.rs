@@ -3,23 +3,26 @@
 //! Owner: the target's reactor. A unit is as old as the first LUN that shows its device, and ends with the last.
 
 use std::cell::{Cell, Ref, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use bdev::{Bdev, IoError};
 use engine::{Core, Instant, Progress};
 use iscsi::TaskId;
-use scsi::Sense;
 use scsi::identifying::Identifying;
 use scsi::kept::Kept;
 use scsi::mode::Modes;
 use scsi::reservation::{Capabilities, Change, Demand, Nexus, PowerLoss, Refusal, Table};
+use scsi::sanitization::Sanitization;
 use scsi::task_set::TaskSet;
+use scsi::{Removal, Sense};
 use uuid::Uuid;
 
 use super::keeper::{Keeper, Outcome};
-use super::state::{Ranges, Span};
+use super::sanitizing::Sanitizing;
+use super::state::{Copies, Medium, NexusId, Nexuses, Ranges, Span};
 use super::tokens::Watched;
 
 /// A change of what a unit keeps.
@@ -31,6 +34,8 @@ pub(super) enum Alteration {
     Modes(Modes),
     /// SET IDENTIFYING INFORMATION.
     Identifying(Identifying),
+    /// SANITIZE, and what becomes of it.
+    Sanitization(Option<Sanitization>),
 }
 
 impl Alteration {
@@ -40,13 +45,14 @@ impl Alteration {
             Self::Reservations(change) => kept.reservations = change.next.clone(),
             Self::Modes(modes) => kept.modes = *modes,
             Self::Identifying(identifying) => kept.identifying = identifying.clone(),
+            Self::Sanitization(sanitization) => kept.sanitization.clone_from(sanitization),
         }
     }
 
     /// What every other nexus is told.
     pub(super) fn attention(&self) -> Option<Sense> {
         match self {
-            Self::Reservations(_) => None,
+            Self::Reservations(_) | Self::Sanitization(_) => None,
             Self::Modes(_) => Some(Sense::MODE_CHANGED),
             Self::Identifying(_) => Some(Sense::IDENTIFIER_CHANGED),
         }
@@ -67,9 +73,12 @@ enum Changing {
     No,
     /// A session computes a change.
     Claimed,
-    /// The change is on its way to where it is kept, for a task of a connection.
-    Storing { by: u64, task: TaskId, change: Box<Alteration> },
+    /// The change is on its way to where it is kept.
+    Storing { by: Option<Asker>, change: Box<Alteration> },
 }
+
+/// The session that wants a change, and its task; nobody where the unit changes by itself.
+pub(super) type Asker = (u64, TaskId);
 
 /// What became of a unit.
 pub(super) enum News {
@@ -85,14 +94,13 @@ pub(super) enum News {
 
 /// A change that is in force, or failed.
 pub(super) struct Changed {
-    pub(super) by: u64,
-    pub(super) task: TaskId,
+    pub(super) by: Option<Asker>,
     pub(super) outcome: Result<Box<Alteration>, IoError>,
 }
 
 /// See the module.
-#[derive(Debug)]
 pub(super) struct LogicalUnit {
+    pub(super) bdev: Arc<dyn Bdev>,
     kept: RefCell<Kept>,
     stored: Cell<Stored>,
     changing: RefCell<Changing>,
@@ -103,6 +111,17 @@ pub(super) struct LogicalUnit {
     pub(super) tasks: RefCell<TaskSet>,
     /// Blocks that tokens stand for.
     watched: RefCell<Vec<Weak<Watched>>>,
+    /// Where the medium is.
+    pub(super) medium: Cell<Medium>,
+    /// The nexuses that prevent its removal.
+    prevented: RefCell<BTreeSet<NexusId>>,
+    /// Copies that were asked for here.
+    pub(super) copies: RefCell<Copies>,
+    /// The sanitize operation, and the bytes a second that it may write.
+    pub(super) sanitizing: RefCell<Sanitizing>,
+    pub(super) sanitize_rate: Cell<Option<NonZeroU64>>,
+    /// Who talks to it through which LUN.
+    listeners: RefCell<Vec<Weak<RefCell<Nexuses>>>>,
 }
 
 impl LogicalUnit {
@@ -111,10 +130,17 @@ impl LogicalUnit {
             kept: RefCell::default(),
             stored: Cell::new(Stored::Yes),
             changing: RefCell::new(Changing::No),
-            keeper: RefCell::new(Keeper::new(bdev)),
+            keeper: RefCell::new(Keeper::new(bdev.clone())),
+            bdev,
             ranges: RefCell::default(),
             tasks: RefCell::default(),
             watched: RefCell::default(),
+            medium: Cell::default(),
+            prevented: RefCell::default(),
+            copies: RefCell::default(),
+            sanitizing: RefCell::default(),
+            sanitize_rate: Cell::default(),
+            listeners: RefCell::default(),
         }
     }
 
@@ -214,24 +240,72 @@ impl LogicalUnit {
         *self.changing.borrow_mut() = Changing::No;
     }
 
+    /// A LUN shows the unit.
+    pub(super) fn listen(&self, nexuses: &Rc<RefCell<Nexuses>>, rate: Option<NonZeroU64>) {
+        let mut all = self.listeners.borrow_mut();
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Rc::downgrade(nexuses));
+        if rate.is_some() {
+            self.sanitize_rate.set(rate);
+        }
+    }
+
+    /// Establishes a unit attention for every nexus but one, whatever LUN it goes through.
+    pub(super) fn tell_others(&self, but: NexusId, sense: Sense) {
+        for nexuses in self.listeners.borrow().iter().filter_map(Weak::upgrade) {
+            nexuses.borrow_mut().tell_others(but, sense);
+        }
+    }
+
+    /// What a nexus says of the medium's removal.
+    pub(super) fn set_removal(&self, nexus: NexusId, removal: Removal) {
+        let mut prevented = self.prevented.borrow_mut();
+        match removal {
+            Removal::Prevented => prevented.insert(nexus),
+            Removal::Allowed => prevented.remove(&nexus),
+        };
+    }
+
+    /// Removal is prevented as long as one nexus prevents it (SPC-4 section 6.14).
+    pub(super) fn removal(&self) -> Removal {
+        if self.prevented.borrow().is_empty() { Removal::Allowed } else { Removal::Prevented }
+    }
+
+    /// A nexus is gone: what it prevented is allowed, and nobody can ask for its copies.
+    pub(super) fn forget_nexus(&self, nexus: NexusId) {
+        self.set_removal(nexus, Removal::Allowed);
+        self.copies.borrow_mut().forget(nexus);
+    }
+
+    /// A reset: nothing is prevented any more, and no copy is known.
+    pub(super) fn forget_all(&self) {
+        self.prevented.borrow_mut().clear();
+        self.copies.borrow_mut().clear();
+    }
+
+    /// True while a change is stored that the unit makes by itself.
+    pub(super) fn is_recording(&self) -> bool {
+        matches!(&*self.changing.borrow(), Changing::Storing { by: None, .. })
+    }
+
     /// Puts a change in force, once it is kept where the device can: then [`LogicalUnit::poll`] says so.
-    pub(super) fn change(&self, by: u64, task: TaskId, change: Box<Alteration>) {
+    pub(super) fn change(&self, by: Option<Asker>, change: Box<Alteration>) {
         let mut next = self.kept.borrow().clone();
         change.apply(&mut next);
         if self.keeper.borrow().keeps() && next != *self.kept.borrow() {
             self.keeper.borrow_mut().store(next);
         }
-        *self.changing.borrow_mut() = Changing::Storing { by, task, change };
+        *self.changing.borrow_mut() = Changing::Storing { by, change };
     }
 
     fn end_change(&self, result: Result<(), IoError>) -> Option<Changed> {
         match self.changing.replace(Changing::No) {
-            Changing::Storing { by, task, change } => {
+            Changing::Storing { by, change } => {
                 let outcome = result.map(|()| change);
                 if let Ok(change) = &outcome {
                     change.apply(&mut self.kept.borrow_mut());
                 }
-                Some(Changed { by, task, outcome })
+                Some(Changed { by, outcome })
             }
             other => {
                 *self.changing.borrow_mut() = other;
@@ -272,7 +346,7 @@ impl LogicalUnit {
             }
             Some(Outcome::Unreadable) => Some(News::Unreadable),
             Some(Outcome::Loaded(kept)) => {
-                *self.kept.borrow_mut() = kept;
+                *self.kept.borrow_mut() = *kept;
                 self.stored.set(Stored::Yes);
                 Some(News::TakenUp)
             }
@@ -282,7 +356,7 @@ impl LogicalUnit {
 }
 
 /// The units that are shown.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct LogicalUnits(BTreeMap<Uuid, Weak<LogicalUnit>>);
 
 impl LogicalUnits {
@@ -302,7 +376,7 @@ impl LogicalUnits {
         let (mut progress, mut all) = (Progress::Idle, Vec::new());
         for unit in self.0.values().filter_map(Weak::upgrade) {
             let (moved, news) = unit.poll(core, now);
-            progress |= moved;
+            progress |= moved | unit.poll_sanitize(core, now);
             all.extend(news.map(|news| (unit, news)));
         }
         (progress, all)
@@ -311,6 +385,9 @@ impl LogicalUnits {
     /// When to poll next at the latest.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let units = self.0.values().filter_map(Weak::upgrade);
-        units.filter_map(|unit| unit.keeper.borrow().next_deadline()).min()
+        let next = |unit: Rc<LogicalUnit>| {
+            Instant::earliest(unit.keeper.borrow().next_deadline(), unit.sanitize_deadline())
+        };
+        units.filter_map(next).min()
     }
 }

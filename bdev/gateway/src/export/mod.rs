@@ -21,6 +21,7 @@ mod relay;
 mod reservations;
 mod resets;
 mod revision;
+mod sanitizing;
 mod session;
 mod show;
 mod state;
@@ -282,7 +283,6 @@ impl Target {
         self.finish_resets();
         self.finish_preemptions(now);
         self.release_lost();
-        progress |= self.sanitize(now);
         self.watch_storage(now);
         self.bury();
         self.release_waiting();
@@ -293,9 +293,7 @@ impl Target {
     pub fn next_deadline(&self) -> Option<Instant> {
         let deadlines = |entry: &Entry| Instant::earliest(entry.login_until, entry.session.next_deadline());
         let sessions = self.sessions.values().filter_map(deadlines).min();
-        let sanitizing = self.nodes.values().flat_map(|node| node.sanitizing());
-        let sanitizing = sanitizing.filter_map(|lun| lun.state.sanitizing.borrow().next_deadline(&lun)).min();
-        [sessions, sanitizing, self.units.next_deadline(), self.next_look()].into_iter().flatten().min()
+        [sessions, self.units.next_deadline(), self.next_look()].into_iter().flatten().min()
     }
 
     /// What is kept for connections that are gone has a bound for all sessions together, too.
@@ -309,15 +307,6 @@ impl Target {
         {
             entry.session.forget_oldest_lost(now);
         }
-    }
-
-    /// Sanitize operations go on, whatever becomes of the sessions that asked for them.
-    fn sanitize(&mut self, now: Instant) -> Progress {
-        let mut progress = Progress::Idle;
-        for lun in self.nodes.values().flat_map(|node| node.sanitizing()) {
-            progress |= lun.state.sanitizing.borrow_mut().poll(&lun, &self.core, now);
-        }
-        progress
     }
 
     /// How it behaves.
@@ -375,7 +364,7 @@ impl Target {
             Request::LoginComplete => self.on_login_complete(id, now),
             Request::SendTargets(request, which) => self.on_send_targets(id, request, &which),
             Request::Dial => self.on_dial(id, now),
-            Request::Change(Changing { task, unit, change }) => unit.change(id, task, change),
+            Request::Change(Changing { task, unit, change }) => unit.change(Some((id, task)), change),
             Request::EndSessions => self.on_cold_reset(id),
             Request::Reset { request, units, kind } => self.on_reset(id, request, units, kind, now),
         }

@@ -19,7 +19,7 @@ use thiserror::Error;
 use super::logical_unit::{LogicalUnit, LogicalUnits};
 use super::lun::{LunConfig, Port};
 use super::session::StandbyMode;
-use super::state::{Medium, NexusId, State};
+use super::state::{NexusId, State};
 use super::stats::LunStats;
 use super::tokens::Tokens;
 use crate::access::LunMask;
@@ -247,7 +247,9 @@ impl Lun {
 
     pub(super) fn new(config: LunConfig, units: &mut LogicalUnits) -> Self {
         let unit = units.of(&config.bdev);
-        Self { config, stats: LunStats::default(), unit, state: State::default() }
+        let state = State::default();
+        unit.listen(&state.nexuses, config.options.sanitize_rate);
+        Self { config, stats: LunStats::default(), unit, state }
     }
 }
 
@@ -338,7 +340,7 @@ impl Node {
     pub(super) fn leave(&self, nexus: NexusId) {
         for lun in self.luns.borrow().values() {
             lun.state.nexuses.borrow_mut().leave(nexus);
-            lun.state.copies.borrow_mut().forget(nexus);
+            lun.unit.forget_nexus(nexus);
         }
     }
 
@@ -357,31 +359,9 @@ impl Node {
         Some(lun.config.bdev.name().to_owned())
     }
 
-    /// The LUNs that are being sanitized.
-    pub(super) fn sanitizing(&self) -> Vec<Rc<Lun>> {
-        let luns = self.luns.borrow();
-        luns.values().filter(|lun| lun.state.sanitizing.borrow().is_running()).cloned().collect()
-    }
-
     /// Every LUN.
     pub(super) fn all_luns(&self) -> Vec<Rc<Lun>> {
         self.luns.borrow().values().cloned().collect()
-    }
-
-    /// A reset of a unit: removal of its medium is allowed again.
-    pub(super) fn reset(&self, unit: &Rc<LogicalUnit>) {
-        for lun in self.luns.borrow().values().filter(|lun| Rc::ptr_eq(&lun.unit, unit)) {
-            lun.state.nexuses.borrow_mut().reset();
-            lun.state.copies.borrow_mut().clear();
-        }
-    }
-
-    /// Another node serves a unit than before: what this one remembered of its medium is not true any more. Nobody else's medium is
-    /// out when its service begins.
-    pub(super) fn forget_medium(&self, unit: &Rc<LogicalUnit>) {
-        for lun in self.luns.borrow().values().filter(|lun| Rc::ptr_eq(&lun.unit, unit)) {
-            lun.state.medium.set(Medium::default());
-        }
     }
 
     pub(super) fn name(&self) -> String {

@@ -13,6 +13,7 @@ use scsi::reservation::{Nexus, Table};
 
 use super::logical_unit::{Alteration, Changed, LogicalUnit, News};
 use super::session::{Aborter, Origin};
+use super::state::Medium;
 use super::{Target, relay};
 use crate::auth;
 
@@ -89,10 +90,9 @@ impl Target {
     /// commands that were under way have ended, and every nexus is told so in place of what it was to be told.
     fn on_moved(&mut self, unit: &Rc<LogicalUnit>, moved: Moved, now: Instant) {
         unit.change_older(Table::reset);
-        self.nodes.values().for_each(|node| {
-            node.reset(unit);
-            node.forget_medium(unit);
-        });
+        unit.forget_all();
+        // Nobody else's medium is out when its service begins.
+        unit.medium.set(Medium::default());
         for entry in self.sessions.values_mut() {
             let session = &mut entry.session;
             // The peer, which serves now or has served, tells whom it relays here: nobody is told twice.
@@ -107,7 +107,9 @@ impl Target {
     }
 
     fn on_changed(&mut self, unit: Rc<LogicalUnit>, changed: Changed, now: Instant) {
-        let Changed { by, task, outcome } = changed;
+        let Changed { by, outcome } = changed;
+        // What the unit has changed by itself nobody waits for.
+        let Some((by, task)) = by else { return };
         let change = match outcome {
             Ok(change) => change,
             Err(error) => {

@@ -66,7 +66,7 @@ impl Target {
             }
             if kind != ResetKind::ClearTaskSet {
                 unit.reset();
-                self.nodes.values().for_each(|node| node.reset(unit));
+                unit.forget_all();
             }
         }
         self.resets.push(Reset { by, request, units });

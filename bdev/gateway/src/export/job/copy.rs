@@ -39,7 +39,7 @@ pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, S
             Ok(Start::Collect(*length))
         }
         Command::CopyOperationAbort { list } => {
-            let known = context.lun.state.copies.borrow().terminate(context.nexus, *list);
+            let known = context.lun.unit.copies.borrow().terminate(context.nexus, *list);
             if known { steps([]) } else { Err(Sense::invalid_cdb_byte(2)) }
         }
         Command::ReceiveCopyStatus { list, allocation } => {
@@ -62,7 +62,7 @@ fn answer(
     context: &Context<'_>,
     encode: impl FnOnce(&CopyStatus) -> Vec<u8>,
 ) -> Result<Start, Sense> {
-    let status = context.lun.state.copies.borrow().status(context.nexus, list);
+    let status = context.lun.unit.copies.borrow().status(context.nexus, list);
     let mut data = encode(&status.ok_or(Sense::invalid_cdb_byte(2))?);
     data.truncate(allocation as usize);
     Ok(Start::Data(data))
@@ -188,7 +188,7 @@ fn may(place: &Place, opcode: u8, context: &Context<'_>) -> Result<(), Sense> {
     let demand = reservation::demand(&cdb);
     let reserved = context.reserver.is_some_and(|nexus| lun.unit.admit(nexus, demand).is_err());
     let protected = opcode == 0x8a && lun.is_write_protected();
-    if reserved || protected || lun.state.medium.get().refusal().is_some() {
+    if reserved || protected || lun.unit.medium.get().refusal().is_some() {
         return Err(Sense::COPY_TARGET_UNREACHABLE);
     }
     Ok(())
@@ -205,7 +205,7 @@ impl Record {
 
     /// Remembers it for the nexus, under its list identifier.
     pub(super) fn keep(&self, list: u32, context: &Context<'_>) -> Result<(), Sense> {
-        context.lun.state.copies.borrow_mut().keep(context.nexus, list, self.0.clone())
+        context.lun.unit.copies.borrow_mut().keep(context.nexus, list, self.0.clone())
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut CopyStatus)) {

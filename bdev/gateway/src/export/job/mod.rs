@@ -26,6 +26,7 @@ use scsi::command::Priorities;
 use scsi::identifying::Kind;
 use scsi::mode::{Save, Settings};
 use scsi::reservation::{Nexus, Request};
+use scsi::sanitization::Sanitization;
 use scsi::{ByteCheck, Command, Sense, Unit, parameter, status};
 
 use super::lun::LunMode;
@@ -44,6 +45,10 @@ pub(super) enum Wish {
     Modes(Settings, Save),
     /// SET IDENTIFYING INFORMATION.
     Identifying(Kind, Vec<u8>),
+    /// SANITIZE.
+    Sanitize(Sanitization),
+    /// SANITIZE, EXIT FAILURE MODE.
+    ExitFailureMode,
 }
 
 /// What to do first with a command.
@@ -119,7 +124,7 @@ fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
         }
         Command::StartStopUnit { action, .. } => unit::start_stop(*action, context),
         Command::PreventAllow(removal) => unit::prevent_allow(*removal, context),
-        Command::Sanitize(sanitize) => unit::sanitize(sanitize, context),
+        Command::Sanitize(sanitize) => unit::sanitize(sanitize),
         Command::ExtendedCopy { .. }
         | Command::ExtendedCopyLid4 { .. }
         | Command::CopyOperationAbort { .. }

@@ -138,7 +138,7 @@ fn write_using(id: u32, write: &WriteUsing, context: &Context<'_>) -> Result<Vec
             if !context.node.lun(meaning.place.number).is_some_and(same) {
                 return Err(Sense::TOKEN_REVOKED);
             }
-            if meaning.place.lun.state.medium.get().refusal().is_some() {
+            if meaning.place.lun.unit.medium.get().refusal().is_some() {
                 return Err(Sense::COPY_TARGET_UNREACHABLE);
             }
             let source_size = meaning.place.lun.config.bdev.geometry().block_size;

@@ -1,6 +1,7 @@
-//! Commands that change what the unit keeps, reservations apart: MODE SELECT, SET IDENTIFYING INFORMATION.
+//! Commands that change what the unit keeps, reservations apart: MODE SELECT, SET IDENTIFYING INFORMATION, SANITIZE.
 
 use iscsi::TaskId;
+use scsi::sanitization::Sanitization;
 
 use super::super::job::{Step, Wish};
 use super::super::logical_unit::Alteration;
@@ -27,10 +28,19 @@ impl Session {
                 let set = identifying.set(*kind, list);
                 set.map(|()| (identifying != before).then_some(Alteration::Identifying(identifying)))
             }
+            Wish::Sanitize(wanted) => match unit.sanitize_refusal().filter(|_| unit.is_sanitizing()) {
+                Some(sense) => Err(sense),
+                None => Ok(Some(Alteration::Sanitization(Some(wanted.clone())))),
+            },
+            Wish::ExitFailureMode => {
+                let kept = unit.kept().sanitization.clone();
+                let exit = Sanitization::exit_failure(kept.as_ref(), unit.sanitize_progress());
+                exit.map(|()| kept.is_some().then_some(Alteration::Sanitization(None)))
+            }
         };
         match changed {
             Ok(Some(change)) => {
-                job.steps.clear();
+                job.steps.pop_front();
                 job.in_flight = true;
                 self.asks.push(Ask::Change(Changing { task, unit, change: Box::new(change) }));
             }

@@ -58,11 +58,11 @@ impl Session {
         };
         let (State::Waiting, Some(step)) = (background.state, &background.step) else { return };
         let Place { number: lun_number, lun } = step.place().unwrap_or(&background.place).clone();
-        if lun.state.sanitizing.borrow().refusal(lun.config.bdev.geometry().blocks).is_some() {
+        if lun.unit.sanitize_refusal().is_some() {
             return self.background.retain(|background| background.number != number);
         }
         if background.hold.is_none() {
-            background.hold = step.hold().map(|(span, mode)| Hold::new(&lun, span, mode));
+            background.hold = step.hold().map(|(span, mode)| Hold::new(&lun.unit, span, mode));
         }
         if background.hold.as_ref().is_some_and(|hold| !hold.is_granted()) {
             return;

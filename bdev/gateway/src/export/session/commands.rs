@@ -192,18 +192,16 @@ impl Session {
         if unit.blocks == 0 && !identifies {
             return Some(Sense::BECOMING_READY);
         }
-        let state = &place.lun.state;
         let while_sanitizing = identifies
             || matches!(
                 command,
                 scsi::Command::ReportSupportedOpcodes { .. }
                     | scsi::Command::ReportSupportedTaskManagement { .. }
             );
-        let sanitizing = state.sanitizing.borrow();
-        let renews = matches!(command, scsi::Command::Sanitize(_)) && !sanitizing.is_running();
+        let renews = matches!(command, scsi::Command::Sanitize(_)) && !place.lun.unit.is_sanitizing();
         if !while_sanitizing
             && !renews
-            && let Some(sense) = sanitizing.refusal(unit.blocks)
+            && let Some(sense) = place.lun.unit.sanitize_refusal()
         {
             return Some(sense);
         }
@@ -214,7 +212,7 @@ impl Session {
             _ => None,
         };
         let needs_medium = command.access() != Access::None;
-        needs_medium.then(|| state.medium.get().refusal()).flatten().or(refusal)
+        needs_medium.then(|| place.lun.unit.medium.get().refusal()).flatten().or(refusal)
     }
 
     /// A unit attention comes before any command but those that SPC-4 exempts.

@@ -141,7 +141,7 @@ impl Session {
             _ => {}
         }
         let Some(Place { number, lun }) = step.place().or(job.place.as_ref()).cloned() else { return };
-        let sanitizing = lun.state.sanitizing.borrow().refusal(lun.config.bdev.geometry().blocks);
+        let sanitizing = lun.unit.sanitize_refusal();
         match (step, sanitizing) {
             (Step::Sanitized, None) => return self.succeed(task, None),
             (Step::Sanitized, Some(sense)) if sense.progress.is_some() => return,
@@ -149,7 +149,7 @@ impl Session {
             (_, None) => {}
         }
         if job.hold.is_none() {
-            job.hold = step.hold().map(|(span, mode)| Hold::new(&lun, span, mode));
+            job.hold = step.hold().map(|(span, mode)| Hold::new(&lun.unit, span, mode));
         }
         if job.hold.as_ref().is_some_and(|hold| !hold.is_granted()) {
             return;

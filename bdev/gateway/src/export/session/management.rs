@@ -228,7 +228,7 @@ impl Session {
         }
         if let Some(node) = &self.node {
             node.luns.borrow().values().for_each(|lun| {
-                lun.state.nexuses.borrow_mut().set_removal(self.id, Removal::Allowed);
+                lun.unit.set_removal(self.id, Removal::Allowed);
             });
         }
         // A way that is down has no nexus at its end.

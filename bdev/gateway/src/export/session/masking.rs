@@ -86,7 +86,7 @@ impl Session {
         if let Some(nexus) = &self.nexus {
             lun.unit.change_older(|table| table.forget_older(nexus));
         }
-        lun.state.nexuses.borrow_mut().set_removal(self.id, Removal::Allowed);
+        lun.unit.set_removal(self.id, Removal::Allowed);
     }
 
     /// Says that the LUN is not there, once an I/O that is under way has come back; an answer that is on its way already stays.

@@ -139,7 +139,7 @@ impl Session {
         job.in_flight = false;
         match result {
             _ if job.aborted => self.close_job(task, now),
-            Ok(()) => self.succeed(task, None),
+            Ok(()) => self.advance(task, now),
             Err(error) => self.fail_io(task, error),
         }
     }

@@ -1,5 +1,5 @@
-//! What a logical unit remembers between commands, the same through every path to it: medium, unit attentions,
-//! a sanitize operation, how full its storage was.
+//! What is remembered between commands: of a LUN, whom it has to tell what, and how full its storage was; the rest is of the logical
+//! unit (`export/logical_unit.rs`), the same through every path to it.
 //!
 //! Owner: the LUN, on the target's reactor.
 
@@ -11,6 +11,7 @@ mod sanitize;
 mod standing;
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use scsi::thresholds::Watch;
 
@@ -18,20 +19,14 @@ pub(super) use copies::{Copies, Shared};
 pub(super) use medium::Medium;
 pub(super) use nexus::{NexusId, Nexuses, Resets};
 pub(super) use ranges::{Hold, Mode, Ranges, Span};
-pub(super) use sanitize::{Order, Sanitizing};
+pub(super) use sanitize::{Running, Turn};
 pub(super) use standing::Standing;
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct State {
-    /// Where the medium is.
-    pub(super) medium: Cell<Medium>,
-    /// Who talks to the unit, and what each has to be told.
-    pub(super) nexuses: RefCell<Nexuses>,
-    /// Copies that were asked for here.
-    pub(super) copies: RefCell<Copies>,
-    /// The sanitize operation.
-    pub(super) sanitizing: RefCell<Sanitizing>,
+    /// Who talks to the unit this way, and what each has to be told.
+    pub(super) nexuses: Rc<RefCell<Nexuses>>,
     /// How far the storage is from the thresholds of it.
     pub(super) storage: Cell<Watch>,
 }

@@ -1,10 +1,10 @@
-//! I_T nexuses of a logical unit: unit attentions that wait for each, and who prevents the removal of the medium.
+//! I_T nexuses of a LUN: unit attentions that wait for each.
 //!
 //! A nexus is here from its login, or from its first command at a unit that was added later, until its session is gone.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use scsi::{Removal, Sense};
+use scsi::Sense;
 
 /// The target's number of a session.
 pub(in crate::export) type NexusId = u64;
@@ -14,17 +14,10 @@ const ATTENTIONS_MAX: usize = 16;
 /// Additional sense code of resets and losses of a nexus.
 const RESETS: u16 = 0x29;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Nexus {
     attentions: VecDeque<Sense>,
-    removal: Removal,
     resets: Resets,
-}
-
-impl Default for Nexus {
-    fn default() -> Self {
-        Self { attentions: VecDeque::new(), removal: Removal::Allowed, resets: Resets::default() }
-    }
 }
 
 /// Resets and losses of a nexus so far: a command that saw fewer was there before the last one.
@@ -57,7 +50,7 @@ impl Nexuses {
         self.known.entry(nexus).or_default().attentions.extend(greeting);
     }
 
-    /// A nexus that is gone: what it prevented is allowed.
+    /// A nexus that is gone.
     pub(in crate::export) fn leave(&mut self, nexus: NexusId) {
         self.known.remove(&nexus);
     }
@@ -133,24 +126,6 @@ impl Nexuses {
         let [code, qualifier] = next.asc_ascq.to_be_bytes();
         Some([depth << 4 | next.key as u8, code, qualifier])
     }
-
-    /// What a nexus says of the medium's removal.
-    pub(in crate::export) fn set_removal(&mut self, nexus: NexusId, removal: Removal) {
-        self.known.entry(nexus).or_default().removal = removal;
-    }
-
-    /// Removal is prevented as long as one nexus prevents it (SPC-4 section 6.14).
-    pub(in crate::export) fn removal(&self) -> Removal {
-        let prevented = self.known.values().any(|nexus| nexus.removal == Removal::Prevented);
-        if prevented { Removal::Prevented } else { Removal::Allowed }
-    }
-
-    /// A reset of the logical unit: nothing is prevented any more.
-    pub(in crate::export) fn reset(&mut self) {
-        for nexus in self.known.values_mut() {
-            nexus.removal = Removal::Allowed;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -175,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn each_nexus_is_told_once_and_prevents_for_itself() {
+    fn each_nexus_is_told_once() {
         let mut nexuses = Nexuses::default();
         nexuses.enter(1, None);
         nexuses.enter(2, None);
@@ -193,11 +168,5 @@ mod tests {
             (nexuses.take(1), nexuses.take(1), nexuses.take(1)),
             (Some(Sense::LUN_RESET), Some(Sense::CAPACITY_CHANGED), None)
         );
-        nexuses.set_removal(1, Removal::Prevented);
-        nexuses.set_removal(2, Removal::Prevented);
-        nexuses.leave(1);
-        assert_eq!(nexuses.removal(), Removal::Prevented);
-        nexuses.reset();
-        assert_eq!(nexuses.removal(), Removal::Allowed);
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bdev::BlockRange;
 
-use super::super::node::Lun;
+use super::super::logical_unit::LogicalUnit;
 
 /// A run of blocks of any length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,25 +84,25 @@ impl Ranges {
 
 /// A command's place at its blocks, given back when dropped.
 pub(in crate::export) struct Hold {
-    lun: Rc<Lun>,
+    unit: Rc<LogicalUnit>,
     number: u64,
 }
 
 impl Hold {
-    pub(in crate::export) fn new(lun: &Rc<Lun>, span: Span, mode: Mode) -> Self {
-        let number = lun.unit.ranges.borrow_mut().enter(span, mode);
-        Self { lun: lun.clone(), number }
+    pub(in crate::export) fn new(unit: &Rc<LogicalUnit>, span: Span, mode: Mode) -> Self {
+        let number = unit.ranges.borrow_mut().enter(span, mode);
+        Self { unit: unit.clone(), number }
     }
 
     /// True when the blocks may be touched.
     pub(in crate::export) fn is_granted(&self) -> bool {
-        self.lun.unit.ranges.borrow().is_granted(self.number)
+        self.unit.ranges.borrow().is_granted(self.number)
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.lun.unit.ranges.borrow_mut().leave(self.number);
+        self.unit.ranges.borrow_mut().leave(self.number);
     }
 }
 
