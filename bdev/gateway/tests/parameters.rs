@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bdev::fault::{Fault, FaultTarget};
 use bdev::{AccessState, NodeSide, Power};
+use gateway::{LunConfig, LunMode};
 use host::{GOOD, World, attention};
 use volume::{Kept, Volume};
 
@@ -223,4 +224,64 @@ fn a_prefetch_of_more_than_is_advertised_is_refused() {
         let [high, low] = blocks.to_be_bytes();
         assert_eq!(world.run(0, &[0x34, 0, 0, 0, 0, 0, 0, high, low, 0], &[]), end, "{blocks}");
     }
+}
+
+/// Where writes may be in a cache, a host may have them durable: from then on they are, what was written before is flushed, and the next
+/// node knows.
+#[test]
+fn a_host_leaves_the_write_cache() {
+    let kept = Arc::new(Kept::default());
+    let cached = |side, hosts| {
+        let mut volume = None;
+        let mut world = World::with_lun(hosts, |medium| {
+            let made = Volume::new(medium, kept.clone(), side);
+            made.set(AccessState::Optimized, AccessState::NonOptimized, 1);
+            volume = Some(made.clone());
+            made
+        });
+        let lun = LunConfig::new(volume.expect("made"), LunMode::SyncCached);
+        world.target.add_lun(host::TARGET, 2, lun).expect("new");
+        for host in 0..usize::from(hosts) {
+            for lun in [0, 2] {
+                while world.run_at(host, lun, &[0; 6], &[]) != GOOD {}
+            }
+        }
+        world
+    };
+    let wce = |world: &mut World, lun: u16, page_control: u8| {
+        let task = world.hosts[0].send_to(lun, &[0x1a, 8, page_control << 6 | 8, 0, 24, 0], &[], 24);
+        assert_eq!(world.end(0, task), GOOD);
+        world.hosts[0].data(task)[6] & 4
+    };
+    let select = |wce: u8| [&[0, 0, 0, 0, 8, 18, wce][..], &[0; 17]].concat();
+    let (save, write) = ([0x15, 0x11, 0, 0, 24, 0], [0x2a, 0, 0, 0, 0, 1, 0, 0, 1, 0]);
+    let flush = [0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut world = cached(NodeSide::First, 2);
+    assert_eq!([0, 1, 2, 3].map(|control| wce(&mut world, 2, control)), [4; 4]);
+    assert_eq!(
+        [0, 1, 2, 3].map(|control| wce(&mut world, 0, control)),
+        [0; 4],
+        "durable as the administrator says"
+    );
+    assert_eq!(world.run_at(0, 0, &save, &select(4)), attention(0x2600));
+    let durable = || kept.durable.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!((world.run_at(0, 2, &write, &[1; 512]), durable()), (GOOD, 0));
+    // A flush that fails is told, and is not forgotten by the next attempt.
+    world.fault.plan().arm(FaultTarget::Flush, Fault::Error, 1);
+    assert_eq!(world.run_at(0, 2, &save, &select(0)), attention(0x0c00));
+    world.fault.plan().arm(FaultTarget::Flush, Fault::Error, 1);
+    assert_eq!(world.run_at(0, 2, &save, &select(0)), attention(0x0c00));
+    world.fault.plan().clear(FaultTarget::Flush);
+    assert_eq!(world.run_at(0, 2, &save, &select(0)), GOOD);
+    assert_eq!(world.run_at(1, 2, &[0; 6], &[]), attention(0x2a01));
+    assert_eq!([0, 1, 2, 3].map(|control| wce(&mut world, 2, control)), [0, 4, 4, 0]);
+    assert_eq!((world.run_at(0, 2, &write, &[2; 512]), durable()), (GOOD, 1));
+    world.fault.plan().arm(FaultTarget::Flush, Fault::Error, 1);
+    assert_eq!(world.run_at(0, 2, &flush, &[]), attention(0x0c00), "SYNCHRONIZE CACHE is carried out still");
+
+    let mut second = cached(NodeSide::Second, 1);
+    assert_eq!((wce(&mut second, 2, 0), wce(&mut second, 2, 3)), (0, 0));
+    assert_eq!((second.run_at(0, 2, &write, &[3; 512]), durable()), (GOOD, 2));
+    assert_eq!(second.run_at(0, 2, &save, &select(4)), GOOD);
+    assert_eq!((wce(&mut second, 2, 0), second.run_at(0, 2, &write, &[3; 512]), durable()), (4, GOOD, 2));
 }

@@ -15,6 +15,8 @@ pub struct Settings {
     pub sense_format: SenseFormat,
     /// SWP of the control mode page.
     pub software_write_protect: SoftwareWriteProtect,
+    /// WCE of the caching mode page, where the administrator lets completed writes be in a cache.
+    pub write_back: WriteBack,
     /// Thresholds of provisioning that are not the administrator's.
     pub thresholds: Option<Thresholds>,
 }
@@ -61,6 +63,16 @@ pub enum SoftwareWriteProtect {
     On,
 }
 
+/// Whether hosts have writes sit in a cache where they may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteBack {
+    /// They do.
+    #[default]
+    Used,
+    /// A host asked that every write be stable when it is answered.
+    Off,
+}
+
 const RECOVERY: u8 = 0x01;
 const DISCONNECT: u8 = 0x02;
 const CACHING: u8 = 0x08;
@@ -99,6 +111,7 @@ fn pages(unit: &Unit) -> impl Iterator<Item = (u8, u8)> {
 const SAVEABLE: u8 = 0x80;
 const D_SENSE: u8 = 0x04;
 const SWP: u8 = 0x08;
+const WCE: u8 = 0x04;
 /// LBPERE, of the recovery page.
 const REPORTING: u8 = 0x80;
 
@@ -133,7 +146,7 @@ fn page(code: u8, subpage: u8, unit: &Unit, values: Values) -> Option<Vec<u8>> {
         Values::Current => fill(&mut data, (code, subpage), unit, &unit.settings),
     }
     let settable = match (code, subpage) {
-        (CONTROL, 0) => true,
+        (CONTROL | CACHING, 0) => true,
         (RECOVERY, 0) => unit.counts_resources(),
         page => page == thresholds::PAGE,
     };
@@ -143,13 +156,15 @@ fn page(code: u8, subpage: u8, unit: &Unit, values: Values) -> Option<Vec<u8>> {
     Some(data)
 }
 
-/// The bits of a page that can be changed. Durability is not among them: it is a decision of the administrator, not of one host.
+/// The bits of a page that can be changed. That writes are durable when they are answered is a decision of the administrator, which one
+/// host cannot take back; where they need not be, a host may have them so.
 fn changeable(data: &mut [u8], page: (u8, u8), unit: &Unit) {
     match page {
         (CONTROL, 0) => {
             data[2] = D_SENSE;
             data[4] = SWP;
         }
+        (CACHING, 0) if unit.write_cache == WriteCache::Enabled => data[2] = WCE,
         (RECOVERY, 0) if unit.counts_resources() => data[7] = REPORTING,
         thresholds::PAGE => Thresholds::changeable(data),
         _ => {}
@@ -165,7 +180,9 @@ fn fill(data: &mut [u8], page: (u8, u8), unit: &Unit, settings: &Settings) {
             data[3] = 0x10;
             data[4] = if settings.software_write_protect == SoftwareWriteProtect::On { SWP } else { 0 };
         }
-        (CACHING, 0) if unit.write_cache == WriteCache::Enabled => data[2] = 0x04,
+        (CACHING, 0) if (unit.write_cache, settings.write_back) == (WriteCache::Enabled, WriteBack::Used) => {
+            data[2] = WCE;
+        }
         (RECOVERY, 0) => {
             // AWRE and ARRE: a mirror mends what one leg cannot read.
             data[2] = 0xc0;
@@ -302,6 +319,9 @@ fn select_page(
             settings.software_write_protect =
                 if given[4] & SWP != 0 { SoftwareWriteProtect::On } else { SoftwareWriteProtect::Off };
         }
+        (CACHING, 0) if unit.write_cache == WriteCache::Enabled => {
+            settings.write_back = if given[2] & WCE != 0 { WriteBack::Used } else { WriteBack::Off };
+        }
         (RECOVERY, 0) => {
             let reporting = if given[7] & REPORTING != 0 { Notice::On } else { Notice::Off };
             settings.thresholds = Some(Thresholds { reporting, ..thresholds });
@@ -333,15 +353,18 @@ mod tests {
     }
 
     fn settings() -> impl Strategy<Value = Settings> {
-        (any::<bool>(), any::<bool>(), thresholds()).prop_map(|(descriptor, protect, thresholds)| Settings {
-            thresholds,
-            sense_format: if descriptor { SenseFormat::Descriptor } else { SenseFormat::Fixed },
-            software_write_protect: if protect {
-                SoftwareWriteProtect::On
-            } else {
-                SoftwareWriteProtect::Off
+        (any::<bool>(), any::<bool>(), any::<bool>(), thresholds()).prop_map(
+            |(descriptor, protect, off, thresholds)| Settings {
+                thresholds,
+                write_back: if off { WriteBack::Off } else { WriteBack::Used },
+                sense_format: if descriptor { SenseFormat::Descriptor } else { SenseFormat::Fixed },
+                software_write_protect: if protect {
+                    SoftwareWriteProtect::On
+                } else {
+                    SoftwareWriteProtect::Off
+                },
             },
-        })
+        )
     }
 
     fn ask(long: bool, page_control: u8, page: u8, subpage: u8, no_block_descriptor: bool) -> Command {
@@ -360,10 +383,14 @@ mod tests {
             before in settings(), after in settings(), saved in settings(), long in any::<bool>(),
             bare in any::<bool>(), all in any::<bool>(),
         ) {
-            // Without subpages the thresholds stay what they were, but for their reporting.
+            // What other pages say stays what it was.
             let page = if all { (0x3f, 0xff) } else { (0x0a, 0) };
-            let seen = |of: Settings| if all { of } else { Settings { thresholds: before.thresholds, ..of } };
-            let unit = |settings| Unit { settings, saved_settings: Some(saved), ..unit() };
+            let seen = |of: Settings| match all {
+                true => of,
+                false => Settings { thresholds: before.thresholds, write_back: before.write_back, ..of },
+            };
+            let write_cache = WriteCache::Enabled;
+            let unit = |settings| Unit { settings, write_cache, saved_settings: Some(saved), ..unit() };
             let told = sense(&ask(long, 0, page.0, page.1, bare), &unit(after)).expect("pages");
             prop_assert_eq!(select(long, &sent_back(long, told), &unit(before)), Ok(seen(after)));
             let told = sense(&ask(long, 3, page.0, page.1, bare), &unit(after)).expect("saved pages");
@@ -406,6 +433,37 @@ mod tests {
         }
         // D_SENSE, SWP, LBPERE, and of each threshold ENABLED and its count.
         assert_eq!(changed, 3 + 2 * 33);
+    }
+
+    #[test]
+    fn a_write_cache_can_be_left_and_not_be_made() {
+        let caches = |write_cache, write_back| {
+            let settings = Settings { write_back, ..Settings::default() };
+            Unit { write_cache, settings, ..unit() }
+        };
+        let page = |page_control, unit: &Unit| {
+            let page = sense(&ask(false, page_control, 0x08, 0, true), unit).expect("a page");
+            (page[4], page[6])
+        };
+        let select = |wce: u8, unit: &Unit| {
+            let list = [&[0, 0, 0, 0, 0x08, 18, wce][..], &[0; 17]].concat();
+            select(false, &list, unit).map(|settings| settings.write_back)
+        };
+        let allowed = caches(WriteCache::Enabled, WriteBack::Used);
+        assert_eq!(
+            (page(0, &allowed), page(1, &allowed), page(2, &allowed)),
+            ((0x88, 4), (0x88, 4), (0x88, 4))
+        );
+        assert_eq!((select(0, &allowed), select(4, &allowed)), (Ok(WriteBack::Off), Ok(WriteBack::Used)));
+        let left = caches(WriteCache::Enabled, WriteBack::Off);
+        assert_eq!((page(0, &left), page(1, &left), page(2, &left)), ((0x88, 0), (0x88, 4), (0x88, 4)));
+        let durable = caches(WriteCache::Disabled, WriteBack::Used);
+        assert_eq!(
+            (page(0, &durable), page(1, &durable), page(2, &durable)),
+            ((0x88, 0), (0x88, 0), (0x88, 0))
+        );
+        assert_eq!(select(0, &durable), Ok(WriteBack::Used), "as it is");
+        assert_eq!(select(4, &durable), Err(Sense::invalid_parameter_byte(6)));
     }
 
     #[test]

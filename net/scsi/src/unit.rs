@@ -131,7 +131,7 @@ pub struct Unit {
     pub accounting: Accounting,
     /// Thresholds of provisioning, unless a host changes them.
     pub default_thresholds: Thresholds,
-    /// WCE.
+    /// WCE, unless a host leaves the cache.
     pub write_cache: WriteCache,
     /// Write protection.
     pub protection: WriteProtection,

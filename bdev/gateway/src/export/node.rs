@@ -13,11 +13,12 @@ use iscsi::name::NameError;
 use iscsi::target::Moved;
 use scsi::alua::Management;
 use scsi::copy::Cscd;
+use scsi::mode::WriteBack;
 use scsi::{Sense, Unit, WriteProtection};
 use thiserror::Error;
 
 use super::logical_unit::{LogicalUnit, LogicalUnits};
-use super::lun::{LunConfig, Port};
+use super::lun::{LunConfig, LunMode, Port};
 use super::session::StandbyMode;
 use super::state::{NexusId, State};
 use super::stats::LunStats;
@@ -238,6 +239,14 @@ impl Lun {
     /// Whether hosts may not write.
     pub(super) fn is_write_protected(&self) -> bool {
         self.described().protection != WriteProtection::Writable
+    }
+
+    /// When a write's status means that it is stable: as the administrator says, or more often, as a host does.
+    pub(super) fn mode(&self) -> LunMode {
+        match self.config.mode {
+            LunMode::SyncCached if self.unit.settings().write_back == WriteBack::Off => LunMode::SyncDurable,
+            mode => mode,
+        }
     }
 
     /// The unit as it is through any port.

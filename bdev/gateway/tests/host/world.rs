@@ -171,6 +171,11 @@ impl World {
         answer.expect("waited for")
     }
 
+    pub(crate) fn run_at(&mut self, host: usize, lun: u16, cdb: &[u8], data: &[u8]) -> (u8, u16) {
+        let task = self.hosts[host].send_to(lun, cdb, data, 0);
+        self.end(host, task)
+    }
+
     pub(crate) fn run(&mut self, host: usize, cdb: &[u8], data: &[u8]) -> (u8, u16) {
         let task = self.hosts[host].send(cdb, data, 0);
         self.end(host, task)

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bdev::{
-    Access, AccessState, Bdev, Capabilities, Channel, Completions, Geometry, Io, IoError, Link, NodeSide,
-    NotReady, Op, OpenError, Power, Refused, Shared, StateFound,
+    Access, AccessState, Bdev, Capabilities, Channel, Completions, Durability, Geometry, Io, IoError, Link,
+    NodeSide, NotReady, Op, OpenError, Power, Refused, Shared, StateFound,
 };
 use engine::{Core, Instant, Progress};
 use uuid::Uuid;
@@ -21,6 +21,8 @@ pub(crate) struct Kept {
     pub(crate) power: Mutex<Power>,
     /// How often somebody asked that the other node serve.
     pub(crate) handed_over: AtomicU32,
+    /// Writes that were to be stable when they were answered.
+    pub(crate) durable: AtomicU32,
 }
 
 /// One node's end.
@@ -103,6 +105,10 @@ impl Channel for VolumeChannel {
             (AccessState::Optimized, Op::HandOver) => {
                 self.volume.kept.handed_over.fetch_add(1, Ordering::Relaxed);
                 Ok(())
+            }
+            (AccessState::Optimized, Op::Write { durability: Durability::Durable, .. }) => {
+                self.volume.kept.durable.fetch_add(1, Ordering::Relaxed);
+                return self.medium.submit(io, now);
             }
             (AccessState::Optimized, _) => return self.medium.submit(io, now),
             _ => Err(IoError::NotReady(NotReady::Standby)),

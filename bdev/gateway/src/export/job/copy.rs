@@ -345,7 +345,7 @@ impl Copying {
         let read = |range: BlockRange, size: usize| {
             Some(Op::Read { range, into: pool.alloc(range.blocks as usize * size)? })
         };
-        let durability = match run.destination.lun.config.mode {
+        let durability = match run.destination.lun.mode() {
             LunMode::SyncDurable => Durability::Durable,
             LunMode::SyncCached => Durability::Accepted,
         };

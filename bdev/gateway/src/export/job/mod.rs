@@ -83,7 +83,12 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     fn mode(&self) -> LunMode {
-        self.lun.config.mode
+        self.lun.mode()
+    }
+
+    /// A flush, where there may be writes in a cache: of now, or of before a host left it.
+    fn flush(&self) -> Option<Step> {
+        (self.lun.config.mode == LunMode::SyncCached).then_some(Step::Flush)
     }
 
     fn can(&self, powers: Capabilities) -> bool {

@@ -39,7 +39,7 @@ pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, S
         }
         Command::SynchronizeCache { lba, blocks } => {
             unit.check_range(*lba, *blocks)?;
-            steps((context.mode() == LunMode::SyncCached).then_some(Step::Flush))
+            steps(context.flush())
         }
         _ => Err(Sense::INVALID_OPCODE),
     }
@@ -47,7 +47,7 @@ pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, S
 
 /// FUA: what is read is on the medium.
 fn read(transfer: &Transfer, context: &Context<'_>) -> Result<Start, Sense> {
-    let settle = (transfer.fua && context.mode() == LunMode::SyncCached).then_some(Step::Flush);
+    let settle = context.flush().filter(|_| transfer.fua);
     let read = (transfer.blocks > 0).then(|| Step::Read(range_of(transfer)));
     steps(settle.into_iter().chain(read))
 }

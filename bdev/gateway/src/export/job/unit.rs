@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 
 use scsi::command::SanitizeMethod;
-use scsi::mode::Save;
+use scsi::mode::{Save, WriteBack};
 use scsi::sanitization::{Order, Sanitization};
 use scsi::{Immediate, Medium, Removal, Sanitize, Sense, SenseFormat, StartStop, parameter};
 
-use super::{Context, LunMode, Start, Step, Wish, steps};
+use super::{Context, Start, Step, Wish, steps};
 
 /// What REQUEST SENSE shows: a unit attention that waits, or why the unit is not ready (SPC-4 section 6.39).
 pub(super) fn request_sense(descriptor: bool, allocation: u32, context: &Context<'_>) -> Vec<u8> {
@@ -24,7 +24,7 @@ pub(super) fn request_sense(descriptor: bool, allocation: u32, context: &Context
 /// START STOP UNIT. A unit with a fixed medium is always ready: it serves hosts that know nothing of each other. Stopping it
 /// makes its writes stable.
 pub(super) fn start_stop(action: StartStop, context: &Context<'_>) -> Result<Start, Sense> {
-    let flush = (context.mode() == LunMode::SyncCached && action != StartStop::Start).then_some(Step::Flush);
+    let flush = context.flush().filter(|_| action != StartStop::Start);
     let moves = matches!(action, StartStop::Load | StartStop::Eject);
     match (context.unit.medium, action) {
         (Medium::Fixed, _) if moves => return Err(Sense::invalid_cdb_byte(4)),
@@ -57,7 +57,9 @@ pub(super) fn mode_select(
     context: &Context<'_>,
 ) -> Result<VecDeque<Step>, Sense> {
     let settings = scsi::mode::select(long, list, context.unit)?;
-    Ok([Step::Alter(Box::new(Wish::Modes(settings, save)))].into())
+    // What was answered before is stable when the host hears that there is no cache any more.
+    let flush = context.flush().filter(|_| settings.write_back == WriteBack::Off);
+    Ok([Step::Alter(Box::new(Wish::Modes(settings, save)))].into_iter().chain(flush).collect())
 }
 
 pub(super) fn sanitize(command: &Sanitize) -> Result<Start, Sense> {

@@ -1,5 +1,6 @@
 //! Commands that change what the unit keeps, reservations apart: MODE SELECT, SET IDENTIFYING INFORMATION, SANITIZE.
 
+use engine::Instant;
 use iscsi::TaskId;
 use scsi::sanitization::Sanitization;
 
@@ -10,7 +11,7 @@ use super::{Request as Ask, Session};
 
 impl Session {
     /// The next step of a job is such a change: waits while another one is under way.
-    pub(super) fn alter(&mut self, task: TaskId) {
+    pub(super) fn alter(&mut self, task: TaskId, now: Instant) {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         let (Some(Step::Alter(wish)), Some(place)) = (job.steps.front(), job.place.clone()) else { return };
         let unit = place.lun.unit.clone();
@@ -46,8 +47,8 @@ impl Session {
             }
             Ok(None) => {
                 unit.give_up_change();
-                job.steps.clear();
-                self.succeed(task, None);
+                job.steps.pop_front();
+                self.advance(task, now);
             }
             Err(sense) => {
                 unit.give_up_change();

@@ -136,7 +136,7 @@ impl Session {
         let Some(step) = job.steps.front() else { return self.succeed(task, None) };
         match step {
             Step::Reserve(_) => return self.reserve_out(task),
-            Step::Alter(_) => return self.alter(task),
+            Step::Alter(_) => return self.alter(task, now),
             Step::Report(..) => return self.report_reservations(task),
             _ => {}
         }
