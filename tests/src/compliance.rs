@@ -1,6 +1,6 @@
 //! RFC 7143 and RFC 7144, requirement by requirement: where the code that meets it cites it, and what tests it.
 //!
-//! The lists are `tests/compliance/rfc7143.txt` and `rfc7144.txt`. A citation is a comment with `rfc7143#section-N` or `RFC 7143 section N`,
+//! The lists are `tests/compliance/rfc7143.txt`, `rfc7143-initiator.txt` and `rfc7144.txt`. A citation is a comment with `rfc7143#section-N` or `RFC 7143 section N`,
 //! or, in a file that has such a one, a comment of nothing but a section's number of RFC 7143. A test is a case of the suite at PDU
 //! level, or a function marked `#[test]`.
 
@@ -8,11 +8,35 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Of whom something is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// A target, or either.
+    #[default]
+    Target,
+    /// An initiator: its code has to cite the section.
+    Initiator,
+}
+
+impl End {
+    fn owns(self, place: &str) -> bool {
+        const INITIATOR: [&str; 4] = [
+            "net/iscsi/src/initiator/",
+            "net/iscsi/src/keys.rs",
+            "net/iscsi/src/chap/",
+            "bdev/gateway/src/remote/",
+        ];
+        self == Self::Target || INITIATOR.iter().any(|path| place.starts_with(path))
+    }
+}
+
 /// One requirement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
     /// The section's number, or an appendix's letter; of another document than RFC 7143, behind its number and a colon.
     pub section: String,
+    /// Of whom.
+    pub end: End,
     /// What is asked for.
     pub text: String,
     /// How it is met.
@@ -39,6 +63,13 @@ pub struct Report {
     tests: BTreeSet<String>,
 }
 
+/// The lists, of whom they ask, and what their sections are told apart by.
+const LISTS: [(&str, End, &str); 3] = [
+    ("rfc7143", End::Target, ""),
+    ("rfc7143-initiator", End::Initiator, ""),
+    ("rfc7144", End::Target, "7144:"),
+];
+
 /// The documents by their numbers, and what their sections are told apart by.
 const DOCUMENTS: [(&str, &str); 2] = [("7143", ""), ("7144", "7144:")];
 
@@ -59,7 +90,7 @@ pub fn parse(list: &str) -> Result<Vec<Requirement>, String> {
             Some(reason) => How::Excepted(reason.trim().to_owned()),
             None => How::Tested(how.split_whitespace().map(str::to_owned).collect()),
         };
-        Ok(Requirement { section: section.to_owned(), text: text.to_owned(), how })
+        Ok(Requirement { section: section.to_owned(), end: End::default(), text: text.to_owned(), how })
     })
     .collect()
 }
@@ -70,13 +101,13 @@ pub fn parse(list: &str) -> Result<Vec<Requirement>, String> {
 /// When it cannot be read.
 pub fn look() -> Report {
     let mut requirements = Vec::new();
-    for (document, prefix) in DOCUMENTS {
-        let list = root().join(format!("tests/compliance/rfc{document}.txt"));
+    for (name, end, prefix) in LISTS {
+        let list = root().join(format!("tests/compliance/{name}.txt"));
         let list = parse(&std::fs::read_to_string(list).expect("the list"));
         let list = list.unwrap_or_else(|row| panic!("no requirement: {row}"));
         requirements.extend(list.into_iter().map(|requirement| {
             let section = format!("{prefix}{}", requirement.section);
-            Requirement { section, ..requirement }
+            Requirement { section, end, ..requirement }
         }));
     }
     let output = Command::new("git").args(["ls-files", "*.rs"]).current_dir(root()).output().expect("git");
@@ -162,8 +193,9 @@ fn is_section(text: &str) -> bool {
 
 impl Report {
     /// Where the code cites a requirement.
-    pub fn places(&self, requirement: &Requirement) -> &[String] {
-        self.citations.get(&requirement.section).map_or(&[], Vec::as_slice)
+    pub fn places(&self, requirement: &Requirement) -> Vec<&str> {
+        let all = self.citations.get(&requirement.section).into_iter().flatten();
+        all.map(String::as_str).filter(|place| requirement.end.owns(place)).collect()
     }
 
     /// What is wrong with the list or the code: each a line.
@@ -171,7 +203,7 @@ impl Report {
         let mut faults = Vec::new();
         let mut named = BTreeSet::new();
         for requirement in &self.requirements {
-            let Requirement { section, text, how } = requirement;
+            let Requirement { section, text, how, .. } = requirement;
             let How::Tested(tests) = how else { continue };
             if self.places(requirement).is_empty() {
                 faults.push(format!("{section}: no code cites it ({text})"));

@@ -390,3 +390,39 @@ fn two_imports_of_one_target_leave_each_other_alone() {
     assert_eq!((names.len(), &after), (2, &names), "the same two sessions");
     world.write(0, 8, 1).expect("written");
 }
+
+/// The target sees a logout, and not a connection that breaks off; what was under way comes back meanwhile.
+#[test]
+fn a_logout_that_the_target_asks_for_is_sent() {
+    let mut world = World::new(21, config("10.0.0.1:3260"), &[HOST]);
+    world.up();
+    world.fault.plan().set_latency(FaultTarget::Write, Duration::from_millis(20));
+    let from = world.core.pool().alloc(512).expect("a frame").freeze();
+    let range = BlockRange::new(0, 1);
+    world.submit(Op::Write { range, from, durability: Durability::Accepted }, 1);
+    world.run_until(Duration::from_millis(1), |_| false);
+    world.target.request_logouts(TARGET, None).expect("there");
+    assert!(world.run_until(Duration::from_millis(5), |world| world.done.len() == 1));
+    assert_eq!(world.done.pop_front().expect("one").result, Err(IoError::LinkDown));
+    assert!(!world.channel.link(world.now).is_up());
+    // The logout waits for the write, and the next session for the logout.
+    assert!(world.run_until(Duration::from_millis(100), |world| world.target.connections().is_empty()));
+    let departed = world.target.departures();
+    assert_eq!(departed, (Vec::new(), 0), "logged out in order");
+    world.up();
+    world.write(0, 8, 1).expect("written");
+    // One that never answers a logout is not waited for.
+    world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+    let from = world.core.pool().alloc(512).expect("a frame").freeze();
+    world.submit(Op::Write { range, from, durability: Durability::Accepted }, 2);
+    world.run_until(Duration::from_millis(1), |_| false);
+    let before = world.now;
+    world.target.request_logouts(TARGET, None).expect("there");
+    assert!(world.run_until(Duration::from_millis(5), |world| world.done.len() == 1));
+    // The next one waits at the target for what the medium still has.
+    let comes = |world: &World| world.target.connections().len() == 2;
+    assert!(world.run_until(Duration::from_millis(1200), comes), "{:?}", world.target.connections());
+    assert!(world.now - before >= Duration::from_millis(950));
+    world.fault.plan().clear(FaultTarget::Write);
+    world.up();
+}

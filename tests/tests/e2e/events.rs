@@ -2,10 +2,11 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::host::Host;
-use tests::node::{Node, binary};
+use tests::node::{Node, binary, pause};
 use tests::pair::{Pair, gemel, must};
 
 #[test]
@@ -110,4 +111,53 @@ fn a_lost_peer_and_its_return_leave_events_on_both_nodes() {
     assert!(notes.iter().any(|note| note["type"] == "bdev_register" && note["ctx"] == "vol0"), "{notes:?}");
     let from = pair.node(0).must("notify_get_notifications", json!({"id": 2, "max": 1}));
     assert_eq!((from[0]["id"].as_u64(), from.as_array().map(Vec::len)), (Some(2), Some(1)));
+}
+
+fn soon(mut done: impl FnMut() -> bool) -> bool {
+    (0..500).any(|_| {
+        pause(Duration::from_millis(10));
+        done()
+    })
+}
+
+/// A command that vanishes in the far node's storage, seen from a host of the near one.
+#[test]
+fn an_io_that_hangs_behind_an_import_is_aborted_and_told_rung_by_rung() {
+    let (far, near) = (Node::start(&[]), Node::start(&[]));
+    far.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 65536}));
+    far.must("bdev_error_create", json!({"base_name": "m0"}));
+    let url = far.export("EE_m0");
+    let options = json!({"timeout_sec": 1, "abort_timeout_ms": 400, "reset_timeout_ms": 400});
+    near.must("bdev_iscsi_set_options", options);
+    let import = json!({"name": "r0", "initiator_iqn": "iqn.2026-11.example:near", "url": url});
+    near.must("bdev_iscsi_create", import);
+    let up = || near.must("bdev_get_bdevs", json!({"name": "r0"}))[0]["num_blocks"] == 65536;
+    assert!(soon(up), "{}", near.log());
+    let mut host = Host::login(&near.export("r0"), "iqn.2026-11.example:host");
+    assert_eq!(host.write(0, 1), (0, 0));
+    let hang = json!({"name": "EE_m0", "io_type": "write", "error_type": "pending"});
+    let heal = json!({"name": "EE_m0", "io_type": "clear", "error_type": "pending"});
+    let told = || -> Vec<String> {
+        let all = near.must("notify_get_notifications", json!({"id": 0, "max": 1000}));
+        let of_import = |note: &&Value| note["type"].as_str().is_some_and(|kind| kind.starts_with("import_"));
+        let late: Vec<Value> = all.as_array().expect("a list").iter().filter(of_import).cloned().collect();
+        assert!(late.iter().all(|note| note["ctx"] == "r0"), "{late:?}");
+        late.iter().map(|note| note["type"].as_str().expect("a word").replace("import_", "")).collect()
+    };
+    // The abort waits for the storage, and is answered when that is well again.
+    far.must("bdev_error_inject_error", hang.clone());
+    let write = host.send_write(0, 2);
+    assert!(soon(|| told() == ["abort_task"]), "{:?}", told());
+    far.must("bdev_error_inject_error", heal.clone());
+    assert_ne!(host.end(write).0, (0, 0), "a write that was aborted");
+    assert_eq!(host.write(0, 3), (0, 0));
+    assert_eq!(told(), ["abort_task"]);
+    // Storage that stays as it is: the whole way up.
+    far.must("bdev_error_inject_error", hang);
+    let write = host.send_write(0, 4);
+    assert_ne!(host.end(write).0, (0, 0));
+    assert_eq!(told()[1..], ["abort_task", "lun_reset", "session_drop"]);
+    far.must("bdev_error_inject_error", heal);
+    assert!(soon(|| host.write(0, 5) == (0, 0)), "{}", near.log());
+    assert_eq!(host.read(0), Ok(5));
 }

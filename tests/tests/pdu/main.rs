@@ -1,5 +1,7 @@
 //! The suite at PDU level, against a node and against tgt: what both do is what the suite may ask.
 
+mod asynchronous;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::time::Duration;

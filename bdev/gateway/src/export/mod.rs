@@ -314,9 +314,15 @@ impl Target {
         self.config
     }
 
-    /// Changes how it behaves; what is negotiated, from the next login on.
+    /// Changes how it behaves; what is negotiated, from the next login on. The length of data segments is declared, and may be
+    /// declared again (RFC 7143 section 13.12): the initiators that are there are asked to hear it.
     pub fn set_config(&mut self, config: TargetConfig) {
+        let before = self.config.preferences.max_recv_data_segment_length;
         self.config = config;
+        let length = config.preferences.max_recv_data_segment_length;
+        if length != before {
+            self.sessions.values_mut().for_each(|entry| entry.session.renegotiate(length));
+        }
     }
 
     /// At most one connection of each portal in a turn: sessions come first.

@@ -4,6 +4,7 @@
 //! Down --(retry time)--> LoggingIn --(logged in)--> Probing --(capacity)--> Up
 //!   ^------- stream closed, login refused, silence, deadline missed ---------/
 //! Probing, Up --(leave)--> Leaving --(logout answered, or patience over)--> Gone
+//! Probing, Up --(the target asks for a logout)--> Down, while the old session logs out
 //! Down, LoggingIn --(leave)--> Gone
 //! ```
 //!
@@ -71,6 +72,8 @@ pub(super) struct RemoteChannel {
     route: Route,
     /// What was done for the sake of late I/Os of sessions that are over.
     rungs: VecDeque<Rung>,
+    /// A session that logs out because the target asked for it, and until when that is waited for.
+    parting: Option<(Box<Live>, Instant)>,
 }
 
 impl RemoteChannel {
@@ -95,6 +98,7 @@ impl RemoteChannel {
             done: Completions::new(),
             route,
             rungs: VecDeque::new(),
+            parting: None,
         }
     }
 
@@ -139,6 +143,40 @@ impl RemoteChannel {
 
     /// Ends the session: everything in flight comes back with an unknown outcome.
     fn go_down(&mut self, cause: LinkDown, now: Instant) {
+        if let Some(mut live) = self.leave_session(cause, now) {
+            live.close();
+        }
+    }
+
+    /// The target asks for a logout: it gets one. What is in flight comes back at once, because nobody knows how long that would take.
+    fn part(&mut self, seconds: u16, now: Instant) {
+        if matches!(&self.state, State::Live(live) if matches!(live.phase, Phase::Leaving { .. })) {
+            return;
+        }
+        let until = now + LOGOUT_PATIENCE.min(Duration::from_secs(seconds.max(1).into()));
+        let cause = LinkDown::Lost("the target asked for a logout".to_owned());
+        if let Some(mut live) = self.leave_session(cause, now) {
+            //= rfc7143#section-11.9.1: an initiator honours the request with a logout.
+            live.abandon_all();
+            live.log_out();
+            self.parting = Some((live, until));
+        }
+    }
+
+    /// Goes on with a logout that was asked for.
+    fn see_off(&mut self, now: Instant) -> Progress {
+        let Some((live, until)) = &mut self.parting else { return Progress::Idle };
+        let (mut progress, _) = live.receive(now);
+        progress |= live.transmit(now, self.core.pool());
+        if live.is_over() || now >= *until {
+            live.close();
+            self.parting = None;
+        }
+        progress
+    }
+
+    /// The session is none any more; its streams are as they were.
+    fn leave_session(&mut self, cause: LinkDown, now: Instant) -> Option<Box<Live>> {
         self.cause = cause;
         let down = match &self.state {
             State::Gone => State::Gone,
@@ -146,11 +184,10 @@ impl RemoteChannel {
             _ => State::Down { retry_at: now + self.pause },
         };
         self.pause = (self.pause * 2).min(self.config.retry_max);
-        let State::Live(mut live) = std::mem::replace(&mut self.state, down) else { return };
-        live.close();
+        let State::Live(mut live) = std::mem::replace(&mut self.state, down) else { return None };
         // Nobody may take them: what the last session told is enough then.
         self.rungs = live.ladder.take_news();
-        for flight in live.flights.open.into_values() {
+        for flight in std::mem::take(&mut live.flights.open).into_values() {
             if let Some(io) = flight.io {
                 let error = if now >= flight.deadline { IoError::TimedOut } else { IoError::LinkDown };
                 self.done.push_back(io.complete(Err(error), now));
@@ -159,6 +196,7 @@ impl RemoteChannel {
         for io in self.again.drain(..) {
             self.done.push_back(io.complete(Err(IoError::LinkDown), now));
         }
+        Some(live)
     }
 
     /// Logs out for good: nothing is taken any more, and what is in flight ends first (RFC 7143 section 11.14).
@@ -276,9 +314,7 @@ impl RemoteChannel {
             }
             Event::Completed(task, completion) => self.on_completed(task, &completion, now),
             Event::Pong => live.on_pong(cid),
-            Event::LogoutRequested { .. } => {
-                self.go_down(LinkDown::Lost("the target asked for a logout".to_owned()), now);
-            }
+            Event::LogoutRequested { seconds } => self.part(seconds, now),
             Event::Removed { response, time2wait, .. } => {
                 if let Err(response) = live.on_removed(cid, response, time2wait, now) {
                     let why = format!("a connection broke off and cannot be recovered (response {response})");
@@ -424,11 +460,12 @@ impl Channel for RemoteChannel {
     }
 
     fn poll(&mut self, now: Instant, done: &mut Completions) -> Progress {
+        let mut progress = self.see_off(now);
         match &self.state {
-            State::Down { retry_at, .. } if now >= *retry_at => self.connect(now),
+            State::Down { retry_at, .. } if now >= *retry_at && self.parting.is_none() => self.connect(now),
             _ => {}
         }
-        let mut progress = self.exchange(now);
+        progress |= self.exchange(now);
         self.watch(now);
         progress |= self.transmit(now);
         progress |= Progress::from_count(self.done.len());
@@ -439,6 +476,7 @@ impl Channel for RemoteChannel {
     fn next_deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Gone => None,
+            State::Down { .. } if self.parting.is_some() => self.parting.as_ref().map(|(_, until)| *until),
             State::Down { retry_at, .. } => Some(*retry_at),
             State::Live(live) => live.next_deadline(self.config.silence_max),
         }

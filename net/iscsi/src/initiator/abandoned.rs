@@ -4,6 +4,7 @@
 //! numbered and dropped, and no buffer is touched.
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use super::{Connection, Outgoing};
 use crate::protocol::TaskId;
@@ -50,5 +51,14 @@ impl Connection {
         }
         self.abandoned.add(task);
         true
+    }
+
+    /// Gives up every task, of a connection that logs out.
+    pub fn abandon_all(&mut self) {
+        //= rfc7143#section-11.14: no answers are expected for what a logout ends.
+        let tasks: Vec<TaskId> = self.tasks.keys().copied().collect();
+        tasks.into_iter().for_each(|task| {
+            self.abandon(task);
+        });
     }
 }

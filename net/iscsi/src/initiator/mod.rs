@@ -152,9 +152,19 @@ pub enum NotSent {
     WindowClosed,
 }
 
+/// What a text request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Topic {
+    /// Targets: the answer is the owner's.
+    Targets,
+    /// What may still be negotiated, at the target's wish.
+    Negotiation,
+}
+
 /// A text request as it was sent.
 #[derive(Debug)]
 struct Text {
+    topic: Topic,
     header: Header,
     body: Body,
 }
@@ -288,13 +298,13 @@ impl Connection {
         let mut text = Vec::new();
         crate::text::emit(&mut text, "SendTargets", which);
         let header = Header::new(opcode::TEXT, flag::FINAL).with_ttt(NO_TAG);
-        self.send_text(header, Body::Inline(text));
+        self.send_text(Topic::Targets, header, Body::Inline(text));
     }
 
-    pub(super) fn send_text(&mut self, header: Header, body: Body) {
+    fn send_text(&mut self, topic: Topic, header: Header, body: Body) {
         let header = header.with_itt(self.numbers.new_tag());
         let header = header.with_cmd_sn(self.numbers.take());
-        self.text_request = Some(Text { header, body: body.clone() });
+        self.text_request = Some(Text { topic, header, body: body.clone() });
         self.outgoing.push_back(Outgoing::Control { header, body });
     }
 

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::login::Stage;
 use super::recovery::{self, Receipt};
 use super::task::{Piece, Task};
-use super::{CONTROL_DATA_MAX, Completion, Connection, Event, Outgoing};
+use super::{CONTROL_DATA_MAX, Completion, Connection, Event, Outgoing, Topic};
 use crate::deframe::{Sink, Step};
 use crate::pdu::{Header, NO_TAG, flag, opcode};
 use crate::protocol::{Body, CloseReason, TaskId};
@@ -114,7 +114,7 @@ impl Connection {
             let damaged = self.tasks.get(&TaskId(header.itt())).is_some_and(Task::is_damaged);
             return self.statuses.take(header.stat_sn(), if damaged { Receipt::Later } else { Receipt::Now });
         }
-        // At level 0 the order of the connection is that of the numbers.
+        //= rfc7143#section-4.2.2.2: at level 0 the order of the connection is that of the numbers.
         let next = header.stat_sn().wrapping_add(1);
         if serial::before(self.statuses.expected, next) {
             self.statuses.expected = next;
@@ -201,6 +201,7 @@ impl Connection {
         if header.itt() != NO_TAG {
             return self.events.push_back(Event::Pong);
         }
+        //= rfc7143#section-11.18: a ping is answered with its tag and its LUN.
         if header.ttt() != NO_TAG {
             let answer = Header::new(opcode::NOP_OUT, flag::FINAL)
                 .with_immediate()
@@ -217,22 +218,46 @@ impl Connection {
         if self.text.len() + data.len() > 16 * CONTROL_DATA_MAX {
             return self.misbehaved("an endless text answer");
         }
+        let Some(topic) = self.text_request.as_ref().map(|request| request.topic) else {
+            return self.misbehaved("a text answer that was not asked for");
+        };
         self.text.extend_from_slice(data);
         if header.has(flag::CONTINUE) || !header.has(flag::FINAL) {
-            let request = Header::new(opcode::TEXT, flag::FINAL).with_ttt(header.ttt());
-            self.send_text(request, Body::None);
-        } else {
-            self.events.push_back(Event::Text(core::mem::take(&mut self.text)));
+            //= rfc7143#section-11.11.4: the rest is asked for with the tag that came.
+            let request =
+                Header::new(opcode::TEXT, flag::FINAL).with_ttt(header.ttt()).with_lun(header.lun());
+            return self.send_text(topic, request, Body::None);
+        }
+        self.text_request = None;
+        let text = core::mem::take(&mut self.text);
+        match topic {
+            Topic::Targets => self.events.push_back(Event::Text(text)),
+            Topic::Negotiation => self.conclude_negotiation(&text),
+        }
+    }
+
+    /// What the target declares takes effect with what is sent from now on.
+    fn conclude_negotiation(&mut self, text: &[u8]) {
+        let pairs = crate::text::parse(text).unwrap_or_default();
+        let lengths = pairs.iter().filter(|(key, _)| key == "MaxRecvDataSegmentLength");
+        for (_, value) in lengths {
+            if !self.parameters.redeclare(value) {
+                return self.misbehaved("a segment length that is none");
+            }
         }
     }
 
     /// The target wants to negotiate (RFC 7143 section 11.9.1, event 4): what may still change is said again.
     fn renegotiate(&mut self) {
+        //= rfc7143#section-11.10: there is one text request at a time; the target hears with it, or asks again.
+        if self.text_request.is_some() || self.logout.is_some() {
+            return;
+        }
         let mut text = Vec::new();
         let length = self.parameters.max_recv_data_segment_length;
         crate::text::emit(&mut text, "MaxRecvDataSegmentLength", &length.to_string());
         let header = Header::new(opcode::TEXT, flag::FINAL).with_ttt(NO_TAG);
-        self.send_text(header, Body::Inline(text));
+        self.send_text(Topic::Negotiation, header, Body::Inline(text));
     }
 
     fn on_async(&mut self, header: &Header) {

@@ -88,7 +88,7 @@ impl Connection {
         self.parameters.error_recovery_level > 0
     }
 
-    /// A PDU with damaged data: it counts as not received.
+    /// A PDU with damaged data: it counts as not received (RFC 7143 section 7.8).
     pub(super) fn on_damaged(&mut self) {
         if !self.recovers() {
             return self.misbehaved("a data digest is wrong");
@@ -171,7 +171,7 @@ impl Connection {
     }
 
     fn send_text_again(&mut self, itt: u32) {
-        if let Some(Text { header, body }) = &self.text_request
+        if let Some(Text { header, body, .. }) = &self.text_request
             && header.itt() == itt
         {
             let again = Outgoing::Control { header: *header, body: body.clone() };

@@ -39,7 +39,7 @@ impl Connection {
     /// The same, with additional response information.
     pub fn respond_query(&mut self, request: TaskId, response: TaskResponse, information: [u8; 3]) {
         self.answered(request);
-        //= rfc7144#section-6.3.1: the answer's own code, and what QUERY ASYNCHRONOUS EVENT tells beside it.
+        //= rfc7144#section-6.4.1: the answer's own code, and what QUERY ASYNCHRONOUS EVENT tells beside it.
         let mut header = Header::new(opcode::TASK_MANAGEMENT_RESPONSE, flag::FINAL)
             .with_byte(2, response as u8)
             .with_itt(request.0);
@@ -66,6 +66,34 @@ impl Connection {
         }
         if self.phase != Phase::Closed {
             self.outgoing.push_back(super::Outgoing::Close(CloseReason::Local(why)));
+        }
+    }
+
+    /// Says that this connection alone is dropped (asynchronous event 2), that its tasks end with it, and that it may come again after the
+    /// session's Time2Wait; drops it once that is on its way, behind what was answered before.
+    pub fn dismiss_connection(&mut self, why: &'static str) {
+        if self.phase == Phase::FullFeature {
+            //= rfc7143#section-11.9.1: Parameter1 is the connection, Parameter2 Time2Wait; a Parameter3 of zero keeps nothing.
+            let header = Header::new(opcode::ASYNC, flag::FINAL)
+                .with_byte(36, 2)
+                .with_u16(38, self.cid)
+                .with_u16(40, self.parameters.time2wait);
+            self.send_unsolicited(header);
+        }
+        if self.phase != Phase::Closed {
+            self.outgoing.push_back(super::Outgoing::Close(CloseReason::Local(why)));
+        }
+    }
+
+    /// Asks the initiator to negotiate within `seconds` (asynchronous event 4): with its next text request it is told that data
+    /// segments of this length, in bytes, are taken from now on. A longer one that was declared before is still taken.
+    pub fn renegotiate(&mut self, seconds: u16, max_recv_data_segment_length: u32) {
+        if self.phase == Phase::FullFeature {
+            self.declares = Some(max_recv_data_segment_length);
+            self.parameters.max_recv_data_segment_length =
+                self.parameters.max_recv_data_segment_length.max(max_recv_data_segment_length);
+            let header = Header::new(opcode::ASYNC, flag::FINAL).with_byte(36, 4).with_u16(42, seconds);
+            self.send_unsolicited(header);
         }
     }
 
@@ -169,7 +197,7 @@ fn function(header: &Header) -> TaskFunction {
         6 => TaskFunction::TargetWarmReset,
         7 => TaskFunction::TargetColdReset,
         8 => TaskFunction::TaskReassign { task: referenced, exp_data_sn: header.data_sn() },
-        //= rfc7144#section-6.2: queries, and the loss of a nexus.
+        //= rfc7144#section-6.3: queries, and the loss of a nexus.
         9 => TaskFunction::QueryTask(referenced),
         10 => TaskFunction::QueryTaskSet,
         11 => TaskFunction::NexusReset,

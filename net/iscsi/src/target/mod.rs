@@ -87,6 +87,8 @@ pub struct Connection {
     text: Exchange,
     /// Answers to what was asked beside SendTargets, until the targets are known.
     beside: Vec<(TaskId, Vec<u8>)>,
+    /// MaxRecvDataSegmentLength, where the initiator was asked to negotiate and has not been told yet.
+    declares: Option<u32>,
     /// Connection identifier, from the login.
     cid: u16,
     ping: Option<u32>,
@@ -116,6 +118,7 @@ impl Connection {
             closed: None,
             text: Exchange::None,
             beside: Vec::new(),
+            declares: None,
             cid: 0,
             ping: None,
         }

@@ -101,6 +101,11 @@ impl Connection {
                 KeyAnswer::Strange => text::emit(&mut text, key, "NotUnderstood"),
             }
         }
+        //= rfc7143#section-13.12: it may be declared again in full feature phase.
+        if let Some(length) = self.declares.take() {
+            text::emit(&mut text, "MaxRecvDataSegmentLength", &length.to_string());
+            understood = true;
+        }
         let Some(which) = which else {
             return match understood {
                 true => self.send_text(header.itt(), text),

@@ -152,3 +152,41 @@ fn nothing_that_an_initiator_sends_on_several_connections_breaks_the_target() {
         }
     }
 }
+
+#[test]
+fn a_target_that_asks_for_a_negotiation_is_heard_and_obeyed() {
+    let preferences = Preferences { max_recv_data_segment_length: 2048, ..several() };
+    let mut world = session(2, preferences, 6);
+    for (length, agreed) in [(8192, 8192), (512, 8192), (512, 8192)] {
+        for link in &mut world.links {
+            link.target.renegotiate(5, length);
+            // One that is asked twice answers once, or twice: never with two requests at a time.
+            link.target.renegotiate(5, length);
+        }
+        world.drive();
+        for link in &world.links {
+            assert_eq!((link.initiator.closed(), link.target.closed()), (None, None));
+            assert_eq!(link.initiator.parameters().max_send_data_segment_length, length);
+            assert_eq!(
+                link.target.parameters().max_recv_data_segment_length,
+                agreed,
+                "longer ones may be on their way"
+            );
+        }
+        assert!(world.events.is_empty(), "the owner has nothing to do with it: {:?}", world.events);
+        recovery::load(&mut world, 2, 2, "after a negotiation");
+    }
+}
+
+#[test]
+fn a_connection_that_is_dropped_is_told_by_its_name() {
+    let mut world = session(3, several(), 7);
+    world.links[1].target.dismiss_connection("it is in the way");
+    world.drive();
+    assert!(world.links[1].initiator.closed().is_some() && world.links[1].target.closed().is_some());
+    for link in [0, 2] {
+        let task = world.submit(link, b'R', 0, 512).expect("window");
+        world.drive();
+        assert!(world.completed.contains_key(&task), "the others go on");
+    }
+}

@@ -13,6 +13,9 @@ use super::Session;
 /// How long a session that was told that it ends has to take that.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Seconds that an initiator has to negotiate when it is asked to.
+const NEGOTIATION_SECONDS: u16 = 5;
+
 /// How far the end of a session is that this side wants. A time that is `None` begins with the next turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Farewell {
@@ -33,6 +36,20 @@ impl Session {
             self.farewell = Farewell::Dismissed { until: None, why };
         } else {
             self.end(why);
+        }
+    }
+
+    /// The same, unless that was done before.
+    pub(super) fn dismiss_once(&mut self, seconds: u16, why: &'static str) {
+        if !matches!(self.farewell, Farewell::Dismissed { .. }) {
+            self.dismiss(seconds, why);
+        }
+    }
+
+    /// Asks the initiator to negotiate, and tells it then that data segments of this length are taken.
+    pub(in crate::export) fn renegotiate(&mut self, max_recv_data_segment_length: u32) {
+        for link in self.links.iter_mut() {
+            link.connection.renegotiate(NEGOTIATION_SECONDS, max_recv_data_segment_length);
         }
     }
 

@@ -155,15 +155,22 @@ impl Session {
         }
     }
 
-    /// Ends the session of an initiator that was asked for data and does not send them: what they are for is not held for ever.
+    /// Drops the connection by which data were asked for that do not come: what they are for is not held for ever. The session ends
+    /// with its only connection.
     pub(super) fn watch_data(&mut self, now: Instant) {
         if now < self.data_looked_at + LOOK {
             return;
         }
         self.data_looked_at = now;
         let late = |job: &Job| job.is_taking() && now >= job.asked_at + self.patience.silence;
-        if self.jobs.open.values().any(late) {
-            self.end("the initiator does not send the data that it was asked for");
+        let late: Vec<TaskId> =
+            self.jobs.open.iter().filter(|(_, job)| late(job)).map(|(task, _)| *task).collect();
+        const WHY: &str = "the initiator does not send the data that it was asked for";
+        for task in late {
+            match self.links.len() {
+                0 | 1 => return self.dismiss_once(0, WHY),
+                _ => self.links.dismiss(task, WHY),
+            }
         }
     }
 }

@@ -126,6 +126,15 @@ impl Links {
         }
     }
 
+    /// Drops the connection that a task belongs to; its tasks end with it.
+    pub(super) fn dismiss(&mut self, task: TaskId, why: &'static str) {
+        let has = |link: &&mut Link| link.standing != Standing::Closed && link.connection.is_open(task);
+        if let Some(link) = self.live.iter_mut().find(has) {
+            link.standing = Standing::Closed;
+            link.connection.dismiss_connection(why);
+        }
+    }
+
     /// Nothing of a lost connection is kept any more.
     pub(super) fn forget(&mut self, index: usize) {
         let mut lost = self.lost.remove(index);

@@ -14,7 +14,7 @@ use super::super::resets::ResetKind;
 use super::paths::Route;
 use super::{Origin, Request, Session};
 
-/// Codes of functions that are passed on (RFC 7144 section 4.1), and of the answer "yes".
+/// Codes of functions that are passed on (RFC 7144 section 6.3), and of the answer "yes".
 const NEXUS_RESET: u8 = 11;
 const QUERY_ASYNC_EVENT: u8 = 12;
 const SUCCEEDED: u8 = TaskResponse::Succeeded as u8;
@@ -155,7 +155,7 @@ impl Session {
         self.links.respond_task_management(request, response);
     }
 
-    /// Queries answer "function succeeded" for yes and "function complete" for no (RFC 7144 section 6.3.1).
+    /// Queries answer "function succeeded" for yes and "function complete" for no (RFC 7144 section 6.4.2).
     fn answer_query(&mut self, request: TaskId, yes: bool) {
         let response = if yes { TaskResponse::Succeeded } else { TaskResponse::Complete };
         self.answer_management(request, response);
@@ -216,7 +216,7 @@ impl Session {
         luns.iter().filter(|(number, _)| self.mask.shows(**number)).map(|(_, lun)| lun.unit.clone()).collect()
     }
 
-    /// I_T NEXUS RESET: what a loss of the nexus does, without the loss (RFC 7144 section 6.2, SAM-5 section 6.3.4).
+    /// I_T NEXUS RESET: what a loss of the nexus does, without the loss (RFC 7144 section 6.3, SAM-5 section 6.3.4).
     fn lose_nexus(&mut self, request: TaskId, now: Instant) {
         let mut waits_for = Vec::new();
         for unit in self.units_seen() {

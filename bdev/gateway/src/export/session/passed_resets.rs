@@ -21,7 +21,7 @@ use super::super::resets::ResetKind;
 use super::paths::{HELD_MAX, PAUSE, Route};
 use super::{Request, Session};
 
-/// Codes of the functions that are passed on (RFC 7143 section 11.5.1, RFC 7144 section 4.1).
+/// Codes of the functions that are passed on (RFC 7143 section 11.5.1, RFC 7144 section 6.3).
 const CLEAR_TASK_SET: u8 = 4;
 const LOGICAL_UNIT_RESET: u8 = 5;
 

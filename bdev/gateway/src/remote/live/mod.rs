@@ -198,6 +198,18 @@ impl Live {
         self.members.iter().any(Member::serves)
     }
 
+    /// Gives up every command.
+    pub(super) fn abandon_all(&mut self) {
+        self.members.iter_mut().for_each(|member| member.connection.abandon_all());
+    }
+
+    /// True when no connection is left.
+    pub(super) fn is_over(&self) -> bool {
+        self.members.iter().all(|member| {
+            member.connection.closed().is_some() || matches!(member.stream.status(), StreamStatus::Closed(_))
+        })
+    }
+
     /// Logs the session out.
     pub(super) fn log_out(&mut self) {
         if let Some(member) = self.members.iter_mut().find(|member| member.serves()) {

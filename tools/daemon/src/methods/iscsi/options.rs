@@ -31,6 +31,9 @@ struct Options {
     default_time2retain: Option<u32>,
     first_burst_length: Option<u32>,
     error_recovery_level: Option<u32>,
+    /// Longest data segment that is taken, in bytes: initiators that are logged in are asked to negotiate (RFC 7143 section 11.9.1,
+    /// event 4); ours.
+    max_recv_data_segment_length: Option<u32>,
     /// Connections at once, logged in or not; ours, as what follows.
     max_connections: Option<usize>,
     /// Of them, from one address,
@@ -103,6 +106,9 @@ impl Options {
         let preferences = &mut config.preferences;
         let burst = (512, (1 << 24) - 1);
         within("first_burst_length", self.first_burst_length, burst, &mut preferences.first_burst_length)?;
+        let segment = self.max_recv_data_segment_length;
+        let into = &mut preferences.max_recv_data_segment_length;
+        within("max_recv_data_segment_length", segment, burst, into)?;
         within("default_time2wait", self.default_time2wait, (0, 3600), &mut preferences.default_time2wait)?;
         let retain = self.default_time2retain;
         within("default_time2retain", retain, (0, 3600), &mut preferences.default_time2retain)?;
@@ -165,6 +171,7 @@ pub(super) fn get(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcEr
         "default_time2wait": preferences.default_time2wait,
         "default_time2retain": preferences.default_time2retain,
         "first_burst_length": preferences.first_burst_length,
+        "max_recv_data_segment_length": preferences.max_recv_data_segment_length,
         "max_connections_per_address": limits.connections_per_address,
         "max_sessions_per_initiator": limits.sessions_per_initiator,
         "max_discovery_sessions_per_address": limits.discovery_per_address,
