@@ -103,6 +103,26 @@ fn luns_come_and_go_while_hosts_are_in() {
 }
 
 #[test]
+fn what_can_be_read_is_not_given_up() {
+    let (node, _) = target();
+    let refused = |arguments: &[&str]| {
+        let run = gemel(&node, &[&["target", "give-up-unit-state"], arguments].concat());
+        assert!(!run.status.success(), "{run:?}");
+        String::from_utf8_lossy(&run.stderr).into_owned()
+    };
+    let cases: [(&[&str], &str); 4] = [
+        (&[TARGET, "0"], "confirm"),
+        (&[TARGET, "0", "--yes"], "nothing to give up"),
+        (&[TARGET, "9", "--yes"], "has no LUN 9"),
+        (&["iqn.2026-11.example:nobody", "0", "--yes"], "there is no target"),
+    ];
+    for (arguments, why) in cases {
+        let said = refused(arguments);
+        assert!(said.contains(why), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn a_node_asks_a_portal_for_its_targets() {
     let (far, url) = target();
     let address = portal(&url).trim_start_matches("iscsi://");
