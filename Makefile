@@ -4,7 +4,7 @@ CARGO ?= cargo
 BIN ?= target/release
 .DEFAULT_GOAL := help
 
-.PHONY: help run build install test check fmt lint doc e2e conformance compliance pdu fuzz sim sim-bugs links bench setup
+.PHONY: help run build install test check fmt lint doc e2e conformance compliance pdu fuzz sim sim-bugs links bench bench-link setup
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ e2e: setup ## Tests with real processes and real initiators
 bench: ## Time 4 KiB commands of a real initiator against a RAM disk
 	$(CARGO) build --release -p daemon -p ctl
 	@tests/scripts/bench.sh
+
+bench-link: ## Mirrored writes and resync over the dedicated NIC against kernel TCP, interleaved (root): ROUNDS=5 SECONDS_EACH=4
+	$(CARGO) build --release -p daemon -p ctl -p perf
+	@perf/replication.sh $(or $(ROUNDS),5) $(or $(SECONDS_EACH),4)
 
 setup: ## Install what the tests need, or say what is missing
 	@tests/scripts/setup.sh

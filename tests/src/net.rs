@@ -219,6 +219,17 @@ impl Net {
         must(&["-n", space, "addr", "flush", "dev", end.device]);
     }
 
+    /// Both interfaces of the link go away, and others of the same names come.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn renew_link(&self) {
+        let [near, _] = ends(Way::Link);
+        must(&["-n", &self.spaces[near.space], "link", "del", near.device]);
+        self.connect(Way::Link);
+        [0, 1].into_iter().for_each(|node| self.dedicate(node));
+    }
+
     /// Takes the link's plug out at a node, or puts it in again: both ends see it.
     ///
     /// # Panics

@@ -6,7 +6,7 @@ use smoltcp::phy::{
 };
 use smoltcp::time::Instant;
 
-use super::offload::{self, Ledger};
+use super::offload::{self, Direction, Ledger};
 
 /// What a device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +80,11 @@ impl Phy {
         let segmentation = device.properties().segmentation;
         Self { device, ledger: Ledger::default(), mtu: mtu as usize, segmentation }
     }
+
+    /// Goes on with another device, as like the first as to one interface's of the same name.
+    pub(super) fn replace(&mut self, device: Box<dyn FrameDevice>) {
+        self.device = device;
+    }
 }
 
 impl Device for Phy {
@@ -123,11 +128,13 @@ pub(super) struct FrameIn<'a> {
 impl RxToken for FrameIn<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
         let Received { bytes, checksum } = self.received;
+        self.ledger.show(Direction::In, bytes);
         if checksum == ChecksumState::Unverified && !offload::is_intact(bytes) {
             self.ledger.count_corrupt();
             // An empty frame is no frame.
             return f(&[]);
         }
+        self.ledger.note_received(bytes);
         f(bytes)
     }
 }
@@ -160,6 +167,7 @@ impl TxToken for FrameOut<'_> {
                 }
             }
         };
+        ledger.show(Direction::Out, frame);
         transmit.commit(len, request);
         result
     }

@@ -29,6 +29,7 @@ mod status;
 mod stream;
 
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
@@ -42,6 +43,7 @@ use stack::Stack;
 pub use config::{IpNet, LinkConfig, LinkError, UnknownNet};
 pub use device::{FrameDevice, Properties, Transmit};
 pub use memory::{MemoryDevice, MemoryWire};
+pub use offload::{Direction, See, Tap};
 pub use path::PathCheck;
 pub use status::{LinkCounters, LinkNews, LinkStatus};
 
@@ -50,7 +52,19 @@ type Shared = Rc<RefCell<Stack>>;
 /// A link: the interface with its stack. See the module.
 pub struct Link {
     stack: Shared,
+    /// How its device is had again when its interface has gone; `None` for one that was given.
+    again: Option<Again>,
 }
+
+/// What a device is opened by, and when next.
+struct Again {
+    config: LinkConfig,
+    core: Core,
+    next: Instant,
+}
+
+/// How often an interface that has gone is looked for.
+const SEARCH: Duration = Duration::from_millis(500);
 
 impl Link {
     /// Opens a packet socket on the configured interface.
@@ -60,7 +74,8 @@ impl Link {
     pub fn open(config: &LinkConfig, core: &Core, now: Instant) -> Result<Self, LinkError> {
         config.check()?;
         let device = packet::open(config, core)?;
-        Self::over(config, Box::new(device), now)
+        let again = Again { config: config.clone(), core: core.clone(), next: now };
+        Ok(Self { again: Some(again), ..Self::over(config, Box::new(device), now)? })
     }
 
     /// The same over a given device.
@@ -69,12 +84,30 @@ impl Link {
     /// See [`LinkError`].
     pub fn over(config: &LinkConfig, device: Box<dyn FrameDevice>, now: Instant) -> Result<Self, LinkError> {
         config.check()?;
-        Ok(Self { stack: Rc::new(RefCell::new(Stack::new(config, device, now))) })
+        Ok(Self { stack: Rc::new(RefCell::new(Stack::new(config, device, now))), again: None })
     }
 
     /// The first half of a turn: takes what arrived, lets timers fire, looks after the interface.
     pub fn receive(&mut self, now: Instant) -> Progress {
+        self.search(now);
         self.stack.borrow_mut().receive(now)
+    }
+
+    /// An interface of the same name takes the place of one that has gone.
+    fn search(&mut self, now: Instant) {
+        let Some(again) = self.again.as_mut().filter(|again| now >= again.next) else { return };
+        again.next = now + SEARCH;
+        let mut stack = self.stack.borrow_mut();
+        if stack.is_gone()
+            && let Ok(device) = packet::open(&again.config, &again.core)
+        {
+            stack.replace(Box::new(device));
+        }
+    }
+
+    /// Shows each frame from now on to `tap`, until that has seen enough. It replaces one that is there.
+    pub fn set_tap(&mut self, tap: Tap) {
+        self.stack.borrow_mut().set_tap(tap);
     }
 
     /// The second half of a turn: sends what there is to send.

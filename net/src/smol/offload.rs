@@ -1,10 +1,12 @@
-//! TCP segments in Ethernet frames: their checksums, and which of them are sent again. Pure.
+//! TCP segments in Ethernet frames: their checksums, which of them are sent again, and how long acknowledgements take. Pure.
 
 use core::cell::{Cell, RefCell};
 use core::net::IpAddr;
 use core::num::NonZeroU16;
+use core::ops::ControlFlow;
 
 use engine::packet::{PartialChecksum, SegmentFormat, Segmentation, SendRequest};
+use engine::{Instant, LatencyHistogram, LatencySummary};
 use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket, checksum,
 };
@@ -27,6 +29,8 @@ pub(super) struct Segment {
     /// Header and payload.
     len: usize,
     sequence: u32,
+    /// What it acknowledges.
+    acknowledged: Option<u32>,
     /// Sequence numbers that it takes.
     span: u32,
     opening: bool,
@@ -67,6 +71,7 @@ impl Segment {
             header_len: usize::from(tcp.header_len()),
             len: payload.len(),
             sequence: tcp.seq_number().0.cast_unsigned(),
+            acknowledged: tcp.ack().then(|| tcp.ack_number().0.cast_unsigned()),
             span: u32::try_from(tcp.segment_len()).unwrap_or(0),
             opening: tcp.syn(),
         })
@@ -101,14 +106,39 @@ struct Flow {
     ports: (u16, u16),
     /// One past the highest sequence number sent.
     next: u32,
+    /// The acknowledgement that is waited for, and since when. Never of what was sent twice (RFC 6298, section 3).
+    timed: Option<(u32, Instant)>,
+}
+
+/// Which way a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To this node.
+    In,
+    /// From this node.
+    Out,
+}
+
+/// Is shown each frame, until it has seen enough.
+pub type See = Box<dyn FnMut(Instant, Direction, &[u8]) -> ControlFlow<()>>;
+
+/// Sees each frame, until it has seen enough or its time is over.
+pub struct Tap {
+    /// When it ends, also where no frame passes.
+    pub until: Instant,
+    /// Is shown each frame.
+    pub see: See,
 }
 
 /// Connections that are remembered; more forget the oldest.
 const FLOWS_MAX: usize = 64;
 
 /// What was noticed of frames.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Ledger {
+    now: Cell<Instant>,
+    tap: RefCell<Option<Tap>>,
+    round_trips: RefCell<LatencyHistogram>,
     corrupt: Cell<u64>,
     unsent: Cell<u64>,
     segments: Cell<u64>,
@@ -121,6 +151,43 @@ fn add(cell: &Cell<u64>) {
 }
 
 impl Ledger {
+    /// The time of what is noticed next.
+    pub(super) fn set_now(&self, now: Instant) {
+        self.now.set(now);
+        self.tap.borrow_mut().take_if(|tap| now >= tap.until);
+    }
+
+    pub(super) fn set_tap(&self, tap: Tap) {
+        *self.tap.borrow_mut() = Some(tap);
+    }
+
+    pub(super) fn show(&self, direction: Direction, frame: &[u8]) {
+        let now = self.now.get();
+        self.tap.borrow_mut().take_if(|tap| (tap.see)(now, direction, frame).is_break());
+    }
+
+    /// How long acknowledgements took.
+    pub(super) fn round_trips(&self) -> LatencySummary {
+        self.round_trips.borrow().summary()
+    }
+
+    /// A received segment may be the acknowledgement that is waited for.
+    pub(super) fn note_received(&self, frame: &[u8]) {
+        let Some(segment) = Segment::of(frame) else { return };
+        let Some(acknowledged) = segment.acknowledged else { return };
+        let (far, ports): (IpAddr, _) = (segment.source.into(), (segment.ports.1, segment.ports.0));
+        let mut flows = self.flows.borrow_mut();
+        let Some(flow) = flows.iter_mut().find(|flow| flow.ports == ports && flow.destination == far) else {
+            return;
+        };
+        if let Some((end, sent)) = flow.timed
+            && !is_after(end, acknowledged)
+        {
+            flow.timed = None;
+            self.round_trips.borrow_mut().record(self.now.get().saturating_since(sent));
+        }
+    }
+
     /// A received frame's checksum was wrong.
     pub(super) fn count_corrupt(&self) {
         add(&self.corrupt);
@@ -142,19 +209,27 @@ impl Ledger {
         let end = segment.sequence.wrapping_add(segment.span);
         let same = |flow: &&mut Flow| flow.ports == ports && flow.destination == destination;
         match flows.iter_mut().find(same) {
-            Some(flow) if segment.opening && flow.next != end => flow.next = end,
+            Some(flow) if segment.opening && flow.next != end => {
+                (flow.next, flow.timed) = (end, None);
+            }
             Some(flow) if is_after(end, flow.next) => {
                 if is_after(flow.next, segment.sequence) {
+                    flow.timed = None;
                     add(&self.resent);
+                } else if flow.timed.is_none() {
+                    flow.timed = Some((end, self.now.get()));
                 }
                 flow.next = end;
             }
-            Some(_) => add(&self.resent),
+            Some(flow) => {
+                flow.timed = None;
+                add(&self.resent);
+            }
             None => {
                 if flows.len() == FLOWS_MAX {
                     flows.remove(0);
                 }
-                flows.push(Flow { destination, ports, next: end });
+                flows.push(Flow { destination, ports, next: end, timed: None });
             }
         }
     }

@@ -11,6 +11,7 @@ use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpEndpoint, IpList
 use super::clock::Clock;
 use super::config::{IpNet, LinkConfig};
 use super::device::{FrameDevice, Phy};
+use super::offload::Tap;
 use super::path::{PathCheck, Paths};
 use super::socket::Sockets;
 use super::status::{LinkCounters, LinkNews, LinkStatus};
@@ -103,6 +104,7 @@ impl Stack {
 
     pub(super) fn receive(&mut self, now: Instant) -> Progress {
         self.now = now;
+        self.phy.ledger.set_now(now);
         self.look(now);
         let at = self.clock.instant(now);
         let mut taken = 0;
@@ -121,6 +123,7 @@ impl Stack {
 
     pub(super) fn transmit(&mut self, now: Instant) -> Progress {
         self.now = now;
+        self.phy.ledger.set_now(now);
         let at = self.clock.instant(now);
         let mut rounds = 0;
         while self.state == LinkState::Up && rounds < ROUNDS_PER_TURN {
@@ -173,6 +176,23 @@ impl Stack {
                 }
             }
         }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.state == LinkState::Gone
+    }
+
+    /// The interface is there again: goes on with its device.
+    pub(super) fn replace(&mut self, device: Box<dyn FrameDevice>) {
+        let address = EthernetAddress(device.properties().address);
+        self.interface.set_hardware_addr(HardwareAddress::Ethernet(address));
+        self.phy.replace(device);
+        // The next look sees its state, and tells.
+        self.next_look = self.now;
+    }
+
+    pub(super) fn set_tap(&self, tap: Tap) {
+        self.phy.ledger.set_tap(tap);
     }
 
     fn on_path(&mut self, host: IpAddr, check: PathCheck) {
@@ -340,6 +360,7 @@ impl Stack {
             addresses: self.config.addresses.clone(),
             sockets: (self.config.sockets, self.config.sockets - self.sockets.free()),
             counters,
+            round_trips: self.phy.ledger.round_trips(),
             paths: self.paths.known().collect(),
         }
     }

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::net::IpAddr;
 
+use engine::LatencySummary;
 use engine::packet::{LinkState, PacketStats};
 
 use super::config::IpNet;
@@ -49,6 +50,8 @@ pub struct LinkStatus {
     pub sockets: (usize, usize),
     /// What passed.
     pub counters: LinkCounters,
+    /// How long acknowledgements took, with the time that the far end held them back.
+    pub round_trips: LatencySummary,
     /// Hosts that were talked to, and whether the longest packets reach them.
     pub paths: Vec<(IpAddr, PathCheck)>,
 }
@@ -82,9 +85,7 @@ impl fmt::Display for LinkNews {
                     LinkState::Up => "is up",
                     LinkState::NoCarrier => "has no carrier: look at the cable and at the other end",
                     LinkState::Down => "was set down",
-                    LinkState::Gone => {
-                        "is there no more: delete the link, and create it again when it is back"
-                    }
+                    LinkState::Gone => "is there no more; one of that name takes its place",
                 };
                 write!(f, "interface {interface} {words}")
             }

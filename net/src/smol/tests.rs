@@ -1,3 +1,4 @@
+use core::ops::ControlFlow;
 use core::time::Duration;
 
 use engine::packet::LinkState;
@@ -263,6 +264,36 @@ fn what_nobody_listens_on_refuses_and_what_is_elsewhere_is_unreachable() {
     assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
     assert!(network.has_address([10, 0, 0, 1].into()) && !network.has_address([10, 0, 0, 2].into()));
     assert!(network.reaches([10, 0, 0, 9].into()) && !network.reaches([10, 0, 1, 9].into()));
+}
+
+#[test]
+fn a_tap_sees_every_frame_until_it_has_seen_enough() {
+    let mut bench = Bench::new(10);
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let frames = seen.clone();
+    let see = move |_: Instant, direction: Direction, frame: &[u8]| {
+        frames.borrow_mut().push((direction, frame.len()));
+        if frames.borrow().len() == 40 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    bench.links[0].set_tap(Tap { until: Instant::FAR_FUTURE, see: Box::new(see) });
+    let (mut a, mut b, _listener) = bench.pair(false);
+    bench.ping_pong(&mut *a, &mut *b, 50);
+    assert_eq!(seen.borrow().len(), 40);
+    for direction in [Direction::In, Direction::Out] {
+        let long = seen.borrow().iter().filter(|one| **one == (direction, 4096 + 54)).count();
+        assert!(long > 5, "{:?}", seen.borrow());
+    }
+}
+
+#[test]
+fn round_trips_are_those_of_the_wire() {
+    let mut bench = Bench::new(11);
+    let (mut a, mut b, _listener) = bench.pair(false);
+    bench.ping_pong(&mut *a, &mut *b, 500);
+    let trips = bench.links[0].status().round_trips;
+    assert!(trips.count > 400, "{trips:?}");
+    // There and back, and a turn at each end.
+    assert!((40..=60).contains(&trips.p50.as_micros()), "{trips:?}");
 }
 
 /// A link that has nothing to do says when it wants to be polled, and it is not now.

@@ -105,6 +105,62 @@ fn a_pair_mirrors_over_interfaces_of_its_own_and_starts_again_so() {
     bench.pair.stop_both(0);
 }
 
+/// While a load runs, its frames are written to a file that Wireshark reads.
+#[test]
+fn a_link_at_work_is_captured_to_a_file() {
+    let Some(bench) = Bench::start() else { return };
+    let load = bench.load(3);
+    let file = bench.pair.leg(0).with_file_name("link.pcap");
+    let arguments = ["link", "capture", "repl", file.to_str().expect("a path"), "--seconds", "1"];
+    let said = String::from_utf8(gemel(bench.pair.node(0), &arguments).stdout).expect("text");
+    assert!(said.contains("link.pcap: ") && said.contains(" frames"), "{said}");
+    let again = gemel(bench.pair.node(0), &arguments);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("File exists"), "{again:?}");
+    verified(load);
+    let bytes = std::fs::read(&file).expect("the file");
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    assert_eq!((number(0), number(20)), (0xa1b2_3c4d, 1), "nanoseconds, Ethernet");
+    let (mut at, mut long) = (24, 0);
+    while at < bytes.len() {
+        let len = number(at + 8) as usize;
+        assert_eq!(bytes[at + 16 + 12..at + 16 + 14], [8, 0], "IPv4");
+        long += usize::from(len > 4096);
+        at += 16 + len;
+    }
+    assert_eq!(at, bytes.len(), "whole frames");
+    assert!(long > 10, "{long} long frames");
+    let trips = &bench.link(0)["round_trips"];
+    assert!(trips["count"].as_u64() > Some(100) && trips["p50_us"].as_f64() > Some(0.0), "{trips:#}");
+}
+
+/// A peer that stands still, and an interface that goes away and comes back under the node.
+#[test]
+fn a_peer_that_is_frozen_and_an_interface_that_is_made_anew_come_back_by_delta() {
+    let Some(bench) = Bench::start() else { return };
+    let load = bench.load(10);
+    let alone = |status: &Value| status["legs"][1]["state"] == "missing";
+    bench.pair.node(1).signal("STOP");
+    bench.pair.wait(0, "degraded", alone);
+    pause(Duration::from_millis(1000));
+    bench.pair.node(1).signal("CONT");
+    bench.pair.wait_in_sync(0);
+    bench.net.renew_link();
+    for node in [0, 1] {
+        let back = |link: &Value| link["state"] == "up" && link["counters"]["carrier_losses"] == 1;
+        let found = (0..250).any(|_| {
+            pause(Duration::from_millis(20));
+            back(&bench.link(node))
+        });
+        assert!(found, "{:#}", bench.link(node));
+    }
+    bench.pair.wait_in_sync(0);
+    let report = verified(load);
+    assert!(stall(&report) < 3000.0, "{report}");
+    let Bench { pair, net } = bench;
+    assert!(pair.finish(0) < LEG / 2, "by delta");
+    drop(net);
+}
+
 #[test]
 fn a_peer_that_is_killed_comes_back_by_delta() {
     let Some(mut bench) = Bench::start() else { return };

@@ -1,6 +1,8 @@
 //! `gemel link`: network interfaces that the node polls itself. Also the NIC of a new pair.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
@@ -42,6 +44,19 @@ pub(crate) enum Links {
         #[arg(long)]
         sockets: Option<u32>,
     },
+    /// Write a link's frames to a file that Wireshark reads, while it is at work; comes back when that has ended.
+    Capture {
+        /// The link's name.
+        name: String,
+        /// The file; it must not be there yet.
+        file: PathBuf,
+        /// For how many seconds.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+        seconds: u32,
+        /// Bytes of each frame at the most; all when absent.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(64..=262_144))]
+        snap_len: Option<u32>,
+    },
     /// Give an interface back that nothing uses any more.
     Delete {
         /// The link's name.
@@ -69,8 +84,43 @@ impl Links {
                 }
                 ("link_create", Some(params), show::done)
             }
+            Self::Capture { name, file, seconds, snap_len } => {
+                let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+                let mut params = json!({"name": name, "file": file, "seconds": seconds});
+                if let Some(bytes) = snap_len {
+                    params["snap_len"] = json!(bytes);
+                }
+                ("link_capture", Some(params), show::done)
+            }
             Self::Delete { name } => ("link_delete", Some(json!({"name": name})), show::done),
         }
+    }
+}
+
+/// Waits for the end of a capture that was begun, and says what came of it.
+pub(crate) fn wait_for_capture(client: &mut Client, links: &Links) -> Result<Option<Value>, Failure> {
+    let Links::Capture { name, seconds, .. } = links else { return Ok(None) };
+    let mut capture = Value::Null;
+    for _ in 0..(seconds + 5) * LOOKS_PER_SECOND {
+        std::thread::park_timeout(Duration::from_secs(1) / LOOKS_PER_SECOND);
+        let status = client.call("link_get_links", Some(json!({"name": name})))?;
+        capture = status[0]["capture"].clone();
+        if capture["running"] == false {
+            break;
+        }
+    }
+    Ok(Some(capture))
+}
+
+/// How often a capture is looked at.
+const LOOKS_PER_SECOND: u32 = 5;
+
+/// What came of a capture.
+pub(crate) fn captured(capture: &Value) -> String {
+    let [file, frames, left_out] = ["file", "frames", "left_out"].map(|key| text(&capture[key]));
+    match left_out.as_str() {
+        "0" => format!("{file}: {frames} frames"),
+        _ => format!("{file}: {frames} frames; {left_out} more came too fast, and are left out"),
     }
 }
 
@@ -106,6 +156,13 @@ fn status(answer: &Value) -> String {
             (
                 "peers",
                 list(&link["peers"], |peer| format!("{} {}", text(&peer["host"]), text(&peer["path"]))),
+            ),
+            (
+                "round trip",
+                format!(
+                    "{} us median, {} us p99",
+                    link["round_trips"]["p50_us"], link["round_trips"]["p99_us"]
+                ),
             ),
             ("received", passed("received")),
             ("sent", passed("sent")),

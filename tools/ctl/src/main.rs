@@ -207,7 +207,13 @@ fn ask(options: &Options, command: &Command) -> Result<String, Failure> {
         Command::Portal(portal) => call(&mut client, portal.call())?,
         Command::Initiators(initiators) => call(&mut client, initiators.call())?,
         Command::Target(target) => call(&mut client, target.call())?,
-        Command::Link(link) => call(&mut client, link.call())?,
+        Command::Link(link) => {
+            let (answer, show) = call(&mut client, link.call())?;
+            match link::wait_for_capture(&mut client, link)? {
+                Some(capture) => (capture, link::captured),
+                None => (answer, show),
+            }
+        }
         Command::Auth(auth) => {
             let (method, params) = auth::call(auth);
             (client.call(method, params)?, auth::show)

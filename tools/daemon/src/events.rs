@@ -89,9 +89,9 @@ impl Default for EventLog {
     }
 }
 
-/// The wall clock: for log lines alone.
+/// The wall clock: for what people read alone.
 #[expect(clippy::disallowed_methods, reason = "the daemon stamps events for people")]
-fn wall() -> SystemTime {
+pub(crate) fn wall() -> SystemTime {
     SystemTime::now()
 }
 

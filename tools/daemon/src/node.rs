@@ -24,6 +24,7 @@ use net::smol::IpNet;
 use rpc::RpcError;
 use serde_json::{Value, json};
 
+use crate::capture::Capture;
 use crate::events::EventLog;
 use crate::keep::Keeper;
 use crate::log::Log;
@@ -72,6 +73,8 @@ pub struct LinkEntry {
     pub addresses: Vec<IpNet>,
     /// The call that made it, to be replayed.
     pub created_by: (String, Value),
+    /// Where its frames are, or were last, written to.
+    pub(crate) capture: Option<Capture>,
 }
 
 /// A user's key of crypto devices.

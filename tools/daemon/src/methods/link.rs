@@ -3,7 +3,9 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
+use std::path::PathBuf;
 
+use engine::Clock;
 use engine::packet::LinkState;
 use net::smol::{IpNet, Link, LinkConfig, LinkError, LinkStatus, PathCheck, UnknownNet};
 use rpc::RpcError;
@@ -11,7 +13,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::iostat::summary as percentiles;
 use super::{Method, When};
+use crate::capture::{Capture, Plan};
 use crate::node::{LinkEntry, Node};
 use crate::params;
 use crate::pollers::Polled;
@@ -19,6 +23,7 @@ use crate::pollers::Polled;
 pub(super) const METHODS: &[Method] = &[
     Method { name: "link_create", when: When::Runtime, run: create },
     Method { name: "link_delete", when: When::Runtime, run: delete },
+    Method { name: "link_capture", when: When::Runtime, run: capture },
     Method { name: "link_get_links", when: When::Runtime, run: links },
 ];
 
@@ -79,7 +84,11 @@ impl Create {
             hardware_address: self.hardware_address.as_deref().map(hardware).transpose()?,
             sockets: self.sockets.unwrap_or(defaults.sockets),
             buffer: self.buffer_kb.map_or(defaults.buffer, |kib| kib.saturating_mul(1024)),
-            ring_frames: self.ring_frames.unwrap_or(defaults.ring_frames),
+            ring_frames: self.ring_frames.unwrap_or(if self.mtu.is_some_and(|mtu| mtu < 4000) {
+                512
+            } else {
+                256
+            }),
             min_rto,
             ack_delay,
             ..defaults
@@ -130,7 +139,8 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     })?;
     opened.map_err(|error| refused(&error))?;
     let created_by = ("link_create".to_owned(), given.cloned().unwrap_or_default());
-    node.links.insert(parsed.name.clone(), LinkEntry { reactor: REACTOR, addresses, created_by });
+    node.links
+        .insert(parsed.name.clone(), LinkEntry { reactor: REACTOR, addresses, created_by, capture: None });
     Ok(json!(parsed.name))
 }
 
@@ -170,6 +180,69 @@ fn delete(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     }
     node.links.remove(&given.name);
     Ok(json!(true))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaptureParams {
+    name: String,
+    /// By its absolute path; it must not be there yet.
+    file: PathBuf,
+    /// For how long.
+    seconds: u32,
+    /// Bytes of each frame at the most.
+    #[serde(default = "whole")]
+    snap_len: u32,
+}
+
+/// Longer than any frame.
+fn whole() -> u32 {
+    1 << 18
+}
+
+/// Captures last an hour at the most.
+const CAPTURE_MAX: u32 = 3600;
+
+/// Writes a link's frames to a file for a while; answers at once.
+fn capture(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let given: CaptureParams = params::parse(given)?;
+    if !(1..=CAPTURE_MAX).contains(&given.seconds) || !(64..=whole()).contains(&given.snap_len) {
+        return Err(RpcError::invalid_params(format!(
+            "seconds must be 1 to {CAPTURE_MAX}, and snap_len 64 to {}",
+            whole()
+        )));
+    }
+    if !given.file.is_absolute() {
+        return Err(RpcError::invalid_params(
+            "file must be an absolute path: the node's folder is not yours",
+        ));
+    }
+    let now = node.clock().now();
+    let link = node.links.get(&given.name);
+    let link = link.ok_or_else(|| RpcError::no_device(format!("there is no link {:?}", given.name)))?;
+    if link.capture.as_ref().is_some_and(Capture::is_running) {
+        return Err(RpcError::busy(format!("link {} is being captured", given.name)));
+    }
+    let duration = Duration::from_secs(given.seconds.into());
+    let plan = Plan { file: given.file.clone(), snap_len: given.snap_len, duration };
+    let started = Capture::start(plan, now);
+    let (capture, tap) =
+        started.map_err(|error| RpcError::refused(format!("{}: {error}", given.file.display())))?;
+    let name = given.name.clone();
+    node.on(REACTOR, move |residents, _| {
+        if let Some(link) = residents.links.get_mut(&name) {
+            link.what.set_tap(tap());
+        }
+    })?;
+    if let Some(link) = node.links.get_mut(&given.name) {
+        link.capture = Some(capture);
+    }
+    Ok(json!(true))
+}
+
+fn capture_json(capture: &Capture) -> Value {
+    let (frames, left_out) = capture.counts();
+    json!({"file": capture.file(), "running": capture.is_running(), "frames": frames, "left_out": left_out})
 }
 
 #[derive(Deserialize)]
@@ -229,6 +302,8 @@ fn describe(name: &str, entry: &LinkEntry, status: &LinkStatus) -> Value {
         "segmentation": device.segmentation,
         "sockets": {"used": status.sockets.1, "limit": status.sockets.0},
         "peers": paths.collect::<Vec<_>>(),
+        "round_trips": percentiles(&status.round_trips),
+        "capture": entry.capture.as_ref().map(capture_json),
         "counters": {
             "received_frames": frames.received, "received_bytes": frames.received_bytes,
             "sent_frames": frames.sent, "sent_bytes": frames.sent_bytes,
