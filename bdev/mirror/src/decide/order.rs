@@ -59,20 +59,20 @@ impl Able {
     }
 }
 
-/// Whether the own leg is about to have the only copy of what both have acknowledged, in a cache.
+/// Whether one leg is about to have the only copy of what both have acknowledged, in a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LastCopy {
-    /// It is.
-    Cached,
-    /// The peer's has it, or it is on the medium.
+    /// This one.
+    Cached(Side),
+    /// Both have it, or it is on the medium.
     No,
 }
 
 /// Part of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
-    /// The own leg's cache is empty.
-    Flush,
+    /// A leg's cache is empty.
+    Flush(Side),
     /// The arbiter lets it happen.
     Arbiter,
     /// A leg's superblock says so.
@@ -158,8 +158,8 @@ pub fn steps(
         let asks = if is_broken(Mutation::R8ArbiterLast) { steps.len() } else { 0 };
         steps.insert(asks, Step::Arbiter);
     }
-    if last == LastCopy::Cached {
-        steps.insert(0, Step::Flush);
+    if let LastCopy::Cached(side) = last {
+        steps.insert(0, Step::Flush(side));
     }
     steps.into_iter().collect()
 }
@@ -187,19 +187,19 @@ mod tests {
 
     /// Each change with a new config, under an arbiter, with a cache to be emptied.
     const TABLE: &str = "\
-Open: Flush Arbiter Leg(Own) Act
-Degrade { out: Own }: Flush Arbiter Leg(Peer) Act Leg(Own)
-Degrade { out: Peer }: Flush Arbiter Leg(Own) Act
-Arm: Flush Arbiter Leg(Own) Act
-Enrol: Flush Arbiter Leg(Peer) Act Leg(Own)
-Mark: Flush Arbiter Leg(Peer) Act Leg(Own)
-Remember: Flush Arbiter Leg(Peer) Act
-Track: Flush Arbiter Leg(Own) Act
-Rejoin: Flush Arbiter Leg(Own) Act Leg(Peer)
-Cache: Flush Arbiter Leg(Own) Act Leg(Peer)
-Close: Flush Arbiter Leg(Own) Act Leg(Peer)
-HandOver: Flush Arbiter Leg(Peer) Act Leg(Own)
-Outrank: Flush Arbiter Leg(Own) Act
+Open: Flush(Own) Arbiter Leg(Own) Act
+Degrade { out: Own }: Flush(Own) Arbiter Leg(Peer) Act Leg(Own)
+Degrade { out: Peer }: Flush(Own) Arbiter Leg(Own) Act
+Arm: Flush(Own) Arbiter Leg(Own) Act
+Enrol: Flush(Own) Arbiter Leg(Peer) Act Leg(Own)
+Mark: Flush(Own) Arbiter Leg(Peer) Act Leg(Own)
+Remember: Flush(Own) Arbiter Leg(Peer) Act
+Track: Flush(Own) Arbiter Leg(Own) Act
+Rejoin: Flush(Own) Arbiter Leg(Own) Act Leg(Peer)
+Cache: Flush(Own) Arbiter Leg(Own) Act Leg(Peer)
+Close: Flush(Own) Arbiter Leg(Own) Act Leg(Peer)
+HandOver: Flush(Own) Arbiter Leg(Peer) Act Leg(Own)
+Outrank: Flush(Own) Arbiter Leg(Own) Act
 ";
 
     fn words(steps: &Steps) -> String {
@@ -212,10 +212,10 @@ Outrank: Flush Arbiter Leg(Own) Act
         let next = now.successor(2, LegIndex::Zero, LegMask::ZERO, Reason::LinkLost).expect("some left");
         let mut table = String::new();
         for what in ALL {
-            let all = steps(what, Able::Both, ArbiterKind::Etcd, (&now, &next), LastCopy::Cached);
+            let all = steps(what, Able::Both, ArbiterKind::Etcd, (&now, &next), LastCopy::Cached(Side::Own));
             table += &format!("{what:?}:{}\n", words(&all));
             let few = steps(what, Able::Both, ArbiterKind::Biased, (&now, &next), LastCopy::No);
-            assert_eq!(words(&all), format!(" Flush Arbiter{}", words(&few)), "the rest is the same");
+            assert_eq!(words(&all), format!(" Flush(Own) Arbiter{}", words(&few)), "the rest is the same");
             let same = steps(what, Able::Both, ArbiterKind::Etcd, (&now, &now), LastCopy::No);
             assert_eq!(same, few, "the arbiter knows nothing but configs");
         }

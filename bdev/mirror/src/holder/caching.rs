@@ -9,11 +9,11 @@
 //! A clean stop flushes, and ends it (R12).
 //!
 //! A write that two caches hold is lost only if both lose power. A config that leaves the peer's leg out would make one copy
-//! of the two, and the next power cut, of this node alone, the end of it. So the own leg is flushed before anybody can hear of
-//! such a config: what was acknowledged by two legs outlives either, and what one leg alone acknowledges from then on is in
-//! one cache until hosts flush it, as with any disk. The flush begins once the own leg has answered everything that it may
-//! cache, and until the config is there the own leg's writes are durable: the peer may be back while the arbiter is asked, and
-//! what both acknowledge then has no other flush.
+//! of the two, and the next power cut, of this node alone, the end of it; one that leaves the own leg out does the same to the
+//! peer's. So the leg that stays is flushed before anybody can hear of such a config: what was acknowledged by two legs outlives
+//! either, and what one leg alone acknowledges from then on is in one cache until hosts flush it, as with any disk. The flush
+//! begins once that leg has answered everything that it may cache, and until the config is there its writes are durable: the
+//! peer may be back while the arbiter is asked, and what both acknowledge then has no other flush.
 
 use bdev::{Durability, IoError};
 use engine::Key;
@@ -50,9 +50,9 @@ pub(super) enum Flushed {
 const TRIES: u32 = 10;
 
 impl Flushing {
-    pub(super) fn begin(&mut self, ctx: &mut Ctx<'_>) {
+    pub(super) fn begin(&mut self, side: Side, ctx: &mut Ctx<'_>) {
         self.attempt = ctx.desk.new_attempt();
-        ctx.desk.flush(Side::Own, Purpose::ChangeFlush { attempt: self.attempt });
+        ctx.desk.flush(side, Purpose::ChangeFlush { attempt: self.attempt });
     }
 
     pub(super) fn ended(&mut self, attempt: u32, result: Result<(), IoError>) -> Flushed {
@@ -65,31 +65,39 @@ impl Flushing {
 }
 
 impl Holder {
-    /// Whether a config makes the own leg the only one with what both have acknowledged, perhaps in its cache.
+    /// Whether a config makes a leg the only one with what both have acknowledged, perhaps in its cache.
     pub(super) fn last_copy(&self, next: &Truth) -> LastCopy {
         let was_both = self.config().in_sync == LegMask::both();
-        let alone = next.config().in_sync == LegMask::only(self.who);
         let cached = self.truth.run_state == RunState::Cached;
-        let is_last = was_both && alone && cached && !is_broken(Mutation::LastCopyUnflushed);
-        if is_last { LastCopy::Cached } else { LastCopy::No }
+        let alone = |side: &Side| next.config().in_sync == LegMask::only(self.leg(*side));
+        // A peer's leg that is not a member yet is told, and flushed, when it becomes one.
+        let there = |side: &Side| *side == Side::Own || self.is_joined();
+        match Side::BOTH.into_iter().find(alone).filter(there) {
+            Some(side) if was_both && cached && !is_broken(Mutation::LastCopyUnflushed) => {
+                LastCopy::Cached(side)
+            }
+            _ => LastCopy::No,
+        }
     }
 
     /// How a leg is asked for a write that its host wants like this.
     pub(super) fn on_leg_durability(&self, side: Side, wanted: Durability) -> Durability {
-        let is_last = |change: &Change| self.last_copy(change.next()) == LastCopy::Cached;
-        let flushed = side == Side::Own && self.change.as_ref().is_some_and(is_last);
-        if flushed { Durability::Durable } else { wanted }
+        let is_last = |change: &Change| self.last_copy(change.next()) == LastCopy::Cached(side);
+        if self.change.as_ref().is_some_and(is_last) { Durability::Durable } else { wanted }
     }
 
-    /// Begins the flush, unless the own leg still has a write that it may put into its cache behind it.
-    pub(super) fn begin_change_flush(&mut self, ctx: &mut Ctx<'_>) {
+    /// Begins the flush, unless the leg still has a write that it may put into its cache behind it.
+    pub(super) fn begin_change_flush(&mut self, side: Side, ctx: &mut Ctx<'_>) {
+        if side == Side::Peer && !self.is_peer_ours() {
+            return self.abandon_peer_step(ctx);
+        }
         let is_cached =
-            |request: &Request| matches!(&request.work, Work::Write(write) if write.may_reach_own_cache());
+            |request: &Request| matches!(&request.work, Work::Write(write) if write.may_reach_cache(side));
         if self.requests.iter().any(|(_, request)| is_cached(request)) {
             return;
         }
         if let Some(change) = &mut self.change {
-            change.flush(ctx);
+            change.flush(side, ctx);
         }
     }
 

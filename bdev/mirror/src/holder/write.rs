@@ -66,8 +66,8 @@ pub(crate) struct Write {
     targets: Sides,
     /// Of them, those that have not answered.
     waiting: Sides,
-    /// How the own leg was asked for it.
-    own_durability: Durability,
+    /// How each leg was asked for it.
+    asked: [Durability; 2],
     pub(super) failed: [Option<IoError>; 2],
     /// The way to the peer's leg that the piece took.
     attempt: u32,
@@ -86,15 +86,15 @@ impl Write {
             permit: None,
             targets: Sides::empty(),
             waiting: Sides::empty(),
-            own_durability: durability,
+            asked: [durability; 2],
             failed: [None; 2],
             attempt: 0,
         }
     }
 
-    /// The own leg has it in flight, and may put it into its cache.
-    pub(super) fn may_reach_own_cache(&self) -> bool {
-        self.waiting.has(Side::Own) && self.own_durability == Durability::Accepted
+    /// A leg has it in flight, and may put it into its cache.
+    pub(super) fn may_reach_cache(&self, side: Side) -> bool {
+        self.waiting.has(side) && self.asked[side as usize] == Durability::Accepted
     }
 
     pub(super) fn go(&mut self, next: WriteStage) {
@@ -282,9 +282,7 @@ impl Holder {
         let Some(write) = self.write_mut(key) else { return };
         write.waiting |= Sides::only(side);
         write.failed[side as usize] = None;
-        if side == Side::Own {
-            write.own_durability = durability;
-        }
+        write.asked[side as usize] = durability;
         match write.payload() {
             Some(from) => ctx.desk.write(side, place.start, from, durability, Purpose::Request(key)),
             None => ctx.desk.zero(side, place, durability, Purpose::Request(key)),

@@ -7,7 +7,7 @@ use uuid::{Builder, Uuid};
 use super::{Node, OwnWrite, Role};
 use crate::arbiter::Answer;
 use crate::bitmap::Bitmap;
-use crate::decide::{StandbyReason, misses_acknowledged};
+use crate::decide::{DegradedStart, StandbyReason, misses_acknowledged};
 use crate::desk::Side;
 use crate::events::EventKind;
 use crate::format::copies::Numbering;
@@ -287,11 +287,13 @@ impl Node {
     }
 
     fn hold_with(&mut self, log: Replay, bitmap: Bitmap) {
-        let mut hold = super::Hold::new(log, bitmap);
+        let mut hold = super::Hold::new(log, bitmap, self.desk.now);
         if self.is_arbitrated() && self.is_taking_up() {
             // The old holder asked the arbiter before it told us (R8), and nobody has been able to ask since.
             hold.arbiter = Some(Answer::Holds(Some(*self.own().config())));
         }
+        // What was allowed once was allowed for then.
+        self.degraded = DegradedStart::Withheld;
         self.role = Role::Holding(Box::new(hold));
         self.drive_hold();
     }

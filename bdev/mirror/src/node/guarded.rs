@@ -6,10 +6,10 @@ use engine::Instant;
 
 use super::hold::StartCause;
 use super::{Node, OwnWrite, Role};
-use crate::decide::{StandbyReason, is_drained};
+use crate::decide::{HolderSession, StandbyReason, is_drained};
 use crate::events::EventKind;
-use crate::format::Superblock;
 use crate::format::copies::Numbering;
+use crate::format::{ArbiterKind, Superblock};
 use crate::guard::FenceStep;
 
 impl Node {
@@ -88,6 +88,27 @@ impl Node {
                 self.own_write = Some(OwnWrite::Fence(key));
                 store.begin(Numbering::Fence, next, &mut self.desk);
             }
+        }
+    }
+
+    /// The peer locked this node out and has gone away, and did not know the config that names this node as the holder: it looks
+    /// again. So it is when an old holder, cut off from a switchover, asks for the array while that is being given away.
+    pub(super) fn hold_again(&mut self) {
+        let (Some(guard), Some(store)) = (&self.guard, &self.store) else { return };
+        let own = store.current();
+        let unaware = own.fence.generation <= own.config().generation();
+        let named = own.config().holder == self.setup.who && own.is_in_sync() && unaware;
+        let by_itself = matches!(own.arbiter, ArbiterKind::Biased | ArbiterKind::Manual);
+        let idle = self.own_write.is_none() && !store.is_busy() && guard.fence_step() == FenceStep::Idle;
+        let absent = guard.holder_session(self.desk.now) == HolderSession::Absent;
+        if matches!(self.role, Role::Standby(StandbyReason::PeerHolds))
+            && named
+            && by_itself
+            && idle
+            && absent
+        {
+            self.cause = StartCause::Orphaned;
+            self.begin_hold();
         }
     }
 

@@ -43,6 +43,17 @@ pub(super) enum StartCause {
     Given(Instant),
     /// The operator or a cluster manager said so.
     Promoted,
+    /// It did until a moment ago, and does not know whether the peer was told to: it never goes on alone by itself.
+    Orphaned,
+}
+
+/// Whether the peer's leg was looked at over the link as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Looked {
+    #[default]
+    NotYet,
+    /// Whatever came of it.
+    Once,
 }
 
 impl StartCause {
@@ -54,6 +65,9 @@ impl StartCause {
 
 /// What is known while holding.
 pub(super) struct Hold {
+    /// Since when.
+    began: Instant,
+    looked: Looked,
     log: Replay,
     bitmap: Bitmap,
     reader: Option<Box<Reader>>,
@@ -69,8 +83,10 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    pub(super) fn new(log: Replay, bitmap: Bitmap) -> Self {
+    pub(super) fn new(log: Replay, bitmap: Bitmap, began: Instant) -> Self {
         Self {
+            began,
+            looked: Looked::default(),
             log,
             bitmap,
             reader: None,
@@ -115,7 +131,7 @@ impl Node {
                     hold.reader = reader;
                 }
             }
-            None if !up => (hold.seen, hold.claim) = (None, Claim::None),
+            None if !up => (hold.seen, hold.claim, hold.looked) = (None, Claim::None, Looked::NotYet),
             None => {}
         }
         self.ask_while_holding();
@@ -133,8 +149,10 @@ impl Node {
     }
 
     fn allow_by_policy(&mut self) {
+        let Role::Holding(hold) = &self.role else { return };
         if let DegradedPolicy::After(time) = self.setup.degraded
-            && self.desk.now >= self.began + time
+            && self.cause != StartCause::Orphaned
+            && self.desk.now >= hold.began + time
         {
             self.degraded = DegradedStart::Allowed;
         }
@@ -145,9 +163,9 @@ impl Node {
         let Some(reader) = hold.reader.as_mut().filter(|_| side == Side::Peer) else { return };
         match reader.on_done(job, completed, &mut self.desk) {
             Reading::Continues => {}
-            Reading::Lost(_) => (hold.reader, hold.seen) = (None, None),
+            Reading::Lost(_) => (hold.reader, hold.seen, hold.looked) = (None, None, Looked::Once),
             Reading::Done(images) => {
-                hold.reader = None;
+                (hold.reader, hold.looked) = (None, Looked::Once);
                 let size =
                     if let bdev::Link::Up { geometry, .. } = self.link { geometry.bytes() } else { return };
                 hold.seen = Some(found(size, &images, self.setup.array));
@@ -167,7 +185,7 @@ impl Node {
             Err(reason) => return self.keep_holding(reason),
         };
         let own = informed(self.own(), standing);
-        let sure = self.is_arbitrated() && self.desk.now >= self.began + PEER_SIGHT;
+        let sure = self.is_arbitrated() && self.desk.now >= hold.began + PEER_SIGHT;
         let facts = StartFacts {
             own: &own,
             incarnation: self.setup.incarnation,
@@ -175,7 +193,11 @@ impl Node {
             peer: hold.seen.as_ref().map_or(PeerSight::Unseen, PeerSight::Seen),
             degraded: if sure { self.degraded.max(DegradedStart::Arbitrated) } else { self.degraded },
         };
+        // Who can be looked at is, before he is left behind.
+        let both = own.config().in_sync == LegMask::both();
+        let blind = both && self.link.is_up() && hold.looked == Looked::NotYet;
         match on_start(&facts) {
+            StartVerdict::Serve(Starting::Alone) if blind => {}
             // The old holder's superblock is about to name this node as well: then there is nothing to copy.
             StartVerdict::Serve(Starting::Resync(_) | Starting::Alone) if self.is_taking_up() => {}
             StartVerdict::Hold(_) if self.is_taking_up() => {}
@@ -247,7 +269,7 @@ impl Node {
             (Starting::Alone, _) if was_both => Reason::StartedDegraded,
             (_, StartCause::Given(_)) => Reason::SwitchedOver,
             (_, StartCause::Promoted) => Reason::Promoted,
-            (_, StartCause::Again) => Reason::Restarted,
+            (_, StartCause::Again | StartCause::Orphaned) => Reason::Restarted,
         };
         let peer = match &hold.seen {
             Some(LegFound::Leg(leg)) => Some(&leg.superblock),

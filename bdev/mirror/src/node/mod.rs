@@ -235,7 +235,10 @@ impl Node {
             Role::Promoting(_) => self.drive_promotion(),
             Role::Holder(_) => self.with_holder(|holder, ctx| holder.on_tick(ctx)),
             Role::Standby(_) if self.run == Run::Stopping => self.drive_lingering(),
-            Role::Standby(_) => self.drive_standby(),
+            Role::Standby(_) => {
+                self.drive_standby();
+                self.hold_again();
+            }
             Role::Ending(_) | Role::Stopped | Role::Failed(_) => {}
         }
         self.settle();
@@ -565,7 +568,10 @@ impl Node {
                 self.begin_standby(StandbyReason::PeerHolds);
             }
             (Ending::Demoted, Run::On) => self.begin_standby(StandbyReason::Demoted),
-            (Ending::Orphaned, Run::On) => self.begin_hold(),
+            (Ending::Orphaned, Run::On) => {
+                self.cause = StartCause::Orphaned;
+                self.begin_hold();
+            }
         }
     }
 

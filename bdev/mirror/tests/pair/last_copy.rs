@@ -4,7 +4,7 @@
 use bdev::sim::SimFault;
 use core::time::Duration;
 use mirror::format::{ArbiterKind, LegIndex, LegMask};
-use mirror::status::RoleKind;
+use mirror::status::{PeerSight, RoleKind};
 
 use super::world::World;
 use super::{SECOND, millis, settle};
@@ -108,6 +108,47 @@ fn a_holder_keeps_what_its_leg_took_late() {
         goes_dark_when_alone(&mut world, 0);
         world.heal();
         settle(&mut world, 0);
+    }
+}
+
+/// The holder's own leg goes out: from then on hosts' writes are durable.
+fn loses_its_own_leg(world: &mut World) {
+    world.accepted = 0;
+    world.disks[0].inject(SimFault::FailWrites { count: 1_000_000 });
+    world.load(0, millis(5));
+    world.wait("config", 10 * SECOND, |world| world.in_sync(0) == LegMask::only(LegIndex::One));
+}
+
+#[test]
+fn a_holder_that_serves_from_its_peers_leg_has_there_what_both_had() {
+    for (seed, policy) in [(770, ArbiterKind::Etcd), (771, ArbiterKind::Biased), (772, ArbiterKind::Etcd)] {
+        let mut world = World::new(seed, policy);
+        world.create();
+        (world.accepted, world.spread) = (100, 60);
+        world.load(0, millis(20));
+        loses_its_own_leg(&mut world);
+        world.power_off(1);
+        world.run(millis(100));
+        world.start(1);
+        let joined = |world: &World| world.status(0).peer.is_some_and(|peer| peer.sight == PeerSight::Joined);
+        world.wait("the peer", 10 * SECOND, joined);
+        world.drain();
+        world.check_acknowledged(1);
+    }
+}
+
+#[test]
+fn whoever_takes_over_a_leg_that_counted_alone_has_what_both_had() {
+    for seed in 780..784 {
+        let mut world = cached(seed);
+        world.write(0);
+        loses_its_own_leg(&mut world);
+        world.kill(0);
+        world.wait("takeover", 10 * SECOND, |world| world.is_holder(1));
+        world.power_off(1);
+        world.start(1);
+        world.wait("service", 10 * SECOND, |world| world.is_holder(1));
+        world.check_acknowledged(1);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the operator and the cluster manager ask for: switchover, demotion, promotion.
 
+use bdev::sim::SimFault;
 use bdev::{AccessState, Bdev, IoError, NotReady, Op};
 use core::time::Duration;
 
@@ -8,6 +9,7 @@ use mirror::command::{Command, Demotion, Refusal};
 use mirror::decide::{HolderState, PromoteMode, PromoteRefusal};
 use mirror::events::Codes;
 use mirror::format::{ArbiterKind, ConfigFlags, LegIndex, LegMask, Reason};
+use mirror::setup::DegradedPolicy;
 use mirror::status::{PeerSight, RoleKind};
 
 use super::unit_state::Front;
@@ -139,6 +141,78 @@ fn a_switchover_that_is_cut_off_leaves_one_holder() {
         });
         let holder = if world.is_holder(0) { 0 } else { 1 };
         assert!(!world.is_holder(1 - holder), "{}", world.describe());
+        world.load(holder, millis(20));
+        settle(&mut world, holder);
+    }
+}
+
+/// How a node that waits for its peer was allowed to go on without it, before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Allowance {
+    /// By its policy, after a while.
+    Policy,
+    /// By a command, long ago.
+    Command,
+}
+
+/// A pair in sync whose holder may go on alone, or might once.
+fn allowed(seed: u64, policy: ArbiterKind, how: Allowance) -> World {
+    let mut world = World::new(seed, policy);
+    if how == Allowance::Policy {
+        world.degraded = DegradedPolicy::After(millis(100));
+        world.create();
+        return world;
+    }
+    world.create();
+    world.kill(1);
+    world.kill(0);
+    world.start(0);
+    world.wait("hold", 5 * SECOND, |world| role(world, 0) == RoleKind::Holding);
+    command(&mut world, 0, Command::StartDegraded).expect("it holds");
+    world.wait("service", 5 * SECOND, |world| world.is_holder(0));
+    world.start(1);
+    world.wait("sync", 10 * SECOND, |world| world.is_in_sync(0));
+    world.load(0, millis(10));
+    world.drain();
+    world
+}
+
+/// The peer knows that it is the holder now, and whoever told it does not hear that.
+#[test]
+fn a_switchover_that_is_cut_off_is_no_reason_to_go_on_alone() {
+    for (policy, how) in [
+        (ArbiterKind::Biased, Allowance::Policy),
+        (ArbiterKind::Biased, Allowance::Command),
+        (ArbiterKind::Manual, Allowance::Command),
+    ] {
+        let mut world = allowed(570, policy, how);
+        command(&mut world, 0, Command::Switchover).expect("in sync");
+        let told =
+            |world: &World| world.status(1).config.is_some_and(|config| config.holder == LegIndex::One);
+        world.wait("the peer's superblock", SECOND, told);
+        world.cut();
+        for _ in 0..4 {
+            world.run(SECOND);
+            assert!(!world.is_holder(0), "{policy:?}, {how:?}: {}", world.describe());
+        }
+        world.heal();
+        world.wait("service", 10 * SECOND, |world| world.is_in_sync(1));
+        settle(&mut world, 1);
+    }
+}
+
+/// The link is there all the time, and the peer is slow to write what it was told.
+#[test]
+fn a_slow_switchover_is_no_reason_to_go_on_alone() {
+    for seed in 580..584 {
+        let mut world = allowed(seed, ArbiterKind::Biased, Allowance::Command);
+        command(&mut world, 0, Command::Switchover).expect("in sync");
+        world.run(Duration::from_micros(500 + (seed - 580) * 350));
+        world.disks[1].inject(SimFault::DelayWrites { count: 1000, extra: millis(2500) });
+        world.run(SECOND);
+        world.disks[1].heal();
+        world.wait("service", 10 * SECOND, |world| (0..2).any(|node| world.is_in_sync(node)));
+        let holder = world.holder().expect("one serves");
         world.load(holder, millis(20));
         settle(&mut world, holder);
     }

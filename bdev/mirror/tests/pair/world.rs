@@ -61,6 +61,8 @@ pub(crate) struct World {
     reads: u64,
     /// Most bytes to copy after a crash; the array's own choice when absent.
     max_crash_resync: Option<u64>,
+    /// Whether a node that waits for its peer goes on by itself.
+    pub(crate) degraded: DegradedPolicy,
     /// Where the legs' writes are written down, for a replay.
     pub(crate) journal: Option<Arc<Journal>>,
     /// Reads that were answered with data.
@@ -105,6 +107,7 @@ impl World {
             accepted: 50,
             reads: 0,
             max_crash_resync: None,
+            degraded: DegradedPolicy::Ask,
             journal: None,
             answered: 0,
             acks: 0,
@@ -129,7 +132,7 @@ impl World {
                 ArbiterKind::Etcd => ArbiterLink::Etcd,
                 _ => ArbiterLink::None,
             },
-            degraded: DegradedPolicy::Ask,
+            degraded: self.degraded,
             timing: Timing { retry: Duration::from_millis(500), ..Timing::default() },
             seed: self.seed.wrapping_mul(1000) + self.boots,
         }

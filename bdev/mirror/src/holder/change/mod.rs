@@ -7,7 +7,7 @@
 //!                             history of the next one (I3), or goes on when the peer comes back with it
 //! ```
 //!
-//! Where acknowledged data may be in caches, a config that counts the own leg alone begins with a flush of it (`caching.rs`).
+//! Where acknowledged data may be in caches, a config that counts one leg alone begins with a flush of it (`caching.rs`).
 //!
 //! What happens when the peer dies with writes in flight: [`Holder::drive_change`] sees it lost for longer
 //! than the grace time, writes a config without it, marks every extent that may differ, and only then are
@@ -111,8 +111,8 @@ impl Change {
     }
 
     /// Its first step is on its way.
-    pub(in crate::holder) fn flush(&mut self, ctx: &mut Ctx<'_>) {
-        self.flushing.begin(ctx);
+    pub(in crate::holder) fn flush(&mut self, side: Side, ctx: &mut Ctx<'_>) {
+        self.flushing.begin(side, ctx);
         self.stage = Stage::Writing;
     }
 }
@@ -182,7 +182,7 @@ impl Holder {
         let side = match change.steps.next() {
             None => return,
             Some(Step::Act) => return self.advance(ctx),
-            Some(Step::Flush) => return self.begin_change_flush(ctx),
+            Some(Step::Flush(side)) => return self.begin_change_flush(side, ctx),
             Some(Step::Arbiter) => {
                 if ctx.ballot.is_free(ctx.desk.now) {
                     let ask = Ask::Swap { from: self.arbiter_has, next: *change.next.config() };
@@ -271,14 +271,15 @@ impl Holder {
         }
     }
 
-    /// The own leg was flushed before a config that counts it alone, or was not.
+    /// A leg was flushed before a config that counts it alone, or was not.
     pub(in crate::holder) fn on_change_flushed(
         &mut self,
+        side: Side,
         attempt: u32,
         result: Result<(), IoError>,
         ctx: &mut Ctx<'_>,
     ) {
-        let is_due = |change: &&mut Change| change.steps.next() == Some(Step::Flush);
+        let is_due = |change: &&mut Change| change.steps.next() == Some(Step::Flush(side));
         let Some(change) = self.change.as_mut().filter(is_due) else { return };
         match change.flushing.ended(attempt, result) {
             Flushed::Stale => return,
@@ -286,8 +287,10 @@ impl Holder {
             Flushed::Again => self.retry_change_at = Some(ctx.now() + RETRY),
         }
         change.stage = Stage::Ready;
-        if let Err(error) = result {
-            ctx.note(EventKind::OwnLegFailed(error));
+        match (side, result) {
+            (_, Ok(())) => {}
+            (Side::Own, Err(error)) => ctx.note(EventKind::OwnLegFailed(error)),
+            (Side::Peer, Err(error)) => ctx.note(EventKind::PeerFailed(error)),
         }
     }
 

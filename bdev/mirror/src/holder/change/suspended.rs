@@ -42,13 +42,17 @@ impl Holder {
 
     /// The peer went away before it took its step: what is durable stands, the rest is off.
     pub(in crate::holder) fn abandon_peer_step(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(change) = self.change.take_if(|change| change.steps.next() == Some(Step::Leg(Side::Peer)))
-        else {
+        let is_peers = |change: &mut Change| {
+            matches!(change.steps.next(), Some(Step::Leg(Side::Peer) | Step::Flush(Side::Peer)))
+        };
+        let Some(change) = self.change.take_if(is_peers) else {
             return;
         };
         match change.kind {
             Kind::Close => self.take_effect(change.kind, Extent::Whole, ctx),
             Kind::HandOver => self.hand_over_cut_off(ctx),
+            // Nobody has heard of it.
+            _ if change.steps.next() == Some(Step::Flush(Side::Peer)) => {}
             // The peer may have it, and the arbiter has it.
             Kind::Degrade { .. } if change.stage == Stage::Writing || self.arbiter == ArbiterKind::Etcd => {
                 self.suspended = Some(change);

@@ -145,7 +145,7 @@ impl Model {
                     self.push("writes the peer's superblock", node, next);
                 }
             }
-            Some(Step::Arbiter | Step::Leg(_) | Step::Flush) | None => {}
+            Some(Step::Arbiter | Step::Leg(_) | Step::Flush(_)) | None => {}
         }
     }
 
