@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use mirror::command::Command;
 use mirror::decide::{HolderState, PromoteMode};
-use mirror::format::{ArbiterKind, LegIndex};
+use mirror::format::{ArbiterKind, LegIndex, LegMask};
 use mirror::status::RoleKind;
 
 use super::checks;
@@ -51,6 +51,12 @@ impl World {
         counts && !damage.leg_lost && !damage.cache_lost
     }
 
+    /// No other leg counts: whatever its cache lost is lost.
+    fn is_last_leg(&self, node: usize) -> bool {
+        let only = LegMask::only(LegIndex::BOTH[node]);
+        !self.damage[node].leg_lost && self.newest_config().is_some_and(|config| config.in_sync == only)
+    }
+
     /// Promotes the peer by hand, where that loses nothing.
     pub(crate) fn promote_if_right(&mut self, mode: PromoteMode) -> bool {
         self.promote_node_if_right(1 - self.serving, mode)
@@ -64,7 +70,7 @@ impl World {
             || !stands
             || !knows
             || !self.is_out_of_the_way(1 - node)
-            || !self.has_everything(node)
+            || !(self.has_everything(node) || self.is_last_leg(node))
         {
             return false;
         }
