@@ -128,14 +128,17 @@ mod mutations {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use mirror::mutation::{Broken, Mutation};
-    use tests::sim::{Plan, Runner};
+    use tests::sim::{Plan, Runner, SHOWN_ELSEWHERE};
 
     use super::Options;
 
     /// Breaks each rule until a seed shows it.
     pub(super) fn find(options: &Options) -> ExitCode {
         let mut missed = 0;
-        let wanted = |rule: &Mutation| options.rule.as_ref().is_none_or(|name| *name == format!("{rule:?}"));
+        let wanted = |rule: &Mutation| match &options.rule {
+            Some(name) => *name == format!("{rule:?}"),
+            None => !SHOWN_ELSEWHERE.contains(rule),
+        };
         let rules: Vec<Mutation> = Mutation::ALL.into_iter().filter(wanted).collect();
         for &rule in &rules {
             match first(options, rule) {
@@ -150,6 +153,9 @@ mod mutations {
             }
         }
         println!("{} of {} found", rules.len() - missed, rules.len());
+        if options.rule.is_none() {
+            println!("shown by the exhaustive model or by plans of their own: {SHOWN_ELSEWHERE:?}");
+        }
         if missed == 0 && !rules.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 

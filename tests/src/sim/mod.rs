@@ -18,6 +18,7 @@ mod checks;
 mod clock;
 mod coverage;
 mod disks;
+mod elsewhere;
 mod fault;
 mod history;
 mod host;
@@ -35,6 +36,7 @@ mod swarm;
 mod world;
 
 pub use coverage::{Coverage, Phase};
+pub use elsewhere::SHOWN_ELSEWHERE;
 pub use fault::{Event, Fault, Point, Rot, Spoilt, Still, Way, Who};
 pub use plan::{Load, Patience, Plan};
 pub use runner::{Failure, Outcome, Runner};
