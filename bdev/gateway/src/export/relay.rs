@@ -69,13 +69,17 @@ pub(super) enum PassingData {
 pub(super) enum Passed {
     /// As the peer said.
     Answered(Completion, Option<BufMut>),
-    /// Nobody knows: the way is lost.
+    /// The peer has ended it, or can do nothing more at its unit.
+    Ended,
+    /// The way is lost, and it may still be on it.
     Lost,
 }
 
 /// What a relay tells its session.
 pub(super) enum News {
     Passed(TaskId, Passed),
+    /// The peer has let the relay in: nothing of one before it is at work there, and nothing of it will be.
+    LetIn,
     /// A management request was answered, with the code.
     Managed(TaskId, Ends, u8),
     /// Nobody knows whether the resets that were passed on have been carried out.
@@ -240,6 +244,14 @@ impl Relay {
         }));
     }
 
+    /// When the next stream may be asked for.
+    pub(super) fn next_attempt(&self) -> Option<Instant> {
+        match self.state {
+            State::Down { not_before } => Some(not_before),
+            State::Dialling | State::Live(_) => None,
+        }
+    }
+
     /// There is no stream to be had now.
     pub(super) fn put_off(&mut self, now: Instant) {
         self.state = State::Down { not_before: now + RETRY };
@@ -293,7 +305,7 @@ impl Relay {
         for flight in live.flights.open.values_mut().filter(|flight| flight.lun == lun && flight.is_awaited())
         {
             flight.awaited = Awaited::No;
-            news.push(News::Passed(flight.task, Passed::Lost));
+            news.push(News::Passed(flight.task, Passed::Ended));
         }
         // What a reset was to end there has ended.
         live.management.retain(|_, managing| {
@@ -366,7 +378,10 @@ impl Relay {
 impl Live {
     fn on_event(&mut self, event: Event, news: &mut Vec<News>) {
         match event {
-            Event::LoggedIn => (self.was_in, self.ping_sent) = (Was::In, None),
+            Event::LoggedIn => {
+                (self.was_in, self.ping_sent) = (Was::In, None);
+                news.push(News::LetIn);
+            }
             Event::Completed(there, completion) => {
                 let flight = self.flights.open.remove(&there).filter(Flight::is_awaited);
                 let Some(Flight { task, data, .. }) = flight else { return };
@@ -388,7 +403,7 @@ impl Live {
                         Ends::Nothing(_) => false,
                     };
                     if ended && flight.is_awaited() {
-                        news.push(News::Passed(flight.task, Passed::Lost));
+                        news.push(News::Passed(flight.task, Passed::Ended));
                     }
                     !ended
                 });

@@ -64,7 +64,7 @@ impl Target {
         let from = session.stream().peer_addr().map(|address| address.ip());
         let named = relay::port_of(&who.initiator_alias).is_some();
         if named && session.portal_group == peer.portal_group && from == Some(peer.address.ip()) {
-            session.origin = Origin::Peer;
+            session.become_relayed();
         }
     }
 

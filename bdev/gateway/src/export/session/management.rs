@@ -262,6 +262,7 @@ impl Session {
             lun.is_some_and(|lun| lun.state.nexuses.borrow().is_pending(self.id))
         };
         management.response = match (management.peer, code) {
+            _ if management.response == TaskResponse::Rejected => TaskResponse::Rejected,
             (Peer::Queried(number), None) if pending(number) => TaskResponse::Succeeded,
             (_, Some(SUCCEEDED)) => TaskResponse::Succeeded,
             (_, Some(0) | None) => TaskResponse::Complete,
@@ -299,11 +300,17 @@ impl Session {
 
     fn end_aborted(&mut self, task: TaskId, now: Instant) {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
-        if job.in_flight {
-            job.aborted = true;
+        if job.in_flight || job.is_astray() {
+            (job.aborted, job.in_flight) = (true, true);
         } else {
             self.close_job(task, now);
         }
+    }
+
+    /// Nobody knows what became of a task: what waits for its end is not told that it is over.
+    pub(super) fn reject_waiting_for(&mut self, task: TaskId) {
+        let waiting = self.management.iter_mut().filter(|management| management.waits_for.contains(&task));
+        waiting.for_each(|management| management.response = TaskResponse::Rejected);
     }
 
     pub(super) fn finish_management(&mut self) {

@@ -89,10 +89,12 @@ impl Session {
         lun.unit.set_removal(self.id, Removal::Allowed);
     }
 
-    /// Says that the LUN is not there, once an I/O that is under way has come back; an answer that is on its way already stays.
+    /// Says that the LUN is not there, once an I/O that is under way has come back, or cannot land any more; an answer that is on
+    /// its way already stays.
     fn end_hidden(&mut self, task: TaskId) {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
-        if job.in_flight {
+        if job.in_flight || job.is_astray() {
+            job.in_flight = true;
             job.verdict = Some(Sense::LUN_NOT_SUPPORTED);
         } else if !matches!(job.stage, Stage::Answering(_)) {
             self.fail(task, Sense::LUN_NOT_SUPPORTED);

@@ -6,6 +6,7 @@
 mod access_states;
 mod alteration;
 mod background;
+mod barrier;
 mod commands;
 mod dormant;
 mod farewell;
@@ -220,9 +221,10 @@ impl Session {
         Some(Departure { address: link.stream.peer_addr(), initiator, why })
     }
 
-    /// True when no I/O is under way.
+    /// True when no I/O is under way, here or at the peer.
     pub(super) fn is_drained(&self) -> bool {
-        self.leaving.is_empty() && self.channels.values().all(|attached| attached.in_flight == 0)
+        let idle = self.channels.values().all(|attached| attached.in_flight == 0);
+        idle && self.leaving.is_empty() && !self.has_passed()
     }
 
     /// Ends the session from this side.
@@ -245,6 +247,7 @@ impl Session {
             self.lost_deadline(),
             self.resets_deadline(),
             self.patience_deadline(),
+            self.barrier_deadline(),
         ];
         [channels, farewell, silence, relay].into_iter().chain(others).flatten().min()
     }
@@ -257,6 +260,10 @@ impl Session {
         progress |= self.poll_background(now);
         progress |= self.poll_relay(now);
         self.move_resets(now);
+        if self.origin == Origin::Peer {
+            // What comes behind too long a silence is not taken any more: the peer goes by that.
+            self.watch_silence(now);
+        }
         if !self.is_over() {
             progress |= self.receive(now, requests);
             self.watch_silence(now);
@@ -270,8 +277,9 @@ impl Session {
             progress |= self.finish_logouts(now);
         }
         if self.is_over() {
-            self.drop_relay(now);
+            self.leave_peer(now);
         }
+        self.seek_barrier(now);
         requests.append(&mut self.asks);
         progress
     }

@@ -22,6 +22,7 @@ use super::super::relay::{Ends, News, Passed, Passing, PassingData};
 use super::super::state::Resets;
 use super::Session;
 use super::access_states::News as StateNews;
+use super::barrier::Settled;
 use super::dormant::Arrival;
 use super::jobs::{Job, Stage};
 
@@ -68,6 +69,8 @@ pub(super) struct Passage {
     not_before: Instant,
     /// What the nexus had seen when it came.
     resets: Resets,
+    /// When the way that it had gone was lost, while it may still land (`barrier.rs`).
+    pub(super) lost_at: Option<Instant>,
 }
 
 /// Commands that are answered whatever the state is: who the unit is, what it understands, and how it can be reached.
@@ -119,7 +122,7 @@ fn is_for_either(command: &Command) -> bool {
 }
 
 /// Commands that do the same when they are carried out again, as long as nobody has seen their answer.
-fn is_repeatable(command: &Command) -> bool {
+pub(super) fn is_repeatable(command: &Command) -> bool {
     matches!(
         command,
         Command::TestUnitReady
@@ -253,10 +256,15 @@ impl Session {
         if now < passage.not_before {
             return;
         }
+        let way = self.route_of(&job.command, &place.lun, passage.since, now);
+        // It ends otherwise than by being carried out only when it cannot land any more.
+        if job.is_astray() && !matches!(way, Route::Here) {
+            return;
+        }
         if let Some(sense) = self.was_reset(&place, passage.resets) {
             return self.fail(task, sense);
         }
-        match self.route_of(&job.command, &place.lun, passage.since, now) {
+        match way {
             Route::Hold => {}
             Route::Refuse(sense) => self.fail(task, sense),
             Route::Here => self.carry_out(task, &place, now),
@@ -360,6 +368,8 @@ impl Session {
                     self.on_answered(task, &completion, data, now);
                 }
                 News::Passed(task, Passed::Lost) => self.on_passage_lost(task, now),
+                News::Passed(task, Passed::Ended) => self.on_passage_ended(task, now),
+                News::LetIn => self.settle(Settled::Barred, now, |_| true),
                 News::Managed(request, Ends::AtLun(lun), code) => self.on_managed(request, lun, code),
                 News::Managed(request, _, code) => self.on_peer_asked(request, Some(code)),
                 News::ResetsLost => self.on_resets_lost(),
@@ -389,6 +399,8 @@ impl Session {
             relay.take_back(scsi::lun::encode(*number), &mut news);
         }
         self.on_news(news, now);
+        let here = |job: &Job| job.place.as_ref().is_some_and(|place| Rc::ptr_eq(&place.lun.unit, unit));
+        self.settle(Settled::Barred, now, here);
     }
 
     /// A command that was under way when the unit was reset, or its nexus lost, ends with that.
@@ -445,19 +457,6 @@ impl Session {
         }
     }
 
-    /// The way is lost: what can be repeated finds another, of the rest the host learns that it was cut short.
-    fn on_passage_lost(&mut self, task: TaskId, now: Instant) {
-        let Some(job) = self.jobs.open.get_mut(&task) else { return };
-        job.in_flight = false;
-        if job.aborted {
-            self.close_job(task, now);
-        } else if let Some(sense) = job.verdict {
-            self.fail(task, sense);
-        } else if !is_repeatable(&job.command) {
-            self.fail(task, Sense::TERMINATED);
-        }
-    }
-
     /// An aborted command is at the peer: it is ended there.
     pub(super) fn abort_passed(&mut self, task: TaskId) {
         let Some(passage) = self.jobs.open.get(&task).and_then(|job| job.passage.as_ref()) else { return };
@@ -468,7 +467,7 @@ impl Session {
 
     /// When a command that is held or waits for the peer has to be looked at again.
     pub(super) fn passages_deadline(&self) -> Option<Instant> {
-        let idle = self.jobs.open.values().filter(|job| !job.in_flight);
+        let idle = self.jobs.open.values().filter(|job| !job.in_flight && !job.is_astray());
         idle.filter_map(|job| job.passage.as_ref()).map(|passage| passage.next_look()).min()
     }
 
@@ -502,7 +501,7 @@ impl Session {
 
 impl Passage {
     pub(super) fn new(arrival: Arrival, resets: Resets, now: Instant) -> Self {
-        Self { arrival, data: None, since: now, not_before: Instant::EPOCH, resets }
+        Self { arrival, data: None, since: now, not_before: Instant::EPOCH, resets, lost_at: None }
     }
 
     fn next_look(&self) -> Instant {
