@@ -8,7 +8,9 @@
 //!
 //! A write that failed may have happened, but not for ever later: its effect comes before the next service of another
 //! node, or run of a node, answers (R10, R11), and before the same host is let in again at the same node. Where a node passes
-//! on what it does not serve, a host cannot tell who answered it: then nobody knows when such a write is over.
+//! on what it does not serve, a host cannot tell who answered it: then nobody knows when such a write is over. And a write that was on
+//! the way when that was lost is answered with a unit attention, behind which an initiator sends it again: it may take effect twice.
+//! So hosts leave blocks alone, then, that somebody's write has not been answered for, as a file system does.
 
 use std::collections::BTreeMap;
 
@@ -77,6 +79,12 @@ impl History {
 
     fn write(&self, value: Value) -> Option<&Write> {
         self.writes.get(usize::try_from(value.checked_sub(1)?).ok()?)
+    }
+
+    /// True while a write of one of the blocks has no answer.
+    pub(crate) fn is_being_written(&self, mut blocks: core::ops::Range<u64>) -> bool {
+        let is_open = |value: &Value| self.write(*value).is_some_and(|write| write.fate == Fate::Open);
+        blocks.any(|block| self.lines.get(&block).is_some_and(|line| line.writes.iter().rev().any(is_open)))
     }
 
     /// A write begins; its value.

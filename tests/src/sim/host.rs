@@ -246,7 +246,8 @@ impl Host {
         }
         let blocks = self.place(env);
         let draw = self.prng.below(100);
-        if self.number + env.load.readers >= env.load.hosts {
+        let taken = env.standby == StandbyMode::Forward && env.history.is_being_written(blocks.clone());
+        if self.number + env.load.readers >= env.load.hosts || taken {
             self.send_read(node, blocks, now, env);
         } else if draw >= 100 - env.load.register_percent {
             self.send_register(node, now, env);

@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 
+use gateway::LunMode;
 use mirror::command::Command;
 use mirror::decide::{HolderState, PromoteMode};
 use mirror::format::{ArbiterKind, LegIndex, LegMask};
@@ -51,10 +52,12 @@ impl World {
         counts && !damage.leg_lost && !damage.cache_lost
     }
 
-    /// No other leg counts: whatever its cache lost is lost.
-    fn is_last_leg(&self, node: usize) -> bool {
-        let only = LegMask::only(LegIndex::BOTH[node]);
-        !self.damage[node].leg_lost && self.newest_config().is_some_and(|config| config.in_sync == only)
+    /// Whatever its cache lost was not acknowledged, or is nowhere else: no other leg counts.
+    fn misses_nothing(&self, node: usize) -> bool {
+        let Some(newest) = self.newest_config() else { return false };
+        let leg = LegIndex::BOTH[node];
+        let durable = self.plan.mode == LunMode::SyncDurable && newest.in_sync.has(leg);
+        !self.damage[node].leg_lost && (durable || newest.in_sync == LegMask::only(leg))
     }
 
     /// Promotes the peer by hand, where that loses nothing.
@@ -70,7 +73,7 @@ impl World {
             || !stands
             || !knows
             || !self.is_out_of_the_way(1 - node)
-            || !(self.has_everything(node) || self.is_last_leg(node))
+            || !(self.has_everything(node) || self.misses_nothing(node))
         {
             return false;
         }

@@ -5,19 +5,19 @@ use tests::sim::{Plan, Runner, SHOWN_ELSEWHERE};
 
 /// For each rule a seed that is clean, and was not with the rule broken when it was last looked for.
 const SHOWN: [(Mutation, u64); 18] = [
-    (Mutation::R1DataBeforeLog, 190),
+    (Mutation::R1DataBeforeLog, 225),
     (Mutation::R2WritesOverlap, 10),
     (Mutation::R3AckWithoutConfig, 4),
     (Mutation::R4LeaveUnflushed, 117),
     (Mutation::R5ClearBeforeCopy, 83),
-    (Mutation::R5CopyUnlocked, 42),
+    (Mutation::R5CopyUnlocked, 16),
     (Mutation::R6LeaveUnmarked, 18),
     (Mutation::R7PartClears, 15),
-    (Mutation::R8ActFirst, 278),
+    (Mutation::R8ActFirst, 964),
     (Mutation::R9SameSlot, 86),
     (Mutation::R10FenceUndrained, 64),
     (Mutation::R12CleanUnflushed, 3),
-    (Mutation::DegradeWithoutMarks, 173),
+    (Mutation::DegradeWithoutMarks, 533),
     (Mutation::RejoinWithoutUnion, 11),
     (Mutation::LeaseNotWaitedOut, 119),
     (Mutation::ReadWithoutLease, 1),
