@@ -270,16 +270,18 @@ impl Holder {
             }
             return;
         }
-        let Some(piece) = self.write_mut(key).map(|write| write.piece) else { return };
+        let Some((piece, wanted)) = self.write_mut(key).map(|write| (write.piece, write.durability)) else {
+            return;
+        };
         let (place, attempt) = (self.on_leg(side, piece), self.attempt);
+        let durability = self.on_leg_durability(side, wanted);
+        if side == Side::Peer {
+            self.owe_mark(ctx);
+        }
         let Some(write) = self.write_mut(key) else { return };
         if side == Side::Peer {
             write.attempt = attempt;
-            self.owe_mark(ctx);
         }
-        let Some(wanted) = self.write_mut(key).map(|write| write.durability) else { return };
-        let durability = self.on_leg_durability(side, wanted);
-        let Some(write) = self.write_mut(key) else { return };
         write.waiting |= Sides::only(side);
         write.failed[side as usize] = None;
         write.asked[side as usize] = durability;

@@ -34,6 +34,17 @@ fn compared(world: &World) -> Comparison {
     found
 }
 
+/// Node 1 is promoted by force, and writes elsewhere than node 0 did. What was acknowledged before and since is given up.
+fn promote_by_force(world: &mut World) {
+    world.command(1, FORCE).expect("the operator's word");
+    world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
+    world.give_up();
+    world.base = 100;
+    world.load(1, millis(100));
+    world.drain();
+    world.give_up();
+}
+
 /// The link is cut, node 0 goes on, node 1 is promoted by force; both write. Then they see each other.
 fn torn_apart(seed: u64, policy: ArbiterKind) -> World {
     let mut world = if policy == ArbiterKind::Biased { pair(seed) } else { World::new(seed, policy) };
@@ -46,13 +57,7 @@ fn torn_apart(seed: u64, policy: ArbiterKind) -> World {
     world.cut();
     world.load(0, 2 * SECOND);
     world.drain();
-    world.command(1, FORCE).expect("by force");
-    world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
-    world.give_up();
-    world.base = 100;
-    world.load(1, millis(100));
-    world.drain();
-    world.give_up();
+    promote_by_force(&mut world);
     world
 }
 
@@ -194,13 +199,7 @@ fn forced_on_half_a_copy(seed: u64, policy: ArbiterKind, disk: OldDisk) {
     let kept = world.data(0);
     world.kill(0);
     world.run(SECOND);
-    world.command(1, FORCE).expect("the operator's word");
-    world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
-    world.give_up();
-    world.base = 100;
-    world.load(1, millis(100));
-    world.drain();
-    world.give_up();
+    promote_by_force(&mut world);
     world.start(0);
     meet(&mut world, 1);
     world.run(5 * SECOND);
