@@ -22,6 +22,7 @@ mod nic;
 mod pacemaker;
 mod pair;
 mod peer;
+mod perf;
 mod repeater;
 mod restart;
 mod service;
