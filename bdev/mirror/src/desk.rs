@@ -4,11 +4,15 @@
 //! Owner: the node. Invariants: each I/O has one purpose; a completion finds it or is the programmer's
 //! mistake; metadata blocks have frames of their own, so that no shortage of frames stops a config change or
 //! a transaction (I23).
+//!
+//! The own disk may hang: it neither does an I/O nor fails it. Where the peer's leg can stand in, the core gives such I/Os up
+//! ([`Desk::give_up`]): it is told that they timed out, and the disk still has them. What a disk has may land at any time, so
+//! nothing is sent to it until everything that was given up has come back; until then the core's I/Os on it time out at once.
 
 use std::collections::VecDeque;
 
 use bdev::hop::ClientId;
-use bdev::{BlockRange, Completed, Durability, FenceKey, Geometry, Io, Op, Tag};
+use bdev::{BlockRange, Completed, Durability, FenceKey, Geometry, Io, IoError, Op, Tag};
 use core::time::Duration;
 use engine::{Buf, BufMut, Instant, Key, Pool, Slots};
 
@@ -72,6 +76,34 @@ pub(crate) enum Purpose {
     UnitState { attempt: u32 },
     /// A block of the peer's log or bitmap that is emptied.
     Emptying { attempt: u32 },
+    /// None any more: it was given up, and the own disk still has it.
+    GivenUp,
+}
+
+/// An I/O on its way.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    side: Side,
+    purpose: Purpose,
+    since: Instant,
+    /// What a read reads: whoever gives it up needs another frame.
+    reads: Option<BlockRange>,
+}
+
+impl InFlight {
+    /// This node's own on its own leg; it stays so until the disk is done with it.
+    fn is_own_core(&self) -> bool {
+        self.side == Side::Own && !matches!(self.purpose, Purpose::Guarded { .. })
+    }
+}
+
+/// Whether the own disk does what it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnDisk {
+    /// It does.
+    Answers,
+    /// It has had an I/O for longer than a disk may.
+    Hangs,
 }
 
 /// I/Os in flight at the most, both legs together.
@@ -84,13 +116,17 @@ const FRAMES_KEPT: usize = 32;
 /// See the module.
 pub(crate) struct Desk {
     pool: Pool,
-    purposes: Slots<(Side, Purpose)>,
+    purposes: Slots<InFlight>,
     out: VecDeque<(Side, Io)>,
     frames: Vec<BufMut>,
     block_size: [u32; 2],
     in_flight: [u32; 2],
     /// Own I/Os that are not the peer's.
     own_core: u32,
+    /// Of them, those that were given up.
+    given_up: u32,
+    /// Own I/Os that were not sent, because the disk has some that were given up.
+    unsent: VecDeque<Completed>,
     io_timeout: Duration,
     attempts: u32,
     /// The time of the event that is being handled.
@@ -108,6 +144,8 @@ impl Desk {
             block_size: [own.block_size, own.block_size],
             in_flight: [0; 2],
             own_core: 0,
+            given_up: 0,
+            unsent: VecDeque::new(),
             io_timeout,
             attempts: 0,
             now: Instant::EPOCH,
@@ -163,14 +201,20 @@ impl Desk {
 
     /// Sends any operation.
     pub(crate) fn submit(&mut self, side: Side, op: Op, purpose: Purpose) {
-        let key = self.purposes.insert((side, purpose)).expect("requests are bounded by has_room");
+        let reads = if let Op::Read { range, .. } = &op { Some(*range) } else { None };
+        let entry = InFlight { side, purpose, since: self.now, reads };
+        let key = self.purposes.insert(entry).expect("requests are bounded by has_room");
         let mut io = Io::new(op, Tag(key.to_bits()), self.now);
         if side == Side::Peer {
             io = io.with_deadline(self.now + self.io_timeout);
         }
         self.in_flight[side as usize] += 1;
-        self.own_core += u32::from(is_own_core(side, purpose));
-        self.out.push_back((side, io));
+        self.own_core += u32::from(entry.is_own_core());
+        if entry.is_own_core() && self.given_up != 0 {
+            self.unsent.push_back(io.complete(Err(IoError::TimedOut), self.now));
+        } else {
+            self.out.push_back((side, io));
+        }
     }
 
     /// Reads bytes of a leg into a frame.
@@ -226,9 +270,11 @@ impl Desk {
     /// Takes a completion and says what it was for.
     pub(crate) fn settle(&mut self, mut completed: Completed) -> (Side, Purpose, Completed) {
         let found = self.purposes.remove(Key::from_bits(completed.tag.0));
-        let (side, purpose) = found.expect("each I/O completes once");
+        let entry = found.expect("each I/O completes once");
+        let InFlight { side, purpose, .. } = entry;
         self.in_flight[side as usize] -= 1;
-        self.own_core -= u32::from(is_own_core(side, purpose));
+        self.own_core -= u32::from(entry.is_own_core());
+        self.given_up -= u32::from(purpose == Purpose::GivenUp);
         if let Purpose::Superblock { .. }
         | Purpose::Transaction { .. }
         | Purpose::Page { .. }
@@ -251,6 +297,56 @@ impl Desk {
     }
 }
 
-fn is_own_core(side: Side, purpose: Purpose) -> bool {
-    side == Side::Own && !matches!(purpose, Purpose::Guarded { .. })
+// --- A disk that hangs ---
+
+impl Desk {
+    /// Whether the own disk has had an I/O, the peer's included, for so long.
+    pub(crate) fn own_disk(&self, limit: Duration) -> OwnDisk {
+        let late = |entry: &InFlight| entry.side == Side::Own && self.now - entry.since >= limit;
+        let hangs = self.given_up != 0 || self.purposes.iter().any(|(_, entry)| late(entry));
+        if hangs { OwnDisk::Hangs } else { OwnDisk::Answers }
+    }
+
+    /// True while the own disk has I/Os that were given up.
+    pub(crate) fn is_own_unsettled(&self) -> bool {
+        self.given_up != 0
+    }
+
+    /// Gives up this node's I/Os on its own leg: as the core is told of them. The peer's are never given up, because a fence
+    /// means that nothing of it lands any more (R10). A read for whose reader there is no frame is left for the next time.
+    pub(crate) fn give_up(&mut self) -> Vec<(Purpose, Completed)> {
+        let (now, pool) = (self.now, &self.pool);
+        let size = u64::from(self.block_size[Side::Own as usize]);
+        let mut given_up = Vec::new();
+        for (key, entry) in self.purposes.iter_mut() {
+            if !entry.is_own_core() || entry.purpose == Purpose::GivenUp {
+                continue;
+            }
+            let op = match entry.reads {
+                None => Op::Flush,
+                Some(range) => {
+                    let bytes = u64::from(range.blocks) * size;
+                    let Some(into) = usize::try_from(bytes).ok().and_then(|bytes| pool.alloc(bytes)) else {
+                        continue;
+                    };
+                    Op::Read { range, into }
+                }
+            };
+            let io = Io::new(op, Tag(key.to_bits()), entry.since);
+            given_up.push((entry.purpose, io.complete(Err(IoError::TimedOut), now)));
+            entry.purpose = Purpose::GivenUp;
+        }
+        self.given_up += u32::try_from(given_up.len()).expect("no more than are in flight");
+        given_up
+    }
+
+    /// What was not sent, to be settled like anything that comes back.
+    pub(crate) fn take_unsent(&mut self) -> VecDeque<Completed> {
+        core::mem::take(&mut self.unsent)
+    }
+
+    /// True when [`Desk::take_unsent`] has something.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
 }

@@ -169,10 +169,10 @@ impl Guard {
         if let Some(entry) = self.clients.get_mut(&client) {
             entry.in_flight -= 1;
         }
+        // It is the answer that grants, whatever it says, and it leaves after the turn in which the I/O was taken.
+        self.last_granted = self.last_granted.map(|last| last.max(now));
         if completed.result.is_ok() {
             self.watch(&completed.op);
-            // It is the answer that grants, and it leaves after the turn in which the I/O was taken.
-            self.last_granted = self.last_granted.map(|last| last.max(now));
         }
         completed.tag = tag;
         replies.push_back((client, completed));

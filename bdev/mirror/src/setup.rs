@@ -21,6 +21,9 @@ pub struct Timing {
     pub grace: Duration,
     /// How long one I/O on the peer's leg may take.
     pub io_timeout: Duration,
+    /// How long one I/O on the own leg may take, where the peer's leg can stand in: then the own leg goes out like one that
+    /// fails. Longer than a sound disk tries; shorter than hosts wait (Linux 30 s, Windows 60 s).
+    pub disk_timeout: Duration,
     /// How long an I/O waits for the last leg in sync, when that is out of reach or busy, before its host gets the error.
     pub stall: Duration,
     /// How long to leave a leg alone that was refused or failed.
@@ -41,6 +44,7 @@ impl Default for Timing {
             silence: Duration::from_millis(1500),
             grace: Duration::from_millis(300),
             io_timeout: Duration::from_millis(1200),
+            disk_timeout: Duration::from_secs(10),
             stall: Duration::from_millis(2000),
             retry: Duration::from_secs(3),
             takeover: Duration::from_millis(1000),
@@ -58,6 +62,7 @@ impl Timing {
             heartbeat: Duration::from_millis(100),
             grace: Duration::from_millis(100),
             io_timeout: Duration::from_millis(400),
+            disk_timeout: Duration::from_secs(5),
             retry: Duration::from_secs(1),
             takeover: Duration::from_millis(250),
             mark: Duration::from_secs(1),

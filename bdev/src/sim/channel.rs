@@ -6,6 +6,7 @@ use std::sync::Arc;
 use engine::{Instant, Progress};
 
 use super::SimBdev;
+use super::medium::Pulse;
 use crate::channel::{Channel, Completions, Link};
 use crate::error::IoError;
 use crate::request::{Io, Refused};
@@ -28,6 +29,10 @@ impl SimChannel {
 
     fn is_dead(&self) -> bool {
         self.bdev.medium().epoch != self.epoch
+    }
+
+    fn is_hung(&self) -> bool {
+        self.bdev.medium().pulse == Pulse::Hung
     }
 
     fn execute(&self, io: &mut Io, number: u64) -> Result<(), IoError> {
@@ -60,6 +65,9 @@ impl Channel for SimChannel {
 
     fn poll(&mut self, now: Instant, done: &mut Completions) -> Progress {
         let is_dead = self.is_dead();
+        if !is_dead && self.is_hung() {
+            return Progress::Idle;
+        }
         let before = done.len();
         while let Some(entry) = self.pending.first_entry() {
             let (due, number) = *entry.key();
@@ -74,6 +82,9 @@ impl Channel for SimChannel {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
+        if !self.is_dead() && self.is_hung() {
+            return None;
+        }
         self.pending.first_key_value().map(|((due, _), _)| *due)
     }
 

@@ -57,6 +57,15 @@ struct Armed {
     delay: Duration,
 }
 
+/// Whether it does what it has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pulse {
+    /// It does.
+    Working,
+    /// It neither does it nor fails it.
+    Hung,
+}
+
 /// True when one is left, and takes it.
 fn draw(count: &mut u32) -> bool {
     let any = *count > 0;
@@ -81,6 +90,7 @@ pub(super) struct Medium {
     pub(super) writes: u64,
     /// Added to each latency.
     pub(super) extra: Duration,
+    pub(super) pulse: Pulse,
     next_number: u64,
 }
 
@@ -98,6 +108,7 @@ impl Medium {
             epoch: 0,
             writes: 0,
             extra: Duration::ZERO,
+            pulse: Pulse::Working,
             next_number: 0,
         }
     }
@@ -124,6 +135,7 @@ impl Medium {
         self.bad_blocks.clear();
         self.armed = Armed::default();
         self.extra = Duration::ZERO;
+        self.pulse = Pulse::Working;
     }
 
     pub(super) fn has_bad_blocks(&self) -> bool {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::channel::{Bdev, Channel, OpenError};
 use crate::geometry::{BlockRange, Capabilities, Geometry};
 use channel::SimChannel;
-use medium::Medium;
+use medium::{Medium, Pulse};
 
 /// How a simulated disk behaves.
 #[derive(Clone, Copy, Debug)]
@@ -152,6 +152,16 @@ impl SimBdev {
     /// Every operation that begins from now on takes so much longer.
     pub fn slow_down(&self, extra: Duration) {
         self.medium().extra = extra;
+    }
+
+    /// It hangs: it takes operations, and neither does them nor fails them until [`SimBdev::wake`] or [`SimBdev::heal`].
+    pub fn hang(&self) {
+        self.medium().pulse = Pulse::Hung;
+    }
+
+    /// It goes on where it was.
+    pub fn wake(&self) {
+        self.medium().pulse = Pulse::Working;
     }
 
     /// No operation goes wrong any more: armed faults are taken back, bad blocks read again, nothing is slow.

@@ -97,6 +97,8 @@ pub enum Fault {
     SlowDisk(Who, Duration, Duration),
     /// The next writes of a disk take so much longer, and later ones pass them.
     StickWrites(Who, u32, Duration),
+    /// A disk takes what it is given, and does nothing of it before that time is over.
+    HangDisk(Who, Duration),
     /// The next operations of a disk fail.
     Spoil(Who, Spoilt, u32),
     /// A block of a disk's data cannot be read until it is written.
@@ -141,6 +143,7 @@ pub enum Point {
     SlowWay,
     SlowDisk,
     StickWrites,
+    HangDisk,
     Spoil,
     BadBlock,
     Rot,
@@ -158,7 +161,7 @@ pub enum Point {
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Kill,
         Self::PowerCut,
         Self::Pause,
@@ -171,6 +174,7 @@ impl Point {
         Self::SlowWay,
         Self::SlowDisk,
         Self::StickWrites,
+        Self::HangDisk,
         Self::Spoil,
         Self::BadBlock,
         Self::Rot,
@@ -203,6 +207,7 @@ impl Fault {
             Self::SlowWay(..) => Point::SlowWay,
             Self::SlowDisk(..) => Point::SlowDisk,
             Self::StickWrites(..) => Point::StickWrites,
+            Self::HangDisk(..) => Point::HangDisk,
             Self::Spoil(..) => Point::Spoil,
             Self::BadBlock(_) => Point::BadBlock,
             Self::Rot(..) => Point::Rot,

@@ -33,6 +33,7 @@ pub(crate) enum Undo {
     Hasten(Vec<(IpAddr, IpAddr)>),
     Arbiter(Vec<usize>),
     HastenDisk(usize),
+    WakeDisk(usize),
     HastenArbiter,
 }
 
@@ -166,6 +167,12 @@ impl World {
             Fault::StickWrites(who, count, extra) => {
                 for node in self.nodes(who) {
                     self.machines[node].disk.inject(SimFault::DelayWrites { count, extra });
+                }
+            }
+            Fault::HangDisk(who, time) => {
+                for node in self.nodes(who) {
+                    self.machines[node].disk.hang();
+                    self.undos.push((self.now + time, Undo::WakeDisk(node)));
                 }
             }
             Fault::Spoil(who, what, count) => self.spoil(who, what, count),
@@ -361,6 +368,7 @@ impl World {
                 }
             }
             Undo::HastenDisk(node) => self.machines[node].disk.slow_down(Duration::ZERO),
+            Undo::WakeDisk(node) => self.machines[node].disk.wake(),
             Undo::HastenArbiter => self.arbiter.slow = Duration::ZERO,
         }
     }

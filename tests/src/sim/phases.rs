@@ -9,6 +9,7 @@ use mirror::status::RoleKind;
 use super::checks;
 use super::fault::{Fault, Still};
 use super::host::{Host, Mode};
+use super::inflict::Undo;
 use super::machine::{self, Life};
 use super::world::{Check, World};
 
@@ -49,7 +50,8 @@ impl World {
         // What strikes late, and what goes on for minutes, belongs to this phase, too.
         let busy = |world: &mut Self| {
             let still = |machine: &machine::Machine| matches!(machine.life, Life::Still(..));
-            world.waiting.is_empty() && !world.machines.iter().any(still)
+            let hung = world.undos.iter().any(|(_, undo)| matches!(undo, Undo::WakeDisk(_)));
+            world.waiting.is_empty() && !hung && !world.machines.iter().any(still)
         };
         self.run(200 * SECOND, busy)?;
         self.look_at_legs("at the end of the load")

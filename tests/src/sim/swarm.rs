@@ -41,6 +41,7 @@ pub(crate) fn plan(seed: u64) -> Plan {
         _ => events(prng, policy, registers, load_for),
     };
     events.extend(force(seed, load_for));
+    events.extend(hang(seed, load_for));
     events.sort_by_key(|event| event.at);
     // Also what strikes last is followed by a while of load.
     let mut length = events.last().map_or(load_for, |event| load_for.max(event.at + millis(prng, 500, 2500)));
@@ -78,6 +79,16 @@ fn force(seed: u64, load_for: Duration) -> Option<Event> {
     let most = u64::try_from(load_for.as_millis()).expect("short");
     let (at, during) = (millis(prng, 0, most), prng.percent(60).then(|| pick(prng, &Phase::ALL)));
     prng.percent(5).then_some(Event { at, during, fault: Fault::ForcePromote })
+}
+
+/// A disk that hangs, for a while or for so long that a holder does without it; dice of its own, too.
+fn hang(seed: u64, load_for: Duration) -> Option<Event> {
+    let prng = &mut Prng::from_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xd15c);
+    let most = u64::try_from(load_for.as_millis()).expect("short");
+    let (at, during) = (millis(prng, 0, most), prng.percent(60).then(|| pick(prng, &Phase::ALL)));
+    let who = pick(prng, &[Who::Holder, Who::Holder, Who::Holder, Who::Peer]);
+    let fault = Fault::HangDisk(who, millis(prng, 500, 16_000));
+    prng.percent(6).then_some(Event { at, during, fault })
 }
 
 /// Who decides where no machine does; dice of its own, too.
@@ -124,7 +135,7 @@ fn events(prng: &mut Prng, policy: ArbiterKind, registers: u64, length: Duration
         Point::SlowArbiter | Point::RestoreArbiter | Point::LoseArbiter => policy == ArbiterKind::Etcd,
         Point::Promote => policy != ArbiterKind::Etcd,
         // Drawn apart.
-        Point::ForcePromote => false,
+        Point::ForcePromote | Point::HangDisk => false,
         _ => true,
     };
     let all: Vec<Point> = Point::ALL.into_iter().filter(fits).collect();
@@ -201,6 +212,7 @@ fn fault(prng: &mut Prng, kinds: &[Point]) -> Fault {
             Fault::StickWrites(one(prng), 1 + prng.below(4) as u32, millis(prng, 200, 5000))
         }
         Point::Isolate => Fault::Isolate(millis(prng, 500, 6000)),
+        Point::HangDisk => Fault::HangDisk(one(prng), millis(prng, 500, 16_000)),
         Point::Spoil => {
             let what = pick(prng, &[Spoilt::Reads, Spoilt::Writes, Spoilt::Writes, Spoilt::Flushes]);
             Fault::Spoil(one(prng), what, 1 + prng.below(4) as u32)

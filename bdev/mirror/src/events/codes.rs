@@ -17,10 +17,12 @@ pub trait Codes {
 
 impl EventKind {
     /// All codes of events: the types of `notify_get_types`.
-    pub const CODES: [&'static str; 40] = [
+    pub const CODES: [&'static str; 42] = [
         "formatting",
         "leg-unusable",
         "own-leg-failed",
+        "own-disk-hangs",
+        "own-disk-answers",
         "own-superblock-failed",
         "unit-state-lost",
         "fenced",
@@ -65,7 +67,9 @@ impl EventKind {
         match self {
             Self::FormattingNew => "new-array",
             Self::FormattingToJoin => "joining",
-            Self::LegUnusable(_) | Self::UnitStateLost => "own-leg",
+            Self::LegUnusable(_) | Self::UnitStateLost | Self::OwnDiskHangs(_) | Self::OwnDiskAnswers => {
+                "own-leg"
+            }
             Self::OwnLegFailed(error)
             | Self::OwnSuperblockFailed(error)
             | Self::PromotionFailed(error)
@@ -115,6 +119,8 @@ impl Codes for EventKind {
             Self::FormattingNew | Self::FormattingToJoin => "formatting",
             Self::LegUnusable(_) => "leg-unusable",
             Self::OwnLegFailed(_) => "own-leg-failed",
+            Self::OwnDiskHangs(_) => "own-disk-hangs",
+            Self::OwnDiskAnswers => "own-disk-answers",
             Self::OwnSuperblockFailed(_) => "own-superblock-failed",
             Self::UnitStateLost => "unit-state-lost",
             Self::Fenced { .. } => "fenced",

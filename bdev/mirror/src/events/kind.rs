@@ -1,6 +1,7 @@
 //! The kinds of events. Each carries what a reader needs to act; its code is in `codes.rs`, its words in `words.rs`.
 
 use bdev::IoError;
+use core::time::Duration;
 use thiserror::Error;
 
 use crate::command::{self, Demotion};
@@ -70,6 +71,10 @@ pub enum EventKind {
     LegUnusable(String),
     /// The own leg failed an I/O.
     OwnLegFailed(IoError),
+    /// The own disk has had an I/O for so long without an answer.
+    OwnDiskHangs(Duration),
+    /// It has answered everything.
+    OwnDiskAnswers,
     /// Both copies of the logical unit's state on the own leg are damaged.
     UnitStateLost,
     /// The own superblock could not be written; it is tried again.
@@ -204,6 +209,7 @@ impl EventKind {
     pub const fn severity(&self) -> Severity {
         match self {
             Self::LegUnusable(_)
+            | Self::OwnDiskHangs(_)
             | Self::Holding(_)
             | Self::Frozen(_)
             | Self::ArbiterOlder { .. }

@@ -51,6 +51,10 @@ impl Display for EventKind {
             Self::FormattingToJoin => write!(f, "formatting this node's leg to join the peer's array"),
             Self::LegUnusable(why) => write!(f, "this node's leg cannot be used: {why}"),
             Self::OwnLegFailed(error) => write!(f, "this node's leg reports: {error}"),
+            Self::OwnDiskHangs(limit) => {
+                write!(f, "this node's disk hangs: it has not answered for {} s", limit.as_secs_f32())
+            }
+            Self::OwnDiskAnswers => write!(f, "this node's disk answers again"),
             Self::UnitStateLost => {
                 write!(
                     f,

@@ -78,11 +78,32 @@ impl Bench {
     }
 
     fn finish(&mut self, io: Io) {
-        let completed: Completed = io.complete(Ok(()), self.desk.now);
+        self.end(io, Ok(()));
+    }
+
+    fn end(&mut self, io: Io, result: Result<(), IoError>) {
+        let completed: Completed = io.complete(result, self.desk.now);
         let (_, purpose, completed) = self.desk.settle(completed);
         let Purpose::Guarded { client, tag } = purpose else { panic!("{purpose:?}") };
         self.guard.on_done(client, tag, completed, self.desk.now, &mut self.replies);
-        assert_eq!(self.answer(), Ok(()));
+        assert_eq!(self.answer(), result);
+    }
+}
+
+/// A holder takes the answer for a lease, also when it says that the block is bad; and it may come long after the turn in which
+/// the read was taken.
+#[test]
+fn a_heartbeat_whose_block_is_bad_grants_all_the_same() {
+    for result in [Ok(()), Err(IoError::Medium { lba: 0 })] {
+        let mut bench = Bench::new();
+        bench.fence(FIRST, 1, 5);
+        bench.let_in();
+        assert_eq!(bench.answer(), Ok(()));
+        bench.read(FIRST, bench.data);
+        let heartbeat = bench.reached().expect("the holder reads");
+        bench.desk.now += Duration::from_secs(5);
+        bench.end(heartbeat, result);
+        assert_eq!(bench.guard.last_granted(), Some(bench.desk.now), "{result:?}");
     }
 }
 

@@ -108,6 +108,9 @@ impl Holder {
             let ticket = *ticket;
             self.log.end_flush(ticket);
         }
-        self.reply(key, reported.map_or(Ok(()), Err), ctx);
+        match reported {
+            None => self.acknowledge(key, ctx),
+            Some(error) => self.reply(key, Err(error), ctx),
+        }
     }
 }

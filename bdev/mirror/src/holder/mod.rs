@@ -129,7 +129,7 @@ pub(crate) struct Holder {
     logging: Vec<Key>,
     /// Requests that a leg failed.
     waiting: Waiting,
-    /// Reads that wait for the lease.
+    /// Reads and answers that wait for the lease.
     unleased: Vec<Key>,
     lease_until: Instant,
     next_heartbeat: Instant,
@@ -330,7 +330,7 @@ impl Holder {
             | Purpose::Heartbeat { .. } => {
                 self.on_membership(purpose, &completed, ctx);
             }
-            Purpose::Guarded { .. } | Purpose::Format | Purpose::LastFlush => {}
+            Purpose::Guarded { .. } | Purpose::Format | Purpose::LastFlush | Purpose::GivenUp => {}
         }
         self.settle(ctx);
     }

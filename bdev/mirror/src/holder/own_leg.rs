@@ -100,6 +100,12 @@ impl Holder {
         }
     }
 
+    /// The peer's leg can stand in for it, as far as this node knows.
+    pub(crate) fn can_do_without_own_leg(&self) -> bool {
+        let at_work = matches!(self.phase, Phase::Opening(_) | Phase::Serving | Phase::Closing(_));
+        at_work && self.is_joined() && self.in_sync().has(Side::Peer)
+    }
+
     /// It is out: nothing waits for its log any more.
     pub(super) fn leave_own_alone(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now();
@@ -115,9 +121,12 @@ impl Holder {
         self.own_failure.is_some() && self.is_own_tracked()
     }
 
-    /// Tries it again when its time has come.
+    /// Tries it again when its time has come, and when its disk has nothing left that could land behind what is sent to it.
     pub(super) fn drive_own_leg(&mut self, ctx: &mut Ctx<'_>) {
         let OwnLeg::Out { until } = self.own_leg else { return };
+        if ctx.desk.is_own_unsettled() {
+            return;
+        }
         let able = self.phase == Phase::Serving && self.is_joined() && self.change.is_none();
         if able && self.in_sync() == Sides::PEER && ctx.now() >= until {
             self.own_leg = OwnLeg::Copying;

@@ -83,13 +83,17 @@ impl Holder {
         ctx.desk.read(side, place, into, Purpose::Request(key));
     }
 
-    /// Reads that wait for the lease, once it is there.
+    /// What waits for the lease, once it is there.
     pub(super) fn drive_leases(&mut self, ctx: &mut Ctx<'_>) {
         if self.unleased.is_empty() || !self.may_read(ctx.now()) {
             return;
         }
         for key in core::mem::take(&mut self.unleased) {
-            self.send_read(key, ctx);
+            match self.requests.get(key).map(|request| &request.work) {
+                Some(Work::Read(_)) => self.send_read(key, ctx),
+                Some(Work::Write(_) | Work::Flush(_)) => self.reply(key, Ok(()), ctx),
+                None => {}
+            }
         }
     }
 
@@ -194,7 +198,7 @@ impl Holder {
 
 /// True for an error that the same blocks would give again: worth to be mended.
 const fn is_lasting(error: IoError) -> bool {
-    !matches!(error, IoError::Busy | IoError::NotReady(_) | IoError::Aborted)
+    !matches!(error, IoError::Busy | IoError::NotReady(_) | IoError::Aborted | IoError::TimedOut)
 }
 
 /// The frame that an operation carried.

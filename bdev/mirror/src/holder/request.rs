@@ -96,6 +96,8 @@ pub(super) enum FlushStage {
     Parked,
     /// Behind another store or load of the unit's state.
     Waiting,
+    /// Done; the answer waits for the lease.
+    Answering,
 }
 
 impl Holder {
@@ -199,6 +201,20 @@ impl Holder {
         }
     }
 
+    /// Tells a host that every leg in sync has it, under the lease: a holder that has been followed meanwhile, because its own
+    /// leg took so long, or because it stood still, says nothing any more (I4).
+    pub(super) fn acknowledge(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        if matches!(self.phase, Phase::Leaving(_)) || self.may_read(ctx.now()) {
+            return self.reply(key, Ok(()), ctx);
+        }
+        match self.requests.get_mut(key).map(|request| &mut request.work) {
+            Some(Work::Write(write)) => write.go(WriteStage::Answering),
+            Some(Work::Flush(flush)) => flush.stage = FlushStage::Answering,
+            Some(Work::Read(_)) | None => {}
+        }
+        self.unleased.push(key);
+    }
+
     /// Answers a host.
     pub(super) fn reply(&mut self, key: Key, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
         let Some(Request { client, shell, work, .. }) = self.requests.remove(key) else { return };
@@ -255,7 +271,7 @@ impl Holder {
                 matches!(read.stage, ReadStage::Locking | ReadStage::Unleased | ReadStage::Parked)
             }
             Work::Write(write) => write.stage != WriteStage::Flying,
-            Work::Flush(flush) => matches!(flush.stage, FlushStage::Parked | FlushStage::Waiting),
+            Work::Flush(flush) => flush.stage != FlushStage::Flying,
         };
         let keys: Vec<Key> =
             self.requests.iter().filter(|(_, request)| idle(&request.work)).map(|(key, _)| key).collect();

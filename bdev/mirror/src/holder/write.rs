@@ -4,6 +4,7 @@
 //! Locking --(range free)--> Admitting --(log slot)--> Logging --(transaction durable, R1)--> Flying
 //!                               '-----------(extents active already)---------------------------^ |
 //!   next piece <--(all legs in sync have it, R3)-- Flying --(a leg failed)--> Parked --(config)--'
+//!   after the last one: Answering, until the lease is there (I4)
 //! ```
 //!
 //! The lock is held until every leg has answered (R2). A write that a leg failed waits as `Parked` until a
@@ -35,6 +36,8 @@ pub(crate) enum WriteStage {
     Flying,
     /// A leg failed it.
     Parked,
+    /// Done; the answer waits for the lease.
+    Answering,
 }
 
 impl WriteStage {
@@ -44,8 +47,9 @@ impl WriteStage {
             Self::Locking => matches!(next, Self::Admitting | Self::Logging | Self::Flying),
             Self::Admitting => matches!(next, Self::Logging | Self::Flying),
             Self::Logging => matches!(next, Self::Flying | Self::Admitting),
-            Self::Flying => matches!(next, Self::Parked | Self::Locking),
-            Self::Parked => matches!(next, Self::Flying | Self::Locking),
+            Self::Flying => matches!(next, Self::Parked | Self::Locking | Self::Answering),
+            Self::Parked => matches!(next, Self::Flying | Self::Locking | Self::Answering),
+            Self::Answering => false,
         }
     }
 }
@@ -137,7 +141,7 @@ impl Holder {
         let start = write.piece.end();
         let left = write.whole.end() - start;
         if left == 0 {
-            return self.reply(key, Ok(()), ctx);
+            return self.acknowledge(key, ctx);
         }
         let piece = ByteRange::new(start, left.min(most));
         write.piece = piece;
@@ -348,7 +352,7 @@ impl Holder {
 
 #[cfg(test)]
 mod tests {
-    use super::WriteStage::{self, Admitting, Flying, Locking, Logging, Parked};
+    use super::WriteStage::{self, Admitting, Answering, Flying, Locking, Logging, Parked};
 
     #[test]
     fn the_stages_follow_the_picture() {
@@ -356,15 +360,17 @@ mod tests {
 Locking   > Admitting Logging Flying
 Admitting > Logging Flying
 Logging   > Admitting Flying
-Flying    > Locking Parked
-Parked    > Locking Flying
+Flying    > Locking Parked Answering
+Parked    > Locking Flying Answering
+Answering >
 ";
-        let all: [WriteStage; 5] = [Locking, Admitting, Logging, Flying, Parked];
+        let all: [WriteStage; 6] = [Locking, Admitting, Logging, Flying, Parked, Answering];
         let mut table = String::new();
         for from in all {
             let next: Vec<String> =
                 all.iter().filter(|&&to| from.may_become(to)).map(|to| format!("{to:?}")).collect();
-            table += &format!("{:9} > {}\n", format!("{from:?}"), next.join(" "));
+            table += format!("{:9} > {}", format!("{from:?}"), next.join(" ")).trim_end();
+            table.push('\n');
         }
         assert_eq!(table, TABLE);
     }

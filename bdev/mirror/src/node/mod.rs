@@ -19,6 +19,7 @@ mod claim;
 mod ending;
 mod guarded;
 mod hold;
+mod own_disk;
 mod promote;
 mod takeover;
 
@@ -49,6 +50,7 @@ use access::Transit;
 use boot::Boot;
 use ending::Last;
 use hold::{Hold, StartCause};
+use own_disk::DiskWatch;
 use promote::Promoting;
 use takeover::{Wanted, Watch};
 
@@ -124,6 +126,7 @@ pub struct Node {
     /// The logical unit's state, as the own leg had it when it was last read as a whole.
     unit: UnitState,
     transit: Transit,
+    disk: DiskWatch,
 }
 
 impl Node {
@@ -153,6 +156,7 @@ impl Node {
             cause: StartCause::Again,
             unit: UnitState::default(),
             transit: Transit::default(),
+            disk: DiskWatch::default(),
             setup,
         };
         node.begin_boot();
@@ -195,7 +199,13 @@ impl Node {
     pub fn on_completed(&mut self, completed: Completed, now: Instant) {
         self.desk.now = now;
         let (side, purpose, completed) = self.desk.settle(completed);
+        self.on_answer(side, purpose, completed);
+    }
+
+    /// An I/O has ended for the core.
+    fn on_answer(&mut self, side: Side, purpose: Purpose, completed: Completed) {
         match purpose {
+            Purpose::GivenUp => {}
             Purpose::Guarded { client, tag } => self.on_guarded_done(client, tag, completed),
             Purpose::Format => self.on_formatted(completed.result),
             Purpose::LastFlush => self.on_last_flush(completed.result),
@@ -224,6 +234,7 @@ impl Node {
     /// Time passed.
     pub fn on_tick(&mut self, now: Instant) {
         self.desk.now = now;
+        self.watch_own_disk();
         self.drive_ballot();
         if let (Some(store), Some(_)) = (&mut self.store, self.own_write) {
             // It may have had no frame before.
@@ -247,6 +258,10 @@ impl Node {
 
     /// When [`Node::on_tick`] has to be called at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
+        Instant::earliest(self.role_deadline(), self.disk_deadline())
+    }
+
+    fn role_deadline(&self) -> Option<Instant> {
         match &self.role {
             Role::Holding(_) if self.is_taking_up() => {
                 Some(self.desk.now + core::time::Duration::from_millis(2))

@@ -103,7 +103,6 @@ fn a_holder_keeps_what_its_leg_took_late() {
         world.run(millis(50));
         loses_peer_and_arbiter(&mut world);
         world.run(4 * SECOND);
-        world.drain();
         world.arbiter.reach[0] = true;
         goes_dark_when_alone(&mut world, 0);
         world.heal();

@@ -4,6 +4,7 @@ mod arbiter;
 mod crash;
 mod disk;
 mod failover;
+mod hang;
 mod last_copy;
 mod link;
 mod medium;

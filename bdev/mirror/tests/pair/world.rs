@@ -50,7 +50,7 @@ pub(crate) struct World {
     /// By block: what was acknowledged, and what may be there instead.
     acked: BTreeMap<u64, (u64, Vec<u64>)>,
     /// By tag: the block, and what a read of it may give (I1, I12, I19).
-    reading: BTreeMap<u64, (u64, BTreeSet<u64>)>,
+    pub(crate) reading: BTreeMap<u64, (u64, BTreeSet<u64>)>,
     /// Each machine's boot: what was in a volatile cache is gone with it.
     incarnations: [u128; 2],
     /// The newest generation that acknowledged, and whose it is.

@@ -102,6 +102,8 @@ struct Make {
     grace_ms: Option<u64>,
     /// How long one I/O on the peer's leg may take.
     io_timeout_ms: Option<u64>,
+    /// How long one I/O on the own leg may take, where the peer's leg can stand in.
+    disk_timeout_ms: Option<u64>,
     /// How long an I/O waits for the last leg in sync, out of reach or busy, before its host gets the error.
     stall_ms: Option<u64>,
     /// The arbiter, for an array whose policy is etcd.
@@ -117,6 +119,7 @@ impl Make {
         for (name, given, time) in [
             ("grace_ms", self.grace_ms, &mut timing.grace),
             ("io_timeout_ms", self.io_timeout_ms, &mut timing.io_timeout),
+            ("disk_timeout_ms", self.disk_timeout_ms, &mut timing.disk_timeout),
             ("stall_ms", self.stall_ms, &mut timing.stall),
         ] {
             if let Some(millis) = given {

@@ -134,7 +134,7 @@ impl Holder {
     }
 
     /// A leg failed an I/O.
-    pub(in crate::holder) fn leg_failed(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) {
+    pub(crate) fn leg_failed(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) {
         match side {
             Side::Peer if matches!(self.membership, Membership::Away | Membership::Barred { .. }) => {}
             Side::Peer => self.lose_peer(error, ctx),

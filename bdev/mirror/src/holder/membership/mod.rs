@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use bdev::{Completed, Link};
 use engine::Instant;
 
-use super::{Ctx, Holder};
+use super::{Ctx, Holder, Phase};
 use crate::bitmap::Bitmap;
 use crate::decide::SyncPlan;
 use crate::desk::Purpose;
@@ -227,8 +227,16 @@ impl Holder {
         Instant::earliest(Instant::earliest(grace, next), self.journal.retry_at())
     }
 
+    /// It holds no more: nobody is probed, armed against or fenced.
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Leaving(_) | Phase::Ended(_))
+    }
+
     /// Goes on where a state waits for something other than an I/O.
     pub(super) fn drive_membership(&mut self, ctx: &mut Ctx<'_>) {
+        if self.is_over() {
+            return;
+        }
         match &mut self.membership {
             Membership::Probing(reader) | Membership::Loading(_, reader) => reader.poke(ctx.desk),
             Membership::Marking(..) if self.change.is_none() && self.bitmap.is_all_durable() => {
@@ -242,6 +250,9 @@ impl Holder {
 
     /// A part of the way is done.
     pub(super) fn on_membership(&mut self, purpose: Purpose, completed: &Completed, ctx: &mut Ctx<'_>) {
+        if self.is_over() {
+            return;
+        }
         match purpose {
             Purpose::Read { job } if job == self.attempt => self.on_reading(job, completed, ctx),
             Purpose::Fence { attempt } if attempt == self.attempt => self.on_fenced(completed.result, ctx),

@@ -1,0 +1,164 @@
+//! A disk that hangs: it neither does what it is asked nor fails it.
+
+use bdev::sim::SimFault;
+use mirror::events::EventKind;
+use mirror::format::{ArbiterKind, LegMask};
+
+use super::world::World;
+use super::{SECOND, millis, pair, settle};
+
+fn hangs(world: &World, index: usize) -> bool {
+    let events = world.status(index).events;
+    let told = |event: &&mirror::events::Event| {
+        matches!(event.kind, EventKind::OwnDiskHangs(_) | EventKind::OwnDiskAnswers)
+    };
+    events.iter().rfind(told).is_some_and(|event| matches!(event.kind, EventKind::OwnDiskHangs(_)))
+}
+
+/// Hosts wait as long as a disk may take, and are served over the peer's leg then.
+#[test]
+fn a_holder_whose_disk_hangs_goes_on_over_the_peers_leg() {
+    for (seed, policy) in [(500, ArbiterKind::Biased), (501, ArbiterKind::Etcd)] {
+        let mut world = World::new(seed, policy);
+        world.create();
+        world.spread = 20;
+        world.load(0, millis(20));
+        world.disks[0].hang();
+        world.load(0, 9 * SECOND);
+        assert_eq!(world.in_sync(0), LegMask::both(), "a disk may be slow");
+        world.load(0, 3 * SECOND);
+        assert_eq!(world.in_sync(0), LegMask::ONE, "{}", world.describe());
+        assert!(hangs(&world, 0), "{}", world.describe());
+        let acks = world.acks;
+        (world.base, world.spread) = (400, 100);
+        world.load(0, SECOND);
+        assert!(world.acks > acks + 100, "{}", world.describe());
+        world.drain();
+        assert_eq!(world.errors, 0, "{}", world.describe());
+        world.check_acknowledged(1);
+        // Nothing is sent to a disk that may still do what it has.
+        let writes = world.disks[0].writes_in_flight();
+        world.load(0, 5 * SECOND);
+        assert_eq!(world.disks[0].writes_in_flight(), writes);
+        world.disks[0].wake();
+        world.load(0, SECOND);
+        settle(&mut world, 0);
+        assert!(!hangs(&world, 0), "{}", world.describe());
+    }
+}
+
+/// What the disk had in flight lands when it wakes, behind what hosts wrote since: it is copied over.
+#[test]
+fn what_lands_late_is_not_kept() {
+    for seed in 510..513 {
+        let mut world = pair(seed);
+        // All writes meet.
+        world.spread = 4;
+        world.load(0, millis(20));
+        world.disks[0].hang();
+        world.load(0, 12 * SECOND);
+        assert_eq!(world.in_sync(0), LegMask::ONE, "{}", world.describe());
+        world.disks[0].wake();
+        world.load(0, millis(300));
+        world.drain();
+        settle(&mut world, 0);
+        world.kill(1);
+        world.load(0, 2 * SECOND);
+        world.drain();
+        world.check_acknowledged(0);
+    }
+}
+
+/// Reads, too: nothing but they is under way.
+#[test]
+fn reads_that_a_disk_does_not_answer_come_from_the_peer() {
+    let mut world = pair(520);
+    world.spread = 20;
+    world.load(0, millis(200));
+    world.drain();
+    world.disks[0].hang();
+    for block in 0..8 {
+        world.read(0, block * 5);
+    }
+    world.run(12 * SECOND);
+    assert!(world.reading.is_empty(), "{}", world.describe());
+    assert_eq!(world.errors, 0, "{}", world.describe());
+    world.disks[0].wake();
+    world.load(0, SECOND);
+    settle(&mut world, 0);
+}
+
+/// Nobody could answer for the last leg: hosts wait, and hear no error.
+#[test]
+fn hosts_wait_for_the_last_leg() {
+    let mut world = pair(530);
+    world.load(0, millis(20));
+    world.kill(1);
+    world.load(0, 3 * SECOND);
+    assert_eq!(world.in_sync(0), LegMask::ZERO, "{}", world.describe());
+    world.disks[0].hang();
+    let acks = world.acks;
+    world.load(0, 15 * SECOND);
+    assert!(hangs(&world, 0), "{}", world.describe());
+    assert_eq!(world.acks, acks, "{}", world.describe());
+    world.disks[0].wake();
+    world.drain();
+    assert_eq!(world.errors, 0, "{}", world.describe());
+    world.run(SECOND);
+    assert!(!hangs(&world, 0), "{}", world.describe());
+    world.start(1);
+    world.load(0, SECOND);
+    settle(&mut world, 0);
+}
+
+/// The peer goes away, for a while or longer, at moments around the one at which the own leg goes out.
+#[test]
+fn a_peer_that_is_lost_meanwhile_is_no_loss() {
+    for moment in 0..6 {
+        let policy = [ArbiterKind::Biased, ArbiterKind::Etcd][moment % 2];
+        let mut world = World::new(540 + moment as u64, policy);
+        world.create();
+        world.spread = 6;
+        world.load(0, millis(20));
+        world.disks[0].hang();
+        world.load(0, millis(9900 + 120 * moment as u64));
+        world.cut();
+        world.load(0, if moment % 3 == 0 { millis(200) } else { 4 * SECOND });
+        world.disks[0].wake();
+        world.load(0, SECOND);
+        world.heal();
+        world.load(0, 2 * SECOND);
+        world.run(4 * SECOND);
+        let holder = world.holder().unwrap_or_else(|| panic!("nobody holds: {}", world.describe()));
+        world.load(holder, SECOND);
+        settle(&mut world, holder);
+    }
+}
+
+/// The disk of the node that stands by: the holder goes on without it, and takes it back.
+#[test]
+fn a_standby_whose_disk_hangs_goes_out() {
+    let mut world = pair(560);
+    world.spread = 20;
+    world.load(0, millis(20));
+    world.disks[1].hang();
+    world.load(0, 13 * SECOND);
+    assert_eq!(world.in_sync(0), LegMask::ZERO, "{}", world.describe());
+    assert!(hangs(&world, 1), "{}", world.describe());
+    world.disks[1].wake();
+    world.load(0, SECOND);
+    settle(&mut world, 0);
+    assert_eq!(world.errors, 0, "{}", world.describe());
+}
+
+/// A disk that is slow now and then, and never for so long.
+#[test]
+fn a_disk_that_is_slow_stays() {
+    let mut world = pair(570);
+    world.load(0, millis(20));
+    for _ in 0..3 {
+        world.disks[0].inject(SimFault::DelayWrites { count: 20, extra: millis(9000) });
+        world.load(0, 10 * SECOND);
+    }
+    assert_eq!(world.in_sync(0), LegMask::both(), "{}", world.describe());
+}
