@@ -12,15 +12,7 @@ use tests::pair::{LEG, Pair, Unusual, gemel};
 /// copied from the peer before the own leg counts.
 #[test]
 fn a_holder_that_restarts_after_its_leg_was_out_loses_nothing() {
-    let prepare = |node: &Node| {
-        let file = node.file("base", LEG);
-        let file = json!({"name": "base", "filename": file, "block_size": 512});
-        node.must("bdev_uring_create", file);
-        node.must("bdev_error_create", json!({"base_name": "base"}));
-    };
-    let unusual = Unusual { leg: Some("bdev:EE_base"), ..Unusual::default() };
-    let mut pair = Pair::build(unusual, prepare, None);
-    pair.wait_in_sync(0);
+    let mut pair = on_a_faulty_disk(&[]);
     verified(load_blocks(&pair, "1", "64"));
     let dead = json!({"name": "EE_base", "io_type": "write", "error_type": "failure", "num": 1_000_000});
     pair.node(0).must("bdev_error_inject_error", dead);
@@ -33,10 +25,56 @@ fn a_holder_that_restarts_after_its_leg_was_out_loses_nothing() {
     pair.restart(0);
     let status = pair.wait_in_sync(0);
     assert!(status["last_resync"]["copied_bytes"].as_u64() >= status["data_size"].as_u64(), "{status:#}");
+    compare(pair, &status);
+}
+
+/// Node 0's leg can misbehave.
+fn on_a_faulty_disk(create: &[&str]) -> Pair {
+    let prepare = |node: &Node| {
+        let file = node.file("base", LEG);
+        let file = json!({"name": "base", "filename": file, "block_size": 512});
+        node.must("bdev_uring_create", file);
+        node.must("bdev_error_create", json!({"base_name": "base"}));
+    };
+    let unusual = Unusual { leg: Some("bdev:EE_base"), create, ..Unusual::default() };
+    let pair = Pair::build(unusual, prepare, None);
+    pair.wait_in_sync(0);
+    pair
+}
+
+/// Ends the pair, and compares the legs.
+fn compare(mut pair: Pair, status: &Value) {
     pair.stop_both(0);
     let leg = pair.leg(0);
     symlink(leg.with_file_name("base"), &leg).expect("a name for the leg's file");
-    pair.compare(&status);
+    pair.compare(status);
+}
+
+/// The holder's disk neither does what it is asked nor fails it: hosts wait as long as a disk may take, and go on over the
+/// peer's leg. What it does when it answers again is behind what hosts wrote since.
+#[test]
+fn a_holder_whose_disk_hangs_goes_on_without_it_and_takes_it_back() {
+    let pair = on_a_faulty_disk(&["--disk-timeout-ms", "1500"]);
+    let hang = json!({"name": "EE_base", "io_type": "all", "error_type": "pending", "num": 1});
+    let under_load = load_blocks(&pair, "6", "256");
+    pause(Duration::from_millis(500));
+    pair.node(0).must("bdev_error_inject_error", hang);
+    let report = verified(under_load);
+    assert_eq!(report["errors"], 0, "{report}");
+    assert!(report["longest_stall_ms"].as_f64() > Some(1000.0), "it hung: {report}");
+    let status = pair.status(0);
+    assert_eq!((&status["role"], &status["legs"][0]["in_sync"]), (&json!("holder"), &json!(false)));
+    let codes = |status: &Value| -> Vec<String> {
+        let events = status["transitions"].as_array().expect("transitions").iter();
+        events.filter_map(|event| event["event"].as_str().map(str::to_owned)).collect()
+    };
+    assert!(codes(&status).iter().any(|code| code == "own-disk-hangs"), "{status:#}");
+    let heal = json!({"name": "EE_base", "io_type": "clear", "error_type": "pending"});
+    pair.node(0).must("bdev_error_inject_error", heal);
+    verified(load_blocks(&pair, "1", "256"));
+    let status = pair.wait_in_sync(0);
+    assert!(codes(&status).iter().any(|code| code == "own-disk-answers"), "{status:#}");
+    compare(pair, &status);
 }
 
 /// SIGTERM to both at the same moment: the standby stays until its holder has marked both legs clean.

@@ -70,6 +70,10 @@ pub(crate) struct Place {
     /// rides out longer pauses. 2000 when absent, or 700 with the fast profile.
     #[arg(long, value_parser = clap::value_parser!(u64).range(500..=60_000))]
     max_stall_ms: Option<u64>,
+    /// How long this node's disk may take for one I/O while the peer's leg can stand in: then it counts as failed until it has
+    /// answered everything. 10000 when absent, or 5000 with the fast profile.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(500..=60_000))]
+    disk_timeout_ms: Option<u64>,
     /// When a host's write is answered: sync-durable, when it is stable on both legs; sync-cached, when both have it, until
     /// the host asks for more (SYNCHRONIZE CACHE, FUA).
     #[arg(long, value_enum, default_value_t = Durability::SyncDurable)]
@@ -320,8 +324,12 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
         "io_timeout_ms": io_timeout_ms, "grace_ms": grace_ms, "stall_ms": stall_ms,
         "profile": place.profile.word(),
     });
-    if let Some(millis) = place.degraded_start_ms {
-        mirror["degraded_start_ms"] = json!(millis);
+    for (key, millis) in
+        [("degraded_start_ms", place.degraded_start_ms), ("disk_timeout_ms", place.disk_timeout_ms)]
+    {
+        if let Some(millis) = millis {
+            mirror[key] = json!(millis);
+        }
     }
     if let Some(etcd) = place.etcd.params() {
         mirror["etcd"] = etcd;
