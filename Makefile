@@ -4,7 +4,7 @@ CARGO ?= cargo
 BIN ?= target/release
 .DEFAULT_GOAL := help
 
-.PHONY: help run build install test check fmt lint doc e2e conformance compliance pdu fuzz sim sim-bugs links bench bench-link setup
+.PHONY: help run build install test check fmt lint doc e2e conformance compliance pdu fuzz sim sim-bugs links bench bench-link compare setup
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ bench: ## Time 4 KiB commands of a real initiator against a RAM disk
 bench-link: ## Mirrored writes and resync over the dedicated NIC against kernel TCP, interleaved (root): ROUNDS=5 SECONDS_EACH=4
 	$(CARGO) build --release -p daemon -p ctl -p perf
 	@perf/replication.sh $(or $(ROUNDS),5) $(or $(SECONDS_EACH),4)
+
+compare: setup ## This target against tgt and URLs (TARGETS="spdk=iscsi://..."), in turns, with raw bounds; writes perf/results/compare.json and README's table: ROUNDS=5 SECONDS_EACH=2
+	$(CARGO) build --release -p daemon -p ctl -p perf
+	@perf/compare/run.py --readme --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS_EACH),2) $(TARGETS:%=--target %)
 
 setup: ## Install what the tests need, or say what is missing
 	@tests/scripts/setup.sh

@@ -56,11 +56,14 @@ pub fn crc(time: Duration, len: usize) -> f64 {
 /// How an end of a ping-pong waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// Asks again and again, and lets others run between.
+    /// Asks again and again; lets others run only after many attempts in vain.
     Polling,
     /// Sleeps until there is something.
     Blocking,
 }
+
+/// Attempts in vain before others may run: more than a round trip, so that whoever yields has nobody to wait for, or no core.
+const ATTEMPTS: u32 = 200;
 
 /// Bytes to and fro of a ping-pong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,24 +110,36 @@ pub fn ping_pong(time: Duration, exchange: Exchange, waiting: Waiting) -> io::Re
 
 struct Pipe {
     stream: TcpStream,
+    /// Attempts in vain since the last that was not.
+    in_vain: u32,
 }
 
 impl Pipe {
     fn new(stream: TcpStream, waiting: Waiting) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(waiting == Waiting::Polling)?;
-        Ok(Self { stream })
+        Ok(Self { stream, in_vain: 0 })
     }
 
     fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.stream.write(bytes) {
-                Ok(count) => bytes = &bytes[count..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
+                Ok(count) => (bytes, self.in_vain) = (&bytes[count..], 0),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.rest(),
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    fn rest(&mut self) {
+        self.in_vain += 1;
+        if self.in_vain >= ATTEMPTS {
+            self.in_vain = 0;
+            thread::yield_now();
+        } else {
+            core::hint::spin_loop();
+        }
     }
 
     /// False when the other end has closed the connection.
@@ -132,8 +147,8 @@ impl Pipe {
         while !into.is_empty() {
             match self.stream.read(into) {
                 Ok(0) => return Ok(false),
-                Ok(count) => into = &mut into[count..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
+                Ok(count) => (into, self.in_vain) = (&mut into[count..], 0),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.rest(),
                 Err(error) => return Err(error),
             }
         }

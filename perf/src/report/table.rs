@@ -32,7 +32,7 @@ pub fn table(results: &Results) -> String {
     if outcome.unstarted > 0 {
         let _ = writeln!(
             text,
-            "{} operations had arrived and were not started by the end: the target does not keep up, and latencies are lower bounds",
+            "{} operations had arrived and were not started by the end: the target (or this end) does not keep up; latencies are lower bounds",
             outcome.unstarted
         );
     }

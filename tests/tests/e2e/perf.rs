@@ -1,9 +1,10 @@
 //! gemel-perf as its README shows it, each command for a moment against a node: what it prints and writes is whole, and plausible.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tests::node::{Node, binary};
+use tests::node::{Node, binary, has_tool};
 
 /// Short, and enough to see something.
 const SHORT: [&str; 4] = ["--warm-up", "0.1", "--seconds", "0.3"];
@@ -117,4 +118,40 @@ fn the_machine_itself_is_measured_and_what_cannot_be_driven_is_named() {
         let errors = String::from_utf8_lossy(&ended.stderr);
         assert!(!ended.status.success() && errors.contains(why), "{arguments:?}: {errors}");
     }
+}
+
+/// `make compare` in short: this build's target and, where it can run, tgt, and bounds in the same round.
+#[test]
+fn the_comparison_runs_and_says_what_it_ran() {
+    if !has_tool("python3") || !has_tool("taskset") {
+        return;
+    }
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let out = folder.path().join("compare.json");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+    let ended = Command::new(root.join("perf/compare/run.py"))
+        .args(["--rounds", "1", "--seconds", "0.2", "--jobs", "random read, depth 1", "--disk", ""])
+        .arg("--bin")
+        .arg(binary("gemeld").parent().expect("a folder"))
+        .arg("--out")
+        .arg(&out)
+        .output()
+        .expect("python3");
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{errors}");
+    let report: Value = serde_json::from_slice(&std::fs::read(&out).expect("a report")).expect("JSON");
+    let jobs = report["jobs"].as_object().expect("jobs");
+    for (name, job) in jobs {
+        let figures = &job["targets"]["gemel"]["iops"];
+        assert!(number(&figures["least"]) > 0.0 && figures["least"] == figures["most"], "{name}: {job}");
+        if report["targets"] == json!(["gemel", "tgt"]) {
+            assert!(number(&job["gemel_to"]["tgt"]["iops"]["value"]) > 0.0, "{name}: {job}");
+        }
+    }
+    assert!(
+        jobs.contains_key("4 KiB random read, depth 1") && !jobs.contains_key("4 KiB random write, depth 1")
+    );
+    assert!(number(&report["raw"]["tcp_read_polling_p50_us"]["median"]) > 0.0, "{report}");
+    let shown = String::from_utf8(ended.stdout).expect("text");
+    assert!(shown.contains("| bound, in the same rounds |"), "{shown}");
 }
