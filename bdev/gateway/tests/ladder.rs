@@ -9,10 +9,12 @@ use bdev::{Bdev as _, BlockRange, Channel, Completed, Completions, Durability, I
 use engine::{Core, Instant, Pool};
 use fake::{ABORT_TASK, Asked, Fake, LOGICAL_UNIT_RESET, Reply};
 use gateway::{Remote, RemoteConfig, Rung, RungTimes, Served};
+use iscsi::keys::Choice;
 use net::sim::{SimConfig, SimNet};
 use uuid::Uuid;
 
 const IO_TIMEOUT: Duration = Duration::from_millis(200);
+const TASK_ABORTED: u8 = 0x40;
 const TIMES: RungTimes = RungTimes { abort: Duration::from_millis(60), reset: Duration::from_millis(90) };
 
 struct World {
@@ -88,6 +90,15 @@ impl World {
         self.users.submit(Io::new(op, Tag(lba), self.now), self.now).expect("room");
     }
 
+    /// A COMPARE AND WRITE of a block, which vanishes.
+    fn compare_and_write(&mut self, lba: u64) {
+        self.fake.swallow(lba);
+        let both = self.core.pool().alloc_zeroed(1024).expect("a frame").freeze();
+        let range = BlockRange::new(lba, 1);
+        let op = Op::CompareAndWrite { range, both, durability: Durability::Accepted };
+        self.users.submit(Io::new(op, Tag(lba), self.now), self.now).expect("room");
+    }
+
     /// The next completion, and how long it took.
     fn ended(&mut self, limit: Duration) -> (Completed, Duration) {
         let before = self.now;
@@ -155,6 +166,25 @@ fn a_buffer_is_its_owners_again_when_the_target_says_so_and_not_before() {
     assert_eq!((world.session(), world.done.len()), (1, 0));
 }
 
+/// The target may wait for data that it has asked for before it says that the task is over.
+#[test]
+fn data_are_sent_as_long_as_an_abort_is_not_answered() {
+    let mut world = World::new(|config| {
+        config.preferences.immediate_data = Choice::No;
+        config.preferences.initial_r2t = Choice::Yes;
+    });
+    world.fake.swallow(7);
+    world.fake.replies = [(ABORT_TASK, Reply::Later(millis(40)))].into();
+    world.submit(7, Some(6));
+    assert!(world.until(IO_TIMEOUT + millis(10), |world| !world.fake.asked.is_empty()));
+    assert_eq!(world.fake.data_of_swallowed(), Vec::<u8>::new());
+    world.fake.ask_for_swallowed();
+    assert!(world.until(millis(30), |world| world.fake.data_of_swallowed() == [6; 512]), "they are answered");
+    assert!(world.done.is_empty(), "its buffer is not free before the target says so");
+    assert_eq!(world.ended(millis(60)).0.result, Err(IoError::TimedOut));
+    assert_eq!(world.session(), 1);
+}
+
 #[test]
 fn an_answer_that_overtakes_its_abort_is_the_answer() {
     let mut world = World::new(|_| {});
@@ -184,7 +214,8 @@ fn an_abort_that_does_not_help_is_followed_by_a_reset() {
         let bound = IO_TIMEOUT / 2 + rungs;
         assert!(took >= bound && took < bound + millis(20), "{took:?}");
         let (other, _) = world.ended(millis(20));
-        assert_eq!((other.tag, other.result), (Tag(9), Err(IoError::Aborted)));
+        assert_eq!((other.tag, other.result), (Tag(9), Ok(())), "sent again");
+        assert!(world.fake.written(9) == [1; 512], "with its data");
         let functions: Vec<u8> = world.asked().iter().map(|asked| asked.function).collect();
         assert_eq!(functions, [ABORT_TASK, LOGICAL_UNIT_RESET]);
         assert_eq!(world.told(), [Rung::AbortTask, Rung::LogicalUnitReset]);
@@ -192,6 +223,46 @@ fn an_abort_that_does_not_help_is_followed_by_a_reset() {
         assert_eq!(world.ended(millis(100)).0.result, Ok(()), "the session goes on");
         assert_eq!(world.session(), 1);
     }
+}
+
+/// What a reset swept away is not sent again and again: it has the time that it had.
+#[test]
+fn what_is_sent_again_is_late_when_it_would_have_been() {
+    let mut world = World::new(|_| {});
+    world.fake.swallow(7);
+    world.fake.swallow(9);
+    world.fake.replies = [(ABORT_TASK, Reply::Refused), (LOGICAL_UNIT_RESET, Reply::Complete)].into();
+    world.read(7);
+    world.until(IO_TIMEOUT / 2, |_| false);
+    world.read(9);
+    world.compare_and_write(11);
+    let sent = world.now;
+    assert_eq!(world.ended(IO_TIMEOUT).0.tag, Tag(7));
+    world.fake.swallow(9);
+    // It may have been carried out, and would find its own data.
+    let (other, _) = world.ended(millis(20));
+    assert_eq!((other.tag, other.result), (Tag(11), Err(IoError::Aborted)));
+    let (late, _) = world.ended(IO_TIMEOUT);
+    assert_eq!((late.tag, late.result), (Tag(9), Err(IoError::TimedOut)));
+    let took = world.now - sent;
+    assert!(took >= IO_TIMEOUT && took < IO_TIMEOUT + millis(20), "{took:?}");
+    assert_eq!(world.session(), 1);
+}
+
+#[test]
+fn what_another_initiator_aborts_is_sent_again() {
+    let mut world = World::new(|_| {});
+    world.fake.swallow(7);
+    world.submit(7, Some(3));
+    world.compare_and_write(9);
+    assert!(world.until(millis(50), |world| world.fake.commands >= 3), "both, and the capacity");
+    world.fake.end_swallowed(TASK_ABORTED);
+    let results = [world.ended(millis(50)).0, world.ended(millis(50)).0];
+    let mut results = results.map(|completed| (completed.tag, completed.result));
+    results.sort_by_key(|(tag, _)| tag.0);
+    assert_eq!(results, [(Tag(7), Ok(())), (Tag(9), Err(IoError::Aborted))]);
+    assert!(world.fake.written(7) == [3; 512], "with its data");
+    assert_eq!(world.session(), 1);
 }
 
 #[test]

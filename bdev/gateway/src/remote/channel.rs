@@ -22,7 +22,7 @@ use iscsi::initiator::{self, Command, Completion, Connection, Direction, Event, 
 use net::Network;
 use scsi::initiator as cdb;
 
-use super::flights::{Flight, Lateness, Payload, command, parameter_list};
+use super::flights::{Flight, Lateness, Payload, command, is_repeatable, parameter_list};
 use super::live::ladder::Rung;
 use super::live::{Live, Verdict};
 use super::route::Route;
@@ -66,8 +66,9 @@ pub(super) struct RemoteChannel {
     cause: LinkDown,
     session: u64,
     pause: Duration,
-    /// I/Os to send again: the target answered with a unit attention, which says nothing about them.
-    again: VecDeque<Io>,
+    /// I/Os to send again, each with its deadline: the target answered with a unit attention, which says nothing about them, or they
+    /// were swept away by a reset that was about others.
+    again: VecDeque<(Io, Instant)>,
     done: Completions,
     route: Route,
     /// What was done for the sake of late I/Os of sessions that are over.
@@ -193,7 +194,7 @@ impl RemoteChannel {
                 self.done.push_back(io.complete(Err(error), now));
             }
         }
-        for io in self.again.drain(..) {
+        for (io, _) in self.again.drain(..) {
             self.done.push_back(io.complete(Err(IoError::LinkDown), now));
         }
         Some(live)
@@ -229,8 +230,8 @@ impl RemoteChannel {
         matches!(self.state, State::Gone)
     }
 
-    /// Sends an I/O.
-    fn send(&mut self, mut io: Io, now: Instant) -> Result<(), Refused> {
+    /// Sends an I/O. Its deadline is this one, unless it has its own.
+    fn send(&mut self, mut io: Io, deadline: Instant, now: Instant) -> Result<(), Refused> {
         let State::Live(live) = &mut self.state else { return Err(io.refuse(IoError::LinkDown)) };
         let Phase::Up(geometry) = live.phase else { return Err(io.refuse(IoError::LinkDown)) };
         if live.flights.open.len() >= QUEUE_DEPTH {
@@ -263,7 +264,7 @@ impl RemoteChannel {
             Ok(task) => {
                 io.stamps.submitted = now;
                 let payload = list.map_or(Payload::Io, Payload::List);
-                let flight = Flight::of(io, payload, command.lun, now + self.config.io_timeout);
+                let flight = Flight::of(io, payload, command.lun, deadline);
                 live.flights.open.insert(task, flight);
                 Ok(())
             }
@@ -282,7 +283,7 @@ impl RemoteChannel {
             }
             Err(_) => {
                 if let Some(io) = flight.io {
-                    self.again.push_back(io);
+                    self.again.push_back((io, flight.deadline));
                 }
             }
         }
@@ -333,14 +334,18 @@ impl RemoteChannel {
         }
     }
 
-    /// A task is over without a status. For a write the outcome is unknown.
+    /// A task is over without a status. One that was late is given back, for a write with an unknown outcome; one that a reset swept away
+    /// with it is sent again, within the time that it had: its owner did nothing that it should fail for.
     fn give_up(&mut self, task: TaskId, now: Instant) {
         let State::Live(live) = &mut self.state else { return };
-        let Some(flight) = live.flights.open.remove(&task) else { return };
-        let error = if now >= flight.deadline { IoError::TimedOut } else { IoError::Aborted };
-        if let Some(io) = flight.io {
-            self.done.push_back(io.complete(Err(error), now));
-        }
+        let Some(Flight { io, deadline, .. }) = live.flights.open.remove(&task) else { return };
+        let Some(io) = io else { return };
+        let error = match now >= deadline {
+            true => IoError::TimedOut,
+            false if is_repeatable(io.op()) => return self.again.push_back((io, deadline)),
+            false => IoError::Aborted,
+        };
+        self.done.push_back(io.complete(Err(error), now));
     }
 
     fn on_completed(&mut self, task: TaskId, completion: &Completion, now: Instant) {
@@ -348,16 +353,20 @@ impl RemoteChannel {
         let Some(flight) = live.flights.open.remove(&task) else { return };
         live.ladder.forget(task);
         let attention = scsi::sense::decode(&completion.sense).is_some_and(|(key, _)| key == 6);
+        // Another initiator's reset or CLEAR TASK SET, where TAS is one.
+        let aborted = completion.status == scsi::status::TASK_ABORTED;
         match (flight.io, flight.payload) {
-            (None, Payload::Capacity(data)) => self.on_capacity(&data, completion, attention, now),
-            (Some(io), _) if attention => self.again.push_back(io),
+            (None, Payload::Capacity(data)) => self.on_capacity(&data, completion, attention || aborted, now),
+            (Some(io), _) if attention || (aborted && is_repeatable(io.op())) => {
+                self.again.push_back((io, flight.deadline));
+            }
             (Some(io), _) => self.finish(io, completion, flight.syncing, now),
             (None, _) => {}
         }
     }
 
-    fn on_capacity(&mut self, data: &[u8], completion: &Completion, attention: bool, now: Instant) {
-        if attention {
+    fn on_capacity(&mut self, data: &[u8], completion: &Completion, again: bool, now: Instant) {
+        if again {
             return self.probe(now);
         }
         let capacity = cdb::capacity(data).filter(|_| completion.status == scsi::status::GOOD);
@@ -408,13 +417,13 @@ impl RemoteChannel {
             self.on_event(cid, event, now);
         }
         for _ in 0..self.again.len() {
-            let Some(io) = self.again.pop_front() else { break };
-            if io.deadline.is_some_and(|at| now >= at) {
+            let Some((io, deadline)) = self.again.pop_front() else { break };
+            if now >= deadline {
                 self.done.push_back(io.complete(Err(IoError::TimedOut), now));
                 continue;
             }
-            if let Err(refused) = self.send(io, now) {
-                self.again.push_back(refused.io);
+            if let Err(refused) = self.send(io, deadline, now) {
+                self.again.push_back((refused.io, deadline));
             }
         }
         progress
@@ -450,7 +459,7 @@ impl RemoteChannel {
 
 impl Channel for RemoteChannel {
     fn submit(&mut self, io: Io, now: Instant) -> Result<(), Refused> {
-        match self.send(io, now) {
+        match self.send(io, now + self.config.io_timeout, now) {
             Err(refused) if refused.why == IoError::LinkDown => {
                 self.done.push_back(refused.io.complete(Err(IoError::LinkDown), now));
                 Ok(())
@@ -478,7 +487,10 @@ impl Channel for RemoteChannel {
             State::Gone => None,
             State::Down { .. } if self.parting.is_some() => self.parting.as_ref().map(|(_, until)| *until),
             State::Down { retry_at, .. } => Some(*retry_at),
-            State::Live(live) => live.next_deadline(self.config.silence_max),
+            State::Live(live) => {
+                let again = self.again.iter().map(|(_, deadline)| *deadline).min();
+                Instant::earliest(live.next_deadline(self.config.silence_max), again)
+            }
         }
     }
 

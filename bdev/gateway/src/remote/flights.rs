@@ -114,6 +114,12 @@ pub(super) fn command(op: &Op, block_size: u32, lun: u16) -> Command {
     Command { lun: scsi::lun::encode(lun), cdb, direction, len, attribute: Command::SIMPLE }
 }
 
+/// True for an operation that may be carried out twice as long as nobody has seen its result. Of a COMPARE AND WRITE that was carried
+/// out already the second one finds what the first has written.
+pub(super) fn is_repeatable(op: &Op) -> bool {
+    !matches!(op, Op::CompareAndWrite { .. })
+}
+
 pub(super) fn parameter_list(op: &Op) -> Option<Vec<u8>> {
     match op {
         Op::Discard { range } => Some(cdb::unmap_list(range.lba, range.blocks)),

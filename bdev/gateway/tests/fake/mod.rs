@@ -61,6 +61,8 @@ pub(crate) struct Fake {
     /// Commands that vanished.
     swallowed: Vec<Command>,
     later: Vec<(Instant, TaskId)>,
+    /// The last write of each block.
+    written: BTreeMap<u64, TaskId>,
 }
 
 impl Fake {
@@ -75,6 +77,7 @@ impl Fake {
             swallows: BTreeSet::new(),
             swallowed: Vec::new(),
             later: Vec::new(),
+            written: BTreeMap::new(),
         }
     }
 
@@ -90,6 +93,36 @@ impl Fake {
             client.buffers.insert(command.task, vec![0xbb; 512]);
             client.connection.send_data(command.task, 512, response(512));
         }
+    }
+
+    /// Asks for the data of the writes that vanished, as if nothing had happened.
+    pub(crate) fn ask_for_swallowed(&mut self) {
+        let Some(client) = &mut self.client else { return };
+        for command in &self.swallowed {
+            client.buffers.insert(command.task, vec![0; 512]);
+            client.connection.solicit(command.task, 512);
+        }
+    }
+
+    /// The data that have come for the one command that vanished.
+    pub(crate) fn data_of_swallowed(&self) -> Vec<u8> {
+        let buffers = self.client.as_ref().map(|client| &client.buffers);
+        let task = self.swallowed.first().map(|command| command.task);
+        buffers.zip(task).and_then(|(buffers, task)| buffers.get(&task).cloned()).unwrap_or_default()
+    }
+
+    /// Ends what vanished with this status.
+    pub(crate) fn end_swallowed(&mut self, status: u8) {
+        let Some(client) = &mut self.client else { return };
+        for command in self.swallowed.drain(..) {
+            client.connection.respond(command.task, Response { status, ..Response::default() });
+        }
+    }
+
+    /// What was last written to a block.
+    pub(crate) fn written(&self, lba: u64) -> Vec<u8> {
+        let written = self.written.get(&lba);
+        written.and_then(|task| Some(self.client.as_ref()?.buffers.get(task)?.clone())).unwrap_or_default()
     }
 
     pub(crate) fn poll(&mut self, now: Instant) {
@@ -138,6 +171,8 @@ impl Fake {
                 connection.grant_login(&Grant { tsih: 1, queue_depth: 32 });
             }
             Event::Command(command) => self.on_command(client, command),
+            // What vanished is not answered for its data.
+            Event::DataComplete(task) if self.swallowed.iter().any(|command| command.task == task) => {}
             Event::DataComplete(task) => connection.respond(task, response(512)),
             Event::TaskManagement { request, function, .. } => {
                 self.on_management(client, request, function, now);
@@ -153,7 +188,7 @@ impl Fake {
         self.commands += 1;
         let lba = u64::from_be_bytes(command.cdb[2..10].try_into().expect("eight bytes"));
         let task = command.task;
-        if matches!(command.cdb[0], 0x88 | 0x8a) && self.swallows.remove(&lba) {
+        if matches!(command.cdb[0], 0x88..=0x8a) && self.swallows.remove(&lba) {
             self.swallowed.push(command);
             return;
         }
@@ -171,10 +206,13 @@ impl Fake {
                 client.connection.send_data(task, 512, response(512));
             }
             0x8a => {
-                let mut data = client.connection.take_early_data(task);
-                data.resize(512, 0);
-                client.buffers.insert(task, data);
+                // Immediate data may have come with the command, before this.
+                let early = client.connection.take_early_data(task);
+                let buffer = client.buffers.entry(task).or_default();
+                buffer.resize(512, 0);
+                buffer[..early.len()].copy_from_slice(&early);
                 client.connection.solicit(task, 512);
+                self.written.insert(lba, task);
             }
             _ => client.connection.respond(task, response(0)),
         }
@@ -227,11 +265,9 @@ impl Client {
             }
             Want::Payload { task, offset, len } => {
                 let count = len.min(window.len());
-                let at = offset as usize;
-                if let Some(place) = buffers.get_mut(&task).and_then(|buffer| buffer.get_mut(at..at + count))
-                {
-                    place.copy_from_slice(&window[..count]);
-                }
+                let (at, buffer) = (offset as usize, buffers.entry(task).or_default());
+                buffer.resize(buffer.len().max(at + count), 0);
+                buffer[at..at + count].copy_from_slice(&window[..count]);
                 connection.handle_payload(&window[..count]);
                 count
             }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! late --> ABORT TASK --(complete, or no such task)--> over, and the session goes on
-//!             \--(refused, or no answer in time)--> LOGICAL UNIT RESET --(complete)--> all that was under way is over
+//!             \--(refused, or no answer in time)--> LOGICAL UNIT RESET --(complete)--> all that was under way is over:
+//!                                                        |                  what was late fails, what was not is sent again
 //!                                                        \--(refused, or no answer in time)--> the session ends
 //! ```
 //!
