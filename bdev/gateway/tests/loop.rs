@@ -9,7 +9,7 @@ use bdev::{
     Bdev, BlockRange, Channel, Completed, Completions, Durability, Io, IoError, Link, LinkDown, Op, Tag,
 };
 use engine::Prng;
-use gateway::{AuthPolicy, Map, PortalGroup, Redirect, Remote, RemoteConfig, Served};
+use gateway::{AuthPolicy, Limits, Map, PortalGroup, Redirect, Remote, RemoteConfig, Served};
 use iscsi::Moved;
 use iscsi::chap::{Account, Credential, Requirement, Secret};
 use iscsi::keys::DigestPreference;
@@ -155,8 +155,8 @@ fn the_session_of_an_initiator_that_died_ends_by_itself() {
     world.up();
     assert_eq!(world.target.connections().len(), 1);
     world.network.partition(ip(1), ip(2));
-    let mut now = world.now;
-    for _ in 0..600 {
+    let (mut now, until) = (world.now, world.now + Limits::default().silence + Duration::from_secs(1));
+    while now < until {
         now += Duration::from_millis(100);
         let _ = world.network.advance(now);
         let _ = world.target.poll(now);

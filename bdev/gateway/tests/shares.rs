@@ -86,11 +86,10 @@ fn data_that_do_not_come_are_not_waited_for_without_end() {
     send_commands_alone(&mut world, stingy, 3);
     let silence = Limits::default().silence;
     // It answers pings all the while.
-    for _ in 0..60 {
+    for _ in 0..=silence.as_secs() {
         world.now += Duration::from_secs(1);
         world.run_for(Duration::from_millis(1));
     }
-    assert!(silence < Duration::from_secs(60));
     world.until("the end", |world| world.hosts[stingy].closed().is_some());
 }
 

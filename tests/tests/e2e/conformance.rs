@@ -266,8 +266,6 @@ fn export(node: &Node, profile: &Profile, options: &Value) -> Vec<String> {
 fn run(profile: &Profile, options: &Value) {
     let Some(suite) = Suite::find() else { return };
     let node = Node::start(&[]);
-    // A test sleeps for a minute at a time, answers no ping meanwhile, and takes what a nexus that begins anew is told for its failure.
-    node.must("iscsi_set_options", json!({"nop_timeout": 120}));
     let urls = export(&node, profile, options);
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
     let (mut passed, mut failed, mut skipped, mut unexpected) = (0, 0, 0, Vec::new());

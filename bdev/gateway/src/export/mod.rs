@@ -89,7 +89,9 @@ pub struct Limits {
     pub queue_depth: u32,
     /// An initiator that says nothing for this long is pinged,
     pub quiet: Duration,
-    /// and when it says nothing for this long its session ends: a dead host must not hold a place for ever.
+    /// and when it says nothing for this long its session ends: a dead host must not hold a place for ever. SPDK's target waits as long
+    /// (30 s, and 60 s more for the answer), LIO 45 s; programs on libiscsi that sleep for a minute between two commands answer
+    /// no ping meanwhile, and are not dead.
     pub silence: Duration,
 }
 
@@ -107,8 +109,8 @@ impl Default for Limits {
             login_burst: 200,
             login_timeout: Duration::from_secs(15),
             queue_depth: 256,
-            quiet: Duration::from_secs(15),
-            silence: Duration::from_secs(45),
+            quiet: Duration::from_secs(30),
+            silence: Duration::from_secs(90),
         }
     }
 }
