@@ -112,6 +112,27 @@ fn writes_outlive_one_connection_of_several_and_all_of_them() {
     }
 }
 
+/// Time2Wait is the target's two seconds here: this end comes again at once where it may.
+#[test]
+fn a_lost_connection_is_made_again_after_time2wait_and_not_before() {
+    let mut world = World::new(6, several(1, 2), &[HOST]);
+    let mut target = world.target.config();
+    target.preferences.default_time2wait = 2;
+    world.target.set_config(target);
+    world.up();
+    let (before, first) = (session(&world), world.target.connections()[0].id);
+    world.fault.plan().set_latency(FaultTarget::Write, Duration::from_millis(20));
+    write_later(&mut world, 1);
+    world.run_until(Duration::from_millis(5), |_| false);
+    world.network.reset(ip(1), ip(2));
+    // It is another connection, under the same identifier.
+    let comes_again = |world: &World| world.target.connections().iter().any(|shown| shown.id != first);
+    assert!(!world.run_until(Duration::from_millis(1990), comes_again), "too early");
+    assert!(world.run_until(Duration::from_millis(100), |world| world.done.len() == 1), "too late");
+    assert_eq!(world.done.pop_front().expect("one").result, Ok(()));
+    assert_eq!(session(&world), before, "the session never ended");
+}
+
 #[test]
 fn data_survive_a_storm_of_resets_at_random_bytes() {
     for seed in 10..16 {

@@ -443,6 +443,30 @@ fn a_good_answer_without_its_data_is_the_targets_fault() {
 }
 
 #[test]
+fn a_ping_of_the_target_is_answered_with_what_it_brought() {
+    let digest = DigestPreference::Never;
+    let preferences = Preferences { header_digest: digest, data_digest: digest, ..Preferences::default() };
+    let mut pair = Pair::new(preferences, preferences, 7);
+    pair.drive();
+    pair.target.ping();
+    let ping = pair.target.poll_transmit().expect("a ping");
+    // With a LUN and data, which this target has no use for.
+    let (mut head, data) = (ping.head().to_vec(), b"are you there?\0\0");
+    let ttt = head[20..24].to_vec();
+    head[7] = 14;
+    head[8..16].copy_from_slice(&[0, 3, 0, 0, 0, 0, 0, 0]);
+    pair.to_initiator.bytes.extend([&head[..], data].concat());
+    while give(&mut pair.initiator, &mut pair.to_initiator, &mut pair.initiator_buffers, 9000) {}
+    let answer = pair.initiator.poll_transmit().expect("an answer");
+    let head = answer.head();
+    assert_eq!((head[0], &head[8..16]), (0x40, &[0, 3, 0, 0, 0, 0, 0, 0][..]), "NOP-Out, immediate");
+    assert_eq!((&head[16..20], &head[20..24]), (&[0xff; 4][..], &ttt[..]));
+    let Body::Inline(echo) = &answer.body else { panic!("without data") };
+    assert_eq!(echo[..14], data[..14]);
+    assert!(pair.initiator.poll_transmit().is_none(), "once");
+}
+
+#[test]
 fn nothing_that_a_peer_sends_can_break_either_end() {
     for seed in 0..3000 {
         let mut pair = Pair::new(Preferences::default(), Preferences::default(), seed);

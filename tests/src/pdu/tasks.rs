@@ -9,6 +9,7 @@ pub(super) const CASES: &[Case] = table! {
     "11.5.1" an_aborted_write_gets_no_status_and_leaves_no_data
     "11.5.1" abort_task_set_ends_this_sessions_tasks
     "11.5.1" a_lun_reset_ends_tasks
+    "4.2.3.3" data_that_cross_an_abort_are_nobodys
     "11.6.1" a_lun_that_is_not_there_is_not_reset
     "11.5.5" a_task_that_never_came_counts_as_come
     "11.6.1" reassignment_needs_its_recovery_level
@@ -88,6 +89,57 @@ fn a_lun_reset_ends_tasks(subject: &Subject) -> Outcome {
     let response = manage(&mut session, pdu)?;
     ensure!(response == 0, "response {response}");
     is_over(session, itt, &r2t)
+}
+
+/// Several R2Ts are open when the task is ended: data that cross the request, that come behind it, and that come behind its answer are
+/// taken off the wire and land nowhere, and a task with the same tag may be begun at once.
+fn data_that_cross_an_abort_are_nobodys(subject: &Subject) -> Outcome {
+    const ABORT_TASK: u8 = 1;
+    const ABORT_TASK_SET: u8 = 2;
+    const LUN_RESET: u8 = 5;
+    let keys = [("InitialR2T", "Yes"), ("ImmediateData", "No"), ("MaxBurstLength", "1024")];
+    let keys = [&keys[..], &[("MaxOutstandingR2T", "3")]].concat();
+    for function in [ABORT_TASK, ABORT_TASK_SET, LUN_RESET] {
+        let mut session = Session::open(subject, &keys)?;
+        let agreed = session.number("MaxOutstandingR2T")? as usize;
+        session.must_write(1000, &pattern(8, 42))?;
+        let number = session.cmd_sn;
+        let write = session.command(WRITE | SIMPLE, &cdb10(0x2a, 1000, 8), 8 * BLOCK);
+        let itt = session.request(write);
+        let mut r2ts = vec![session.must_be(back::R2T, itt)?];
+        while r2ts.len() < agreed {
+            r2ts.push(session.must_be(back::R2T, itt)?);
+        }
+        let refused = pattern(2, 43);
+        let answer = |session: &mut Session, r2t: &Pdu| {
+            session.send_burst(itt, r2t.u32(20), &refused, r2t.u32(40));
+        };
+        answer(&mut session, &r2ts[0]);
+        let referenced = if function == ABORT_TASK { itt } else { NO_TAG };
+        let ask = request(&session, function, referenced, number);
+        let asked = session.request(ask);
+        r2ts[1..].iter().take(1).for_each(|r2t| answer(&mut session, r2t));
+        // What was asked for before the target knew may still come.
+        let mut said = session.must()?;
+        while said.opcode() == back::R2T {
+            said = session.must()?;
+        }
+        ensure!((said.opcode(), said.itt(), said.bhs[2]) == (back::TASK, asked, 0), "{function}: {said:?}");
+        r2ts.iter().skip(2).for_each(|r2t| answer(&mut session, r2t));
+        let said = session.barrier()?;
+        ensure!(
+            said.iter().all(|pdu| pdu.itt() != itt),
+            "{function}: the aborted task is answered: {said:?}"
+        );
+        session.plain(&[0; 6])?;
+        let found = session.must_read(1000, 8)?;
+        // One burst had all the time in the world, and need not be undone; what came behind the request must not land.
+        let landed = |at: usize| found[at..at + 1024] != pattern(8, 42)[at..at + 1024];
+        ensure!(!(1024..3072).step_by(1024).any(landed), "{function}: data of the ended write are there");
+        session.must_write(1000, &pattern(8, 44))?;
+        ensure!(session.must_read(1000, 8)? == pattern(8, 44), "{function}: other data are read back");
+    }
+    Ok(())
 }
 
 fn a_lun_that_is_not_there_is_not_reset(subject: &Subject) -> Outcome {

@@ -17,6 +17,7 @@ mod filesystem;
 mod fleet;
 mod front;
 mod guest;
+mod import;
 mod initiators;
 mod nic;
 mod pacemaker;

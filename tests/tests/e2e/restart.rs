@@ -2,11 +2,15 @@
 
 use core::time::Duration;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
+use mirror::format::UnitState;
 use serde_json::{Value, json};
+use tests::host::{GOOD, Host};
 use tests::load::{load, load_blocks, verified};
 use tests::node::{Node, pause};
-use tests::pair::{LEG, Pair, Unusual, gemel};
+use tests::pair::{LEG, Pair, Unusual, gemel, must};
+use uuid::Uuid;
 
 /// The own leg fails, hosts write all over the volume, and the node is killed and started on the same disk: everything is
 /// copied from the peer before the own leg counts.
@@ -144,6 +148,66 @@ fn a_start_without_the_peer_by_command_says_so() {
     assert!(paused["resync_paused"] == true && paused["dirty_bytes"].as_u64() > Some(0), "{paused:#}");
     assert!(gemel(pair.node(0), &["resync", "resume", "vol0"]).status.success());
     assert!(pair.finish(0) < LEG / 2);
+}
+
+/// Puts a record that a newer program might have left beside the data of a leg.
+fn leave_strange_record(leg: &Path, array: Uuid) {
+    let mut bytes = std::fs::read(leg).expect("the leg");
+    let (mut state, _) = UnitState::newest(&bytes[..256 << 10], array);
+    assert!(!state.content.is_empty(), "the registration is there");
+    (state.seq, state.content) = (state.seq + 1, vec![9; 100]);
+    let (at, record) = (usize::try_from(state.offset()).expect("an offset"), state.encode(array));
+    bytes[at..at + record.len()].copy_from_slice(&record);
+    std::fs::write(leg, bytes).expect("the leg");
+}
+
+/// Whom it keeps out nobody knows: hosts wait for the operator, who is told, and gives it up.
+#[test]
+fn a_record_that_cannot_be_read_keeps_hosts_out_until_it_is_given_up() {
+    const REGISTER: [u8; 10] = [0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0];
+    const READ_KEYS: [u8; 10] = [0x5e, 0, 0, 0, 0, 0, 0, 0, 8, 0];
+    let list = |key: u8| [&[0; 15][..], &[key], &[0; 8]].concat();
+    let mut pair = Pair::start();
+    let mut host = Host::login(&pair.urls[0], "iqn.2026-11.org.gemel:host");
+    host.attentions();
+    assert_eq!((host.run(&REGISTER, &list(7)), host.write(0, 1)), (GOOD, GOOD));
+    drop(host);
+    let array = pair.uuid.parse().expect("an array");
+    pair.stop_both(0);
+    [0, 1].iter().for_each(|index| leave_strange_record(&pair.leg(*index), array));
+    pair.restart(0);
+    pair.restart(1);
+    pair.wait_in_sync(0);
+    let mut host = Host::login(&pair.urls[0], "iqn.2026-11.org.gemel:host");
+    let kept_out = (0..100).any(|_| {
+        pause(Duration::from_millis(50));
+        host.write(0, 2) == (2, 0x0403)
+    });
+    assert!(kept_out, "manual intervention is required: {}", pair.node(0).log());
+    assert_eq!(host.read(0), Err((2, 0x0403)));
+    let told = pair.node(0).must("notify_get_notifications", json!({"id": 0, "max": 1000}));
+    let alarm = |note: &Value| note["type"] == "unit-state-unreadable" && note["ctx"] == "vol0";
+    assert!(told.as_array().is_some_and(|notes| notes.iter().any(alarm)), "{told:#}");
+    assert!(pair.node(0).log().contains("gemel target give-up-unit-state"), "{}", pair.node(0).log());
+    let target = pair.urls[0].split('/').nth(3).expect("a target").to_owned();
+    let give_up = ["target", "give-up-unit-state", &target, "0"];
+    let asked = gemel(pair.node(0), &give_up);
+    assert!(!asked.status.success(), "without --yes it says what that means");
+    assert_eq!(host.write(0, 2), (2, 0x0403));
+    must(gemel(pair.node(0), &[&give_up[..], &["--yes"]].concat()));
+    let lets_in = (0..100).any(|_| {
+        pause(Duration::from_millis(50));
+        host.write(0, 3) == GOOD
+    });
+    assert!(lets_in, "{}", pair.node(0).log());
+    assert_eq!((host.read(0), host.fetch(&READ_KEYS, 8)[4..].to_vec()), (Ok(3), vec![0; 4]), "no keys");
+    assert_eq!(host.run(&REGISTER, &list(8)), GOOD, "what is registered from now on is kept");
+    let again = gemel(pair.node(0), &[&give_up[..], &["--yes"]].concat());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("nothing to give up"), "{again:?}");
+    drop(host);
+    let status = pair.wait_in_sync(0);
+    pair.stop_both(0);
+    pair.compare(&status);
 }
 
 #[test]

@@ -113,6 +113,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("an_aborted_write_gets_no_status_and_leaves_no_data", "it does not know a task that waits for data"),
     ("abort_task_set_ends_this_sessions_tasks", "it does not know a task that waits for data"),
     ("a_lun_reset_ends_tasks", "it does not know a task that waits for data"),
+    ("data_that_cross_an_abort_are_nobodys", "it does not know a task that waits for data"),
     ("a_lun_that_is_not_there_is_not_reset", "it answers that it has been reset"),
     ("a_task_that_never_came_counts_as_come", "it answers that there is none, and waits for its number"),
     (

@@ -41,6 +41,7 @@ impl Connection {
     ///
     /// Before that answer a task must not be given up: its data may be on their way, and R2Ts for it are to be answered.
     pub fn abandon(&mut self, task: TaskId) -> bool {
+        //= rfc7143#section-4.2.3.3: until then R2Ts of the task are answered as any others.
         //= rfc7143#section-11.6: after the answer the target neither sends for the task nor takes data for it.
         let Some(open) = self.tasks.remove(&task) else { return false };
         self.outgoing.retain(|outgoing: &Outgoing| outgoing.task() != Some(task));

@@ -249,6 +249,7 @@ impl Task {
         let offset = header.buffer_offset();
         self.damaged.retain(|data_sn| *data_sn != header.data_sn());
         self.arrived.add(offset, offset + u32::try_from(header.data_len()).unwrap_or(0));
+        //= rfc7143#section-11.7.2: what the target asks to have acknowledged is, once everything before it is here.
         if header.has(flag::ACKNOWLEDGE) {
             self.owes = Some(header.ttt());
         }
