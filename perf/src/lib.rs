@@ -8,6 +8,7 @@ pub mod compare;
 pub mod cost;
 pub mod ledger;
 pub mod load;
+mod pair;
 pub mod raw;
 pub mod report;
 pub mod run;

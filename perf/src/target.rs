@@ -10,13 +10,14 @@ use bdev::malloc::MallocBdev;
 use bdev::null::NullBdev;
 use bdev::uring::{FileOptions, UringBdev, UringError};
 use bdev::{Bdev, Channel, Geometry, OpenError};
-use engine::Core;
+use engine::{Core, Instant};
 use gateway::{LunUrl, Remote, RemoteConfig};
 use iscsi::keys::DigestPreference;
 use net::tcp::{TcpConfig, TcpNetwork};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::pair::{LEG_MIN, Pair};
 use crate::workload::ByteSize;
 
 /// Something to drive.
@@ -28,6 +29,8 @@ pub enum Target {
     File(PathBuf),
     /// A RAM disk in this process.
     Malloc(ByteSize),
+    /// A mirrored pair in this process, both legs in RAM and no wire between: what the mirror itself costs.
+    Mirror(ByteSize),
     /// A device in this process that does nothing: what the load generator itself costs.
     Null(ByteSize),
 }
@@ -35,7 +38,7 @@ pub enum Target {
 /// Not a target.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{0:?} is no target: use iscsi://ADDRESS[:PORT]/TARGET/LUN with a numerical address, file:PATH, malloc:SIZE or null:SIZE"
+    "{0:?} is no target: use iscsi://ADDRESS[:PORT]/TARGET/LUN with a numerical address, file:PATH, malloc:SIZE, mirror:SIZE (of each leg, 16m at least) or null:SIZE"
 )]
 pub struct TargetError(String);
 
@@ -52,6 +55,8 @@ impl FromStr for Target {
             Some(("iscsi", _)) => text.parse().map(Self::Iscsi).map_err(|_| error()),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(PathBuf::from(path))),
             Some(("malloc", bytes)) => size(bytes).map(Self::Malloc),
+            Some(("mirror", bytes)) => size(bytes)
+                .and_then(|leg| if leg.bytes() >= LEG_MIN { Ok(Self::Mirror(leg)) } else { Err(error()) }),
             Some(("null", bytes)) => size(bytes).map(Self::Null),
             _ => Err(error()),
         }
@@ -64,6 +69,7 @@ impl fmt::Display for Target {
             Self::Iscsi(url) => write!(f, "iscsi://{}/{}/{}", url.portal, url.target, url.lun),
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Malloc(size) => write!(f, "malloc:{size}"),
+            Self::Mirror(size) => write!(f, "mirror:{size}"),
             Self::Null(size) => write!(f, "null:{size}"),
         }
     }
@@ -101,20 +107,25 @@ pub struct Opened {
     pub channel: Box<dyn Channel>,
 }
 
-/// Opens all sessions of all targets on a core with a ring.
+/// Opens all sessions of all targets on a core with a ring, by the clock that the load is run by.
 ///
 /// # Errors
 /// See [`TargetOpenError`]. A portal that does not answer is found later, by the load.
-pub fn open(targets: &[Target], options: &OpenOptions, core: &Core) -> Result<Vec<Opened>, TargetOpenError> {
+pub fn open(
+    targets: &[Target],
+    options: &OpenOptions,
+    core: &Core,
+    now: Instant,
+) -> Result<Vec<Opened>, TargetOpenError> {
     let mut opened = Vec::new();
     for target in targets {
-        let device = local(target)?;
+        let device = device(target, core, now)?;
         for session in 0..options.sessions {
             let number = u16::try_from(opened.len()).unwrap_or(u16::MAX);
-            let channel = match (&device, target) {
-                (Some(device), _) => device.clone().open(core)?,
-                (None, Target::Iscsi(url)) => remote(url, number, options, core),
-                (None, _) => unreachable!("every target but a LUN is a device of this process"),
+            let channel = match &device {
+                Device::Far(url) => remote(url, number, options, core),
+                Device::Here(device) => device.clone().open(core)?,
+                Device::Pair(pair) => pair.open(core)?,
             };
             opened.push(Opened { name: format!("{target} session {session}"), channel });
         }
@@ -122,15 +133,24 @@ pub fn open(targets: &[Target], options: &OpenOptions, core: &Core) -> Result<Ve
     Ok(opened)
 }
 
-/// The device in this process that a target names, if it names one.
-fn local(target: &Target) -> Result<Option<Arc<dyn Bdev>>, UringError> {
+/// What sessions are opened at.
+enum Device<'a> {
+    Far(&'a LunUrl),
+    Here(Arc<dyn Bdev>),
+    Pair(Pair),
+}
+
+fn device<'a>(target: &'a Target, core: &Core, now: Instant) -> Result<Device<'a>, TargetOpenError> {
     let geometry =
         |size: &ByteSize| Geometry { block_size: 512, physical_block_size: 4096, blocks: size.bytes() / 512 };
     Ok(match target {
-        Target::Iscsi(_) => None,
-        Target::File(path) => Some(UringBdev::open_file("file", Uuid::nil(), path, FileOptions::new(512))?),
-        Target::Malloc(size) => Some(MallocBdev::new("malloc", Uuid::nil(), geometry(size))),
-        Target::Null(size) => Some(NullBdev::new("null", Uuid::nil(), geometry(size))),
+        Target::Iscsi(url) => Device::Far(url),
+        Target::File(path) => {
+            Device::Here(UringBdev::open_file("file", Uuid::nil(), path, FileOptions::new(512))?)
+        }
+        Target::Malloc(size) => Device::Here(MallocBdev::new("malloc", Uuid::nil(), geometry(size))),
+        Target::Mirror(leg) => Device::Pair(Pair::new(geometry(leg), core, now)?),
+        Target::Null(size) => Device::Here(NullBdev::new("null", Uuid::nil(), geometry(size))),
     })
 }
 
@@ -162,9 +182,17 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Target>().expect(text).to_string(), text);
         }
-        for bad in
-            ["", "malloc", "malloc:", "malloc:100", "null:-1", "file:", "iscsi://host/iqn/0", "http://x/"]
-        {
+        for bad in [
+            "",
+            "malloc",
+            "malloc:",
+            "malloc:100",
+            "null:-1",
+            "mirror:8m",
+            "file:",
+            "iscsi://host/iqn/0",
+            "http://x/",
+        ] {
             bad.parse::<Target>().expect_err(bad);
         }
     }

@@ -19,7 +19,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("gateway", &["bdev", "engine", "iscsi", "net", "scsi"]),
     ("daemon", &["bdev", "engine", "gateway", "iscsi", "mirror", "net", "rpc", "scsi"]),
     ("ctl", &["mirror", "rpc"]),
-    ("perf", &["bdev", "engine", "gateway", "iscsi", "net", "rpc"]),
+    ("perf", &["bdev", "engine", "gateway", "iscsi", "mirror", "net", "rpc"]),
     ("tests", &["bdev", "engine", "gateway", "iscsi", "mirror", "net", "perf", "rpc", "scsi"]),
 ];
 

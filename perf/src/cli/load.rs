@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use engine::{Core, IdlePolicy, Pool, PoolConfig, RingConfig, RingHandle, Waker};
+use engine::{Clock, Core, IdlePolicy, MonotonicClock, Pool, PoolConfig, RingConfig, RingHandle, Waker};
 use iscsi::keys::DigestPreference;
 use perf::cost::{FarEnd, Probe};
 use perf::report::{Live, Results};
@@ -141,8 +141,9 @@ impl LoadOptions {
         let job = self.job(shape);
         let mut live = Live::new(Probe::new(far)?, job.time, label);
         let core = self.core(targets.len(), shape.depth())?;
-        let opened = open(targets, &self.open_options(), &core)?;
-        let outcome = run(core, opened, job.clone(), self.poll, &mut live);
+        let clock = MonotonicClock::start();
+        let opened = open(targets, &self.open_options(), &core, clock.now())?;
+        let outcome = run(core, clock, opened, job.clone(), self.poll, &mut live);
         let costs = live.into_inner().costs();
         let targets = targets.iter().map(ToString::to_string).collect();
         Ok(Results { targets, sessions: self.sessions, job, outcome: outcome?, costs })
@@ -168,7 +169,7 @@ impl LoadOptions {
         let longest = self.sizes.values().map(ByteSize::bytes).max().unwrap_or(0);
         let class = [4 << 10, 64 << 10].iter().position(|size| longest <= *size).unwrap_or(2);
         // What sessions receive and send besides.
-        let mut frames = [1024 + 32 * sessions, 64 + 16 * sessions, 4 + sessions];
+        let mut frames = [2048 + 32 * sessions, 128 + 16 * sessions, 8 + sessions];
         frames[class] += operations;
         let pages = engine::Pages::PreferHuge;
         let pool = Pool::new(PoolConfig { frames, pages })?;

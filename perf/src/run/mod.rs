@@ -159,7 +159,7 @@ fn window_of(time: Duration) -> Duration {
     Duration::from_secs(1).min(time / 10)
 }
 
-/// Carries out a job.
+/// Carries out a job, by the clock that the sessions were opened by.
 ///
 /// # Errors
 /// See [`RunError`]. Operations that fail are no error but counted.
@@ -168,12 +168,12 @@ fn window_of(time: Duration) -> Duration {
 /// When the core has no ring.
 pub fn run(
     core: Core,
+    clock: MonotonicClock,
     opened: Vec<Opened>,
     job: Job,
     policy: IdlePolicy,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, RunError> {
-    let clock = MonotonicClock::start();
     let ring = core.ring().expect("a load's core has a ring").clone();
     let stats = ReactorStats::default();
     let (_sender, inbox) = mailbox(1, ring.waker());

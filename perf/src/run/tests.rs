@@ -41,8 +41,9 @@ fn run_on(target: &str, sessions: u16, job: Job) -> Result<Outcome, RunError> {
         digests: DigestPreference::Avoid,
         io_timeout: Duration::from_secs(5),
     };
-    let opened = open(&[target.parse().expect("a target")], &options, &core).expect("it opens");
-    run(core, opened, job, IdlePolicy::default(), &mut Nobody)
+    let clock = MonotonicClock::start();
+    let opened = open(&[target.parse().expect("a target")], &options, &core, clock.now()).expect("it opens");
+    run(core, clock, opened, job, IdlePolicy::default(), &mut Nobody)
 }
 
 #[test]
@@ -62,6 +63,13 @@ fn a_file_is_driven_through_the_ring() {
     file.as_file().set_len(4 << 20).expect("a size");
     let job = job("read:50,write:50", Loop::Closed { depth: 2 });
     let outcome = run_on(&format!("file:{}", file.path().display()), 1, job).expect("it runs");
+    assert!(outcome.errors == 0 && outcome.measurement.total().operations > 0, "{:?}", outcome.first_error);
+}
+
+#[test]
+fn a_mirrored_pair_in_this_process_is_driven_once_it_is_in_sync() {
+    let job = job("read:30,write:60,trim:5,flush:5", Loop::Closed { depth: 4 });
+    let outcome = run_on("mirror:24m", 2, job).expect("it runs");
     assert!(outcome.errors == 0 && outcome.measurement.total().operations > 0, "{:?}", outcome.first_error);
 }
 
@@ -88,7 +96,9 @@ fn what_an_open_loop_could_not_start_counts_as_slow() {
     let channel = bdev::Bdev::open(slow, &core).expect("a channel");
     let opened = vec![Opened { name: "slow".to_owned(), channel }];
     let shape = Loop::Open { rate: 1000.0, spacing: Spacing::Even, depth: 1 };
-    let outcome = run(core, opened, job("read", shape), IdlePolicy::default(), &mut Nobody).expect("it runs");
+    let outcome =
+        run(core, MonotonicClock::start(), opened, job("read", shape), IdlePolicy::default(), &mut Nobody)
+            .expect("it runs");
     assert!(outcome.unstarted > 50, "{} were left", outcome.unstarted);
     assert!(outcome.measurement.layer(Layer::Schedule).max() > 30_000.0, "microseconds in the queue");
     assert!(outcome.measurement.all().count() >= 95, "each of the hundred that were to start is seen");
