@@ -44,4 +44,6 @@ impl Stream for Stillborn {
     }
 
     fn close(&mut self) {}
+
+    fn abort(&mut self) {}
 }

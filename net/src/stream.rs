@@ -95,8 +95,12 @@ pub trait Stream {
     /// Takes completions and starts what was pushed. Call once a turn.
     fn poll(&mut self, now: Instant) -> Progress;
 
-    /// Closes at once; nothing more is sent.
+    /// Closes at once; nothing more is sent. What the transport has taken still goes to the peer, in order.
     fn close(&mut self);
+
+    /// Closes at once, and takes back what the transport has taken and the peer has not got: it is told of a reset (RFC 9293
+    /// section 3.5.2). What is on the wire arrives, if it does, before that.
+    fn abort(&mut self);
 }
 
 /// A passive socket.

@@ -55,6 +55,21 @@ impl Socket {
         self.as_stream()?.set_nodelay(true)
     }
 
+    /// When the last descriptor closes, what has not arrived is dropped and the peer is told of a reset (`SO_LINGER` of 0 s,
+    /// socket(7)).
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_abortive(&self) -> io::Result<()> {
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let len = libc::socklen_t::try_from(size_of::<libc::linger>()).expect("a few bytes");
+        // SAFETY: the pointer is to a linger of that length, which the call only reads.
+        let result = unsafe {
+            libc::setsockopt(self.raw(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), len)
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// This end's address.
     ///
     /// # Errors

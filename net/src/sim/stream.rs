@@ -110,6 +110,11 @@ impl Stream for SimStream {
             self.world.borrow_mut().close(self.end);
         }
     }
+
+    /// What was sent is on the wire here, and arrives.
+    fn abort(&mut self) {
+        self.close();
+    }
 }
 
 impl Drop for SimStream {

@@ -178,6 +178,11 @@ impl Stream for SmolStream {
         self.finish(CloseReason::Local);
         self.stack.borrow_mut().sockets.get_mut(self.handle).close();
     }
+
+    fn abort(&mut self) {
+        self.finish(CloseReason::Local);
+        self.stack.borrow_mut().sockets.get_mut(self.handle).abort();
+    }
 }
 
 impl Drop for SmolStream {

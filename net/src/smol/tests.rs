@@ -251,6 +251,24 @@ fn sockets_are_used_again_and_a_link_without_any_says_so() {
 }
 
 #[test]
+fn an_abort_is_a_reset_and_takes_back_what_was_not_sent() {
+    let mut bench = Bench::new(7);
+    let (mut a, mut b, _listener) = bench.pair(false);
+    let bytes = Pool::for_tests().alloc(4096).expect("a frame").freeze();
+    // More than the window of the other end, which reads nothing.
+    bench.until(Duration::from_secs(3), |now| {
+        while a.free_segments() > 0 {
+            a.push(Segment::Frame(bytes.clone()));
+        }
+        let _ = a.poll(now);
+        b.readable() > 64 << 10
+    });
+    a.abort();
+    drop(a);
+    assert_eq!(bench.closed(&mut *b, Duration::from_secs(3)), CloseReason::Reset);
+}
+
+#[test]
 fn what_nobody_listens_on_refuses_and_what_is_elsewhere_is_unreachable() {
     let mut bench = Bench::new(8);
     let network = bench.links[0].network();

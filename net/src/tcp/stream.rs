@@ -251,6 +251,12 @@ impl Stream for TcpStream {
     fn close(&mut self) {
         self.finish(CloseReason::Local);
     }
+
+    fn abort(&mut self) {
+        // Where it cannot be had, an orderly end is the next best.
+        let _ = self.socket.set_abortive();
+        self.finish(CloseReason::Local);
+    }
 }
 
 impl Drop for TcpStream {

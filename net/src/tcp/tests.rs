@@ -1,6 +1,6 @@
 use std::io::{Read, Write};
 
-use engine::{Clock, MonotonicClock, Pool, RingConfig, Segment, Waker};
+use engine::{Clock, MonotonicClock, Pool, Progress, RingConfig, Segment, Waker};
 
 use super::send::{Queue, SEGMENTS_MAX};
 use super::*;
@@ -81,6 +81,43 @@ fn a_peer_that_resets_is_told_from_one_that_closes() {
         matches!(stream.status(), StreamStatus::Closed(_))
     });
     assert_eq!(stream.status(), StreamStatus::Closed(CloseReason::Reset));
+}
+
+/// Fills the ways of the kernel, both of them, and ends the stream: what the other end reads, and how that ends.
+fn read_after(end: fn(&mut dyn Stream)) -> (usize, std::io::Result<usize>) {
+    let core = core();
+    let (mut stream, mut other) = accepted(&core);
+    let bytes = core.pool().alloc(4096).expect("a frame").freeze();
+    let mut moved = engine::Instant::EPOCH;
+    until(&core, |now| {
+        while stream.free_segments() > 0 {
+            stream.push(Segment::Frame(bytes.clone()));
+        }
+        if stream.poll(now) == Progress::Busy || moved == engine::Instant::EPOCH {
+            moved = now;
+        }
+        now - moved > Duration::from_millis(200)
+    });
+    end(&mut *stream);
+    until(&core, |now| stream.poll(now) == Progress::Idle);
+    drop(stream);
+    core.ring().expect("a ring").turn().expect("turn");
+    let (mut total, mut into) = (0, vec![0; 1 << 20]);
+    loop {
+        match other.read(&mut into) {
+            Ok(count) if count > 0 => total += count,
+            last => return (total, last),
+        }
+    }
+}
+
+#[test]
+fn an_abort_takes_back_what_the_peer_has_not_got() {
+    let (all, last) = read_after(|stream| stream.close());
+    assert_eq!(last.expect("an orderly end"), 0);
+    let (some, last) = read_after(|stream| stream.abort());
+    assert_eq!(last.expect_err("a reset").kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(some < all, "{some} of {all} bytes came after all");
 }
 
 #[test]

@@ -345,7 +345,8 @@ impl Relay {
     fn go_down(&mut self, now: Instant, news: &mut Vec<News>) {
         let down = State::Down { not_before: now + RETRY };
         let State::Live(mut live) = core::mem::replace(&mut self.state, down) else { return };
-        live.stream.close();
+        // Nothing that was passed may get there later than it has to: whoever waits for a barrier counts on that.
+        live.stream.abort();
         if live.was_in == Was::In {
             news.push(News::NexusLost);
         }
