@@ -11,6 +11,20 @@ use crate::node::skipped_without;
 /// seconds; on a machine that is busy with other tests it took more than two minutes.
 const LIMIT: u32 = 400;
 
+/// Tests that ask for what the standard does not, where a LUN is as such LUNs may be, and how: a target that fails them may be right.
+pub const FAULTS: [(&str, &str); 2] = [UNMAP_UNTIL_END, UNMAP_SINGLE];
+/// One of them.
+pub const UNMAP_UNTIL_END: (&str, &str) = (
+    "WriteSame10.UnmapUntilEnd",
+    "the suite sends a block of FFh with UNMAP and wants zeroes; blocks read as what was sent (SBC-3 section 5.43). It passes \
+     where WSNZ is one",
+);
+/// Another one.
+pub const UNMAP_SINGLE: (&str, &str) = (
+    "GetLBAStatus.UnmapSingle",
+    "with several logical blocks in a physical one, the suite asks for a block and wants the answer to begin at another",
+);
+
 /// The suite as `make setup` unpacks it: the program, and the loader and libraries that it was built for.
 #[derive(Debug)]
 pub struct Suite {

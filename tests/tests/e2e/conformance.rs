@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 use tests::node::Node;
-use tests::suite::{Suite, Verdict};
+use tests::suite::{Suite, UNMAP_SINGLE, UNMAP_UNTIL_END, Verdict};
 
 /// Where a LUN's blocks are.
 #[derive(Clone, Copy)]
@@ -68,11 +68,6 @@ const PATHS: Because = ("MultipathIO.", "the profile of two paths runs them");
 const WRITABLE: Because = ("ReadOnly.", "the profile of a protected LUN runs it");
 const TEARS: Because =
     ("WriteAtomic16.", "a power failure may tear a file's writes: the profile of a RAM disk runs them");
-const FAULT_UNMAP: Because = (
-    "WriteSame10.UnmapUntilEnd",
-    "the suite sends a block of FFh with UNMAP and wants zeroes; blocks read as what was sent (SBC-3 section 5.43). It passes \
-     where WSNZ is one",
-);
 const ALIKE: &str = "the suite wants physical blocks of several logical ones";
 const LONG: &str = "the suite writes more at once than MAXIMUM TRANSFER LENGTH, which is 1 MiB";
 
@@ -84,11 +79,8 @@ const THIN: Profile = Profile {
     user: None,
     tests: Tests::Without(&[
         SANITIZED_ELSEWHERE,
-        FAULT_UNMAP,
-        (
-            "GetLBAStatus.UnmapSingle",
-            "with several logical blocks in a physical one, the suite asks for a block and wants the answer to begin at another",
-        ),
+        UNMAP_UNTIL_END,
+        UNMAP_SINGLE,
         CHAP,
         PATHS,
         WRITABLE,
@@ -106,7 +98,7 @@ const BLOCKS_OF_4096: Profile = Profile {
     tests: Tests::Without(&[
         SANITIZED_ELSEWHERE,
         ("iSCSI", "they do not depend on the block size"),
-        FAULT_UNMAP,
+        UNMAP_UNTIL_END,
         ("ExtendedCopy.Simple", LONG),
         ("ExtendedCopy.Large", LONG),
         ("GetLBAStatus.UnmapSingle", LONG),
