@@ -4,7 +4,8 @@ measured in the same rounds. Writes perf/results/compare.json and the README's t
 
     perf/compare/run.py [--rounds 5] [--seconds 2] [--target NAME=URL]... [--jobs PART] [--disk FOLDER] [--readme]
 
-Each target has the first core, the load the second. tgt is left out where it is not installed or the user is not root. LUNs of
+Each target has the first core, the load spins on the second. This project's target is measured with its default idle policy (gemel) and
+with a core of its own that it never gives away (gemel-spin, stopped while others are measured). tgt is left out where it is not installed or the user is not root. LUNs of
 other targets are WRITTEN TO.
 """
 
@@ -15,6 +16,7 @@ import platform
 import random
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -25,6 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RAM = 512 << 20
+OURS, SPIN = "gemel", "gemel-spin"
 SPAN = "256m"
 
 # What is asked of every target: name, arguments of gemel-perf run.
@@ -73,7 +76,17 @@ class Target:
     def __init__(self, name, url, process=None, options=()):
         self.name, self.url, self.process, self.options = name, url, process, list(options)
 
+    def rest(self):
+        """Between its turns: one that spins would take the others' core."""
+        if self.name == SPIN:
+            self.process.send_signal(signal.SIGSTOP)
+
+    def wake(self):
+        if self.name == SPIN:
+            self.process.send_signal(signal.SIGCONT)
+
     def stop(self):
+        self.wake()
         if self.process:
             self.process.terminate()
             try:
@@ -84,12 +97,12 @@ class Target:
                 self.process.wait()
 
 
-def gemel(binaries, work, disk):
+def gemel(binaries, work, disk, label, policy):
     """This project's target on one core: a RAM LUN, and a file on disk where there is one. Gives both."""
-    control = work / "gemel.sock"
+    control = work / f"{label}.sock"
     process = subprocess.Popen(
-        [binaries / "gemeld", "--socket", control, "--memory", "128", "--cores", "0"],
-        stdout=subprocess.DEVNULL, stderr=(work / "gemeld.log").open("w"))
+        [binaries / "gemeld", "--socket", control, "--memory", "128", "--cores", "0", *policy],
+        stdout=subprocess.DEVNULL, stderr=(work / f"{label}.log").open("w"))
     until("gemeld", control.exists)
 
     def call(method, params):
@@ -108,8 +121,8 @@ def gemel(binaries, work, disk):
         "name": name, "alias_name": "compare", "queue_depth": 128, "pg_ig_maps": [{"pg_tag": 1, "ig_tag": 1}], "luns": luns})
     options = ["--target-socket", str(control)]
     url = f"iscsi://127.0.0.1:{port}/{name}"
-    ram = Target("gemel", f"{url}/0", process, options)
-    return ram, Target("gemel", f"{url}/1", None, options) if disk else None
+    ram = Target(label, f"{url}/0", process, options)
+    return ram, Target(label, f"{url}/1", None, options) if disk else None
 
 
 def tgt(work):
@@ -140,7 +153,7 @@ def tgt(work):
 
 def measure(binaries, target, arguments, seconds):
     text = output(pinned(1, [
-        str(binaries / "gemel-perf"), "run", target.url, "--json", "--warm-up", "0.3", "--seconds", str(seconds),
+        str(binaries / "gemel-perf"), "run", target.url, "--json", "--poll", "spin", "--warm-up", "0.3", "--seconds", str(seconds),
         *target.options, *arguments]))
     report = json.loads(text)
     if report["errors"]:
@@ -210,21 +223,26 @@ def ratio(pairs):
 
 
 def digest(rounds, names):
-    """Medians and ranges of each job and target, and this target's ratio to each other."""
+    """Medians and ranges of each job and target, and the ratios of this project's to each other."""
     jobs = {}
     for job in rounds[0]["jobs"]:
         seen = {name: [one["jobs"][job][name] for one in rounds] for name in names if name in rounds[0]["jobs"][job]}
-        entry = {"targets": {}, "gemel_to": {}}
+        entry = {"targets": {}, "ratios": {}}
         for name, values in seen.items():
             keys = [key for key in values[0] if all(one[key] is not None for one in values)]
             entry["targets"][name] = {key: summary([one[key] for one in values]) for key in keys}
-        for name in seen:
-            if name != "gemel":
-                keys = [key for key in ("iops", "p50_us", "p99_us") if key in seen[name][0]]
-                entry["gemel_to"][name] = {
-                    key: ratio([(other[key], ours[key]) for other, ours in zip(seen[name], seen["gemel"])]) for key in keys}
+        for ours, theirs in pairs_of(seen):
+            keys = [key for key in ("iops", "p50_us", "p99_us") if key in seen[ours][0]]
+            entry["ratios"][f"{ours}/{theirs}"] = {
+                key: ratio([(other[key], own[key]) for other, own in zip(seen[theirs], seen[ours])]) for key in keys}
         jobs[job] = entry
     return jobs
+
+
+def pairs_of(names):
+    """Each of this project's targets with each of the others."""
+    own = (OURS, SPIN)
+    return [(one, other) for one in names if one in own for other in names if other not in own]
 
 
 def range_of(figure, digits=0):
@@ -234,16 +252,16 @@ def range_of(figure, digits=0):
 
 def table(result):
     names = result["targets"]
-    others = [name for name in names if name != "gemel"]
-    head = ["job", "figure", *names, *(f"gemel/{name} (95 %)" for name in others)]
+    ratios = [f"{ours}/{theirs}" for ours, theirs in pairs_of(names)]
+    head = ["job", "figure", *names, *(f"{one} (95 %)" for one in ratios)]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for job, entry in result["jobs"].items():
         key, word, digits = ("p50_us", "p50 us", 1) if job.endswith("depth 1") else ("iops", "IOPS", 0)
-        if len(entry["targets"]) < 2:
+        if job == FILE_JOB:
             continue
         cells = [range_of(entry["targets"][name][key], digits) if name in entry["targets"] else "" for name in names]
-        ratios = [entry["gemel_to"].get(name, {}).get(key) for name in others]
-        cells += [f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})" if one else "" for one in ratios]
+        figures = [entry["ratios"].get(one, {}).get(key) for one in ratios]
+        cells += [f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})" if one else "" for one in figures]
         lines.append("| " + " | ".join([job, word, *cells]) + " |")
     raw = result["raw"]
     lines += ["", "| bound, in the same rounds | median (range) |", "|---|---|"]
@@ -256,15 +274,14 @@ def table(result):
         "fio_io_uring_depth_32_iops": "fio on the same file, io_uring, depth 32, IOPS",
     }
     lines += [f"| {word} | {range_of(raw[key], 0 if key.endswith('iops') else 1)} |" for key, word in words.items() if key in raw]
-    if FILE_JOB in result["jobs"]:
-        figure = result["jobs"][FILE_JOB]["targets"]["gemel"]["p50_us"]
-        lines.append(f"| 4 KiB read of that file through this target, depth 1, p50 us | {range_of(figure, 1)} |")
+    for name, figures in result["jobs"].get(FILE_JOB, {"targets": {}})["targets"].items():
+        lines.append(f"| 4 KiB read of that file through {name}, depth 1, p50 us | {range_of(figures['p50_us'], 1)} |")
     for key, word in (("memcpy_bytes_per_second", "copies of 4 KiB, GB/s"), ("crc32c_bytes_per_second", "CRC32C of 4 KiB, GB/s")):
         lines.append(f"| {word} | {range_of({name: value / 1e9 for name, value in raw[key].items()}, 1)} |")
     noise = result["noise"]
     lines += ["", f"Noise: the bare round trip alone spread over {noise['round_trip_most_to_least']:.2f} to 1 in these rounds, the load average was "
               f"{noise['load_average_before']:.1f} before and {noise['load_average_after']:.1f} after, {noise['steal_share'] * 100:.1f} % of the "
-              f"processors' time was other guests'. {result['rounds']} rounds of {result['seconds']} s each; {result['machine']}."]
+              f"processors' time was other guests', and everything ran at nice {noise['nice']}. {result['rounds']} rounds of {result['seconds']} s each; {result['machine']}."]
     return "\n".join(lines)
 
 
@@ -290,6 +307,15 @@ def make_file(folder):
     return disk
 
 
+def on(target, measuring, *arguments):
+    """A measurement in the target's turn."""
+    target.wake()
+    try:
+        return measuring(*arguments)
+    finally:
+        target.rest()
+
+
 def chosen(jobs, wanted):
     return {name: how for name, how in jobs.items() if wanted in name}
 
@@ -298,13 +324,13 @@ def one_round(number, binaries, targets, on_disk, disk, seconds, wanted):
     jobs = {}
     turn = targets[number % len(targets):] + targets[:number % len(targets)]
     for name, arguments in chosen(JOBS, wanted).items():
-        jobs[name] = {target.name: measure(binaries, target, [*arguments, "--span", SPAN], seconds) for target in turn}
+        jobs[name] = {one.name: on(one, measure, binaries, one, [*arguments, "--span", SPAN], seconds) for one in turn}
     if shutil.which("iscsi-perf"):
         for name, depth in chosen(LIBISCSI, wanted).items():
-            jobs[name] = {target.name: libiscsi(target, depth, seconds) for target in turn}
+            jobs[name] = {one.name: on(one, libiscsi, one, depth, seconds) for one in turn}
     bounds = raw(binaries, disk, min(seconds, 0.5))
     if on_disk and wanted in FILE_JOB:
-        jobs[FILE_JOB] = {"gemel": measure(binaries, on_disk, JOBS["4 KiB random read, depth 1"], seconds)}
+        jobs[FILE_JOB] = {OURS: measure(binaries, on_disk, JOBS["4 KiB random read, depth 1"], seconds)}
     if disk and shutil.which("fio"):
         bounds |= fio(disk, min(seconds, 2))
     return {"jobs": jobs, "raw": bounds}
@@ -337,8 +363,11 @@ def main():
         work = Path(folder)
         try:
             disk = make_file(given.disk) if given.disk else None
-            ours, on_disk = gemel(binaries, work, disk)
+            ours, on_disk = gemel(binaries, work, disk, OURS, [])
             targets.append(ours)
+            spinning, _ = gemel(binaries, work, None, SPIN, ["--poll", "spin"])
+            targets.append(spinning)
+            spinning.rest()
             peer = tgt(work)
             targets += [peer] if peer else []
             targets += [Target(name, url) for name, url in others]
@@ -367,6 +396,7 @@ def main():
             "round_trip_most_to_least": trip["most"] / trip["least"],
             "load_average_before": load,
             "load_average_after": load_after,
+            "nice": os.nice(0),
             "steal_share": (stolen_after - stolen) / max(1, after - before),
         },
     }

@@ -142,10 +142,13 @@ fn the_comparison_runs_and_says_what_it_ran() {
     let report: Value = serde_json::from_slice(&std::fs::read(&out).expect("a report")).expect("JSON");
     let jobs = report["jobs"].as_object().expect("jobs");
     for (name, job) in jobs {
-        let figures = &job["targets"]["gemel"]["iops"];
-        assert!(number(&figures["least"]) > 0.0 && figures["least"] == figures["most"], "{name}: {job}");
-        if report["targets"] == json!(["gemel", "tgt"]) {
-            assert!(number(&job["gemel_to"]["tgt"]["iops"]["value"]) > 0.0, "{name}: {job}");
+        for ours in ["gemel", "gemel-spin"] {
+            let figures = &job["targets"][ours]["iops"];
+            assert!(number(&figures["least"]) > 0.0 && figures["least"] == figures["most"], "{name}: {job}");
+            if report["targets"] == json!(["gemel", "gemel-spin", "tgt"]) {
+                let ratio = &job["ratios"][format!("{ours}/tgt")]["iops"];
+                assert!(number(&ratio["value"]) > 0.0, "{name}: {job}");
+            }
         }
     }
     assert!(
