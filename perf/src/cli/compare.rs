@@ -14,7 +14,7 @@ use super::output::{Named, OutputOptions};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// iscsi://ADDRESS[:PORT]/TARGET/LUN, file:PATH, malloc:SIZE, mirror:SIZE or null:SIZE.
+    /// `iscsi://ADDRESS[:PORT]/TARGET/LUN`, file:PATH, malloc:SIZE, mirror:SIZE or null:SIZE.
     a: Target,
     /// What to compare with it.
     b: Target,

@@ -11,7 +11,7 @@ use super::output::{Named, OutputOptions};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// iscsi://ADDRESS[:PORT]/TARGET/LUN, file:PATH, malloc:SIZE, mirror:SIZE or null:SIZE; several are driven at once.
+    /// `iscsi://ADDRESS[:PORT]/TARGET/LUN`, file:PATH, malloc:SIZE, mirror:SIZE or null:SIZE; several are driven at once.
     #[arg(required = true)]
     targets: Vec<Target>,
     #[command(flatten)]

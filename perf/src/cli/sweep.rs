@@ -18,7 +18,7 @@ const SUSTAINED: f64 = 0.98;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// iscsi://ADDRESS[:PORT]/TARGET/LUN, file:PATH, malloc:SIZE, mirror:SIZE or null:SIZE; several are driven at once.
+    /// `iscsi://ADDRESS[:PORT]/TARGET/LUN`, file:PATH, malloc:SIZE, mirror:SIZE or null:SIZE; several are driven at once.
     #[arg(required = true)]
     targets: Vec<Target>,
     /// Depths to measure at, one after the other.
