@@ -112,6 +112,8 @@ impl World {
 
     /// What an operator would do for an array that does not come in sync by itself.
     fn mend_by_hand(&mut self) {
+        // A disk that hung may have had a newer config all along.
+        self.repair_arbiter();
         for node in 0..2 {
             self.machines[node].disk.heal();
             let failed = self.views[node].is_some_and(|view| view.role == RoleKind::Failed);
