@@ -86,14 +86,16 @@ impl Holder {
         if self.change.as_ref().is_some_and(is_last) { Durability::Durable } else { wanted }
     }
 
-    /// Begins the flush, unless the leg still has a write that it may put into its cache behind it.
+    /// Begins the flush, unless the leg still has a write that it may put into its cache behind it: a host's, or what was given
+    /// up on a disk that hangs.
     pub(super) fn begin_change_flush(&mut self, side: Side, ctx: &mut Ctx<'_>) {
         if side == Side::Peer && !self.is_peer_ours() {
             return self.abandon_peer_step(ctx);
         }
         let is_cached =
             |request: &Request| matches!(&request.work, Work::Write(write) if write.may_reach_cache(side));
-        if self.requests.iter().any(|(_, request)| is_cached(request)) {
+        let unsettled = side == Side::Own && ctx.desk.is_own_unsettled();
+        if unsettled || self.requests.iter().any(|(_, request)| is_cached(request)) {
             return;
         }
         if let Some(change) = &mut self.change {

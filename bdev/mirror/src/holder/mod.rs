@@ -49,6 +49,7 @@ use crate::store::Store;
 use change::Change;
 use journal::Journal;
 use membership::{Membership, Outstanding, PeerLeg};
+pub(crate) use own_leg::Hung;
 use own_leg::{OwnLeg, Pauses};
 use patience::Waiting;
 use request::Request;

@@ -14,10 +14,11 @@ use core::time::Duration;
 use engine::Instant;
 
 use super::change::Kind;
+use super::membership::{Entry, Membership};
 use super::{Ctx, Holder, Phase, Sides};
 use crate::desk::Side;
 use crate::events::EventKind;
-use crate::format::{Config, LegMask, Reason};
+use crate::format::{ArbiterKind, Config, LegMask, Reason};
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,17 @@ impl Pauses {
         self.last = Some(now);
         shortest * self.factor
     }
+}
+
+/// What a holder does about a disk that hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hung {
+    /// It gives the I/Os up, and the own leg goes out.
+    GoesOut,
+    /// It gives them up: hosts hear that this node serves no more.
+    Leaves,
+    /// It waits: nobody could answer the hosts.
+    Waits,
 }
 
 impl Holder {
@@ -100,10 +112,22 @@ impl Holder {
         }
     }
 
-    /// The peer's leg can stand in for it, as far as this node knows.
-    pub(crate) fn can_do_without_own_leg(&self) -> bool {
-        let at_work = matches!(self.phase, Phase::Opening(_) | Phase::Serving | Phase::Closing(_));
-        at_work && self.is_joined() && self.in_sync().has(Side::Peer)
+    /// What becomes of the I/Os that a disk which hangs has.
+    pub(crate) fn on_own_disk_hung(&self) -> Hung {
+        // The config without the own leg comes by itself, or is there.
+        let by_itself = matches!(self.arbiter, ArbiterKind::Biased | ArbiterKind::Etcd);
+        let goes = by_itself || self.in_sync() == Sides::PEER;
+        // A member that is to be enrolled has everything; what it waits for is a write of the own superblock.
+        let there = self.is_joined() || matches!(self.membership, Membership::Enrolling(Entry::Member, _));
+        match self.phase {
+            Phase::Opening(_) | Phase::Serving | Phase::Closing(_)
+                if goes && there && self.in_sync().has(Side::Peer) =>
+            {
+                Hung::GoesOut
+            }
+            Phase::Leaving(_) => Hung::Leaves,
+            _ => Hung::Waits,
+        }
     }
 
     /// It is out: nothing waits for its log any more.

@@ -58,7 +58,11 @@ impl Holder {
     /// read from a leg that is not known, or not fenced for us.
     pub(super) fn route_read(&mut self, key: Key, ctx: &mut Ctx<'_>) {
         let Some(first_error) = self.read_mut(key).map(|read| read.first_error) else { return };
-        match first_error {
+        // What passes on the last leg may have passed.
+        let forgiven = self.in_sync() == Sides::OWN
+            && first_error.is_some_and(|error| !is_lasting(error))
+            && self.patience(key, ctx) == Patience::Left;
+        match first_error.filter(|_| !forgiven) {
             None if self.in_sync().has(Side::Own) => self.read_from(key, Side::Own, ctx),
             _ if self.is_joined() && self.in_sync().has(Side::Peer) => self.read_from(key, Side::Peer, ctx),
             _ if self.in_sync().has(Side::Peer) && self.patience(key, ctx) == Patience::Left => {
@@ -100,8 +104,18 @@ impl Holder {
     pub(super) fn on_read(&mut self, key: Key, side: Side, completed: Completed, ctx: &mut Ctx<'_>) {
         let Some(read) = self.read_mut(key) else { return };
         let (stage, first_error, since) = (read.stage, read.first_error, read.since);
+        let given_up = matches!(completed.op, Op::Read { .. });
         read.buffer = frame_of(completed.op);
         match (stage, completed.result) {
+            (ReadStage::Mending, Err(error)) if given_up => {
+                // The disk still has the frame with the data.
+                self.leg_failed(Side::Own, error, ctx);
+                self.end_mend(key, Reach::Marked);
+                if let Some(read) = self.read_mut(key) {
+                    read.first_error = Some(error);
+                }
+                self.route_read(key, ctx);
+            }
             (ReadStage::Mending, Ok(())) => {
                 self.counters.mended += 1;
                 self.end_mend(key, Reach::BothLegs);
@@ -166,7 +180,7 @@ impl Holder {
         let Some(read) = self.read_mut(key) else { return };
         read.stage = ReadStage::Mending;
         let frame = read.buffer.take().expect("just read");
-        ctx.desk.write(Side::Own, place.start, frame.freeze(), Durability::Durable, Purpose::Request(key));
+        ctx.desk.write_back(place.start, frame.freeze(), Purpose::Request(key));
     }
 
     fn end_mend(&mut self, key: Key, reach: Reach) {

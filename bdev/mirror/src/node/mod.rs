@@ -572,6 +572,10 @@ impl Node {
         }
         let Role::Holder(holder) = &self.role else { return };
         let Phase::Ended(ending) = holder.phase() else { return };
+        if self.desk.is_own_unsettled() {
+            // Whatever comes next on this node finds a disk that has nothing left of this one.
+            return;
+        }
         if ending == Ending::HandedOver {
             // The peer is given time to take up what it was given.
             self.watch.leave_alone_until(self.desk.now + PEER_TAKES_UP);

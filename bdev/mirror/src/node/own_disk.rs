@@ -6,15 +6,19 @@
 //!
 //! A holder whose peer's leg counts and is there gives its I/Os up then, and the own leg goes out like one that fails (R3, R8);
 //! it is not tried again before the disk has answered everything (`desk.rs`). Where the own leg is the last one, or the peer is
-//! away, hosts wait: nobody could answer them.
+//! away, or a config without the own leg is an operator's or a cluster manager's, hosts wait: nobody could answer them.
 
 use bdev::IoError;
+use core::time::Duration;
 use engine::Instant;
 
 use super::{Node, Role};
 use crate::desk::{OwnDisk, Side};
 use crate::events::EventKind;
+use crate::holder::Hung;
 
+/// What is not sent to a disk that hangs comes back after so long.
+const UNSENT: Duration = Duration::from_millis(10);
 /// So often in the time that a disk has, it is looked at.
 const LOOKS: u32 = 16;
 
@@ -23,11 +27,13 @@ const LOOKS: u32 = 16;
 pub(super) struct DiskWatch {
     seen: OwnDisk,
     next_look: Instant,
+    /// When what was not sent comes back.
+    unsent_at: Option<Instant>,
 }
 
 impl Default for DiskWatch {
     fn default() -> Self {
-        Self { seen: OwnDisk::Answers, next_look: Instant::EPOCH }
+        Self { seen: OwnDisk::Answers, next_look: Instant::EPOCH, unsent_at: None }
     }
 }
 
@@ -54,19 +60,25 @@ impl Node {
 
     fn give_up_on_disk(&mut self) {
         let Role::Holder(holder) = &self.role else { return };
-        if !holder.can_do_without_own_leg() {
+        let hung = holder.on_own_disk_hung();
+        if hung == Hung::Waits {
             return;
         }
         for (purpose, completed) in self.desk.give_up() {
             self.on_answer(Side::Own, purpose, completed);
         }
-        if matches!(self.role, Role::Holder(_)) && self.desk.is_own_unsettled() {
+        if hung == Hung::GoesOut && matches!(self.role, Role::Holder(_)) && self.desk.is_own_unsettled() {
             self.with_holder(|holder, ctx| holder.leg_failed(Side::Own, IoError::TimedOut, ctx));
         }
     }
 
-    /// What was not sent to a disk that hangs comes back a turn later.
+    /// What was not sent to a disk that hangs comes back in a moment: whoever tries again at once is held up by that.
     fn settle_unsent(&mut self) {
+        let now = self.desk.now;
+        if !self.desk.has_unsent() || now < *self.disk.unsent_at.get_or_insert(now + UNSENT) {
+            return;
+        }
+        self.disk.unsent_at = None;
         for completed in self.desk.take_unsent() {
             self.on_completed(completed, self.desk.now);
         }
@@ -75,7 +87,7 @@ impl Node {
     /// When to look again.
     pub(super) fn disk_deadline(&self) -> Option<Instant> {
         if self.desk.has_unsent() {
-            return Some(self.desk.now);
+            return Some(self.disk.unsent_at.unwrap_or(self.desk.now));
         }
         let busy = self.desk.in_flight(Side::Own) != 0 || self.disk.seen == OwnDisk::Hangs;
         busy.then_some(self.disk.next_look)

@@ -1,11 +1,13 @@
 //! A disk that hangs: it neither does what it is asked nor fails it.
 
 use bdev::sim::SimFault;
+use mirror::command::{Command, Demotion};
 use mirror::events::EventKind;
 use mirror::format::{ArbiterKind, LegMask};
+use mirror::status::RoleKind;
 
-use super::world::World;
-use super::{SECOND, millis, pair, settle};
+use super::world::{BLOCK, World};
+use super::{PROMOTE, SECOND, millis, pair, settle};
 
 fn hangs(world: &World, index: usize) -> bool {
     let events = world.status(index).events;
@@ -161,4 +163,138 @@ fn a_disk_that_is_slow_stays() {
         world.load(0, 10 * SECOND);
     }
     assert_eq!(world.in_sync(0), LegMask::both(), "{}", world.describe());
+}
+
+/// The disk that could not read a block hangs while it is mended: the data are the peer's, and are asked for again.
+#[test]
+fn a_disk_that_hangs_while_it_is_mended_keeps_no_read() {
+    let mut world = pair(580);
+    world.load(0, millis(20));
+    world.drain();
+    world.run(3 * SECOND);
+    let lba = (world.status(0).data_offset + 5 * BLOCK) / 512;
+    world.disks[0].inject(SimFault::BadBlock { lba });
+    world.disks[0].inject(SimFault::DelayWrites { count: 1, extra: 30 * SECOND });
+    world.read(0, 5);
+    world.run(15 * SECOND);
+    assert!(world.reading.is_empty(), "{}", world.describe());
+    assert_eq!(world.errors, 0, "{}", world.describe());
+    world.run(20 * SECOND);
+    world.disks[0].heal();
+    world.load(0, SECOND);
+    settle(&mut world, 0);
+}
+
+/// The link blinks meanwhile: the peer that comes back is not kept waiting by a superblock on the disk that hangs.
+#[test]
+fn a_link_that_blinks_meanwhile_is_no_deadlock() {
+    let mut world = pair(581);
+    world.load(0, millis(20));
+    world.disks[0].hang();
+    world.load(0, SECOND);
+    world.cut();
+    world.load(0, millis(20));
+    world.heal();
+    world.load(0, 14 * SECOND);
+    let acks = world.acks;
+    world.load(0, SECOND);
+    assert!(world.acks > acks + 100, "{}", world.describe());
+    world.disks[0].wake();
+    world.load(0, SECOND);
+    settle(&mut world, 0);
+}
+
+/// Where a config without the own leg is the operator's, nothing is given up: a disk that comes back costs nothing.
+#[test]
+fn an_operator_who_decides_finds_everything_as_it_was() {
+    for policy in [ArbiterKind::Manual, ArbiterKind::ClusterManager] {
+        let mut world = World::new(582, policy);
+        world.start(0);
+        world.start(1);
+        world.run(SECOND);
+        if policy == ArbiterKind::ClusterManager {
+            world.command(0, PROMOTE).expect("nobody else");
+        }
+        world.wait("sync", 10 * SECOND, |world| world.is_in_sync(0));
+        world.load(0, millis(20));
+        world.disks[0].hang();
+        world.load(0, 13 * SECOND);
+        assert!(hangs(&world, 0), "{}", world.describe());
+        world.disks[0].wake();
+        world.load(0, millis(100));
+        settle(&mut world, 0);
+        assert_eq!(world.errors, 0, "{}", world.describe());
+    }
+}
+
+/// Turns of the node that are due when they come: nearly all where a node does not sleep.
+fn spins(world: &mut World, time: core::time::Duration) -> u64 {
+    let (mut turns, mut due) = (0, 0);
+    let until = world.now + time;
+    while world.now < until {
+        world.step();
+        turns += 1;
+        due += u64::from(world.is_due(0));
+    }
+    due * 100 / turns
+}
+
+#[test]
+fn a_node_sleeps_while_its_disk_hangs() {
+    for (accepted, how) in [(0, "out"), (50, "out"), (0, "leaving")] {
+        let mut world = World::new(583, ArbiterKind::Biased);
+        world.create();
+        world.accepted = accepted;
+        world.load(0, millis(20));
+        world.disks[0].hang();
+        if how == "out" {
+            world.load(0, 13 * SECOND);
+            world.drain();
+        } else {
+            world.load(0, millis(500));
+            world.command(0, Command::Demote(Demotion::AtOnce)).expect("always");
+            world.run(11 * SECOND);
+            assert!(world.open.is_empty(), "hosts hear of it: {}", world.describe());
+        }
+        let share = spins(&mut world, 2 * SECOND);
+        assert!(share < 10, "{how}: {share} % of the turns: {}", world.describe());
+    }
+}
+
+/// A holder that ends keeps its place until its disk has nothing left of it.
+#[test]
+fn whoever_comes_next_finds_a_disk_that_has_answered() {
+    let mut world = pair(584);
+    world.load(0, millis(20));
+    world.disks[0].hang();
+    world.load(0, 13 * SECOND);
+    world.drain();
+    world.command(0, Command::Demote(Demotion::Orderly)).expect("a holder");
+    world.run(3 * SECOND);
+    assert!(world.command(0, PROMOTE).is_err(), "{}", world.describe());
+    world.disks[0].wake();
+    world.run(3 * SECOND);
+    assert_eq!(world.status(0).role, RoleKind::Standby, "{}", world.describe());
+    world.command(0, PROMOTE).expect("it was the last");
+    world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+    world.load(0, SECOND);
+    settle(&mut world, 0);
+}
+
+/// The first write into a cache, under a policy by which the own leg does not go out: its superblock is not asked without end.
+#[test]
+fn a_first_cached_write_waits_for_the_disk() {
+    let mut world = World::new(585, ArbiterKind::Manual);
+    world.create();
+    world.accepted = 0;
+    world.load(0, millis(20));
+    world.drain();
+    world.disks[0].hang();
+    world.accepted = 100;
+    world.load(0, 13 * SECOND);
+    let share = spins(&mut world, 2 * SECOND);
+    assert!(share < 10, "{share} % of the turns: {}", world.describe());
+    world.disks[0].wake();
+    world.load(0, SECOND);
+    settle(&mut world, 0);
 }

@@ -56,7 +56,7 @@ pub(crate) struct World {
     /// The newest generation that acknowledged, and whose it is.
     newest_ack: (u64, usize),
     /// By tag: block and value on their way.
-    open: BTreeMap<u64, (u64, u64)>,
+    pub(crate) open: BTreeMap<u64, (u64, u64)>,
     stamp: u64,
     reads: u64,
     /// Most bytes to copy after a crash; the array's own choice when absent.
@@ -248,6 +248,12 @@ impl World {
                 self.on_done(index, &completed);
             }
         }
+    }
+
+    /// True when the node wants a turn at once.
+    pub(crate) fn is_due(&self, index: usize) -> bool {
+        let next = self.nodes[index].as_ref().and_then(|running| running.driver.next_deadline());
+        next.is_some_and(|at| at <= self.now)
     }
 
     fn step_arbiter(&mut self) {

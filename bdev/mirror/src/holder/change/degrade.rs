@@ -2,7 +2,7 @@
 
 use super::Kind;
 use crate::decide::{Able, may_exclude};
-use crate::desk::Side;
+use crate::desk::{OwnDisk, Side};
 use crate::events::{EventKind, FreezeCause};
 use crate::format::{ArbiterKind, LegMask, Reason};
 use crate::holder::{Ctx, Freeze, Holder, Phase};
@@ -31,7 +31,11 @@ impl Holder {
         if let Some(reason) = self.own_failure.filter(|_| self.is_joined()) {
             return Some((Side::Own, reason));
         }
-        self.peer_to_drop(ctx).filter(|_| self.is_both()).map(|reason| (Side::Peer, reason))
+        // Nothing could be acknowledged alone while the own disk does not answer, and the change would stand in the way of one
+        // without the own leg.
+        let reason = self.peer_to_drop(ctx).filter(|_| self.is_both())?;
+        let answers = ctx.desk.own_disk(ctx.setup.timing.disk_timeout / 4) == OwnDisk::Answers;
+        answers.then_some((Side::Peer, reason))
     }
 
     /// Makes a config without a leg.

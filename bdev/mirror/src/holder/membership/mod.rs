@@ -215,6 +215,9 @@ impl Holder {
     }
 
     pub(super) fn membership_deadline(&self, link: &Link, setup: &Setup, now: Instant) -> Option<Instant> {
+        if self.is_over() {
+            return None;
+        }
         let grace = self.lost_since.filter(|_| self.is_both()).map(|since| since + setup.timing.grace);
         // Once it is over something else is waited for.
         let grace = grace.filter(|at| *at > now);
@@ -224,7 +227,8 @@ impl Holder {
             Membership::Copying | Membership::Rejoining | Membership::Joined => Some(self.next_heartbeat),
             _ => None,
         };
-        Instant::earliest(Instant::earliest(grace, next), self.journal.retry_at())
+        let retry = self.journal.retry_at().filter(|_| self.has_journal());
+        Instant::earliest(Instant::earliest(grace, next), retry)
     }
 
     /// It holds no more: nobody is probed, armed against or fenced.
