@@ -6,7 +6,7 @@
 //! a transaction (I23).
 //!
 //! The own disk may hang: it neither does an I/O nor fails it. Where the peer's leg can stand in, the core gives such I/Os up
-//! ([`Desk::give_up`]): it is told that they timed out, and the disk still has them. What a disk has may land at any time, so
+//! (`Desk::give_up`): it is told that they timed out, and the disk still has them. What a disk has may land at any time, so
 //! nothing is sent to it until everything that was given up has come back; until then the core's I/Os on it time out at once.
 
 use std::collections::VecDeque;
