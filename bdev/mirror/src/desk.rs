@@ -253,6 +253,17 @@ impl Desk {
         self.submit(side, Op::WriteZeroes { range, durability }, purpose);
     }
 
+    /// The own leg's block size.
+    pub(crate) fn own_block_size(&self) -> u32 {
+        self.block_size[Side::Own as usize]
+    }
+
+    /// Asks the own leg which of its bytes are backed.
+    pub(crate) fn block_status(&mut self, bytes: ByteRange, purpose: Purpose) {
+        let range = self.blocks(Side::Own, bytes);
+        self.submit(Side::Own, Op::BlockStatus { range, found: None }, purpose);
+    }
+
     /// Flushes a leg.
     pub(crate) fn flush(&mut self, side: Side, purpose: Purpose) {
         self.submit(side, Op::Flush, purpose);

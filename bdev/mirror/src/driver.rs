@@ -109,7 +109,10 @@ impl Driver {
             product: "Mirror",
             uuid: setup.array,
             geometry: Geometry { blocks: 0, ..geometry },
-            capabilities: powers | Capabilities::UNIT_STATE | Capabilities::HAND_OVER,
+            capabilities: powers
+                | Capabilities::UNIT_STATE
+                | Capabilities::HAND_OVER
+                | own.capabilities() & Capabilities::BLOCK_STATUS,
         };
         let guarded = HopIdentity {
             name: format!("{name}_leg"),

@@ -1,6 +1,7 @@
 //! Devices on the control socket: SPDK's methods, and what they refuse.
 
 use serde_json::{Value, json};
+use tests::host::{GOOD, Host};
 use tests::node::{Node, has_tool};
 use tests::pair::{Pair, gemel, must};
 
@@ -221,4 +222,40 @@ fn raid1_is_a_mirror_of_two_nodes_or_refused_with_what_to_do() {
         json!({"process_window_size_kb": 1024, "process_max_bandwidth_mb_sec": 0}),
     );
     node.must("bdev_raid_delete", json!({"name": "r0"}));
+}
+
+/// The run of alike blocks from an address on: how many, and whether they are deallocated (SBC-4 section 5.4).
+fn run_at(host: &mut Host, address: u32) -> (u32, bool) {
+    let [a, b, c, d] = address.to_be_bytes();
+    let data = host.fetch(&[0x9e, 0x12, 0, 0, 0, 0, a, b, c, d, 0, 0, 0, 24, 0, 0], 24);
+    let blocks = u32::from_be_bytes(data[16..20].try_into().expect("four bytes"));
+    (blocks, data[20] & 0x0f == 1)
+}
+
+/// A mirror asks the leg of the node that serves, also for hosts at the other one.
+#[test]
+fn a_mirror_knows_which_of_its_blocks_are_backed() {
+    let pair = Pair::start();
+    let mut hosts = [0, 1].map(|node: usize| {
+        let mut host = Host::login(&pair.urls[node], &format!("iqn.2026-11.org.gemel:host{node}"));
+        host.attentions();
+        host
+    });
+    assert_eq!(hosts[0].write(4096, 7), GOOD);
+    for host in &mut hosts {
+        let ((before, hole), (_, after)) = (run_at(host, 0), run_at(host, 4096));
+        assert!(hole && before <= 4096 && !after, "{before} blocks {hole}, then {after}");
+    }
+    // UNMAP of what was written and all around it.
+    let list =
+        [&[0, 22, 0, 16, 0, 0, 0, 0][..], &4000u64.to_be_bytes(), &256u32.to_be_bytes(), &[0; 4]].concat();
+    assert_eq!(hosts[1].run(&[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], &list), GOOD);
+    for host in &mut hosts {
+        assert!(run_at(host, 4096).1, "it is gone");
+    }
+    // Once the other node serves, it is asked its own leg.
+    must(gemel(pair.node(0), &["switchover", "vol0"]));
+    pair.wait(1, "service", |status| status["role"] == "holder");
+    hosts[1].attentions();
+    assert!(run_at(&mut hosts[1], 4096).1);
 }

@@ -57,7 +57,7 @@ impl Holder {
             Some(Work::Write(write)) => write.go(WriteStage::Parked),
             Some(Work::Flush(flush)) => flush.stage = FlushStage::Parked,
             Some(Work::Read(read)) => read.stage = ReadStage::Parked,
-            None => {}
+            Some(Work::Status(..)) | None => {}
         }
     }
 
@@ -137,7 +137,7 @@ impl Holder {
                 Some(Work::Write(write)) => write.failed,
                 Some(Work::Flush(flush)) => flush.failed,
                 Some(Work::Read(_)) => [None; 2],
-                None => continue,
+                Some(Work::Status(..)) | None => continue,
             };
             let again = |side: Side| failed[side as usize].is_some() && self.takes_again(side);
             let again: Vec<Side> = Side::BOTH.into_iter().filter(|&side| again(side)).collect();
@@ -155,7 +155,7 @@ impl Holder {
             Some(Work::Write(_)) => self.judge_write(key, ctx),
             Some(Work::Flush(_)) => self.judge_flush(key, ctx),
             Some(Work::Read(_)) => self.route_read(key, ctx),
-            None => {}
+            Some(Work::Status(..)) | None => {}
         }
     }
 
@@ -167,7 +167,7 @@ impl Holder {
             }
             Some(Work::Flush(_)) => self.flush_leg(key, side, ctx),
             Some(Work::Read(_)) => self.route_read(key, ctx),
-            None => {}
+            Some(Work::Status(..)) | None => {}
         }
     }
 

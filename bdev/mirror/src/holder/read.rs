@@ -50,7 +50,7 @@ impl Holder {
 
     /// Whether the lease held at some time after the read, taken at `since`, was there. The time of a turn is that of its
     /// beginning: a thread that was stopped in the middle of one takes what came long after as if it had come then.
-    fn was_leased(&self, since: Instant, now: Instant) -> bool {
+    pub(super) fn was_leased(&self, since: Instant, now: Instant) -> bool {
         self.may_read(now) && (now > since || self.config().in_sync != LegMask::both())
     }
 
@@ -96,7 +96,7 @@ impl Holder {
             match self.requests.get(key).map(|request| &request.work) {
                 Some(Work::Read(_)) => self.send_read(key, ctx),
                 Some(Work::Write(_) | Work::Flush(_)) => self.reply(key, Ok(()), ctx),
-                None => {}
+                Some(Work::Status(..)) | None => {}
             }
         }
     }

@@ -1,12 +1,14 @@
 //! A host's I/O on its way through the mirror.
 
 use bdev::hop::ClientId;
-use bdev::{BlockRange, Completed, Durability, Io, IoError, IoShell, NotReady, Op, StateFound};
+use bdev::{
+    Backing, BlockRange, BlockStatus, Completed, Durability, Io, IoError, IoShell, NotReady, Op, StateFound,
+};
 use engine::{Buf, BufMut, Instant, Key};
 
 use super::write::{Write, WriteStage};
 use super::{Body, Ctx, Holder, Phase, Sides};
-use crate::desk::Side;
+use crate::desk::{Purpose, Side};
 use crate::intent_log::{FlushTicket, Permit};
 use crate::locks::Owner;
 use crate::range::ByteRange;
@@ -30,6 +32,8 @@ pub(super) enum Work {
     Read(Read),
     Write(Write),
     Flush(Flush),
+    /// Which blocks are backed, and what the own leg said.
+    Status(BlockRange, Option<BlockStatus>),
 }
 
 /// A read.
@@ -112,9 +116,7 @@ impl Holder {
             let done = io.complete(Ok(()), ctx.now());
             return ctx.front.push_back((client, done));
         }
-        if let Op::Fence { .. } | Op::BlockStatus { .. } | Op::CompareAndWrite { .. } | Op::CryptoErase =
-            io.op()
-        {
+        if let Op::Fence { .. } | Op::CompareAndWrite { .. } | Op::CryptoErase = io.op() {
             let done = io.complete(Err(IoError::Unsupported), ctx.now());
             return ctx.front.push_back((client, done));
         }
@@ -143,11 +145,8 @@ impl Holder {
             Op::LoadState { into, found } => {
                 Work::Flush(Flush::new(Errand::Load { into, found, frame: None }))
             }
-            Op::Fence { .. }
-            | Op::BlockStatus { .. }
-            | Op::CompareAndWrite { .. }
-            | Op::HandOver
-            | Op::CryptoErase => {
+            Op::BlockStatus { range, .. } => Work::Status(range, None),
+            Op::Fence { .. } | Op::CompareAndWrite { .. } | Op::HandOver | Op::CryptoErase => {
                 unreachable!("answered above")
             }
         };
@@ -168,8 +167,41 @@ impl Holder {
             Some(Work::Write(_)) => self.next_piece(key, ctx),
             Some(Work::Flush(Flush { errand: Errand::Flush(_), .. })) => self.send_flush(key, ctx),
             Some(Work::Flush(_)) => self.begin_errand(key, ctx),
+            Some(Work::Status(range, _)) => {
+                let range = *range;
+                self.ask_status(key, range, ctx);
+            }
             None => {}
         }
+    }
+
+    /// Asks the own leg which blocks are backed. Where it is out, or does not say, they count as backed.
+    fn ask_status(&mut self, key: Key, range: BlockRange, ctx: &mut Ctx<'_>) {
+        // Another block size would need another count.
+        let alike = ctx.desk.own_block_size() == self.layout.block_size;
+        if !alike || !self.in_sync().has(Side::Own) || !self.may_read(ctx.now()) {
+            return self.end_status(key, None, ctx);
+        }
+        let place = self.on_leg(Side::Own, self.bytes(range));
+        ctx.desk.block_status(place, Purpose::Request(key));
+    }
+
+    fn on_status(&mut self, key: Key, completed: &Completed, ctx: &mut Ctx<'_>) {
+        let since = self.requests.get(key).map_or(ctx.now(), |request| request.shell.stamps.queued);
+        let found = match (&completed.op, completed.result) {
+            (Op::BlockStatus { found, .. }, Ok(())) if self.was_leased(since, ctx.now()) => *found,
+            _ => None,
+        };
+        self.end_status(key, found, ctx);
+    }
+
+    fn end_status(&mut self, key: Key, said: Option<BlockStatus>, ctx: &mut Ctx<'_>) {
+        if let Some(Work::Status(range, found)) = self.requests.get_mut(key).map(|request| &mut request.work)
+        {
+            let unknown = BlockStatus { blocks: range.blocks, backing: Backing::Allocated };
+            *found = Some(said.unwrap_or(unknown));
+        }
+        self.reply(key, Ok(()), ctx);
     }
 
     /// Locks that became free: their owners go on.
@@ -180,7 +212,7 @@ impl Holder {
                 Owner::Request(key) => match self.requests.get(key).map(|request| &request.work) {
                     Some(Work::Read(_)) => self.send_read(key, ctx),
                     Some(Work::Write(_)) => self.admit(key, ctx),
-                    Some(Work::Flush(_)) | None => {}
+                    Some(Work::Flush(_) | Work::Status(..)) | None => {}
                 },
             }
         }
@@ -197,6 +229,7 @@ impl Holder {
             Some(Work::Read(_)) => self.on_read(key, side, completed, ctx),
             Some(Work::Write(_)) => self.on_write(key, side, completed.result, ctx),
             Some(Work::Flush(_)) => self.on_flush(key, side, completed.result, ctx),
+            Some(Work::Status(..)) => self.on_status(key, &completed, ctx),
             None => {}
         }
     }
@@ -210,7 +243,7 @@ impl Holder {
         match self.requests.get_mut(key).map(|request| &mut request.work) {
             Some(Work::Write(write)) => write.go(WriteStage::Answering),
             Some(Work::Flush(flush)) => flush.stage = FlushStage::Answering,
-            Some(Work::Read(_)) | None => {}
+            Some(Work::Read(_) | Work::Status(..)) | None => {}
         }
         self.unleased.push(key);
     }
@@ -233,6 +266,7 @@ impl Holder {
             }
             Work::Write(write) => write.into_op(),
             Work::Flush(flush) => self.finished(key, flush, result),
+            Work::Status(range, found) => Op::BlockStatus { range, found },
         };
         ctx.front.push_back((client, shell.complete(op, result, now)));
     }
@@ -260,7 +294,7 @@ impl Holder {
                 counters.written_bytes += write.whole.len;
             }
             Work::Flush(Flush { errand: Errand::Flush(_), .. }) => counters.flushes += 1,
-            Work::Flush(_) => {}
+            Work::Flush(_) | Work::Status(..) => {}
         }
     }
 
@@ -272,6 +306,7 @@ impl Holder {
             }
             Work::Write(write) => write.stage != WriteStage::Flying,
             Work::Flush(flush) => flush.stage != FlushStage::Flying,
+            Work::Status(..) => false,
         };
         let keys: Vec<Key> =
             self.requests.iter().filter(|(_, request)| idle(&request.work)).map(|(key, _)| key).collect();
