@@ -31,8 +31,10 @@ impl SimChannel {
         self.bdev.medium().epoch != self.epoch
     }
 
+    /// A dead channel answers, whatever its disk does.
     fn is_hung(&self) -> bool {
-        self.bdev.medium().pulse == Pulse::Hung
+        let medium = self.bdev.medium();
+        medium.pulse == Pulse::Hung && medium.epoch == self.epoch
     }
 
     fn execute(&self, io: &mut Io, number: u64) -> Result<(), IoError> {
@@ -64,10 +66,10 @@ impl Channel for SimChannel {
     }
 
     fn poll(&mut self, now: Instant, done: &mut Completions) -> Progress {
-        let is_dead = self.is_dead();
-        if !is_dead && self.is_hung() {
+        if self.is_hung() {
             return Progress::Idle;
         }
+        let is_dead = self.is_dead();
         let before = done.len();
         while let Some(entry) = self.pending.first_entry() {
             let (due, number) = *entry.key();
@@ -82,7 +84,7 @@ impl Channel for SimChannel {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        if !self.is_dead() && self.is_hung() {
+        if self.is_hung() {
             return None;
         }
         self.pending.first_key_value().map(|((due, _), _)| *due)
