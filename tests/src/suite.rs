@@ -61,7 +61,8 @@ impl Suite {
         self.program("iscsi-test-cu")
     }
 
-    fn program(&self, name: &str) -> Command {
+    /// A tool of libiscsi's, without arguments. It is ended after a while.
+    pub fn program(&self, name: &str) -> Command {
         let libraries = self.root.join("usr/lib/x86_64-linux-gnu");
         let mut command = Command::new("timeout");
         command.arg(LIMIT.to_string()).arg(libraries.join("ld-linux-x86-64.so.2"));
@@ -78,6 +79,31 @@ impl Suite {
         let listed = String::from_utf8(listed.stdout).expect("names");
         let names = listed.lines().filter_map(|line| line.trim().strip_prefix("ALL."));
         names.filter(|name| name.contains('.')).map(str::to_owned).collect()
+    }
+
+    /// True when there is a tool of this name: not all are Debian's.
+    pub fn has(&self, name: &str) -> bool {
+        self.root.join("usr/bin").join(name).exists()
+    }
+
+    /// What a tool that has to succeed prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn tool(&self, name: &str, arguments: &[&str]) -> String {
+        let (printed, well) = self.attempt(name, arguments);
+        assert!(well, "{name} {arguments:?}: {printed}");
+        printed
+    }
+
+    /// What a tool prints, and whether it succeeds.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn attempt(&self, name: &str, arguments: &[&str]) -> (String, bool) {
+        let run = self.program(name).args(arguments).output().expect(name);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&run.stdout) + &text(&run.stderr), run.status.success())
     }
 
     /// Runs one test against a LUN, or against two paths to one.

@@ -31,5 +31,6 @@ mod spdk_client;
 mod split;
 mod tgt;
 mod thresholds;
+mod tools;
 mod vaai;
 mod windows_cluster;
