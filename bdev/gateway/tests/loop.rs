@@ -5,8 +5,10 @@ mod import;
 use std::time::Duration;
 
 use bdev::fault::{Fault, FaultTarget};
+use bdev::sim::{SimBdev, SimConfig};
 use bdev::{
-    Bdev, BlockRange, Channel, Completed, Completions, Durability, Io, IoError, Link, LinkDown, Op, Tag,
+    Bdev, BlockRange, Channel, Completed, Completions, Durability, Geometry, Io, IoError, Link, LinkDown, Op,
+    Tag,
 };
 use engine::Prng;
 use gateway::{AuthPolicy, Limits, Map, PortalGroup, Redirect, Remote, RemoteConfig, Served};
@@ -62,6 +64,34 @@ fn an_exported_bdev_imported_is_the_same_bdev() {
         assert_eq!(world.read(16383, 2), Err(IoError::OutOfRange));
         let info = &world.target.luns()[0];
         assert!(info.written_bytes > 0 && info.active == 0, "{info:?}");
+    }
+}
+
+/// What the peer's leg of a mirror is asked for: a durable write is one with FUA, a flush is SYNCHRONIZE CACHE.
+#[test]
+fn what_is_to_be_stable_is_stable_at_the_far_end() {
+    let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
+    let disk = SimBdev::new("s0", Uuid::from_u128(9), geometry, SimConfig::default());
+    let lun = disk.clone();
+    let mut world = World::of(8, config("10.0.0.1:3260"), &[HOST], |_| lun);
+    world.up();
+    let after_a_power_cut = |lba: u64| disk.stable_image()[lba as usize * 512];
+    let mut write = |lba: u64, byte: u8, durability: Durability| {
+        let mut from = world.core.pool().alloc(512).expect("a frame");
+        from.fill(byte);
+        let op = Op::Write { range: BlockRange::new(lba, 1), from: from.freeze(), durability };
+        world.run(op).result.expect("written");
+        (disk.peek(lba as usize * 512, 1)[0], after_a_power_cut(lba))
+    };
+    assert_eq!(write(1, 0x11, Durability::Accepted), (0x11, 0));
+    assert_eq!(write(2, 0x22, Durability::Durable), (0x22, 0x22));
+    assert_eq!(after_a_power_cut(1), 0, "one write's FUA is not another's");
+    world.run(Op::Flush).result.expect("flushed");
+    assert_eq!(after_a_power_cut(1), 0x11);
+    for (lba, durability, left) in [(1, Durability::Accepted, 0x11), (2, Durability::Durable, 0)] {
+        let op = Op::WriteZeroes { range: BlockRange::new(lba, 1), durability };
+        world.run(op).result.expect("zeroed");
+        assert_eq!((disk.peek(lba as usize * 512, 1)[0], after_a_power_cut(lba)), (0, left));
     }
 }
 

@@ -8,7 +8,7 @@ use engine::{
     RingHandle, Slots,
 };
 
-use super::flight::{Flight, Next, Span, Step, write_mode};
+use super::flight::{Flight, Next, Step};
 use super::{Holes, UringBdev};
 use crate::channel::{Bdev, Channel, Completions, Link};
 use crate::error::IoError;
@@ -81,22 +81,6 @@ impl UringChannel {
         Some(copy.freeze())
     }
 
-    /// The first step, and the operation as it is kept until the end.
-    fn first_step(&self, op: Op, aligned: Option<Buf>) -> (Step, Op) {
-        let span = op.range().map(|range| Span::new(range, self.bdev.options.block_size));
-        match (op, span, aligned) {
-            (Op::Read { into, .. }, Some(span), _) => (Step::Read { span, into: Some(into) }, Op::Flush),
-            (op @ Op::Write { durability, .. }, Some(span), Some(from)) => {
-                (Step::Write { span, from, mode: write_mode(durability) }, op)
-            }
-            (op, Some(span), _) => match self.bdev.options.holes {
-                Holes::Punched => (Step::Punch { span }, op),
-                Holes::None => (Step::Zero { span }, op),
-            },
-            (op, None, _) => (Step::Sync, op),
-        }
-    }
-
     fn answer_status(&self, op: &mut Op) -> Result<(), IoError> {
         if let Op::BlockStatus { range, found } = op {
             *found = Some(self.bdev.status(*range)?);
@@ -107,7 +91,7 @@ impl UringChannel {
     fn start(&mut self, io: Io, aligned: Option<Buf>, now: Instant) {
         let range = io.op().range().unwrap_or(BlockRange::new(0, 0));
         let (shell, op) = io.detach();
-        let (step, op) = self.first_step(op, aligned);
+        let (step, op) = Step::first(op, aligned, &self.bdev.options);
         let flight = Flight { shell, op, range, block_size: self.bdev.options.block_size, step };
         match self.flights.insert(flight) {
             Ok(key) => self.launch(key, now),

@@ -4,6 +4,7 @@ use std::io;
 
 use engine::{Buf, BufMut, File, Operation, RangeMode, WriteMode};
 
+use super::{FileOptions, Holes};
 use crate::error::IoError;
 use crate::geometry::BlockRange;
 use crate::request::{Durability, IoShell, Op};
@@ -52,6 +53,24 @@ pub(super) enum Step {
     Zero { span: Span },
     /// `fdatasync`.
     Sync,
+}
+
+impl Step {
+    /// The first step, and the operation as it is kept until the end. A write comes with its data as the file takes them.
+    pub(super) fn first(op: Op, aligned: Option<Buf>, options: &FileOptions) -> (Self, Op) {
+        let span = op.range().map(|range| Span::new(range, options.block_size));
+        match (op, span, aligned) {
+            (Op::Read { into, .. }, Some(span), _) => (Self::Read { span, into: Some(into) }, Op::Flush),
+            (op @ Op::Write { durability, .. }, Some(span), Some(from)) => {
+                (Self::Write { span, from, mode: write_mode(durability) }, op)
+            }
+            (op, Some(span), _) => match options.holes {
+                Holes::Punched => (Self::Punch { span }, op),
+                Holes::None => (Self::Zero { span }, op),
+            },
+            (op, None, _) => (Self::Sync, op),
+        }
+    }
 }
 
 /// How it goes on after a completion.
@@ -167,7 +186,7 @@ fn has_no_holes(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EOPNOTSUPP | EINVAL))
 }
 
-pub(super) fn write_mode(durability: Durability) -> WriteMode {
+fn write_mode(durability: Durability) -> WriteMode {
     match durability {
         Durability::Accepted => WriteMode::Accepted,
         Durability::Durable => WriteMode::Durable,
@@ -215,6 +234,29 @@ mod tests {
         assert_eq!((span, mode), (Span { offset: 6144, len: 1024 }, WriteMode::Durable));
         assert_eq!(from.len(), 1024);
         assert!(matches!(flight.next(Ok(511)), Next::Finish(Err(IoError::Medium { lba: 10 }))));
+    }
+
+    /// What a LUN's FUA and SYNCHRONIZE CACHE come to.
+    #[test]
+    fn a_durable_write_is_one_with_dsync_and_a_flush_is_a_sync() {
+        let from = Pool::for_tests().alloc_zeroed(2048).expect("a frame").freeze();
+        let temp = tempfile::NamedTempFile::new().expect("a file");
+        temp.as_file().set_len(1 << 20).expect("a size");
+        let file = File::open(temp.path(), engine::Access::ReadWrite, BLOCK_SIZE).expect("opened");
+        let first = |op: Op| {
+            let aligned = matches!(op, Op::Write { .. }).then(|| from.clone());
+            let (step, op) = Step::first(op, aligned, &FileOptions::new(BLOCK_SIZE));
+            let operation = flight(op, step).operation(file.clone(), None).expect("an operation");
+            match operation {
+                Operation::Write { mode, offset, .. } => (Some(mode), offset),
+                Operation::Sync { .. } => (None, 0),
+                other => panic!("{other:?}"),
+            }
+        };
+        let write = |durability| Op::Write { range: RANGE, from: from.clone(), durability };
+        assert_eq!(first(write(Durability::Accepted)), (Some(WriteMode::Accepted), 5120));
+        assert_eq!(first(write(Durability::Durable)), (Some(WriteMode::Durable), 5120));
+        assert_eq!(first(Op::Flush), (None, 0));
     }
 
     #[test]

@@ -45,7 +45,16 @@ impl World {
 
     /// The same, with what `wrap` makes of LUN 0's device.
     pub(crate) fn with_lun(hosts: u8, wrap: impl FnOnce(Arc<FaultBdev>) -> Arc<dyn Bdev>) -> Self {
-        let mut world = Self::empty_with(wrap);
+        Self::with_lun_as(hosts, LunMode::SyncDurable, wrap)
+    }
+
+    /// The same, with a say in when LUN 0's writes are stable.
+    pub(crate) fn with_lun_as(
+        hosts: u8,
+        mode: LunMode,
+        wrap: impl FnOnce(Arc<FaultBdev>) -> Arc<dyn Bdev>,
+    ) -> Self {
+        let mut world = Self::empty_with(mode, wrap);
         for index in 0..hosts {
             world.add(index, |_| {});
         }
@@ -55,10 +64,10 @@ impl World {
 
     /// A target with LUNs 0 and 1 in portal group 1, for everybody, and no hosts.
     pub(crate) fn empty() -> Self {
-        Self::empty_with(|fault| fault)
+        Self::empty_with(LunMode::SyncDurable, |fault| fault)
     }
 
-    fn empty_with(wrap: impl FnOnce(Arc<FaultBdev>) -> Arc<dyn Bdev>) -> Self {
+    fn empty_with(mode: LunMode, wrap: impl FnOnce(Arc<FaultBdev>) -> Arc<dyn Bdev>) -> Self {
         let core = Core::for_tests(Pool::for_tests());
         let network = SimNet::new(SimConfig::default());
         let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
@@ -72,7 +81,7 @@ impl World {
             InitiatorGroup { tag: 1, initiators: vec!["ANY".into()], netmasks: vec![NetMask::Any] };
         target.add_initiator_group(everybody).expect("new");
         let luns = BTreeMap::from([
-            (0, LunConfig::new(wrap(fault.clone()), LunMode::SyncDurable)),
+            (0, LunConfig::new(wrap(fault.clone()), mode)),
             (1, LunConfig::new(other, LunMode::SyncDurable)),
         ]);
         let node = NodeConfig {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bdev::fault::FaultBdev;
 use bdev::malloc::MallocBdev;
-use bdev::{BlockRange, Channel, Completed, Completions, Durability, Geometry, Io, IoError, Op, Tag};
+use bdev::{Bdev, BlockRange, Channel, Completed, Completions, Durability, Geometry, Io, IoError, Op, Tag};
 use engine::{Core, Instant, Pool};
 use gateway::{
     InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PortalGroup, Remote, RemoteConfig, Target,
@@ -40,6 +40,16 @@ pub(crate) fn config(address: &str) -> RemoteConfig {
 
 impl World {
     pub(crate) fn new(seed: u64, remote: RemoteConfig, initiators: &[&str]) -> Self {
+        Self::of(seed, remote, initiators, |fault| fault)
+    }
+
+    /// The same, with what `wrap` makes of the LUN's device.
+    pub(crate) fn of(
+        seed: u64,
+        remote: RemoteConfig,
+        initiators: &[&str],
+        wrap: impl FnOnce(Arc<FaultBdev>) -> Arc<dyn Bdev>,
+    ) -> Self {
         let core = Core::for_tests(Pool::for_tests());
         let network = SimNet::new(SimConfig { seed, ..SimConfig::default() });
         let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
@@ -52,7 +62,7 @@ impl World {
         target
             .add_initiator_group(InitiatorGroup { tag: 1, initiators, netmasks: vec![NetMask::Any] })
             .expect("new");
-        let luns = BTreeMap::from([(0, LunConfig::new(fault.clone(), LunMode::SyncCached))]);
+        let luns = BTreeMap::from([(0, LunConfig::new(wrap(fault.clone()), LunMode::SyncCached))]);
         let node = NodeConfig {
             alias: "t0".into(),
             maps: vec![Map::new(1, 1)],

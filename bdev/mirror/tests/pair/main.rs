@@ -14,6 +14,7 @@ mod own_leg;
 mod recorder;
 mod setback;
 mod split;
+mod stable;
 mod stop;
 mod succession;
 mod swarm;

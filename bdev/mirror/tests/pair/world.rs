@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bdev::sim::{SimBdev, SimConfig};
-use bdev::{Bdev, BlockRange, Channel, Completions, Durability, Geometry, Io, Op, Tag};
+use bdev::{Bdev, BlockRange, Channel, Completions, Durability, Geometry, Io, IoError, Op, Tag};
 use core::time::Duration;
 use engine::{Core, Instant, Pool, PoolConfig, Prng, Progress};
 use mirror::command::{Command, Refusal};
@@ -74,7 +74,12 @@ pub(crate) struct World {
     pub(crate) accepted: u64,
     pub(crate) acks: u64,
     pub(crate) errors: u64,
+    /// How the last I/O of [`World::ask`] ended.
+    answer: Option<Result<(), IoError>>,
 }
+
+/// The tag of the I/Os of [`World::ask`].
+const ASKED: u64 = u64::MAX / 2;
 
 fn disk(index: usize, seed: u64) -> Arc<SimBdev> {
     let config = SimConfig { seed: seed ^ (index as u64 + 1) << 32, ..SimConfig::default() };
@@ -112,6 +117,7 @@ impl World {
             answered: 0,
             acks: 0,
             errors: 0,
+            answer: None,
         }
     }
 
@@ -265,6 +271,10 @@ impl World {
     }
 
     fn on_done(&mut self, index: usize, completed: &bdev::Completed) {
+        if completed.tag.0 == ASKED {
+            self.answer = Some(completed.result);
+            return;
+        }
         self.errors += u64::from(completed.result.is_err());
         if let Some((block, value)) = self.open.remove(&completed.tag.0) {
             let entry = self.acked.entry(block).or_default();
@@ -488,6 +498,15 @@ impl World {
         let running = self.nodes[index].as_mut().expect("runs");
         assert!(running.host.submit(io, self.now).is_ok(), "a lane has room");
         self.reading.insert(u64::MAX - self.reads, (block, allowed));
+    }
+
+    /// Sends any I/O to a node, and waits for its end and not a step longer.
+    pub(crate) fn ask(&mut self, index: usize, op: Op) -> Result<(), IoError> {
+        let io = Io::new(op, Tag(ASKED), self.now);
+        let running = self.nodes[index].as_mut().expect("runs");
+        assert!(running.host.submit(io, self.now).is_ok(), "a lane has room");
+        self.wait("an answer", Duration::from_secs(5), |world| world.answer.is_some());
+        self.answer.take().expect("waited for")
     }
 
     /// Load on a node for a while.

@@ -3,6 +3,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
+use io_uring::opcode;
+
+use super::flight::Flight;
 use super::*;
 use crate::file::{Access, File};
 use crate::segment::Segment;
@@ -31,6 +34,33 @@ fn scratch(bytes: u64) -> (tempfile::NamedTempFile, File) {
     temp.as_file().set_len(bytes).expect("size");
     let file = File::open(temp.path(), Access::ReadWrite, 4096).expect("open");
     (temp, file)
+}
+
+/// What the kernel reads of an entry: its opcode, and the flags of its write or sync.
+fn opcode_and_flags(operation: Operation, arena: Option<&Pool>) -> (u8, i32) {
+    /// Of `rw_flags` and `fsync_flags` in `struct io_uring_sqe`.
+    const FLAGS: usize = 28;
+    let entry = Flight::unwatched(operation).entry(arena, None);
+    // SAFETY: an entry is a `struct io_uring_sqe`, 64 bytes of plain integers that `build` has set.
+    let bytes: [u8; 64] = unsafe { core::mem::transmute_copy(&entry) };
+    (bytes[0], i32::from_ne_bytes(bytes[FLAGS..FLAGS + 4].try_into().expect("four bytes")))
+}
+
+#[test]
+fn a_durable_write_and_a_sync_tell_the_kernel_so() {
+    let pool = Pool::for_tests();
+    let (_temp, file) = scratch(1 << 20);
+    let write = |mode| {
+        let from = pool.alloc_zeroed(4096).expect("frame").freeze();
+        Operation::Write { file: file.clone(), offset: 0, from, mode }
+    };
+    for (arena, opcode) in [(None, opcode::Write::CODE), (Some(&pool), opcode::WriteFixed::CODE)] {
+        assert_eq!(opcode_and_flags(write(WriteMode::Accepted), arena), (opcode, 0));
+        assert_eq!(opcode_and_flags(write(WriteMode::Durable), arena), (opcode, libc::RWF_DSYNC));
+    }
+    const DATASYNC: i32 = 1;
+    let sync = Operation::Sync { file: file.clone() };
+    assert_eq!(opcode_and_flags(sync, None), (opcode::Fsync::CODE, DATASYNC));
 }
 
 #[test]
