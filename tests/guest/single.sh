@@ -28,6 +28,20 @@ must sg_verify --count=128 "$device"
 must sg_write_same --lba=2048 --num=64 --10 --in=/dev/zero "$device"
 [ -z "$(dd if="$device" bs=512 skip=2048 count=64 2>/dev/null | tr -d '\0' | head -c 1)" ] || fail "WRITE SAME"
 
+say "512e"
+# Logical blocks of 512 bytes in physical ones of 4096, from READ CAPACITY(16); single ones are written all the same.
+queue() { cat "/sys/block/$disk/queue/$1"; }
+blocks="$(queue logical_block_size) $(queue physical_block_size) $(queue minimum_io_size) $(cat "/sys/block/$disk/alignment_offset")"
+[ "$blocks" = "512 4096 4096 0" ] || fail "blocks of $blocks"
+must dd if=/dev/urandom of=/tmp/around bs=4096 count=4
+must dd if=/tmp/around of="$device" bs=4096 seek=1000 count=4 oflag=direct
+must dd if=/dev/urandom of=/tmp/odd bs=512 count=9
+must dd if=/tmp/odd of="$device" bs=512 seek=8003 count=9 oflag=direct conv=fsync
+must dd if=/tmp/odd of=/tmp/around bs=512 seek=3 count=9 conv=notrunc
+echo 3 >/proc/sys/vm/drop_caches
+must dd if="$device" of=/tmp/read bs=512 skip=8000 count=32 iflag=direct
+must cmp /tmp/read /tmp/around
+
 say "discard"
 [ "$(cat "/sys/block/$disk/queue/discard_max_bytes")" -gt 0 ] || fail "the kernel sees no discard"
 must dd if=/dev/urandom of="$device" bs=1M count=4 conv=fsync

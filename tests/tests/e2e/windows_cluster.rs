@@ -76,3 +76,50 @@ fn a_cluster_of_two_validates_a_disk_and_moves_it_about() {
     );
     assert_eq!((keys(&mut stranger), stranger.write(3, 0x53)), (vec![], GOOD));
 }
+
+/// APTPL: what is registered and reserved is there again when both nodes have ended, in order or not.
+#[test]
+fn what_a_cluster_holds_outlives_the_nodes() {
+    let mut pair = Pair::start();
+    let connect = |pair: &Pair, node: usize, name: &str| {
+        let mut host = Host::login(&pair.urls[node], &format!("iqn.1991-05.com.microsoft:{name}"));
+        host.attentions();
+        host
+    };
+    let mut n1 = connect(&pair, 0, "n1");
+    assert_eq!(out(&mut n1, ReserveOut::RegisterAndIgnore, [0, 0xa1]), GOOD);
+    assert_eq!(out(&mut connect(&pair, 1, "n2"), ReserveOut::RegisterAndIgnore, [0, 0xb2]), GOOD);
+    assert_eq!(out(&mut n1, ReserveOut::Reserve, [0xa1, 0]), GOOD);
+    // PTPL_C and PTPL_A of REPORT CAPABILITIES.
+    let capabilities = |host: &mut Host| {
+        let data = host.fetch(&[0x5e, 2, 0, 0, 0, 0, 0, 0, 8, 0], 8);
+        [data[2] & 1, data[3] & 1]
+    };
+    assert_eq!(capabilities(&mut n1), [1, 1]);
+    for in_order in [true, false] {
+        if in_order {
+            pair.stop_both(0);
+        } else {
+            (0..2).for_each(|node| pair.kill(node));
+        }
+        (0..2).for_each(|node| pair.restart(node));
+        pair.wait_in_sync(0);
+        let (mut n1, mut n2, mut stranger) =
+            (connect(&pair, 0, "n1"), connect(&pair, 1, "n2"), connect(&pair, 1, "n3"));
+        assert_eq!((keys(&mut n1), n2.reservation()), (vec![0xa1, 0xb2], Some((0xa1, REGISTRANTS_ONLY))));
+        assert_eq!([n1.write(1, 0x51), n2.write(2, 0x52), stranger.write(3, 0x53)], [GOOD, GOOD, CONFLICT]);
+        assert_eq!(capabilities(&mut stranger), [1, 1]);
+    }
+}
+
+/// Where nothing is kept beside the data, APTPL is refused and not forgotten.
+#[test]
+fn a_lun_that_cannot_keep_a_registration_says_so() {
+    let node = tests::node::Node::start(&[]);
+    node.must("bdev_malloc_create", serde_json::json!({"name": "m0", "block_size": 512, "num_blocks": 8192}));
+    let mut host = Host::login(&node.export("m0"), "iqn.1991-05.com.microsoft:n1");
+    host.attentions();
+    assert_eq!(host.fetch(&[0x5e, 2, 0, 0, 0, 0, 0, 0, 8, 0], 8)[2] & 1, 0, "PTPL_C");
+    assert_eq!(out(&mut host, ReserveOut::RegisterAndIgnore, [0, 0xa1]), check(0x2600));
+    assert!(keys(&mut host).is_empty());
+}

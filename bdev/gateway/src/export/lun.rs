@@ -78,7 +78,7 @@ pub enum LunProvisioning {
     /// Where the device can take blocks back.
     #[default]
     Thin,
-    /// Never.
+    /// Never: its blocks keep the storage that they have.
     Thick,
 }
 
@@ -139,6 +139,11 @@ impl LunConfig {
             true => Provisioning::Thin,
             false => Provisioning::Full,
         }
+    }
+
+    /// Whether its blocks have storage that they must not lose.
+    pub(crate) fn keeps_storage(&self) -> bool {
+        self.options.provisioning == LunProvisioning::Thick
     }
 
     fn accounting(&self) -> Accounting {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A piece that begins or ends inside a block of the destination is merged with what is there, alone at those blocks. Zeroes are
-//! written without a read.
+//! written without a read, and to a thick LUN as data.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -352,6 +352,12 @@ impl Copying {
         match &self.stage {
             Stage::Reading => match (run.source.place(), run.source_range()) {
                 (Some(place), Some(range)) => read(range, Run::size(place)),
+                // What a thick LUN has zeroed by its device may lose its storage.
+                _ if run.destination.lun.config.keeps_storage() => {
+                    let range = run.destination_range();
+                    let bytes = range.blocks as usize * Run::size(&run.destination);
+                    Some(Op::Write { range, from: pool.alloc_zeroed(bytes)?.freeze(), durability })
+                }
                 _ => Some(Op::WriteZeroes { range: run.destination_range(), durability }),
             },
             Stage::Merging(_) => read(run.destination_range(), Run::size(&run.destination)),
@@ -399,7 +405,7 @@ impl Copying {
                 self.stage = Stage::Writing(into.freeze());
                 After::Again(Step::Copy(self))
             }
-            (Stage::Writing(_), _) | (Stage::Reading, Op::WriteZeroes { .. }) => {
+            (Stage::Writing(_), _) | (Stage::Reading, Op::WriteZeroes { .. } | Op::Write { .. }) => {
                 run.from += piece;
                 run.to += piece;
                 run.left -= piece;

@@ -52,7 +52,15 @@ fn write_same(
     if !no_data {
         return Ok(Start::Collect(context.unit.block_size));
     }
-    steps([Step::Zero(range, durability(transfer, context.mode()))])
+    steps([zeroes(range, durability(transfer, context.mode()), context)])
+}
+
+/// Zeroes for a range. A thick LUN has them written, because what is zeroed by the device may lose its storage.
+fn zeroes(range: BlockRange, durability: Durability, context: &Context<'_>) -> Step {
+    if context.lun.config.keeps_storage() {
+        return Step::Same(Same::new(range, &vec![0; context.unit.block_size as usize], durability));
+    }
+    Step::Zero(range, durability)
 }
 
 /// GET LBA STATUS: a device that does not know says that everything is mapped.
@@ -102,7 +110,7 @@ pub(super) fn same(
     let range = same_range(transfer, context.unit)?;
     let durability = durability(transfer, context.mode());
     if pattern.iter().all(|byte| *byte == 0) {
-        return Ok([Step::Zero(range, durability)].into());
+        return Ok([zeroes(range, durability, context)].into());
     }
     Ok([Step::Same(Same::new(range, pattern, durability))].into())
 }
