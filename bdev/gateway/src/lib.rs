@@ -4,6 +4,7 @@
 pub mod access;
 pub mod auth;
 pub mod export;
+mod payload;
 pub mod remote;
 pub mod translate;
 pub mod url;

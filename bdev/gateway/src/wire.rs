@@ -1,12 +1,14 @@
 //! Between a stream and a protocol: payload bytes are copied once, from the stream's window into the task's frame.
 
-use engine::{Buf, Pool, Segment};
+use engine::{Pool, Segment};
 use iscsi::digest::Trailer;
 use iscsi::{Body, Protocol, TaskId, Transmit, Want};
 use net::Stream;
 
-/// The segments that one PDU may need: header, body, trailer.
-const SEGMENTS_PER_PDU: usize = 3;
+use crate::payload::Parts;
+
+/// The segments that one PDU may need: header, body in one frame or two, trailer.
+const SEGMENTS_PER_PDU: usize = 4;
 
 /// Bytes taken from one stream in one turn at the most, so that one peer does not starve the others.
 const RECEIVE_BUDGET: usize = 1 << 20;
@@ -16,8 +18,8 @@ pub(crate) trait Buffers {
     /// Copies received bytes into a task's frame; bytes past its end, or of a task without one, are dropped.
     fn store(&mut self, task: TaskId, offset: usize, bytes: &[u8]);
 
-    /// A part of a task's frame, to send.
-    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Buf>;
+    /// A part of a task's data, to send.
+    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Parts>;
 }
 
 /// Gives what was received to the protocol until it wants nothing, nothing is left, or `pause` says so. Returns the bytes
@@ -84,14 +86,12 @@ impl Sender {
             let Some(transmit) = self.held.take().or_else(|| protocol.poll_transmit()) else {
                 return Ok(count);
             };
-            let Some((body, trailer)) = body_segment(&transmit, buffers, pool)? else {
+            let Some((body, trailer)) = body_segments(&transmit, buffers, pool)? else {
                 self.held = Some(transmit);
                 return Ok(count);
             };
             stream.push(Segment::inline(transmit.head()));
-            if let Some(body) = body {
-                stream.push(body);
-            }
+            body.into_iter().flatten().for_each(|segment| stream.push(segment));
             if !trailer.as_bytes().is_empty() {
                 stream.push(Segment::inline(trailer.as_bytes()));
             }
@@ -101,24 +101,29 @@ impl Sender {
     }
 }
 
+/// A data segment, in as many frames as it is in, and what follows it.
+type DataSegments = ([Option<Segment>; 2], Trailer);
+
 /// The data segment and what follows it; `None` when the pool has no frame for it now.
-fn body_segment(
+fn body_segments(
     transmit: &Transmit,
     buffers: &impl Buffers,
     pool: &Pool,
-) -> Result<Option<(Option<Segment>, Trailer)>, NoBuffer> {
-    let segment = match &transmit.body {
-        Body::None => return Ok(Some((None, Trailer::of(&[], transmit.data_digest)))),
-        Body::Inline(bytes) if bytes.len() <= Segment::INLINE_MAX => Segment::inline(bytes),
+) -> Result<Option<DataSegments>, NoBuffer> {
+    let (first, second) = match &transmit.body {
+        Body::None => return Ok(Some(([None, None], Trailer::of(&[], transmit.data_digest)))),
+        Body::Inline(bytes) if bytes.len() <= Segment::INLINE_MAX => (Segment::inline(bytes), None),
         Body::Inline(bytes) => {
             let Some(mut frame) = pool.alloc(bytes.len()) else { return Ok(None) };
             frame.copy_from_slice(bytes);
-            Segment::Frame(frame.freeze())
+            (Segment::Frame(frame.freeze()), None)
         }
         Body::Task { task, offset, len } => {
-            Segment::Frame(buffers.load(*task, *offset as usize, *len as usize).ok_or(NoBuffer)?)
+            let (first, second) = buffers.load(*task, *offset as usize, *len as usize).ok_or(NoBuffer)?;
+            (Segment::Frame(first), second.map(Segment::Frame))
         }
     };
-    let trailer = Trailer::of(segment.as_bytes(), transmit.data_digest);
-    Ok(Some((Some(segment), trailer)))
+    let more = second.as_ref().map_or(&[][..], Segment::as_bytes);
+    let trailer = Trailer::of_parts([first.as_bytes(), more], transmit.data_digest);
+    Ok(Some(([Some(first), second], trailer)))
 }

@@ -29,6 +29,28 @@ fn both_paths_lead_to_the_same_blocks_and_say_how_good_they_are() {
     }
 }
 
+/// More than a frame holds goes to the node that serves, and comes from it, like anything else.
+#[test]
+fn long_transfers_pass_through_the_other_node() {
+    let mut world = World::new(StandbyMode::Forward, &[0, 1]);
+    let data: Vec<u8> = (0..(2 << 20) + 512u32).map(|at| (at / 512 * 3 + at % 251) as u8).collect();
+    let blocks = 4097u32.to_be_bytes();
+    let cdb = |opcode: u8| {
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[9]) = (opcode, 8);
+        cdb[10..14].copy_from_slice(&blocks);
+        cdb
+    };
+    let write = world.hosts[1].send(&cdb(0x8a), &data, 0);
+    assert_eq!(world.end(1, write), GOOD);
+    for host in [0, 1] {
+        let room = u32::try_from(data.len()).expect("short");
+        let read = world.hosts[host].send(&cdb(0x88), &[], room);
+        assert_eq!(world.end(host, read), GOOD);
+        assert!(world.hosts[host].data(read) == data, "host {host}");
+    }
+}
+
 /// Unless hosts may choose, there is no such command.
 #[test]
 fn without_explicit_management_the_target_decides() {

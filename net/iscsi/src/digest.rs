@@ -20,11 +20,17 @@ pub struct Trailer {
 impl Trailer {
     /// The trailer of `data`; `digest` says whether the session has data digests.
     pub fn of(data: &[u8], digest: Digest) -> Self {
-        let pad = padding(data.len());
+        Self::of_parts([data, &[]], digest)
+    }
+
+    /// The trailer of data that are in two places.
+    pub fn of_parts(parts: [&[u8]; 2], digest: Digest) -> Self {
+        let data_len = parts[0].len() + parts[1].len();
+        let pad = padding(data_len);
         let mut bytes = [0; 7];
         let mut len = pad;
-        if digest == Digest::Crc32c && !data.is_empty() {
-            let crc = append(append(0, data), &bytes[..pad]);
+        if digest == Digest::Crc32c && data_len > 0 {
+            let crc = append(append(append(0, parts[0]), parts[1]), &bytes[..pad]);
             bytes[pad..pad + 4].copy_from_slice(&crc.to_le_bytes());
             len += 4;
         }
@@ -77,6 +83,7 @@ mod tests {
     fn a_trailer_pads_to_four_and_covers_the_padding() {
         assert_eq!(Trailer::of(b"", Digest::Crc32c).as_bytes(), b"");
         assert_eq!(Trailer::of(b"abc", Digest::None).as_bytes(), [0]);
+        assert_eq!(Trailer::of_parts([b"a", b"bc"], Digest::Crc32c), Trailer::of(b"abc", Digest::Crc32c));
         let trailer = Trailer::of(b"abc", Digest::Crc32c);
         assert_eq!(trailer.as_bytes()[1..], append(0, b"abc\0").to_le_bytes());
     }

@@ -178,14 +178,14 @@ fn block_limits(unit: &Unit) -> Vec<u8> {
     let granularity = unit.physical_block_size / unit.block_size;
     // Offsets of the page's fields, less its four-byte header.
     put(8, unit.transfer_max);
-    put(12, unit.transfer_max);
+    put(12, unit.transfer_optimal);
     if unit.provisioning == Provisioning::Thin {
         put(20, UNMAP_BLOCKS_MAX);
         put(24, UNMAP_DESCRIPTORS_MAX);
         put(28, granularity);
         put(32, 0x8000_0000);
     }
-    put(16, unit.transfer_max);
+    put(16, unit.transfer_optimal);
     put(40, WRITE_SAME_BLOCKS_MAX);
     if unit.atomic_max > 0 {
         // Whole physical blocks; no boundary.

@@ -125,6 +125,8 @@ pub struct Unit {
     pub blocks: u64,
     /// Longest transfer of one command in blocks.
     pub transfer_max: u32,
+    /// Longest transfer that meets no delay of its own, in blocks.
+    pub transfer_optimal: u32,
     /// How blocks are provisioned.
     pub provisioning: Provisioning,
     /// Whether it is known how many of them have storage.

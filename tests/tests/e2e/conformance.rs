@@ -69,7 +69,6 @@ const WRITABLE: Because = ("ReadOnly.", "the profile of a protected LUN runs it"
 const TEARS: Because =
     ("WriteAtomic16.", "a power failure may tear a file's writes: the profile of a RAM disk runs them");
 const ALIKE: &str = "the suite wants physical blocks of several logical ones";
-const LONG: &str = "the suite writes more at once than MAXIMUM TRANSFER LENGTH, which is 1 MiB";
 
 const THIN: Profile = Profile {
     name: "thin, removable, 512-byte blocks in 4 KiB ones",
@@ -95,17 +94,7 @@ const BLOCKS_OF_4096: Profile = Profile {
     mib: 600,
     paths: Paths::One,
     user: None,
-    tests: Tests::Without(&[
-        SANITIZED_ELSEWHERE,
-        ("iSCSI", "they do not depend on the block size"),
-        UNMAP_UNTIL_END,
-        ("ExtendedCopy.Simple", LONG),
-        ("ExtendedCopy.Large", LONG),
-        ("GetLBAStatus.UnmapSingle", LONG),
-        PATHS,
-        WRITABLE,
-        TEARS,
-    ]),
+    tests: Tests::Without(&[SANITIZED_ELSEWHERE, UNMAP_UNTIL_END, CHAP, PATHS, WRITABLE, TEARS]),
     skips: &[
         ("CompareAndWrite.InvalidDataOutSize", ALIKE),
         ("WriteSame10.UnmapUnaligned", ALIKE),

@@ -169,13 +169,14 @@ impl LunConfig {
         modes.current.thresholds.unwrap_or_else(|| self.default_thresholds())
     }
 
-    /// The unit as SCSI sees it now, through a target port.
-    pub(crate) fn unit(&self, port: Port, modes: Modes) -> Unit {
+    /// The unit as SCSI sees it now, through a target port; one command moves at the most so many bytes.
+    pub(crate) fn unit(&self, port: Port, modes: Modes, transfer_bytes: usize) -> Unit {
         let geometry = self.bdev.geometry();
         let capabilities = self.bdev.capabilities();
         let read_only =
             capabilities.contains(Capabilities::READ_ONLY) || self.options.access == LunAccess::ReadOnly;
         let atomic = capabilities.contains(Capabilities::ATOMIC_WRITE);
+        let blocks = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX) / geometry.block_size;
         Unit {
             identity: Identity {
                 vendor: self.vendor.clone(),
@@ -192,7 +193,9 @@ impl LunConfig {
             block_size: geometry.block_size,
             physical_block_size: geometry.physical_block_size,
             blocks: geometry.blocks,
-            transfer_max: u32::try_from(BUF_LEN_MAX).expect("a frame is short") / geometry.block_size,
+            transfer_max: blocks(transfer_bytes),
+            // What fits in a frame waits for nobody's turn.
+            transfer_optimal: blocks(BUF_LEN_MAX),
             accounting: self.accounting(),
             default_thresholds: self.default_thresholds(),
             provisioning: self.provisioning(),

@@ -15,6 +15,7 @@ mod inventory;
 mod job;
 mod keeper;
 mod logical_unit;
+mod long;
 mod lun;
 mod node;
 mod relay;
@@ -46,6 +47,7 @@ use departure::Departures;
 use guard::{LoginGuard, Pending};
 use inventory::KnownNexuses;
 use logical_unit::LogicalUnits;
+use long::LongCommands;
 pub use lun::{LunAccess, LunConfig, LunMode, LunOptions, LunProvisioning, Percent};
 use node::Node;
 pub use node::{
@@ -212,6 +214,8 @@ pub struct Target {
     access: AccessNews,
     /// Devices whose record cannot be read, to be told.
     unreadable: Vec<String>,
+    /// Who has the frames for a command of more than one.
+    long_commands: Rc<LongCommands>,
     looks: Looks,
     next_id: u64,
     /// The session handle that was given last.
@@ -240,6 +244,7 @@ impl Target {
             known: KnownNexuses::default(),
             unreadable: Vec::new(),
             access: AccessNews::None,
+            long_commands: LongCommands::new(core.pool()),
             looks: Looks::default(),
             next_id: 0,
             last_tsih: 0,
@@ -361,7 +366,8 @@ impl Target {
         let config = iscsi::target::Config { preferences: self.config.preferences, queue_depth: 1 };
         let patience = Patience { quiet: limits.quiet, silence: limits.silence };
         self.next_id += 1;
-        let session = Session::new(&self.core, stream, config, group, self.next_id, patience);
+        let resources = (&self.core, &self.long_commands);
+        let session = Session::new(resources, stream, config, group, self.next_id, patience);
         let login_until = Some(now + limits.login_timeout);
         self.sessions.insert(self.next_id, Entry { session, login_until, waiting: None });
     }

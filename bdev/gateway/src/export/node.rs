@@ -251,7 +251,7 @@ impl Lun {
 
     /// The unit as it is through any port.
     pub(super) fn described(&self) -> Unit {
-        self.config.unit(Port { number: 1, ..Port::default() }, self.unit.modes())
+        self.config.unit(Port { number: 1, ..Port::default() }, self.unit.modes(), engine::BUF_LEN_MAX)
     }
 
     pub(super) fn new(config: LunConfig, units: &mut LogicalUnits) -> Self {

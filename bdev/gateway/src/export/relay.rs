@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 
 use core::time::Duration;
-use engine::{Buf, BufMut, Instant, Pool, Progress};
+use engine::{Instant, Pool, Progress};
 use iscsi::chap::Proving;
 use iscsi::initiator::{Command, Completion, Config, Connection, Direction, Event};
 use iscsi::keys::{Choice, DigestPreference, Preferences};
@@ -24,6 +24,7 @@ use iscsi::{Protocol, TaskId};
 use net::{Stream, StreamStatus};
 use scsi::reservation::Nexus;
 
+use crate::payload::{Parts, Payload, PayloadMut};
 use crate::wire::{self, Buffers, Sender};
 
 /// What an InitiatorAlias begins with that names a relay; the port follows.
@@ -61,14 +62,14 @@ pub(super) struct Passing {
 /// The data of a command on its way.
 pub(super) enum PassingData {
     None,
-    Out(Buf),
-    In(BufMut),
+    Out(Payload),
+    In(PayloadMut),
 }
 
 /// How a passed command ended.
 pub(super) enum Passed {
     /// As the peer said.
-    Answered(Completion, Option<BufMut>),
+    Answered(Completion, Option<PayloadMut>),
     /// The peer has ended it, or can do nothing more at its unit.
     Ended,
     /// The way is lost, and it may still be on it.
@@ -120,15 +121,12 @@ struct Flights {
 impl Buffers for Flights {
     fn store(&mut self, task: TaskId, offset: usize, bytes: &[u8]) {
         let Some(Flight { data: PassingData::In(into), .. }) = self.open.get_mut(&task) else { return };
-        let room = into.len().saturating_sub(offset).min(bytes.len());
-        if room > 0 {
-            into[offset..offset + room].copy_from_slice(&bytes[..room]);
-        }
+        into.store(offset, bytes);
     }
 
-    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Buf> {
+    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Parts> {
         match &self.open.get(&task)?.data {
-            PassingData::Out(from) if offset + len <= from.len() => Some(from.slice(offset..offset + len)),
+            PassingData::Out(from) => from.part(offset, len),
             _ => None,
         }
     }

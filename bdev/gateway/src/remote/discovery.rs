@@ -10,7 +10,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use engine::{Buf, Core, Instant, Pool, Progress};
+use engine::{Core, Instant, Pool, Progress};
 use iscsi::chap::{Account, Algorithm};
 use iscsi::initiator::{Config, Connection, Event};
 use iscsi::{Preferences, Protocol, TaskId, text};
@@ -18,6 +18,7 @@ use net::tcp::{TcpConfig, TcpNetwork};
 use net::{Network, Stream, StreamStatus};
 
 use crate::auth;
+use crate::payload::Parts;
 use crate::wire::{self, Buffers, Sender};
 
 /// Who asks, and whom.
@@ -56,7 +57,7 @@ struct Nothing;
 impl Buffers for Nothing {
     fn store(&mut self, _: TaskId, _: usize, _: &[u8]) {}
 
-    fn load(&self, _: TaskId, _: usize, _: usize) -> Option<Buf> {
+    fn load(&self, _: TaskId, _: usize, _: usize) -> Option<Parts> {
         None
     }
 }

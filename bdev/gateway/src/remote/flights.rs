@@ -8,6 +8,7 @@ use iscsi::TaskId;
 use iscsi::initiator::{Command, Direction};
 use scsi::initiator as cdb;
 
+use crate::payload::Parts;
 use crate::wire::Buffers;
 
 /// What a command's data are, beside those of its I/O.
@@ -72,14 +73,14 @@ impl Buffers for Flights {
         }
     }
 
-    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Buf> {
+    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Parts> {
         let flight = self.open.get(&task)?;
         let source = match (&flight.payload, flight.io.as_ref().map(Io::op)) {
             (Payload::List(list), _) => list,
             (_, Some(Op::Write { from, .. } | Op::CompareAndWrite { both: from, .. })) => from,
             _ => return None,
         };
-        (offset + len <= source.len()).then(|| source.slice(offset..offset + len))
+        (offset + len <= source.len()).then(|| (source.slice(offset..offset + len), None))
     }
 }
 

@@ -9,6 +9,7 @@
 mod alua;
 mod copy;
 mod log;
+mod pieces;
 mod provisioning;
 mod reservation;
 mod step;
@@ -20,7 +21,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bdev::{BlockRange, Capabilities, IoError};
-use engine::{BufMut, Instant};
+use engine::Instant;
 use iscsi::target::Response;
 use scsi::command::Priorities;
 use scsi::identifying::Kind;
@@ -33,6 +34,7 @@ use super::lun::LunMode;
 use super::node::{Lun, Node};
 use super::state::NexusId;
 use crate::access::LunMask;
+use crate::payload::PayloadMut;
 use crate::translate::{self, Outcome, Writing};
 pub(super) use copy::check_shown;
 pub(super) use reservation::ReserveOut;
@@ -162,24 +164,24 @@ fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
 pub(super) fn collected(
     command: &Command,
     context: &Context<'_>,
-    data: BufMut,
+    data: PayloadMut,
 ) -> Result<VecDeque<Step>, Sense> {
     match command {
-        Command::Unmap { .. } => provisioning::unmap(&data, context.unit, context.mode()),
-        Command::WriteSame { transfer, .. } => provisioning::same(transfer, context, &data),
-        Command::ModeSelect { long, save, .. } => unit::mode_select(*long, *save, &data, context),
-        Command::SetTargetPortGroups { .. } => alua::set(&data, context),
+        Command::Unmap { .. } => provisioning::unmap(data.list(), context.unit, context.mode()),
+        Command::WriteSame { transfer, .. } => provisioning::same(transfer, context, data.list()),
+        Command::ModeSelect { long, save, .. } => unit::mode_select(*long, *save, data.list(), context),
+        Command::SetTargetPortGroups { .. } => alua::set(data.list(), context),
         Command::LogSelect { .. } | Command::SendDiagnostic { .. } | Command::SetIdentifying { .. } => {
-            log::collected(command, &data, context.unit)
+            log::collected(command, data.list(), context.unit)
         }
-        Command::Sanitize(sanitize) => unit::overwrite(sanitize, &data, context),
+        Command::Sanitize(sanitize) => unit::overwrite(sanitize, data.list(), context),
         Command::ExtendedCopy { .. } | Command::ExtendedCopyLid4 { .. } => {
-            copy::collected(command, &data, context)
+            copy::collected(command, data.list(), context)
         }
         Command::PopulateToken { .. } | Command::WriteUsingToken { .. } => {
-            token::collected(command, &data, context)
+            token::collected(command, data.list(), context)
         }
-        Command::Reservation(request) => Ok([reservation::collected(*request, &data, context)?].into()),
+        Command::Reservation(request) => Ok([reservation::collected(*request, data.list(), context)?].into()),
         _ => transfer::collected(command, context, data),
     }
 }

@@ -10,10 +10,12 @@ use super::super::node::Place;
 use super::super::state::{Mode, Span};
 use super::Wish;
 use super::copy::Copying;
+use super::pieces::{OrWrite, Piece, Reading};
 use super::provisioning::Same;
 use super::reservation::ReserveOut;
 use super::token::Populating;
 use super::transfer::{compare, compare_each};
+use crate::payload::Payload;
 use crate::translate::Writing;
 
 /// Something that a command does.
@@ -21,24 +23,26 @@ use crate::translate::Writing;
 pub(in crate::export) enum Step {
     /// Read for the initiator.
     Read(BlockRange),
+    /// The same of more than a frame holds.
+    ReadLong(Box<Reading>),
     /// Read to see whether the medium can.
     Examine(BlockRange),
     /// The same, as a self-test.
     Test(BlockRange),
     Write(BlockRange, Buf, Durability),
     /// Write, and read again: to compare with what was written, or to see whether the medium can.
-    WriteAndVerify(BlockRange, Buf, ByteCheck),
+    WriteAndVerify(Piece, ByteCheck),
     /// Write a block again and again.
     Same(Same),
     /// Write so that nobody sees a part of it.
     WriteAtomic(BlockRange, Buf, Durability),
     /// Read and compare with this.
-    Compare(BlockRange, Buf),
+    Compare(Piece),
     /// Read and compare each block with this one.
     CompareEach(BlockRange, Buf),
     CompareAndWrite(CompareAndWrite),
     /// Read, set these bits, and write.
-    Or(BlockRange, Buf, Durability),
+    Or(Box<OrWrite>),
     Zero(BlockRange, Durability),
     Discard(BlockRange),
     Flush,
@@ -101,7 +105,7 @@ pub(in crate::export) enum After {
     /// This one, at other blocks.
     Next(Step),
     /// The answer, from the medium.
-    Data(Buf),
+    Data(Payload),
     /// The answer, in bytes.
     Bytes(Vec<u8>),
     /// The end.
@@ -119,14 +123,15 @@ impl Step {
             Self::Read(range)
             | Self::Examine(range)
             | Self::Test(range)
-            | Self::Compare(range, _)
-            | Self::CompareEach(range, _)
-            | Self::Or(range, ..) => read(*range),
+            | Self::Compare(Piece { range, .. })
+            | Self::CompareEach(range, _) => read(*range),
+            Self::ReadLong(reading) => reading.op(),
+            Self::Or(or_write) => or_write.op(pool),
             Self::Write(range, from, durability) | Self::WriteAtomic(range, from, durability) => {
                 Some(Op::Write { range: *range, from: from.clone(), durability: *durability })
             }
-            Self::WriteAndVerify(range, from, _) => {
-                Some(Op::Write { range: *range, from: from.clone(), durability: Durability::Durable })
+            Self::WriteAndVerify(Piece { range, data, .. }, _) => {
+                Some(Op::Write { range: *range, from: data.clone(), durability: Durability::Durable })
             }
             Self::Same(same) => same.op(pool),
             Self::CompareAndWrite(CompareAndWrite { range, by: Comparer::Lun, .. }) => read(*range),
@@ -163,17 +168,18 @@ impl Step {
             | Self::Examine(range)
             | Self::Test(range)
             | Self::Write(range, ..)
-            | Self::Compare(range, _)
+            | Self::Compare(Piece { range, .. })
             | Self::CompareEach(range, _)
             | Self::Zero(range, _)
             | Self::Discard(range)
-            | Self::WriteAndVerify(range, _, ByteCheck::Medium)
+            | Self::WriteAndVerify(Piece { range, .. }, ByteCheck::Medium)
             | Self::CompareAndWrite(CompareAndWrite { range, by: Comparer::Device, .. }) => shared(range),
             Self::Same(same) => shared(&same.piece()),
+            Self::ReadLong(reading) => shared(&reading.range()),
+            Self::Or(or_write) => exclusive(&or_write.range()),
             // Nobody else writes between its write and its comparison.
-            Self::WriteAndVerify(range, ..)
+            Self::WriteAndVerify(Piece { range, .. }, _)
             | Self::WriteAtomic(range, ..)
-            | Self::Or(range, ..)
             | Self::CompareAndWrite(CompareAndWrite { range, .. }) => exclusive(range),
             Self::Copy(copying) => copying.hold(),
             Self::Populate(populating) => Some((populating.span(), Mode::Exclusive)),
@@ -193,11 +199,12 @@ impl Step {
         match self {
             Self::Write(range, ..)
             | Self::WriteAtomic(range, ..)
-            | Self::WriteAndVerify(range, ..)
+            | Self::WriteAndVerify(Piece { range, .. }, _)
             | Self::Zero(range, _)
             | Self::Discard(range)
             | Self::CompareAndWrite(CompareAndWrite { range, by: Comparer::Device, .. }) => Some(*range),
             Self::Same(same) => Some(same.piece()),
+            Self::Or(or_write) => or_write.changes(),
             Self::Copy(copying) => copying.changes(),
             _ => None,
         }
@@ -206,6 +213,7 @@ impl Step {
     fn writing(&self) -> Writing {
         match self {
             Self::Read(_)
+            | Self::ReadLong(_)
             | Self::Examine(_)
             | Self::Test(_)
             | Self::Compare(..)
@@ -214,6 +222,13 @@ impl Step {
             | Self::Report(..)
             | Self::Sanitized => Writing::No,
             _ => Writing::Yes,
+        }
+    }
+
+    /// Its I/O was not taken: what it had ready for it stays so.
+    pub(in crate::export) fn take_back(&self, refused: Completed) {
+        if let (Self::ReadLong(reading), Op::Read { into, .. }) = (self, refused.op) {
+            reading.put_back(into);
         }
     }
 
@@ -233,27 +248,24 @@ impl Step {
         }
         let verdict = |result: Result<(), Sense>| result.map_or_else(After::Fail, |()| After::Done);
         match (self, completed.op) {
-            (Self::Read(_), Op::Read { into, .. }) => After::Data(into.freeze()),
-            (Self::WriteAndVerify(range, data, ByteCheck::Data), _) => {
-                After::Again(Self::Compare(range, data))
-            }
-            (Self::WriteAndVerify(range, ..), _) => After::Again(Self::Examine(range)),
+            (Self::Read(_), Op::Read { into, .. }) => After::Data(into.freeze().into()),
+            (Self::ReadLong(reading), Op::Read { into, .. }) => reading.on_read(into),
+            (Self::WriteAndVerify(piece, ByteCheck::Data), _) => After::Again(Self::Compare(piece)),
+            (Self::WriteAndVerify(piece, _), _) => After::Again(Self::Examine(piece.range)),
             (Self::Same(same), _) => same.rest().map_or(After::Done, |rest| After::Next(Self::Same(rest))),
-            (Self::Compare(_, wanted), Op::Read { into, .. }) => verdict(compare(&into, &wanted)),
+            (Self::Compare(Piece { data, offset, .. }), Op::Read { into, .. }) => {
+                verdict(compare(&into, &data, offset))
+            }
             (Self::CompareEach(_, wanted), Op::Read { into, .. }) => verdict(compare_each(&into, &wanted)),
-            (Self::CompareAndWrite(command), Op::Read { into, .. }) => match compare(&into, &command.both) {
+            (Self::CompareAndWrite(command), Op::Read { into, .. }) => match compare(&into, &command.both, 0)
+            {
                 Ok(()) => {
                     let from = command.both.slice(into.len()..command.both.len());
                     After::Again(Self::Write(command.range, from, command.durability))
                 }
                 Err(sense) => After::Fail(sense),
             },
-            (Self::Or(range, mask, durability), Op::Read { mut into, .. }) => {
-                for (byte, bits) in into.iter_mut().zip(mask.iter()) {
-                    *byte |= bits;
-                }
-                After::Again(Self::Write(range, into.freeze(), durability))
-            }
+            (Self::Or(or_write), op) => or_write.finish(op),
             (Self::Status(look_up), Op::BlockStatus { found, .. }) => look_up.on_found(found),
             _ => After::Done,
         }

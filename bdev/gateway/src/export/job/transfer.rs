@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 
 use bdev::{BlockRange, Capabilities, Durability};
-use engine::BufMut;
 use scsi::inquiry::COMPARE_AND_WRITE_BLOCKS_MAX;
 use scsi::{ByteCheck, Command, Sense, Transfer, Unit};
 
+use super::pieces::{OrWrite, Piece, Reading, frame_blocks, pieces, pieces_of};
 use super::step::{CompareAndWrite, Comparer};
 use super::{Context, LunMode, Start, Step, steps};
+use crate::payload::PayloadMut;
 
 pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
     let unit = context.unit;
@@ -35,7 +36,7 @@ pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, S
         Command::PreFetch { lba, blocks } => {
             unit.check_range(*lba, *blocks)?;
             // MAXIMUM PREFETCH LENGTH; a count of zero means "to the end", whatever that is.
-            if *blocks > unit.transfer_max { Err(Sense::INVALID_FIELD_IN_CDB) } else { steps([]) }
+            if *blocks > unit.transfer_optimal { Err(Sense::INVALID_FIELD_IN_CDB) } else { steps([]) }
         }
         Command::SynchronizeCache { lba, blocks } => {
             unit.check_range(*lba, *blocks)?;
@@ -48,7 +49,12 @@ pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, S
 /// FUA: what is read is on the medium.
 fn read(transfer: &Transfer, context: &Context<'_>) -> Result<Start, Sense> {
     let settle = context.flush().filter(|_| transfer.fua);
-    let read = (transfer.blocks > 0).then(|| Step::Read(range_of(transfer)));
+    let (range, block_size) = (range_of(transfer), context.unit.block_size);
+    let read = match transfer.blocks {
+        0 => None,
+        blocks if blocks <= frame_blocks(block_size) => Some(Step::Read(range)),
+        _ => Some(Step::ReadLong(Reading::new(range, block_size))),
+    };
     steps(settle.into_iter().chain(read))
 }
 
@@ -96,17 +102,7 @@ fn collect(transfer: &Transfer, unit: &Unit) -> Result<Start, Sense> {
 fn verify_medium(transfer: &Transfer, unit: &Unit) -> Result<Start, Sense> {
     unit.check_range(transfer.lba, transfer.blocks)?;
     let whole = BlockRange::new(transfer.lba, transfer.blocks);
-    steps(pieces(whole, unit.transfer_max).map(Step::Examine))
-}
-
-/// A range in pieces of at most `max` blocks.
-pub(super) fn pieces(range: BlockRange, max: u32) -> impl Iterator<Item = BlockRange> {
-    let end = range.end();
-    let step = max as usize;
-    (range.lba..end).step_by(step).map(move |lba| {
-        let blocks = (end - lba).min(u64::from(max));
-        BlockRange::new(lba, u32::try_from(blocks).expect("at most max"))
-    })
+    steps(pieces(whole, frame_blocks(unit.block_size)).map(Step::Examine))
 }
 
 pub(super) fn durability(transfer: &Transfer, mode: LunMode) -> Durability {
@@ -117,41 +113,50 @@ pub(super) fn durability(transfer: &Transfer, mode: LunMode) -> Durability {
 pub(super) fn collected(
     command: &Command,
     context: &Context<'_>,
-    data: BufMut,
+    data: PayloadMut,
 ) -> Result<VecDeque<Step>, Sense> {
-    let blocks = u32::try_from(data.len()).expect("a frame is short") / context.unit.block_size;
+    let block_size = context.unit.block_size;
+    let blocks = u32::try_from(data.len()).expect("no longer than a command may") / block_size;
     let range = |transfer: &Transfer| BlockRange::new(transfer.lba, blocks.min(transfer.blocks));
     let durability = |transfer: &Transfer| durability(transfer, context.mode());
     let data = data.freeze();
+    let each = |transfer: &Transfer| pieces_of(range(transfer), &data, block_size);
+    // Of one that is never longer than a frame.
+    let whole = || data.frames().next().cloned().ok_or(Sense::INTERNAL_FAILURE);
     Ok(match command {
-        Command::Write(transfer) => [Step::Write(range(transfer), data, durability(transfer))].into(),
+        Command::Write(transfer) => each(transfer)
+            .map(|Piece { range, data, .. }| Step::Write(range, data, durability(transfer)))
+            .collect(),
         Command::WriteAtomic { transfer, .. } => {
-            [Step::WriteAtomic(range(transfer), data, durability(transfer))].into()
+            [Step::WriteAtomic(range(transfer), whole()?, durability(transfer))].into()
         }
-        Command::OrWrite(transfer) => [Step::Or(range(transfer), data, durability(transfer))].into(),
+        Command::OrWrite(transfer) => {
+            let pieces = each(transfer).collect();
+            [Step::Or(OrWrite::new(range(transfer), pieces, durability(transfer)))].into()
+        }
         Command::CompareAndWrite(transfer) => {
             let native = context.can(Capabilities::COMPARE_AND_WRITE);
             let by = if native { Comparer::Device } else { Comparer::Lun };
             let (range, durability) = (range_of(transfer), durability(transfer));
-            [Step::CompareAndWrite(CompareAndWrite { range, both: data, durability, by })].into()
+            [Step::CompareAndWrite(CompareAndWrite { range, both: whole()?, durability, by })].into()
         }
         Command::WriteAndVerify { transfer, check } => {
-            [Step::WriteAndVerify(range(transfer), data, *check)].into()
+            each(transfer).map(|piece| Step::WriteAndVerify(piece, *check)).collect()
         }
         Command::Verify { transfer, check: ByteCheck::OneBlock } => {
-            let pieces = pieces(range_of(transfer), context.unit.transfer_max);
+            let (pieces, data) = (pieces(range_of(transfer), frame_blocks(block_size)), whole()?);
             pieces.map(|range| Step::CompareEach(range, data.clone())).collect()
         }
-        Command::Verify { transfer, .. } => [Step::Compare(range(transfer), data)].into(),
+        Command::Verify { transfer, .. } => each(transfer).map(Step::Compare).collect(),
         _ => return Err(Sense::INTERNAL_FAILURE),
     })
 }
 
-/// The answer to a comparison.
-pub(super) fn compare(read: &[u8], wanted: &[u8]) -> Result<(), Sense> {
+/// The answer to a comparison of data that begin at a byte of the command's.
+pub(super) fn compare(read: &[u8], wanted: &[u8], from: u64) -> Result<(), Sense> {
     match read.iter().zip(wanted).position(|(a, b)| a != b) {
         None => Ok(()),
-        Some(offset) => Err(Sense::MISCOMPARE.with_information(offset as u64)),
+        Some(offset) => Err(Sense::MISCOMPARE.with_information(from + offset as u64)),
     }
 }
 

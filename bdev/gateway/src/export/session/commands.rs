@@ -3,19 +3,21 @@
 use std::rc::Rc;
 
 use bdev::{Capabilities, Geometry};
-use engine::{BufMut, Instant};
+use engine::Instant;
 use iscsi::TaskId;
 use iscsi::target::{self, Response};
 use scsi::mode::Modes;
 use scsi::{Access, Queries, Sense, SenseFormat, Unit, WriteProtection, parameter};
 
 use super::super::job::{self, Context, Start, Step};
+use super::super::long::transfer_bytes_max;
 use super::super::lun::Port;
 use super::super::node::{Lun, Node, Place, port_name};
 use super::Session;
 use super::dormant::Arrival;
 use super::jobs::{Job, Stage};
 use super::paths::Passage;
+use crate::payload::PayloadMut;
 use crate::wire::Buffers;
 
 /// A command for whose data there is no room yet, neither a frame nor to park it: the session does not read on.
@@ -91,7 +93,7 @@ impl Session {
         let agreed = self.links.leading().connection.has_queries();
         let queries = if agreed { Queries::Yes } else { Queries::No };
         let port = Port { number: port, name: port_name(&name, port), all, management, queries };
-        lun.config.unit(port, lun.unit.modes())
+        lun.config.unit(port, lun.unit.modes(), transfer_bytes_max(self.core.pool()))
     }
 
     pub(super) fn on_command(&mut self, command: target::Command, now: Instant) {
@@ -317,8 +319,9 @@ impl Session {
             return self.move_nothing(now);
         }
         let task = stalled.task();
-        let (stage, frame) = match self.frame(len) {
-            Some(frame) => (Stage::Working, Some(frame)),
+        let mut ticket = None;
+        let (stage, room) = match self.room(&mut ticket, len) {
+            Some(room) => (Stage::Working, Some(room)),
             None => match self.park(task, len) {
                 Some(stage) => (stage, None),
                 None if self.is_impatient(now) => {
@@ -332,8 +335,11 @@ impl Session {
         let Some(mut stalled) = self.stalled.take() else { return };
         let early = std::mem::take(&mut stalled.arrival.early);
         self.open_stalled(stalled, stage, now);
-        match frame {
-            Some(frame) => self.begin_collecting(task, frame, (len, &early), now),
+        if let Some(job) = self.jobs.open.get_mut(&task) {
+            job.ticket = ticket;
+        }
+        match room {
+            Some(room) => self.begin_collecting(task, room, (len, &early), now),
             None => self.jobs.store(task, 0, &early),
         }
     }
@@ -375,7 +381,7 @@ impl Session {
     }
 
     /// The data of a command that is carried out here.
-    pub(super) fn take_collected(&mut self, task: TaskId, data: BufMut, now: Instant) {
+    pub(super) fn take_collected(&mut self, task: TaskId, data: PayloadMut, now: Instant) {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         let (Some(Place { number, lun }), command) = (job.place.clone(), job.command) else { return };
         let unit = self.unit(number, &lun);
@@ -426,7 +432,7 @@ impl Session {
             Some(Some(mut frame)) => {
                 frame.copy_from_slice(data);
                 let available = u32::try_from(data.len()).expect("a frame is short");
-                let stage = Stage::Answering(Some(frame.freeze()));
+                let stage = Stage::Answering(Some(frame.freeze().into()));
                 let job = Job::new(place, scsi::Command::TestUnitReady, available, stage, now);
                 self.open_job(task, job);
                 self.links.send_data(task, available, response);

@@ -8,20 +8,22 @@
 
 use core::time::Duration;
 
-use engine::{BufMut, Instant, Pool};
+use engine::{Instant, Pool};
 use iscsi::TaskId;
 use iscsi::target::Response;
 use scsi::status;
 
+use super::super::long::Ticket;
 use super::Session;
 use super::jobs::{Job, Stage};
+use crate::payload::{FRAME, PayloadMut};
 
 /// What is held may be this many times what is free.
 const SHARE: usize = 2;
 /// So much is nobody's share: commands of a few blocks never look at the pool.
 const SMALL: usize = 256 << 10;
 /// Bytes that may come unasked for parked commands of one session.
-const PARKED_MAX: usize = 4 << 20;
+const PARKED_MAX: usize = 8 << 20;
 /// How long a session may stand still for want of a frame.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Between looks for data that do not come.
@@ -65,10 +67,14 @@ pub(super) fn may_hold(held: usize, pool: &Pool, len: usize) -> bool {
 }
 
 impl Session {
-    /// A frame for write data, if the session may have one now.
-    pub(super) fn frame(&self, len: u32) -> Option<BufMut> {
+    /// Room for write data, if the session may have it now. More than a frame has its turn (`long.rs`).
+    pub(super) fn room(&self, ticket: &mut Option<Ticket>, len: u32) -> Option<PayloadMut> {
         let len = len as usize;
-        if may_hold(self.jobs.held, self.core.pool(), len) { self.core.pool().alloc(len) } else { None }
+        if len > FRAME {
+            return Ticket::gather_for(ticket, &self.long_commands, self.id, (&self.core, len));
+        }
+        let may = may_hold(self.jobs.held, self.core.pool(), len);
+        may.then(|| self.core.pool().alloc(len)).flatten().map(PayloadMut::from)
     }
 
     /// Parks the command that has no frame; `None` when there is no room for what may come of it.
@@ -91,40 +97,53 @@ impl Session {
         fits.then(|| Parked { bytes: Vec::new(), unasked, len })
     }
 
-    /// Gives frames to those that wait for them, the oldest first.
+    /// Gives frames to those that wait for them, the oldest first. Those that wait for their turn hold up nobody else.
     pub(super) fn unpark(&mut self, now: Instant) {
-        while let Some(task) = self.parked.front().copied() {
-            let Some(Job { stage: Stage::Parked(Parked { len, .. }), .. }) = self.jobs.open.get(&task) else {
+        let mut at = 0;
+        while let Some(task) = self.parked.get(at).copied() {
+            let Some(Job { stage: Stage::Parked(Parked { len, .. }), ticket, .. }) =
+                self.jobs.open.get_mut(&task)
+            else {
                 // It was aborted.
-                self.parked.pop_front();
+                self.parked.remove(at);
                 continue;
             };
-            let len = *len;
-            let Some(frame) = self.frame(len) else { return };
-            self.parked.pop_front();
+            let (len, mut ticket) = (*len, ticket.take());
+            let room = self.room(&mut ticket, len);
+            if let Some(job) = self.jobs.open.get_mut(&task) {
+                job.ticket = ticket;
+            }
+            let room = match room {
+                Some(room) => room,
+                None if len as usize > FRAME => {
+                    at += 1;
+                    continue;
+                }
+                None => return,
+            };
+            self.parked.remove(at);
             let early = match self.jobs.open.get_mut(&task).map(|job| &mut job.stage) {
                 Some(Stage::Parked(parked)) => std::mem::take(&mut parked.bytes),
                 _ => Vec::new(),
             };
-            self.begin_collecting(task, frame, (len, &early), now);
+            self.begin_collecting(task, room, (len, &early), now);
         }
     }
 
-    /// The command has a frame: its data may come.
+    /// The command has room: its data may come.
     pub(super) fn begin_collecting(
         &mut self,
         task: TaskId,
-        mut frame: BufMut,
+        mut room: PayloadMut,
         (len, parked): (u32, &[u8]),
         now: Instant,
     ) {
         for early in [parked, &self.links.take_early_data(task)] {
-            let there = early.len().min(frame.len());
-            frame[..there].copy_from_slice(&early[..there]);
+            room.store(0, early);
         }
         self.impatient_since = None;
         if let Some(job) = self.jobs.open.get_mut(&task) {
-            job.stage = Stage::Collecting(frame);
+            job.stage = Stage::Collecting(room);
             job.asked_at = now;
         }
         self.jobs.charge(task, len as usize);

@@ -3,18 +3,20 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bdev::{AccessState, Channel, Completed, Io, IoError, Tag};
-use engine::{Buf, BufMut, Core, Instant, Pool, Progress};
+use engine::{Core, Instant, Pool, Progress};
 use iscsi::TaskId;
 use iscsi::target::Response;
 use scsi::{Sense, SenseFormat};
 
 use super::super::job::{self, After, Step};
+use super::super::long::Ticket;
 use super::super::node::{Lun, Place};
 use super::super::state::{Hold, Standing};
 use super::Session;
 use super::dormant::Arrival;
 use super::frames::{Parked, may_hold};
 use super::paths::Passage;
+use crate::payload::{FRAME, Parts, Payload, PayloadMut};
 use crate::translate::Writing;
 use crate::wire::Buffers;
 
@@ -22,9 +24,9 @@ use crate::wire::Buffers;
 pub(super) enum Stage {
     /// There is no frame for its data yet.
     Parked(Parked),
-    Collecting(BufMut),
+    Collecting(PayloadMut),
     Working,
-    Answering(Option<Buf>),
+    Answering(Option<Payload>),
 }
 
 pub(super) struct Job {
@@ -41,6 +43,8 @@ pub(super) struct Job {
     pub(super) verdict: Option<Sense>,
     /// Bytes of the frame that it holds for the initiator.
     charge: usize,
+    /// Its turn to hold more than a frame, as long as it does.
+    pub(super) ticket: Option<Ticket>,
     /// When the initiator was asked for its data.
     pub(super) asked_at: Instant,
     /// Its place at the blocks of the step that it is at.
@@ -73,10 +77,10 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    /// A job holds a frame for `len` bytes, in place of what it held before; zero for none.
+    /// A job holds a frame for `len` bytes, in place of what it held before; zero for none. What is more than a frame has its own bound.
     pub(super) fn charge(&mut self, task: TaskId, len: usize) {
         let Some(job) = self.open.get_mut(&task) else { return };
-        let charge = if len == 0 { 0 } else { Pool::frame_bytes(len) };
+        let charge = if (1..=FRAME).contains(&len) { Pool::frame_bytes(len) } else { 0 };
         self.held = self.held + charge - std::mem::replace(&mut job.charge, charge);
     }
 
@@ -95,17 +99,12 @@ impl Buffers for Jobs {
             Some(Stage::Parked(parked)) => return parked.store(offset, bytes),
             _ => return,
         };
-        let room = buffer.len().saturating_sub(offset).min(bytes.len());
-        if room > 0 {
-            buffer[offset..offset + room].copy_from_slice(&bytes[..room]);
-        }
+        buffer.store(offset, bytes);
     }
 
-    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Buf> {
-        match self.open.get(&task)?.stage {
-            Stage::Answering(Some(ref buf)) if offset + len <= buf.len() => {
-                Some(buf.slice(offset..offset + len))
-            }
+    fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Parts> {
+        match &self.open.get(&task)?.stage {
+            Stage::Answering(Some(data)) => data.part(offset, len),
             _ => None,
         }
     }
@@ -148,6 +147,17 @@ impl Session {
             (_, Some(sense)) => return self.fail(task, sense),
             (_, None) => {}
         }
+        if let Step::ReadLong(reading) = step
+            && !reading.has_room()
+        {
+            // Before its place at the blocks: nobody with a turn waits for one without.
+            let len = reading.len();
+            let room = Ticket::gather_for(&mut job.ticket, &self.long_commands, self.id, (&self.core, len));
+            match room {
+                Some(room) => reading.take_room(room),
+                None => return,
+            }
+        }
         if job.hold.is_none() {
             job.hold = step.hold().map(|(span, mode)| Hold::new(&lun.unit, span, mode));
         }
@@ -155,7 +165,7 @@ impl Session {
             return;
         }
         // An initiator that does not take what it has read reads no more.
-        let reads = matches!(job.command, scsi::Command::Read(_));
+        let reads = matches!(step, Step::Read(_));
         let len = (job.expected_len as usize).clamp(1, engine::BUF_LEN_MAX);
         if reads && !may_hold(self.jobs.held, self.core.pool(), len) {
             return self.ask_to_acknowledge();
@@ -260,7 +270,7 @@ impl Session {
         frame[..bytes.len()].copy_from_slice(bytes);
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         let len = u32::try_from(bytes.len()).expect("a frame is short");
-        job.answer(Some(frame.freeze()));
+        job.answer(Some(frame.freeze().into()));
         self.links.send_data(task, len, Response { transfer_len: u64::from(len), ..Response::default() });
     }
 
@@ -270,7 +280,7 @@ impl Session {
         place.map_or(SenseFormat::Fixed, |place| place.lun.unit.settings().sense_format)
     }
 
-    pub(super) fn succeed(&mut self, task: TaskId, data: Option<Buf>) {
+    pub(super) fn succeed(&mut self, task: TaskId, data: Option<Payload>) {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         let Some(Place { lun, .. }) = &job.place else { return };
         let block_size = u64::from(lun.config.bdev.geometry().block_size);
@@ -279,9 +289,10 @@ impl Session {
         let stats = &lun.stats;
         stats.count_moved(&job.command, moved, block_size);
         let response = Response { transfer_len, ..Response::default() };
-        let available = data.as_ref().map_or(0, |data| u32::try_from(data.len()).expect("a frame is short"));
+        let available = data.as_ref().map_or(0, Payload::len);
         job.answer(data);
-        self.jobs.charge(task, available as usize);
+        self.jobs.charge(task, available);
+        let available = u32::try_from(available).expect("no longer than a command may");
         self.links.send_data(task, available, response);
     }
 
@@ -335,6 +346,7 @@ impl Job {
             aborted: false,
             verdict: None,
             charge: 0,
+            ticket: None,
             asked_at: began,
             hold: None,
             standing: None,
@@ -350,7 +362,10 @@ impl Job {
     }
 
     /// It has ended: what it held others up with goes.
-    pub(super) fn answer(&mut self, data: Option<Buf>) {
+    pub(super) fn answer(&mut self, data: Option<Payload>) {
+        if data.is_none() {
+            self.ticket = None;
+        }
         self.stage = Stage::Answering(data);
         (self.hold, self.standing, self.dormant, self.passage) = (None, None, None, None);
     }
@@ -417,7 +432,7 @@ pub(super) fn send(
         }
         Err(refused) => {
             let why = refused.why;
-            drop(refused.io.complete(Err(why), now));
+            step.take_back(refused.io.complete(Err(why), now));
             if why == IoError::Busy { Sent::Later } else { Sent::Refused(why) }
         }
     }

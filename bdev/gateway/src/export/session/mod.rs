@@ -36,6 +36,7 @@ use scsi::reservation::{InitiatorPort, Nexus};
 
 use super::departure::Departure;
 use super::logical_unit::LogicalUnit;
+use super::long::LongCommands;
 use super::node::{Lun, Node};
 use super::relay::{self, Relay};
 use super::reservations::Changing;
@@ -88,6 +89,8 @@ pub(super) struct Session {
     /// The target's number of it.
     pub(super) id: NexusId,
     core: Core,
+    /// Whose turn it is to move more than a frame holds.
+    long_commands: Rc<LongCommands>,
     pub(super) links: Links,
     jobs: Jobs,
     channels: BTreeMap<u16, Attached>,
@@ -130,7 +133,7 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(
-        core: &Core,
+        (core, long_commands): (&Core, &Rc<LongCommands>),
         stream: Box<dyn Stream>,
         config: target::Config,
         portal_group: i32,
@@ -140,6 +143,7 @@ impl Session {
         Self {
             id,
             core: core.clone(),
+            long_commands: long_commands.clone(),
             links: Links::new(Link::new(id, stream, Connection::new(config))),
             jobs: Jobs::default(),
             channels: BTreeMap::new(),

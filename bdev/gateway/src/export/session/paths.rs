@@ -17,6 +17,7 @@ use scsi::{Command, Sanitize, Sense, status};
 use super::super::groups::groups;
 use super::super::job::{self, Start};
 use super::super::logical_unit::LogicalUnit;
+use super::super::long::Ticket;
 use super::super::node::{Lun, Place, port_group};
 use super::super::relay::{Ends, News, Passed, Passing, PassingData};
 use super::super::state::Resets;
@@ -25,6 +26,7 @@ use super::access_states::News as StateNews;
 use super::barrier::Settled;
 use super::dormant::Arrival;
 use super::jobs::{Job, Stage};
+use crate::payload::{FRAME, Payload, PayloadMut};
 
 /// How long a transition may take, as the extended header of REPORT TARGET PORT GROUPS tells.
 pub(in crate::export) const TRANSITION_SECONDS: u8 = 15;
@@ -64,13 +66,23 @@ pub(super) enum Route {
 /// A command that is not carried out here at once.
 pub(super) struct Passage {
     arrival: Arrival,
-    data: Option<engine::Buf>,
+    data: Option<Payload>,
     since: Instant,
     not_before: Instant,
     /// What the nexus had seen when it came.
     resets: Resets,
     /// When the way that it had gone was lost, while it may still land (`barrier.rs`).
     pub(super) lost_at: Option<Instant>,
+}
+
+/// Bytes of an answer that comes from the peer.
+fn passed_len(command: &Command, expected_len: u32, place: &Place) -> usize {
+    let block_size = u64::from(place.lun.config.bdev.geometry().block_size);
+    let wanted = match command {
+        Command::Read(_) => job::transfer_len(command, block_size),
+        _ => 0,
+    };
+    (expected_len as usize).min(usize::try_from(wanted).unwrap_or(usize::MAX).max(FRAME))
 }
 
 /// Commands that are answered whatever the state is: who the unit is, what it understands, and how it can be reached.
@@ -289,7 +301,7 @@ impl Session {
         if self.is_kept_out(task, &passage.arrival.command.cdb, &place.lun) {
             return;
         }
-        let Ok(data) = data.try_unique() else { return self.fail(task, Sense::INTERNAL_FAILURE) };
+        let Some(data) = data.try_unique() else { return self.fail(task, Sense::INTERNAL_FAILURE) };
         self.take_collected(task, data, now);
     }
 
@@ -297,9 +309,9 @@ impl Session {
         let Some(node) = self.node.clone() else { return };
         let Some(is_up) = self.wanted_relay(now).map(|relay| relay.is_up()) else { return };
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
-        let Some(passage) = &mut job.passage else { return };
+        let (Some(passage), Some(place)) = (&mut job.passage, &job.place) else { return };
         // What this host may see is known here alone.
-        let list = passage.data.as_deref().unwrap_or_default();
+        let list = passage.data.as_ref().map(Payload::list).unwrap_or_default();
         if let Err(sense) = job::check_shown(&job.command, list, &node, &self.mask) {
             return self.fail(task, sense);
         }
@@ -311,14 +323,21 @@ impl Session {
         let data = match (&passage.data, command.reads) {
             (Some(data), _) => PassingData::Out(data.clone()),
             (None, true) if command.expected_len > 0 => {
-                let len = (command.expected_len as usize).min(engine::BUF_LEN_MAX);
-                let Some(into) = self.core.pool().alloc_zeroed(len) else { return };
+                let len = passed_len(&job.command, command.expected_len, place);
+                let into = match len {
+                    0..=FRAME => self.core.pool().alloc_zeroed(len).map(PayloadMut::from),
+                    _ => Ticket::gather_for(&mut job.ticket, &self.long_commands, self.id, (&self.core, len)),
+                };
+                let Some(mut into) = into else { return };
+                if len > FRAME {
+                    into.clear();
+                }
                 PassingData::In(into)
             }
             (None, _) => PassingData::None,
         };
         let expected_len = match &data {
-            PassingData::Out(from) => u32::try_from(from.len()).expect("a frame is short"),
+            PassingData::Out(from) => u32::try_from(from.len()).expect("no longer than a command may"),
             _ => command.expected_len,
         };
         let (lun, cdb, attribute) = (command.lun, command.cdb, command.attribute);
@@ -337,6 +356,7 @@ impl Session {
             return;
         };
         let Some(list) = job.passage.as_ref().and_then(|passage| passage.data.as_ref()) else { return };
+        let list = list.list();
         let own = port_group(place.lun.config.bdev.access().side());
         if alua::set(list, &groups(node, &place.lun)) == Ok(Some(own)) {
             self.access_states.ask(place.number, AccessState::Optimized, now);
@@ -411,13 +431,7 @@ impl Session {
         Some(sense)
     }
 
-    fn on_answered(
-        &mut self,
-        task: TaskId,
-        completion: &Completion,
-        data: Option<engine::BufMut>,
-        now: Instant,
-    ) {
+    fn on_answered(&mut self, task: TaskId, completion: &Completion, data: Option<PayloadMut>, now: Instant) {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         job.in_flight = false;
         if job.aborted {
@@ -448,7 +462,8 @@ impl Session {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         match data {
             Some(data) if completion.status == status::GOOD && moved > 0 => {
-                let available = u32::try_from(moved.min(data.len() as u64)).expect("a frame is short");
+                let available =
+                    u32::try_from(moved.min(data.len() as u64)).expect("no longer than a command may");
                 job.answer(Some(data.freeze()));
                 self.jobs.charge(task, available as usize);
                 self.links.send_data(task, available, response);
@@ -509,7 +524,7 @@ impl Passage {
     }
 
     /// The host's data are in.
-    pub(super) fn take_data(&mut self, data: engine::Buf) {
+    pub(super) fn take_data(&mut self, data: Payload) {
         self.data = Some(data);
     }
 }

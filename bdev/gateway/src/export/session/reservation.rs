@@ -124,7 +124,7 @@ impl Session {
         };
         frame.copy_from_slice(&data);
         job.steps.clear();
-        job.answer(Some(frame.freeze()));
+        job.answer(Some(frame.freeze().into()));
         self.links.send_data(task, u32::try_from(data.len()).expect("bounded"), response);
     }
 

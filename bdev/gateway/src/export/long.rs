@@ -1,0 +1,203 @@
+//! Commands that move more than a frame holds: whose turn it is to have the frames for one.
+//!
+//! Owner: the target, one for all sessions. A command takes a place in the queue, is granted it, gathers its frames and keeps the place
+//! as long as it keeps them. So however many come, together they hold no more than half of the pool's large frames, and the other half
+//! goes round among shorter commands. Sessions take turns; of one session's commands, the first is the one that came first.
+//! Whoever is granted needs nothing more than frames that others give back sooner or later: none of those waits for it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use engine::{BUF_LEN_MAX, BufMut, Core, Pool};
+
+use super::state::NexusId;
+use crate::payload::PayloadMut;
+
+/// The most that one command moves, in bytes, where the pool has enough frames: as LIO says for a file of its own.
+const TRANSFER_MAX: usize = 8 << 20;
+
+/// Bytes that commands of more than a frame may hold together.
+fn budget(pool: &Pool) -> usize {
+    let [.., large] = pool.stats();
+    large.frames * large.frame_size / 2
+}
+
+/// The most that one command moves with a pool, in bytes: MAXIMUM TRANSFER LENGTH, a power of two.
+pub(super) fn transfer_bytes_max(pool: &Pool) -> usize {
+    let most = budget(pool).clamp(BUF_LEN_MAX, TRANSFER_MAX);
+    1 << most.ilog2()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    number: u64,
+    /// A session has one command in each.
+    round: u64,
+    owner: NexusId,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    granted: Vec<Entry>,
+    waiting: Vec<Entry>,
+    next: u64,
+    /// Of what was granted last.
+    round: u64,
+}
+
+impl Queue {
+    fn enter(&mut self, owner: NexusId, bytes: usize) -> u64 {
+        self.next += 1;
+        let own = self.granted.iter().chain(&self.waiting).filter(|entry| entry.owner == owner);
+        let after = own.map(|entry| entry.round + 1).max().unwrap_or(0);
+        let round = after.max(self.round);
+        self.waiting.push(Entry { number: self.next, round, owner, bytes });
+        self.next
+    }
+
+    fn grant(&mut self, budget: usize) {
+        loop {
+            let order = |at: &usize| (self.waiting[*at].round, self.waiting[*at].number);
+            let next = (0..self.waiting.len()).min_by_key(order);
+            let held: usize = self.granted.iter().map(|entry| entry.bytes).sum();
+            match next {
+                // One that does not fit is not overtaken: it would wait for ever.
+                Some(at) if held + self.waiting[at].bytes <= budget => {
+                    let entry = self.waiting.remove(at);
+                    self.round = entry.round;
+                    self.granted.push(entry);
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct LongCommands {
+    budget: usize,
+    queue: RefCell<Queue>,
+}
+
+impl LongCommands {
+    /// Of a node with this pool.
+    pub(super) fn new(pool: &Pool) -> Rc<Self> {
+        Rc::new(Self { budget: budget(pool), queue: RefCell::default() })
+    }
+}
+
+/// A command's place; given back when dropped, with the frames that it has gathered.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    commands: Rc<LongCommands>,
+    number: u64,
+    len: usize,
+    frames: Vec<BufMut>,
+}
+
+impl Ticket {
+    /// A place at the end of the queue, for a command of a session that moves `len` bytes.
+    pub(super) fn new(commands: &Rc<LongCommands>, owner: NexusId, len: usize) -> Self {
+        let number = {
+            let mut queue = commands.queue.borrow_mut();
+            let number = queue.enter(owner, len.next_multiple_of(BUF_LEN_MAX));
+            queue.grant(commands.budget);
+            number
+        };
+        Self { commands: commands.clone(), number, len, frames: Vec::new() }
+    }
+
+    /// Has a command take its place, if it has none yet, and gather.
+    pub(super) fn gather_for(
+        ticket: &mut Option<Self>,
+        commands: &Rc<LongCommands>,
+        owner: NexusId,
+        (core, len): (&Core, usize),
+    ) -> Option<PayloadMut> {
+        ticket.get_or_insert_with(|| Self::new(commands, owner, len)).gather(core.pool())
+    }
+
+    fn is_granted(&self) -> bool {
+        self.commands.queue.borrow().granted.iter().any(|entry| entry.number == self.number)
+    }
+
+    /// Takes what frames there are, when it has its turn; the command's data once they are complete.
+    pub(super) fn gather(&mut self, pool: &Pool) -> Option<PayloadMut> {
+        if !self.is_granted() {
+            return None;
+        }
+        let mut there: usize = self.frames.iter().map(|frame| frame.len()).sum();
+        while there < self.len {
+            let frame = pool.alloc((self.len - there).min(BUF_LEN_MAX))?;
+            there += frame.len();
+            self.frames.push(frame);
+        }
+        PayloadMut::of(std::mem::take(&mut self.frames))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut queue = self.commands.queue.borrow_mut();
+        queue.granted.retain(|entry| entry.number != self.number);
+        queue.waiting.retain(|entry| entry.number != self.number);
+        queue.grant(self.commands.budget);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::{Pages, PoolConfig};
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn the_longest_transfer_leaves_half_of_the_large_frames() {
+        let most = |mib: usize| {
+            let config = PoolConfig { pages: Pages::Ordinary, ..PoolConfig::with_memory(mib * MIB) };
+            transfer_bytes_max(&Pool::new(config).expect("memory"))
+        };
+        assert_eq!(
+            [most(4), most(16), most(24), most(32), most(64)].map(|bytes| bytes / MIB),
+            [1, 4, 4, 8, 8]
+        );
+    }
+
+    #[test]
+    fn sessions_take_turns_and_nobody_is_overtaken_for_ever() {
+        // 16 large frames: a budget of 8 MiB.
+        let pool = Pool::for_tests();
+        let commands = LongCommands::new(&pool);
+        let mut first = Ticket::new(&commands, 1, 4 * MIB);
+        let mut second = Ticket::new(&commands, 1, 4 * MIB);
+        let mut third = Ticket::new(&commands, 1, 2 * MIB);
+        let mut whole = Ticket::new(&commands, 2, 8 * MIB);
+        let data = first.gather(&pool).expect("its turn");
+        assert!(second.gather(&pool).is_some() && third.gather(&pool).is_none());
+        drop((first, data));
+        assert!(third.gather(&pool).is_none(), "it is the other session's turn, which waits for the rest");
+        assert!(whole.gather(&pool).is_none());
+        drop(second);
+        assert_eq!(whole.gather(&pool).map(|data| data.len()), Some(8 * MIB));
+        drop(whole);
+        assert!(third.gather(&pool).is_some());
+    }
+
+    #[test]
+    fn frames_are_gathered_as_others_give_them_back() {
+        let pool = Pool::for_tests();
+        let commands = LongCommands::new(&pool);
+        let mut held: Vec<_> = std::iter::from_fn(|| pool.alloc(MIB)).collect();
+        let mut ticket = Ticket::new(&commands, 1, 3 * MIB + 512);
+        for _ in 0..3 {
+            assert!(ticket.gather(&pool).is_none());
+            held.pop();
+        }
+        assert!(ticket.gather(&pool).is_some_and(|data| data.len() == 3 * MIB + 512), "the rest is short");
+        drop(ticket);
+        assert_eq!(pool.stats()[2].free, 3);
+    }
+}

@@ -1,0 +1,169 @@
+//! Commands that move more than a frame of the pool holds.
+
+mod host;
+
+use std::time::Duration;
+
+use bdev::BlockRange;
+use host::{GOOD, World, attention};
+use iscsi::TaskId;
+use iscsi::keys::Choice;
+
+const MIB: usize = 1 << 20;
+/// Large frames of the pool: half of them may be held for such commands.
+const BUDGET: usize = 8 * MIB;
+const READ: u8 = 0x88;
+const WRITE: u8 = 0x8a;
+const OR_WRITE: u8 = 0x8b;
+const VERIFY: u8 = 0x8f;
+const BYTE_CHECK: u8 = 2;
+
+fn cdb((opcode, flags): (u8, u8), mib: usize, len: usize) -> [u8; 16] {
+    let mut cdb = [0; 16];
+    (cdb[0], cdb[1]) = (opcode, flags);
+    cdb[2..10].copy_from_slice(&((mib * MIB / 512) as u64).to_be_bytes());
+    cdb[10..14].copy_from_slice(&u32::try_from(len / 512).expect("short").to_be_bytes());
+    cdb
+}
+
+/// No two blocks alike.
+fn pattern(len: usize, seed: u8) -> Vec<u8> {
+    (0..len).map(|at| (at / 512 * 7 + at % 512) as u8 ^ seed).collect()
+}
+
+fn send(world: &mut World, host: usize, opcode: (u8, u8), (mib, data): (usize, &[u8])) -> TaskId {
+    world.hosts[host].send(&cdb(opcode, mib, data.len()), data, 0)
+}
+
+fn send_read(world: &mut World, host: usize, mib: usize, len: usize) -> TaskId {
+    let room = u32::try_from(len).expect("short");
+    world.hosts[host].send(&cdb((READ, 0), mib, len), &[], room)
+}
+
+#[test]
+fn the_longest_transfer_is_as_long_as_the_block_limits_say() {
+    let mut world = World::new(1);
+    let page = world.hosts[0].send(&[0x12, 1, 0xb0, 0, 64, 0], &[], 64);
+    assert_eq!(world.end(0, page), GOOD);
+    let limits = world.hosts[0].data(page).to_vec();
+    let field = |at: usize| u32::from_be_bytes(limits[at..at + 4].try_into().expect("four bytes"));
+    assert_eq!((field(8), field(12)), (16384, 2048), "MAXIMUM and OPTIMAL TRANSFER LENGTH");
+    let data = pattern(8 * MIB, 0);
+    let write = send(&mut world, 0, (WRITE, 0), (0, &data));
+    assert_eq!(world.end(0, write), GOOD);
+    assert!(world.medium.snapshot(BlockRange::new(0, 16384))[..] == data);
+    let read = send_read(&mut world, 0, 0, 8 * MIB);
+    assert_eq!(world.end(0, read), GOOD);
+    assert!(world.hosts[0].data(read) == data);
+    let beyond = world.hosts[0].send(&cdb((READ, 0), 1, 8 * MIB), &[], 512);
+    assert_eq!(world.end(0, beyond), attention(0x2100));
+}
+
+/// Segments that end in the middle of a frame, at each error recovery level.
+#[test]
+fn segments_of_any_length_are_read() {
+    for level in [0, 1, 2] {
+        let mut world = World::empty();
+        let host = world.add(0, |config| {
+            config.preferences.error_recovery_level = level;
+            config.preferences.max_recv_data_segment_length = 300_000;
+        });
+        world.until("a login", |world| world.hosts[host].is_in());
+        let data = pattern(3 * MIB + 512, level as u8);
+        let write = send(&mut world, host, (WRITE, 0), (1, &data));
+        assert_eq!(world.end(host, write), GOOD, "level {level}");
+        let read = send_read(&mut world, host, 1, data.len());
+        assert_eq!(world.end(host, read), GOOD, "level {level}");
+        assert!(world.hosts[host].data(read) == data, "level {level}");
+    }
+}
+
+#[test]
+fn what_is_compared_or_merged_is_the_whole() {
+    let mut world = World::new(1);
+    let data = pattern(2 * MIB + 1024, 3);
+    let verified = send(&mut world, 0, (0x8e, BYTE_CHECK), (2, &data));
+    assert_eq!(world.end(0, verified), GOOD, "WRITE AND VERIFY");
+    let same = send(&mut world, 0, (VERIFY, BYTE_CHECK), (2, &data));
+    assert_eq!(world.end(0, same), GOOD);
+    let mut other = data.clone();
+    other[MIB + 700] ^= 1;
+    let task = send(&mut world, 0, (VERIFY, BYTE_CHECK), (2, &other));
+    let mut ended = None;
+    world.until("an answer", |world| {
+        ended = world.hosts[0].take(task);
+        ended.is_some()
+    });
+    let sense = ended.expect("waited for").sense;
+    assert_eq!(scsi::sense::decode(&sense), Some((0xe, 0x1d00)));
+    let information = u32::from_be_bytes(sense[3..7].try_into().expect("fixed format"));
+    assert_eq!(information as usize, MIB + 700, "the offset in all of the data");
+    let mask = vec![0x80; data.len()];
+    let merged = send(&mut world, 0, (OR_WRITE, 0), (2, &mask));
+    assert_eq!(world.end(0, merged), GOOD);
+    let wanted: Vec<u8> = data.iter().map(|byte| byte | 0x80).collect();
+    let blocks = u32::try_from(data.len() / 512).expect("short");
+    assert!(world.medium.snapshot(BlockRange::new(4096, blocks))[..] == wanted);
+}
+
+/// Four at a time: the others wait, and other sessions' commands of any length pass them.
+#[test]
+fn a_queue_of_them_is_throttled_and_starves_nobody() {
+    const LEN: usize = BUDGET / 4;
+    for first in [Choice::Yes, Choice::No] {
+        let mut world = World::empty();
+        let greedy = world.add(0, |config| {
+            config.preferences.initial_r2t = first;
+            config.preferences.immediate_data = Choice::No;
+        });
+        let honest = world.add(1, |_| {});
+        world.until("logins", |world| world.hosts.iter().all(host::Host::is_in));
+        let mut open: Vec<TaskId> = Vec::new();
+        for round in 0..12 {
+            let data = pattern(LEN, round);
+            open.push(match round % 3 {
+                2 => send_read(&mut world, greedy, 0, LEN),
+                _ => send(&mut world, greedy, (WRITE, 0), (usize::from(round % 2) * 2, &data)),
+            });
+        }
+        world.run_for(Duration::from_millis(2));
+        for round in 0..3 {
+            let write = send(&mut world, honest, (WRITE, 0), (4, &pattern(2 * LEN, round)));
+            assert_eq!(world.end(honest, write), GOOD, "as long, round {round}");
+            let write = send(&mut world, honest, (WRITE, 0), (4, &pattern(MIB, round)));
+            assert_eq!(world.end(honest, write), GOOD, "a frame, round {round}");
+            assert_eq!(world.ready(honest), GOOD);
+        }
+        for task in open {
+            assert_eq!(world.end(greedy, task), GOOD, "throttled, and not refused");
+        }
+        assert_eq!(world.target.luns()[0].active, 0);
+    }
+}
+
+/// Data that were asked for and do not come hold up no command of another session that fits in a frame; an abort gives all back.
+#[test]
+fn what_is_aborted_gives_back_its_turn() {
+    let mut world = World::empty();
+    let stingy = world.add(0, |config| {
+        config.preferences.initial_r2t = Choice::Yes;
+        config.preferences.immediate_data = Choice::No;
+    });
+    let honest = world.add(1, |_| {});
+    world.until("logins", |world| world.hosts.iter().all(host::Host::is_in));
+    world.hosts[stingy].withhold_data();
+    let held: Vec<TaskId> =
+        (0..4).map(|_| send(&mut world, stingy, (WRITE, 0), (0, &pattern(BUDGET / 2, 0)))).collect();
+    world.run_for(Duration::from_millis(5));
+    let waiting = send_read(&mut world, honest, 0, 2 * MIB);
+    let short = send(&mut world, honest, (WRITE, 0), (4, &pattern(MIB, 9)));
+    assert_eq!(world.end(honest, short), GOOD);
+    assert_eq!(world.hosts[honest].take(waiting), None);
+    assert_eq!(world.managed(stingy, 1, 0, Some(held[0])), 0);
+    assert_eq!(world.end(honest, waiting), GOOD);
+    assert_eq!(world.managed(stingy, 5, 0, None), 0, "LOGICAL UNIT RESET");
+    assert_eq!(world.target.luns()[0].active, 0);
+    assert_eq!(world.ready(honest), attention(0x2903));
+    let all = send_read(&mut world, honest, 0, BUDGET);
+    assert_eq!(world.end(honest, all), GOOD);
+}
