@@ -21,6 +21,22 @@ fn ready_at(world: &mut World, host: usize, lun: u16) -> (u8, u16) {
     world.end(host, task)
 }
 
+/// SELECT REPORT of SPC-5: there are no administrative logical units, and no subsidiary ones.
+#[test]
+fn each_select_report_lists_what_it_names() {
+    let mut world = World::new(1);
+    for (select, count) in [(0, 2), (1, 0), (2, 2), (0x10, 0), (0x11, 2)] {
+        let task = world.hosts[0].send(&[0xa0, 0, select, 0, 0, 0, 0, 0, 1, 0, 0, 0], &[], 256);
+        assert_eq!(world.end(0, task), GOOD, "{select:#x}");
+        let data = world.hosts[0].data(task);
+        assert_eq!(data[..4], (8 * count as u32).to_be_bytes(), "{select:#x}");
+    }
+    for select in [3, 0x0f, 0x12, 0x13, 0xff] {
+        let task = world.hosts[0].send(&[0xa0, 0, select, 0, 0, 0, 0, 0, 1, 0, 0, 0], &[], 256);
+        assert_eq!(world.end(0, task), attention(0x2400), "{select:#x}");
+    }
+}
+
 /// The numbers that REPORT LUNS lists.
 fn luns(world: &mut World, host: usize) -> Vec<u8> {
     let task = world.hosts[host].send(&[0xa0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], &[], 256);

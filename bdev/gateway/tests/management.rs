@@ -117,6 +117,75 @@ fn the_other_nexuses_are_told_what_was_done_to_them() {
     }
 }
 
+/// MODE SELECT of the control mode page with TAS.
+fn set_task_aborted(world: &mut World, host: usize, bit: u8) {
+    let list = [0, 0, 0, 0, 0x0a, 10, 0, 0x10, 0, bit, 0, 0, 0, 0, 0, 0];
+    assert_eq!(world.run(host, &[0x15, 0x10, 0, 0, 16, 0], &list), GOOD);
+}
+
+/// With TAS, who had a command there has its status, when the command is over, and no unit attention besides.
+#[test]
+fn a_command_that_another_nexus_ends_has_a_status_where_that_was_asked_for() {
+    const TASK_ABORTED: (u8, u16) = (0x40, 0);
+    for function in [CLEAR_TASK_SET, LOGICAL_UNIT_RESET] {
+        let mut world = World::new(2);
+        set_task_aborted(&mut world, 0, 0x40);
+        assert_eq!((world.ready(1), world.ready(1)), (attention(0x2a01), GOOD));
+        let held = held_write(&mut world, 1);
+        let request = world.hosts[0].manage(function, 0, None);
+        assert!(still_waits(&mut world, 0, request), "{function}");
+        assert_eq!(world.hosts[1].take(held), None, "{function}: the write may still land");
+        world.fault.plan().clear(FaultTarget::Write);
+        assert_eq!(world.end(1, held), TASK_ABORTED, "{function}");
+        assert_eq!(answered(&mut world, 0, request), COMPLETE, "{function}");
+        match function {
+            CLEAR_TASK_SET => assert_eq!(world.ready(1), GOOD),
+            _ => assert_eq!((world.ready(1), world.ready(1)), (attention(0x2903), GOOD)),
+        }
+        // The reset has taken back what was not saved.
+        let held = held_write(&mut world, 1);
+        let request = world.hosts[0].manage(CLEAR_TASK_SET, 0, None);
+        world.run_for(Duration::from_millis(5));
+        world.fault.plan().clear(FaultTarget::Write);
+        assert_eq!(answered(&mut world, 0, request), COMPLETE);
+        if function == CLEAR_TASK_SET {
+            assert_eq!(world.end(1, held), TASK_ABORTED);
+        } else {
+            world.run_for(Duration::from_millis(50));
+            assert_eq!(world.hosts[1].take(held), None);
+        }
+    }
+    // What a nexus ends of its own has none, and neither has what waits for data and is ended by it.
+    let mut world = World::new(2);
+    set_task_aborted(&mut world, 0, 0x40);
+    assert_eq!(world.ready(1), attention(0x2a01));
+    let held = held_write(&mut world, 0);
+    let request = world.hosts[0].manage(ABORT_TASK_SET, 0, None);
+    world.run_for(Duration::from_millis(5));
+    world.fault.plan().clear(FaultTarget::Write);
+    assert_eq!(answered(&mut world, 0, request), COMPLETE);
+    world.run_for(Duration::from_millis(50));
+    assert_eq!(world.hosts[0].take(held), None);
+    assert_eq!(world.ready(1), GOOD);
+}
+
+/// Ended by another nexus, and then by its own: nobody waits for a status.
+#[test]
+fn an_abort_of_ones_own_takes_back_the_status() {
+    let mut world = World::new(2);
+    set_task_aborted(&mut world, 0, 0x40);
+    assert_eq!(world.ready(1), attention(0x2a01));
+    let held = held_write(&mut world, 1);
+    let cleared = world.hosts[0].manage(CLEAR_TASK_SET, 0, None);
+    world.run_for(Duration::from_millis(5));
+    let aborted = world.hosts[1].manage(ABORT_TASK, 0, Some(held));
+    world.run_for(Duration::from_millis(5));
+    world.fault.plan().clear(FaultTarget::Write);
+    assert_eq!((answered(&mut world, 0, cleared), answered(&mut world, 1, aborted)), (COMPLETE, COMPLETE));
+    world.run_for(Duration::from_millis(50));
+    assert_eq!(world.hosts[1].take(held), None);
+}
+
 #[test]
 fn a_reset_ends_what_came_before_it_and_nothing_that_came_after() {
     let mut world = World::new(1);

@@ -97,6 +97,101 @@ fn reservations_are_decided_by_the_node_that_serves() {
     assert_eq!(world.read(0, 5), 4);
 }
 
+/// With TAS, the status of a command that somebody else has ended comes through the other node, too; without, none does.
+#[test]
+fn the_status_of_a_command_that_was_ended_passes_through_the_other_node() {
+    for bit in [0, 0x40] {
+        let mut world = World::new(StandbyMode::Forward, &[0, 1]);
+        assert_eq!((world.reserve_out(0, 0, 0, [0, 1]), world.reserve_out(1, 0, 0, [0, 2])), (GOOD, GOOD));
+        // Saved, by a host at either node.
+        let list = [0, 0, 0, 0, 0x0a, 10, 0, 0x10, 0, bit, 0, 0, 0, 0, 0, 0];
+        let select = world.hosts[1].send(&[0x15, 0x11, 0, 0, 16, 0], &list, 0);
+        assert_eq!(world.end(1, select), GOOD);
+        if bit != 0 {
+            assert_eq!(world.ready(0), attention(0x2a01));
+        }
+        for preempts in [false, true] {
+            world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+            let held = world.send_write(1, 5, 9);
+            world.until("the write is under way", |world| {
+                world.targets[0].as_ref().expect("lives").luns()[0].active == 1
+            });
+            let (preempt, request) = match preempts {
+                true => (Some(world.send_reserve_out(0, 5, EXCLUSIVE, [1, 2], 0)), None),
+                false => (None, Some(world.hosts[0].manage(4, 0, None))),
+            };
+            world.run_for(Duration::from_millis(100));
+            assert_eq!(world.hosts[1].take(held), None, "the write may still land");
+            world.fault.plan().clear(FaultTarget::Write);
+            if let Some(preempt) = preempt {
+                assert_eq!(world.end(0, preempt), GOOD);
+            }
+            if let Some(request) = request {
+                world.until("an answer", |world| world.hosts[0].is_managed(request));
+            }
+            world.run_for(Duration::from_millis(50));
+            let ended = world.hosts[1].take(held).map(|ended| (ended.status, ended.sense));
+            assert_eq!(ended, (bit != 0).then_some((0x40, Vec::new())), "TAS {bit:#x}");
+            let told = match (preempts, bit) {
+                (true, _) => attention(0x2a05),
+                (false, 0) => attention(0x2f00),
+                (false, _) => GOOD,
+            };
+            assert_eq!(world.ready(1), told, "TAS {bit:#x}, {preempts}");
+            assert_eq!(world.ready(1), GOOD);
+        }
+    }
+}
+
+/// What does not fit beside the data is refused as such, and nothing has changed.
+#[test]
+fn what_has_no_room_beside_the_data_is_refused() {
+    /// Of an iSCSI name.
+    const LONGEST: usize = 223;
+    let mut world = World::of_blocks(StandbyMode::Forward, &[0], 4096);
+    let transport = |index: usize| {
+        let name = format!("iqn.2026-11.example:{index:0width$}", width = LONGEST - 20);
+        let mut id = format!("{name},i,0x800000000001").into_bytes();
+        id.resize((id.len() + 1).next_multiple_of(4), 0);
+        let len = u16::try_from(id.len()).expect("short").to_be_bytes();
+        [&[0x45, 0, len[0], len[1]][..], &id].concat()
+    };
+    // The host registers itself, and with it those that its list names; 255 of them in all.
+    for first in (0..255).step_by(15) {
+        let ids: Vec<u8> = (first..first + 15).flat_map(transport).collect();
+        let len = u32::try_from(ids.len()).expect("short").to_be_bytes();
+        let header = [&[0; 8][..], &1u64.to_be_bytes(), &[0, 0, 0, 0, 0x08, 0, 0, 0], &len].concat();
+        let list = [header, ids].concat();
+        let all = u32::try_from(list.len()).expect("short").to_be_bytes();
+        let register = [0x5f, 0, 0, 0, 0, all[0], all[1], all[2], all[3], 0];
+        let task = world.hosts[0].send(&register, &list, 0);
+        assert_eq!(world.end(0, task), GOOD, "from {first} on");
+        if first + 15 < 255 {
+            assert_eq!(world.reserve_out(0, 0, 0, [1, 0]), GOOD);
+        }
+    }
+    world.add_host(0);
+    world.until("a login", |world| world.hosts[1].is_in());
+    let refused = world.reserve_out(1, 0, 0, [0, 2]);
+    assert_eq!(refused, attention(0x5504), "INSUFFICIENT REGISTRATION RESOURCES");
+    // The pattern of an overwrite is kept with the operation: a short one has room.
+    let overwrite = |pattern: usize| {
+        let len = u16::try_from(pattern).expect("short").to_be_bytes();
+        let list = [&[1, 0, len[0], len[1]][..], &vec![0xa5; pattern]].concat();
+        let len = u16::try_from(list.len()).expect("short").to_be_bytes();
+        ([0x48, 0x01, 0, 0, 0, 0, 0, len[0], len[1], 0], list)
+    };
+    let (sanitize, list) = overwrite(4096);
+    for _ in 0..2 {
+        let task = world.hosts[0].send(&sanitize, &list, 0);
+        assert_eq!(world.end(0, task), attention(0x5503), "INSUFFICIENT RESOURCES");
+    }
+    assert_eq!((world.ready(0), world.reserve_out(0, 0, 0, [1, 1])), (GOOD, GOOD), "nothing has changed");
+    let (sanitize, list) = overwrite(16);
+    let task = world.hosts[0].send(&sanitize, &list, 0);
+    assert_eq!(world.end(0, task), GOOD);
+}
+
 /// The task set is the unit's, at the node that serves.
 #[test]
 fn task_attributes_count_through_the_other_node() {

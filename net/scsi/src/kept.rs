@@ -1,7 +1,7 @@
 //! What a logical unit keeps beside its data, where its device can: reservations, mode parameters, identifying information.
 //!
 //! One record, so that a change of one is stored whole. Little-endian: the reservation table's record; then, absent in records
-//! of older programs, version u16, current and saved mode parameters u8 each (bit 0 D_SENSE, bit 1 SWP, bit 2: WCE is zero where it could be one), and for each type of
+//! of older programs, version u16, current and saved mode parameters u8 each (bit 0 D_SENSE, bit 1 SWP, bit 2: WCE is zero where it could be one, bit 3 TAS), and for each type of
 //! identifying information its length u16 and its bytes; then, absent in records of older programs, too, current and saved thresholds
 //! of provisioning: u8 (bit 0: they are not the administrator's, and the rest counts; bit 1 LBPERE, bits 2 and 3 ENABLED of used and
 //! available blocks), and both counts u32. What follows is not looked at. A record of version 2 has both, and then a sanitize operation that
@@ -12,7 +12,7 @@
 use alloc::vec::Vec;
 
 use crate::identifying::{Identifying, Kind};
-use crate::mode::{Modes, Settings, SoftwareWriteProtect, WriteBack};
+use crate::mode::{Modes, Settings, SoftwareWriteProtect, TaskAborted, WriteBack};
 use crate::reservation::{Cursor, RecordError, Table};
 use crate::sanitization::Sanitization;
 use crate::sense::SenseFormat;
@@ -24,6 +24,7 @@ const VERSION_SANITIZE: u16 = 2;
 const D_SENSE: u8 = 1;
 const SWP: u8 = 2;
 const NO_CACHE: u8 = 4;
+const TAS: u8 = 8;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +43,8 @@ fn flags(settings: Settings) -> u8 {
     let sense = if settings.sense_format == SenseFormat::Descriptor { D_SENSE } else { 0 };
     let protect = if settings.software_write_protect == SoftwareWriteProtect::On { SWP } else { 0 };
     let cache = if settings.write_back == WriteBack::Off { NO_CACHE } else { 0 };
-    sense | protect | cache
+    let aborted = if settings.task_aborted == TaskAborted::Status { TAS } else { 0 };
+    sense | protect | cache | aborted
 }
 
 fn settings(flags: u8) -> Settings {
@@ -53,6 +55,7 @@ fn settings(flags: u8) -> Settings {
         } else {
             SoftwareWriteProtect::Off
         },
+        task_aborted: if flags & TAS != 0 { TaskAborted::Status } else { TaskAborted::Attention },
         write_back: if flags & NO_CACHE != 0 { WriteBack::Off } else { WriteBack::Used },
         thresholds: None,
     }
@@ -206,7 +209,7 @@ mod tests {
     }
 
     fn kept() -> impl Strategy<Value = Kept> {
-        let flags = (0u8..8, chosen());
+        let flags = (0u8..16, chosen());
         let texts = (vec(any::<u8>(), 0..=64), "[a-z é]{0,100}");
         (1u64.., flags.clone(), flags, texts, sanitization()).prop_map(
             |(key, current, saved, (device, text), sanitization)| {

@@ -15,6 +15,8 @@ pub struct Settings {
     pub sense_format: SenseFormat,
     /// SWP of the control mode page.
     pub software_write_protect: SoftwareWriteProtect,
+    /// TAS of the control mode page.
+    pub task_aborted: TaskAborted,
     /// WCE of the caching mode page, where the administrator lets completed writes be in a cache.
     pub write_back: WriteBack,
     /// Thresholds of provisioning that are not the administrator's.
@@ -61,6 +63,16 @@ pub enum SoftwareWriteProtect {
     Off,
     /// A host asked that nobody writes.
     On,
+}
+
+/// TAS: how a nexus hears that another one has ended its command (SAM-5 section 5.6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TaskAborted {
+    /// By no status; a unit attention says that commands were cleared.
+    #[default]
+    Attention,
+    /// By the command's status, TASK ABORTED, when nothing of it is at work any more.
+    Status,
 }
 
 /// Whether hosts have writes sit in a cache where they may.
@@ -111,6 +123,7 @@ fn pages(unit: &Unit) -> impl Iterator<Item = (u8, u8)> {
 const SAVEABLE: u8 = 0x80;
 const D_SENSE: u8 = 0x04;
 const SWP: u8 = 0x08;
+const TAS: u8 = 0x40;
 const WCE: u8 = 0x04;
 /// LBPERE, of the recovery page.
 const REPORTING: u8 = 0x80;
@@ -163,6 +176,7 @@ fn changeable(data: &mut [u8], page: (u8, u8), unit: &Unit) {
         (CONTROL, 0) => {
             data[2] = D_SENSE;
             data[4] = SWP;
+            data[5] = TAS;
         }
         (CACHING, 0) if unit.write_cache == WriteCache::Enabled => data[2] = WCE,
         (RECOVERY, 0) if unit.counts_resources() => data[7] = REPORTING,
@@ -176,9 +190,10 @@ fn fill(data: &mut [u8], page: (u8, u8), unit: &Unit, settings: &Settings) {
     match page {
         (CONTROL, 0) => {
             data[2] = if settings.sense_format == SenseFormat::Descriptor { D_SENSE } else { 0 };
-            // Queue algorithm modifier: unrestricted reordering. TAS stays zero.
+            // Queue algorithm modifier: unrestricted reordering.
             data[3] = 0x10;
             data[4] = if settings.software_write_protect == SoftwareWriteProtect::On { SWP } else { 0 };
+            data[5] = if settings.task_aborted == TaskAborted::Status { TAS } else { 0 };
         }
         (CACHING, 0) if (unit.write_cache, settings.write_back) == (WriteCache::Enabled, WriteBack::Used) => {
             data[2] = WCE;
@@ -318,6 +333,8 @@ fn select_page(
                 if given[2] & D_SENSE != 0 { SenseFormat::Descriptor } else { SenseFormat::Fixed };
             settings.software_write_protect =
                 if given[4] & SWP != 0 { SoftwareWriteProtect::On } else { SoftwareWriteProtect::Off };
+            settings.task_aborted =
+                if given[5] & TAS != 0 { TaskAborted::Status } else { TaskAborted::Attention };
         }
         (CACHING, 0) if unit.write_cache == WriteCache::Enabled => {
             settings.write_back = if given[2] & WCE != 0 { WriteBack::Used } else { WriteBack::Off };
@@ -353,8 +370,9 @@ mod tests {
     }
 
     fn settings() -> impl Strategy<Value = Settings> {
-        (any::<bool>(), any::<bool>(), any::<bool>(), thresholds()).prop_map(
-            |(descriptor, protect, off, thresholds)| Settings {
+        (any::<[bool; 4]>(), thresholds()).prop_map(|([descriptor, protect, off, status], thresholds)| {
+            Settings {
+                task_aborted: if status { TaskAborted::Status } else { TaskAborted::Attention },
                 thresholds,
                 write_back: if off { WriteBack::Off } else { WriteBack::Used },
                 sense_format: if descriptor { SenseFormat::Descriptor } else { SenseFormat::Fixed },
@@ -363,8 +381,8 @@ mod tests {
                 } else {
                     SoftwareWriteProtect::Off
                 },
-            },
-        )
+            }
+        })
     }
 
     fn ask(long: bool, page_control: u8, page: u8, subpage: u8, no_block_descriptor: bool) -> Command {
@@ -431,8 +449,8 @@ mod tests {
             }
             at += len;
         }
-        // D_SENSE, SWP, LBPERE, and of each threshold ENABLED and its count.
-        assert_eq!(changed, 3 + 2 * 33);
+        // D_SENSE, SWP, TAS, LBPERE, and of each threshold ENABLED and its count.
+        assert_eq!(changed, 4 + 2 * 33);
     }
 
     #[test]

@@ -119,6 +119,8 @@ impl Sense {
         INVALID_MESSAGE = IllegalRequest, 0x4900;
         /// Invalid release of persistent reservation.
         INVALID_RELEASE = IllegalRequest, 0x2604;
+        /// What is to be kept does not fit beside the data.
+        INSUFFICIENT_RESOURCES = IllegalRequest, 0x5503;
         /// Insufficient registration resources.
         INSUFFICIENT_REGISTRATION_RESOURCES = IllegalRequest, 0x5504;
         /// Operation in progress: the list identifier is in use.

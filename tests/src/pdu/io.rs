@@ -93,12 +93,17 @@ impl Session {
 
     /// Writes by whatever way was agreed on; `blocks` in the CDB, the data's length expected.
     pub fn write(&mut self, lba: u32, blocks: u16, data: &[u8]) -> Result<Reply, String> {
+        self.send_out(&cdb10(0x2a, lba, blocks), data)
+    }
+
+    /// A command with data to the target, by whatever way was agreed on.
+    pub fn send_out(&mut self, cdb: &[u8], data: &[u8]) -> Result<Reply, String> {
         let expected = u32::try_from(data.len()).expect("short");
         let immediate = match self.answered("ImmediateData") {
             Some("No") => 0,
             _ => data.len().min(self.number("FirstBurstLength").unwrap_or(0) as usize).min(4096),
         };
-        let command = self.command(WRITE | SIMPLE, &cdb10(0x2a, lba, blocks), expected);
+        let command = self.command(WRITE | SIMPLE, cdb, expected);
         let itt = self.request(command.with_data(&data[..immediate]));
         self.feed(itt, data)
     }

@@ -1,14 +1,18 @@
 //! Task management and logout (RFC 7143 sections 4.2.3, 11.5, 11.6, 11.14, 11.15).
 
-use super::io::{BLOCK, SIMPLE, WRITE, cdb10, pattern};
+use super::io::{BLOCK, CHECK, READ, SIMPLE, WRITE, cdb10, pattern};
 use super::wire::{NO_TAG, Pdu, Received, back, out};
 use super::{Case, Outcome, Session, Subject};
+
+/// Of byte 5 of the control mode page.
+const TAS: u8 = 0x40;
 
 pub(super) const CASES: &[Case] = table! {
     "11.6.1" a_task_that_is_not_there_is_not_aborted
     "11.5.1" an_aborted_write_gets_no_status_and_leaves_no_data
     "11.5.1" abort_task_set_ends_this_sessions_tasks
     "11.5.1" a_lun_reset_ends_tasks
+    "SAM-5:5.6" what_another_session_clears_is_told_as_the_control_mode_page_says
     "4.2.3.3" data_that_cross_an_abort_are_nobodys
     "11.6.1" a_lun_that_is_not_there_is_not_reset
     "11.5.5" a_task_that_never_came_counts_as_come
@@ -89,6 +93,53 @@ fn a_lun_reset_ends_tasks(subject: &Subject) -> Outcome {
     let response = manage(&mut session, pdu)?;
     ensure!(response == 0, "response {response}");
     is_over(session, itt, &r2t)
+}
+
+/// The control mode page: its changeable bits, or its values.
+fn control_page(session: &mut Session, page_control: u8) -> Result<Vec<u8>, String> {
+    let cdb = [0x1a, 8, page_control << 6 | 0x0a, 0, 16, 0];
+    let itt = session.request(session.command(READ | SIMPLE, &cdb, 16));
+    let reply = session.reply(itt, 16)?;
+    ensure!(reply.status == 0 && reply.data.len() == 16, "the control mode page: {reply:?}");
+    Ok(reply.data[4..].to_vec())
+}
+
+/// TAS, as it is to be.
+fn set_task_aborted(session: &mut Session, bit: u8) -> Outcome {
+    let mut page = control_page(session, 0)?;
+    (page[0], page[5]) = (page[0] & 0x3f, page[5] & !TAS | bit);
+    let reply = session.send_out(&[0x15, 0x10, 0, 0, 16, 0], &[&[0; 4][..], &page].concat())?;
+    ensure!(reply.status == 0, "MODE SELECT: {reply:?}");
+    Ok(())
+}
+
+/// TASK ABORTED is the status of what another nexus has ended where TAS is one; where it is zero there is none, and a unit attention comes
+/// with the next command. A target whose TAS cannot be set is not asked.
+fn what_another_session_clears_is_told_as_the_control_mode_page_says(subject: &Subject) -> Outcome {
+    const CLEAR_TASK_SET: u8 = 4;
+    let mut other = Session::open(subject, &[])?;
+    if control_page(&mut other, 1)?[5] & TAS == 0 {
+        return Ok(());
+    }
+    for bit in [TAS, 0] {
+        set_task_aborted(&mut other, bit)?;
+        let (mut session, itt, _, r2t) = waiting(subject)?;
+        let pdu = request(&other, CLEAR_TASK_SET, NO_TAG, 0);
+        let response = manage(&mut other, pdu)?;
+        ensure!(response == 0, "response {response}");
+        if bit == TAS {
+            let answer = session.must_be(back::RESPONSE, itt)?;
+            ensure!(answer.bhs[3] == 0x40, "status {:#x} in place of TASK ABORTED", answer.bhs[3]);
+        }
+        session.send_burst(itt, r2t.u32(20), &pattern(8, 41), 0);
+        let said = session.barrier()?;
+        ensure!(said.iter().all(|pdu| pdu.itt() != itt), "it is answered when nobody waits: {said:?}");
+        let next = session.plain(&[0; 6])?;
+        let told = next.status == CHECK && next.sense_code() == (6, 0x2f, 0);
+        ensure!(told == (bit == 0), "the next command of that session, TAS {bit:#x}: {next:?}");
+        ensure!(session.must_read(1000, 8)? == pattern(8, 40), "data of the aborted write are there");
+    }
+    Ok(())
 }
 
 /// Several R2Ts are open when the task is ended: data that cross the request, that come behind it, and that come behind its answer are

@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use bdev::{Bdev, IoError};
+use bdev::{Bdev, IoError, Op};
 use engine::{Core, Instant, Progress};
 use iscsi::TaskId;
 use scsi::identifying::Identifying;
@@ -37,6 +37,9 @@ pub(super) enum Alteration {
     /// SANITIZE, and what becomes of it.
     Sanitization(Option<Sanitization>),
 }
+
+/// Everything fits beside the data but the pattern of a sanitize operation, while which nothing else changes.
+const _: () = assert!(Kept::RECORD_MAX - Sanitization::RECORD_MAX <= Op::STATE_MAX);
 
 impl Alteration {
     /// Puts it in force.
@@ -233,6 +236,13 @@ impl LogicalUnit {
             *self.changing.borrow_mut() = Changing::Claimed;
         }
         free
+    }
+
+    /// Whether what is kept still fits beside the data after a change; of reservations it always does, see above.
+    pub(super) fn has_room_for(&self, change: &Alteration) -> bool {
+        let mut next = self.kept.borrow().clone();
+        change.apply(&mut next);
+        !self.keeper.borrow().keeps() || next.to_record().len() <= Op::STATE_MAX
     }
 
     /// Nothing changes after all.

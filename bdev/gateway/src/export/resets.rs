@@ -6,6 +6,7 @@ use engine::Instant;
 use iscsi::TaskId;
 use iscsi::target::TaskResponse;
 use scsi::Sense;
+use scsi::mode::TaskAborted;
 
 use super::Target;
 use super::logical_unit::LogicalUnit;
@@ -26,10 +27,15 @@ pub(super) enum ResetKind {
 }
 
 impl ResetKind {
-    /// What a nexus is told; only one whose commands were aborted is told of a cleared task set.
-    fn attention(self, issuer: Aborter, aborted: usize) -> Option<Sense> {
+    /// What a nexus is told; only one whose commands were aborted is told of a cleared task set, and where their status says
+    /// so none is.
+    fn attention(self, issuer: Aborter, aborted: usize, told: TaskAborted) -> Option<Sense> {
         match self {
-            Self::ClearTaskSet if issuer == Aborter::Another && aborted > 0 => Some(Sense::COMMANDS_CLEARED),
+            Self::ClearTaskSet
+                if issuer == Aborter::Another && aborted > 0 && told == TaskAborted::Attention =>
+            {
+                Some(Sense::COMMANDS_CLEARED)
+            }
             Self::ClearTaskSet => None,
             Self::LogicalUnit => Some(Sense::LUN_RESET),
             Self::WarmTarget | Self::ColdTarget => Some(Sense::TARGET_RESET),
@@ -57,10 +63,11 @@ impl Target {
         now: Instant,
     ) {
         for unit in &units {
+            let told = unit.settings().task_aborted;
             for (id, entry) in &mut self.sessions {
                 let issuer = if *id == by { Aborter::Itself } else { Aborter::Another };
                 let aborted = entry.session.abort_all(unit, issuer, now).len();
-                if let Some(sense) = kind.attention(issuer, aborted) {
+                if let Some(sense) = kind.attention(issuer, aborted, told) {
                     entry.session.establish(unit, sense);
                 }
             }

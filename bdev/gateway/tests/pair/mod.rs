@@ -76,9 +76,19 @@ impl World {
     }
 
     pub(crate) fn managed(standby: StandbyMode, alua: Management, at: &[usize]) -> Self {
+        Self::made(standby, alua, at, 512)
+    }
+
+    /// Blocks of so many bytes.
+    pub(crate) fn of_blocks(standby: StandbyMode, at: &[usize], block_size: u32) -> Self {
+        Self::made(standby, Management::ImplicitAndExplicit, at, block_size)
+    }
+
+    fn made(standby: StandbyMode, alua: Management, at: &[usize], block_size: u32) -> Self {
         let core = Core::for_tests(Pool::for_tests());
         let network = SimNet::new(SimConfig::default());
-        let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
+        let geometry =
+            Geometry { block_size, physical_block_size: 4096, blocks: (8 << 20) / u64::from(block_size) };
         let medium = MallocBdev::new("m0", Uuid::from_u128(7), geometry);
         let fault = FaultBdev::new("f0", "fault", Uuid::from_u128(7), medium);
         let kept = Arc::new(Kept::default());

@@ -2,6 +2,7 @@
 
 use engine::Instant;
 use iscsi::TaskId;
+use scsi::Sense;
 use scsi::sanitization::Sanitization;
 
 use super::super::job::{Step, Wish};
@@ -39,7 +40,13 @@ impl Session {
                 exit.map(|()| kept.is_some().then_some(Alteration::Sanitization(None)))
             }
         };
+        let fits =
+            |change: &Option<Alteration>| change.as_ref().is_none_or(|change| unit.has_room_for(change));
         match changed {
+            Ok(change) if !fits(&change) => {
+                unit.give_up_change();
+                self.fail(task, Sense::INSUFFICIENT_RESOURCES);
+            }
             Ok(Some(change)) => {
                 job.steps.pop_front();
                 job.in_flight = true;

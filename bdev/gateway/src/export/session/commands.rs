@@ -262,7 +262,8 @@ impl Session {
 
     pub(super) fn report_luns(&mut self, task: TaskId, select: u8, allocation: u32, now: Instant) {
         let luns: Vec<u64> = match (select, &self.node) {
-            (0 | 2, Some(node)) => {
+            // Those of SPC-5 (section 6.39): every unit is a simple one, and none is in a conglomerate. 11h leaves out subsidiary units.
+            (0 | 2 | 0x11, Some(node)) => {
                 let luns = node.luns.borrow();
                 let shown = || luns.iter().filter(|(number, _)| self.mask.shows(**number));
                 // The initiator sees what has changed, and need not be told (SAM-5 section 5.14).
@@ -271,7 +272,9 @@ impl Session {
                 }
                 shown().map(|(number, _)| scsi::lun::encode(*number)).collect()
             }
-            (1, _) => Vec::new(),
+            // Well known, and administrative logical units.
+            (1 | 0x10, _) => Vec::new(),
+            // 12h asks for the subsidiary units of an administrative one, and this is none.
             _ => return self.refuse(task, Sense::invalid_cdb_byte(2), SenseFormat::Fixed),
         };
         if allocation < 16 {

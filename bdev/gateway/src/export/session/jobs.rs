@@ -15,6 +15,7 @@ use super::super::state::{Hold, Standing};
 use super::Session;
 use super::dormant::Arrival;
 use super::frames::{Parked, may_hold};
+use super::management::Hears;
 use super::paths::Passage;
 use crate::payload::{FRAME, Parts, Payload, PayloadMut};
 use crate::translate::Writing;
@@ -39,6 +40,8 @@ pub(super) struct Job {
     pub(super) steps: VecDeque<Step>,
     pub(super) in_flight: bool,
     pub(super) aborted: bool,
+    /// How its nexus hears of that.
+    pub(super) hears_of_end: Hears,
     /// How it ends, whatever comes of the I/O that is under way.
     pub(super) verdict: Option<Sense>,
     /// Bytes of the frame that it holds for the initiator.
@@ -319,6 +322,9 @@ impl Session {
     pub(super) fn close_job(&mut self, task: TaskId, now: Instant) {
         if let Some(job) = self.jobs.remove(task) {
             job.leave();
+            if job.hears_of_end != Hears::Nothing {
+                self.silence(task, job.hears_of_end);
+            }
             if !job.aborted {
                 job.account(now);
             }
@@ -344,6 +350,7 @@ impl Job {
             steps,
             in_flight: false,
             aborted: false,
+            hears_of_end: Hears::Nothing,
             verdict: None,
             charge: 0,
             ticket: None,

@@ -4,8 +4,10 @@ use std::rc::Rc;
 
 use engine::Instant;
 use iscsi::TaskId;
+use iscsi::initiator::Completion;
 use iscsi::target::{Response, TaskFunction, TaskResponse};
-use scsi::{Removal, Sense, status};
+use scsi::mode::TaskAborted;
+use scsi::{Removal, Sense, SenseFormat, status};
 
 use super::super::logical_unit::LogicalUnit;
 use super::super::node::Lun;
@@ -26,6 +28,36 @@ pub(in crate::export) enum Aborter {
     Itself,
     /// Another one's.
     Another,
+}
+
+/// Bytes of sense by which a node that serves tells the one that relays a command that the host is to have its status, too: TASK ABORTED
+/// alone is for the relay. The host gets none of them.
+const FOR_THE_HOST: Sense = Sense::COMMANDS_CLEARED;
+
+/// How the nexus of a command that is ended hears of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hears {
+    /// Not at all, as far as the command goes.
+    Nothing,
+    /// The peer that relays it does, at once: only the peer's own aborts end it there.
+    Relay,
+    /// The host does, by the status of the command, when nothing of it is at work any more.
+    Host,
+}
+
+impl Hears {
+    pub(super) fn of(by: Aborter, unit: &LogicalUnit, origin: Origin) -> Self {
+        match (by, unit.settings().task_aborted, origin) {
+            (Aborter::Itself, ..) | (Aborter::Another, TaskAborted::Attention, Origin::Host) => Self::Nothing,
+            (Aborter::Another, TaskAborted::Status, _) => Self::Host,
+            (Aborter::Another, TaskAborted::Attention, Origin::Peer) => Self::Relay,
+        }
+    }
+}
+
+/// Whether the answer of a node that serves, TASK ABORTED, is for the host.
+pub(super) fn is_for_the_host(completion: &Completion) -> bool {
+    !completion.sense.is_empty()
 }
 
 /// A management request that waits for the tasks that it ends.
@@ -273,22 +305,36 @@ impl Session {
 
     /// No status is sent for the task any more, unless the peer waits for one; an I/O under way is waited for.
     pub(super) fn abort(&mut self, task: TaskId, by: Aborter, now: Instant) {
-        let in_flight = self.jobs.open.get(&task).is_some_and(|job| job.in_flight);
-        self.silence(task, by);
+        let job = self.jobs.open.get_mut(&task);
+        let place = job.as_ref().and_then(|job| job.place.as_ref());
+        let hears = place.map_or(Hears::Nothing, |place| Hears::of(by, &place.lun.unit, self.origin));
+        let at_work = job.as_ref().is_some_and(|job| job.in_flight || job.is_astray());
+        let in_flight = job.as_ref().is_some_and(|job| job.in_flight);
+        match (job, hears) {
+            (Some(job), Hears::Host) if at_work => job.hears_of_end = hears,
+            (job, _) => {
+                if let Some(job) = job {
+                    job.hears_of_end = Hears::Nothing;
+                }
+                self.silence(task, hears);
+            }
+        }
         if in_flight {
             self.abort_passed(task);
         }
         self.end_aborted(task, now);
     }
 
-    /// Sends nothing more for an aborted task. A peer that relays it is told, because only the peer's own aborts end it there.
-    pub(super) fn silence(&mut self, task: TaskId, by: Aborter) {
-        match (by, self.origin) {
-            (Aborter::Another, Origin::Peer) => {
-                let response = Response { status: status::TASK_ABORTED, ..Response::default() };
-                self.links.terminate(task, response);
+    /// Sends nothing more for an aborted task, but what its nexus is to hear.
+    pub(super) fn silence(&mut self, task: TaskId, hears: Hears) {
+        let response = Response { status: status::TASK_ABORTED, ..Response::default() };
+        match (hears, self.origin) {
+            (Hears::Nothing, _) => self.links.abort(task),
+            (Hears::Host, Origin::Peer) => {
+                let sense = FOR_THE_HOST.encode(SenseFormat::Fixed);
+                self.links.terminate(task, Response { sense, ..response });
             }
-            _ => self.links.abort(task),
+            (Hears::Relay | Hears::Host, _) => self.links.terminate(task, response),
         }
     }
 

@@ -26,6 +26,7 @@ use super::access_states::News as StateNews;
 use super::barrier::Settled;
 use super::dormant::Arrival;
 use super::jobs::{Job, Stage};
+use super::management::{Hears, is_for_the_host};
 use crate::payload::{FRAME, Payload, PayloadMut};
 
 /// How long a transition may take, as the extended header of REPORT TARGET PORT GROUPS tells.
@@ -446,9 +447,13 @@ impl Session {
             passage.not_before = now + PAUSE;
             return;
         }
-        // Somebody else's reset or PREEMPT AND ABORT: TAS is zero, so the host is not told.
+        // Somebody else's reset or PREEMPT AND ABORT. The node that serves knows whether TAS is zero, and the host is not told.
         if completion.status == status::TASK_ABORTED {
-            self.links.abort(task);
+            job.aborted = true;
+            job.hears_of_end = if is_for_the_host(completion) { Hears::Host } else { Hears::Nothing };
+            if !is_for_the_host(completion) {
+                self.links.abort(task);
+            }
             return self.close_job(task, now);
         }
         let failed = completion.status != status::GOOD;

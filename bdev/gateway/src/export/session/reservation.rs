@@ -15,7 +15,7 @@ use super::super::node::{Lun, Place};
 use super::super::reservations::Changing;
 use super::dormant::Arrival;
 use super::jobs::{Job, Stage};
-use super::management::Aborter;
+use super::management::{Aborter, Hears};
 use super::{Request as Ask, Session};
 
 fn response_to(refusal: Refusal) -> Response {
@@ -172,7 +172,7 @@ impl Session {
         }
         self.abort_background(unit);
         if let Some(stalled) = self.stalled.take_if(|stalled| at(&stalled.place)) {
-            self.silence(stalled.task(), by);
+            self.silence(stalled.task(), Hears::of(by, unit, self.origin));
             tasks.push(stalled.task());
         }
         tasks
