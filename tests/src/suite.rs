@@ -11,8 +11,35 @@ use crate::node::skipped_without;
 /// seconds; on a machine that is busy with other tests it took more than two minutes.
 const LIMIT: u32 = 400;
 
-/// Tests that ask for what the standard does not, where a LUN is as such LUNs may be, and how: a target that fails them may be right.
-pub const FAULTS: [(&str, &str); 2] = [UNMAP_UNTIL_END, UNMAP_SINGLE];
+/// What of a LUN decides whether the suite is wrong about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Properties {
+    /// Logical blocks in a physical one, as a power of two (READ CAPACITY(16)).
+    pub physical_exponent: u32,
+    /// WSNZ of the block limits page: one where a WRITE SAME of zero blocks is refused.
+    pub wsnz: u32,
+}
+
+/// A test that asks for what the standard does not, of some LUNs: a target that fails it there is right.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// Its name, and how it is wrong.
+    pub because: (&'static str, &'static str),
+    /// At which LUNs it is.
+    pub is_one_at: fn(&Properties) -> bool,
+}
+
+/// All of them.
+pub const FAULTS: [Fault; 2] = [
+    Fault { because: UNMAP_UNTIL_END, is_one_at: |lun| lun.wsnz == 0 },
+    Fault { because: UNMAP_SINGLE, is_one_at: |lun| lun.physical_exponent > 0 },
+];
+
+/// Why a failure of a test at a LUN is the suite's.
+pub fn excuse(test: &str, lun: &Properties) -> Option<&'static str> {
+    let fault = FAULTS.iter().find(|fault| fault.because.0 == test && (fault.is_one_at)(lun));
+    fault.map(|fault| fault.because.1)
+}
 /// One of them.
 pub const UNMAP_UNTIL_END: (&str, &str) = (
     "WriteSame10.UnmapUntilEnd",
@@ -106,6 +133,26 @@ impl Suite {
         (text(&run.stdout) + &text(&run.stderr), run.status.success())
     }
 
+    /// What a LUN says of itself; `None` where it does not say it.
+    ///
+    /// # Panics
+    /// When libiscsi's tools do not start.
+    pub fn properties(&self, url: &str) -> Option<Properties> {
+        let say = |mut tool: Command| {
+            let run = tool.arg(url).output().expect("a tool of libiscsi's");
+            String::from_utf8_lossy(&run.stdout).into_owned()
+        };
+        let mut limits = self.program("iscsi-inq");
+        limits.args(["-e", "1", "-c", "176"]);
+        Some(Properties {
+            physical_exponent: figure(
+                &say(self.program("iscsi-readcapacity16")),
+                "LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT:",
+            )?,
+            wsnz: figure(&say(limits), "wsnz:")?,
+        })
+    }
+
     /// Runs one test against a LUN, or against two paths to one.
     ///
     /// # Panics
@@ -116,6 +163,12 @@ impl Suite {
         let run = command.output().expect("the suite");
         judge(&(String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr)))
     }
+}
+
+/// The number behind a name in what a tool says.
+fn figure(text: &str, name: &str) -> Option<u32> {
+    let (_, behind) = text.split_once(name)?;
+    behind.split(|byte: char| !byte.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// What a run's output says of its one test.
@@ -143,6 +196,23 @@ fn judge(text: &str) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_suite_is_wrong_about_some_luns_and_right_about_the_others() {
+        let at = |physical_exponent, wsnz| Properties { physical_exponent, wsnz };
+        assert!(excuse("WriteSame10.UnmapUntilEnd", &at(0, 0)).is_some());
+        assert_eq!(excuse("WriteSame10.UnmapUntilEnd", &at(3, 1)), None);
+        assert!(excuse("GetLBAStatus.UnmapSingle", &at(3, 1)).is_some());
+        assert_eq!(excuse("GetLBAStatus.UnmapSingle", &at(0, 0)), None);
+        assert_eq!(excuse("GetLBAStatus.Simple", &at(3, 0)), None);
+    }
+
+    #[test]
+    fn figures_are_found_behind_their_names() {
+        let said = "RETURNED\nP_I_EXPONENT:0 LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT:3\nwsnz:1\n";
+        assert_eq!(figure(said, "PHYSICAL BLOCK EXPONENT:"), Some(3));
+        assert_eq!((figure(said, "wsnz:"), figure(said, "ugavalid:")), (Some(1), None));
+    }
 
     const SUMMARY: &str = "Run Summary: Type Total Ran Passed Failed Inactive\n tests 1 1 1 0 0\n";
 

@@ -7,6 +7,7 @@
 mod disk;
 mod protocol;
 mod scsi_lists;
+mod session;
 
 use rpc::{Frames, Incoming};
 

@@ -7,6 +7,8 @@ use iscsi::keys::{Digests, Negotiation};
 use iscsi::target::{self, Admission, Grant, LogoutResponse, Response, TaskFunction, TaskResponse};
 use iscsi::{Preferences, Protocol, Want, initiator, text};
 
+use super::session;
+
 /// The first byte of an input: which digests, and in what pieces the rest comes.
 fn options(first: u8) -> (Digest, Digest, usize) {
     let digest = |bit: u8| if first & bit != 0 { Digest::Crc32c } else { Digest::None };
@@ -85,15 +87,21 @@ pub(super) fn login_keys(data: &[u8]) {
     assert!(parameters.first_burst_length <= parameters.max_burst_length);
 }
 
-/// Both ends of a connection, each with an owner that answers at once, take any stream: the first bit of the input says which.
+/// Both ends of a connection, each with an owner that answers at once, take any stream: the first bit of the input says which, the second
+/// whether it is one of a session of several.
 pub(super) fn connection(data: &[u8]) {
     let Some((first, stream)) = data.split_first() else { return };
     let (.., piece) = options(*first);
-    if first & 1 == 0 { target_end(stream, piece) } else { initiator_end(stream, piece) }
+    match first & 3 {
+        0 => target_end(stream, piece),
+        1 => initiator_end(stream, piece),
+        2 => session::target_session(stream, piece),
+        _ => session::initiator_session(stream, piece),
+    }
 }
 
 /// Gives an end the next piece of a stream; what is left of it.
-fn give<'a>(end: &mut impl Protocol, stream: &'a [u8], piece: usize) -> &'a [u8] {
+pub(super) fn give<'a>(end: &mut impl Protocol, stream: &'a [u8], piece: usize) -> &'a [u8] {
     let (wanted, is_payload) = match end.want() {
         Want::Bytes(len) => (len, false),
         Want::Payload { len, .. } => (len, true),

@@ -1,10 +1,10 @@
 //! Runs libiscsi's conformance suite against a LUN: `conformance [-t PREFIX] URL [URL2]`. URL2 is a second path to the same LUN.
 //!
-//! A test that fails where the suite asks for what the standard does not is told apart, with the reason, and is no failure.
+//! A test that fails where the suite asks of this LUN what the standard does not is told apart, with the reason, and is no failure.
 
 use std::process::ExitCode;
 
-use tests::suite::{FAULTS, Suite, Verdict};
+use tests::suite::{Suite, Verdict, excuse};
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -19,12 +19,13 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let Some(suite) = Suite::find() else { return ExitCode::from(2) };
+    let lun = suite.properties(urls[0]);
     let (mut passed, mut failed, mut skipped, mut disputed) = (0, 0, 0, 0);
     for test in suite.tests().iter().filter(|test| test.starts_with(&prefix)) {
-        let fault = FAULTS.iter().find(|(name, _)| name == test);
-        let (count, line) = match (suite.run(test, &urls), fault) {
+        let why = lun.as_ref().and_then(|lun| excuse(test, lun));
+        let (count, line) = match (suite.run(test, &urls), why) {
             (Verdict::Passed, _) => (&mut passed, format!("passed  {test}")),
-            (Verdict::Failed(_), Some((_, why))) => (&mut disputed, format!("disputed {test}: {why}")),
+            (Verdict::Failed(_), Some(why)) => (&mut disputed, format!("disputed {test}: {why}")),
             (Verdict::Failed(why), None) => (&mut failed, format!("FAILED  {test}: {why}")),
             (Verdict::Skipped(why), _) => (&mut skipped, format!("skipped {test}: {why}")),
         };

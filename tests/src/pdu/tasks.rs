@@ -12,7 +12,7 @@ pub(super) const CASES: &[Case] = table! {
     "11.5.1" an_aborted_write_gets_no_status_and_leaves_no_data
     "11.5.1" abort_task_set_ends_this_sessions_tasks
     "11.5.1" a_lun_reset_ends_tasks
-    "SAM-5:5.6" what_another_session_clears_is_told_as_the_control_mode_page_says
+    "11.5.1" what_another_session_clears_is_told_as_the_control_mode_page_says
     "4.2.3.3" data_that_cross_an_abort_are_nobodys
     "11.6.1" a_lun_that_is_not_there_is_not_reset
     "11.5.5" a_task_that_never_came_counts_as_come

@@ -8,7 +8,7 @@ mod symmetry;
 mod world;
 
 use iscsi::keys::{Choice, DigestPreference};
-use iscsi::{CloseReason, Preferences, Protocol, TaskId};
+use iscsi::{CloseReason, Preferences, Protocol, TaskId, Want};
 use world::World;
 
 pub(crate) fn several() -> Preferences {
@@ -189,4 +189,34 @@ fn a_connection_that_is_dropped_is_told_by_its_name() {
         world.drive();
         assert!(world.completed.contains_key(&task), "the others go on");
     }
+}
+
+/// A vendor's own event means nothing to others: its data are taken off the wire, its number counts, and the session goes on.
+#[test]
+fn an_event_of_a_vendors_own_is_taken_and_means_nothing() {
+    let mut world = session(1, several(), 1);
+    let initiator = &mut world.links[0].initiator;
+    let expected = |initiator: &mut iscsi::initiator::Connection| {
+        initiator.ping();
+        let head = initiator.poll_transmit().expect("a ping").head().to_vec();
+        u32::from_be_bytes(head[28..32].try_into().expect("four bytes"))
+    };
+    let next = expected(initiator);
+    for (turn, (event, len)) in (0..).zip([(255, 100), (255, 0), (200, 4), (0, 20)]) {
+        let mut pdu = vec![0; 48 + len];
+        (pdu[0], pdu[1], pdu[7], pdu[36], pdu[37]) =
+            (0x32, 0x80, u8::try_from(len).expect("short"), event, 9);
+        pdu[16..20].fill(0xff);
+        pdu[24..28].copy_from_slice(&(next + turn).to_be_bytes());
+        let mut rest = &pdu[..];
+        while !rest.is_empty() {
+            let Want::Bytes(wanted) = initiator.want() else { panic!("it wants the rest") };
+            let (now, later) = rest.split_at(wanted.min(rest.len()));
+            initiator.handle_bytes(now);
+            rest = later;
+        }
+        assert_eq!((initiator.poll_event(), initiator.closed()), (None, None), "event {event}");
+    }
+    let header = initiator.poll_transmit().map(|transmit| transmit.head().to_vec());
+    assert_eq!(header, None, "nothing is answered");
 }
