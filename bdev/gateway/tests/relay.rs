@@ -51,6 +51,35 @@ fn long_transfers_pass_through_the_other_node() {
     }
 }
 
+/// What a host promises and what its command moves differ, or nothing is to be moved: the answer is the same through either node.
+#[test]
+fn residuals_pass_through_the_other_node() {
+    let mut world = World::new(StandbyMode::Forward, &[0, 1]);
+    let write = |blocks: u8| [0x2a, 0, 0, 0, 0, 5, 0, 0, blocks, 0];
+    for host in [0, 1] {
+        for (blocks, promised, [underflow, overflow]) in
+            [(1, 2, [512, 0]), (2, 1, [0, 512]), (2, 2, [0, 0]), (0, 1, [512, 0])]
+        {
+            let task = world.hosts[host].send(&write(blocks), &vec![7; promised * 512], 0);
+            let mut ended = None;
+            world.until("an answer", |world| {
+                ended = world.hosts[host].take(task);
+                ended.is_some()
+            });
+            let ended = ended.expect("waited for");
+            let residuals = [ended.underflow, ended.overflow];
+            assert_eq!(
+                (ended.status, residuals),
+                (0, [underflow, overflow]),
+                "{host}: {blocks} of {promised}"
+            );
+        }
+        // EXTENDED COPY without a list.
+        let copy = world.hosts[host].send(&[0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[], 0);
+        assert_eq!(world.end(host, copy), GOOD, "{host}");
+    }
+}
+
 /// Unless hosts may choose, there is no such command.
 #[test]
 fn without_explicit_management_the_target_decides() {

@@ -101,6 +101,8 @@ pub(in crate::export) fn check_shown(
     mask: &LunMask,
 ) -> Result<(), Sense> {
     let CopyList { cscds, segments, .. } = match command {
+        // No list, nothing to copy.
+        Command::ExtendedCopy { length: 0 } | Command::ExtendedCopyLid4 { length: 0 } => return Ok(()),
         Command::ExtendedCopy { .. } => copy::parse(list)?,
         Command::ExtendedCopyLid4 { .. } => copy::parse_lid4(list)?,
         _ => return Ok(()),

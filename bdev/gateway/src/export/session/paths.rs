@@ -457,7 +457,7 @@ impl Session {
             return self.close_job(task, now);
         }
         let failed = completion.status != status::GOOD;
-        let expected = u64::from(job.expected_len);
+        let expected = job.passage.as_ref().map_or(u64::from(job.expected_len), |passage| passage.promised());
         let moved = expected - u64::from(completion.underflow).min(expected);
         let transfer_len = moved + u64::from(completion.overflow);
         let response = Response { status: completion.status, sense: completion.sense.clone(), transfer_len };
@@ -522,6 +522,15 @@ impl Session {
 impl Passage {
     pub(super) fn new(arrival: Arrival, resets: Resets, now: Instant) -> Self {
         Self { arrival, data: None, since: now, not_before: Instant::EPOCH, resets, lost_at: None }
+    }
+
+    /// Bytes that the peer was promised of the host's data, or may send: the host may have promised more than its command moves.
+    fn promised(&self) -> u64 {
+        match (&self.data, self.arrival.command.reads) {
+            (Some(data), _) => data.len() as u64,
+            (None, true) => u64::from(self.arrival.command.expected_len),
+            (None, false) => 0,
+        }
     }
 
     fn next_look(&self) -> Instant {
