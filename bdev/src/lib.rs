@@ -23,5 +23,5 @@ pub use channel::{Bdev, Channel, Completions, Link, LinkDown, OpenError};
 pub use error::{IoError, NotReady};
 pub use geometry::{ATOMIC_WRITE_MAX, Backing, BlockRange, BlockStatus, Capabilities, Geometry, Space};
 pub use request::{
-    Completed, Durability, FenceKey, Io, IoShell, Op, Power, Refused, Stamps, StateFound, Tag,
+    Completed, Durability, FenceKey, Io, IoShell, Op, Power, Refused, Stamps, StateFound, StateHealth, Tag,
 };

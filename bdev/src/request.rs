@@ -145,6 +145,16 @@ pub enum Power {
     Lost,
 }
 
+/// Whether the state that was stored can be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateHealth {
+    /// It can, or there has never been any.
+    #[default]
+    Whole,
+    /// There was some, and every copy of it is damaged: until something is stored, nobody knows what it said.
+    Damaged,
+}
+
 /// What [`Op::LoadState`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateFound {
@@ -152,6 +162,8 @@ pub struct StateFound {
     pub len: u32,
     /// Whether the power was lost since.
     pub power: Power,
+    /// Whether it can be read.
+    pub health: StateHealth,
 }
 
 impl Op {

@@ -7,6 +7,7 @@ mod volume;
 
 use std::time::Duration;
 
+use bdev::StateHealth;
 use bdev::fault::{Fault, FaultTarget};
 use gateway::StandbyMode;
 use host::Host;
@@ -14,16 +15,15 @@ use net::sim::Halt;
 use pair::{CONFLICT, EXCLUSIVE, GOOD, MASKED, TARGET, World, attention, node_ip};
 
 /// Whom a record keeps out that cannot be read is unknown: everybody stays out until the operator has decided.
-#[test]
-fn a_record_that_cannot_be_read_keeps_everybody_out() {
+fn keeps_everybody_out(spoil: fn(&World)) {
     let mut world = World::new(StandbyMode::Forward, &[0, 1, 1]);
     assert_eq!(
         (world.reserve_out(0, 0, 0, [0, 1]), world.reserve_out(0, 1, EXCLUSIVE, [1, 0])),
         (GOOD, GOOD)
     );
     assert_eq!(world.targets[1].as_mut().expect("lives").unreadable(), Vec::<String>::new());
-    // A newer program's, and the node that has it gives the array away.
-    *world.kept.state.lock().expect("nobody panicked") = vec![2, 0, 9, 9, 9];
+    // And the node that has it gives the array away.
+    spoil(&world);
     world.serve(1, 2);
     world.run_for(Duration::from_millis(10));
     assert_eq!((world.ready(1), world.ready(2)), (attention(0x2a06), attention(0x2a06)));
@@ -42,6 +42,40 @@ fn a_record_that_cannot_be_read_keeps_everybody_out() {
     assert_eq!(world.keys(1), Vec::<u64>::new());
     assert_eq!((world.write(1, 1, 1), world.reserve_out(1, 0, 0, [0, 1])), (GOOD, GOOD));
     world.targets[1].as_mut().expect("lives").give_up_unit_state(TARGET, 0).expect_err("once");
+}
+
+#[test]
+fn a_record_of_a_newer_program_keeps_everybody_out() {
+    keeps_everybody_out(|world| {
+        *world.kept.state.lock().expect("nobody panicked") = vec![2, 0, 9, 9, 9];
+    });
+}
+
+#[test]
+fn a_record_whose_copies_are_damaged_keeps_everybody_out() {
+    keeps_everybody_out(|world| {
+        world.kept.state.lock().expect("nobody panicked").clear();
+        *world.kept.health.lock().expect("nobody panicked") = StateHealth::Damaged;
+    });
+}
+
+/// A leg comes back that has it: it is in force, and there is nothing to give up.
+#[test]
+fn a_record_that_can_be_read_again_is_in_force() {
+    let mut world = World::new(StandbyMode::Forward, &[0, 1, 1]);
+    assert_eq!(world.reserve_out(0, 0, 0, [0, 1]), GOOD);
+    let state = world.kept.state.lock().expect("nobody panicked").clone();
+    world.kept.state.lock().expect("nobody panicked").clear();
+    *world.kept.health.lock().expect("nobody panicked") = StateHealth::Damaged;
+    world.serve(1, 2);
+    world.run_for(Duration::from_millis(10));
+    assert_eq!((world.ready(1), world.write(1, 1, 1)), (attention(0x2a06), attention(0x0403)));
+    *world.kept.state.lock().expect("nobody panicked") = state;
+    *world.kept.health.lock().expect("nobody panicked") = StateHealth::Whole;
+    world.run_for(Duration::from_millis(1100));
+    world.targets[1].as_mut().expect("lives").give_up_unit_state(TARGET, 0).expect_err("it can be read");
+    assert_eq!((0..4).map(|_| world.ready(1)).find(|end| *end == GOOD), Some(GOOD));
+    assert_eq!(world.keys(1), [1]);
 }
 
 /// The NAA designator of a LUN (SPC-4 section 7.7.3.6.5).

@@ -73,7 +73,7 @@ pub(crate) enum Purpose {
     /// The read that renews the lease.
     Heartbeat { attempt: u32, sent: Instant },
     /// The unit's state on its way to a leg that comes back.
-    UnitState { attempt: u32 },
+    UnitState { delivery: u64 },
     /// A block of the peer's log or bitmap that is emptied.
     Emptying { attempt: u32 },
     /// None any more: it was given up, and the own disk still has it.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::bitmap::Bitmap;
 use crate::desk::{Desk, Purpose, Side};
 use crate::format::layout::{BITMAP_OFFSET, LOG_LEN, LOG_OFFSET, Layout};
-use crate::format::{BLOCK_BYTES, Superblock, UnitState, UnitStateHealth};
+use crate::format::{BLOCK_BYTES, Superblock, UnitState};
 use crate::intent_log::{Replay, replay};
 use crate::probe::{HEAD_LEN, Image, LegFound, TAIL_LEN, classify};
 use crate::range::ByteRange;
@@ -173,7 +173,7 @@ pub(crate) fn found(leg_size: u64, images: &[Vec<u8>], expected: impl Into<Optio
 }
 
 /// The logical unit's state in the identity's images.
-pub(crate) fn unit_state(images: &[Vec<u8>], array: Uuid) -> (UnitState, UnitStateHealth) {
+pub(crate) fn unit_state(images: &[Vec<u8>], array: Uuid) -> UnitState {
     UnitState::newest(&images[0], array)
 }
 

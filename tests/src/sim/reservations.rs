@@ -15,8 +15,8 @@ impl World {
     fn kept(&self, node: usize) -> Check<Option<Kept>> {
         let disk = &self.machines[node].disk;
         let Some(superblock) = checks::superblock(disk) else { return Ok(None) };
-        let (state, health) = UnitState::newest(&disk.peek(0, HEAD), superblock.array);
-        if health == UnitStateHealth::Lost {
+        let state = UnitState::newest(&disk.peek(0, HEAD), superblock.array);
+        if state.health == UnitStateHealth::Lost {
             return Err(format!("I17: the logical unit's state on the leg of node {node} is lost"));
         }
         let kept = Kept::from_record(&state.content);

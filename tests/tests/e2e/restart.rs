@@ -153,7 +153,7 @@ fn a_start_without_the_peer_by_command_says_so() {
 /// Puts a record that a newer program might have left beside the data of a leg.
 fn leave_strange_record(leg: &Path, array: Uuid) {
     let mut bytes = std::fs::read(leg).expect("the leg");
-    let (mut state, _) = UnitState::newest(&bytes[..256 << 10], array);
+    let mut state = UnitState::newest(&bytes[..256 << 10], array);
     assert!(!state.content.is_empty(), "the registration is there");
     (state.seq, state.content) = (state.seq + 1, vec![9; 100]);
     let (at, record) = (usize::try_from(state.offset()).expect("an offset"), state.encode(array));

@@ -6,7 +6,9 @@
 //!    ^                                |                              |
 //!    '-----(failed, or served by the other node meanwhile)-----------'
 //!
-//! loading --(a record that cannot be read)--> unreadable --(the operator gives it up)--> storing an empty one --> known
+//! loading --(it cannot be read)--> unreadable --(the operator gives it up: an empty one is stored)--> known
+//!                                    |    ^ '--(it can be read meanwhile: a leg is back that has it)--> known
+//!                                    '----' looked at again
 //! ```
 //!
 //! A record that cannot be read is never taken for an empty one: whom it keeps out is unknown, so everybody stays out.
@@ -15,7 +17,7 @@ use std::sync::Arc;
 
 use bdev::{
     Access, AccessState, Bdev, Capabilities, Channel, Completed, Completions, Io, IoError, Op, Power, Shared,
-    StateFound, Tag,
+    StateFound, StateHealth, Tag,
 };
 use core::time::Duration;
 use engine::{Core, Instant, Progress};
@@ -23,6 +25,8 @@ use scsi::kept::Kept;
 
 /// Between attempts that fail.
 const RETRY: Duration = Duration::from_millis(20);
+/// How often a record that cannot be read is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is on its way.
 #[derive(Debug)]
@@ -30,12 +34,22 @@ enum Work {
     Load {
         epoch: u64,
     },
-    /// What a loss of power left, on its way to where it is kept.
-    Cut {
+    /// A record on its way to where it is kept, before it is in force.
+    Put {
         epoch: u64,
-        left: Box<Kept>,
+        kept: Box<Kept>,
     },
     Store,
+}
+
+/// What is known of the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    Unknown,
+    /// It was loaded in this epoch, and is in force.
+    Known(u64),
+    /// In this epoch it could not be read.
+    Unreadable(u64),
 }
 
 /// What came of the table.
@@ -53,14 +67,11 @@ pub(super) enum Outcome {
 pub(super) struct Keeper {
     bdev: Arc<dyn Bdev>,
     channel: Option<Box<dyn Channel>>,
-    /// The epoch in which the table was loaded.
-    known: Option<u64>,
+    record: Record,
     work: Option<Work>,
     to_store: Option<Kept>,
-    /// The epoch in which the record could not be read.
-    unreadable: Option<u64>,
-    /// What a loss of power left, and in which epoch; to be stored before it is in force.
-    to_cut: Option<(u64, Kept)>,
+    /// What a loss of power left, or the operator's giving up, and in which epoch; to be stored before it is in force.
+    to_put: Option<(u64, Box<Kept>)>,
     not_before: Instant,
     done: Completions,
 }
@@ -70,11 +81,10 @@ impl Keeper {
         Self {
             bdev,
             channel: None,
-            known: None,
+            record: Record::Unknown,
             work: None,
             to_store: None,
-            unreadable: None,
-            to_cut: None,
+            to_put: None,
             not_before: Instant::EPOCH,
             done: Completions::new(),
         }
@@ -96,27 +106,31 @@ impl Keeper {
 
     /// Whether the table in force is the unit's.
     pub(super) fn is_known(&self) -> bool {
-        !self.keeps() || (self.known.is_some() && self.known == self.epoch())
+        !self.keeps() || self.epoch().is_some_and(|epoch| self.record == Record::Known(epoch))
     }
 
     /// Whether this node serves the unit, and cannot read what is kept of it.
     pub(super) fn is_unreadable(&self) -> bool {
-        self.unreadable.is_some() && self.unreadable == self.epoch()
+        self.epoch().is_some_and(|epoch| self.record == Record::Unreadable(epoch))
     }
 
-    /// Stores an empty record in place of one that cannot be read, once; false when there is none.
+    /// Stores an empty record in place of one that cannot be read, unless it can be read before that; false when there is none,
+    /// or it is given up already.
     pub(super) fn give_up_record(&mut self) -> bool {
-        let Some(epoch) = self.unreadable.filter(|_| self.is_unreadable()) else { return false };
-        self.unreadable = None;
-        self.to_cut = Some((epoch, Kept::default()));
+        let Some(epoch) = self.epoch().filter(|_| self.is_unreadable()) else { return false };
+        if self.to_put.is_some() || matches!(self.work, Some(Work::Put { .. })) {
+            return false;
+        }
+        self.to_put = Some((epoch, Box::default()));
+        self.not_before = Instant::EPOCH;
         true
     }
 
     /// True once after this node has ceased to serve: what was known is the past.
     pub(super) fn has_ended(&mut self) -> bool {
-        let ended = self.keeps() && self.known.is_some() && self.epoch().is_none();
+        let ended = self.keeps() && matches!(self.record, Record::Known(_)) && self.epoch().is_none();
         if ended {
-            self.known = None;
+            self.record = Record::Unknown;
         }
         ended
     }
@@ -165,13 +179,16 @@ impl Keeper {
             }
             return (Progress::from_count(usize::from(started)), None);
         }
-        if let Some((epoch, left)) = self.to_cut.take() {
-            if self.submit(core, &left, now) {
-                self.work = Some(Work::Cut { epoch, left: Box::new(left) });
+        if let Some((epoch, kept)) = self.to_put.take().filter(|(epoch, _)| Some(*epoch) == self.epoch()) {
+            let started = self.submit(core, &kept, now);
+            if started {
+                self.work = Some(Work::Put { epoch, kept });
+            } else {
+                self.to_put = Some((epoch, kept));
             }
-            return (Progress::Busy, None);
+            return (Progress::from_count(usize::from(started)), None);
         }
-        let (Some(epoch), false, false) = (self.epoch(), self.is_known(), self.is_unreadable()) else {
+        let (Some(epoch), false) = (self.epoch(), self.is_known()) else {
             return (Progress::Idle, None);
         };
         let Some(into) = core.pool().alloc(Op::STATE_MAX) else { return self.later(now) };
@@ -216,46 +233,63 @@ impl Keeper {
     fn on_done(&mut self, completed: Completed, now: Instant) -> Option<Outcome> {
         let work = self.work.take()?;
         if completed.result.is_err() {
-            // Whatever is there has to be looked at again.
-            (self.known, self.unreadable) = (None, None);
             self.not_before = now + RETRY;
         }
         match (work, completed.op, completed.result) {
-            (Work::Store, _, result) => Some(Outcome::Stored(result)),
+            (Work::Store, _, result) => {
+                if result.is_err() {
+                    // Whatever is there has to be looked at again.
+                    self.record = Record::Unknown;
+                }
+                Some(Outcome::Stored(result))
+            }
             (Work::Load { epoch }, Op::LoadState { into, found }, Ok(())) => {
-                match into.get(..found.len as usize).map(Kept::from_record) {
-                    Some(Ok(kept)) => self.on_loaded(&kept, found.power, epoch),
-                    Some(Err(_)) | None => {
-                        self.unreadable = Some(epoch);
-                        Some(Outcome::Unreadable)
-                    }
+                let record = into.get(..found.len as usize).filter(|_| found.health == StateHealth::Whole);
+                match record.map(Kept::from_record) {
+                    Some(Ok(kept)) => self.on_loaded(kept, found.power, epoch),
+                    Some(Err(_)) | None => self.on_unreadable(epoch, now),
                 }
             }
-            (Work::Cut { epoch, left }, _, Ok(())) => {
-                self.known = Some(epoch);
-                Some(Outcome::Loaded(left))
+            (Work::Load { .. }, ..) => None,
+            (Work::Put { epoch, kept }, _, Ok(())) => {
+                self.record = Record::Known(epoch);
+                Some(Outcome::Loaded(kept))
             }
-            _ => None,
+            // In this epoch nobody else stores anything.
+            (Work::Put { epoch, kept }, _, Err(_)) => {
+                self.to_put = Some((epoch, kept));
+                None
+            }
         }
     }
 
-    fn on_loaded(&mut self, kept: &Kept, power: Power, epoch: u64) -> Option<Outcome> {
+    /// It can be read: nothing is given up.
+    fn on_loaded(&mut self, kept: Kept, power: Power, epoch: u64) -> Option<Outcome> {
+        self.to_put = None;
         let left = match power {
-            Power::Kept => kept.clone(),
-            Power::Lost => kept.clone().after_power_loss(),
+            Power::Kept => None,
+            Power::Lost => Some(kept.clone().after_power_loss()).filter(|left| *left != kept),
         };
-        if left == *kept {
-            self.known = Some(epoch);
-            return Some(Outcome::Loaded(Box::new(left)));
+        if let Some(left) = left {
+            self.to_put = Some((epoch, Box::new(left)));
+            return None;
         }
-        self.to_cut = Some((epoch, left));
-        None
+        self.record = Record::Known(epoch);
+        Some(Outcome::Loaded(Box::new(kept)))
+    }
+
+    /// A leg that comes back may have it. Told once.
+    fn on_unreadable(&mut self, epoch: u64, now: Instant) -> Option<Outcome> {
+        if self.to_put.is_none() {
+            self.not_before = now + LOOK_AGAIN;
+        }
+        let before = core::mem::replace(&mut self.record, Record::Unreadable(epoch));
+        (before != self.record).then_some(Outcome::Unreadable)
     }
 
     /// When to poll next at the latest.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let loads = !self.is_known() && !self.is_unreadable();
-        let waits = self.keeps() && self.work.is_none() && (self.to_store.is_some() || loads);
+        let waits = self.keeps() && self.work.is_none() && (self.to_store.is_some() || !self.is_known());
         let channel = self.channel.as_ref().and_then(|channel| channel.next_deadline());
         Instant::earliest(channel, (waits && self.epoch().is_some()).then_some(self.not_before))
     }
@@ -263,6 +297,9 @@ impl Keeper {
 
 impl core::fmt::Debug for Keeper {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Keeper").field("known", &self.known).field("work", &self.work).finish_non_exhaustive()
+        f.debug_struct("Keeper")
+            .field("record", &self.record)
+            .field("work", &self.work)
+            .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bdev::{
     Access, AccessState, Bdev, Capabilities, Channel, Completions, Durability, Geometry, Io, IoError, Link,
-    NodeSide, NotReady, Op, OpenError, Power, Refused, Shared, StateFound,
+    NodeSide, NotReady, Op, OpenError, Power, Refused, Shared, StateFound, StateHealth,
 };
 use engine::{Core, Instant, Progress};
 use uuid::Uuid;
@@ -19,6 +19,7 @@ fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Kept {
     pub(crate) state: Mutex<Vec<u8>>,
     pub(crate) power: Mutex<Power>,
+    pub(crate) health: Mutex<StateHealth>,
     /// How often somebody asked that the other node serve.
     pub(crate) handed_over: AtomicU32,
     /// Writes that were to be stable when they were answered.
@@ -93,13 +94,15 @@ impl Channel for VolumeChannel {
         let result = match (self.volume.access().state(), io.op_mut()) {
             (AccessState::Optimized, Op::StoreState { from }) => {
                 *locked(&self.volume.kept.state) = from.to_vec();
+                *locked(&self.volume.kept.health) = StateHealth::Whole;
                 Ok(())
             }
             (AccessState::Optimized, Op::LoadState { into, found }) => {
                 let state = locked(&self.volume.kept.state);
                 into[..state.len()].copy_from_slice(&state);
                 let len = u32::try_from(state.len()).expect("short");
-                *found = StateFound { len, power: *locked(&self.volume.kept.power) };
+                let health = *locked(&self.volume.kept.health);
+                *found = StateFound { len, power: *locked(&self.volume.kept.power), health };
                 Ok(())
             }
             (AccessState::Optimized, Op::HandOver) => {

@@ -58,7 +58,8 @@ impl Display for EventKind {
             Self::UnitStateLost => {
                 write!(
                     f,
-                    "both copies of the unit's state on this node's leg are damaged: reservations are lost"
+                    "both copies of the unit's state on this node's leg are damaged: unless the peer's leg has it, hosts are \
+                     kept out until it is given up (gemel target give-up-unit-state)"
                 )
             }
             Self::OwnSuperblockFailed(error) => {

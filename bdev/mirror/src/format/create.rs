@@ -10,6 +10,7 @@ use super::history::History;
 use super::layout::{LOG_LEN, LOG_OFFSET, Layout, SUPERBLOCK_OFFSET};
 use super::leg_record::{LegFlags, LegRecord, LegState};
 use super::superblock::{ArbiterKind, ArrayName, Features, Lease, RunState, Superblock};
+use super::unit_state::UnitState;
 use super::{BLOCK_BYTES, BlockWrite};
 use crate::{bitmap, intent_log};
 
@@ -115,6 +116,8 @@ impl Superblock {
         let write = |block: BlockWrite| Step::Write(Box::new(block));
         steps.push(write(intent_log::first_block(self.array, &self.layout.log)));
         steps.extend(bitmap::first_blocks(self.array, &self.layout).map(write));
+        let unit = UnitState::first(self.config().generation());
+        steps.extend([unit.twin(), unit].iter().flat_map(|state| state.blocks(self.array)).map(write));
         steps.push(Step::Flush);
         // Twice, so that the leg survives the loss of either copy from its first moment on.
         let twin = Self { seq: self.seq - 1, ..self.clone() };

@@ -361,7 +361,8 @@ fn a_joining_leg_takes_the_arrays_figures() {
 fn formatting_writes_superblocks_last_and_never_the_first_bytes() {
     let create = example_create(LegIndex::Zero);
     let steps = create.founder(1).format_steps();
-    let superblock_at = |step: &Step| matches!(step, Step::Write(write) if write.offset < layout::LOG_OFFSET);
+    let superblock_at =
+        |step: &Step| matches!(step, Step::Write(write) if write.offset < layout::UNIT_STATE_OFFSET);
     let first = steps.iter().position(superblock_at).expect("a superblock is written");
     let rest = &steps[first..];
     let pairs = rest.chunks_exact(2);

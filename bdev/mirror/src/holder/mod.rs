@@ -167,6 +167,9 @@ impl Holder {
     pub(crate) fn begin(inheritance: Inheritance, ctx: &mut Ctx<'_>) -> Self {
         let Inheritance { log, mut bitmap, starting, reason, generation, standing, unit, .. } = inheritance;
         let own = begins_from(ctx.own.current(), standing, reason);
+        // What is on a leg that does not count is a thing of the past.
+        let unit = if matches!(starting, Starting::FromPeer(_)) { UnitState::lost() } else { unit };
+        let unit = Unit::new(unit, own.config());
         if let Starting::FromPeer(SyncPlan::Full(why)) = starting {
             ctx.note(EventKind::OwnFullCopy(why));
             bitmap.set_all();
@@ -212,7 +215,7 @@ impl Holder {
             mark_at: None,
             journal: Journal::default(),
             resync: Resync::new(),
-            unit: Unit::new(unit),
+            unit,
             opened_in: 0,
             pace: Pace::default(),
             counters: Counters::default(),
@@ -322,8 +325,8 @@ impl Holder {
             Purpose::CopyRead(key) => self.on_copy_read(key, completed, ctx),
             Purpose::CopyWrite(key) => self.on_copy_written(key, completed.result, ctx),
             Purpose::Superblock { attempt } => self.on_superblock(side, attempt, completed.result, ctx),
-            Purpose::UnitState { attempt } => {
-                self.on_state_copied(side, attempt, completed.result, ctx);
+            Purpose::UnitState { delivery } => {
+                self.on_state_copied(side, delivery, completed.result, ctx);
             }
             Purpose::Read { .. }
             | Purpose::Fence { .. }

@@ -2,20 +2,25 @@
 //!
 //! A store is one write of the whole state, to all legs alike, parked and sent again as a flush is (R3). A load writes back
 //! what it found before it answers, unless this holder has done so already: what was half stored when a holder died is then
-//! on both legs or on none. A leg that comes back gets the state before a config counts it; from then on stores go to it,
-//! too.
+//! on both legs or on none. A leg that comes back gets the state before a config counts it, in place of both copies that it
+//! has, whatever they are; from then on stores go to it, too.
+//!
+//! Where every copy is damaged nobody knows what was stored: that is a state like others, so that no older one comes back in its
+//! place. Whoever loads it is told, until something is stored, or a leg is back that had counted when this holder began.
 
 use std::collections::VecDeque;
 
-use bdev::{Durability, IoError, Op, Power, StateFound};
+use bdev::{Durability, IoError, Op, Power, StateFound, StateHealth};
 use engine::{Buf, BufMut, Key};
 use uuid::Uuid;
 
+use super::membership::Entry;
 use super::request::{Errand, FlushStage, Work};
 use super::{Ctx, Holder, Phase, Sides};
+use crate::decide::SyncPlan;
 use crate::desk::{Purpose, Side};
-use crate::format::UnitState;
 use crate::format::unit_state::CONTENT_MAX;
+use crate::format::{Config, LegMask, UnitState, UnitStateHealth};
 
 /// Whether this holder has put the state on every leg that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +29,23 @@ enum Confirmed {
     Yes,
 }
 
+/// Which legs counted when this holder began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    /// Both did, in the config of this generation: both have what was stored until then.
+    Both(u64),
+    /// One did.
+    One,
+}
+
 /// A leg that comes back, and what it has of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Returning {
     /// Nothing that is known.
     Nothing,
-    /// The state of this number is on its way.
+    /// What it has in the other copy is being replaced, by this delivery.
+    Clearing(u64),
+    /// The state is on its way, in this delivery.
     Sent(u64),
     /// It has it, and every later one.
     Has,
@@ -40,6 +56,9 @@ enum Returning {
 pub(super) struct Unit {
     /// As it was last issued: stored, or on its way.
     state: UnitState,
+    /// Number of the state that the errand at work writes.
+    written: u64,
+    before: Before,
     confirmed: Confirmed,
     /// Decided when this holder first knows it.
     power: Power,
@@ -47,17 +66,24 @@ pub(super) struct Unit {
     /// Stores and loads behind the one at work.
     waiting: VecDeque<Key>,
     returning: Returning,
+    /// Writes so far to legs that come back.
+    deliveries: u64,
 }
 
 impl Unit {
-    pub(super) fn new(state: UnitState) -> Self {
+    /// With the state of the own leg, for a holder that begins with `config`.
+    pub(super) fn new(state: UnitState, config: &Config) -> Self {
+        let both = config.in_sync == LegMask::both();
         Self {
             state,
+            written: 0,
+            before: if both { Before::Both(config.generation()) } else { Before::One },
             confirmed: Confirmed::No,
             power: Power::Kept,
             at_work: None,
             waiting: VecDeque::new(),
             returning: Returning::Nothing,
+            deliveries: 0,
         }
     }
 
@@ -66,11 +92,28 @@ impl Unit {
         self.returning = Returning::Nothing;
     }
 
-    /// A leg was read while this holder opens: the newer state counts.
-    pub(super) fn adopt(&mut self, theirs: UnitState) {
+    /// A leg that counts was read while this holder opens: the newer state counts.
+    fn adopt(&mut self, theirs: UnitState) {
         if theirs.is_newer_than(&self.state) {
             self.state = theirs;
         }
+    }
+
+    /// A leg that comes back was read, of the same line: where the state is lost, it has it if it counted when this holder
+    /// began, because nothing was stored since.
+    fn mend(&mut self, theirs: UnitState, generation: u64) {
+        let Before::Both(before) = self.before else { return };
+        let known = theirs.health == UnitStateHealth::Whole && theirs.generation <= before;
+        if self.state.health == UnitStateHealth::Lost && known {
+            let UnitState { seq, generation, .. } = self.state.successor(generation);
+            self.state = UnitState { seq: seq.max(theirs.seq), generation, ..theirs };
+            self.confirmed = Confirmed::No;
+        }
+    }
+
+    fn next_delivery(&mut self) -> u64 {
+        self.deliveries += 1;
+        self.deliveries
     }
 
     /// Nobody is answered any more.
@@ -80,6 +123,20 @@ impl Unit {
 }
 
 impl Holder {
+    /// What the peer's leg has, that comes in this way.
+    pub(super) fn take_unit_state(&mut self, entry: Entry, theirs: UnitState) {
+        let counts = self.in_sync().has(Side::Peer) && matches!(self.phase, Phase::Opening(_));
+        match entry {
+            _ if counts => self.unit.adopt(theirs),
+            Entry::Resync(SyncPlan::Full(_)) => {}
+            Entry::Member | Entry::Resync(SyncPlan::Delta) if self.diverged().is_none() => {
+                let generation = self.config().generation();
+                self.unit.mend(theirs, generation);
+            }
+            Entry::Member | Entry::Resync(SyncPlan::Delta) => {}
+        }
+    }
+
     /// Boot ids of both nodes, as far as they are known now.
     fn incarnations(&self, ctx: &Ctx<'_>) -> [Uuid; 2] {
         let mut known = [Uuid::nil(); 2];
@@ -100,7 +157,7 @@ impl Holder {
     /// Every leg that a store goes to.
     pub(super) fn state_sides(&self) -> Sides {
         match self.unit.returning {
-            Returning::Nothing => self.in_sync(),
+            Returning::Nothing | Returning::Clearing(_) => self.in_sync(),
             Returning::Sent(_) | Returning::Has => Sides::all(),
         }
     }
@@ -120,20 +177,18 @@ impl Holder {
                 if self.unit.confirmed == Confirmed::No {
                     self.unit.power = self.power(ctx);
                 }
-                self.unit.state.content.clone()
+                (self.unit.state.content.clone(), self.unit.state.health)
             }
             Errand::Store { from, .. } if from.len() > CONTENT_MAX => {
                 return self.reply(key, Err(IoError::OutOfRange), ctx);
             }
-            Errand::Store { from, .. } => from.to_vec(),
+            Errand::Store { from, .. } => (from.to_vec(), UnitStateHealth::Whole),
         };
-        let state = UnitState {
-            seq: self.unit.state.seq + 1,
-            generation: self.config().generation(),
-            incarnations: self.incarnations(ctx),
-            content: next,
-        };
+        let (content, health) = next;
+        let next = self.unit.state.successor(self.config().generation());
+        let state = UnitState { incarnations: self.incarnations(ctx), health, content, ..next };
         let Some(frame) = sealed(&state, ctx) else { return self.wait_for_state(key) };
+        self.unit.written = state.seq;
         self.unit.state = state;
         self.unit.at_work = Some(key);
         if let Some(Work::Flush(flush)) = self.requests.get_mut(key).map(|request| &mut request.work) {
@@ -153,7 +208,9 @@ impl Holder {
     pub(super) fn end_errand(&mut self, key: Key, result: Result<(), IoError>) {
         if self.unit.at_work == Some(key) {
             self.unit.at_work = None;
-            self.unit.confirmed = if result.is_ok() { Confirmed::Yes } else { Confirmed::No };
+            // A leg that came back may have brought another one meanwhile.
+            let is_there = result.is_ok() && self.unit.written == self.unit.state.seq;
+            self.unit.confirmed = if is_there { Confirmed::Yes } else { Confirmed::No };
         }
     }
 
@@ -162,7 +219,11 @@ impl Holder {
         let content = &self.unit.state.content;
         let len = content.len().min(into.len());
         into[..len].copy_from_slice(&content[..len]);
-        StateFound { len: u32::try_from(content.len()).expect("bounded"), power: self.unit.power }
+        let health = match self.unit.state.health {
+            UnitStateHealth::Whole => StateHealth::Whole,
+            UnitStateHealth::Lost => StateHealth::Damaged,
+        };
+        StateFound { len: u32::try_from(content.len()).expect("bounded"), power: self.unit.power, health }
     }
 
     /// Errands that waited for their turn, or for a frame.
@@ -179,49 +240,54 @@ impl Holder {
 
     /// True when the leg that comes back has the state; sends it otherwise.
     pub(super) fn has_state(&mut self, back: Side, ctx: &mut Ctx<'_>) -> bool {
-        match self.unit.returning {
-            Returning::Has => true,
-            Returning::Sent(_) => false,
-            Returning::Nothing if self.unit.state.seq == 0 => {
-                self.unit.returning = Returning::Has;
-                true
+        if self.unit.returning == Returning::Nothing {
+            if self.unit.state.seq == 0 {
+                self.unit.state = self.unit.state.successor(self.config().generation());
             }
-            Returning::Nothing => {
-                if let Some(frame) = sealed(&self.unit.state, ctx) {
-                    self.unit.returning = Returning::Sent(self.unit.state.seq);
-                    let purpose = Purpose::UnitState { attempt: self.attempt };
-                    ctx.desk.write(back, self.unit.state.offset(), frame, Durability::Durable, purpose);
-                }
-                false
-            }
+            // What it has may be of a line that was given up, under larger numbers.
+            let twin = self.unit.state.twin();
+            self.send_state(back, &twin, Returning::Clearing, ctx);
         }
+        self.unit.returning == Returning::Has
+    }
+
+    fn send_state(&mut self, back: Side, state: &UnitState, then: fn(u64) -> Returning, ctx: &mut Ctx<'_>) {
+        let Some(frame) = sealed(state, ctx) else {
+            self.unit.returning = Returning::Nothing;
+            return;
+        };
+        let delivery = self.unit.next_delivery();
+        self.unit.returning = then(delivery);
+        ctx.desk.write(back, state.offset(), frame, Durability::Durable, Purpose::UnitState { delivery });
     }
 
     /// The state is on its way to the leg that comes back.
     pub(super) fn is_copying_state(&self) -> bool {
-        matches!(self.unit.returning, Returning::Sent(_))
+        matches!(self.unit.returning, Returning::Clearing(_) | Returning::Sent(_))
     }
 
     /// The leg that comes back has answered.
     pub(super) fn on_state_copied(
         &mut self,
         side: Side,
-        attempt: u32,
+        delivery: u64,
         result: Result<(), IoError>,
         ctx: &mut Ctx<'_>,
     ) {
-        if attempt != self.attempt || !matches!(self.unit.returning, Returning::Sent(_)) {
-            return;
-        }
-        match result {
-            Ok(()) => {
+        match (self.unit.returning, result) {
+            (Returning::Clearing(sent), Ok(())) if sent == delivery => {
+                let state = self.unit.state.clone();
+                self.send_state(side, &state, Returning::Sent, ctx);
+            }
+            (Returning::Sent(sent), Ok(())) if sent == delivery => {
                 self.unit.returning = Returning::Has;
                 self.on_rejoin_flushed(ctx);
             }
-            Err(error) => {
+            (Returning::Clearing(sent) | Returning::Sent(sent), Err(error)) if sent == delivery => {
                 self.unit.returning = Returning::Nothing;
                 self.leg_failed(side, error, ctx);
             }
+            _ => {}
         }
     }
 }

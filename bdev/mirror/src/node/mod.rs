@@ -154,7 +154,7 @@ impl Node {
             ballot: Ballot::new(),
             watch: Watch::default(),
             cause: StartCause::Again,
-            unit: UnitState::default(),
+            unit: UnitState::lost(),
             transit: Transit::default(),
             disk: DiskWatch::default(),
             setup,
@@ -524,9 +524,9 @@ impl Node {
 
     /// The own leg was read as a whole.
     fn take_unit_state(&mut self, images: &[Vec<u8>]) {
-        let (state, health) = unit_state(images, self.own().array);
-        self.unit = state;
-        if health == UnitStateHealth::Lost {
+        self.unit = unit_state(images, self.own().array);
+        // On a leg that does not count it says nothing.
+        if self.unit.health == UnitStateHealth::Lost && self.own().is_in_sync() {
             self.note(EventKind::UnitStateLost);
         }
     }

@@ -16,7 +16,7 @@ pub use foreign::ForeignContent;
 use crate::format::layout::{LOG_OFFSET, Layout, MD_OFFSET, SUPERBLOCK_OFFSET};
 use crate::format::{
     Access, BLOCK_BYTES, BLOCK_SIZE, Block, Chosen, Copies, Copy, Superblock, SuperblockError,
-    copies::NoSuperblock, is_zero,
+    copies::NoSuperblock, is_zero, unit_state::is_unused,
 };
 
 /// Bytes to read from the start of a device.
@@ -150,7 +150,7 @@ impl Image<'_> {
     fn without_superblock(&self) -> LegFound {
         match foreign::look(self) {
             Some(content) => LegFound::Refused(ProbeError::Foreign(content)),
-            None if is_zero(self.head) && is_zero(self.tail) => LegFound::Blank,
+            None if is_unused(self.head) && is_zero(self.tail) => LegFound::Blank,
             None => LegFound::Refused(ProbeError::Foreign(ForeignContent::Unknown)),
         }
     }

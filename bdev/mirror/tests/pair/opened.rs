@@ -59,12 +59,11 @@ impl Opened {
         if report.lost != 0 {
             return Err(format!("a bitmap page is lost (I8): {report:?}"));
         }
-        let (unit, health) = UnitState::newest(&head, ARRAY);
-        // The first store that a leg ever sees is torn, and no older copy is there: nothing is kept, as before it.
-        let state = match health {
-            UnitStateHealth::Whole => number_of(&unit.content).ok_or("the unit's state is torn (I8)")?,
-            UnitStateHealth::Lost => 0,
-        };
+        let unit = UnitState::newest(&head, ARRAY);
+        if unit.health == UnitStateHealth::Lost {
+            return Err("the unit's state is lost (I8)".to_owned());
+        }
+        let state = number_of(&unit.content).ok_or("the unit's state is torn (I8)")?;
         Ok(Self { leg: Some(Leg { found, log, bitmap, state }) })
     }
 }

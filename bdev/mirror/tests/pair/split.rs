@@ -1,5 +1,6 @@
 //! Two data sets: what the legs' own metadata say of their difference, and how one of them is given up.
 
+use bdev::{Op, StateHealth};
 use mirror::command::{Command, Overwrite, Refusal};
 use mirror::decide::{HolderState, PromoteMode, SyncPlan};
 use mirror::format::{ArbiterKind, ConfigId};
@@ -7,6 +8,7 @@ use mirror::range::ByteRange;
 use mirror::split::{Author, Comparison, Kinship, Survey, side_by_side, survey};
 use mirror::status::PeerSight;
 
+use super::unit_state::{Front, Keeper, found};
 use super::world::{ARRAY, LEG_BYTES, World};
 use super::{SECOND, millis, pair, settle};
 
@@ -110,6 +112,44 @@ fn a_split_is_told_in_full_and_resolved_either_way() {
         assert!(copied < 2 * most + (8 << 20) && copied < world.data(0).len() as u64, "{copied} of {most}");
         assert_eq!(compared(&world).kinship, Kinship::Same);
         assert_eq!(resolve(&mut world, keeps, theirs, Overwrite::Tracked), Err(Refusal::NotSplit));
+    }
+}
+
+/// What the unit was told on the side that is given up was told under a larger generation: it does not come back.
+#[test]
+fn the_state_of_the_side_that_is_given_up_is_gone() {
+    for (seed, how) in [(804, Overwrite::Tracked), (805, Overwrite::Everything)] {
+        let mut world = pair(seed);
+        let mut kept = Keeper::default();
+        let mut front = Front::open(&world, 0);
+        kept.load(&mut world, &mut front, SECOND);
+        kept.store(&mut world, &mut front, SECOND);
+        drop(front);
+        world.spread = 24;
+        world.load(0, millis(50));
+        world.drain();
+        world.cut();
+        world.load(0, 2 * SECOND);
+        world.drain();
+        promote_by_force(&mut world);
+        let mut front = Front::open(&world, 1);
+        for _ in 0..3 {
+            let mut from = world.core.pool().alloc(8).expect("frames");
+            from.copy_from_slice(&99u64.to_le_bytes());
+            let stored = front.run(&mut world, Op::StoreState { from: from.freeze() }, SECOND);
+            stored.expect("an answer").1.expect("it serves");
+        }
+        drop(front);
+        let theirs = meet(&mut world, 0);
+        resolve(&mut world, 0, theirs, how).expect("it is there");
+        settle(&mut world, 0);
+        assert_eq!(world.state_on(0).content, world.state_on(1).content);
+        world.kill(0);
+        world.run(5 * SECOND);
+        let promote = Command::Promote { mode: PromoteMode::Ordinary, holder: HolderState::ConfirmedDown };
+        world.command(1, promote).expect("its holder is down");
+        world.wait("service", 5 * SECOND, |world| world.is_holder(1));
+        assert_eq!(found(&mut world, 1), (StateHealth::Whole, Some(1)), "{}", world.describe());
     }
 }
 

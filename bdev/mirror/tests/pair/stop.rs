@@ -104,8 +104,12 @@ fn a_node_that_stops_has_flushed_its_leg() {
 #[test]
 fn a_standby_that_stops_has_flushed_its_leg() {
     let mut world = pair(810);
-    world.load(0, millis(50));
-    assert!(!world.disks[1].unstable().is_empty());
+    // A load may end with a flush.
+    let leaves_some = (0..20).any(|_| {
+        world.load(0, millis(50));
+        !world.disks[1].unstable().is_empty()
+    });
+    assert!(leaves_some);
     stop(&mut world, 1);
     world.wait("stop", 5 * SECOND, |world| is_stopped(world, 1));
     assert!(world.disks[1].unstable().is_empty(), "{}", world.describe());

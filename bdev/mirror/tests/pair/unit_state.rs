@@ -2,15 +2,16 @@
 //! once is never followed by something older, and both legs have it (I17).
 
 use bdev::sim::SimFault;
-use bdev::{Bdev, Channel, Completions, Io, IoError, Op, StateFound, Tag};
+use bdev::{Bdev, Channel, Completions, Io, IoError, Op, StateFound, StateHealth, Tag};
 use core::time::Duration;
 use engine::Progress;
+use mirror::command::Command;
 use mirror::format::{ArbiterKind, UnitState};
 use uuid::Uuid;
 
 use super::recorder::Event;
 use super::world::{World, seeds_to_run};
-use super::{SECOND, millis, settle};
+use super::{SECOND, millis, pair, settle};
 
 /// Whoever keeps something: it stores numbers.
 #[derive(Default)]
@@ -120,8 +121,8 @@ impl Keeper {
 
 impl World {
     /// What a leg has of the state.
-    fn state_on(&self, index: usize) -> UnitState {
-        UnitState::newest(&self.disks[index].peek(0, 256 << 10), Uuid::from_u128(77)).0
+    pub(crate) fn state_on(&self, index: usize) -> UnitState {
+        UnitState::newest(&self.disks[index].peek(0, 256 << 10), Uuid::from_u128(77))
     }
 
     /// Every leg that the config counts has this number.
@@ -261,4 +262,105 @@ fn random_run(seed: u64) {
     settle(&mut world, holder);
     assert_eq!(world.state_on(0), world.state_on(1), "seed {seed}: {}", world.describe());
     assert!(keeper.loads > 3, "seed {seed}");
+}
+
+/// Both copies of the state on a leg are damaged.
+fn damage(world: &World, index: usize) {
+    for copy in [128 << 10, 192 << 10] {
+        world.disks[index].poke(copy + 64, &[0xa5; 64]);
+    }
+}
+
+/// What a load says.
+pub(crate) fn found(world: &mut World, holder: usize) -> (StateHealth, Option<u64>) {
+    let mut front = Front::open(world, holder);
+    let into = world.core.pool().alloc(LEN).expect("frames");
+    let op = Op::LoadState { into, found: StateFound::default() };
+    let Some((Op::LoadState { into, found }, Ok(()))) = front.run(world, op, SECOND) else {
+        panic!("no answer: {}", world.describe())
+    };
+    (found.health, number_of(&into[..found.len as usize]))
+}
+
+/// What one leg lost the other one has.
+#[test]
+fn a_state_that_one_leg_lost_is_the_other_ones() {
+    for loser in 0..2 {
+        let mut world = pair(530 + loser as u64);
+        let mut keeper = Keeper::default();
+        let mut front = Front::open(&world, 0);
+        keeper.load(&mut world, &mut front, SECOND);
+        keeper.store(&mut world, &mut front, SECOND);
+        drop(front);
+        world.kill(1);
+        world.kill(0);
+        damage(&world, loser);
+        world.start(0);
+        world.start(1);
+        world.wait("sync", 10 * SECOND, |world| world.is_in_sync(0));
+        assert_eq!(found(&mut world, 0), (StateHealth::Whole, Some(1)), "{}", world.describe());
+        assert_eq!(world.state_on(0), world.state_on(1));
+    }
+}
+
+/// The only leg that counts has lost it: nobody takes that for an empty one, nor what a leg that comes back still has for the
+/// last one, whoever serves. What is stored then is newer.
+#[test]
+fn a_state_that_nobody_can_read_is_not_an_empty_one() {
+    let mut world = pair(532);
+    let mut keeper = Keeper::default();
+    let mut front = Front::open(&world, 0);
+    keeper.load(&mut world, &mut front, SECOND);
+    for _ in 0..5 {
+        keeper.store(&mut world, &mut front, SECOND);
+    }
+    drop(front);
+    world.kill(1);
+    world.load(0, 2 * SECOND);
+    let mut front = Front::open(&world, 0);
+    keeper.store(&mut world, &mut front, SECOND);
+    drop(front);
+    world.kill(0);
+    damage(&world, 0);
+    world.start(0);
+    world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+    assert_eq!(found(&mut world, 0), (StateHealth::Damaged, Some(0)), "{}", world.describe());
+    world.start(1);
+    world.wait("sync", 20 * SECOND, |world| world.is_in_sync(0));
+    assert_eq!(found(&mut world, 0).0, StateHealth::Damaged, "{}", world.describe());
+    assert_eq!(world.state_on(0), world.state_on(1));
+    world.kill(0);
+    world.kill(1);
+    world.start(0);
+    world.start(1);
+    world.wait("sync again", 20 * SECOND, |world| world.is_in_sync(0));
+    assert_eq!(found(&mut world, 0).0, StateHealth::Damaged, "an older one does not come back");
+    let mut front = Front::open(&world, 0);
+    keeper.store(&mut world, &mut front, SECOND);
+    drop(front);
+    assert_eq!(found(&mut world, 0), (StateHealth::Whole, Some(keeper.known)));
+    assert_eq!(world.state_on(0), world.state_on(1), "an older one does not come back");
+}
+
+/// A leg that counted when this node began to serve without it has what was stored last.
+#[test]
+fn a_state_that_the_leg_that_serves_has_lost_comes_back_with_the_other_one() {
+    let mut world = pair(533);
+    let mut keeper = Keeper::default();
+    let mut front = Front::open(&world, 0);
+    keeper.load(&mut world, &mut front, SECOND);
+    keeper.store(&mut world, &mut front, SECOND);
+    drop(front);
+    world.kill(0);
+    world.kill(1);
+    damage(&world, 0);
+    world.start(0);
+    world.run(SECOND);
+    world.command(0, Command::StartDegraded).expect("it holds");
+    world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+    assert_eq!(found(&mut world, 0).0, StateHealth::Damaged, "{}", world.describe());
+    world.start(1);
+    world.wait("sync", 20 * SECOND, |world| world.is_in_sync(0));
+    assert_eq!(found(&mut world, 0), (StateHealth::Whole, Some(1)), "{}", world.describe());
+    assert_eq!(world.state_on(0), world.state_on(1));
 }

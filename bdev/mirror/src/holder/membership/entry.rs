@@ -144,9 +144,8 @@ impl Holder {
             _ => return self.bar(BarCause::Changed, ctx),
         };
         self.peer = Some(PeerLeg { store: Store::peer(theirs.clone(), self.attempt) });
-        if self.in_sync().has(Side::Peer) && matches!(self.phase, super::super::Phase::Opening(_)) {
-            self.unit.adopt(unit_state(images, theirs.array).0);
-        }
+        let theirs_unit = unit_state(images, theirs.array);
+        self.take_unit_state(entry, theirs_unit);
         match entry {
             Entry::Member => self.enter_member(theirs, ctx),
             Entry::Resync(plan) => {
