@@ -59,9 +59,21 @@ fn a_record_whose_copies_are_damaged_keeps_everybody_out() {
     });
 }
 
-/// A leg comes back that has it: it is in force, and there is nothing to give up.
+/// A leg comes back that has it: it is in force, and there is nothing to give up, even where nobody has looked yet.
 #[test]
 fn a_record_that_can_be_read_again_is_in_force() {
+    comes_back(|world| {
+        world.run_for(Duration::from_millis(1100));
+        world.targets[1].as_mut().expect("lives").give_up_unit_state(TARGET, 0).expect_err("it can be read");
+    });
+    comes_back(|world| {
+        let target = world.targets[1].as_mut().expect("lives");
+        target.give_up_unit_state(TARGET, 0).expect("nobody has looked yet");
+        world.run_for(Duration::from_millis(10));
+    });
+}
+
+fn comes_back(then: fn(&mut World)) {
     let mut world = World::new(StandbyMode::Forward, &[0, 1, 1]);
     assert_eq!(world.reserve_out(0, 0, 0, [0, 1]), GOOD);
     let state = world.kept.state.lock().expect("nobody panicked").clone();
@@ -72,8 +84,7 @@ fn a_record_that_can_be_read_again_is_in_force() {
     assert_eq!((world.ready(1), world.write(1, 1, 1)), (attention(0x2a06), attention(0x0403)));
     *world.kept.state.lock().expect("nobody panicked") = state;
     *world.kept.health.lock().expect("nobody panicked") = StateHealth::Whole;
-    world.run_for(Duration::from_millis(1100));
-    world.targets[1].as_mut().expect("lives").give_up_unit_state(TARGET, 0).expect_err("it can be read");
+    then(&mut world);
     assert_eq!((0..4).map(|_| world.ready(1)).find(|end| *end == GOOD), Some(GOOD));
     assert_eq!(world.keys(1), [1]);
 }

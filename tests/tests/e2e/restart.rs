@@ -202,6 +202,10 @@ fn a_record_that_cannot_be_read_keeps_hosts_out_until_it_is_given_up() {
     assert!(lets_in, "{}", pair.node(0).log());
     assert_eq!((host.read(0), host.fetch(&READ_KEYS, 8)[4..].to_vec()), (Ok(3), vec![0; 4]), "no keys");
     assert_eq!(host.run(&REGISTER, &list(8)), GOOD, "what is registered from now on is kept");
+    let listed = gemel(pair.node(0), &["events"]);
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    assert!(listed.contains("alarm   vol0 unit-state-unreadable (record)"), "{listed}");
+    assert!(listed.contains("warning vol0 unit-state-given-up (command)"), "{listed}");
     let again = gemel(pair.node(0), &[&give_up[..], &["--yes"]].concat());
     assert!(String::from_utf8_lossy(&again.stderr).contains("nothing to give up"), "{again:?}");
     drop(host);

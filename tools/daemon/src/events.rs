@@ -24,8 +24,8 @@ const DEVICE_TYPES: [&str; 2] = ["bdev_register", "bdev_unregister"];
 /// An initiator's connection was closed by this end.
 const CONNECTION_CLOSED: &str = "iscsi_connection_closed";
 
-/// What is kept beside a LUN's data cannot be read.
-const UNREADABLE: &str = "unit-state-unreadable";
+/// What is kept beside a LUN's data cannot be read, and the operator gave it up.
+const UNIT_STATE_TYPES: [&str; 2] = ["unit-state-unreadable", "unit-state-given-up"];
 /// An I/O behind an import had no answer in its time, and this was done about it.
 const IMPORT_TYPES: [&str; 3] = ["import_abort_task", "import_lun_reset", "import_session_drop"];
 /// A link's interface came or went, or a path of it became known.
@@ -97,7 +97,7 @@ pub(crate) fn wall() -> SystemTime {
 
 /// All types that entries can have.
 pub fn types() -> impl Iterator<Item = &'static str> {
-    let others = [CONNECTION_CLOSED, UNREADABLE];
+    let others = UNIT_STATE_TYPES.into_iter().chain([CONNECTION_CLOSED]);
     DEVICE_TYPES.into_iter().chain(LINK_TYPES).chain(IMPORT_TYPES).chain(others).chain(EventKind::CODES)
 }
 
@@ -225,16 +225,36 @@ impl EventLog {
                     read: nobody may use the LUN until another version of the program can read them, or \
                     `gemel target give-up-unit-state` has given them up";
         tracing::error!("{device}: {text}");
+        self.unit_state(UNIT_STATE_TYPES[0], "record", Severity::Alarm, device, text);
+    }
+
+    /// The operator gave up what is kept beside the data of a device.
+    pub fn unit_state_given_up(&mut self, device: String) {
+        let text = "the reservations, mode parameters and identifying information that could not be read are given up: the \
+                    LUN serves whoever may use it";
+        tracing::warn!("{device}: {text}");
+        self.unit_state(UNIT_STATE_TYPES[1], "command", Severity::Warning, device, text);
+    }
+
+    /// Mirrors alone keep anything.
+    fn unit_state(
+        &mut self,
+        code: &'static str,
+        reason: &'static str,
+        severity: Severity,
+        device: String,
+        text: &str,
+    ) {
         self.push(Entry {
             id: 0,
             time: wall(),
-            code: UNREADABLE,
-            reason: "record",
-            severity: Severity::Alarm,
+            code,
+            reason,
+            severity,
             subject: device,
             text: text.to_owned(),
             data: Value::Null,
-            is_mirrors: false,
+            is_mirrors: true,
         });
     }
 

@@ -335,6 +335,11 @@ impl Node {
         }
     }
 
+    /// The operator gave up what could not be read beside a device's data.
+    pub fn unit_state_given_up(&mut self, device: String) {
+        self.events.unit_state_given_up(device);
+    }
+
     /// Adds a device.
     ///
     /// # Errors

@@ -299,16 +299,16 @@ impl Target {
     }
 
     /// Gives up what is kept beside a LUN's data, and cannot be read: reservations, mode parameters, identifying information.
-    /// From then on the LUN serves whoever may use it.
+    /// From then on the LUN serves whoever may use it. Gives the device's name.
     ///
     /// # Errors
     /// There is no such node or LUN, or there is nothing to give up.
-    pub fn give_up_unit_state(&mut self, name: &str, number: u16) -> Result<(), ExportError> {
+    pub fn give_up_unit_state(&mut self, name: &str, number: u16) -> Result<String, ExportError> {
         let lun = self.named(name)?.lun(number);
         let target = || name.to_owned();
         let lun = lun.ok_or_else(|| ExportError::NoLun { target: target(), number })?;
         if lun.unit.give_up_record() {
-            return Ok(());
+            return Ok(lun.config.bdev.name().to_owned());
         }
         Err(ExportError::UnitStateReadable { target: target(), number })
     }

@@ -6,9 +6,10 @@
 //!    ^                                |                              |
 //!    '-----(failed, or served by the other node meanwhile)-----------'
 //!
-//! loading --(it cannot be read)--> unreadable --(the operator gives it up: an empty one is stored)--> known
-//!                                    |    ^ '--(it can be read meanwhile: a leg is back that has it)--> known
-//!                                    '----' looked at again
+//! loading --(it cannot be read)--> unreadable --(the operator)--> given up --(still not: an empty one is stored)--> known
+//!                                    |    ^                          |
+//!                        looked at again--'                          |
+//!                                    '------------------------------------(it can be read: a leg is back)--> known
 //! ```
 //!
 //! A record that cannot be read is never taken for an empty one: whom it keeps out is unknown, so everybody stays out.
@@ -50,6 +51,8 @@ enum Record {
     Known(u64),
     /// In this epoch it could not be read.
     Unreadable(u64),
+    /// The same, and the operator gives it up, unless the next look can read it.
+    GivenUp(u64),
 }
 
 /// What came of the table.
@@ -111,19 +114,22 @@ impl Keeper {
 
     /// Whether this node serves the unit, and cannot read what is kept of it.
     pub(super) fn is_unreadable(&self) -> bool {
-        self.epoch().is_some_and(|epoch| self.record == Record::Unreadable(epoch))
+        self.epoch().is_some_and(
+            |epoch| matches!(self.record, Record::Unreadable(at) | Record::GivenUp(at) if at == epoch),
+        )
     }
 
     /// Stores an empty record in place of one that cannot be read, unless it can be read before that; false when there is none,
     /// or it is given up already.
     pub(super) fn give_up_record(&mut self) -> bool {
-        let Some(epoch) = self.epoch().filter(|_| self.is_unreadable()) else { return false };
-        if self.to_put.is_some() || matches!(self.work, Some(Work::Put { .. })) {
-            return false;
+        match self.record {
+            Record::Unreadable(epoch) if self.epoch() == Some(epoch) => {
+                self.record = Record::GivenUp(epoch);
+                self.not_before = Instant::EPOCH;
+                true
+            }
+            Record::Unknown | Record::Known(_) | Record::Unreadable(_) | Record::GivenUp(_) => false,
         }
-        self.to_put = Some((epoch, Box::default()));
-        self.not_before = Instant::EPOCH;
-        true
     }
 
     /// True once after this node has ceased to serve: what was known is the past.
@@ -255,17 +261,12 @@ impl Keeper {
                 self.record = Record::Known(epoch);
                 Some(Outcome::Loaded(kept))
             }
-            // In this epoch nobody else stores anything.
-            (Work::Put { epoch, kept }, _, Err(_)) => {
-                self.to_put = Some((epoch, kept));
-                None
-            }
+            (Work::Put { .. }, _, Err(_)) => None,
         }
     }
 
     /// It can be read: nothing is given up.
     fn on_loaded(&mut self, kept: Kept, power: Power, epoch: u64) -> Option<Outcome> {
-        self.to_put = None;
         let left = match power {
             Power::Kept => None,
             Power::Lost => Some(kept.clone().after_power_loss()).filter(|left| *left != kept),
@@ -280,9 +281,11 @@ impl Keeper {
 
     /// A leg that comes back may have it. Told once.
     fn on_unreadable(&mut self, epoch: u64, now: Instant) -> Option<Outcome> {
-        if self.to_put.is_none() {
-            self.not_before = now + LOOK_AGAIN;
+        if self.record == Record::GivenUp(epoch) {
+            self.to_put = Some((epoch, Box::default()));
+            return None;
         }
+        self.not_before = now + LOOK_AGAIN;
         let before = core::mem::replace(&mut self.record, Record::Unreadable(epoch));
         (before != self.record).then_some(Outcome::Unreadable)
     }

@@ -65,6 +65,11 @@ impl UnitState {
         Self { health: UnitStateHealth::Lost, ..Self::default() }
     }
 
+    /// Whether there is a number before this one.
+    pub fn has_twin(&self) -> bool {
+        self.seq >= FIRST
+    }
+
     /// The same under the number before: for the other copy, in place of whatever is there.
     pub fn twin(&self) -> Self {
         Self { seq: self.seq - 1, ..self.clone() }

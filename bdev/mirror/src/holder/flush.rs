@@ -27,6 +27,13 @@ impl Holder {
         }
     }
 
+    fn is_flush(&mut self, key: Key) -> bool {
+        !matches!(
+            self.flush_mut(key).map(|flush| &flush.errand),
+            Some(Errand::Store { .. } | Errand::Load { .. })
+        )
+    }
+
     /// Every leg that writes go to.
     pub(super) fn flushed_sides(&self) -> Sides {
         if self.copy_target().is_some() { Sides::all() } else { self.in_sync() }
@@ -109,7 +116,8 @@ impl Holder {
             self.log.end_flush(ticket);
         }
         match reported {
-            None => self.acknowledge(key, ctx),
+            None if self.is_flush(key) => self.acknowledge(key, ctx),
+            None => self.on_state_written(key, ctx),
             Some(error) => self.reply(key, Err(error), ctx),
         }
     }

@@ -36,7 +36,7 @@ use engine::{Instant, Key, Prng, Slots};
 
 use crate::arbiter::Ballot;
 use crate::bitmap::Bitmap;
-use crate::decide::{Standing, Starting, SyncPlan, begins_from};
+use crate::decide::{FullReason, Standing, Starting, SyncPlan, begins_from};
 use crate::desk::{Desk, Purpose, Side};
 use crate::events::{EventKind, Events};
 use crate::format::{ArbiterKind, Config, ConfigId, Layout, LegIndex, LegMask, Reason, UnitState};
@@ -167,8 +167,13 @@ impl Holder {
     pub(crate) fn begin(inheritance: Inheritance, ctx: &mut Ctx<'_>) -> Self {
         let Inheritance { log, mut bitmap, starting, reason, generation, standing, unit, .. } = inheritance;
         let own = begins_from(ctx.own.current(), standing, reason);
-        // What is on a leg that does not count is a thing of the past.
-        let unit = if matches!(starting, Starting::FromPeer(_)) { UnitState::lost() } else { unit };
+        // What is on a leg that does not count, or that was set back, is a thing of the past.
+        let past = match starting {
+            Starting::FromPeer(SyncPlan::Full(FullReason::Reverted)) => true,
+            Starting::FromPeer(_) => !own.is_in_sync(),
+            Starting::Both | Starting::Resync(_) | Starting::Alone => false,
+        };
+        let unit = if past { UnitState::lost() } else { unit };
         let unit = Unit::new(unit, own.config());
         if let Starting::FromPeer(SyncPlan::Full(why)) = starting {
             ctx.note(EventKind::OwnFullCopy(why));
@@ -424,6 +429,7 @@ impl Holder {
         next = Instant::earliest(next, self.patience_deadline(setup));
         next = Instant::earliest(next, self.own_leg_deadline(now));
         next = Instant::earliest(next, self.mark_deadline());
+        next = Instant::earliest(next, self.errand_deadline(now));
         if self.resync.is_at_work() {
             next = Instant::earliest(next, Some(self.pace.next_try()));
         }

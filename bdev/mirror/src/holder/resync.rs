@@ -137,7 +137,7 @@ impl Holder {
             return;
         }
         if self.bitmap.is_clear() && self.resync.is_idle() {
-            if self.change.is_none() && !self.is_copying_state() {
+            if self.change.is_none() && !self.is_state_on_its_way() {
                 self.begin_own_flush(FlushFor::Rejoin, ctx);
             }
             return;

@@ -1,17 +1,20 @@
 //! The logical unit's state: written to every leg that is in sync before it counts (I17).
 //!
-//! A store is one write of the whole state, to all legs alike, parked and sent again as a flush is (R3). A load writes back
+//! A store is a write of the whole state to all legs alike, and then to their other copies, so that the loss of one copy brings nothing
+//! older back; parked and sent again as a flush is (R3). A load writes back
 //! what it found before it answers, unless this holder has done so already: what was half stored when a holder died is then
 //! on both legs or on none. A leg that comes back gets the state before a config counts it, in place of both copies that it
 //! has, whatever they are; from then on stores go to it, too.
 //!
-//! Where every copy is damaged nobody knows what was stored: that is a state like others, so that no older one comes back in its
-//! place. Whoever loads it is told, until something is stored, or a leg is back that had counted when this holder began.
+//! Where every copy is damaged nobody knows what was stored: whoever loads it is told, until something is stored, or a leg is back
+//! that had counted when this holder began. A leg that comes back otherwise is given that as a state like others, so that no older
+//! one passes for it.
 
 use std::collections::VecDeque;
 
 use bdev::{Durability, IoError, Op, Power, StateFound, StateHealth};
-use engine::{Buf, BufMut, Key};
+use core::time::Duration;
+use engine::{Buf, BufMut, Instant, Key, Progress};
 use uuid::Uuid;
 
 use super::membership::Entry;
@@ -21,6 +24,9 @@ use crate::decide::SyncPlan;
 use crate::desk::{Purpose, Side};
 use crate::format::unit_state::CONTENT_MAX;
 use crate::format::{Config, LegMask, UnitState, UnitStateHealth};
+
+/// Until an errand that found no frame looks for one again.
+const FRAME_PAUSE: Duration = Duration::from_millis(10);
 
 /// Whether this holder has put the state on every leg that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +57,22 @@ enum Returning {
     Has,
 }
 
+/// The write of an errand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    /// To the older copy.
+    First,
+    /// To the other copy.
+    Second,
+}
+
 /// The newest state, and who waits for it.
 #[derive(Debug)]
 pub(super) struct Unit {
     /// As it was last issued: stored, or on its way.
     state: UnitState,
-    /// Number of the state that the errand at work writes.
-    written: u64,
+    /// What the errand at work writes.
+    written: Written,
     before: Before,
     confirmed: Confirmed,
     /// Decided when this holder first knows it.
@@ -66,8 +81,12 @@ pub(super) struct Unit {
     /// Stores and loads behind the one at work.
     waiting: VecDeque<Key>,
     returning: Returning,
+    /// What a leg that comes back has.
+    brought: Option<UnitState>,
     /// Writes so far to legs that come back.
     deliveries: u64,
+    /// Those that the own disk has not answered.
+    own_deliveries: u32,
 }
 
 impl Unit {
@@ -76,20 +95,22 @@ impl Unit {
         let both = config.in_sync == LegMask::both();
         Self {
             state,
-            written: 0,
+            written: Written::Second,
             before: if both { Before::Both(config.generation()) } else { Before::One },
             confirmed: Confirmed::No,
             power: Power::Kept,
             at_work: None,
             waiting: VecDeque::new(),
             returning: Returning::Nothing,
+            brought: None,
             deliveries: 0,
+            own_deliveries: 0,
         }
     }
 
     /// The leg that was coming back is lost.
     pub(super) fn forget_returning(&mut self) {
-        self.returning = Returning::Nothing;
+        (self.returning, self.brought) = (Returning::Nothing, None);
     }
 
     /// A leg that counts was read while this holder opens: the newer state counts.
@@ -111,6 +132,11 @@ impl Unit {
         }
     }
 
+    /// The own leg's copies are damaged, and nobody has written anything since.
+    fn is_unwritten(&self) -> bool {
+        self.state.health == UnitStateHealth::Lost && self.state.seq == 0
+    }
+
     fn next_delivery(&mut self) -> u64 {
         self.deliveries += 1;
         self.deliveries
@@ -130,10 +156,20 @@ impl Holder {
             _ if counts => self.unit.adopt(theirs),
             Entry::Resync(SyncPlan::Full(_)) => {}
             Entry::Member | Entry::Resync(SyncPlan::Delta) if self.diverged().is_none() => {
-                let generation = self.config().generation();
-                self.unit.mend(theirs, generation);
+                // An errand answers with what it writes.
+                self.unit.brought = Some(theirs);
+                self.mend_unit_state();
             }
             Entry::Member | Entry::Resync(SyncPlan::Delta) => {}
+        }
+    }
+
+    fn mend_unit_state(&mut self) {
+        if self.unit.at_work.is_none()
+            && let Some(theirs) = self.unit.brought.take()
+        {
+            let generation = self.config().generation();
+            self.unit.mend(theirs, generation);
         }
     }
 
@@ -164,14 +200,34 @@ impl Holder {
 
     /// A store or a load: one after the other.
     pub(super) fn begin_errand(&mut self, key: Key, ctx: &mut Ctx<'_>) {
-        if self.unit.at_work.is_some() {
-            return self.wait_for_state(key);
+        if !self.unit.waiting.is_empty() || self.try_errand(key, ctx) == Progress::Idle {
+            self.set_errand_waiting(key);
+            self.unit.waiting.push_back(key);
         }
-        let Some(Work::Flush(flush)) = self.requests.get(key).map(|request| &request.work) else { return };
-        let next = match &flush.errand {
-            Errand::Flush(_) => return,
+    }
+
+    /// Idle: it has to wait for its turn, or for a frame.
+    fn try_errand(&mut self, key: Key, ctx: &mut Ctx<'_>) -> Progress {
+        if self.unit.at_work.is_some() || self.is_copying_state() {
+            return Progress::Idle;
+        }
+        let Some(Work::Flush(flush)) = self.requests.get(key).map(|request| &request.work) else {
+            return Progress::Busy;
+        };
+        let (content, health) = match &flush.errand {
+            Errand::Flush(_) => return Progress::Busy,
+            // The peer's leg may have it.
+            Errand::Load { .. } if self.unit.is_unwritten() && matches!(self.phase, Phase::Opening(_)) => {
+                return Progress::Idle;
+            }
+            // Nothing is written: a medium that reads again tomorrow has it.
+            Errand::Load { .. } if self.unit.is_unwritten() => {
+                self.reply(key, Ok(()), ctx);
+                return Progress::Busy;
+            }
             Errand::Load { .. } if self.unit.confirmed == Confirmed::Yes && self.may_read(ctx.now()) => {
-                return self.reply(key, Ok(()), ctx);
+                self.reply(key, Ok(()), ctx);
+                return Progress::Busy;
             }
             Errand::Load { .. } => {
                 if self.unit.confirmed == Confirmed::No {
@@ -180,27 +236,45 @@ impl Holder {
                 (self.unit.state.content.clone(), self.unit.state.health)
             }
             Errand::Store { from, .. } if from.len() > CONTENT_MAX => {
-                return self.reply(key, Err(IoError::OutOfRange), ctx);
+                self.reply(key, Err(IoError::OutOfRange), ctx);
+                return Progress::Busy;
             }
             Errand::Store { from, .. } => (from.to_vec(), UnitStateHealth::Whole),
         };
-        let (content, health) = next;
         let next = self.unit.state.successor(self.config().generation());
         let state = UnitState { incarnations: self.incarnations(ctx), health, content, ..next };
-        let Some(frame) = sealed(&state, ctx) else { return self.wait_for_state(key) };
-        self.unit.written = state.seq;
-        self.unit.state = state;
-        self.unit.at_work = Some(key);
-        if let Some(Work::Flush(flush)) = self.requests.get_mut(key).map(|request| &mut request.work) {
-            flush.errand.set_frame(frame, self.unit.state.offset());
-        }
-        self.send_flush(key, ctx);
+        self.write_state(key, state, Written::First, ctx)
     }
 
-    fn wait_for_state(&mut self, key: Key) {
+    fn write_state(&mut self, key: Key, state: UnitState, written: Written, ctx: &mut Ctx<'_>) -> Progress {
+        let Some(frame) = sealed(&state, ctx) else { return Progress::Idle };
+        let offset = state.offset();
+        (self.unit.state, self.unit.written, self.unit.at_work) = (state, written, Some(key));
+        if let Some(Work::Flush(flush)) = self.requests.get_mut(key).map(|request| &mut request.work) {
+            flush.failed = [None; 2];
+            flush.errand.set_frame(frame, offset);
+        }
+        self.send_flush(key, ctx);
+        Progress::Busy
+    }
+
+    /// Every leg that counts has what an errand wrote: the other copy is next, and then the answer. Where there is no frame for it
+    /// the errand begins anew.
+    pub(super) fn on_state_written(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        if self.unit.written == Written::Second {
+            return self.acknowledge(key, ctx);
+        }
+        let next = self.unit.state.successor(self.config().generation());
+        if self.write_state(key, next, Written::Second, ctx) == Progress::Idle {
+            self.unit.at_work = None;
+            self.set_errand_waiting(key);
+            self.unit.waiting.push_front(key);
+        }
+    }
+
+    fn set_errand_waiting(&mut self, key: Key) {
         if let Some(Work::Flush(flush)) = self.requests.get_mut(key).map(|request| &mut request.work) {
             flush.stage = FlushStage::Waiting;
-            self.unit.waiting.push_back(key);
         }
     }
 
@@ -208,10 +282,9 @@ impl Holder {
     pub(super) fn end_errand(&mut self, key: Key, result: Result<(), IoError>) {
         if self.unit.at_work == Some(key) {
             self.unit.at_work = None;
-            // A leg that came back may have brought another one meanwhile.
-            let is_there = result.is_ok() && self.unit.written == self.unit.state.seq;
-            self.unit.confirmed = if is_there { Confirmed::Yes } else { Confirmed::No };
+            self.unit.confirmed = if result.is_ok() { Confirmed::Yes } else { Confirmed::No };
         }
+        self.mend_unit_state();
     }
 
     /// What a load found.
@@ -228,20 +301,28 @@ impl Holder {
 
     /// Errands that waited for their turn, or for a frame.
     pub(super) fn drive_errands(&mut self, ctx: &mut Ctx<'_>) {
-        if self.unit.at_work.is_some() || matches!(self.phase, Phase::Leaving(_) | Phase::Ended(_)) {
+        if matches!(self.phase, Phase::Leaving(_) | Phase::Ended(_)) {
             return;
         }
-        if let Some(key) = self.unit.waiting.pop_front() {
-            self.begin_errand(key, ctx);
+        if let Some(key) = self.unit.waiting.pop_front()
+            && self.try_errand(key, ctx) == Progress::Idle
+        {
+            self.unit.waiting.push_front(key);
         }
+    }
+
+    /// When to look for a frame again.
+    pub(super) fn errand_deadline(&self, now: Instant) -> Option<Instant> {
+        let waits = self.unit.at_work.is_none() && !self.is_copying_state() && !self.unit.waiting.is_empty();
+        waits.then_some(now + FRAME_PAUSE)
     }
 
     // --- A leg that comes back ---
 
     /// True when the leg that comes back has the state; sends it otherwise.
     pub(super) fn has_state(&mut self, back: Side, ctx: &mut Ctx<'_>) -> bool {
-        if self.unit.returning == Returning::Nothing {
-            if self.unit.state.seq == 0 {
+        if self.unit.returning == Returning::Nothing && !self.is_state_on_its_way() {
+            if !self.unit.state.has_twin() {
                 self.unit.state = self.unit.state.successor(self.config().generation());
             }
             // What it has may be of a line that was given up, under larger numbers.
@@ -258,12 +339,20 @@ impl Holder {
         };
         let delivery = self.unit.next_delivery();
         self.unit.returning = then(delivery);
+        self.unit.own_deliveries += u32::from(back == Side::Own);
         ctx.desk.write(back, state.offset(), frame, Durability::Durable, Purpose::UnitState { delivery });
     }
 
     /// The state is on its way to the leg that comes back.
-    pub(super) fn is_copying_state(&self) -> bool {
+    fn is_copying_state(&self) -> bool {
         matches!(self.unit.returning, Returning::Clearing(_) | Returning::Sent(_))
+    }
+
+    /// True while a leg that comes back has to wait for what others write, so that no two writes are at one copy.
+    pub(super) fn is_state_on_its_way(&self) -> bool {
+        let behind = self.unit.returning == Returning::Nothing
+            && (self.unit.at_work.is_some() || self.unit.own_deliveries != 0);
+        self.is_copying_state() || behind
     }
 
     /// The leg that comes back has answered.
@@ -274,6 +363,7 @@ impl Holder {
         result: Result<(), IoError>,
         ctx: &mut Ctx<'_>,
     ) {
+        self.unit.own_deliveries -= u32::from(side == Side::Own);
         match (self.unit.returning, result) {
             (Returning::Clearing(sent), Ok(())) if sent == delivery => {
                 let state = self.unit.state.clone();

@@ -282,6 +282,28 @@ pub(crate) fn found(world: &mut World, holder: usize) -> (StateHealth, Option<u6
     (found.health, number_of(&into[..found.len as usize]))
 }
 
+/// What was stored is in both copies when it is answered.
+#[test]
+fn the_loss_of_one_copy_brings_nothing_older_back() {
+    for copy in [128 << 10, 192 << 10] {
+        let mut world = pair(534);
+        let mut keeper = Keeper::default();
+        let mut front = Front::open(&world, 0);
+        keeper.load(&mut world, &mut front, SECOND);
+        for _ in 0..3 {
+            keeper.store(&mut world, &mut front, SECOND);
+        }
+        drop(front);
+        world.kill(1);
+        world.load(0, 2 * SECOND);
+        world.kill(0);
+        world.disks[0].poke(copy + 64, &[0xa5; 64]);
+        world.start(0);
+        world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+        assert_eq!(found(&mut world, 0), (StateHealth::Whole, Some(3)), "{}", world.describe());
+    }
+}
+
 /// What one leg lost the other one has.
 #[test]
 fn a_state_that_one_leg_lost_is_the_other_ones() {

@@ -399,7 +399,8 @@ pub(super) fn give_up_unit_state(node: &mut Node, given: Option<&Value>) -> Resu
             "reservations and write protection of the LUN are lost, and whoever they keep out gets in: call again with confirm",
         ));
     }
-    change(node, move |target| target.give_up_unit_state(&name, lun_id))?;
+    let device = change(node, move |target| target.give_up_unit_state(&name, lun_id))?;
+    node.unit_state_given_up(device);
     Ok(json!(true))
 }
 
