@@ -37,16 +37,15 @@ cd "$(dirname "$0")/../.."
 client
 
 # An apt configuration of its own below a folder: packages of other suites of the machine's own mirror, without changing where the
-# machine gets its packages. Leaves its options in `apt`. private_apt FOLDER SUITES [source]
+# machine gets its packages. Leaves its options in `apt`. private_apt FOLDER SUITES
 private_apt() {
-    local folder=$1 suites=$2 type=deb uri suite
-    [ "${3:-}" = source ] && type=deb-src
+    local folder=$1 suites=$2 uri suite
     mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
     folder=$(realpath "$folder")
     uri=$(sed -n 's/^URIs: *//p; s/^deb \(\[.*\] \)\?\(http[^ ]*\) .*/\2/p' /etc/apt/sources.list.d/debian.sources \
         /etc/apt/sources.list 2>/dev/null | head -1)
     for suite in $suites; do
-        printf '%s [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$type" "$uri" "$suite"
+        printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$uri" "$suite"
     done >"$folder/sources.list"
     apt=(-o "Dir::Etc::sourcelist=$folder/sources.list" -o Dir::Etc::sourceparts=/dev/null
         -o "Dir::State::lists=$folder/lists" -o "Dir::Cache=$folder/cache" -o Acquire::Retries=3 -qq)
@@ -124,31 +123,12 @@ conformance_suite() {
         echo "setup: libiscsi's suite 1.20.0 cannot be had. The conformance tests are skipped."
 }
 
-# libiscsi's iscsi-dd, which copies from LUN to LUN by READ and WRITE or by EXTENDED COPY. Debian has it as a source only.
-copying_tool() {
-    local folder=${CARGO_TARGET_DIR:-target}/libiscsi parts source
-    parts=$folder/root/usr/lib/x86_64-linux-gnu
-    [ -x "$folder/root/usr/bin/iscsi-dd" ] && return
-    source=$folder/source
-    if [ -e "$parts/libiscsi.so.7" ] && private_apt "$source" trixie source; then
-        source=$(realpath "$source")
-        (cd "$source" && apt-get "${apt[@]}" source --tar-only --download-only libiscsi && tar xzf libiscsi_*.orig.tar.gz) >/dev/null 2>&1
-        echo '#define HAVE_POLL_H 1' >"$source/config.h"
-        cc -O1 -w '-D_U_=__attribute__((unused))' -I"$source" -I"$(echo "$source"/libiscsi-*/include)" "$source"/libiscsi-*/examples/iscsi-dd.c \
-            -o "$folder/root/usr/bin/iscsi-dd" -L"$parts" -l:libiscsi.so.7 -Wl,--unresolved-symbols=ignore-in-shared-libs
-    fi
-    rm -rf "$folder/source"
-    [ -x "$folder/root/usr/bin/iscsi-dd" ] ||
-        echo "setup: libiscsi's iscsi-dd 1.20.0 cannot be had. The test that copies with it is skipped."
-}
-
 if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
     echo "setup: installing ${missing[*]}"
     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null && missing=()
 fi
 qemu_iscsi
 conformance_suite
-copying_tool
 emulator
 guest
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -1,8 +1,9 @@
 //! RFC 7143 and RFC 7144, requirement by requirement: where the code that meets it cites it, and what tests it.
 //!
 //! The lists are `tests/compliance/rfc7143.txt`, `rfc7143-initiator.txt` and `rfc7144.txt`. A citation is a comment with `rfc7143#section-N` or `RFC 7143 section N`,
-//! or, in a file that has such a one, a comment of nothing but a section's number of RFC 7143. A test is a case of the suite at PDU
-//! level, or a function marked `#[test]`.
+//! or, in a file that has such a one, a comment of nothing but a section's number of RFC 7143. Of a section with several
+//! requirements each has a letter, `N(a)`, and is cited with it: a citation of the section alone is of none of them. A test is a
+//! case of the suite at PDU level, or a function marked `#[test]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,26 +15,27 @@ pub enum End {
     /// A target, or either.
     #[default]
     Target,
-    /// An initiator: its code has to cite the section.
+    /// An initiator: the code of that end has to cite it, and a target's that of the other.
     Initiator,
 }
 
 impl End {
     fn owns(self, place: &str) -> bool {
-        const INITIATOR: [&str; 4] = [
-            "net/iscsi/src/initiator/",
-            "net/iscsi/src/keys.rs",
-            "net/iscsi/src/chap/",
-            "bdev/gateway/src/remote/",
-        ];
-        self == Self::Target || INITIATOR.iter().any(|path| place.starts_with(path))
+        const INITIATOR: [&str; 2] = ["net/iscsi/src/initiator/", "bdev/gateway/src/remote/"];
+        const EITHER: [&str; 2] = ["net/iscsi/src/keys.rs", "net/iscsi/src/chap/"];
+        let is_in = |paths: &[&str]| paths.iter().any(|path| place.starts_with(path));
+        match self {
+            Self::Target => !is_in(&INITIATOR),
+            Self::Initiator => is_in(&INITIATOR) || is_in(&EITHER),
+        }
     }
 }
 
 /// One requirement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
-    /// The section's number, or an appendix's letter; of another document than RFC 7143, behind its number and a colon.
+    /// The section's number, or an appendix's letter; of another document than RFC 7143, behind its number and a colon. Behind it,
+    /// where the section has several, the requirement's letter in parentheses.
     pub section: String,
     /// Of whom.
     pub end: End,
@@ -183,7 +185,18 @@ fn sections_of(comment: &str, document: &str, prefix: &str) -> Vec<String> {
 fn first_word(text: &str) -> String {
     let end =
         text.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '.').unwrap_or(text.len());
-    text[..end].trim_end_matches('.').to_owned()
+    let letter = text[end..].get(..3).filter(|letter| is_letter(letter)).unwrap_or_default();
+    text[..end].trim_end_matches('.').to_owned() + letter
+}
+
+/// True for what tells the requirements of a section apart: `(a)`.
+fn is_letter(text: &str) -> bool {
+    matches!(text.as_bytes(), [b'(', letter, b')'] if letter.is_ascii_lowercase())
+}
+
+/// A section without the letter of one of its requirements.
+fn whole(section: &str) -> &str {
+    section.split('(').next().unwrap_or(section)
 }
 
 fn is_section(text: &str) -> bool {
@@ -198,9 +211,24 @@ impl Report {
         all.map(String::as_str).filter(|place| requirement.end.owns(place)).collect()
     }
 
+    /// Requirements that a citation cannot tell apart.
+    fn unclear(&self) -> Vec<String> {
+        let others = |one: &Requirement, alike: &dyn Fn(&Requirement) -> bool| {
+            self.requirements.iter().filter(|other| other.end == one.end && alike(other)).count() > 1
+        };
+        let of_several = |one: &&Requirement| {
+            let section = whole(&one.section);
+            let named = section != one.section;
+            let several = others(one, &|other| whole(&other.section) == section);
+            (several && !named) || others(one, &|other| other.section == one.section)
+        };
+        let unclear = self.requirements.iter().filter(of_several);
+        unclear.map(|one| format!("{}: it needs a letter of its own ({})", one.section, one.text)).collect()
+    }
+
     /// What is wrong with the list or the code: each a line.
     pub fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
+        let mut faults = self.unclear();
         let mut named = BTreeSet::new();
         for requirement in &self.requirements {
             let Requirement { section, text, how, .. } = requirement;
@@ -235,11 +263,26 @@ mod tests {
         let mut found = BTreeMap::new();
         let text = "//! Login (RFC 7143 sections 6.3, 11.12 and 11.13).\n//= rfc7143#section-11.5.5: it counts.\n\
                     (Key::A, 1), // 13.1\n// See RFC 7143 appendix C.\nlet x = 1; // 7 of them\n\
-                    // RFC 7144 section 7.1.1, and rfc7144#section-4.1.\n";
+                    // RFC 7144 section 7.1.1, and rfc7144#section-4.1.\n//= rfc7143#section-11.6.1(b): one of several.\n";
         cite("a.rs", text, &mut found);
         let sections: Vec<&str> = found.keys().map(String::as_str).collect();
-        assert_eq!(sections, ["11.12", "11.13", "11.5.5", "13.1", "6.3", "7144:4.1", "7144:7.1.1", "C"]);
+        assert_eq!(
+            sections,
+            ["11.12", "11.13", "11.5.5", "11.6.1(b)", "13.1", "6.3", "7144:4.1", "7144:7.1.1", "C"]
+        );
         assert_eq!(found["11.5.5"], ["a.rs:2"]);
+    }
+
+    #[test]
+    fn requirements_of_one_section_are_told_apart() {
+        let report = |rows: &str| {
+            let requirements = parse(rows).expect("rows");
+            Report { requirements, citations: BTreeMap::new(), tests: BTreeSet::new() }
+        };
+        let unclear = |rows: &str| report(rows).unclear().len();
+        assert_eq!(unclear("6.3(a) | x | t\n6.3(b) | y | t\n6.4 | z | t\n"), 0);
+        assert_eq!(unclear("6.3 | x | t\n6.3(b) | y | t\n"), 1, "one has none");
+        assert_eq!(unclear("6.3(a) | x | t\n6.3(a) | y | t\n"), 2, "both have the same");
     }
 
     #[test]

@@ -108,11 +108,6 @@ impl Suite {
         names.filter(|name| name.contains('.')).map(str::to_owned).collect()
     }
 
-    /// True when there is a tool of this name: not all are Debian's.
-    pub fn has(&self, name: &str) -> bool {
-        self.root.join("usr/bin").join(name).exists()
-    }
-
     /// What a tool that has to succeed prints.
     ///
     /// # Panics

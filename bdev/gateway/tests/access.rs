@@ -252,6 +252,19 @@ fn what_is_no_name_gets_no_session() {
     assert_eq!(world.end(1, register), GOOD);
 }
 
+#[test]
+fn names_compare_without_case() {
+    let mut world = World::new(1);
+    let loud = world.add(1, |config| {
+        config.initiator = "IQN.2026-11.EXAMPLE:H0".into();
+        config.target = Some(TARGET.to_ascii_uppercase());
+    });
+    world.until("a login", |world| world.hosts[loud].is_in());
+    // The same initiator, with the same ISID, at the same target: its session is reinstated.
+    world.until("the end of the other", |world| world.hosts[0].closed().is_some());
+    assert_eq!(world.target.connections().len(), 1);
+}
+
 /// What an initiator may see changes while it is in: commands at what is gone end, and of the rest it is told.
 #[test]
 fn a_session_sees_what_it_may_see_now() {

@@ -286,12 +286,12 @@ const TABLE: [(Key, &str, Rule); 20] = [
     (Key::DataPduInOrder, "DataPDUInOrder", Rule::Or), // 13.18
     (Key::DataSequenceInOrder, "DataSequenceInOrder", Rule::Or), // 13.19
     (Key::ErrorRecoveryLevel, "ErrorRecoveryLevel", Rule::Minimum(0, 2)), // 13.20
-    (Key::ProtocolLevel, "iSCSIProtocolLevel", Rule::Minimum(0, 31)), // RFC 7144 section 7.1.1
-    (Key::TaskReporting, "TaskReporting", Rule::List), // 13.23
-    (Key::IfMarker, "IFMarker", Rule::ObsoleteNo),   // 13.25
-    (Key::OfMarker, "OFMarker", Rule::ObsoleteNo),   // 13.25
-    (Key::IfMarkInt, "IFMarkInt", Rule::ObsoleteReject), // 13.25
-    (Key::OfMarkInt, "OFMarkInt", Rule::ObsoleteReject), // 13.25
+    (Key::ProtocolLevel, "iSCSIProtocolLevel", Rule::Minimum(0, 31)), // RFC 7143 section 13.24, RFC 7144 section 7.1.1
+    (Key::TaskReporting, "TaskReporting", Rule::List),                // 13.23
+    (Key::IfMarker, "IFMarker", Rule::ObsoleteNo),                    // 13.25
+    (Key::OfMarker, "OFMarker", Rule::ObsoleteNo),                    // 13.25
+    (Key::IfMarkInt, "IFMarkInt", Rule::ObsoleteReject),              // 13.25
+    (Key::OfMarkInt, "OFMarkInt", Rule::ObsoleteReject),              // 13.25
 ];
 
 /// How the end of several tasks at once is reported (RFC 7143 section 4.2.3.3): behind a fence, see
@@ -405,7 +405,7 @@ impl Negotiation {
             .filter(|(key, ..)| *key != Key::ProtocolLevel || self.preferences.protocol_level > 1)
             .filter(|(key, ..)| match self.purpose {
                 Purpose::Normal => true,
-                Purpose::Discovery => !key.is_of_normal_sessions(),
+                Purpose::Discovery => !key.is_of_normal_sessions() && *key != Key::ErrorRecoveryLevel,
                 Purpose::Joining => !key.is_of_leading_connections(),
             })
             .map(|(key, name, _)| (*name, self.ours(*key)))
@@ -439,7 +439,7 @@ impl Negotiation {
     /// When the key was negotiated before or its value is out of its range.
     pub fn respond(&mut self, name: &str, offer: &str) -> Result<Option<String>, NegotiationError> {
         let Some((key, _, rule)) = TABLE.iter().find(|(_, known, _)| *known == name).copied() else {
-            //= rfc7143#section-6.2: unknown keys are answered NotUnderstood.
+            //= rfc7143#section-6.2(a): unknown keys are answered NotUnderstood.
             return Ok(Some("NotUnderstood".to_string()));
         };
         self.settle_once(key)?;
@@ -455,7 +455,7 @@ impl Negotiation {
             _ => {}
         }
         let combined = self.combine(key, rule, offer);
-        //= rfc7143#section-13.14: where nothing comes unsolicited there is no first burst.
+        //= rfc7143#section-13.14(a): where nothing comes unsolicited there is no first burst.
         if key == Key::FirstBurstLength && combined.is_some() && !self.parameters.has_unsolicited_data() {
             return Ok(Some("Irrelevant".to_string()));
         }
@@ -463,6 +463,7 @@ impl Negotiation {
             return match rule {
                 //= rfc7143#section-6.2.1: a list without an acceptable value is answered Reject.
                 Rule::List => Ok(Some("Reject".to_string())),
+                //= rfc7143#section-6.2(d): a value that the key cannot have ends the negotiation.
                 _ => Err(NegotiationError("a key's value is out of its range")),
             };
         };
@@ -502,7 +503,7 @@ impl Negotiation {
     /// What was agreed on.
     pub fn into_parameters(mut self) -> SessionParameters {
         let parameters = &mut self.parameters;
-        //= rfc7143#section-13.14: FirstBurstLength MUST NOT exceed MaxBurstLength.
+        //= rfc7143#section-13.14(b): FirstBurstLength MUST NOT exceed MaxBurstLength.
         parameters.first_burst_length = parameters.first_burst_length.min(parameters.max_burst_length);
         self.parameters
     }
@@ -510,6 +511,7 @@ impl Negotiation {
     fn settle_once(&mut self, key: Key) -> Result<(), NegotiationError> {
         let bit = 1 << key as u32;
         if self.settled & bit != 0 {
+            //= rfc7143#section-6.2(b): a key is negotiated once.
             return Err(NegotiationError("a key was negotiated twice"));
         }
         self.settled |= bit;
@@ -518,6 +520,10 @@ impl Negotiation {
 
     /// This end's value in words.
     fn ours(&self, key: Key) -> String {
+        //= rfc7143#section-7.4: a discovery session has level 0, whoever asks for more.
+        if self.purpose == Purpose::Discovery && key == Key::ErrorRecoveryLevel {
+            return "0".to_string();
+        }
         let p = &self.preferences;
         let number = match key {
             Key::HeaderDigest => return p.header_digest.offer().to_string(),

@@ -42,8 +42,11 @@ pub fn check(name: &str) -> Result<(), NameError> {
     };
     //= rfc7143#section-4.2.7.3: the type says who gives the rest.
     let legal = match kind.to_ascii_lowercase().as_str() {
+        //= rfc7143#section-4.2.7.4: a name of a naming authority.
         "iqn." => !rest.is_empty(),
+        //= rfc7143#section-4.2.7.5: 16 digits.
         "eui." => digits(&[16]),
+        //= rfc7143#section-4.2.7.6: 16 or 32 digits.
         "naa." => digits(&[16, 32]),
         _ => false,
     };

@@ -92,7 +92,7 @@ impl Transmit {
     }
 }
 
-/// For how long a target has moved (RFC 7143 section 11.13.5).
+/// For how long a target has moved (RFC 7143 section 11.13.5(b)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moved {
     /// 0101: ask here again the next time.

@@ -1,4 +1,4 @@
-//! Serial number arithmetic on 32 bits (RFC 1982, RFC 7143 section 4.2.2.1).
+//! Serial number arithmetic on 32 bits (RFC 1982, RFC 7143 section 4.2.2.1(c)).
 
 /// True when `a` comes before `b`.
 pub fn before(a: u32, b: u32) -> bool {

@@ -39,6 +39,7 @@ fn parse_pair(part: &[u8]) -> Result<(String, String), TextError> {
     let text = core::str::from_utf8(part).map_err(|_| TextError::Encoding)?;
     let (key, value) = text.split_once('=').ok_or(TextError::NoValue)?;
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '@' | '_' | '#' | '/');
+    //= rfc7143#section-6.1(c): the characters of a key, 63 at the most.
     if key.is_empty() || key.len() > KEY_LEN_MAX || !key.chars().all(legal) {
         return Err(TextError::Key);
     }
@@ -58,6 +59,7 @@ pub fn emit(into: &mut Vec<u8>, key: &str, value: &str) {
 
 /// A number as iSCSI text writes it: decimal or `0x` hexadecimal.
 pub fn parse_number(text: &str) -> Option<u32> {
+    //= rfc7143#section-6.1(b): hexadecimal behind 0x or 0X, else decimal, and no sign.
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => u32::from_str_radix(hex, 16).ok().filter(|_| !hex.starts_with('+')),
         // Rust would take a sign.

@@ -25,7 +25,7 @@ pub enum Attribute {
 }
 
 impl Attribute {
-    /// From the number that iSCSI has for it (RFC 7143 section 11.3.1).
+    /// From the number that iSCSI has for it (RFC 7143 section 11.3.1(b)).
     ///
     /// # Errors
     /// ACA, where there is no auto contingent allegiance and never will be, and numbers that name nothing.

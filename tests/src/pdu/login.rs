@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = table! {
     "6.3" both_stages_make_a_session
     "11.13.3" tsih_is_shown_in_the_final_response_alone
     "13.9" the_first_response_names_the_portal_group
+    "13.6" an_alias_is_told_once_and_is_text
     "11.12.3" a_stage_may_be_gone_through_in_several_requests
     "6.1" text_is_continued_over_requests
     "11.13.5" no_initiator_name_is_a_missing_parameter
@@ -84,6 +85,20 @@ fn the_first_response_names_the_portal_group(subject: &Subject) -> Outcome {
     let answer = Login::connect(subject)?.exchange(SECURITY_TO_OPERATIONAL, &names(subject))?;
     let tag = answer.get("TargetPortalGroupTag").ok_or("no TargetPortalGroupTag")?;
     ensure!(tag.parse::<u16>().is_ok(), "TargetPortalGroupTag={tag}");
+    Ok(())
+}
+
+fn an_alias_is_told_once_and_is_text(subject: &Subject) -> Outcome {
+    let mut login = Login::connect(subject)?;
+    let first = login.exchange(SECURITY_TO_OPERATIONAL, &names(subject))?;
+    let last = login.exchange(TO_FULL_FEATURE, &[])?;
+    ensure!(last.status() == 0, "{last:?}");
+    ensure!(last.get("TargetAlias").is_none(), "an alias behind the first response: {:?}", last.pairs);
+    let aliases = first.pairs.iter().filter(|(key, _)| key == "TargetAlias");
+    ensure!(aliases.clone().count() <= 1, "several: {:?}", first.pairs);
+    let is_text =
+        |alias: &str| !alias.is_empty() && alias.len() <= 255 && !alias.chars().any(char::is_control);
+    ensure!(aliases.clone().all(|(_, alias)| is_text(alias)), "{:?}", first.pairs);
     Ok(())
 }
 

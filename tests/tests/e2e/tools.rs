@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tests::host::{GOOD, Host, check};
-use tests::node::{Node, skipped_without};
+use tests::node::Node;
 use tests::pair::Pair;
 use tests::suite::Suite;
 
@@ -236,30 +236,22 @@ fn libiscsi_tools_reserve_and_sum_a_mirrored_lun_through_either_node() {
     assert_eq!(paths[0].write(0, 0x53), GOOD);
 }
 
+/// From one LUN to another of the same target, by READ and WRITE of a host.
 #[test]
-fn iscsi_dd_copies_from_lun_to_lun_by_itself_and_by_the_target() {
-    let Some(suite) = Suite::find() else { return };
-    if !suite.has("iscsi-dd") {
-        return skipped_without("libiscsi's iscsi-dd");
-    }
+fn qemu_img_copies_from_lun_to_lun() {
+    let Some(modules) = modules() else { return };
     let (node, file, url) = thin("d0");
     let copied = node.file("d1", SIZE);
     node.must("bdev_uring_create", json!({"name": "d1", "filename": copied, "block_size": 512}));
-    node.must(
-        "iscsi_target_node_add_lun",
-        json!({"name": "iqn.2026-11.org.gemel:d0", "bdev_name": "d1", "lun_id": 1}),
-    );
+    let lun = json!({"name": "iqn.2026-11.org.gemel:d0", "bdev_name": "d1", "lun_id": 1});
+    node.must("iscsi_target_node_add_lun", lun);
     let to = format!("{}1", url.strip_suffix('0').expect("LUN 0"));
-    let mut host = Host::login(&url, "iqn.2026-11.org.gemel:host");
-    host.attentions();
-    let ends = [0, 100_000, 131_071];
-    for (round, way) in [&[][..], &["-x", "-m", "1", "-b", "4096"]].into_iter().enumerate() {
-        for block in (0..500).map(|number| number * 199).chain(ends) {
-            assert_eq!(host.write(block, (block % 127) as u8 + 1 + 128 * round as u8), GOOD);
-        }
-        assert_ne!(std::fs::read(&file).expect("a file"), std::fs::read(&copied).expect("a file"));
-        let said = suite.tool("iscsi-dd", &[&["-6", "-s", &url, "-d", &to][..], way].concat());
-        assert!(said.contains("131072 blocks"), "{said}");
-        assert!(std::fs::read(&file).expect("a file") == std::fs::read(&copied).expect("a file"), "{way:?}");
-    }
+    qemu_io(&modules, &url, &["write -P 0x5a 0 3M", "write -P 0xa5 20M 513k", "write -P 0x11 65535k 1k"]);
+    qemu_io(&modules, &to, &["write -P 0xee 30M 1M"]);
+    let mut convert = Command::new("qemu-img");
+    convert
+        .env("QEMU_MODULE_DIR", &modules)
+        .args(["convert", "-n", "-W", "-f", "raw", "-O", "raw", &url, &to]);
+    run(&mut convert);
+    assert!(std::fs::read(&file).expect("a file") == std::fs::read(&copied).expect("a file"));
 }

@@ -26,6 +26,7 @@ enum Decision {
 impl Target {
     pub(super) fn on_login(&mut self, id: u64, who: LoginRequest) {
         // Names compare without regard to case: they are folded once, here (RFC 3722).
+        //= rfc7143#section-4.2.7.2: names compare without case, whatever end has folded them.
         let target = who.target.map(|name| name.to_ascii_lowercase());
         let who = LoginRequest { initiator: who.initiator.to_ascii_lowercase(), target, ..who };
         self.look_for_relay(id, &who);
@@ -59,7 +60,7 @@ impl Target {
         session.connection().admit_login(admission);
     }
 
-    /// The session that a login with a handle is to join (RFC 7143 section 6.3.1): the initiator's own, at the same portal group.
+    /// The session that a login with a handle is to join (RFC 7143 section 6.3.1(b)): the initiator's own, at the same portal group.
     fn joined(&self, session: &Session, who: &LoginRequest) -> Option<(u64, &Session)> {
         let is = |other: &Session| {
             let same = |old: &LoginRequest| {
@@ -81,6 +82,7 @@ impl Target {
         }
         let allowed = joined.links.leading().connection.parameters().max_connections as usize;
         let others = joined.links.iter().filter(|link| link.connection.cid() != who.cid).count();
+        //= rfc7143#section-6.3.1(a): no more connections than were agreed on.
         if others < allowed { Ok(()) } else { Err(LoginStatus::TooManyConnections) }
     }
 

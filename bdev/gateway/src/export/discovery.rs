@@ -49,6 +49,7 @@ impl Target {
         for (portal, tag) in
             groups.iter().flat_map(|group| group.portals.iter().map(|portal| (portal, group.tag)))
         {
+            //= rfc7143#section-13.8(a): each address with its portal group.
             if let Some(address) = reachable(portal, own) {
                 iscsi::text::emit(text, "TargetAddress", &format!("{address},{}", node.relative_port(tag)));
             }

@@ -157,7 +157,7 @@ impl RemoteChannel {
         let until = now + LOGOUT_PATIENCE.min(Duration::from_secs(seconds.max(1).into()));
         let cause = LinkDown::Lost("the target asked for a logout".to_owned());
         if let Some(mut live) = self.leave_session(cause, now) {
-            //= rfc7143#section-11.9.1: an initiator honours the request with a logout.
+            //= rfc7143#section-11.9.1(f): an initiator honours the request with a logout.
             live.abandon_all();
             live.log_out();
             self.parting = Some((live, until));

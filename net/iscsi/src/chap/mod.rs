@@ -124,6 +124,7 @@ impl Secret {
 
     /// True when it can be guessed from a recorded login: below 96 bits.
     pub fn is_short(&self) -> bool {
+        //= rfc7143#section-9.2.1(b): an administrator who sets such a secret is warned.
         self.0.len() < SECRET_LEN_SAFE
     }
 }
@@ -172,6 +173,7 @@ impl Account {
     /// One secret for both directions: an attacker could have a challenge answered by the end that made it.
     pub fn new(initiator: Credential, target: Option<Credential>) -> Result<Self, SameSecret> {
         match &target {
+            //= rfc7143#section-9.2.1(c): the two differ.
             Some(target) if target.secret == initiator.secret => Err(SameSecret),
             _ => Ok(Self { initiator, target }),
         }

@@ -122,6 +122,7 @@ impl Verifier {
     }
 
     fn check(&self, algorithm: Algorithm, pairs: &Pairs, answer: &mut Vec<u8>) -> Result<State, Failure> {
+        //= rfc7143#section-12.1.3(b): what is missing, malformed or wrong fails the login.
         let name = find(pairs, "CHAP_N").ok_or(Failure("CHAP_N is missing"))?;
         let response = find(pairs, "CHAP_R").ok_or(Failure("CHAP_R is missing"))?;
         let response =
@@ -130,6 +131,7 @@ impl Verifier {
         let account = self.with.accounts.iter().find(|account| account.initiator.name == name);
         let right =
             |account: &&Account| same(&algorithm.respond(*id, &account.initiator.secret, bytes), &response);
+        //= rfc7143#section-12.1.3(a): the secret opens.
         let account = account.filter(right).ok_or(Failure("an unknown user or a wrong secret"))?;
         self.prove(account, algorithm, pairs, answer)?;
         Ok(State::Done)
@@ -153,7 +155,7 @@ impl Verifier {
         };
         let challenge =
             value::decode(challenge, CHALLENGE_LEN_MAX).ok_or(Failure("CHAP_C is no binary value"))?;
-        //= rfc7143#section-9.2.1: a responder MUST check that its own challenge does not come back.
+        //= rfc7143#section-9.2.1(a): a responder MUST check that its own challenge does not come back.
         if same(&challenge, &self.with.challenge.bytes) {
             return Err(Failure("the target's own challenge was reflected"));
         }

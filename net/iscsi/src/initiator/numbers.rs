@@ -32,12 +32,14 @@ impl Numbering {
 
     pub(super) fn take(&self) -> u32 {
         let cmd_sn = self.0.cmd_sn.get();
+        //= rfc7143#section-4.2.2.1(g): numbers are taken in the order of sending.
         self.0.cmd_sn.set(cmd_sn.wrapping_add(1));
         cmd_sn
     }
 
     /// True while the target takes one more numbered request.
     pub(super) fn is_open(&self) -> bool {
+        //= rfc7143#section-4.2.2.1(f): nothing numbered goes out beyond MaxCmdSN.
         serial::before_or_at(self.0.cmd_sn.get(), self.0.max_cmd_sn.get())
     }
 

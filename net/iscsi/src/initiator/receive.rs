@@ -247,7 +247,7 @@ impl Connection {
         }
     }
 
-    /// The target wants to negotiate (RFC 7143 section 11.9.1, event 4): what may still change is said again.
+    /// The target wants to negotiate (RFC 7143 section 11.9.1(g), event 4): what may still change is said again.
     fn renegotiate(&mut self) {
         //= rfc7143#section-11.10: there is one text request at a time; the target hears with it, or asks again.
         if self.text_request.is_some() || self.logout.is_some() {
@@ -263,10 +263,11 @@ impl Connection {
     fn on_async(&mut self, header: &Header) {
         match header.byte(36) {
             1 => self.events.push_back(Event::LogoutRequested { seconds: header.u16_at(42) }),
+            //= rfc7143#section-11.9.1(h): Parameter1 names the connection.
             2 if header.u16_at(38) != self.login.cid() => {}
             2 | 3 => self.close(CloseReason::Local("the target announced that it drops the connection")),
             4 => self.renegotiate(),
-            //= rfc7143#section-11.9.1: a vendor's own event (255) and its data mean nothing here, like events of fancy; its number counts.
+            //= rfc7143#section-11.9.1(i): a vendor's own event (255) and its data mean nothing here, like events of fancy; its number counts.
             _ => {}
         }
     }

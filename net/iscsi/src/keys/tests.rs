@@ -134,6 +134,18 @@ fn discovery_has_no_use_for_keys_about_data() {
 }
 
 #[test]
+fn a_discovery_session_recovers_nothing() {
+    let preferences = Preferences { error_recovery_level: 2, ..Preferences::default() };
+    let mut discovery = Negotiation::new(preferences.clone());
+    discovery.set_purpose(Purpose::Discovery);
+    assert!(discovery.offers().all(|(name, _)| name != "ErrorRecoveryLevel"));
+    assert_eq!(discovery.respond("ErrorRecoveryLevel", "2"), Ok(Some("0".into())));
+    assert_eq!(discovery.into_parameters().error_recovery_level, 0);
+    let mut normal = Negotiation::new(preferences);
+    assert_eq!(normal.respond("ErrorRecoveryLevel", "2"), Ok(Some("2".into())));
+}
+
+#[test]
 fn a_segment_length_may_be_declared_again() {
     let mut parameters = SessionParameters::default();
     assert!(parameters.redeclare("0x10000") && !parameters.redeclare("511") && !parameters.redeclare("x"));

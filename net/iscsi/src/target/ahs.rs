@@ -26,7 +26,7 @@ pub(super) fn check(header: &Header, mut segments: &[u8]) -> Result<(), RejectRe
         }
         segments = &segments[whole..];
     }
-    //= rfc7143#section-11.3.1: R and W at once make a command in both directions.
+    //= rfc7143#section-11.3.1(a): R and W at once make a command in both directions.
     if header.has(flag::READ | flag::WRITE) { Err(RejectReason::NotSupported) } else { Ok(()) }
 }
 

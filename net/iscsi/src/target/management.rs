@@ -49,7 +49,7 @@ impl Connection {
         self.send(header, Body::None);
     }
 
-    /// Asks the initiator to log out within `seconds` (asynchronous event 1, RFC 7143 section 11.9.1).
+    /// Asks the initiator to log out within `seconds` (asynchronous event 1, RFC 7143 section 11.9.1(a)).
     pub fn request_logout(&mut self, seconds: u16) {
         if self.phase == Phase::FullFeature {
             let header = Header::new(opcode::ASYNC, flag::FINAL).with_byte(36, 1).with_u16(42, seconds);
@@ -73,7 +73,7 @@ impl Connection {
     /// session's Time2Wait; drops it once that is on its way, behind what was answered before.
     pub fn dismiss_connection(&mut self, why: &'static str) {
         if self.phase == Phase::FullFeature {
-            //= rfc7143#section-11.9.1: Parameter1 is the connection, Parameter2 Time2Wait; a Parameter3 of zero keeps nothing.
+            //= rfc7143#section-11.9.1(b): Parameter1 is the connection, Parameter2 Time2Wait; a Parameter3 of zero keeps nothing.
             let header = Header::new(opcode::ASYNC, flag::FINAL)
                 .with_byte(36, 2)
                 .with_u16(38, self.cid)
@@ -92,6 +92,7 @@ impl Connection {
             self.declares = Some(max_recv_data_segment_length);
             self.parameters.max_recv_data_segment_length =
                 self.parameters.max_recv_data_segment_length.max(max_recv_data_segment_length);
+            //= rfc7143#section-11.9.1(c): Parameter3 is the time that it has.
             let header = Header::new(opcode::ASYNC, flag::FINAL).with_byte(36, 4).with_u16(42, seconds);
             self.send_unsolicited(header);
         }
@@ -187,6 +188,7 @@ impl Connection {
 }
 
 fn function(header: &Header) -> TaskFunction {
+    //= rfc7143#section-11.5.4: the tag of the task that it is about.
     let referenced = TaskId(header.ttt());
     match header.flags() & 0x7f {
         1 => TaskFunction::AbortTask(referenced),
@@ -197,10 +199,13 @@ fn function(header: &Header) -> TaskFunction {
         6 => TaskFunction::TargetWarmReset,
         7 => TaskFunction::TargetColdReset,
         8 => TaskFunction::TaskReassign { task: referenced, exp_data_sn: header.data_sn() },
-        //= rfc7144#section-6.3: queries, and the loss of a nexus.
+        //= rfc7144#section-6.3(a)
         9 => TaskFunction::QueryTask(referenced),
+        //= rfc7144#section-6.3(b)
         10 => TaskFunction::QueryTaskSet,
+        //= rfc7144#section-6.3(c)
         11 => TaskFunction::NexusReset,
+        //= rfc7144#section-6.3(d)
         12 => TaskFunction::QueryAsyncEvent,
         other => TaskFunction::Unknown(other),
     }

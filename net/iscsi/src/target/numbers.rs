@@ -97,7 +97,7 @@ impl Numbers {
 
     /// Whose turn it is when a numbered request comes.
     pub(super) fn turn(&self, number: u32) -> Turn {
-        //= rfc7143#section-4.2.2.1: requests outside the window are silently ignored.
+        //= rfc7143#section-4.2.2.1(b): requests outside the window are silently ignored.
         if serial::before(number, self.exp_cmd_sn)
             || serial::before(self.max_cmd_sn, number)
             || self.given_up.contains(&number)
@@ -113,6 +113,7 @@ impl Numbers {
     /// Takes the number whose turn it is.
     pub(super) fn advance(&mut self) {
         loop {
+            //= rfc7143#section-4.2.2.1(a): each request that is not immediate counts, once.
             self.exp_cmd_sn = self.exp_cmd_sn.wrapping_add(1);
             let Some(at) = self.given_up.iter().position(|number| *number == self.exp_cmd_sn) else { return };
             self.given_up.swap_remove(at);
@@ -168,6 +169,7 @@ impl Numbers {
     pub(super) fn update_window(&mut self) {
         let room = self.depth.saturating_sub(self.open);
         let edge = self.exp_cmd_sn.wrapping_add(room).wrapping_sub(1);
+        //= rfc7143#section-4.2.2.1(d): MaxCmdSN does not go back.
         if serial::before(self.max_cmd_sn, edge) {
             self.max_cmd_sn = edge;
         }

@@ -46,7 +46,7 @@ impl Connection {
         let numbers = self.numbers.get();
         let number = header.cmd_sn();
         if header.is_immediate() {
-            //= rfc7143#section-4.2.3.3: a function that ends several tasks covers what was numbered before it.
+            //= rfc7143#section-4.2.3.3(b): a function that ends several tasks covers what was numbered before it.
             let covers =
                 header.opcode() == opcode::TASK_MANAGEMENT && !matches!(header.flags() & 0x7f, 1 | 8 | 9);
             let waits = covers && numbers.gaps() == Gaps::Wait && numbers.is_missing(number);
@@ -56,6 +56,7 @@ impl Connection {
                 _ => Arrival::InTurn,
             };
         }
+        //= rfc7143#section-4.2.2.1(e): on whatever connection they come, requests have their turns by their numbers.
         match numbers.turn(number) {
             Turn::Never => Arrival::Ignored,
             Turn::Later => Arrival::Early,

@@ -43,6 +43,7 @@ impl Connection {
     /// What is left to send when the connection is over: nothing, or what goes on at another one.
     pub(super) fn leave_outgoing(&mut self) {
         let reassigns = self.reassigns();
+        //= rfc7143#section-7.1.4.3: below level 2, or with a Time2Retain of zero, nothing is left of a connection.
         self.outgoing.retain(|outgoing| {
             reassigns && matches!(outgoing, Outgoing::Data { .. } | Outgoing::Response { .. })
         });
@@ -83,6 +84,7 @@ impl Connection {
                 let known = open.receipt.data_sn..=sent;
                 let from = if known.contains(&exp_data_sn) { exp_data_sn } else { open.receipt.data_sn };
                 open.receipt.data_sn = from;
+                //= rfc7143#section-7.2.2(c): in segments as this connection has them.
                 layout.again_from(from, &self.parameters)
             });
             outgoing = Some(match data {
@@ -90,6 +92,7 @@ impl Connection {
                 None => Outgoing::Response { task, data_sn: 0, layout: None, response },
             });
         }
+        //= rfc7143#section-7.2.2(a): it goes on here, with its data or with its status.
         self.tasks.insert(task, open);
         self.outgoing.extend(outgoing);
         self.pump(task);

@@ -22,7 +22,7 @@ impl Connection {
                     return self.misbehaved("a PDU other than Login before full feature phase");
                 }
                 Step::More => return,
-                //= rfc7143#section-7.8: nothing of a header with a wrong digest can be believed.
+                //= rfc7143#section-7.8(a): nothing of a header with a wrong digest can be believed.
                 Step::HeaderDigestError => return self.close(CloseReason::HeaderDigest),
                 Step::Header => match self.on_header() {
                     Some(sink) => self.deframer.accept(sink),
@@ -95,16 +95,17 @@ impl Connection {
                 | opcode::TASK_MANAGEMENT
                 | opcode::LOGOUT,
             ) => self.on_request(&header),
-            //= rfc7143#section-11.16: what was sent is sent again, where the level allows it.
+            //= rfc7143#section-11.16(b): what was sent is sent again, where the level allows it.
             (_, opcode::SNACK) => self.on_snack(&header),
             (_, opcode::LOGIN) => self.misbehaved("a Login PDU in full feature phase"),
+            //= rfc7143#section-11.2.1.2: opcodes that are not an initiator's are not taken.
             _ => self.reject(&header, RejectReason::NotSupported),
         }
     }
 
     /// A PDU other than Login before full feature phase.
     fn on_stray(&mut self, header: &Header) {
-        //= rfc7143#section-6.3: before the login the connection is closed; during it the login is refused, too.
+        //= rfc7143#section-6.3(b): before the login the connection is closed; during it the login is refused, too.
         if self.login.has_begun() && header.opcode() & 0x20 == 0 {
             self.fail_login(LoginStatus::InvalidDuringLogin);
         } else {
@@ -150,6 +151,7 @@ impl Connection {
     fn on_data_digest_error(&mut self) {
         let header = self.deframer.header();
         self.deframer.take_data();
+        //= rfc7143#section-7.8(b): damaged data are rejected and dropped.
         self.reject(&header, RejectReason::DataDigest);
         let recovers = self.recovers();
         match header.opcode() {
@@ -157,6 +159,7 @@ impl Connection {
             opcode::SCSI_COMMAND if self.arrival == Arrival::InTurn => {
                 self.lose(TaskId(header.itt()), DataFault::Damaged);
             }
+            //= rfc7143#section-7.2.1: a request that was not seen fills its place when it comes again with its number.
             // The request was not seen; a numbered one leaves a hole, which it fills when it is sent again.
             _ if header.is_immediate() || recovers || self.arrival != Arrival::InTurn => {}
             _ => self.misbehaved("a numbered request was lost to a data digest error"),
@@ -271,6 +274,7 @@ impl Connection {
     fn on_data_out_header(&mut self, header: &Header) -> Sink {
         let task = TaskId(header.itt());
         let Some(open) = self.tasks.get_mut(&task) else {
+            //= rfc7143#section-4.2.3.3(c): data of no task are read and dropped.
             return if self.held.is_empty() { Sink::Discard } else { Sink::Internal };
         };
         match open.on_data_out(header, &self.parameters) {
@@ -341,18 +345,22 @@ impl Connection {
         } else if header.itt() != NO_TAG {
             let answer = Header::new(opcode::NOP_IN, flag::FINAL)
                 .with_lun(header.lun())
+                //= rfc7143#section-11.18.1: by its tag the answer is known; without one there is none.
                 .with_itt(header.itt())
                 .with_ttt(NO_TAG);
             // The echo is cut at what the initiator takes.
+            //= rfc7143#section-11.18.3: the data come back, as far as the initiator takes them.
             data.truncate(self.parameters.max_send_data_segment_length as usize);
             let body = if data.is_empty() { Body::None } else { Body::Inline(data) };
             self.send(answer, body);
         } else if self.ping.is_some_and(|ttt| ttt == header.ttt()) {
+            //= rfc7143#section-11.18.2: by the target's tag its ping is answered.
             self.ping = None;
             self.events.push_back(Event::Pong);
         }
     }
 
+    //= rfc7143#section-7.3: a reject says what is wrong with a PDU, and leaves the tasks alone.
     pub(super) fn reject(&mut self, header: &Header, reason: RejectReason) {
         let answer = Header::new(opcode::REJECT, flag::FINAL).with_byte(2, reason as u8).with_itt(NO_TAG);
         self.send(answer, Body::Inline(header.0[..BHS_LEN].to_vec()));

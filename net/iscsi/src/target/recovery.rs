@@ -148,6 +148,7 @@ impl Connection {
 
     /// What the initiator has received, as each of its PDUs says.
     pub(super) fn acknowledge(&mut self, exp_stat_sn: u32) {
+        //= rfc7143#section-4.2.2.2(b): what is beyond every number that was sent acknowledges nothing.
         if !serial::before_or_at(exp_stat_sn, self.stat_sn) {
             return;
         }
@@ -162,7 +163,7 @@ impl Connection {
 
     pub(super) fn on_snack(&mut self, header: &Header) {
         let done = match header.flags() & 0x0f {
-            //= rfc7143#section-11.16: SNACK is for error recovery levels above zero.
+            //= rfc7143#section-11.16(a): SNACK is for error recovery levels above zero.
             _ if !self.recovers() => None,
             kind::DATA => self.send_again(header),
             kind::STATUS => self.answer_again(header),
@@ -190,6 +191,7 @@ impl Connection {
     fn send_again(&mut self, header: &Header) -> Option<()> {
         let task = TaskId(header.itt());
         let (begin, run) = (header.buffer_offset(), header.residual());
+        //= rfc7143#section-7.1.4.1: R2Ts and data that were lost are sent again within the command.
         if let Some(r2ts) =
             self.tasks.get(&task).filter(|open| open.writes()).map(|open| open.r2ts_again(begin, run))
         {
@@ -215,7 +217,7 @@ impl Connection {
     /// All Data-In PDUs that are not acknowledged again, in segments of the length that holds now, and an answer that shows the
     /// SNACK's tag; `None` for what was not sent, or is not there any more.
     fn send_resegmented(&mut self, header: &Header) -> Option<()> {
-        //= rfc7143#section-11.16: where the initiator takes segments of another length, numbers name others than before.
+        //= rfc7143#section-11.16(d): where the initiator takes segments of another length, numbers name others than before.
         let task = TaskId(header.itt());
         if matches!(header.ttt(), 0 | NO_TAG) {
             return None;
@@ -280,6 +282,7 @@ impl Connection {
         let end = if run == 0 { self.stat_sn } else { begin.wrapping_add(run) };
         let wanted =
             |kept: &&Kept| serial::before_or_at(begin, kept.stat_sn) && serial::before(kept.stat_sn, end);
+        //= rfc7143#section-7.1.4.2: a status that was lost is sent again on the same connection.
         let again: alloc::vec::Vec<Outgoing> = self
             .unacknowledged
             .0

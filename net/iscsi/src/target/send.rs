@@ -24,7 +24,7 @@ impl Connection {
         ttt
     }
 
-    //= rfc7143#section-4.2.2.2: each status takes a number.
+    //= rfc7143#section-4.2.2.2(a): each status takes a number.
     pub(super) fn take_stat_sn(&mut self) -> u32 {
         let stat_sn = self.stat_sn;
         self.stat_sn = self.stat_sn.wrapping_add(1);
@@ -57,11 +57,14 @@ impl Connection {
 
     fn data_in(task: TaskId, lun: u64, layout: Layout, (offset, data_sn): (u32, u32)) -> (Header, u32) {
         let end = offset + layout.segment(offset);
+        //= rfc7143#section-11.7.1: F ends each burst and the last one.
         let header = Header::new(opcode::DATA_IN, if layout.ends_at(end) { flag::FINAL } else { 0 })
             .with_itt(task.0)
             .with_ttt(NO_TAG)
             .with_lun(lun)
+            //= rfc7143#section-11.7.5(b): DataSN counts the PDUs of a command from zero.
             .with_data_sn(data_sn)
+            //= rfc7143#section-11.7.6: and the offsets follow each other.
             .with_buffer_offset(offset);
         (header, end)
     }
@@ -78,6 +81,7 @@ impl Connection {
         let expected_len = open.expected_len();
         let (mut header, end) = Self::data_in(task, open.lun(), layout, (offset, data_sn));
         let last = end == layout.len;
+        //= rfc7143#section-11.7.3: a status rides in the last PDU of the data, and only a good one without sense.
         let collapses = last && response.status == 0 && response.sense.is_empty() && !self.recovers();
         if collapses {
             // Phase collapse: a good status rides in the last Data-In.
@@ -92,6 +96,7 @@ impl Connection {
             self.outgoing.push_front(rest);
             if self.recovers() && layout.ends_at(end) {
                 // A: the initiator says what it has.
+                //= rfc7143#section-11.7.2: A is set at level 1 and above, at the end of a burst.
                 header = header.with_flags(flag::ACKNOWLEDGE).with_ttt(self.receipt_ttt(task));
             }
         }
@@ -140,10 +145,13 @@ impl Connection {
         let exp_data_sn = data_sn.wrapping_add(open.r2ts_sent());
         //= rfc7144#section-5.2.1: the status qualifier stays zero: nothing more is said of a status than the status.
         let header = Header::new(opcode::SCSI_RESPONSE, flag::FINAL)
+            //= rfc7143#section-11.4.2: the status of a command that was carried out; the response code (11.4.3) says that it was.
             .with_byte(3, response.status)
             .with_itt(task.0)
+            //= rfc7143#section-11.4.4: zero, or the tag of the R-Data SNACK.
             .with_ttt(open.snack_tag)
             .with_stat_sn(self.take_stat_sn())
+            //= rfc7143#section-11.4.8: ExpDataSN is how many Data-In and R2T PDUs there were.
             .with_data_sn(exp_data_sn);
         let header = self.window(task::residual(expected_len, response.transfer_len).apply(header));
         let body = if response.sense.is_empty() {
@@ -184,6 +192,7 @@ impl Connection {
                 Some(self.frame(&self.window(header.with_stat_sn(self.stat_sn)), Body::None))
             }
             Outgoing::R2t { task, header } => {
+                //= rfc7143#section-11.8.3: the next StatSN is shown, and not taken.
                 self.tasks.get(&task)?;
                 Some(self.frame(&self.window(header.with_stat_sn(self.stat_sn)), Body::None))
             }

@@ -107,6 +107,7 @@ impl Task {
         let writes = header.has(flag::WRITE);
         let immediate = u32::try_from(header.data_len()).ok()?;
         let first_end = parameters.first_burst_length.min(header.edtl());
+        //= rfc7143#section-11.3.6: data come with a command that writes, and with no other.
         if immediate > 0 && !writes {
             return None;
         }
@@ -193,9 +194,10 @@ impl Task {
     ) -> Result<(), Unfit> {
         let len = u32::try_from(header.data_len()).map_err(|_| Unfit::Wrong)?;
         let offset = header.buffer_offset();
+        //= rfc7143#section-11.7.4: the tag says which R2T is answered, or that none is.
         let burst = self.bursts.iter_mut().find(|burst| burst.ttt == header.ttt()).ok_or(Unfit::Unasked)?;
         let end = offset.checked_add(len).ok_or(Unfit::Wrong)?;
-        //= rfc7143#section-11.7.5: DataSN counts from zero within a burst, offsets rise in order.
+        //= rfc7143#section-11.7.5(a): DataSN counts from zero within a burst, offsets rise in order.
         let in_order = !parameters.data_pdu_in_order.is_yes() || offset == burst.next_offset;
         let inside = burst.start <= offset && end <= burst.end && !burst.arrived.overlaps(offset, end);
         if header.data_sn() != burst.next_data_sn || !in_order || !inside {
@@ -239,7 +241,7 @@ impl Task {
     fn end_burst(&mut self, at: usize, parameters: &SessionParameters) -> Result<(), ()> {
         let burst = self.bursts.remove(at);
         // A first burst may be shorter than allowed: the rest is asked for. A solicited one may not.
-        //= rfc7143#section-11.8.4: the data of an R2T are sent whole.
+        //= rfc7143#section-11.8.4(a): the data of an R2T are sent whole.
         let end = if burst.ttt == NO_TAG {
             self.asked = burst.arrived.reach().max(burst.next_offset);
             self.asked
@@ -312,6 +314,7 @@ impl Task {
         if from >= wanted {
             return None;
         }
+        //= rfc7143#section-11.8.4(b): from one byte up to MaxBurstLength.
         self.asked = wanted.min(from + parameters.max_burst_length);
         Some((from, self.asked))
     }
@@ -319,7 +322,9 @@ impl Task {
     fn r2t(&self, burst: &Burst) -> Header {
         Header::new(opcode::R2T, flag::FINAL)
             .with_lun(self.lun)
+            //= rfc7143#section-11.8.5: a tag of its own, and the LUN with it.
             .with_ttt(burst.ttt)
+            //= rfc7143#section-11.8.2: R2Ts of a command are numbered from zero.
             .with_data_sn(burst.r2t_sn)
             .with_buffer_offset(burst.start)
             .with_residual(burst.end - burst.start)

@@ -69,6 +69,7 @@ impl Connection {
         if header.has(flag::FINAL) {
             return self.reject(header, RejectReason::Protocol);
         }
+        //= rfc7143#section-6.1(a): an empty answer with a tag asks for the rest.
         let ttt = self.new_ttt();
         self.text = Exchange::Asking(ttt, text);
         let answer = Header::new(opcode::TEXT_RESPONSE, 0).with_itt(header.itt()).with_ttt(ttt);
@@ -84,7 +85,7 @@ impl Connection {
                 Some(which) => Some(which),
                 None => return self.reject(header, RejectReason::Protocol),
             },
-            //= rfc7143#section-6.2: a key that comes twice is an error of protocol.
+            //= rfc7143#section-6.2(b): a key that comes twice is an error of protocol.
             _ => return self.reject(header, RejectReason::Protocol),
         };
         let mut text = Vec::new();
@@ -92,6 +93,7 @@ impl Connection {
         let mut understood = pairs.is_empty() || which.is_some();
         for (key, value) in others {
             match self.answer_key(key, value) {
+                //= rfc7143#section-7.12: a negotiation that fails in full feature phase changes nothing.
                 KeyAnswer::Refused => return self.reject(header, RejectReason::Protocol),
                 KeyAnswer::Silent => understood = true,
                 KeyAnswer::Known(answer) => {
@@ -121,6 +123,7 @@ impl Connection {
     }
 
     /// What SendTargets asks for; `None` for what is no name.
+    //= rfc7143#section-13.3(a): all targets in discovery, or one that is named; nothing, for the one of the session.
     fn which(&self, value: &str) -> Option<SendTargets> {
         match value {
             //= rfc7143#appendix-C: in a normal session All is the session's own target: it has no business with others.
@@ -136,6 +139,7 @@ impl Connection {
         match key {
             "MaxRecvDataSegmentLength" if !self.parameters.redeclare(value) => KeyAnswer::Refused,
             "MaxRecvDataSegmentLength" | "InitiatorAlias" => KeyAnswer::Silent,
+            //= rfc7143#section-13.22: nobody else's extensions are known; X#NodeArchitecture (13.26) is one.
             key if key.starts_with("X-") || key.starts_with("X#") => KeyAnswer::Known("NotUnderstood"),
             // Keys of the login are settled.
             key if crate::keys::is_known(key) => KeyAnswer::Known("Reject"),

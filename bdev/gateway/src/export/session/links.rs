@@ -186,8 +186,10 @@ impl Links {
         let allegiant = self.live.iter().any(|link| link.connection.keeps(task));
         let lost = self.lost.iter_mut().find(|lost| lost.link.connection.keeps(task));
         let Some(taker) = self.live.iter_mut().find(|link| link.connection.awaits(request)) else { return };
+        //= rfc7143#section-11.6.1(a): a reassignment is refused for its reason.
         let (response, orphan) = match lost {
             _ if !taker.connection.reassigns() => (TaskResponse::ReassignUnsupported, None),
+            //= rfc7143#section-7.2.2(b): first its connection is logged out for recovery.
             _ if allegiant => (TaskResponse::StillAllegiant, None),
             None => (TaskResponse::NoTask, None),
             Some(lost) => match lost.link.standing {

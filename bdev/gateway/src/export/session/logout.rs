@@ -64,7 +64,7 @@ impl Session {
 
     /// Ends the commands whose data have not all come, because nobody sends them any more, and those that wait for others.
     fn abort_collecting(&mut self, from: usize, scope: Scope, now: Instant) {
-        //= rfc7143#section-11.14.5: a logout ends the tasks of its connection, or of its session.
+        //= rfc7143#section-11.14.5(b): a logout ends the tasks of its connection, or of its session.
         let own = self.links.at(from).id;
         let ends = |link: &&Link| scope == Scope::Session || (scope == Scope::Connection && link.id == own);
         let tasks: Vec<TaskId> = self

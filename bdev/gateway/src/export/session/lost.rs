@@ -144,7 +144,7 @@ impl Session {
             }
             self.abort(task, Aborter::Itself, now);
         }
-        //= rfc7143#section-11.14.5: the nexus hears of what ended so at each unit.
+        //= rfc7143#section-11.14.5(a): the nexus hears of what ended so at each unit.
         for unit in units {
             self.establish(&unit, Sense::COMMANDS_CLEARED_BY_PROTOCOL);
         }

@@ -47,6 +47,7 @@ pub(super) enum Hears {
 
 impl Hears {
     pub(super) fn of(by: Aborter, unit: &LogicalUnit, origin: Origin) -> Self {
+        //= rfc7143#section-11.5.1(b): who is told what of a command that another session ends.
         match (by, unit.settings().task_aborted, origin) {
             (Aborter::Itself, ..) | (Aborter::Another, TaskAborted::Attention, Origin::Host) => Self::Nothing,
             (Aborter::Another, TaskAborted::Status, _) => Self::Host,
@@ -129,6 +130,7 @@ impl Session {
             }
             // No command can ask for ACA: NormACA is zero in the INQUIRY data, and a CONTROL byte that asks is refused.
             TaskFunction::ClearAca | TaskFunction::Unknown(_) => {
+                //= rfc7143#section-11.6.1(c): a function that nobody knows is not supported.
                 self.answer_management(request, TaskResponse::Unsupported);
             }
             TaskFunction::AbortTaskSet
@@ -196,6 +198,7 @@ impl Session {
     /// ABORT TASK: a task whose status has been sent does not exist any more.
     fn abort_task(&mut self, request: TaskId, task: TaskId, now: Instant) {
         if !self.links.is_open(task) {
+            //= rfc7143#section-11.6.1(b): what is not there is named: the task, elsewhere the LUN.
             return self.answer_management(request, TaskResponse::NoTask);
         }
         // A command that waits for a frame is no job yet.
@@ -303,6 +306,7 @@ impl Session {
         management.peer = Peer::NotAwaited;
     }
 
+    //= rfc7143#section-11.5.1(a)
     /// No status is sent for the task any more, unless the peer waits for one; an I/O under way is waited for.
     pub(super) fn abort(&mut self, task: TaskId, by: Aborter, now: Instant) {
         let job = self.jobs.open.get_mut(&task);
@@ -363,6 +367,7 @@ impl Session {
         let open = &self.jobs.open;
         let ended = |management: &mut Management| {
             management.peer == Peer::NotAwaited
+                //= rfc7143#section-4.2.3.3(a): what is ended is waited for before the answer.
                 && management.waits_for.iter().all(|task| !open.contains_key(task))
         };
         let ended: Vec<Management> = self.management.extract_if(.., ended).collect();

@@ -166,7 +166,7 @@ impl Connection {
         }
     }
 
-    /// Sends the initiator to another portal, `ADDRESS[:PORT]` (RFC 7143 section 13.8).
+    /// Sends the initiator to another portal, `ADDRESS[:PORT]` (RFC 7143 section 13.8(b)).
     pub fn redirect_login(&mut self, moved: Moved, address: &str) {
         if self.phase == Phase::Login {
             let mut text = Vec::new();
@@ -245,6 +245,7 @@ impl Connection {
             answer_keys(&mut self.login.progress, &mut self.login.negotiation, &header, pairs, &mut text);
         let satisfied = match answered {
             Ok(satisfied) => satisfied,
+            //= rfc7143#section-7.12: a negotiation that fails in the login ends it with a status.
             Err(status) => return self.fail_login(status),
         };
         let stage = current_stage(&header);
@@ -253,6 +254,7 @@ impl Connection {
         {
             text::emit(&mut text, key, &value);
         }
+        //= rfc7143#section-6.3(a): a stage ends when both ends say so.
         let transits = header.has(flag::TRANSIT) && satisfied;
         if transits && next_stage(&header) == FULL_FEATURE {
             self.login.answer = text;
@@ -326,13 +328,14 @@ fn answer_keys(
     if let Some((tag, alias)) = admitted.announcement.take() {
         text::emit(text, "TargetPortalGroupTag", &tag.to_string());
         if !alias.is_empty() {
+            //= rfc7143#section-13.6: with the first answer.
             text::emit(text, "TargetAlias", &alias);
         }
     }
     if current_stage(header) == 0 {
         admitted.verifier.handle(pairs, text).map_err(|_| LoginStatus::AuthenticationFailure)?;
     } else if !admitted.verifier.is_satisfied() {
-        //= rfc7143#section-6.3: an initiator that skips a security stage that is required is refused.
+        //= rfc7143#section-6.3(c): an initiator that skips a security stage that is required is refused.
         return Err(LoginStatus::AuthenticationFailure);
     }
     let pairs = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
@@ -345,6 +348,7 @@ fn answer_keys(
             // Operational keys are answered in whichever stage they come.
             key => {
                 let answer = negotiation.respond(key, value).map_err(|_| LoginStatus::InitiatorError)?;
+                //= rfc7143#section-6.2(c): each key that was offered has its answer, and one.
                 if let Some(answer) = answer {
                     text::emit(text, key, &answer);
                 }
@@ -356,13 +360,16 @@ fn answer_keys(
 
 fn login_request(header: &Header, pairs: &Pairs) -> Result<LoginRequest, LoginStatus> {
     let find = |key: &str| pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+    //= rfc7143#section-13.5: every session names its initiator.
     let initiator =
         find("InitiatorName").filter(|name| !name.is_empty()).ok_or(LoginStatus::MissingParameter)?;
+    //= rfc7143#section-13.21: Normal, where nothing is said.
     let session_type = match find("SessionType").as_deref() {
         None | Some("Normal") => SessionType::Normal,
         Some("Discovery") => SessionType::Discovery,
         Some(_) => return Err(LoginStatus::SessionTypeUnsupported),
     };
+    //= rfc7143#section-13.4: a normal session names its target.
     let target = find("TargetName");
     if session_type == SessionType::Normal && target.is_none() {
         return Err(LoginStatus::MissingParameter);
@@ -372,6 +379,7 @@ fn login_request(header: &Header, pairs: &Pairs) -> Result<LoginRequest, LoginSt
     if target.as_deref().is_some_and(|target| name::check(target).is_err()) {
         return Err(LoginStatus::NotFound);
     }
+    //= rfc7143#section-13.7: at most 255 bytes, and no control characters.
     let initiator_alias = find("InitiatorAlias").unwrap_or_default();
     if !name::is_alias(&initiator_alias) {
         return Err(LoginStatus::InitiatorError);

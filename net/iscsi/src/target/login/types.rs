@@ -66,7 +66,7 @@ pub struct Grant {
     pub queue_depth: u32,
 }
 
-/// Why a login is refused (RFC 7143 section 11.13.5).
+/// Why a login is refused (RFC 7143 section 11.13.5(a)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginStatus {
     /// 0101 or 0102: the target is somewhere else; the address goes with it.
