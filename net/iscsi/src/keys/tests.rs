@@ -136,7 +136,7 @@ fn discovery_has_no_use_for_keys_about_data() {
 #[test]
 fn a_discovery_session_recovers_nothing() {
     let preferences = Preferences { error_recovery_level: 2, ..Preferences::default() };
-    let mut discovery = Negotiation::new(preferences.clone());
+    let mut discovery = Negotiation::new(preferences);
     discovery.set_purpose(Purpose::Discovery);
     assert!(discovery.offers().all(|(name, _)| name != "ErrorRecoveryLevel"));
     assert_eq!(discovery.respond("ErrorRecoveryLevel", "2"), Ok(Some("0".into())));
