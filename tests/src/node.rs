@@ -183,6 +183,14 @@ impl Node {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill");
         assert!(sent.success(), "kill -{name} {pid}");
+        // A process stops when the thread that takes the signal has run: until then the others go on.
+        if name == "STOP" {
+            let stops = (0..5000).any(|_| {
+                pause(Duration::from_millis(1));
+                is_stopped(&pid)
+            });
+            assert!(stops, "{pid} goes on");
+        }
     }
 
     /// Kills the node (SIGKILL); gives its folder.
@@ -235,6 +243,15 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether every thread of a process stands still for a signal (proc_pid_stat(5)).
+fn is_stopped(pid: &str) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    threads.filter_map(Result::ok).all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    })
 }
 
 /// Sleeps: tests wait for other processes.

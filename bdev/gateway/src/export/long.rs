@@ -3,23 +3,26 @@
 //! Owner: the target, one for all sessions. A command takes a place in the queue, is granted it, gathers its frames and keeps the place
 //! as long as it keeps them. So however many come, together they hold no more than half of the pool's large frames, and the other half
 //! goes round among shorter commands. Sessions take turns; of one session's commands, the first is the one that came first.
-//! Whoever is granted needs nothing more than frames that others give back sooner or later: none of those waits for it.
+//! Whoever is granted needs nothing more than frames that others give back sooner or later: none of those waits for it. What the peer relays
+//! has a queue of its own: a command that is relayed waits, with what it was granted here, for a turn at the other node, and
+//! must not be what those that are relayed from there wait for.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use engine::{BUF_LEN_MAX, BufMut, Core, Pool};
 
+use super::session::paths::Origin;
 use super::state::NexusId;
 use crate::payload::PayloadMut;
 
 /// The most that one command moves, in bytes, where the pool has enough frames: as LIO says for a file of its own.
 const TRANSFER_MAX: usize = 8 << 20;
 
-/// Bytes that commands of more than a frame may hold together.
+/// Bytes that commands of more than a frame may hold together, of each origin.
 fn budget(pool: &Pool) -> usize {
     let [.., large] = pool.stats();
-    large.frames * large.frame_size / 2
+    large.frames * large.frame_size / 4
 }
 
 /// The most that one command moves with a pool, in bytes: MAXIMUM TRANSFER LENGTH, a power of two.
@@ -59,7 +62,9 @@ impl Queue {
     fn grant(&mut self, budget: usize) {
         loop {
             let order = |at: &usize| (self.waiting[*at].round, self.waiting[*at].number);
-            let next = (0..self.waiting.len()).min_by_key(order);
+            // What is more than everything has no turn, and holds up nobody: its host gives it up.
+            let able = (0..self.waiting.len()).filter(|at| self.waiting[*at].bytes <= budget);
+            let next = able.min_by_key(order);
             let held: usize = self.granted.iter().map(|entry| entry.bytes).sum();
             match next {
                 // One that does not fit is not overtaken: it would wait for ever.
@@ -78,13 +83,21 @@ impl Queue {
 #[derive(Debug)]
 pub(super) struct LongCommands {
     budget: usize,
-    queue: RefCell<Queue>,
+    hosts: RefCell<Queue>,
+    peers: RefCell<Queue>,
 }
 
 impl LongCommands {
     /// Of a node with this pool.
     pub(super) fn new(pool: &Pool) -> Rc<Self> {
-        Rc::new(Self { budget: budget(pool), queue: RefCell::default() })
+        Rc::new(Self { budget: budget(pool), hosts: RefCell::default(), peers: RefCell::default() })
+    }
+
+    fn of(&self, origin: Origin) -> &RefCell<Queue> {
+        match origin {
+            Origin::Host => &self.hosts,
+            Origin::Peer => &self.peers,
+        }
     }
 }
 
@@ -92,6 +105,7 @@ impl LongCommands {
 #[derive(Debug)]
 pub(super) struct Ticket {
     commands: Rc<LongCommands>,
+    origin: Origin,
     number: u64,
     len: usize,
     frames: Vec<BufMut>,
@@ -99,28 +113,28 @@ pub(super) struct Ticket {
 
 impl Ticket {
     /// A place at the end of the queue, for a command of a session that moves `len` bytes.
-    pub(super) fn new(commands: &Rc<LongCommands>, owner: NexusId, len: usize) -> Self {
+    pub(super) fn new(commands: &Rc<LongCommands>, (owner, origin): (NexusId, Origin), len: usize) -> Self {
         let number = {
-            let mut queue = commands.queue.borrow_mut();
+            let mut queue = commands.of(origin).borrow_mut();
             let number = queue.enter(owner, len.next_multiple_of(BUF_LEN_MAX));
             queue.grant(commands.budget);
             number
         };
-        Self { commands: commands.clone(), number, len, frames: Vec::new() }
+        Self { commands: commands.clone(), origin, number, len, frames: Vec::new() }
     }
 
     /// Has a command take its place, if it has none yet, and gather.
     pub(super) fn gather_for(
         ticket: &mut Option<Self>,
         commands: &Rc<LongCommands>,
-        owner: NexusId,
+        owner: (NexusId, Origin),
         (core, len): (&Core, usize),
     ) -> Option<PayloadMut> {
         ticket.get_or_insert_with(|| Self::new(commands, owner, len)).gather(core.pool())
     }
 
     fn is_granted(&self) -> bool {
-        self.commands.queue.borrow().granted.iter().any(|entry| entry.number == self.number)
+        self.commands.of(self.origin).borrow().granted.iter().any(|entry| entry.number == self.number)
     }
 
     /// Takes what frames there are, when it has its turn; the command's data once they are complete.
@@ -140,7 +154,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut queue = self.commands.queue.borrow_mut();
+        let mut queue = self.commands.of(self.origin).borrow_mut();
         queue.granted.retain(|entry| entry.number != self.number);
         queue.waiting.retain(|entry| entry.number != self.number);
         queue.grant(self.commands.budget);
@@ -153,6 +167,8 @@ mod tests {
     use engine::{Pages, PoolConfig};
 
     const MIB: usize = 1 << 20;
+    const ONE: (NexusId, Origin) = (1, Origin::Host);
+    const OTHER: (NexusId, Origin) = (2, Origin::Host);
 
     #[test]
     fn the_longest_transfer_leaves_half_of_the_large_frames() {
@@ -162,28 +178,49 @@ mod tests {
         };
         assert_eq!(
             [most(4), most(16), most(24), most(32), most(64)].map(|bytes| bytes / MIB),
-            [1, 4, 4, 8, 8]
+            [1, 2, 2, 4, 8]
         );
     }
 
     #[test]
     fn sessions_take_turns_and_nobody_is_overtaken_for_ever() {
-        // 16 large frames: a budget of 8 MiB.
+        // 16 large frames: a budget of 4 MiB for hosts, and as much for the peer.
         let pool = Pool::for_tests();
         let commands = LongCommands::new(&pool);
-        let mut first = Ticket::new(&commands, 1, 4 * MIB);
-        let mut second = Ticket::new(&commands, 1, 4 * MIB);
-        let mut third = Ticket::new(&commands, 1, 2 * MIB);
-        let mut whole = Ticket::new(&commands, 2, 8 * MIB);
+        let mut first = Ticket::new(&commands, ONE, 2 * MIB);
+        let mut second = Ticket::new(&commands, ONE, 2 * MIB);
+        let mut third = Ticket::new(&commands, ONE, MIB);
+        let mut whole = Ticket::new(&commands, OTHER, 4 * MIB);
         let data = first.gather(&pool).expect("its turn");
         assert!(second.gather(&pool).is_some() && third.gather(&pool).is_none());
         drop((first, data));
         assert!(third.gather(&pool).is_none(), "it is the other session's turn, which waits for the rest");
         assert!(whole.gather(&pool).is_none());
         drop(second);
-        assert_eq!(whole.gather(&pool).map(|data| data.len()), Some(8 * MIB));
+        assert_eq!(whole.gather(&pool).map(|data| data.len()), Some(4 * MIB));
         drop(whole);
         assert!(third.gather(&pool).is_some());
+    }
+
+    /// Each of two nodes relays to the other one: what holds the turn here, and waits there, is not waited for there.
+    #[test]
+    fn what_the_peer_relays_does_not_wait_for_what_is_relayed_to_it() {
+        let pool = Pool::for_tests();
+        let commands = LongCommands::new(&pool);
+        let mut relayed = Ticket::new(&commands, ONE, 4 * MIB);
+        let mut served = Ticket::new(&commands, (3, Origin::Peer), 4 * MIB);
+        let data = (relayed.gather(&pool), served.gather(&pool));
+        assert!(data.0.is_some() && data.1.is_some());
+    }
+
+    /// A host may ask for anything.
+    #[test]
+    fn what_is_more_than_everything_holds_up_nobody() {
+        let pool = Pool::for_tests();
+        let commands = LongCommands::new(&pool);
+        let mut too_much = Ticket::new(&commands, ONE, 64 * MIB);
+        let mut other = Ticket::new(&commands, OTHER, 2 * MIB);
+        assert!(too_much.gather(&pool).is_none() && other.gather(&pool).is_some());
     }
 
     #[test]
@@ -191,7 +228,7 @@ mod tests {
         let pool = Pool::for_tests();
         let commands = LongCommands::new(&pool);
         let mut held: Vec<_> = std::iter::from_fn(|| pool.alloc(MIB)).collect();
-        let mut ticket = Ticket::new(&commands, 1, 3 * MIB + 512);
+        let mut ticket = Ticket::new(&commands, ONE, 3 * MIB + 512);
         for _ in 0..3 {
             assert!(ticket.gather(&pool).is_none());
             held.pop();

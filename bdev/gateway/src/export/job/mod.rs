@@ -152,6 +152,7 @@ fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
         Command::Unmap { length: 0 }
         | Command::ModeSelect { length: 0, .. }
         | Command::SetTargetPortGroups { length: 0 } => steps([]),
+        Command::SetTargetPortGroups { length } if *length > PORT_GROUPS_MAX => Err(Sense::PARAMETER_LENGTH),
         Command::Unmap { length }
         | Command::ModeSelect { length, .. }
         | Command::SetTargetPortGroups { length } => Ok(Start::Collect(*length)),
@@ -159,6 +160,9 @@ fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
         _ => transfer::begin(command, context),
     }
 }
+
+/// Longest list of SET TARGET PORT GROUPS, in bytes: far more groups than there are.
+const PORT_GROUPS_MAX: u32 = 4096;
 
 /// The data of a command are in: what to do with them.
 pub(super) fn collected(

@@ -71,7 +71,12 @@ impl Session {
     pub(super) fn room(&self, ticket: &mut Option<Ticket>, len: u32) -> Option<PayloadMut> {
         let len = len as usize;
         if len > FRAME {
-            return Ticket::gather_for(ticket, &self.long_commands, self.id, (&self.core, len));
+            return Ticket::gather_for(
+                ticket,
+                &self.long_commands,
+                (self.id, self.origin),
+                (&self.core, len),
+            );
         }
         let may = may_hold(self.jobs.held, self.core.pool(), len);
         may.then(|| self.core.pool().alloc(len)).flatten().map(PayloadMut::from)

@@ -155,7 +155,12 @@ impl Session {
         {
             // Before its place at the blocks: nobody with a turn waits for one without.
             let len = reading.len();
-            let room = Ticket::gather_for(&mut job.ticket, &self.long_commands, self.id, (&self.core, len));
+            let room = Ticket::gather_for(
+                &mut job.ticket,
+                &self.long_commands,
+                (self.id, self.origin),
+                (&self.core, len),
+            );
             match room {
                 Some(room) => reading.take_room(room),
                 None => return,

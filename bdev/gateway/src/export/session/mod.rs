@@ -19,7 +19,7 @@ mod lost;
 mod management;
 mod masking;
 mod passed_resets;
-mod paths;
+pub(super) mod paths;
 mod reservation;
 
 use core::time::Duration;

@@ -327,7 +327,12 @@ impl Session {
                 let len = passed_len(&job.command, command.expected_len, place);
                 let into = match len {
                     0..=FRAME => self.core.pool().alloc_zeroed(len).map(PayloadMut::from),
-                    _ => Ticket::gather_for(&mut job.ticket, &self.long_commands, self.id, (&self.core, len)),
+                    _ => Ticket::gather_for(
+                        &mut job.ticket,
+                        &self.long_commands,
+                        (self.id, self.origin),
+                        (&self.core, len),
+                    ),
                 };
                 let Some(mut into) = into else { return };
                 if len > FRAME {
