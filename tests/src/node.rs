@@ -98,7 +98,7 @@ impl Node {
         let child = command_at(place, "gemeld")
             .arg("--socket")
             .arg(folder.path().join("socket"))
-            .args(["--memory", "32"])
+            .args(["--memory", "64"])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
