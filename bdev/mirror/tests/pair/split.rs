@@ -47,19 +47,24 @@ fn promote_by_force(world: &mut World) {
     world.give_up();
 }
 
-/// The link is cut, node 0 goes on, node 1 is promoted by force; both write. Then they see each other.
-fn torn_apart(seed: u64, policy: ArbiterKind) -> World {
-    let mut world = if policy == ArbiterKind::Biased { pair(seed) } else { World::new(seed, policy) };
-    if policy != ArbiterKind::Biased {
-        world.create();
-    }
+/// The link is cut, node 0 goes on, node 1 is promoted by force; both write.
+fn tear_apart(world: &mut World) {
     world.spread = 24;
     world.load(0, millis(50));
     world.drain();
     world.cut();
     world.load(0, 2 * SECOND);
     world.drain();
-    promote_by_force(&mut world);
+    promote_by_force(world);
+}
+
+/// A pair to which that has happened. Then they see each other.
+fn torn_apart(seed: u64, policy: ArbiterKind) -> World {
+    let mut world = if policy == ArbiterKind::Biased { pair(seed) } else { World::new(seed, policy) };
+    if policy != ArbiterKind::Biased {
+        world.create();
+    }
+    tear_apart(&mut world);
     world
 }
 
@@ -125,13 +130,7 @@ fn the_state_of_the_side_that_is_given_up_is_gone() {
         kept.load(&mut world, &mut front, SECOND);
         kept.store(&mut world, &mut front, SECOND);
         drop(front);
-        world.spread = 24;
-        world.load(0, millis(50));
-        world.drain();
-        world.cut();
-        world.load(0, 2 * SECOND);
-        world.drain();
-        promote_by_force(&mut world);
+        tear_apart(&mut world);
         let mut front = Front::open(&world, 1);
         for _ in 0..3 {
             let mut from = world.core.pool().alloc(8).expect("frames");

@@ -264,6 +264,18 @@ fn random_run(seed: u64) {
     assert!(keeper.loads > 3, "seed {seed}");
 }
 
+/// A pair in which so much was stored, one after the other.
+fn stored(seed: u64, stores: usize) -> (World, Keeper) {
+    let mut world = pair(seed);
+    let mut keeper = Keeper::default();
+    let mut front = Front::open(&world, 0);
+    keeper.load(&mut world, &mut front, SECOND);
+    for _ in 0..stores {
+        keeper.store(&mut world, &mut front, SECOND);
+    }
+    (world, keeper)
+}
+
 /// Both copies of the state on a leg are damaged.
 fn damage(world: &World, index: usize) {
     for copy in [128 << 10, 192 << 10] {
@@ -286,14 +298,7 @@ pub(crate) fn found(world: &mut World, holder: usize) -> (StateHealth, Option<u6
 #[test]
 fn the_loss_of_one_copy_brings_nothing_older_back() {
     for copy in [128 << 10, 192 << 10] {
-        let mut world = pair(534);
-        let mut keeper = Keeper::default();
-        let mut front = Front::open(&world, 0);
-        keeper.load(&mut world, &mut front, SECOND);
-        for _ in 0..3 {
-            keeper.store(&mut world, &mut front, SECOND);
-        }
-        drop(front);
+        let (mut world, _) = stored(534, 3);
         world.kill(1);
         world.load(0, 2 * SECOND);
         world.kill(0);
@@ -308,12 +313,7 @@ fn the_loss_of_one_copy_brings_nothing_older_back() {
 #[test]
 fn a_state_that_one_leg_lost_is_the_other_ones() {
     for loser in 0..2 {
-        let mut world = pair(530 + loser as u64);
-        let mut keeper = Keeper::default();
-        let mut front = Front::open(&world, 0);
-        keeper.load(&mut world, &mut front, SECOND);
-        keeper.store(&mut world, &mut front, SECOND);
-        drop(front);
+        let (mut world, _) = stored(530 + loser as u64, 1);
         world.kill(1);
         world.kill(0);
         damage(&world, loser);
@@ -329,14 +329,7 @@ fn a_state_that_one_leg_lost_is_the_other_ones() {
 /// last one, whoever serves. What is stored then is newer.
 #[test]
 fn a_state_that_nobody_can_read_is_not_an_empty_one() {
-    let mut world = pair(532);
-    let mut keeper = Keeper::default();
-    let mut front = Front::open(&world, 0);
-    keeper.load(&mut world, &mut front, SECOND);
-    for _ in 0..5 {
-        keeper.store(&mut world, &mut front, SECOND);
-    }
-    drop(front);
+    let (mut world, mut keeper) = stored(532, 5);
     world.kill(1);
     world.load(0, 2 * SECOND);
     let mut front = Front::open(&world, 0);
@@ -367,12 +360,7 @@ fn a_state_that_nobody_can_read_is_not_an_empty_one() {
 /// A leg that counted when this node began to serve without it has what was stored last.
 #[test]
 fn a_state_that_the_leg_that_serves_has_lost_comes_back_with_the_other_one() {
-    let mut world = pair(533);
-    let mut keeper = Keeper::default();
-    let mut front = Front::open(&world, 0);
-    keeper.load(&mut world, &mut front, SECOND);
-    keeper.store(&mut world, &mut front, SECOND);
-    drop(front);
+    let (mut world, _) = stored(533, 1);
     world.kill(0);
     world.kill(1);
     damage(&world, 0);
