@@ -238,9 +238,15 @@ impl Managed {
         self.wait("resync", both_in_sync);
     }
 
+    /// The agent's note of its node: the process id, and when that process began.
+    fn pidfile(&self) -> PathBuf {
+        self.folder.path().join("control.pid")
+    }
+
     fn signal(&self, name: &str) {
-        let pid = std::fs::read_to_string(self.folder.path().join("control.pid")).expect("a process id");
-        let sent = Command::new("kill").args([&format!("-{name}"), pid.trim()]).status();
+        let noted = std::fs::read_to_string(self.pidfile()).expect("a process id");
+        let pid = noted.split(' ').next().expect("a word");
+        let sent = Command::new("kill").args([&format!("-{name}"), pid]).status();
         assert!(sent.expect("kill").success());
     }
 }
@@ -305,6 +311,37 @@ fn an_unclean_demotion_kills_the_node_and_the_peer_is_promoted() {
     managed.must("start", SUCCESS);
     managed.must("monitor", SUCCESS);
     managed.must("stop", SUCCESS);
+}
+
+/// A node that lost its power leaves its process id behind, which the system gives to somebody else: here to one that has all the
+/// words of gemeld's command line, as the agent's own tools may.
+#[test]
+fn a_process_that_has_got_the_nodes_number_is_not_the_node() {
+    if !is_ready() {
+        return;
+    }
+    let managed = Managed::new();
+    managed.must("start", SUCCESS);
+    managed.signal("KILL");
+    pause(Duration::from_millis(500));
+    managed.must("monitor", NOT_RUNNING);
+    let socket = managed.folder.path().join("control").display().to_string();
+    let mut other = Command::new("sh")
+        .args(["-c", "read never", "gemeld", "--socket", &socket])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let noted = std::fs::read_to_string(managed.pidfile()).expect("a note");
+    let renumbered: Vec<_> =
+        std::iter::once(other.id().to_string()).chain(noted.split(' ').skip(1).map(str::to_owned)).collect();
+    std::fs::write(managed.pidfile(), renumbered.join(" ")).expect("written");
+    managed.must("monitor", NOT_RUNNING);
+    managed.must("start", SUCCESS);
+    managed.must("monitor", SUCCESS);
+    assert!(other.try_wait().expect("ours").is_none(), "somebody else's process was ended");
+    managed.must("stop", SUCCESS);
+    drop(other.stdin.take());
+    other.wait().expect("the shell");
 }
 
 /// The peer dies: the holder freezes, and goes on once the cluster has fenced it; the peer must not be promoted before it is in
