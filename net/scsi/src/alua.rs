@@ -43,8 +43,17 @@ pub enum PortState {
 
 /// Every state but the logical-block dependent and the offline one can occur.
 const SUPPORTED: u8 = 0x8f;
-/// STATUS CODE: the state was changed by the target itself.
-const IMPLICIT: u8 = 2;
+/// Who gave a group its state: STATUS CODE (SPC-4 section 6.37).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SetBy {
+    /// No status: it is not known here.
+    Unknown = 0,
+    /// A host, with SET TARGET PORT GROUPS.
+    Host = 1,
+    /// The target itself.
+    Target = 2,
+}
 
 /// A target port group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +62,8 @@ pub struct PortGroup {
     pub id: u16,
     /// Its state for the logical unit.
     pub state: PortState,
+    /// Who gave it that.
+    pub set_by: SetBy,
     /// Relative target port identifiers.
     pub ports: Vec<u16>,
 }
@@ -83,7 +94,7 @@ pub fn report(header: Header, groups: &[PortGroup], transition_seconds: u8) -> V
             id[0],
             id[1],
             0,
-            IMPLICIT,
+            group.set_by as u8,
             0,
             count,
         ]);
@@ -145,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_host_chooses_one_group_of_those_that_are_there() {
-        let group = |id, state| PortGroup { id, state, ports: vec![id] };
+        let group = |id, state| PortGroup { id, state, set_by: SetBy::Unknown, ports: vec![id] };
         let groups = [group(1, PortState::Optimized), group(2, PortState::NonOptimized)];
         let asked = |descriptors: &[[u8; 4]]| set(&[&[[0; 4]], descriptors].concat().concat(), &groups);
         assert_eq!(asked(&[]), Ok(None));
@@ -170,10 +181,15 @@ mod tests {
     #[test]
     fn both_headers_are_laid_out_as_the_standard_says() {
         let groups = [
-            PortGroup { id: 1, state: PortState::Optimized, ports: vec![1] },
-            PortGroup { id: 2, state: PortState::Transitioning, ports: vec![0x8001, 0x8002] },
+            PortGroup { id: 1, state: PortState::Optimized, set_by: SetBy::Host, ports: vec![1] },
+            PortGroup {
+                id: 2,
+                state: PortState::Transitioning,
+                set_by: SetBy::Target,
+                ports: vec![0x8001, 0x8002],
+            },
         ];
-        let group1 = [0x80, 0x8f, 0, 1, 0, 2, 0, 1, 0, 0, 0, 1];
+        let group1 = [0x80, 0x8f, 0, 1, 0, 1, 0, 1, 0, 0, 0, 1];
         let group2 = [0x0f, 0x8f, 0, 2, 0, 2, 0, 2, 0, 0, 0x80, 1, 0, 0, 0x80, 2];
         let plain = report(Header::Length, &groups, 9);
         assert_eq!(plain, [&[0, 0, 0, 28][..], &group1, &group2].concat());

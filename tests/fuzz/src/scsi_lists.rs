@@ -1,6 +1,6 @@
 //! SCSI: command descriptor blocks and the parameter lists that come with them.
 
-use scsi::alua::{self, Management, PortGroup, PortState};
+use scsi::alua::{self, Management, PortGroup, PortState, SetBy};
 use scsi::mode::Settings;
 use scsi::reservation::{Action, Parameters, Table};
 use scsi::thresholds::Thresholds;
@@ -103,7 +103,7 @@ pub(super) fn parameter_lists(data: &[u8]) {
 
 /// Whatever a host chooses, it is a group that is there and not the best one already.
 fn target_port_groups(list: &[u8]) -> Option<scsi::Sense> {
-    let group = |id, state| PortGroup { id, state, ports: [id].into() };
+    let group = |id, state| PortGroup { id, state, set_by: SetBy::Unknown, ports: [id].into() };
     let groups = [group(1, PortState::Optimized), group(2, PortState::NonOptimized)];
     let chosen = alua::set(list, &groups);
     assert!(matches!(chosen, Ok(None | Some(2)) | Err(_)), "{chosen:?}");

@@ -197,7 +197,9 @@ fn hosts_choose_the_node_where_they_may() {
     pair.wait_in_sync(0);
     let mut hosts = [0, 1].map(|node| Host::login(&pair.urls[node], HOST_A));
     let load = load_on(&pair.urls, "6", "4096");
-    for (round, (host, group)) in [(0, 2), (0, 1), (1, 2), (1, 1)].into_iter().enumerate() {
+    // A node knows that a host chose when the command came by it: at the one that serves, or through the other one to it.
+    let rounds = [(0, 2, [1, 0]), (0, 1, [1, 1]), (1, 2, [1, 1]), (1, 1, [0, 1])];
+    for (round, (host, group, set_by)) in rounds.into_iter().enumerate() {
         hosts[host].attentions();
         assert_eq!(hosts[host].fetch(&[0x12, 0, 0, 0, 96, 0], 96)[5] & 0x30, EXPLICIT);
         let list = [0, 0, 0, 0, 0, 0, 0, group];
@@ -209,7 +211,7 @@ fn hosts_choose_the_node_where_they_may() {
         let serves = usize::from(group) - 1;
         pair.wait(serves, "the switchover", |status| status["role"] == "holder");
         pair.wait_in_sync(serves);
-        for host in &mut hosts {
+        for (host, set_by) in hosts.iter_mut().zip(set_by) {
             host.attentions();
             let groups = host.fetch(&[0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0], 64);
             let best: Vec<u8> = groups[4..]
@@ -218,6 +220,8 @@ fn hosts_choose_the_node_where_they_may() {
                 .map(|group| group[3])
                 .collect();
             assert_eq!(best, [group], "round {round}");
+            let codes: Vec<u8> = groups[4..].chunks_exact(12).map(|group| group[5]).collect();
+            assert_eq!(codes, [set_by; 2], "round {round}");
         }
     }
     // What ends with the reset that a move is to hosts, the load has sent again.

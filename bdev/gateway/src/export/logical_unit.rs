@@ -118,6 +118,8 @@ pub(super) struct LogicalUnit {
     pub(super) medium: Cell<Medium>,
     /// The nexuses that prevent its removal.
     prevented: RefCell<BTreeSet<NexusId>>,
+    /// The target port group that a host chose here last.
+    pub(super) chosen: Cell<Option<u16>>,
     /// Copies that were asked for here.
     pub(super) copies: RefCell<Copies>,
     /// The sanitize operation, and the bytes a second that it may write.
@@ -140,6 +142,7 @@ impl LogicalUnit {
             watched: RefCell::default(),
             medium: Cell::default(),
             prevented: RefCell::default(),
+            chosen: Cell::default(),
             copies: RefCell::default(),
             sanitizing: RefCell::default(),
             sanitize_rate: Cell::default(),

@@ -10,7 +10,7 @@ use scsi::{Sense, SenseFormat};
 
 use super::super::job::{self, After, Step};
 use super::super::long::Ticket;
-use super::super::node::{Lun, Place};
+use super::super::node::{Lun, Place, port_group};
 use super::super::state::{Hold, Standing};
 use super::Session;
 use super::dormant::Arrival;
@@ -188,6 +188,7 @@ impl Session {
         match send(&mut self.channels, &self.core, (number, &lun), step, Tag(u64::from(task.0)), now) {
             Sent::Submitted => {
                 if matches!(step, Step::HandOver) {
+                    lun.unit.chosen.set(Some(port_group(lun.config.bdev.access().side().other())));
                     self.access_states.ask(number, AccessState::NonOptimized, now);
                 }
                 job.in_flight = true;

@@ -365,6 +365,7 @@ impl Session {
         let list = list.list();
         let own = port_group(place.lun.config.bdev.access().side());
         if alua::set(list, &groups(node, &place.lun)) == Ok(Some(own)) {
+            place.lun.unit.chosen.set(Some(own));
             self.access_states.ask(place.number, AccessState::Optimized, now);
         }
     }
@@ -374,6 +375,7 @@ impl Session {
         if let Some(Job { command: Command::SetTargetPortGroups { .. }, place: Some(place), .. }) =
             self.jobs.open.get(&task)
         {
+            place.lun.unit.chosen.set(None);
             self.access_states.refuse(place.number);
         }
     }
