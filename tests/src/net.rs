@@ -10,7 +10,8 @@
 //!  control 0   control 1          etcd
 //! ```
 //!
-//! A way is cut by a neighbour entry that leads nowhere: nobody is told, and it can be cut in one direction alone.
+//! A way is cut by a neighbour entry that leads nowhere: nobody is told, and it can be cut in one direction alone. Where a node has its
+//! own TCP/IP on the link, a switch in its middle loses frames: what is dropped at the sender's own interface, the sender hears of.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -51,10 +52,14 @@ pub enum Plug {
 /// See the module. Dropping it removes the namespaces.
 #[derive(Debug)]
 pub struct Net {
-    spaces: [String; 3],
+    spaces: [String; 4],
 }
 
 const HOST: usize = 2;
+/// Where the link's switch is, if it has one.
+const SWITCH: usize = 3;
+/// The switch's ports to the nodes.
+const PORTS: [&str; 2] = ["port0", "port1"];
 const NOWHERE: &str = "02:00:00:00:00:99";
 
 /// An end of a way: the namespace, the device, the address.
@@ -106,8 +111,8 @@ impl Net {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = |who: &str| format!("gemel{}-{number}{who}", std::process::id());
-        let net = Self { spaces: [name("a"), name("b"), name("h")] };
-        for space in &net.spaces {
+        let net = Self { spaces: [name("a"), name("b"), name("h"), name("s")] };
+        for space in &net.spaces[..SWITCH] {
             if !ip(&["netns", "add", space]) {
                 skipped_because("there are no network namespaces (they need root)");
                 return None;
@@ -122,24 +127,38 @@ impl Net {
 
     fn connect(&self, way: Way) {
         let [near, far] = ends(way);
-        let spaces = [&near, &far].map(|end| self.spaces[end.space].as_str());
-        must(&[
-            "link",
-            "add",
-            near.device,
-            "netns",
-            spaces[0],
-            "type",
-            "veth",
-            "peer",
-            "name",
-            far.device,
-            "netns",
-            spaces[1],
-        ]);
-        for (end, space) in [near, far].iter().zip(spaces) {
-            must(&["-n", space, "addr", "add", &format!("{}/24", end.address), "dev", end.device]);
-            must(&["-n", space, "link", "set", end.device, "up"]);
+        self.pair_up((near.space, near.device), (far.space, far.device));
+        for End { space, device, address } in [near, far] {
+            let space = self.spaces[space].as_str();
+            must(&["-n", space, "addr", "add", &format!("{address}/24"), "dev", device]);
+        }
+    }
+
+    /// Two interfaces that are connected with each other; both are up.
+    fn pair_up(&self, near: (usize, &str), far: (usize, &str)) {
+        let [here, there] = [near, far].map(|(space, device)| (self.spaces[space].as_str(), device));
+        let peer = ["type", "veth", "peer", "name", there.1, "netns", there.0];
+        must(&[&["link", "add", here.1, "netns", here.0][..], &peer].concat());
+        for (space, device) in [here, there] {
+            must(&["-n", space, "link", "set", device, "up"]);
+        }
+    }
+
+    /// A switch in the middle of the link, for nodes that have it to themselves.
+    ///
+    /// # Panics
+    /// When it cannot be set up.
+    pub fn put_switch(&self) {
+        let switch = self.spaces[SWITCH].as_str();
+        let [near, far] = ends(Way::Link);
+        must(&["netns", "add", switch]);
+        must(&["-n", switch, "link", "add", "bridge", "type", "bridge"]);
+        must(&["-n", switch, "link", "set", "bridge", "mtu", "9000", "up"]);
+        must(&["-n", &self.spaces[near.space], "link", "del", near.device]);
+        for (end, port) in [near, far].iter().zip(PORTS) {
+            self.pair_up((end.space, end.device), (SWITCH, port));
+            must(&["-n", switch, "link", "set", port, "mtu", "9000", "master", "bridge"]);
+            self.dedicate(end.space);
         }
     }
 
@@ -242,30 +261,29 @@ impl Net {
         must(&["-n", &self.spaces[node], "link", "set", ends(Way::Link)[node].device, state]);
     }
 
-    /// What a node sends on the link is lost, so many frames in a thousand, also what does not pass through its TCP/IP.
+    /// What a node sends on the link is lost at the switch, so many frames in a thousand.
     ///
     /// # Panics
     /// When the rule cannot be set.
     pub fn lose_frames(&self, node: usize, permille: u32) {
+        let port = PORTS[node];
         // There may be no rule yet.
-        let _ = self.nft(node, "delete table netdev loss");
+        let _ = self.nft(&format!("delete table netdev {port}"));
         if permille == 0 {
             return;
         }
-        let device = ends(Way::Link)[node].device;
         let chance =
             if permille < 1000 { format!("numgen random mod 1000 < {permille}") } else { String::new() };
         let rules = format!(
-            "add table netdev loss; \
-             add chain netdev loss out {{ type filter hook egress device \"{device}\" priority 0; policy accept; }}; \
-             add rule netdev loss out {chance} drop"
+            "add table netdev {port}; \
+             add chain netdev {port} in {{ type filter hook ingress device \"{port}\" priority 0; policy accept; }}; \
+             add rule netdev {port} in {chance} counter drop"
         );
-        assert!(self.nft(node, &rules), "nft {rules}");
+        assert!(self.nft(&rules), "nft {rules}");
     }
 
-    fn nft(&self, node: usize, rules: &str) -> bool {
-        let command = ["netns", "exec", &self.spaces[node], "nft", rules];
-        ip(&command)
+    fn nft(&self, rules: &str) -> bool {
+        ip(&["netns", "exec", &self.spaces[SWITCH], "nft", rules])
     }
 
     /// The way is whole again.

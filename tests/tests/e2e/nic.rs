@@ -21,22 +21,31 @@ struct Bench {
 }
 
 impl Bench {
-    /// `None`, with a line that says so, where namespaces or nft cannot be had.
+    /// `None`, with a line that says so, where namespaces cannot be had.
     fn start() -> Option<Self> {
+        let net = Net::start()?;
+        [0, 1].into_iter().for_each(|node| net.dedicate(node));
+        Some(Self::on(net))
+    }
+
+    /// As [`Bench::start`], where frames can be lost; needs nft as well.
+    fn behind_a_switch() -> Option<Self> {
         if !has_tool("nft") {
             return None;
         }
         let net = Net::start()?;
-        let nics = [0, 1].map(|node| {
-            net.dedicate(node);
-            format!("{}/24", net.address(Way::Link, node))
-        });
+        net.put_switch();
+        Some(Self::on(net))
+    }
+
+    fn on(net: Net) -> Self {
+        let nics = [0, 1].map(|node| format!("{}/24", net.address(Way::Link, node)));
         let create = ["--nic", "repl", "--nic-address", &nics[0]];
         let join = ["--nic", "repl", "--nic-address", &nics[1]];
         let unusual = Unusual { create: &create, join: &join, net: Some(&net), ..Unusual::default() };
         let pair = Pair::build(unusual, |_| {}, None);
         pair.wait_in_sync(0);
-        Some(Self { pair, net })
+        Self { pair, net }
     }
 
     /// A verifying load on the holder's portal, at work when this returns.
@@ -175,21 +184,17 @@ fn a_peer_that_is_killed_comes_back_by_delta() {
     drop(net);
 }
 
+/// As a node's status says.
+fn is_alone(status: &Value) -> bool {
+    status["legs"][1]["state"] == "missing"
+}
+
 #[test]
-fn a_wire_that_is_cut_in_silence_and_one_that_is_pulled_out_heal_by_delta() {
+fn a_wire_that_is_pulled_out_heals_by_delta() {
     let Some(bench) = Bench::start() else { return };
-    let load = bench.load(10);
-    let alone = |status: &Value| status["legs"][1]["state"] == "missing";
-    for node in [0, 1] {
-        bench.net.lose_frames(node, 1000);
-    }
-    bench.pair.wait(0, "degraded", alone);
-    for node in [0, 1] {
-        bench.net.lose_frames(node, 0);
-    }
-    bench.pair.wait_in_sync(0);
+    let load = bench.load(6);
     bench.net.set_plugged(1, Plug::Out);
-    let status = bench.pair.wait(0, "degraded", alone);
+    let status = bench.pair.wait(0, "degraded", is_alone);
     assert!(
         status["peer"]["cause"].as_str().is_some_and(|cause| cause.contains("Network is down")),
         "{status:#}"
@@ -207,20 +212,30 @@ fn a_wire_that_is_cut_in_silence_and_one_that_is_pulled_out_heal_by_delta() {
     drop(net);
 }
 
-/// One frame in a hundred is lost in each direction: nobody is given up, and nothing takes a retransmission of seconds.
+/// One frame in a hundred is lost in each direction: nobody is given up, and nothing takes a retransmission of seconds. Then all are.
 #[test]
-fn a_wire_that_loses_frames_is_used_all_the_same() {
-    let Some(bench) = Bench::start() else { return };
-    for node in [0, 1] {
-        bench.net.lose_frames(node, 10);
-    }
+fn a_switch_that_loses_frames_is_used_all_the_same_and_one_that_loses_all_heals_by_delta() {
+    let Some(bench) = Bench::behind_a_switch() else { return };
+    let lose = |permille| [0, 1].into_iter().for_each(|node| bench.net.lose_frames(node, permille));
+    lose(10);
     let report = verified(bench.load(4));
-    println!("1 % of frames lost: longest stall {:.0} ms, {:.0} IOPS", stall(&report), report["iops"]);
+    let rate = report["iops"].as_f64().expect("a figure");
+    println!("1 % of frames lost: longest stall {:.0} ms, {rate:.0} IOPS", stall(&report));
     let status = bench.pair.status(0);
     assert_eq!(status["legs"][1]["in_sync"], true, "{status:#}");
     let counters = &bench.link(0)["counters"];
-    assert!(counters["retransmissions"].as_u64() > Some(0), "{counters:#}");
+    assert!(counters["retransmissions"].as_u64() > Some(10), "{counters:#}");
     assert!(stall(&report) < 1000.0, "{report}");
+    let load = bench.load(8);
+    lose(1000);
+    bench.pair.wait(0, "degraded", is_alone);
+    lose(0);
+    bench.pair.wait_in_sync(0);
+    let report = verified(load);
+    assert!(stall(&report) < 3000.0, "{report}");
+    let Bench { pair, net } = bench;
+    assert!(pair.finish(0) < LEG / 2, "by delta");
+    drop(net);
 }
 
 /// Node 0 has the link to itself; what is in the other namespace uses its kernel's TCP.
