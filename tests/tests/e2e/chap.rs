@@ -174,11 +174,22 @@ fn an_import_authenticates_and_a_saved_configuration_does_too_without_showing_a_
         assert!(saved.contains("secret_file") && !saved.contains("-of-secrets"), "{saved}");
         assert!(!node.log().contains("-of-secrets"));
     }
+    assert_eq!(shown_to_all("-of-secrets"), [""; 0], "what any user sees with ps");
     let config = near.save_config();
     let (folder, status) = near.stop();
     assert!(status.success());
     let near = Node::start_in(folder, &["--config", config.to_str().expect("a path")]);
     assert!(up(&near), "{}", near.log());
+}
+
+/// The command lines of this machine that show a text.
+fn shown_to_all(text: &str) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").expect("Linux").flatten();
+    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains(text))
+        .collect()
 }
 
 #[test]

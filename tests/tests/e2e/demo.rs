@@ -1,7 +1,8 @@
 //! `make run`: what a newcomer starts first.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -57,6 +58,7 @@ fn the_demo_mirrors_a_lun_and_ends_in_order() {
         lines.find_map(|line| line.strip_prefix("LUN:").map(|url| url.trim().to_owned())).expect("a URL");
     let mirror = lines.find(|line| line.starts_with("vol0 :")).unwrap_or_default();
     assert!(mirror.contains("holder") && mirror.contains("[2/2] [UU]"), "{mirror}");
+    assert_eq!(addresses_of(folder.path()), [Ipv4Addr::LOCALHOST; 4], "portals and legs");
     if has_tool("iscsi-inq") {
         assert!(
             Command::new("iscsi-inq").arg(&url).stdout(Stdio::null()).status().expect("iscsi-inq").success()
@@ -78,6 +80,31 @@ fn the_demo_is_alive_on_a_terminal() {
         }
         end(folder.path(), demo);
     }
+}
+
+/// Where the processes of a folder listen; an address of the other family is nowhere that these would.
+fn addresses_of(folder: &Path) -> Vec<Ipv4Addr> {
+    let folder = folder.to_str().expect("a path");
+    let processes = std::fs::read_dir("/proc").expect("Linux").flatten().map(|process| process.path());
+    let ours = processes.filter(|process| {
+        std::fs::read(process.join("cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(folder))
+    });
+    let sockets: BTreeSet<String> = ours
+        .flat_map(|process| std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten())
+        .filter_map(|file| {
+            Some(std::fs::read_link(file.path()).ok()?.to_str()?.strip_prefix("socket:[")?.replace(']', ""))
+        })
+        .collect();
+    let listening = |table: &str| -> Vec<String> {
+        let table = std::fs::read_to_string(table).unwrap_or_default();
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.filter(|row| row[3] == "0A" && sockets.contains(row[9])).map(|row| row[1].to_owned()).collect()
+    };
+    assert_eq!(listening("/proc/net/tcp6"), [""; 0]);
+    // In the order of the network, as a number of this machine.
+    let address = |at: &String| u32::from_be(u32::from_str_radix(&at[..8], 16).expect("hexadecimal digits"));
+    listening("/proc/net/tcp").iter().map(|at| Ipv4Addr::from(address(at))).collect()
 }
 
 /// The first of four ports in a row that are free.

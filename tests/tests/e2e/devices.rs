@@ -104,6 +104,24 @@ fn devices_without_a_medium_change_as_they_are_told() {
     assert!(has("bdev_iscsi_set_options", "reset_timeout_ms", json!(400)), "{saved}");
 }
 
+/// CAPACITY DATA HAS CHANGED, for each host (SBC-4 section 4.7).
+#[test]
+fn hosts_hear_of_a_device_that_grows() {
+    let node = Node::start(&[]);
+    node.must("bdev_null_create", json!({"name": "n0", "block_size": 512, "num_blocks": 2048}));
+    let url = node.export("n0");
+    let mut hosts = ["iqn.2026-11.example:a", "iqn.2026-11.example:b"].map(|name| Host::login(&url, name));
+    let last_block = |host: &mut Host| host.fetch(&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8)[..4].to_vec();
+    for host in &mut hosts {
+        assert_eq!(last_block(host), 2047u32.to_be_bytes());
+    }
+    node.must("bdev_null_resize", json!({"name": "n0", "new_size": 4}));
+    for host in &mut hosts {
+        assert_eq!(host.attentions(), [0x2a09]);
+        assert_eq!(last_block(host), 8191u32.to_be_bytes());
+    }
+}
+
 /// Bytes of the histogram's counts, summed.
 fn values(histogram: &Value) -> u64 {
     let output = std::process::Command::new("python3")

@@ -1,9 +1,11 @@
 //! libiscsi's tools against a file-backed LUN.
 
+use std::net::{Ipv6Addr, TcpListener};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::node::{Node, has_tool};
+use tests::node::{Node, has_tool, pause, skipped_because};
 
 fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().expect(program);
@@ -38,6 +40,44 @@ fn libiscsi_discovers_and_inspects_a_lun() {
     assert!(capacity.contains("Total size:67108864"), "{capacity}");
     let luns = node.must("lun_get_list", Value::Null);
     assert!(luns[0]["commands"].as_u64().expect("a count") > 0 && luns[0]["active_commands"] == 0, "{luns}");
+}
+
+/// Addresses in brackets, at both ends: libiscsi, this project's own import, and what a discovery tells.
+#[test]
+fn a_portal_has_an_address_of_ipv6() {
+    if !has_tool("iscsi-ls") {
+        return;
+    }
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        return skipped_because("this machine has no IPv6 on loopback");
+    }
+    let (far, near) = (Node::start(&[]), Node::start(&[]));
+    far.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 65536}));
+    far.must("iscsi_create_portal_group", json!({"tag": 1, "portals": [{"host": "[::1]", "port": "0"}]}));
+    far.must(
+        "iscsi_create_initiator_group",
+        json!({"tag": 1, "initiators": ["ANY"], "netmasks": ["[::1]/128"]}),
+    );
+    let target = json!({"name": "iqn.2026-11.org.gemel:m0", "alias_name": "m0", "pg_ig_maps": [{"pg_tag": 1, "ig_tag": 1}],
+                        "luns": [{"bdev_name": "m0", "lun_id": 0}], "queue_depth": 64});
+    far.must("iscsi_create_target_node", target);
+    let groups = far.must("iscsi_get_portal_groups", Value::Null);
+    let portal = format!("iscsi://[::1]:{}", groups[0]["portals"][0]["port"].as_str().expect("a port"));
+    let url = format!("{portal}/iqn.2026-11.org.gemel:m0/0");
+    let listed = output("iscsi-ls", &["--show-luns", &portal]);
+    assert!(listed.contains(&format!("Portal:{}", portal.trim_start_matches("iscsi://"))), "{listed}");
+    let capacity = output("iscsi-readcapacity16", &[&url]);
+    assert!(capacity.contains("Total size:33554432"), "{capacity}");
+    let import = json!({"name": "r0", "initiator_iqn": "iqn.2026-11.example:near", "url": url});
+    near.must("bdev_iscsi_create", import);
+    let is_up = |_: &u32| near.must("bdev_get_bdevs", json!({"name": "r0"}))[0]["num_blocks"] == 65536;
+    let waited = (0..200).inspect(|_| pause(Duration::from_millis(20)));
+    assert!(waited.into_iter().any(|turn| is_up(&turn)), "{}", near.log());
+    let sessions = far.must("iscsi_get_connections", Value::Null);
+    assert!(
+        sessions[0]["initiator_addr"].as_str().is_some_and(|address| address.starts_with("[::1]:")),
+        "{sessions}"
+    );
 }
 
 #[test]
