@@ -17,23 +17,31 @@ flags+=" -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverag
 triple=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS="$flags" CARGO_TARGET_DIR="$place" cargo build --quiet --release --target "$triple" --bins
 
+# The seconds of CPU time that a process has used; fails when it is gone.
+used() {
+    local fields
+    read -r -a fields < <(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) && echo $(((fields[11] + fields[12]) / $(getconf CLK_TCK)))
+}
+
 failed=0
 for target in "${targets[@]}"; do
     mkdir -p "$place/corpus/$target" "$place/artifacts"
+    log=$place/$target.log
+    nice -n 19 "$place/$triple/release/$target" -max_len=8192 -rss_limit_mb=2048 -timeout=25 -print_final_stats=1 \
+        -artifact_prefix="$place/artifacts/$target-" "$place/corpus/$target" "corpus/$target" >"$log" 2>&1 &
+    fuzzer=$!
+    # CPU time, not time: a machine that is busy does not shorten it.
+    while spent=$(used $fuzzer) && [ "$spent" -lt "$seconds" ]; do sleep 1; done
+    kill -TERM $fuzzer 2>/dev/null || true
     status=0
-    # The limit of CPU time ends it; a machine that is busy does not shorten it.
-    (
-        ulimit -t "$seconds"
-        exec nice -n 19 "$place/$triple/release/$target" -max_len=8192 -rss_limit_mb=2048 -timeout=25 -verbosity=1 \
-            -artifact_prefix="$place/artifacts/$target-" "$place/corpus/$target" "corpus/$target"
-    ) >"$place/$target.log" 2>&1 || status=$?
-    runs=$(grep -o '^#[0-9]*' "$place/$target.log" | tail -1)
-    covered=$(grep -o 'cov: [0-9]*' "$place/$target.log" | tail -1)
-    # 137 and 152: killed by the limit.
-    if [ "$status" -ne 137 ] && [ "$status" -ne 152 ]; then
+    wait $fuzzer || status=$?
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    covered=$(grep -o 'cov: [0-9]*' "$log" | tail -1)
+    # Interrupted, as it was told to be.
+    if [ "$status" -ne 72 ]; then
         failed=1
-        tail -20 "$place/$target.log"
+        tail -20 "$log"
     fi
-    echo "fuzz: $target: ${runs#\#} inputs, ${covered:-no coverage}, status $status"
+    echo "fuzz: $target: ${runs:-no} inputs, ${covered:-no coverage}, status $status"
 done
 exit $failed
