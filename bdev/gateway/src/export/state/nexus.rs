@@ -38,6 +38,18 @@ fn is_reset(sense: Sense) -> bool {
     sense.asc_ascq >> 8 == RESETS
 }
 
+/// What a reset says as well. Whatever else waits stays true behind one: another way, another capacity, a registration that is gone.
+fn is_covered_by_reset(sense: Sense) -> bool {
+    is_reset(sense)
+        || [
+            Sense::COMMANDS_CLEARED,
+            Sense::COMMANDS_CLEARED_BY_PROTOCOL,
+            Sense::MODE_CHANGED,
+            Sense::LOG_CHANGED,
+        ]
+        .contains(&sense)
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(in crate::export) struct Nexuses {
@@ -55,12 +67,13 @@ impl Nexuses {
         self.known.remove(&nexus);
     }
 
-    /// Establishes a unit attention for one nexus; one that waits already is not repeated, and a reset or a loss of the nexus
-    /// clears what was established before (SAM-5 section 5.14).
+    /// Establishes a unit attention for one nexus; one that waits already is not repeated. A reset or a loss of the nexus is told first,
+    /// and clears what it covers (SAM-5 section 5.14).
     pub(in crate::export) fn tell(&mut self, nexus: NexusId, sense: Sense) {
         let Nexus { attentions, resets, .. } = self.known.entry(nexus).or_default();
         if is_reset(sense) {
-            attentions.clear();
+            attentions.retain(|waiting| !is_covered_by_reset(*waiting));
+            attentions.push_front(sense);
             *resets = Resets { count: resets.count + 1, last: Some(sense) };
         }
         if attentions.contains(&sense) {
@@ -168,5 +181,19 @@ mod tests {
             (nexuses.take(1), nexuses.take(1), nexuses.take(1)),
             (Some(Sense::LUN_RESET), Some(Sense::CAPACITY_CHANGED), None)
         );
+    }
+
+    /// A way that changed before the unit was reset: the reset does not say which way is the good one now.
+    #[test]
+    fn a_reset_hides_no_change_that_it_does_not_tell() {
+        let mut nexuses = Nexuses::default();
+        nexuses.enter(1, Some(Sense::POWER_ON));
+        for sense in
+            [Sense::ACCESS_STATE_CHANGED, Sense::MODE_CHANGED, Sense::NEXUS_LOSS, Sense::INTERNAL_RESET]
+        {
+            nexuses.tell(1, sense);
+        }
+        let told = [0; 3].map(|_| nexuses.take(1));
+        assert_eq!(told, [Some(Sense::INTERNAL_RESET), Some(Sense::ACCESS_STATE_CHANGED), None]);
     }
 }
