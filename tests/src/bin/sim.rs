@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
-use tests::sim::{Coverage, Plan, Runner, shrink};
+use tests::sim::{Coverage, Plan, Runner, Tally, shrink};
 
 /// Runs the simulator.
 #[derive(Parser)]
@@ -42,8 +42,7 @@ const PROGRESS: u64 = 500;
 struct Sum {
     runs: u64,
     coverage: Coverage,
-    operations: u64,
-    passed_on: u64,
+    tally: Tally,
     failed: Vec<(u64, String)>,
 }
 
@@ -67,11 +66,12 @@ fn main() -> ExitCode {
         missing.iter().map(|(point, phase)| format!("{point:?} in {phase:?}")).collect();
     println!("never met: {}", if missing.is_empty() { "nothing".to_owned() } else { missing.join(", ") });
     println!(
-        "seeds {} to {}: {} operations of hosts ({} of them through the standby), {} failed",
+        "seeds {} to {}: {} operations of hosts ({} of them through the standby), {} writes aborted, {} seeds failed",
         options.first,
         options.first + options.seeds - 1,
-        sum.operations,
-        sum.passed_on,
+        sum.tally.good,
+        sum.tally.passed_on,
+        sum.tally.aborted,
         sum.failed.len()
     );
     for (seed, what) in &sum.failed {
@@ -103,8 +103,7 @@ fn run(options: &Options) -> Sum {
                 eprintln!("{} seeds, {} failed", sum.runs, sum.failed.len());
             }
             sum.coverage.add(&outcome.coverage);
-            sum.operations += outcome.operations;
-            sum.passed_on += outcome.passed_on;
+            sum.tally += outcome.tally;
             if let Err(failure) = outcome.verdict {
                 eprintln!("seed {seed}: {}", failure.what.lines().next().unwrap_or_default());
                 sum.failed.push((seed, failure.what));

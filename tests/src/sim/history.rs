@@ -10,7 +10,8 @@
 //! node, or run of a node, answers (R10, R11), and before the same host is let in again at the same node. Where a node passes
 //! on what it does not serve, a host cannot tell who answered it: then nobody knows when such a write is over. And a write that was on
 //! the way when that was lost is answered with a unit attention, behind which an initiator sends it again: it may take effect twice.
-//! So hosts leave blocks alone, then, that somebody's write has not been answered for, as a file system does.
+//! So hosts leave blocks alone, then, that somebody's write has not been answered for, as a file system does. A write that its host
+//! aborted, and whose abort was answered, is over with that answer wherever it went (SAM-5 section 7.2).
 
 use std::collections::BTreeMap;
 
@@ -27,8 +28,19 @@ pub(crate) type Service = (usize, u64);
 enum Fate {
     Open,
     Acknowledged(Instant),
-    /// Its host does not know.
+    /// Its host does not know whether it happened, or when it is over.
     Unknown(Instant),
+    /// Its host does not know whether it happened; it is over.
+    Ended(Instant),
+}
+
+/// What a host knows of a write that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing.
+    Unknown,
+    /// It does not happen any more.
+    Ended,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -119,10 +131,13 @@ impl History {
     }
 
     /// A host does not know what became of its write.
-    pub(crate) fn give_up(&mut self, value: Value, now: Instant) {
+    pub(crate) fn give_up(&mut self, value: Value, outcome: Outcome, now: Instant) {
         let write = &mut self.writes[value as usize - 1];
         assert_eq!(write.fate, Fate::Open, "write {value} is answered once");
-        write.fate = Fate::Unknown(now);
+        write.fate = match outcome {
+            Outcome::Unknown => Fate::Unknown(now),
+            Outcome::Ended => Fate::Ended(now),
+        };
     }
 
     /// A service answered an operation with GOOD. Only one that began after the last service had answered shows that
@@ -192,7 +207,7 @@ impl History {
     fn end(&self, write: &Write) -> Option<Instant> {
         match write.fate {
             Fate::Open => None,
-            Fate::Acknowledged(at) => Some(at),
+            Fate::Acknowledged(at) | Fate::Ended(at) => Some(at),
             Fate::Unknown(_) if self.standby == StandbyMode::Forward => None,
             Fate::Unknown(at) => {
                 let passed = |(time, service): &&(Instant, Service)| {
@@ -336,7 +351,7 @@ mod tests {
     fn an_unknown_write_happens_before_the_next_service_or_never() {
         let mut history = History::new(StandbyMode::Refuse);
         let lost = history.invoke_write(7..8, 0, A, at(1));
-        history.give_up(lost, at(5));
+        history.give_up(lost, Outcome::Unknown, at(5));
         history.answered(B, at(9), at(10));
         read(&mut history, 0, 11, 12).expect("it never happened");
         assert_eq!(history.check(), Ok(()));
@@ -348,15 +363,30 @@ mod tests {
     fn an_unknown_write_happens_before_its_host_is_let_in_again() {
         let mut history = History::new(StandbyMode::Refuse);
         let lost = history.invoke_write(7..8, 0, A, at(1));
-        history.give_up(lost, at(5));
+        history.give_up(lost, Outcome::Unknown, at(5));
         read(&mut history, 0, 6, 7).expect("not yet");
         read(&mut history, lost, 8, 9).expect("now");
         assert_eq!(history.check(), Ok(()));
         let again = history.invoke_write(7..8, 0, A, at(10));
-        history.give_up(again, at(11));
+        history.give_up(again, Outcome::Unknown, at(11));
         history.logged_in(0, 0, at(12));
         read(&mut history, lost, 13, 14).expect("it never happened");
         read(&mut history, again, 15, 16).expect("looked at later");
         assert!(history.check().is_err(), "it landed after the login");
+    }
+
+    #[test]
+    fn an_aborted_write_happens_before_the_abort_is_answered_or_never() {
+        for standby in [StandbyMode::Refuse, StandbyMode::Forward] {
+            let mut history = History::new(standby);
+            let aborted = history.invoke_write(7..8, 0, A, at(1));
+            history.give_up(aborted, Outcome::Ended, at(5));
+            read(&mut history, 0, 6, 7).expect("it never happened");
+            assert_eq!(history.check(), Ok(()));
+            read(&mut history, aborted, 8, 9).expect("looked at later");
+            assert!(history.check().is_err(), "it landed after its abort had been answered");
+            let newer = written(&mut history, 10, 11);
+            assert_eq!(history.overwritten(aborted, history.acknowledged(7)), Some(newer));
+        }
     }
 }

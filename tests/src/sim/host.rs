@@ -11,9 +11,10 @@ use gateway::{Remote, RemoteConfig, StandbyMode};
 use net::sim::SimNet;
 use uuid::Uuid;
 
-use super::history::{History, Value};
+use super::history::{History, Outcome, Value};
 use super::machine::{self, FRONT_PORT};
 use super::plan::Load;
+use super::tally::Tally;
 
 /// Bytes of a block.
 pub(crate) const BLOCK: usize = 512;
@@ -32,6 +33,8 @@ struct Path {
 /// An operation that has not been answered.
 struct Open {
     node: usize,
+    /// Of the path, when it was sent.
+    session: Option<u64>,
     service: super::history::Service,
     invoked: Instant,
     what: What,
@@ -90,12 +93,11 @@ pub(crate) struct Host {
     done: Completions,
     pub(crate) mode: Mode,
     pub(crate) ops_left: u64,
+    /// What was aborted and is over: it is written anew, as a host does over another path.
+    again: Vec<Range<u64>>,
     /// Blocks that still have to be read, at the end.
     to_read: Vec<u64>,
-    pub(crate) good: u64,
-    /// Of them, answered by the node that did not serve.
-    pub(crate) passed_on: u64,
-    pub(crate) bad: u64,
+    pub(crate) tally: Tally,
     news: Vec<Registration>,
     pub(crate) due: Instant,
 }
@@ -105,12 +107,13 @@ pub(crate) fn address(number: usize) -> IpAddr {
 }
 
 impl Host {
-    pub(crate) fn new(number: usize, core: &Core, net: &SimNet, seed: u64, ops: u64) -> Self {
+    pub(crate) fn new(number: usize, core: &Core, net: &SimNet, seed: u64, load: &Load) -> Self {
         let ip = address(number);
         let path = |node: usize| {
             let portal = SocketAddr::new(machine::address(node), FRONT_PORT);
-            let config =
+            let mut config =
                 RemoteConfig::new(format!("iqn.2026-11.sim:host{number}"), machine::volume_name(), portal);
+            config.io_timeout = load.patience;
             let remote = Remote::new(format!("path{node}"), Uuid::nil(), config);
             let channel = remote.open_over(core, Box::new(net.host(ip)));
             Path { channel, session: None, not_before: Instant::EPOCH, registered: 0, granted: 0 }
@@ -127,11 +130,10 @@ impl Host {
             prng: Prng::from_seed(seed ^ (number as u64 + 1) << 40),
             done: Completions::new(),
             mode: Mode::Load,
-            ops_left: ops,
+            ops_left: load.ops,
+            again: Vec::new(),
             to_read: Vec::new(),
-            good: 0,
-            passed_on: 0,
-            bad: 0,
+            tally: Tally::default(),
             news: Vec::new(),
             due: Instant::EPOCH,
         }
@@ -244,9 +246,15 @@ impl Host {
             let gap = u64::try_from(env.load.gap.as_nanos()).expect("short");
             self.next_issue += Duration::from_nanos(self.prng.below(gap.max(1)));
         }
+        let is_taken = |blocks: &Range<u64>| {
+            env.standby == StandbyMode::Forward && env.history.is_being_written(blocks.clone())
+        };
+        if let Some(blocks) = self.again.pop_if(|blocks| !is_taken(blocks)) {
+            return self.send_write(node, blocks, now, env);
+        }
         let blocks = self.place(env);
         let draw = self.prng.below(100);
-        let taken = env.standby == StandbyMode::Forward && env.history.is_being_written(blocks.clone());
+        let taken = is_taken(&blocks);
         if self.number + env.load.readers >= env.load.hosts || taken {
             self.send_read(node, blocks, now, env);
         } else if draw >= 100 - env.load.register_percent {
@@ -333,7 +341,8 @@ impl Host {
     fn send(&mut self, node: usize, op: Op, what: What, now: Instant, env: &mut Env<'_>) {
         self.next_tag += 1;
         let tag = self.next_tag;
-        let open = Open { node, service: (node, env.runs[node]), invoked: now, what };
+        let session = self.paths[node].session;
+        let open = Open { node, session, service: (node, env.runs[node]), invoked: now, what };
         self.open.insert(tag, open);
         if let Err(refused) = self.paths[node].channel.submit(Io::new(op, Tag(tag), now), now) {
             let why = refused.why;
@@ -347,8 +356,8 @@ impl Host {
             self.on_error(&open, error, now, env);
             return Ok(());
         }
-        self.good += 1;
-        self.passed_on += u64::from(open.node != env.serving);
+        self.tally.good += 1;
+        self.tally.passed_on += u64::from(open.node != env.serving);
         self.preferred = open.node;
         env.history.answered(open.service, open.invoked, now);
         match (open.what, completed.op) {
@@ -369,9 +378,18 @@ impl Host {
     }
 
     fn on_error(&mut self, open: &Open, error: IoError, now: Instant, env: &mut Env<'_>) {
-        self.bad += 1;
+        self.tally.bad += 1;
         match &open.what {
-            What::Write { value, .. } => env.history.give_up(*value, now),
+            What::Write { value, blocks } => {
+                // Its session goes on: the node has said that it is aborted, or swept away by a reset.
+                let ended = error == IoError::TimedOut && self.paths[open.node].session == open.session;
+                let outcome = if ended { Outcome::Ended } else { Outcome::Unknown };
+                if ended {
+                    self.tally.aborted += 1;
+                    self.again.push(blocks.clone());
+                }
+                env.history.give_up(*value, outcome, now);
+            }
             What::Read { blocks, .. } if self.mode == Mode::Drain => {
                 self.to_read.extend(blocks.clone());
                 self.to_read.sort_unstable();

@@ -33,6 +33,7 @@ mod runner;
 mod setback;
 mod shrink;
 mod swarm;
+mod tally;
 mod world;
 
 pub use coverage::{Coverage, Phase};
@@ -41,3 +42,4 @@ pub use fault::{Event, Fault, Point, Rot, Spoilt, Still, Way, Who};
 pub use plan::{Load, Patience, Plan};
 pub use runner::{Failure, Outcome, Runner};
 pub use shrink::{Shrunk, shrink};
+pub use tally::Tally;

@@ -11,6 +11,7 @@ use super::fault::{Fault, Still};
 use super::host::{Host, Mode};
 use super::inflict::Undo;
 use super::machine::{self, Life};
+use super::tally::Tally;
 use super::world::{Check, World};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -170,14 +171,12 @@ impl World {
         self.check_reservations()?;
         self.look_at_legs("at the end")?;
         self.history.check().map_err(|why| format!("I1: {why}"))?;
-        let sum = |count: fn(&Host) -> u64| self.hosts.iter().map(count).sum::<u64>();
-        let (good, passed_on, bad) =
-            (sum(|host| host.good), sum(|host| host.passed_on), sum(|host| host.bad));
+        let Tally { good, passed_on, bad, aborted } = self.hosts.iter().map(|host| host.tally).sum();
         let keys = self.hosts.iter().flat_map(Host::granted).count();
         self.note(
             "world",
             format_args!(
-                "over: {good} operations answered, {passed_on} through the standby, {bad} failed, {keys} keys kept"
+                "over: {good} operations answered, {passed_on} through the standby, {bad} failed, {aborted} of them aborted, {keys} keys kept"
             ),
         );
         Ok(())

@@ -35,6 +35,8 @@ pub struct Load {
     pub large_percent: u64,
     /// Operations of each host, at the most.
     pub ops: u64,
+    /// How long a host waits for an answer before it aborts what it has sent; then it resets the LUN.
+    pub patience: Duration,
 }
 
 /// How patient the nodes are.

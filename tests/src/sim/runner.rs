@@ -7,6 +7,7 @@ use engine::{Core, Pages, Pool, PoolConfig};
 use super::coverage::Coverage;
 use super::journal::{Journal, Keep};
 use super::plan::Plan;
+use super::tally::Tally;
 use super::world::World;
 
 /// A rule that was broken, or a panic.
@@ -27,10 +28,8 @@ pub struct Outcome {
     pub digest: u64,
     /// Faults and what they met.
     pub coverage: Coverage,
-    /// Operations that hosts got an answer for.
-    pub operations: u64,
-    /// Of them, answered by the node that did not serve.
-    pub passed_on: u64,
+    /// What became of hosts' operations.
+    pub tally: Tally,
 }
 
 /// What runs share: memory that is mapped once.
@@ -69,13 +68,12 @@ impl Runner {
         let journal = Journal::new(keep);
         journal.line(engine::Instant::EPOCH, "plan", format_args!("{plan:?}"));
         let free = self.free_frames();
-        let (mut coverage, mut operations, mut passed_on) = (Coverage::default(), 0, 0);
+        let (mut coverage, mut tally) = (Coverage::default(), Tally::default());
         let played = catch_unwind(AssertUnwindSafe(|| {
             let mut world = World::new(plan.clone(), &self.core, journal.clone());
             let verdict = world.play();
             coverage = world.coverage.clone();
-            operations = world.hosts.iter().map(|host| host.good).sum();
-            passed_on = world.hosts.iter().map(|host| host.passed_on).sum();
+            tally = world.hosts.iter().map(|host| host.tally).sum();
             verdict
         }));
         let verdict = match played {
@@ -86,14 +84,7 @@ impl Runner {
         if let Err(Failure { what }) = &verdict {
             journal.line(engine::Instant::EPOCH, "failure", format_args!("{what}"));
         }
-        Outcome {
-            verdict,
-            journal: journal.text(),
-            digest: journal.digest(),
-            coverage,
-            operations,
-            passed_on,
-        }
+        Outcome { verdict, journal: journal.text(), digest: journal.digest(), coverage, tally }
     }
 
     fn free_frames(&self) -> [usize; 3] {

@@ -11,6 +11,9 @@ use super::coverage::Phase;
 use super::fault::{Event, Fault, Point, Rot, Spoilt, Still, Way, Who};
 use super::plan::{Load, Patience, Plan, Span};
 
+/// As hosts come.
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
+
 pub(super) fn pick<T: Copy>(prng: &mut Prng, list: &[T]) -> T {
     list[prng.below(list.len() as u64) as usize]
 }
@@ -63,7 +66,11 @@ pub(crate) fn plan(seed: u64) -> Plan {
         mode,
         standby: standby(seed),
         patience: if prng.percent(30) { Patience::Fast } else { Patience::Ordinary },
-        load: Load { register_percent: registers, ..load(prng, length, act) },
+        load: Load {
+            register_percent: registers,
+            patience: patience_of_hosts(seed),
+            ..load(prng, length, act)
+        },
         net: span(prng, &[(20, 200), (20, 200), (100, 3000), (5, 20)]),
         disk: span(prng, &[(10, 200), (10, 200), (50, 5000), (1, 10)]),
         drift_ppm: [0, 1].map(|_| prng.below(2 * drift + 1) as i64 - drift as i64),
@@ -89,6 +96,12 @@ fn hang(seed: u64, load_for: Duration) -> Option<Event> {
     let who = pick(prng, &[Who::Holder, Who::Holder, Who::Holder, Who::Peer]);
     let fault = Fault::HangDisk(who, millis(prng, 500, 16_000));
     prng.percent(6).then_some(Event { at, during, fault })
+}
+
+/// When hosts begin to abort; dice of its own, too.
+fn patience_of_hosts(seed: u64) -> Duration {
+    let prng = &mut Prng::from_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xab07);
+    if prng.percent(25) { millis(prng, 20, 1500) } else { IO_TIMEOUT }
 }
 
 /// Who decides where no machine does; dice of its own, too.
@@ -125,6 +138,7 @@ fn load(prng: &mut Prng, length: Duration, act: Option<Act>) -> Load {
         read_percent: pick(prng, &[5, 30, 60]),
         flush_percent: pick(prng, &[1, 8]),
         register_percent: 0,
+        patience: IO_TIMEOUT,
         large_percent: pick(prng, &[0, 5, 20]),
         ops: u64::from(ops),
     }

@@ -123,7 +123,7 @@ impl World {
             Machine::new(node, Clock::new(offset, drift_ppm[node]), disk(&plan, disks), plan.turn_cost)
         });
         let hosts =
-            (0..plan.load.hosts).map(|number| Host::new(number, core, &net, seed, plan.load.ops)).collect();
+            (0..plan.load.hosts).map(|number| Host::new(number, core, &net, seed, &plan.load)).collect();
         Self {
             journal,
             core: core.clone(),

@@ -34,6 +34,7 @@ fn plan(seed: u64, policy: ArbiterKind, events: &[Event]) -> Plan {
         register_percent: 0,
         large_percent: 5,
         ops: 1500,
+        patience: ms(5000),
     };
     Plan {
         seed,
