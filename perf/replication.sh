@@ -1,18 +1,41 @@
 #!/usr/bin/env bash
 # Mirrored writes over the dedicated NIC (smoltcp on packet rings) against kernel TCP on the same veth, interleaved: rounds of one node
-# alone, a pair over the one, a pair over the other. Each node has a core; legs are in memory. Needs root, iproute2 and python3.
+# alone, a pair over the one, a pair over the other; then both again over a switch that loses one frame in a thousand, and in a hundred.
+# There the kernel's floor of a retransmission is 5 ms, as an administrator would set it. Each node has a core; legs are in memory.
+# Needs root, iproute2, nft and python3.
 #   perf/replication.sh [ROUNDS] [SECONDS]      BIN=target/release   writes perf/results/replication.json
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${1:-5} seconds=${2:-4} bin=$(realpath "${BIN:-target/release}")
-a=gemel-bench-a$$ b=gemel-bench-b$$ work=$(mktemp -d /dev/shm/gemel-bench.XXXXXX)
+a=gemel-bench-a$$ b=gemel-bench-b$$ switch=gemel-bench-s$$ work=$(mktemp -d /dev/shm/gemel-bench.XXXXXX)
 pids=()
 stop() { for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null; done; pids=(); }
-clean() { stop; ip netns del "$a" 2>/dev/null || :; ip netns del "$b" 2>/dev/null || :; rm -rf "$work"; }
+clean() {
+    stop
+    for space in "$a" "$b" "$switch"; do ip netns del "$space" 2>/dev/null || :; done
+    rm -rf "$work"
+}
 trap clean EXIT
-for space in "$a" "$b"; do ip netns add "$space"; ip -n "$space" link set lo up; done
-ip link add repl netns "$a" mtu 9000 type veth peer name repl netns "$b"
-for space in "$a" "$b"; do ip -n "$space" link set repl mtu 9000 up; done
+for space in "$a" "$b" "$switch"; do ip netns add "$space"; ip -n "$space" link set lo up; done
+ip -n "$switch" link add bridge type bridge
+ip -n "$switch" link set bridge mtu 9000 up
+wire() { # LOSS: frames in a thousand
+    for space in "$a" "$b"; do ip -n "$space" link del repl 2>/dev/null || :; done
+    if [ "$1" = 0 ]; then
+        ip link add repl netns "$a" mtu 9000 type veth peer name repl netns "$b"
+    else
+        ip netns exec "$switch" nft flush ruleset
+        for space in "$a" "$b"; do
+            local port=to-${space:12:1}
+            ip link add repl netns "$space" mtu 9000 type veth peer name "$port" netns "$switch"
+            ip -n "$switch" link set "$port" mtu 9000 master bridge up
+            ip netns exec "$switch" nft "add table netdev $port;
+                add chain netdev $port in { type filter hook ingress device \"$port\" priority 0; policy accept; };
+                add rule netdev $port in numgen random mod 1000 < $1 drop"
+        done
+    fi
+    for space in "$a" "$b"; do ip -n "$space" link set repl mtu 9000 up; done
+}
 
 gemel() { "$bin/gemel" -s "$work/$1/socket" --json "${@:2}"; }
 node() { # NAME SPACE CORE
@@ -29,13 +52,14 @@ record() { # ROUND KIND WHAT JSON
     printf '{"round":%s,"kind":"%s","what":"%s","report":%s}\n' "$1" "$2" "$3" "$4" >>"$work/records"
 }
 url=iscsi://127.0.0.1:3260/iqn.2026-11.org.gemel:vol0/0
-pair() { # KIND
-    local here=() there=() address
-    for space in "$a" "$b"; do ip -n "$space" addr flush dev repl; done
+pair() { # KIND LOSS
+    local here=() there=()
+    wire "$2"
     if [ "$1" = smoltcp ]; then
         here=(--nic repl --nic-address 10.61.0.1/24) there=(--nic repl --nic-address 10.61.0.2/24)
     else
         ip -n "$a" addr add 10.61.0.1/24 dev repl; ip -n "$b" addr add 10.61.0.2/24 dev repl
+        [ "$2" = 0 ] || for space in "$a" "$b"; do ip -n "$space" route change 10.61.0.0/24 dev repl rto_min 5ms; done
     fi
     node a "$a" 0; node b "$b" 1
     uuid=$(gemel a pair create vol0 --leg "$work/a/leg:512M" --secret-file "$work/chap" --listen 10.61.0.1:3261 \
@@ -55,7 +79,7 @@ alone() {
 }
 for round in $(seq "$rounds"); do
     for kind in alone kernel smoltcp; do
-        case $kind in alone) alone ;; *) pair "$kind" ;; esac
+        case $kind in alone) alone ;; *) pair "$kind" 0 ;; esac
         for depth in 1 32; do record "$round" "$kind" "depth $depth" "$(load $depth)"; done
         if [ $kind != alone ]; then
             # The whole leg is copied to a blank one.
@@ -71,6 +95,14 @@ one = json.load(sys.stdin)[0]["last_resync"]; print(json.dumps({"bytes_per_secon
         fi
         stop
         sleep 0.3
+    done
+    for loss in 1 10; do
+        for kind in kernel smoltcp; do
+            pair $kind $loss
+            for depth in 1 32; do record "$round" "$kind" "depth $depth, loss $loss" "$(load $depth)"; done
+            stop
+            sleep 0.3
+        done
     done
 done
 mkdir -p perf/results
@@ -94,6 +126,15 @@ ratios = {
     "iops at depth 32, smoltcp/kernel": line([s / k for _, k, s in each("depth 32", "iops")]),
     "resync, smoltcp/kernel": line([s / k for k, s in zip(values("kernel", "resync", "bytes_per_second"), values("smoltcp", "resync", "bytes_per_second"))]),
 }
+for loss in (1, 10):
+    share = f"{loss / 10} % of frames lost"
+    for kind in ("kernel", "smoltcp"):
+        for depth in (1, 32):
+            what = f"depth {depth}, loss {loss}"
+            figures[kind][f"{share}: depth {depth}"] = {"iops": line(values(kind, what, "iops")), "longest stall, ms": line(values(kind, what, "longest_stall_ms"))}
+    for depth in (1, 32):
+        pairs = zip(*(values(kind, f"depth {depth}, loss {loss}", "iops") for kind in ("kernel", "smoltcp")))
+        ratios[f"{share}: iops at depth {depth}, smoltcp/kernel"] = line([s / k for k, s in pairs])
 result = {"rounds": max(r["round"] for r in records), "figures": figures, "ratios": ratios}
 json.dump(result, open(sys.argv[2], "w"), indent=2)
 print(json.dumps(result, indent=2))
