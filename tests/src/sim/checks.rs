@@ -1,6 +1,6 @@
 //! What must hold of the legs and of everything that stores a config, looked at from outside with the production decoders.
 //!
-//! I2: a leg that the newest config counts has every acknowledged write. I3: one config for each generation, and
+//! R11: nobody serves in a generation that somebody else, or an earlier run of the same node, has served in. I2: a leg that the newest config counts has every acknowledged write. I3: one config for each generation, and
 //! generations rise in every store. I5: where the legs differ, a log or bitmap that a rejoin unites says so. I6: quiet and
 //! in sync means equal.
 
@@ -25,6 +25,8 @@ const GRANULE: u64 = 64 << 10;
 pub(crate) struct Checks {
     /// The nonce of each generation.
     nonces: BTreeMap<u64, u64>,
+    /// Which run of which node serves in each generation.
+    serving: BTreeMap<u64, (usize, u64)>,
     /// The newest generation in each store.
     stores: [u64; 2],
     rotten: [bool; 2],
@@ -39,6 +41,19 @@ impl Checks {
             return Err(format!(
                 "I3: two configs of generation {}, the second one at node {node}",
                 id.generation
+            ));
+        }
+        Ok(())
+    }
+
+    /// A run of a node serves with this config.
+    pub(crate) fn on_service(&mut self, who: (usize, u64), config: Config) -> Check {
+        let generation = config.generation();
+        let first = *self.serving.entry(generation).or_insert(who);
+        if first != who {
+            return Err(format!(
+                "R11: run {} of node {} serves in generation {generation}, as run {} of node {} did",
+                who.1, who.0, first.1, first.0
             ));
         }
         Ok(())

@@ -188,7 +188,8 @@ impl World {
             }
             Fault::RestoreArbiter => return Ok(self.restore_arbiter()),
             Fault::LoseArbiter => self.arbiter.config = None,
-            Fault::Switchover => return Ok(self.command(self.serving, Command::Switchover)),
+            // Also one that is refused has struck: during a resync each is.
+            Fault::Switchover => _ = self.command(self.serving, Command::Switchover),
             Fault::Promote => self.promote_soon(PromoteMode::Ordinary)?,
             Fault::ForcePromote => self.promote_soon(PromoteMode::Forced)?,
         }

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use mirror::decide::PromoteMode;
-use mirror::format::{ArbiterKind, LegMask};
+use mirror::format::ArbiterKind;
 use mirror::status::RoleKind;
 
 use super::checks;
@@ -135,21 +135,6 @@ impl World {
         }
         if self.plan.policy != ArbiterKind::Etcd {
             self.promote_if_right(PromoteMode::Ordinary);
-        }
-        self.restart_a_lonely_holder();
-    }
-
-    /// A holder whose own leg is out goes on over its peer's for ever; started again, it brings its own in sync.
-    fn restart_a_lonely_holder(&mut self) {
-        let Some(config) = self.newest_config() else { return };
-        let node = config.holder.index();
-        if config.in_sync != LegMask::both() && !config.in_sync.has(config.holder) {
-            self.note(
-                "operator",
-                format_args!("node {node} serves from its peer's leg: it is started again"),
-            );
-            self.machines[node].disk.kill();
-            self.end_process(node, self.now + SECOND);
         }
     }
 

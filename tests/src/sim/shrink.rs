@@ -19,7 +19,7 @@ impl Shrunk {
     pub fn as_test(&self) -> String {
         let (seed, ops) = (self.plan.seed, self.plan.load.ops);
         format!(
-            "#[test]\nfn seed_{seed}() {{\n    clean(Plan::of({seed}).only(&{:?}, {ops}));\n}}\n",
+            "#[test]\nfn seed_{seed}() {{\n    clean(&Plan::of({seed}).only(&{:?}, {ops}));\n}}\n",
             self.events
         )
     }

@@ -393,6 +393,9 @@ impl World {
         if matches!(view.role, RoleKind::Holder | RoleKind::Frozen) {
             self.serving = node;
         }
+        if let (RoleKind::Holder, Some(config)) = (view.role, view.config) {
+            self.checks.on_service((node, self.machines[node].run), config)?;
+        }
         self.watch_sessions(node, &status);
         self.checks.on_config(node, status.config)?;
         self.on_stopping(node);

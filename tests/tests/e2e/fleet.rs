@@ -195,7 +195,17 @@ fn the_link_is_cut_in_one_direction() {
 }
 
 #[test]
+fn the_link_is_cut_in_one_direction_with_the_fast_profile() {
+    link_cut(Profile::Fast, Toward::Far);
+}
+
+#[test]
 fn the_link_is_cut_in_the_other_direction() {
+    link_cut(Profile::Default, Toward::Near);
+}
+
+#[test]
+fn the_link_is_cut_in_the_other_direction_with_the_fast_profile() {
     link_cut(Profile::Fast, Toward::Near);
 }
 
@@ -210,19 +220,14 @@ fn the_holder_is_cut_off_from_its_peer_and_from_etcd() {
     pause(Duration::from_millis(2000));
     fleet.net.heal(Way::Link);
     fleet.net.heal(Way::Control(0));
-    // A frozen holder does not answer: the initiator has to give up its commands before it uses the other path.
-    let report = verified(load);
-    println!(
-        "outage, default profile, holder cut off from all: {:.0} ms",
-        report["longest_stall_ms"].as_f64().unwrap_or(0.0)
-    );
-    assert!((1000.0..9000.0).contains(&report["longest_stall_ms"].as_f64().expect("a figure")), "{report}");
+    // A frozen holder does not answer: the initiator's patience comes on top, before it uses the other path.
+    let patience: f64 = fleet.profile.path_silence_ms().parse().expect("a figure");
+    fleet.outage("holder cut off from all", load, fleet.profile.promise() + patience);
     fleet.settle(1);
 }
 
-#[test]
-fn etcd_is_stopped() {
-    let Some(mut fleet) = Fleet::start(Profile::Default) else { return };
+fn etcd_stopped(profile: Profile) {
+    let Some(mut fleet) = Fleet::start(profile) else { return };
     let load = fleet.load(4);
     fleet.etcd.kill();
     // Nobody needs it while nothing fails.
@@ -231,10 +236,19 @@ fn etcd_is_stopped() {
     assert_eq!(finish(fleet.pair, 0), 0);
 }
 
-/// Nobody may decide: I/O freezes with an alarm until somebody can, and nothing is lost.
 #[test]
-fn etcd_is_stopped_and_the_link_is_cut() {
-    let Some(mut fleet) = Fleet::start(Profile::Default) else { return };
+fn etcd_is_stopped() {
+    etcd_stopped(Profile::Default);
+}
+
+#[test]
+fn etcd_is_stopped_with_the_fast_profile() {
+    etcd_stopped(Profile::Fast);
+}
+
+/// Nobody may decide: I/O freezes with an alarm until somebody can, and nothing is lost.
+fn etcd_stopped_and_link_cut(profile: Profile) {
+    let Some(mut fleet) = Fleet::start(profile) else { return };
     let load = fleet.load(14);
     let clock = MonotonicClock::start();
     let began = clock.now();
@@ -268,8 +282,17 @@ fn etcd_is_stopped_and_the_link_is_cut() {
 }
 
 #[test]
-fn both_nodes_lose_power() {
-    let Some(mut fleet) = Fleet::start(Profile::Default) else { return };
+fn etcd_is_stopped_and_the_link_is_cut() {
+    etcd_stopped_and_link_cut(Profile::Default);
+}
+
+#[test]
+fn etcd_is_stopped_and_the_link_is_cut_with_the_fast_profile() {
+    etcd_stopped_and_link_cut(Profile::Fast);
+}
+
+fn both_lose_power(profile: Profile) {
+    let Some(mut fleet) = Fleet::start(profile) else { return };
     let load = fleet.load(8);
     fleet.pair.kill(0);
     fleet.pair.kill(1);
@@ -278,6 +301,16 @@ fn both_nodes_lose_power() {
     fleet.promised("both nodes killed, both started again", load);
     let holder = fleet.holder();
     fleet.settle(holder);
+}
+
+#[test]
+fn both_nodes_lose_power() {
+    both_lose_power(Profile::Default);
+}
+
+#[test]
+fn both_nodes_lose_power_with_the_fast_profile() {
+    both_lose_power(Profile::Fast);
 }
 
 /// There and back, under load: a short pause, both legs in sync all the time, nothing copied.

@@ -1,10 +1,10 @@
 //! Rules that are broken on purpose: the simulator sees each of them. `make sim-bugs` finds these seeds anew.
 
 use mirror::mutation::{Broken, Mutation};
-use tests::sim::{Plan, Runner, SHOWN_ELSEWHERE};
+use tests::sim::{Plan, Runner, SHOWN_ELSEWHERE, shrink};
 
 /// For each rule a seed that is clean, and was not with the rule broken when it was last looked for.
-const SHOWN: [(Mutation, u64); 18] = [
+const SHOWN: [(Mutation, u64); 19] = [
     (Mutation::R1DataBeforeLog, 225),
     (Mutation::R2WritesOverlap, 10),
     (Mutation::R3AckWithoutConfig, 4),
@@ -16,6 +16,7 @@ const SHOWN: [(Mutation, u64); 18] = [
     (Mutation::R8ActFirst, 964),
     (Mutation::R9SameSlot, 86),
     (Mutation::R10FenceUndrained, 64),
+    (Mutation::R11RestartKeepsGeneration, 21),
     (Mutation::R12CleanUnflushed, 3),
     (Mutation::DegradeWithoutMarks, 533),
     (Mutation::RejoinWithoutUnion, 11),
@@ -57,6 +58,21 @@ fn a_leg_that_counts_alone_unflushed_is_seen() {
     let _broken = Broken::rule(Mutation::LastCopyUnflushed);
     let mut plans = super::found::dark_when_alone();
     assert!(plans.any(|plan| runner.run(&plan).verdict.is_err()));
+}
+
+/// What fails is made small, and still fails; what is printed of it names a function that is there.
+#[test]
+fn a_failing_seed_shrinks_to_a_test() {
+    let (rule, seed) = (Mutation::R3AckWithoutConfig, 4);
+    let runner = Runner::new();
+    let _broken = Broken::rule(rule);
+    let shrunk = shrink(&runner, seed).expect("it fails");
+    let whole = Plan::of(seed);
+    assert!(shrunk.events.len() < whole.events.len() || shrunk.plan.load.ops < whole.load.ops, "{shrunk:?}");
+    let again = runner.run(&Plan::of(seed).only(&shrunk.events, shrunk.plan.load.ops));
+    assert_eq!(again.verdict.expect_err("as it was found").what, shrunk.what);
+    let call = format!("clean(&Plan::of({seed}).only(&{:?}, {}))", shrunk.events, shrunk.plan.load.ops);
+    assert!(shrunk.as_test().contains(&call), "{}", shrunk.as_test());
 }
 
 #[test]
