@@ -214,10 +214,14 @@ impl Nic {
         ))
     }
 
-    /// What the other node's command gets.
-    pub(crate) fn for_peer(&self, peer: SocketAddr) -> String {
-        let Some(address) = &self.nic_address else { return String::new() };
+    /// What the other node's command gets: options with their values.
+    pub(crate) fn for_peer(&self, peer: SocketAddr) -> Vec<(&'static str, String)> {
+        let Some(address) = &self.nic_address else { return Vec::new() };
         let prefix = address.split('/').nth(1).unwrap_or_default();
-        format!(" --nic INTERFACE --nic-address {}/{prefix} --nic-mtu {}", peer.ip(), self.nic_mtu)
+        vec![
+            ("nic", "INTERFACE".to_owned()),
+            ("nic-address", format!("{}/{prefix}", peer.ip())),
+            ("nic-mtu", self.nic_mtu.to_string()),
+        ]
     }
 }

@@ -1,6 +1,8 @@
 //! `gemel pair`: a mirrored volume in two commands, one for each node. Each makes the leg, the way to the peer, the
 //! mirror, and the two targets: the leg for the peer alone, the volume for hosts.
 
+mod join;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -524,20 +526,14 @@ fn url(place: &Place) -> String {
 }
 
 fn told(place: &Place, index: Index, made: &Value) -> String {
-    let name = &place.name;
     let mut text = format!("LUN: {}\n{}", url(place), kept(&made["config_file"]));
     if index.0 == 0 {
         let uuid = made["uuid"].as_str().unwrap_or("-");
         let secrets = place.secret_file();
-        let secrets = secrets.display();
-        let (listen, peer, durability) = (place.peer, place.listen, place.durability.word());
-        let profile = if place.profile == Profile::Fast { " --profile fast" } else { "" };
-        let standby = if place.standby == Standby::Refuse { " --standby refuse" } else { "" };
-        let alua = if place.alua == Alua::Explicit { " --alua explicit" } else { "" };
-        let nic = place.nic.for_peer(place.peer);
         text += &format!(
-            "\nCopy {secrets} to the other node, and there:\n  gemel pair join {name} --uuid {uuid} --leg FILE --listen {listen} --peer {peer} \
-             --portal ADDRESS:PORT --durability {durability}{profile}{standby}{alua}{nic}"
+            "\nCopy {} to the other node, and there:\n  {}",
+            secrets.display(),
+            join::command(place, uuid)
         );
     }
     text
