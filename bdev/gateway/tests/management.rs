@@ -249,8 +249,13 @@ fn queries_need_their_protocol_level() {
     world.fault.plan().clear(FaultTarget::Write);
     assert_eq!(answered(&mut world, 0, request), COMPLETE);
     assert_eq!(world.hosts[0].take(held), None);
-    assert_eq!(world.managed(0, QUERY_ASYNC_EVENT, 0, None), SUCCEEDED);
-    assert_eq!((world.ready(0), world.ready(0), world.ready(1)), (attention(0x2907), GOOD, GOOD));
+    // Behind the answer the session ends, and the nexus that comes again is told.
+    world.until("the end of the session", |world| world.hosts[0].closed().is_some());
+    let again = world.add(0, level(2));
+    world.hosts[again].leave_attentions();
+    world.until("a new session", |world| world.hosts[again].is_in());
+    assert_eq!(world.managed(again, QUERY_ASYNC_EVENT, 0, None), SUCCEEDED);
+    assert_eq!((world.ready(again), world.ready(again), world.ready(1)), (attention(0x2907), GOOD, GOOD));
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn a_reassignment_is_refused_for_its_reason() {
     hang_up(&mut world, 1);
     assert_eq!(reassign(&mut world, 0, held), 3, "its connection was not removed");
     assert_eq!(reassign(&mut world, 0, TaskId(0x7777)), 1, "no such task");
-    assert_eq!(reassign(&mut world, 9 << 48, held), 2, "no such LUN");
+    assert_eq!(reassign(&mut world, 9 << 48, held), 3, "the LUN is reserved");
     assert_eq!(remove(&mut world, 2, 9), 1, "no such connection");
     assert_eq!(remove(&mut world, 2, 1), 0);
     assert_eq!(reassign(&mut world, 0, held), 0);

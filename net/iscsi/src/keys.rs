@@ -3,6 +3,8 @@
 //! A row says how two values combine. The responder answers each offer with the combination; the originator takes the
 //! answer and checks that it is one that its offer allows.
 
+mod defined;
+
 use alloc::format;
 use alloc::string::{String, ToString};
 
@@ -284,7 +286,7 @@ const TABLE: [(Key, &str, Rule); 20] = [
     (Key::DefaultTime2Retain, "DefaultTime2Retain", Rule::Minimum(0, 3600)), // 13.16
     (Key::MaxOutstandingR2T, "MaxOutstandingR2T", Rule::Minimum(1, 65535)), // 13.17
     (Key::DataPduInOrder, "DataPDUInOrder", Rule::Or), // 13.18
-    (Key::DataSequenceInOrder, "DataSequenceInOrder", Rule::Or), // 13.19
+    (Key::DataSequenceInOrder, "DataSequenceInOrder", Rule::Or), // RFC 7143 section 13.19(a)
     (Key::ErrorRecoveryLevel, "ErrorRecoveryLevel", Rule::Minimum(0, 2)), // 13.20
     (Key::ProtocolLevel, "iSCSIProtocolLevel", Rule::Minimum(0, 31)), // RFC 7143 section 13.24, RFC 7144 section 7.1.1
     (Key::TaskReporting, "TaskReporting", Rule::List),                // 13.23
@@ -298,8 +300,31 @@ const TABLE: [(Key, &str, Rule); 20] = [
 /// [`crate::target::Connection::fence`].
 const TASK_REPORTING: [&str; 2] = ["ResponseFence", "RFC3720"];
 
+/// What a key that stands in no table, or in none that is asked about here, is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// Nothing: it is taken, and means nothing.
+    Silent,
+    /// Reject: it is known, and has no place here.
+    Misplaced,
+    /// NotUnderstood.
+    Unknown,
+}
+
+/// Says what becomes of a key that is not negotiated.
+pub fn stranger(name: &str) -> Stranger {
+    match name {
+        //= rfc7143#section-13.26.2: nothing depends on it: it is discarded without a word.
+        defined::NODE_ARCHITECTURE => Stranger::Silent,
+        //= rfc7143#section-6.2(b): every key that the RFC defines is understood.
+        name if is_known(name) || defined::is_one(name) => Stranger::Misplaced,
+        //= rfc7143#section-6.2(a): unknown keys are answered NotUnderstood.
+        _ => Stranger::Unknown,
+    }
+}
+
 /// True for the name of an operational key.
-pub fn is_known(name: &str) -> bool {
+fn is_known(name: &str) -> bool {
     TABLE.iter().any(|(_, known, _)| *known == name)
 }
 
@@ -408,7 +433,7 @@ impl Negotiation {
                 Purpose::Discovery => !key.is_of_normal_sessions() && *key != Key::ErrorRecoveryLevel,
                 Purpose::Joining => !key.is_of_leading_connections(),
             })
-            .map(|(key, name, _)| (*name, self.ours(*key)))
+            .map(|(key, name, _)| (*name, self.offer(*key)))
     }
 
     /// True for a key that this end knows, and does not offer: where the other end names it, it offers it itself.
@@ -429,7 +454,7 @@ impl Negotiation {
     pub fn in_order<'a>(
         pairs: impl Iterator<Item = (&'a str, &'a str)> + Clone,
     ) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let decided = |(key, _): &(&str, &str)| *key == "FirstBurstLength";
+        let decided = |(key, _): &(&str, &str)| matches!(*key, "FirstBurstLength" | "MaxOutstandingR2T");
         pairs.clone().filter(move |pair| !decided(pair)).chain(pairs.filter(decided))
     }
 
@@ -439,8 +464,11 @@ impl Negotiation {
     /// When the key was negotiated before or its value is out of its range.
     pub fn respond(&mut self, name: &str, offer: &str) -> Result<Option<String>, NegotiationError> {
         let Some((key, _, rule)) = TABLE.iter().find(|(_, known, _)| *known == name).copied() else {
-            //= rfc7143#section-6.2(a): unknown keys are answered NotUnderstood.
-            return Ok(Some("NotUnderstood".to_string()));
+            return Ok(match stranger(name) {
+                Stranger::Silent => None,
+                Stranger::Misplaced => Some("Reject".to_string()),
+                Stranger::Unknown => Some("NotUnderstood".to_string()),
+            });
         };
         self.settle_once(key)?;
         match rule {
@@ -454,7 +482,7 @@ impl Negotiation {
             }
             _ => {}
         }
-        let combined = self.combine(key, rule, offer);
+        let combined = self.combine(key, rule, &self.bound(key), offer);
         //= rfc7143#section-13.14(a): where nothing comes unsolicited there is no first burst.
         if key == Key::FirstBurstLength && combined.is_some() && !self.parameters.has_unsolicited_data() {
             return Ok(Some("Irrelevant".to_string()));
@@ -463,7 +491,7 @@ impl Negotiation {
             return match rule {
                 //= rfc7143#section-6.2.1: a list without an acceptable value is answered Reject.
                 Rule::List => Ok(Some("Reject".to_string())),
-                //= rfc7143#section-6.2(d): a value that the key cannot have ends the negotiation.
+                //= rfc7143#section-6.2.2(b): a value that the key cannot have ends the negotiation.
                 _ => Err(NegotiationError("a key's value is out of its range")),
             };
         };
@@ -486,8 +514,8 @@ impl Negotiation {
             return Err(NegotiationError("the target rejected a key"));
         }
         self.settle_once(key)?;
-        let combined =
-            self.combine(key, rule, answer).ok_or(NegotiationError("the target's answer is out of range"))?;
+        let combined = self.combine(key, rule, &self.offer(key), answer);
+        let combined = combined.ok_or(NegotiationError("the target's answer is out of range"))?;
         // The answer is a combination already: combining it with our offer again must not change it.
         let same = match parse_number(answer) {
             Some(number) => parse_number(&combined) == Some(number),
@@ -511,7 +539,7 @@ impl Negotiation {
     fn settle_once(&mut self, key: Key) -> Result<(), NegotiationError> {
         let bit = 1 << key as u32;
         if self.settled & bit != 0 {
-            //= rfc7143#section-6.2(b): a key is negotiated once.
+            //= rfc7143#section-6.3(b): a key is negotiated once in a login.
             return Err(NegotiationError("a key was negotiated twice"));
         }
         self.settled |= bit;
@@ -520,7 +548,7 @@ impl Negotiation {
 
     /// This end's value in words.
     fn ours(&self, key: Key) -> String {
-        //= rfc7143#section-7.4: a discovery session has level 0, whoever asks for more.
+        //= rfc7143#section-7.4.1: a discovery session has level 0, whoever asks for more.
         if self.purpose == Purpose::Discovery && key == Key::ErrorRecoveryLevel {
             return "0".to_string();
         }
@@ -547,10 +575,35 @@ impl Negotiation {
         format!("{number}")
     }
 
-    fn combine(&self, key: Key, rule: Rule, theirs: &str) -> Option<String> {
-        let ours = self.ours(key);
+    /// What an originator offers.
+    fn offer(&self, key: Key) -> String {
+        let p = &self.preferences;
+        match key {
+            //= rfc7143#section-13.19(b): one R2T is open at a time where sequences are in order and may come again.
+            Key::MaxOutstandingR2T if p.error_recovery_level > 0 && p.data_sequence_in_order.is_yes() => {
+                "1".to_string()
+            }
+            _ => self.ours(key),
+        }
+    }
+
+    /// What a responder combines an offer with: what was settled before decides.
+    fn bound(&self, key: Key) -> String {
+        let p = &self.parameters;
+        match key {
+            Key::MaxOutstandingR2T if p.error_recovery_level > 0 && p.data_sequence_in_order.is_yes() => {
+                "1".to_string()
+            }
+            Key::ErrorRecoveryLevel if p.max_outstanding_r2t > 1 && p.data_sequence_in_order.is_yes() => {
+                "0".to_string()
+            }
+            _ => self.ours(key),
+        }
+    }
+
+    fn combine(&self, key: Key, rule: Rule, ours: &str, theirs: &str) -> Option<String> {
         let number = |low: u32, high: u32| parse_number(theirs).filter(|value| (low..=high).contains(value));
-        let own = || parse_number(&ours).expect("our own number");
+        let own = || parse_number(ours).expect("our own number");
         match rule {
             Rule::List => self.choose(key, theirs).map(ToString::to_string),
             Rule::And => {

@@ -29,7 +29,7 @@ pub enum NameError {
 /// # Errors
 /// [`NameError`].
 pub fn check(name: &str) -> Result<(), NameError> {
-    //= rfc7143#section-4.2.7.1: names have at most 223 bytes.
+    //= rfc7143#section-4.2.7.1(b): names have at most 223 bytes.
     if name.len() > NAME_MAX {
         return Err(NameError::TooLong);
     }

@@ -23,8 +23,8 @@ pub(super) const CASES: &[Case] = table! {
     "12.1.3" a_reflected_challenge_is_refused
     "12.1.3" each_login_has_a_challenge_of_its_own
     "12.1.3" none_is_not_enough
-    "6.3" to_skip_the_stage_is_refused
-    "12.1.3" to_leave_in_the_middle_is_refused
+    "6.3.1" to_skip_the_stage_is_refused
+    "6.3.2" to_leave_in_the_middle_is_refused
 };
 
 fn names(subject: &Subject) -> [(&str, &str); 2] {

@@ -8,7 +8,9 @@ pub(super) const CASES: &[Case] = table! {
     "11.3" immediate_data_are_written
     "11.3" unsolicited_data_are_written
     "11.8" data_are_solicited_in_bursts
-    "11.8" an_unsolicited_burst_that_ends_early_is_completed
+    "11.4.8" an_answer_counts_data_in_pdus_alone
+    "11.4.7.2" an_unsolicited_burst_that_ends_early_is_completed
+    "11.4.7.2" a_first_burst_that_is_not_whole_fails_its_command
     "13.17" no_more_r2ts_are_open_than_agreed
     "11.7" data_in_keeps_the_initiators_segment
     "13.13" data_in_keeps_maxburstlength
@@ -25,7 +27,7 @@ pub(super) const CASES: &[Case] = table! {
     "13.11" immediate_data_that_were_not_agreed_on_are_not_taken
     "13.10" unsolicited_data_that_were_not_agreed_on_are_not_taken
     "13.14" more_immediate_data_than_firstburstlength_are_not_taken
-    "11.3.3" a_command_may_have_no_data
+    "11.3.1" a_command_may_have_no_data
     "11.2.2.1" commands_in_flight_are_told_apart
 };
 
@@ -75,6 +77,42 @@ fn an_unsolicited_burst_that_ends_early_is_completed(subject: &Subject) -> Outco
     session.send_burst(itt, NO_TAG, &data[..1024], 0);
     let reply = session.feed(itt, &data)?;
     ensure!(reply.status == 0, "{reply:?}");
+    ensure!(session.must_read(256, 16)? == data, "other data are read back");
+    Ok(())
+}
+
+/// [`Session::feed`] and [`Session::reply`] look at ExpDataSN, of commands that succeed and of one that does not.
+fn an_answer_counts_data_in_pdus_alone(subject: &Subject) -> Outcome {
+    let keys = [("InitialR2T", "Yes"), ("ImmediateData", "No"), ("MaxBurstLength", "4096")];
+    let mut session = Session::open(subject, &keys)?;
+    let data = pattern(32, 10);
+    let reply = session.write(1024, 32, &data)?;
+    ensure!(reply.status == 0, "{reply:?}");
+    ensure!(session.must_read(1024, 32)? == data, "other data are read back");
+    let beyond = session.read(u32::MAX - 8, 1, BLOCK)?;
+    ensure!(beyond.status == CHECK, "{beyond:?}");
+    Ok(())
+}
+
+/// Whatever of it comes with the command: what is more than FirstBurstLength in all begins with FirstBurstLength.
+fn a_first_burst_that_is_not_whole_fails_its_command(subject: &Subject) -> Outcome {
+    let mut session = Session::open(subject, &[("FirstBurstLength", "4096")])?;
+    ensure!(session.answered("InitialR2T") == Some("No"), "the target takes none");
+    session.must_write(256, &pattern(16, 13))?;
+    let data = pattern(16, 14);
+    for (immediate, end) in [(0, 1024), (512, 3584)] {
+        let command = session.command(0x20 | SIMPLE, &cdb10(0x2a, 256, 16), 16 * BLOCK);
+        let itt = session.request(command.with_data(&data[..immediate]));
+        session.send_burst(itt, NO_TAG, &data[immediate..end], u32::try_from(immediate).expect("small"));
+        let reply = session.feed(itt, &data)?;
+        ensure!(reply.status == CHECK, "{end} bytes in place of 4096: {reply:?}");
+        ensure!(reply.sense_code() == (0xb, 0x0c, 0x0d), "incorrect amount of data in place of {reply:?}");
+    }
+    ensure!(session.must_read(256, 16)?[4096..] == pattern(16, 13)[4096..], "more is written than was sent");
+    let command = session.command(0x20 | SIMPLE, &cdb10(0x2a, 256, 16), 16 * BLOCK);
+    let itt = session.request(command);
+    session.send_burst(itt, NO_TAG, &data[..4096], 0);
+    ensure!(session.feed(itt, &data)?.status == 0, "a whole one is taken");
     ensure!(session.must_read(256, 16)? == data, "other data are read back");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Malformed and misplaced PDUs (RFC 7143 sections 7.7, 11.2, 11.17): answered clearly, and nobody else is disturbed.
+//! Malformed and misplaced PDUs (RFC 7143 sections 4.2.4, 7.7, 7.14, 11.2, 11.17): answered clearly, and nobody else is disturbed.
 
 use super::io::{BLOCK, READ, SIMPLE, WRITE, cdb10};
 use super::wire::{NO_TAG, Pdu, Received, back, out};
@@ -9,12 +9,12 @@ pub(super) const CASES: &[Case] = table! {
     "11.17" what_a_target_sends_is_not_taken
     "11.16" a_snack_needs_its_recovery_level
     "13.12" a_segment_longer_than_declared_is_not_taken
-    "11.2.2.3" an_additional_header_of_fancy_is_not_taken
-    "11.2.2.4" an_extended_cdb_is_taken_apart
+    "11.2.2.1" an_additional_header_of_fancy_is_not_taken
+    "11.2.2.3" an_extended_cdb_is_taken_apart
     "11.3.1" a_command_in_both_directions_is_refused
     "11.2.1.8" a_tag_in_use_is_no_new_task
-    "7.7" a_pdu_that_ends_in_the_middle_hurts_nobody
-    "7.7" garbage_hurts_nobody
+    "7.14" a_pdu_that_ends_in_the_middle_hurts_nobody
+    "4.2.4" garbage_hurts_nobody
     "4.2.3" requests_in_a_burst_are_all_answered
 };
 

@@ -1,17 +1,19 @@
 //! What iSCSIProtocolLevel 2 brings (RFC 7144): queries, the reset of a nexus, priorities, status qualifiers.
 
 use super::io::{BLOCK, CHECK, READ, SIMPLE, WRITE, cdb10, pattern};
+use super::session::{INITIATOR, TO_FULL_FEATURE};
 use super::wire::{NO_TAG, Pdu, back, out};
-use super::{Case, Outcome, Session, Subject};
+use super::{Case, Login, Outcome, Session, Subject};
 
 pub(super) const CASES: &[Case] = table! {
     "7144:4.1" queries_are_refused_below_their_level
     "7144:5.1.1" a_command_with_a_priority_is_carried_out
     "7144:5.2.1" a_status_has_no_qualifier
-    "7144:6.2" a_query_finds_the_task_that_is_there
-    "7144:6.2" a_query_of_the_task_set_finds_this_sessions_tasks
-    "7144:6.2" the_reset_of_a_nexus_ends_its_tasks
-    "7144:6.3.1" an_event_that_waits_is_told_with_its_sense
+    "7144:6.4.2" a_query_finds_the_task_that_is_there
+    "7144:6.4.2" a_query_of_the_task_set_finds_this_sessions_tasks
+    "7144:6.3" the_reset_of_a_nexus_ends_its_tasks
+    "7144:6.3" the_reset_of_a_nexus_drops_its_connections
+    "7144:6.4.1" an_event_that_waits_is_told_with_its_sense
 };
 
 const QUERY_TASK: u8 = 9;
@@ -113,12 +115,55 @@ fn the_reset_of_a_nexus_ends_its_tasks(subject: &Subject) -> Outcome {
     let answer = manage(&mut session, NEXUS_RESET, NO_TAG)?;
     ensure!(answer.0 == COMPLETE, "{answer:?}");
     session.send_burst(itt, r2t.u32(20), &pattern(8, 63), 0);
-    let said = session.barrier()?;
+    let said = session.until_closed()?;
     ensure!(said.iter().all(|pdu| pdu.itt() != itt), "the task is answered: {said:?}");
-    let told = session.plain(&[0; 6])?;
+    let mut again = again(subject, &session)?;
+    let told = again.plain(&[0; 6])?;
     ensure!(told.sense_code() == (6, 0x29, 7), "I_T NEXUS LOSS OCCURRED in place of {told:?}");
-    ensure!(session.must_read(3000, 8)? == pattern(8, 60), "data of the task are there");
+    ensure!(again.must_read(3000, 8)? == pattern(8, 60), "data of the task are there");
     Ok(())
+}
+
+/// A new session of the same nexus, before it has been told anything.
+fn again(subject: &Subject, session: &Session) -> Result<Session, String> {
+    let mut login = Login::connect(subject)?;
+    login.isid = session.isid;
+    let names = [("InitiatorName", INITIATOR), ("TargetName", subject.target.as_str())];
+    let answer = login.exchange(TO_FULL_FEATURE, &names)?;
+    ensure!(answer.status() == 0, "login refused with {:#06x}", answer.status());
+    Ok(login.into_session(subject, &answer, answer.pairs.iter().cloned().collect()))
+}
+
+/// All of them, at once, whatever time a lost connection would have; and nobody else's.
+fn the_reset_of_a_nexus_drops_its_connections(subject: &Subject) -> Outcome {
+    let mut other = open(subject, &[])?;
+    for level in ["0", "2"] {
+        let keys = [
+            ("MaxConnections", "2"),
+            ("ErrorRecoveryLevel", level),
+            ("DefaultTime2Wait", "60"),
+            ("DefaultTime2Retain", "60"),
+        ];
+        let mut first = open(subject, &keys)?;
+        let mut second = first.again(subject, 7, "65536")?;
+        // The answer waits until every status of the session is acknowledged.
+        let ack = Pdu::new(out::NOP | out::IMMEDIATE, 0x80).put32(20, NO_TAG);
+        let ack = first.number_pdu(ack, NO_TAG);
+        first.link.send(&ack);
+        let answer = manage(&mut second, NEXUS_RESET, NO_TAG)?;
+        ensure!(answer.0 == COMPLETE, "{answer:?}");
+        for session in [&mut second, &mut first] {
+            // Session dropped, to be had again at once, and nothing is kept.
+            let said = session.until_closed()?;
+            let events = said.iter().filter(|pdu| pdu.opcode() == back::ASYNC && pdu.bhs[36] == 3);
+            let times: Vec<(u16, u16)> = events.map(|pdu| (pdu.u16(40), pdu.u16(42))).collect();
+            ensure!(times == [(0, 0)], "{said:?}");
+        }
+        // It is not there to be joined.
+        ensure!(first.again(subject, 7, "65536").is_err(), "the session goes on");
+        open(subject, &keys)?.barrier()?;
+    }
+    other.barrier().map(drop)
 }
 
 fn an_event_that_waits_is_told_with_its_sense(subject: &Subject) -> Outcome {

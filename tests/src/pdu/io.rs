@@ -124,9 +124,7 @@ impl Session {
             let pdu = self.must()?;
             ensure!(pdu.itt() == itt, "a PDU of another task: {:#x} {:#x}", pdu.opcode(), pdu.itt());
             if pdu.opcode() != back::R2T {
-                // R2Ts may be counted or not.
-                let counts = if pdu.u32(36) == 0 { 0 } else { r2ts };
-                return ended(&pdu, counts, Reply::default());
+                return ended(&pdu, 0, Reply::default());
             }
             ensure!(pdu.u32(36) == r2ts, "R2TSN {} after {r2ts} R2Ts", pdu.u32(36));
             r2ts += 1;
@@ -198,12 +196,12 @@ impl Session {
     }
 }
 
-/// A SCSI response as the end of a command; `data_sns` is what ExpDataSN has to be.
-fn ended(pdu: &Pdu, data_sns: u32, mut reply: Reply) -> Result<Reply, String> {
+/// A SCSI response as the end of a command that brought so many Data-In PDUs, which is what ExpDataSN has to be.
+fn ended(pdu: &Pdu, data_ins: u32, mut reply: Reply) -> Result<Reply, String> {
     ensure!(pdu.opcode() == back::RESPONSE, "opcode {:#x} in place of a response", pdu.opcode());
     ensure!(pdu.flags() & 0x80 != 0, "a response without F");
     ensure!(pdu.bhs[2] == 0, "iSCSI response {:#x}", pdu.bhs[2]);
-    ensure!(pdu.bhs[3] != 0 || pdu.u32(36) == data_sns, "ExpDataSN {} after {data_sns}", pdu.u32(36));
+    ensure!(pdu.u32(36) == data_ins, "ExpDataSN {} after {data_ins} Data-In PDUs", pdu.u32(36));
     (reply.status, reply.flags, reply.residual) = (pdu.bhs[3], pdu.flags(), pdu.u32(44));
     if !pdu.data.is_empty() {
         let len = usize::from(u16::from_be_bytes([pdu.data[0], *pdu.data.get(1).unwrap_or(&0)]));

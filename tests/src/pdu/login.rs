@@ -15,7 +15,7 @@ pub(super) const CASES: &[Case] = table! {
     "11.13.3" tsih_is_shown_in_the_final_response_alone
     "13.9" the_first_response_names_the_portal_group
     "13.6" an_alias_is_told_once_and_is_text
-    "11.12.3" a_stage_may_be_gone_through_in_several_requests
+    "6.3" a_stage_may_be_gone_through_in_several_requests
     "6.1" text_is_continued_over_requests
     "11.13.5" no_initiator_name_is_a_missing_parameter
     "11.13.5" no_target_name_is_a_missing_parameter
@@ -23,17 +23,17 @@ pub(super) const CASES: &[Case] = table! {
     "11.13.5" an_unknown_session_type_is_not_supported
     "11.12.4" a_version_of_the_future_is_refused
     "11.13.5" a_session_that_is_not_there_is_not_joined
-    "11.12.2" the_reserved_stage_is_refused
-    "11.12.3" a_transit_goes_forward
+    "11.12.3" the_reserved_stage_is_refused
+    "6.3" a_transit_goes_forward
     "11.12.2" what_continues_does_not_transit
     "11.12.5" the_isid_stays_what_it_is
-    "6.3" nothing_but_a_login_begins_a_connection
-    "6.3" text_that_is_none_is_refused
-    "6.3" a_login_in_full_feature_phase_is_no_second_one
+    "4.2.4" nothing_but_a_login_begins_a_connection
+    "6.1" text_that_is_none_is_refused
+    "4.2.4" a_login_in_full_feature_phase_is_no_second_one
     "6.3.5" the_same_isid_reinstates_the_session
     "6.3.5" another_isid_is_another_session
-    "6.3.1" a_connection_beyond_maxconnections_is_refused
-    "4.4.3" a_login_that_stops_halfway_holds_nobody_up
+    "11.13.5" a_connection_beyond_maxconnections_is_refused
+    "7.14" a_login_that_stops_halfway_holds_nobody_up
 };
 
 fn names(subject: &Subject) -> [(&str, &str); 3] {

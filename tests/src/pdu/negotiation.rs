@@ -7,7 +7,9 @@ pub(super) const CASES: &[Case] = table! {
     "6.2.1" the_first_known_value_of_a_list_is_chosen
     "6.2" a_list_of_strangers_is_rejected
     "6.2" a_key_that_nobody_knows_is_not_understood
-    "6.2" a_key_is_negotiated_once
+    "6.2" a_key_that_the_rfc_has_is_understood
+    "13.26.2" what_a_node_is_made_of_is_taken_without_a_word
+    "6.3" a_key_is_negotiated_once
     "6.2.2" a_number_out_of_range_is_rejected
     "6.2.2" a_boolean_is_yes_or_no
     "6.1" a_number_may_be_hexadecimal
@@ -89,6 +91,32 @@ fn a_key_that_nobody_knows_is_not_understood(subject: &Subject) -> Outcome {
     for key in ["X-com.example.mood", "Weather"] {
         let answered = answer(subject, key, "fair")?;
         ensure!(answered == "NotUnderstood", "{key}: {answered}");
+    }
+    Ok(())
+}
+
+/// At a wrong time or from a wrong end, but known.
+fn a_key_that_the_rfc_has_is_understood(subject: &Subject) -> Outcome {
+    for (key, value) in [("SendTargets", "All"), ("TargetPortalGroupTag", "1"), ("TaskReporting", "RFC3720")]
+    {
+        let answer = offer(subject, &[(key, value)])?;
+        ensure!(answer.get(key) != Some("NotUnderstood"), "{key}: {:?}", answer.pairs);
+    }
+    Ok(())
+}
+
+/// Whatever it says, and even where it says too much.
+fn what_a_node_is_made_of_is_taken_without_a_word(subject: &Subject) -> Outcome {
+    let long = "x".repeat(300);
+    for value in ["ExampleOS/v1234,ExampleInc_SW_Initiator/1.05a", "", &long] {
+        let answer = offer(subject, &[("X#NodeArchitecture", value), ("InitialR2T", "Yes")])?;
+        ensure!(answer.status() == 0, "{value}: refused with {:#06x}", answer.status());
+        ensure!(answer.get("X#NodeArchitecture").is_none(), "{:?}", answer.pairs);
+        ensure!(
+            answer.get("InitialR2T") == Some("Yes"),
+            "what comes with it is answered: {:?}",
+            answer.pairs
+        );
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Error recovery beyond level 0: connections that are lost and tasks that go on (RFC 7143 sections 7.2.2, 11.5, 11.14, 11.16).
 
 use super::io::{BLOCK, READ, SIMPLE, WRITE, cdb10, pattern};
+use super::session::{INITIATOR, Pairs, TO_FULL_FEATURE};
 use super::wire::{NO_TAG, Pdu, back, out};
-use super::{Case, Outcome, Session, Subject};
+use super::{Case, Login, Outcome, Session, Subject};
 
 pub(super) const CASES: &[Case] = table! {
     "7.2.2" a_write_goes_on_at_the_connection_that_replaces_its_own
@@ -12,8 +13,10 @@ pub(super) const CASES: &[Case] = table! {
     "11.14.5" a_connection_that_was_removed_by_another_gives_up_its_tasks
     "11.6.1" a_task_is_allegiant_to_a_connection_that_was_not_removed
     "11.6.1" a_task_of_nobody_is_not_reassigned
+    "11.5.3" the_lun_of_a_reassignment_is_not_looked_at
+    "13.19" one_r2t_is_open_where_sequences_are_in_order_and_may_come_again
     "7.2.1" a_command_that_was_lost_comes_again_with_its_number
-    "11.16" an_r_data_snack_brings_data_in_other_segments_and_its_tag
+    "11.16.3" an_r_data_snack_brings_data_in_other_segments_and_its_tag
     "11.16" data_and_status_are_sent_again_when_asked_for
 };
 
@@ -40,10 +43,13 @@ fn lost_write(subject: &Subject, keys: &[(&str, &str)]) -> Result<(Session, u32)
 
 /// TASK REASSIGN, and its answer.
 fn reassign(session: &mut Session, itt: u32, exp_data_sn: u32) -> Result<u8, String> {
-    let pdu = Pdu::new(out::TASK | out::IMMEDIATE, 0x80 | 8)
-        .put(8, &session.lun_field())
-        .put32(20, itt)
-        .put32(36, exp_data_sn);
+    reassign_at(session, itt, exp_data_sn, [0; 8])
+}
+
+/// The same with something in the LUN field, which is reserved.
+fn reassign_at(session: &mut Session, itt: u32, exp_data_sn: u32, lun: [u8; 8]) -> Result<u8, String> {
+    let pdu =
+        Pdu::new(out::TASK | out::IMMEDIATE, 0x80 | 8).put(8, &lun).put32(20, itt).put32(36, exp_data_sn);
     let request = session.request(pdu);
     Ok(session.must_be(back::TASK, request)?.bhs[2])
 }
@@ -162,10 +168,54 @@ fn a_task_of_nobody_is_not_reassigned(subject: &Subject) -> Outcome {
     let mut session = open(subject, &[])?;
     let response = reassign(&mut session, 0x7777, 0)?;
     ensure!(response == 1, "response {response}");
-    let pdu = Pdu::new(out::TASK | out::IMMEDIATE, 0x80 | 8).put(8, &[0, 200, 0, 0, 0, 0, 0, 0]);
-    let request = session.request(pdu.put32(20, 0x7777));
-    let response = session.must_be(back::TASK, request)?.bhs[2];
-    ensure!(response == 2, "of a LUN that is not there: response {response}");
+    Ok(())
+}
+
+fn the_lun_of_a_reassignment_is_not_looked_at(subject: &Subject) -> Outcome {
+    for lun in [[0, 200, 0, 0, 0, 0, 0, 0], [0xff; 8]] {
+        let (session, itt) = lost_write(subject, &[])?;
+        let mut again = session.again(subject, session.cid, "4096")?;
+        drop(session);
+        let nobody = reassign_at(&mut again, 0x7777, 0, lun)?;
+        ensure!(nobody == 1, "a task that is not there: response {nobody}");
+        let response = reassign_at(&mut again, itt, 0, lun)?;
+        ensure!(response == 0, "{lun:x?}: response {response}");
+        let r2t = again.must_be(back::R2T, itt)?;
+        again.send_burst(itt, r2t.u32(20), &pattern(8, 55), 0);
+        let answer = again.must_be(back::RESPONSE, itt)?;
+        ensure!(answer.bhs[3] == 0, "status {:#x}", answer.bhs[3]);
+        ensure!(again.must_read(2000, 8)? == pattern(8, 55), "other data");
+    }
+    Ok(())
+}
+
+/// In whatever order the keys come, in one request and in several.
+fn one_r2t_is_open_where_sequences_are_in_order_and_may_come_again(subject: &Subject) -> Outcome {
+    let keys = [("MaxOutstandingR2T", "4"), ("DataSequenceInOrder", "Yes"), ("ErrorRecoveryLevel", "1")];
+    let names = [("InitiatorName", INITIATOR), ("TargetName", subject.target.as_str())];
+    for turn in 0..3 {
+        for requests in [1, 3] {
+            let mut keys = keys;
+            keys.rotate_left(turn);
+            let mut login = Login::connect(subject)?;
+            let mut agreed = Pairs::new();
+            for (number, some) in (1..).zip(keys.chunks(3 / requests)) {
+                let named = if number == 1 { &names[..] } else { &[] };
+                let flags = if number == requests { TO_FULL_FEATURE } else { 1 << 2 };
+                let answer = login.exchange(flags, &[named, some].concat())?;
+                ensure!(answer.status() == 0, "{some:?}: refused with {:#06x}", answer.status());
+                agreed.extend(answer.pairs);
+            }
+            let of = |key: &str| agreed.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+            let (level, in_order) = (of("ErrorRecoveryLevel"), of("DataSequenceInOrder"));
+            let one = of("MaxOutstandingR2T") == Some("1");
+            ensure!(in_order == Some("Yes"), "{agreed:?}");
+            ensure!(level == Some("0") || one, "{requests} requests of {keys:?}: {agreed:?}");
+            ensure!(requests > 1 || level == Some("1"), "the level is given up for nothing: {agreed:?}");
+        }
+    }
+    let open = Session::open(subject, &[("MaxOutstandingR2T", "4"), ("DataSequenceInOrder", "Yes")])?;
+    ensure!(open.number("MaxOutstandingR2T")? > 1, "several where nothing comes again");
     Ok(())
 }
 

@@ -15,7 +15,7 @@ pub(super) const CASES: &[Case] = table! {
     "11.5.1" what_another_session_clears_is_told_as_the_control_mode_page_says
     "4.2.3.3" data_that_cross_an_abort_are_nobodys
     "11.6.1" a_lun_that_is_not_there_is_not_reset
-    "11.5.5" a_task_that_never_came_counts_as_come
+    "11.6.1" a_task_that_never_came_counts_as_come
     "11.6.1" reassignment_needs_its_recovery_level
     "11.6.1" a_function_of_fancy_is_refused
     "11.14" a_session_is_closed

@@ -159,14 +159,24 @@ fn a_tag_of_no_exchange_is_rejected(subject: &Subject) -> Outcome {
 }
 
 fn keys_of_the_login_are_settled(subject: &Subject) -> Outcome {
-    let mut session = Session::open(subject, &[])?;
-    match ask(&mut session, &[("HeaderDigest", "CRC32C")]) {
-        Ok(None) => {}
-        Ok(Some(answer)) => ensure!(answer.iter().all(|(_, value)| value != "CRC32C"), "{answer:?}"),
-        // Dropped.
-        Err(_) => return Ok(()),
+    for (key, value) in [("HeaderDigest", "CRC32C"), ("AuthMethod", "None"), ("SessionType", "Discovery")] {
+        let mut session = Session::open(subject, &[])?;
+        match ask(&mut session, &[(key, value)]) {
+            Ok(None) => {}
+            Ok(Some(answer)) => {
+                let settled = answer.iter().all(|(_, said)| said != value && said != "NotUnderstood");
+                ensure!(settled, "{answer:?}");
+            }
+            // Dropped.
+            Err(_) => continue,
+        }
+        session.barrier()?;
     }
-    session.barrier().map(|_| ())
+    let mut session = Session::open(subject, &[])?;
+    if let Ok(Some(answer)) = ask(&mut session, &[("X#NodeArchitecture", "ExampleOS/v1234")]) {
+        ensure!(answer.iter().all(|(_, said)| said != "NotUnderstood"), "{answer:?}");
+    }
+    Ok(())
 }
 
 fn what_is_asked_beside_sendtargets_is_answered_too(subject: &Subject) -> Outcome {

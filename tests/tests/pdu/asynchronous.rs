@@ -47,7 +47,8 @@ fn join(session: &Session, subject: &Subject, cid: u16) -> Session {
 #[test]
 fn a_logout_is_asked_for_and_who_stays_is_sent_away() {
     let (node, subject) = node();
-    let mut sessions = [open(&subject, &[]), open(&subject, &[])];
+    let mut sessions = [open(&subject, &[]), open(&subject, &[("MaxConnections", "2")])];
+    let mut joined = join(&sessions[1], &subject, 9);
     node.must("iscsi_target_node_request_logout", json!({"name": subject.target}));
     let clock = MonotonicClock::start();
     let asked = clock.now();
@@ -60,12 +61,16 @@ fn a_logout_is_asked_for_and_who_stays_is_sent_away() {
     let answer = goes.0.must_be(back::LOGOUT, itt).expect("an answer");
     assert_eq!(answer.bhs[2], 0, "{answer:?}");
     must_close(goes.0);
-    // The other one keeps its connection for that time, and is told that its session ends.
+    assert_eq!(event(&mut joined, 1), [0, 0, u16::try_from(stays.1).expect("seconds")]);
+    // The other one keeps its connections for that time, and is told of each that it is dropped: by its name, with Time2Wait, and nothing
+    // is kept.
     stays.0.must_read(0, 1).expect("it may still be used");
-    let [reserved, wait, retain] = event(stays.0, 3);
+    assert_eq!(event(stays.0, 2), [0, 2, 0]);
     assert!(clock.now() - asked >= Duration::from_secs(stays.1).saturating_sub(Duration::from_millis(200)));
-    assert_eq!((reserved, wait, retain), (0, 0, 0));
     must_close(stays.0);
+    joined.cmd_sn = stays.0.cmd_sn;
+    assert_eq!(event(&mut joined, 2), [9, 2, 0]);
+    must_close(&mut joined);
 }
 
 #[test]

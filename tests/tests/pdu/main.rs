@@ -96,6 +96,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("the_same_isid_reinstates_the_session", "the predecessor's connection stays open"),
     ("a_connection_beyond_maxconnections_is_refused", "it lets in one more than was agreed on"),
     ("the_first_known_value_of_a_list_is_chosen", "it rejects a list that begins with a stranger"),
+    ("a_key_that_the_rfc_has_is_understood", "it knows SendTargets after the login alone"),
+    ("what_a_node_is_made_of_is_taken_without_a_word", "it does not know X#NodeArchitecture"),
     ("a_key_is_negotiated_once", "it takes the first and passes over the second"),
     ("a_key_longer_than_63_bytes_is_no_key", "it answers keys of any length"),
     ("a_number_below_the_window_is_ignored", "it closes the connection"),
@@ -105,6 +107,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("a_nop_that_answers_nothing_is_ignored", "it stops answering after one"),
     ("unsolicited_data_are_written", "no fault: it is set up with InitialR2T=Yes"),
     ("an_unsolicited_burst_that_ends_early_is_completed", "no fault: it is set up with InitialR2T=Yes"),
+    ("a_first_burst_that_is_not_whole_fails_its_command", "no fault: it is set up with InitialR2T=Yes"),
     ("data_in_keeps_maxburstlength", "its bursts are one segment too long"),
     ("a_datasn_that_is_skipped_is_noticed", "it does not look at DataSN"),
     ("data_beyond_the_r2t_are_not_taken", "they end the process"),
@@ -138,6 +141,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("an_opcode_of_fancy_is_rejected_with_its_header", "it closes and says nothing"),
     ("a_segment_longer_than_declared_is_not_taken", "it takes it"),
     ("a_command_in_both_directions_is_refused", "XDWRITEREAD is carried out: one of its commands"),
+    ("an_extended_cdb_is_taken_apart", "ExpDataSN is zero in a response that follows data"),
     ("a_tag_in_use_is_no_new_task", "it solicits data for both"),
 ];
 

@@ -82,7 +82,7 @@ impl Target {
         }
         let allowed = joined.links.leading().connection.parameters().max_connections as usize;
         let others = joined.links.iter().filter(|link| link.connection.cid() != who.cid).count();
-        //= rfc7143#section-6.3.1(a): no more connections than were agreed on.
+        //= rfc7143#section-11.13.5(c): no more connections than were agreed on.
         if others < allowed { Ok(()) } else { Err(LoginStatus::TooManyConnections) }
     }
 
@@ -213,7 +213,7 @@ impl Target {
         seen
     }
 
-    /// Session reinstatement (RFC 7143 section 6.3.5): same initiator, ISID, target and portal group.
+    /// Session reinstatement (RFC 7143 section 6.3.5(a)): same initiator, ISID, target and portal group.
     fn end_predecessors(&mut self, id: u64, who: &LoginRequest) -> Vec<u64> {
         let Some(group) = self.sessions.get(&id).map(|entry| entry.session.portal_group) else {
             return Vec::new();

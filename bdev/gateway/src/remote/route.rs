@@ -1,4 +1,4 @@
-//! Which address to connect to: the configured one, or where the target says that it has moved (RFC 7143 section 6.3.1.1).
+//! Which address to connect to: the configured one, or where the target says that it has moved (RFC 7143 section 11.13.5).
 
 use core::net::{IpAddr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! Tasks that the target has ended without a status: aborted, or swept away by a reset (RFC 7143 sections 4.2.3 and 11.6).
+//! Tasks that the target has ended without a status: aborted, or swept away by a reset (RFC 7143 section 11.5.1(b), RFC 7143 section 11.6).
 //!
 //! What the target had sent for them before, on this connection or another one, may still come. It belongs to nobody: it is
 //! numbered and dropped, and no buffer is touched.

@@ -1,5 +1,5 @@
 //! Error recovery level 2 at the initiator: the tasks of a connection that is gone go on at another one of the session
-//! (RFC 7143 sections 7.2 and 11.5).
+//! (RFC 7143 sections 7.2.2 and 11.5).
 //!
 //! ```text
 //! lost --(logout for recovery answered, or its identifier logged in again)--> Time2Wait --> taken over:
@@ -47,7 +47,7 @@ impl Connection {
 
     /// Commands that the target has never seen: they come with the numbers that they have, in order.
     fn send_missed(&mut self, missed: BTreeMap<TaskId, Task>) {
-        //= rfc7143#section-7.2.1: a command that is not acknowledged is sent again, on whatever connection.
+        //= rfc7143#section-7.2.1: a command that is not acknowledged is sent again: its connection was logged out.
         let mut missed: Vec<(TaskId, Task)> = missed.into_iter().collect();
         let next = self.numbers.next();
         missed.sort_by_key(|(_, open)| core::cmp::Reverse(next.wrapping_sub(open.cmd_sn())));

@@ -267,7 +267,7 @@ impl Connection {
             2 if header.u16_at(38) != self.login.cid() => {}
             2 | 3 => self.close(CloseReason::Local("the target announced that it drops the connection")),
             4 => self.renegotiate(),
-            //= rfc7143#section-11.9.1(i): a vendor's own event (255) and its data mean nothing here, like events of fancy; its number counts.
+            //= rfc7143#section-11.9.1(i): a vendor's own event (248 to 255) and its data mean nothing here, like events of fancy; its number counts.
             _ => {}
         }
     }

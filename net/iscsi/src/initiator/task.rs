@@ -304,7 +304,7 @@ impl Task {
         if outstanding >= parameters.max_outstanding_r2t as usize {
             return Err(Unfit::TooMany);
         }
-        //= rfc7143#section-11.8.2: R2Ts are numbered from zero; where nothing is recovered, each comes once, and so do its data.
+        //= rfc7143#section-11.8: R2Ts are numbered from zero; where nothing is recovered, each comes once, and so do its data.
         let number = header.data_sn();
         let recovers = parameters.error_recovery_level > 0;
         if !recovers && number != self.next_r2t_sn {

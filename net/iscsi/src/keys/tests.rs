@@ -89,6 +89,39 @@ fn odd_keys_get_the_answers_that_the_rfc_names() {
 }
 
 #[test]
+fn every_key_of_the_rfc_is_understood() {
+    let mut negotiation = Negotiation::new(Preferences::default());
+    for (name, answer) in [
+        ("SendTargets", Some("Reject")),
+        ("SRP_s", Some("Reject")),
+        ("TargetAddress", Some("Reject")),
+        ("X#NodeArchitecture", None),
+        ("X#Weather", Some("NotUnderstood")),
+    ] {
+        assert_eq!(negotiation.respond(name, "1"), Ok(answer.map(Into::into)), "{name}");
+    }
+}
+
+#[test]
+fn one_r2t_is_offered_where_what_comes_in_order_may_come_again() {
+    for (level, in_order, offered) in
+        [(0, Choice::Yes, "4"), (1, Choice::Yes, "1"), (2, Choice::Yes, "1"), (2, Choice::No, "4")]
+    {
+        let preferences = Preferences {
+            error_recovery_level: level,
+            data_sequence_in_order: in_order,
+            max_outstanding_r2t: 4,
+            ..Preferences::default()
+        };
+        let mut originator = Negotiation::new(preferences);
+        let offer = originator.offers().find(|(name, _)| *name == "MaxOutstandingR2T").expect("one").1;
+        assert_eq!(offer, offered, "{preferences:?}");
+        let more = originator.conclude("MaxOutstandingR2T", "4");
+        assert_eq!(more.is_ok(), offered == "4", "no more than was offered");
+    }
+}
+
+#[test]
 fn the_lower_protocol_level_is_agreed_on() {
     for (own, offered, agreed) in [(2, "1", "1"), (2, "2", "2"), (2, "31", "2"), (1, "2", "1")] {
         let preferences = Preferences { protocol_level: own, ..Preferences::default() };

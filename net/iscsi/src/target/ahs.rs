@@ -2,7 +2,7 @@
 
 use crate::pdu::{Header, RejectReason, flag};
 
-/// Types of additional header segments (RFC 7143 section 11.2.2.3).
+/// Types of additional header segments (RFC 7143 sections 11.2.2.1 and 11.2.2.3).
 mod kind {
     pub(super) const EXTENDED_CDB: u8 = 1;
     pub(super) const BIDIRECTIONAL_LENGTH: u8 = 2;

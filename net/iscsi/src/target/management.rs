@@ -59,6 +59,7 @@ impl Connection {
 
     /// Says that the session ends now and may come back after `seconds` (asynchronous event 3), and ends it once that is on
     /// its way, behind what was answered before.
+    //= rfc7143#section-11.9.1(f): nothing is kept.
     pub fn dismiss(&mut self, seconds: u16, why: &'static str) {
         if self.phase == Phase::FullFeature {
             let header = Header::new(opcode::ASYNC, flag::FINAL).with_byte(36, 3).with_u16(40, seconds);
@@ -121,7 +122,7 @@ impl Connection {
                 self.respond_task_management(request, TaskResponse::Unsupported);
             }
             TaskFunction::AbortTask(task) if self.is_missing(task, header) => {
-                //= rfc7143#section-11.5.5: a command that never came counts as received, and as aborted.
+                //= rfc7143#section-11.6.1(d): a command that never came counts as received, and as aborted.
                 self.drop_held(task);
                 self.numbers.get().give_up(header.max_cmd_sn());
                 self.respond_task_management(request, TaskResponse::Complete);

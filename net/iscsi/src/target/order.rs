@@ -144,11 +144,17 @@ impl Connection {
             // It follows what was lost.
             return;
         }
-        let right = !held.header.has(flag::FINAL)
+        let first_burst = self.parameters.first_burst_length as usize;
+        let len = held.data.len() + data.len();
+        //= rfc7143#section-11.4.7.2(b): as where a command has its turn.
+        let ends_short =
+            header.has(flag::FINAL) && len < first_burst && held.header.edtl() as usize > first_burst;
+        let right = !ends_short
+            && !held.header.has(flag::FINAL)
             && header.ttt() == NO_TAG
             && header.data_sn() == held.data_outs
             && header.buffer_offset() as usize == held.data.len()
-            && held.data.len() + data.len() <= limit;
+            && len <= limit;
         if !right {
             return self.misbehaved("unsolicited data out of order");
         }

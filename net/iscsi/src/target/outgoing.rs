@@ -126,7 +126,7 @@ impl Layout {
     /// Bytes of the segment at this offset: never across the end of a burst.
     pub(super) fn segment(self, offset: u32) -> u32 {
         let burst_left = self.burst - offset % self.burst;
-        //= rfc7143#section-11.7.7: no longer than the initiator takes.
+        //= rfc7143#section-11.7.1(b): no longer than the initiator takes.
         (self.len - offset).min(self.segment).min(burst_left)
     }
 

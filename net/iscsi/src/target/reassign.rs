@@ -80,11 +80,11 @@ impl Connection {
         let mut outgoing = None;
         if let Answer::Given { data, response } = answer {
             let data = data.and_then(|(layout, sent)| {
-                //= rfc7143#section-11.5.6: ExpDataSN is between what was acknowledged and what was sent, or is ignored.
+                //= rfc7143#section-11.5.6(a): ExpDataSN is between what was acknowledged and what was sent, or is ignored.
                 let known = open.receipt.data_sn..=sent;
                 let from = if known.contains(&exp_data_sn) { exp_data_sn } else { open.receipt.data_sn };
                 open.receipt.data_sn = from;
-                //= rfc7143#section-7.2.2(c): in segments as this connection has them.
+                //= rfc7143#section-11.5.6(b): in segments as this connection has them.
                 layout.again_from(from, &self.parameters)
             });
             outgoing = Some(match data {

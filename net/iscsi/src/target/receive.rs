@@ -41,7 +41,7 @@ impl Connection {
     fn on_header(&mut self) -> Option<Sink> {
         let header = self.deframer.header();
         if header.ahs_len() > 0 && header.opcode() != opcode::SCSI_COMMAND {
-            //= rfc7143#section-7.7: what is no PDU ends the connection.
+            //= rfc7143#section-7.7: what is no PDU is an error of format.
             self.misbehaved("an additional header segment where there is none");
             return None;
         }
@@ -105,7 +105,7 @@ impl Connection {
 
     /// A PDU other than Login before full feature phase.
     fn on_stray(&mut self, header: &Header) {
-        //= rfc7143#section-6.3(b): before the login the connection is closed; during it the login is refused, too.
+        //= rfc7143#section-4.2.4: before the login the connection is closed; during it the login is refused, too.
         if self.login.has_begun() && header.opcode() & 0x20 == 0 {
             self.fail_login(LoginStatus::InvalidDuringLogin);
         } else {
@@ -309,7 +309,7 @@ impl Connection {
         match self.tasks.get_mut(&task).map(|open| open.on_data_lost(header, &self.parameters)) {
             None => self.lose_held_data(header),
             Some(Ok(())) => self.pump(task),
-            Some(Err(())) => self.lose(task, DataFault::Damaged),
+            Some(Err(())) => self.lose(task, DataFault::Amount),
         }
     }
 
@@ -360,6 +360,7 @@ impl Connection {
         }
     }
 
+    //= rfc7143#section-11.17.4: the header comes with it.
     //= rfc7143#section-7.3: a reject says what is wrong with a PDU, and leaves the tasks alone.
     pub(super) fn reject(&mut self, header: &Header, reason: RejectReason) {
         let answer = Header::new(opcode::REJECT, flag::FINAL).with_byte(2, reason as u8).with_itt(NO_TAG);

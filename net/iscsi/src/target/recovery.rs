@@ -217,7 +217,7 @@ impl Connection {
     /// All Data-In PDUs that are not acknowledged again, in segments of the length that holds now, and an answer that shows the
     /// SNACK's tag; `None` for what was not sent, or is not there any more.
     fn send_resegmented(&mut self, header: &Header) -> Option<()> {
-        //= rfc7143#section-11.16(d): where the initiator takes segments of another length, numbers name others than before.
+        //= rfc7143#section-11.16.3(b): where the initiator takes segments of another length, numbers name others than before.
         let task = TaskId(header.itt());
         if matches!(header.ttt(), 0 | NO_TAG) {
             return None;

@@ -57,12 +57,12 @@ impl Connection {
 
     fn data_in(task: TaskId, lun: u64, layout: Layout, (offset, data_sn): (u32, u32)) -> (Header, u32) {
         let end = offset + layout.segment(offset);
-        //= rfc7143#section-11.7.1: F ends each burst and the last one.
+        //= rfc7143#section-11.7.1(a): F ends each burst and the last one.
         let header = Header::new(opcode::DATA_IN, if layout.ends_at(end) { flag::FINAL } else { 0 })
             .with_itt(task.0)
             .with_ttt(NO_TAG)
             .with_lun(lun)
-            //= rfc7143#section-11.7.5(b): DataSN counts the PDUs of a command from zero.
+            //= rfc7143#section-4.2.2.4(b): DataSN counts the PDUs of a command from zero.
             .with_data_sn(data_sn)
             //= rfc7143#section-11.7.6: and the offsets follow each other.
             .with_buffer_offset(offset);
@@ -142,7 +142,6 @@ impl Connection {
         let mut open = self.tasks.remove(&task)?;
         self.give_back(&open);
         let expected_len = open.expected_len();
-        let exp_data_sn = data_sn.wrapping_add(open.r2ts_sent());
         //= rfc7144#section-5.2.1: the status qualifier stays zero: nothing more is said of a status than the status.
         let header = Header::new(opcode::SCSI_RESPONSE, flag::FINAL)
             //= rfc7143#section-11.4.2: the status of a command that was carried out; the response code (11.4.3) says that it was.
@@ -151,8 +150,8 @@ impl Connection {
             //= rfc7143#section-11.4.4: zero, or the tag of the R-Data SNACK.
             .with_ttt(open.snack_tag)
             .with_stat_sn(self.take_stat_sn())
-            //= rfc7143#section-11.4.8: ExpDataSN is how many Data-In and R2T PDUs there were.
-            .with_data_sn(exp_data_sn);
+            //= rfc7143#section-11.4.8: ExpDataSN is how many Data-In PDUs there were; R2Ts are none.
+            .with_data_sn(data_sn);
         let header = self.window(task::residual(expected_len, response.transfer_len).apply(header));
         let body = if response.sense.is_empty() {
             Body::None
@@ -187,7 +186,7 @@ impl Connection {
                 Some(self.frame(&header, body))
             }
             Outgoing::Again { header, body } => Some(self.frame(&self.window(header), body)),
-            // An unsolicited ping does not advance StatSN (RFC 7143 section 11.19).
+            // An unsolicited ping does not advance StatSN (RFC 7143 section 11.19.2).
             Outgoing::Unnumbered(header) => {
                 Some(self.frame(&self.window(header.with_stat_sn(self.stat_sn)), Body::None))
             }

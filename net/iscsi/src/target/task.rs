@@ -163,10 +163,6 @@ impl Task {
         self.expected_len
     }
 
-    pub(super) fn r2ts_sent(&self) -> u32 {
-        self.r2t_sn
-    }
-
     /// The owner wants `len` bytes in all.
     pub(super) fn want(&mut self, len: u32) {
         if self.flow == Flow::Undecided {
@@ -197,7 +193,7 @@ impl Task {
         //= rfc7143#section-11.7.4: the tag says which R2T is answered, or that none is.
         let burst = self.bursts.iter_mut().find(|burst| burst.ttt == header.ttt()).ok_or(Unfit::Unasked)?;
         let end = offset.checked_add(len).ok_or(Unfit::Wrong)?;
-        //= rfc7143#section-11.7.5(a): DataSN counts from zero within a burst, offsets rise in order.
+        //= rfc7143#section-4.2.2.4(a): DataSN counts from zero within a burst, offsets rise in order.
         let in_order = !parameters.data_pdu_in_order.is_yes() || offset == burst.next_offset;
         let inside = burst.start <= offset && end <= burst.end && !burst.arrived.overlaps(offset, end);
         if header.data_sn() != burst.next_data_sn || !in_order || !inside {
@@ -240,10 +236,13 @@ impl Task {
     /// A burst is over. What it left out is asked for again where data may be lost on their way.
     fn end_burst(&mut self, at: usize, parameters: &SessionParameters) -> Result<(), ()> {
         let burst = self.bursts.remove(at);
-        // A first burst may be shorter than allowed: the rest is asked for. A solicited one may not.
-        //= rfc7143#section-11.8.4(a): the data of an R2T are sent whole.
+        //= rfc7143#section-11.8: the data of an R2T are sent whole.
         let end = if burst.ttt == NO_TAG {
             self.asked = burst.arrived.reach().max(burst.next_offset);
+            //= rfc7143#section-11.4.7.2(b): FirstBurstLength, where there is more than that; else the rest is asked for.
+            if self.asked < burst.end && self.expected_len > parameters.first_burst_length {
+                return Err(());
+            }
             self.asked
         } else {
             burst.end
@@ -314,7 +313,7 @@ impl Task {
         if from >= wanted {
             return None;
         }
-        //= rfc7143#section-11.8.4(b): from one byte up to MaxBurstLength.
+        //= rfc7143#section-11.8.4: from one byte up to MaxBurstLength.
         self.asked = wanted.min(from + parameters.max_burst_length);
         Some((from, self.asked))
     }
@@ -324,7 +323,7 @@ impl Task {
             .with_lun(self.lun)
             //= rfc7143#section-11.8.5: a tag of its own, and the LUN with it.
             .with_ttt(burst.ttt)
-            //= rfc7143#section-11.8.2: R2Ts of a command are numbered from zero.
+            //= rfc7143#section-4.2.2.4(c): R2Ts of a command are numbered from zero.
             .with_data_sn(burst.r2t_sn)
             .with_buffer_offset(burst.start)
             .with_residual(burst.end - burst.start)

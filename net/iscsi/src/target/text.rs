@@ -6,6 +6,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::{Connection, Event, SendTargets, SessionType};
+use crate::keys::{Stranger, stranger};
 use crate::pdu::{Header, NO_TAG, RejectReason, flag, opcode};
 use crate::protocol::{Body, TaskId};
 use crate::text::{self, Pairs};
@@ -64,12 +65,13 @@ impl Connection {
         }
     }
 
+    //= rfc7143#section-6.1(a)
     /// The text goes on in the next PDU: an empty answer asks for it.
     fn ask_for_more(&mut self, header: &Header, text: Vec<u8>) {
         if header.has(flag::FINAL) {
             return self.reject(header, RejectReason::Protocol);
         }
-        //= rfc7143#section-6.1(a): an empty answer with a tag asks for the rest.
+        //= rfc7143#section-6.2(c): an empty answer with a tag asks for the rest.
         let ttt = self.new_ttt();
         self.text = Exchange::Asking(ttt, text);
         let answer = Header::new(opcode::TEXT_RESPONSE, 0).with_itt(header.itt()).with_ttt(ttt);
@@ -85,7 +87,7 @@ impl Connection {
                 Some(which) => Some(which),
                 None => return self.reject(header, RejectReason::Protocol),
             },
-            //= rfc7143#section-6.2(b): a key that comes twice is an error of protocol.
+            //= rfc7143#section-6.4: a key that comes twice is an error of protocol.
             _ => return self.reject(header, RejectReason::Protocol),
         };
         let mut text = Vec::new();
@@ -123,10 +125,10 @@ impl Connection {
     }
 
     /// What SendTargets asks for; `None` for what is no name.
-    //= rfc7143#section-13.3(a): all targets in discovery, or one that is named; nothing, for the one of the session.
+    //= rfc7143#appendix-C(b): all targets in discovery, or one that is named; nothing, for the one of the session.
     fn which(&self, value: &str) -> Option<SendTargets> {
         match value {
-            //= rfc7143#appendix-C: in a normal session All is the session's own target: it has no business with others.
+            //= rfc7143#appendix-C(a): in a normal session All is the session's own target: it has no business with others.
             "All" if self.session_type == SessionType::Normal => Some(SendTargets::Session),
             "All" => Some(SendTargets::All),
             "" => Some(SendTargets::Session),
@@ -139,11 +141,14 @@ impl Connection {
         match key {
             "MaxRecvDataSegmentLength" if !self.parameters.redeclare(value) => KeyAnswer::Refused,
             "MaxRecvDataSegmentLength" | "InitiatorAlias" => KeyAnswer::Silent,
-            //= rfc7143#section-13.22: nobody else's extensions are known; X#NodeArchitecture (13.26) is one.
-            key if key.starts_with("X-") || key.starts_with("X#") => KeyAnswer::Known("NotUnderstood"),
-            // Keys of the login are settled.
-            key if crate::keys::is_known(key) => KeyAnswer::Known("Reject"),
-            _ => KeyAnswer::Strange,
+            //= rfc7143#section-13.22: nobody else's extensions are known.
+            key if key.starts_with("X-") => KeyAnswer::Known("NotUnderstood"),
+            key => match stranger(key) {
+                Stranger::Silent => KeyAnswer::Silent,
+                //= rfc7143#section-13: keys of the login are settled.
+                Stranger::Misplaced => KeyAnswer::Known("Reject"),
+                Stranger::Unknown => KeyAnswer::Strange,
+            },
         }
     }
 

@@ -172,7 +172,7 @@ impl Event {
     }
 }
 
-/// What is wrong with a task's data (RFC 7143 section 11.4.7.2).
+/// What is wrong with a task's data (RFC 7143 section 11.4.7.2(a)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataFault {
     /// They were damaged on their way.

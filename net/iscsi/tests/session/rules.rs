@@ -96,6 +96,14 @@ pub(crate) fn agreed(initiator: &Preferences, target: &Preferences) -> Option<Se
         (Choice::Yes, Choice::No) => 65_536,
         _ => initiator.first_burst_length.min(target.first_burst_length),
     };
+    let level = initiator.error_recovery_level.min(target.error_recovery_level);
+    let sequences = either(initiator.data_sequence_in_order, target.data_sequence_in_order);
+    // What comes again comes in order only where one R2T is open; whoever would have it so offers one before it knows the other end.
+    let would = initiator.error_recovery_level > 0 && initiator.data_sequence_in_order.is_yes();
+    let max_outstanding_r2t = match would || (level > 0 && sequences.is_yes()) {
+        true => 1,
+        false => initiator.max_outstanding_r2t.min(target.max_outstanding_r2t),
+    };
     let seconds = |value: u32| u16::try_from(value).expect("an hour at the most");
     Some(SessionParameters {
         header_digest: digest(initiator.header_digest, target.header_digest)?,
@@ -106,11 +114,11 @@ pub(crate) fn agreed(initiator: &Preferences, target: &Preferences) -> Option<Se
         first_burst_length: first_burst_length.min(max_burst_length),
         initial_r2t,
         immediate_data,
-        max_outstanding_r2t: initiator.max_outstanding_r2t.min(target.max_outstanding_r2t),
+        max_outstanding_r2t,
         data_pdu_in_order: either(initiator.data_pdu_in_order, target.data_pdu_in_order),
-        data_sequence_in_order: either(initiator.data_sequence_in_order, target.data_sequence_in_order),
+        data_sequence_in_order: sequences,
         max_connections: initiator.max_connections.min(target.max_connections),
-        error_recovery_level: initiator.error_recovery_level.min(target.error_recovery_level),
+        error_recovery_level: level,
         time2wait: seconds(initiator.default_time2wait.max(target.default_time2wait)),
         time2retain: seconds(initiator.default_time2retain.min(target.default_time2retain)),
         protocol_level: initiator.protocol_level.min(target.protocol_level),

@@ -28,7 +28,7 @@ pub(super) enum Farewell {
 }
 
 impl Session {
-    /// Ends the session behind what it was answered, and says that it may come back after `seconds`.
+    /// Ends the session behind what it was answered, and says that it may come back after `seconds` (asynchronous event 3).
     pub(in crate::export) fn dismiss(&mut self, seconds: u16, why: &'static str) {
         if self.is_full_feature() {
             self.links.give_up();
@@ -46,6 +46,13 @@ impl Session {
         }
     }
 
+    /// Ends it so, and says of each connection that it is dropped (event 2).
+    fn dismiss_connections(&mut self, why: &'static str) {
+        self.links.give_up();
+        self.links.iter_mut().for_each(|link| link.connection.dismiss_connection(why));
+        self.farewell = Farewell::Dismissed { until: None, why };
+    }
+
     /// Asks the initiator to negotiate, and tells it then that data segments of this length are taken.
     pub(in crate::export) fn renegotiate(&mut self, max_recv_data_segment_length: u32) {
         for link in self.links.iter_mut() {
@@ -53,7 +60,7 @@ impl Session {
         }
     }
 
-    /// Asks the initiator to log out; one that does not within `seconds` is dismissed.
+    /// Asks the initiator to log out; the connections of one that does not within `seconds` are dropped.
     pub(in crate::export) fn request_logout(&mut self, seconds: u16, why: &'static str) {
         match self.farewell {
             Farewell::None if self.is_full_feature() => {
@@ -73,7 +80,8 @@ impl Session {
                 let (seconds, why) = (*seconds, *why);
                 let until = *until.get_or_insert(now + Duration::from_secs(seconds.into()));
                 if now >= until {
-                    self.dismiss(0, why);
+                    //= rfc7143#section-11.9.1(a): who has not logged out is told that its connection is dropped.
+                    self.dismiss_connections(why);
                 }
             }
             Farewell::Dismissed { until, why } => {

@@ -6,22 +6,34 @@
 use iscsi::TaskId;
 use iscsi::target::TaskResponse;
 
-use super::Session;
+use super::{Request, Session};
+
+/// What becomes of the session behind an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// It goes on.
+    GoesOn,
+    /// It ends.
+    Ends,
+    /// Every session of the target does.
+    AllEnd,
+}
 
 /// An answer that waits.
 pub(super) struct Fenced {
     request: TaskId,
     response: TaskResponse,
+    then: Then,
     /// The other connections, by the target's number of each, with where their statuses ended.
     behind: Vec<(u64, u32)>,
 }
 
 impl Session {
     /// Answers a management request that ended several tasks.
-    pub(super) fn answer_behind_fence(&mut self, request: TaskId, response: TaskResponse) {
+    pub(super) fn answer_behind_fence(&mut self, request: TaskId, response: TaskResponse, then: Then) {
         let others = self.links.iter().filter(|link| !link.connection.awaits(request));
         let behind: Vec<(u64, u32)> = others.map(|link| (link.id, link.connection.fence())).collect();
-        self.fenced.push(Fenced { request, response, behind });
+        self.fenced.push(Fenced { request, response, then, behind });
         self.finish_fenced();
     }
 
@@ -40,9 +52,19 @@ impl Session {
             });
             if fenced.behind.is_empty() {
                 self.links.respond_task_management(fenced.request, fenced.response);
+                self.follow(fenced.then);
             } else {
                 self.fenced.push(fenced);
             }
+        }
+    }
+
+    fn follow(&mut self, then: Then) {
+        match then {
+            Then::GoesOn => {}
+            //= rfc7144#section-6.3(e): every connection of the session, at once, and nothing is kept of any.
+            Then::Ends => self.dismiss_once(0, "the initiator reset its nexus"),
+            Then::AllEnd => self.asks.push(Request::EndSessions),
         }
     }
 }

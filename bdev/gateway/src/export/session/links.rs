@@ -1,4 +1,4 @@
-//! The connections of a session, each with its stream. A task belongs to the one that it came by (RFC 7143 section 4.2.5.3), and
+//! The connections of a session, each with its stream. A task belongs to the one that it came by (RFC 7143 section 4.2.5.1), and
 //! at error recovery level 2 it outlives it: what is kept of a connection that is gone is in `lost.rs`.
 
 use engine::Instant;

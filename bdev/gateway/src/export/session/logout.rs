@@ -116,7 +116,7 @@ impl Session {
             }
         }
         if self.links.len() > 1 || self.has_lost() || self.links.iter().any(Link::may_be_lost) {
-            //= rfc7143#section-7.6: an error of format ends every connection of the session.
+            //= rfc7143#section-7.7: an error of format ends every connection of the session.
             if self.links.iter().any(Link::misbehaved) {
                 self.end("the initiator broke the protocol on another connection");
             }
@@ -133,6 +133,7 @@ impl Session {
         !open && self.stalled.is_none() && self.jobs.open.values().all(|job| !job.in_flight)
     }
 
+    //= rfc7143#section-7.14: what broke is gone, and what is not kept of it ends.
     /// Ends the tasks of the connections that are gone.
     fn abort_orphans(&mut self, now: Instant) {
         let over = self.links.iter().filter(|link| link.is_over() && !link.may_be_recovered());

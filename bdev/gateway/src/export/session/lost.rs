@@ -1,4 +1,4 @@
-//! What is kept of connections that are gone, at error recovery level 2 (RFC 7143 sections 7.2 and 7.5).
+//! What is kept of connections that are gone, at error recovery level 2 (RFC 7143 sections 7.2 and 7.6).
 //!
 //! ```text
 //! live --(over)--> lost, Allegiant --(removed for recovery, or its identifier logs in again)--> Removed
@@ -44,7 +44,8 @@ pub(in crate::export) struct Lost {
 
 impl Lost {
     pub(super) fn new(mut link: Link, now: Instant) -> Self {
-        //= rfc7143#section-7.5: from here on Time2Wait passes, then Time2Retain.
+        //= rfc7143#section-6.3.5(b): so long a session without connections lives.
+        //= rfc7143#section-7.6: from here on Time2Wait passes, then Time2Retain.
         link.end("the connection was lost");
         let parameters = link.connection.parameters();
         let seconds = u64::from(parameters.time2wait) + u64::from(parameters.time2retain);

@@ -13,6 +13,7 @@ use super::super::logical_unit::LogicalUnit;
 use super::super::node::Lun;
 use super::super::relay::Ends;
 use super::super::resets::ResetKind;
+use super::fence::Then;
 use super::paths::Route;
 use super::{Origin, Request, Session};
 
@@ -77,6 +78,8 @@ enum Ended {
     One,
     /// Whatever there is: the answer is fenced.
     Several,
+    /// That, and the session with it.
+    Nexus,
 }
 
 /// Whether the node that serves has been asked, too.
@@ -122,11 +125,8 @@ impl Session {
             TaskFunction::TargetColdReset => self.reset_all(request, ResetKind::ColdTarget, now, requests),
             TaskFunction::NexusReset => self.lose_nexus(request, now),
             TaskFunction::TaskReassign { task, exp_data_sn } => {
-                let known = scsi::lun::decode(lun).is_some_and(|number| self.lun(number).is_some());
-                match known {
-                    true => self.links.reassign(request, task, exp_data_sn),
-                    false => self.answer_management(request, TaskResponse::NoLun),
-                }
+                //= rfc7143#section-11.5.3: the LUN is reserved here: the task's name says which it is.
+                self.links.reassign(request, task, exp_data_sn);
             }
             // No command can ask for ACA: NormACA is zero in the INQUIRY data, and a CONTROL byte that asks is refused.
             TaskFunction::ClearAca | TaskFunction::Unknown(_) => {
@@ -227,7 +227,7 @@ impl Session {
     /// A reset has ended what it was to end, here or at the peer: it is answered when that is all.
     pub(in crate::export) fn end_reset(&mut self, request: TaskId, response: TaskResponse) {
         let Some(at) = self.target_resets.iter().position(|reset| reset.request == request) else {
-            return self.answer_behind_fence(request, response);
+            return self.answer_behind_fence(request, response, Then::GoesOn);
         };
         let reset = &mut self.target_resets[at];
         reset.parts -= 1;
@@ -238,10 +238,8 @@ impl Session {
             return;
         }
         let TargetReset { kind, outcome, .. } = self.target_resets.swap_remove(at);
-        self.answer_behind_fence(request, outcome);
-        if kind == ResetKind::ColdTarget {
-            self.asks.push(Request::EndSessions);
-        }
+        let then = if kind == ResetKind::ColdTarget { Then::AllEnd } else { Then::GoesOn };
+        self.answer_behind_fence(request, outcome, then);
     }
 
     /// The units behind the session's LUNs.
@@ -251,7 +249,8 @@ impl Session {
         luns.iter().filter(|(number, _)| self.mask.shows(**number)).map(|(_, lun)| lun.unit.clone()).collect()
     }
 
-    /// I_T NEXUS RESET: what a loss of the nexus does, without the loss (RFC 7144 section 6.3, SAM-5 section 6.3.4).
+    /// I_T NEXUS RESET: what a loss of the nexus does, and behind the answer the loss itself (RFC 7144 section 6.3, SAM-5 section
+    /// 6.3.4).
     fn lose_nexus(&mut self, request: TaskId, now: Instant) {
         let mut waits_for = Vec::new();
         for unit in self.units_seen() {
@@ -269,11 +268,15 @@ impl Session {
         // A way that is down has no nexus at its end.
         let asked = self.relay.as_mut().is_some_and(|relay| relay.manage(request, NEXUS_RESET, Ends::Nexus));
         let peer = if asked { Peer::Awaited } else { Peer::NotAwaited };
-        self.management.push(Management {
-            peer,
-            ends: Ended::Several,
-            ..Management::new(request, waits_for)
-        });
+        self.management.push(Management { peer, ends: Ended::Nexus, ..Management::new(request, waits_for) });
+    }
+
+    /// What a reset of the nexus, so answered, leaves of the session. One of a peer's is the peer's to end: its host's goes.
+    fn after_nexus_reset(&self, response: TaskResponse) -> Then {
+        match (response, self.origin) {
+            (TaskResponse::Complete, Origin::Host) => Then::Ends,
+            _ => Then::GoesOn,
+        }
     }
 
     /// Asks the node that serves a LUN for attentions of this nexus; false when there is nobody to ask, who would have none.
@@ -374,7 +377,8 @@ impl Session {
         for Management { request, response, ends, .. } in ended {
             match ends {
                 Ended::One => self.answer_management(request, response),
-                Ended::Several => self.answer_behind_fence(request, response),
+                Ended::Several => self.answer_behind_fence(request, response, Then::GoesOn),
+                Ended::Nexus => self.answer_behind_fence(request, response, self.after_nexus_reset(response)),
             }
         }
     }

@@ -17,7 +17,7 @@ use core::time::Duration;
 use engine::Instant;
 use iscsi::TaskId;
 
-/// ABORT TASK (RFC 7143 section 11.5.1).
+/// ABORT TASK (RFC 7143 section 11.5.1(a)).
 pub(super) const ABORT_TASK: u8 = 1;
 /// LOGICAL UNIT RESET.
 pub(super) const LOGICAL_UNIT_RESET: u8 = 5;

@@ -203,7 +203,9 @@ impl Connection {
         }
         let stage = current_stage(header);
         let transits = header.has(flag::TRANSIT);
-        //= rfc7143#section-11.12.3: stage 2 is reserved, and a transit goes forward.
+        //= rfc7143#section-11.12.3: stage 2 is reserved.
+        //= rfc7143#section-6.3(c): a transit goes forward.
+        //= rfc7143#section-11.12.2: C and T exclude each other.
         let legal = stage <= 1 && (!transits || (next_stage(header) > stage && next_stage(header) != 2));
         if !legal || stage < self.login.stage || (transits && header.has(flag::CONTINUE)) {
             return Err(LoginStatus::InitiatorError);
@@ -333,9 +335,10 @@ fn answer_keys(
         }
     }
     if current_stage(header) == 0 {
+        //= rfc7143#section-6.3.2: security that fails is answered.
         admitted.verifier.handle(pairs, text).map_err(|_| LoginStatus::AuthenticationFailure)?;
     } else if !admitted.verifier.is_satisfied() {
-        //= rfc7143#section-6.3(c): an initiator that skips a security stage that is required is refused.
+        //= rfc7143#section-6.3.1(a): an initiator that skips a security stage that is required is refused.
         return Err(LoginStatus::AuthenticationFailure);
     }
     let pairs = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
@@ -348,7 +351,7 @@ fn answer_keys(
             // Operational keys are answered in whichever stage they come.
             key => {
                 let answer = negotiation.respond(key, value).map_err(|_| LoginStatus::InitiatorError)?;
-                //= rfc7143#section-6.2(c): each key that was offered has its answer, and one.
+                //= rfc7143#section-6.2.2(a): each key that was offered has its answer, and one.
                 if let Some(answer) = answer {
                     text::emit(text, key, &answer);
                 }
@@ -374,7 +377,7 @@ fn login_request(header: &Header, pairs: &Pairs) -> Result<LoginRequest, LoginSt
     if session_type == SessionType::Normal && target.is_none() {
         return Err(LoginStatus::MissingParameter);
     }
-    //= rfc7143#section-4.2.7: what is no name has no session, and names no target.
+    //= rfc7143#section-4.2.7.1(a): what is no name has no session, and names no target.
     name::check(&initiator).map_err(|_| LoginStatus::InitiatorError)?;
     if target.as_deref().is_some_and(|target| name::check(target).is_err()) {
         return Err(LoginStatus::NotFound);

@@ -31,6 +31,34 @@ fn a_solicited_burst_that_ends_short_fails_whatever_the_others_brought() {
     assert!(!task.take_complete() && task.next_r2t(3, &parameters).is_none());
 }
 
+/// As it is by [`Task::open`], with so much of it in the command.
+fn first_burst(expected_len: u32, immediate: usize) -> Result<Task, ()> {
+    let parameters = SessionParameters {
+        initial_r2t: crate::keys::Choice::No,
+        first_burst_length: 1024,
+        ..SessionParameters::default()
+    };
+    let command =
+        Header::new(opcode::SCSI_COMMAND, flag::WRITE).with_edtl(expected_len).with_data_len(immediate);
+    let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
+    task.on_data_end(&command, &parameters).expect("immediate data are right");
+    let begun = u32::try_from(immediate).expect("short");
+    let last = data_out(NO_TAG, 0, begun, 256, flag::FINAL);
+    task.on_data_out(&last, &parameters).expect("in order");
+    task.on_data_end(&last, &parameters).map(|()| task)
+}
+
+#[test]
+fn a_first_burst_is_whole_where_there_is_more_than_that() {
+    first_burst(2048, 512).expect_err("768 of 1024 bytes");
+    first_burst(1025, 0).expect_err("one byte more than a first burst");
+    first_burst(2048, 768).expect("1024 bytes");
+    let mut task = first_burst(1024, 0).expect("what fits into one may come in parts");
+    task.want(1024);
+    let rest = task.next_r2t(1, &SessionParameters::default()).expect("the rest is asked for");
+    assert_eq!((rest.buffer_offset(), rest.residual()), (256, 768));
+}
+
 #[test]
 fn what_was_lost_is_asked_for_again_and_nothing_else() {
     let parameters =
