@@ -1,20 +1,20 @@
 //! The arbiter as a node sees it: whoever orders the generations of an array (`mirror.md`, changes of config).
 //!
-//! Owner: the node. It holds one config for each array and replaces it when asked by somebody who knows what it
-//! holds. The node asks one thing at a time; whoever runs the node carries the question, and may bring the answer
+//! Owner: the node. It holds one config for each array, with those that it follows, and replaces it when asked by somebody who
+//! knows what it holds. The node asks one thing at a time; whoever runs the node carries the question, and may bring the answer
 //! late, or never: a swap without an answer may have happened, and is asked again.
 
 use core::time::Duration;
 use engine::Instant;
 
-use crate::format::{Config, ConfigId};
+use crate::format::{ConfigId, History};
 
 /// Names a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
 /// What to ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Which config is it?
     Read,
@@ -22,8 +22,8 @@ pub enum Ask {
     Swap {
         /// What has to be there.
         from: Option<ConfigId>,
-        /// What to put there.
-        next: Config,
+        /// What to put there: a config, and what it follows. Whoever learns it here may never hear of those otherwise.
+        next: Box<History>,
     },
 }
 
@@ -31,7 +31,7 @@ pub enum Ask {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// This is there; a swap has not happened.
-    Holds(Option<Config>),
+    Holds(Option<Box<History>>),
     /// The swap has happened.
     Swapped,
     /// No answer in time, or no sense in it: in words, for the operator.
@@ -45,7 +45,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Within this time everybody who wants something of an arbiter that answers again has asked it.
 pub(crate) const ASKED_AGAIN: Duration = PATIENCE.saturating_add(PAUSE);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Free,
     /// Nobody has taken it yet.
@@ -83,9 +83,13 @@ impl Ballot {
 
     /// The question, for whoever carries it.
     pub(crate) fn take(&mut self) -> Option<(Ticket, Ask)> {
-        let State::Asking(ask) = self.state else { return None };
-        self.state = State::Asked;
-        Some((self.ticket, ask))
+        match core::mem::replace(&mut self.state, State::Asked) {
+            State::Asking(ask) => Some((self.ticket, ask)),
+            other => {
+                self.state = other;
+                None
+            }
+        }
     }
 
     /// True when the answer is to the question that is open.

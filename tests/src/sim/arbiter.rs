@@ -1,11 +1,11 @@
-//! The arbiter: one config, swapped by those who know it. Questions and answers take their time, and get lost where a way
+//! The arbiter: one config with those that it follows, swapped by those who know it. Questions and answers take their time, and get lost where a way
 //! is cut; a swap whose answer was lost has happened. Whatever is asked twice is decided twice.
 
 use core::time::Duration;
 
 use engine::{Instant, Prng};
 use mirror::arbiter::{Answer, Ask, Ticket};
-use mirror::format::Config;
+use mirror::format::{Config, ConfigFlags, History};
 
 /// Who asked: the node, and which run of it.
 pub(crate) type Asker = (usize, u64);
@@ -14,9 +14,9 @@ pub(crate) type Asker = (usize, u64);
 pub(crate) type Told = (Asker, Ticket, Answer);
 
 pub(crate) struct Arbiter {
-    pub(crate) config: Option<Config>,
-    /// Every config that it ever held, oldest first.
-    pub(crate) past: Vec<Config>,
+    pub(crate) record: Option<History>,
+    /// Every record that it ever held, oldest first.
+    pub(crate) past: Vec<History>,
     /// Whether each node's questions get there, and its answers back.
     pub(crate) asks_pass: [bool; 2],
     pub(crate) answers_pass: [bool; 2],
@@ -30,7 +30,7 @@ pub(crate) struct Arbiter {
 impl Arbiter {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
-            config: None,
+            record: None,
             past: Vec::new(),
             asks_pass: [true; 2],
             answers_pass: [true; 2],
@@ -39,6 +39,11 @@ impl Arbiter {
             answers: Vec::new(),
             prng: Prng::from_seed(seed ^ 0xa4b1_7e12),
         }
+    }
+
+    /// What counts.
+    pub(crate) fn config(&self) -> Option<Config> {
+        self.record.map(|record| *record.current())
     }
 
     fn later(&mut self, now: Instant) -> Instant {
@@ -62,7 +67,7 @@ impl Arbiter {
     /// Configs that are on their way here: each may come to count, whatever becomes of whoever asked.
     pub(crate) fn coming(&self) -> impl Iterator<Item = Config> + '_ {
         self.asks.iter().filter_map(|(_, _, _, ask)| match ask {
-            Ask::Swap { next, .. } => Some(*next),
+            Ask::Swap { next, .. } => Some(*next.current()),
             Ask::Read => None,
         })
     }
@@ -78,7 +83,7 @@ impl Arbiter {
         for (_, asker, ticket, ask) in extract(&mut self.asks, |ask| ask.0 <= now) {
             let answer = self.decide(ask);
             if answer == Answer::Swapped {
-                decided.extend(self.config);
+                decided.extend(self.config());
             }
             if self.answers_pass[asker.0] {
                 let due = self.later(now);
@@ -91,14 +96,18 @@ impl Arbiter {
 
     fn decide(&mut self, ask: Ask) -> Answer {
         match ask {
-            Ask::Swap { from, next } if from == self.config.map(|config| config.id) => {
-                let rises = self.config.is_none_or(|config| next.generation() > config.generation());
-                assert!(rises, "I3: generations rise at the arbiter: {:?} then {next:?}", self.config);
-                self.config = Some(next);
-                self.past.push(next);
+            Ask::Swap { from, next } if from == self.config().map(|config| config.id) => {
+                let before = self.config();
+                let rises = before.is_none_or(|config| next.current().generation() > config.generation());
+                assert!(rises, "I3: generations rise at the arbiter: {before:?} then {next:?}");
+                let forced = next.current().flags.contains(ConfigFlags::FORCED);
+                let follows = before.is_none_or(|config| next.entries().contains(&config));
+                assert!(forced || follows, "a config tells what it follows: {before:?} then {next:?}");
+                self.record = Some(*next);
+                self.past.push(*next);
                 Answer::Swapped
             }
-            Ask::Read | Ask::Swap { .. } => Answer::Holds(self.config),
+            Ask::Read | Ask::Swap { .. } => Answer::Holds(self.record.map(Box::new)),
         }
     }
 }

@@ -187,7 +187,7 @@ impl World {
                 self.undos.push((self.now + time, Undo::HastenArbiter));
             }
             Fault::RestoreArbiter => return Ok(self.restore_arbiter()),
-            Fault::LoseArbiter => self.arbiter.config = None,
+            Fault::LoseArbiter => self.arbiter.record = None,
             // Also one that is refused has struck: during a resync each is.
             Fault::Switchover => _ = self.command(self.serving, Command::Switchover),
             Fault::Promote => self.promote_soon(PromoteMode::Ordinary)?,
@@ -383,10 +383,11 @@ impl World {
         if past.len() < 2 || self.plan.policy != ArbiterKind::Etcd {
             return false;
         }
-        let config = past[self.prng.below(past.len() as u64 - 1) as usize];
-        let known = newest.in_sync == LegMask::both() || newest.in_sync.contains(config.in_sync);
+        let record = past[self.prng.below(past.len() as u64 - 1) as usize];
+        let in_sync = record.current().in_sync;
+        let known = newest.in_sync == LegMask::both() || newest.in_sync.contains(in_sync);
         if known {
-            self.arbiter.config = Some(config);
+            self.arbiter.record = Some(record);
         }
         known
     }

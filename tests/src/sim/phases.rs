@@ -84,9 +84,9 @@ impl World {
             return;
         }
         let newest = self.newest_config();
-        if newest != self.arbiter.config {
+        if newest != self.arbiter.config() {
             self.note("operator", format_args!("the arbiter is restored to {newest:?}"));
-            self.arbiter.config = newest;
+            self.arbiter.record = self.newest_record();
         }
     }
 

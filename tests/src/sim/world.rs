@@ -214,11 +214,16 @@ impl World {
         self.machines[node].process.as_ref().map(|process| process.driver.status())
     }
 
+    /// The newest config that anybody has stored, and what it follows.
+    pub(crate) fn newest_record(&self) -> Option<mirror::format::History> {
+        let stores = self.machines.iter().filter_map(|machine| super::checks::superblock(&machine.disk));
+        let legs = stores.map(|superblock| superblock.history);
+        legs.chain(self.arbiter.record).max_by_key(|record| record.current().generation())
+    }
+
     /// The newest config that anybody has stored.
     pub(crate) fn newest_config(&self) -> Option<Config> {
-        let stores = self.machines.iter().filter_map(|machine| super::checks::superblock(&machine.disk));
-        let legs = stores.map(|superblock| *superblock.config());
-        legs.chain(self.arbiter.config).max_by_key(|config| config.generation())
+        self.newest_record().map(|record| *record.current())
     }
 
     /// The holder, when both legs are in sync and at work.
@@ -245,7 +250,7 @@ impl World {
                 machine.life, status.role, status.reason, status.config, status.peer, status.dirty_bytes
             );
         }
-        text += &format!("\narbiter: {:?}", self.arbiter.config);
+        text += &format!("\narbiter: {:?}", self.arbiter.config());
         text
     }
 

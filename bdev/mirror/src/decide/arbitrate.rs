@@ -1,18 +1,25 @@
 //! The arbiter's config: when it has to be asked, and what its word says to a node with this superblock.
 
 use super::peer::{PeerVerdict, on_peer};
-use crate::format::{ArbiterKind, Config, LegMask, Reason, Superblock};
+use crate::format::{ArbiterKind, Config, ConfigId, History, LegMask, Reason, Relation, Superblock, compare};
 use crate::leg_state::{LegEvent, after};
 use crate::mutation::{Mutation, is_broken};
 use crate::probe::LegFound;
 
 /// How the node's own superblock stands to what the arbiter holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// They agree.
     Current,
-    /// The arbiter has gone on: this is what counts.
-    Behind(Config),
+    /// The arbiter has gone on from it, as far as anybody can tell: this is what counts, and what it follows.
+    Behind(Box<History>),
+    /// The arbiter has gone on, and not from it: its config was made without those that this superblock has seen.
+    Diverged {
+        /// What the arbiter holds.
+        line: Box<History>,
+        /// The newest config that both know.
+        last_shared: Option<ConfigId>,
+    },
     /// A new array that the arbiter has not heard of yet.
     Vacant,
     /// The arbiter does not know the array, and should: it has lost its data, or it is another one.
@@ -22,50 +29,70 @@ pub enum Standing {
 }
 
 /// Decides on what the arbiter holds.
-pub fn standing(own: &Superblock, holds: Option<&Config>) -> Standing {
+pub fn standing(own: &Superblock, holds: Option<&History>) -> Standing {
     let ours = own.config();
-    match holds {
-        None if ours.generation() <= 1 && ours.reason == Reason::Created => Standing::Vacant,
-        None => Standing::Unknown,
-        Some(config) if config.id == ours.id => Standing::Current,
-        Some(config) if config.generation() > ours.generation() => Standing::Behind(*config),
-        Some(_) => Standing::Older,
+    let Some(line) = holds else {
+        let is_new = ours.generation() <= 1 && ours.reason == Reason::Created;
+        return if is_new { Standing::Vacant } else { Standing::Unknown };
+    };
+    let config = line.current();
+    if config.id == ours.id {
+        return Standing::Current;
+    }
+    if config.generation() <= ours.generation() {
+        return Standing::Older;
+    }
+    match compare(&own.history, line) {
+        Relation::Split { last_shared } => Standing::Diverged { line: Box::new(*line), last_shared },
+        _ => Standing::Behind(Box::new(*line)),
     }
 }
 
 /// What the peer's leg says to a node that is the holder and has no arbiter: the holder took its own failed leg out, and
 /// could tell its peer's alone (R8). Nothing else that a peer knows makes a leg of ours count.
 pub fn peers_word(own: &Superblock, found: &LegFound) -> Standing {
+    let LegFound::Leg(leg) = found else { return Standing::Current };
     match on_peer(own, found) {
         PeerVerdict::StepDown { newer }
             if newer.holder == own.index && newer.in_sync == LegMask::only(own.index.other()) =>
         {
-            Standing::Behind(newer)
+            Standing::Behind(Box::new(leg.superblock.history))
         }
         _ => Standing::Current,
     }
 }
 
-/// The superblock as it would be had it heard of that config. One that has this leg out was made because the leg failed:
-/// it says nothing any more about what it misses. One that brings this leg back says that it was about to be whole: what it
-/// is only its own superblock would say.
+/// The superblock as it would be had it heard of what counts.
 #[must_use]
-pub fn informed(own: &Superblock, standing: Standing) -> Superblock {
-    let Standing::Behind(config) = standing else { return own.clone() };
-    // It may have heard of it since: the holder writes it too.
-    if config.generation() <= own.config().generation() {
-        return own.clone();
+pub fn informed(own: &Superblock, standing: &Standing) -> Superblock {
+    match standing {
+        Standing::Behind(line) => having_heard(own, line),
+        Standing::Current
+        | Standing::Diverged { .. }
+        | Standing::Vacant
+        | Standing::Unknown
+        | Standing::Older => own.clone(),
     }
-    let mut history = own.history;
-    history.push(config);
-    let mut informed = own.hearing(&history);
-    if !config.in_sync.has(own.index) {
-        informed.legs.iter_mut().for_each(|leg| leg.tracked_since = 0);
+}
+
+/// The superblock as it would be had it heard of each config of that line, one after the other; of some it may have heard since: the
+/// holder writes it too. One that has this leg out was made because the leg failed: it says nothing any more about what it
+/// misses. One that brings this leg back says that it was about to be whole: what it is only its own superblock would say.
+pub(super) fn having_heard(own: &Superblock, line: &History) -> Superblock {
+    let mut informed = own.hearing(&own.history.followed_by(line));
+    let mut counted = own.is_in_sync();
+    for config in line.since(own.config()).iter().rev() {
+        let counts = config.in_sync.has(own.index);
+        if !counts {
+            informed.legs.iter_mut().for_each(|leg| leg.tracked_since = 0);
+        }
         let record = &mut informed.legs[own.index.index()];
-        record.state = after(record.state, LegEvent::of_exclusion(config.reason));
-    } else if !own.is_in_sync() {
-        let record = &mut informed.legs[own.index.index()];
-        record.state = after(record.state, LegEvent::SyncBegun);
+        record.state = match (counted, counts) {
+            (_, false) => after(record.state, LegEvent::of_exclusion(config.reason)),
+            (false, true) => after(record.state, LegEvent::SyncBegun),
+            (true, true) => record.state,
+        };
+        counted = counts;
     }
     informed
 }
@@ -117,7 +144,7 @@ mod tests {
             .flat_map(|holder| [LegMask::ZERO, LegMask::ONE, LegMask::both()].map(|mask| (holder, mask)))
         {
             let config = next(holder, in_sync);
-            let informed = informed(&own, Standing::Behind(config));
+            let informed = informed(&own, &behind(&own, &[config]));
             assert_eq!(*informed.config(), config);
             let tracked = if in_sync.has(LegIndex::Zero) { 2 } else { 0 };
             assert_eq!(informed.legs.map(|leg| leg.tracked_since), [tracked; 2]);
@@ -127,10 +154,17 @@ mod tests {
             let (access, newest) = (theirs.features.access(), theirs.seq);
             let leg = FoundLeg { access, superblock: theirs, from: Copy::Slot0, newest };
             let believed = holder == LegIndex::Zero && in_sync == LegMask::ONE;
-            let wanted = if believed { Standing::Behind(config) } else { Standing::Current };
+            let wanted = if believed { behind(&own, &[config]) } else { Standing::Current };
             assert_eq!(peers_word(&own, &LegFound::Leg(Box::new(leg))), wanted, "{config:?}");
         }
         assert_eq!(peers_word(&own, &LegFound::Blank), Standing::Current);
+    }
+
+    /// The arbiter has gone on with these, the oldest first.
+    fn behind(own: &Superblock, configs: &[Config]) -> Standing {
+        let mut line = own.history;
+        configs.iter().for_each(|config| line.push(*config));
+        Standing::Behind(Box::new(line))
     }
 
     #[test]
@@ -143,10 +177,27 @@ mod tests {
         for state in LegState::ALL.into_iter().filter(|state| *state != LegState::Split) {
             own.legs[0].state = state;
             for in_sync in [LegMask::ZERO, LegMask::both()] {
-                let informed = informed(&own, Standing::Behind(next(&out, in_sync)));
+                let informed = informed(&own, &behind(&own, &[next(&out, in_sync)]));
                 assert_eq!(informed.own().state, LegState::Syncing, "{state:?}");
             }
         }
+    }
+
+    /// It is told of its being out, and of its coming back, at once: what it lacks it has not written down.
+    #[test]
+    fn a_leg_that_was_out_without_hearing_of_it_is_not_whole() {
+        let mut own = example_create(LegIndex::Zero).founder(1);
+        own.legs.iter_mut().for_each(|leg| (leg.state, leg.tracked_since) = (LegState::InSync, 1));
+        let next = |of: &Config, in_sync, reason| {
+            of.successor(of.id.nonce + 1, LegIndex::Zero, in_sync, reason).expect("some left")
+        };
+        let both = next(own.config(), LegMask::both(), Reason::Rejoined);
+        own.history.push(both);
+        let out = next(&both, LegMask::ONE, Reason::IoError);
+        let back = next(&out, LegMask::both(), Reason::Rejoined);
+        let informed = informed(&own, &behind(&own, &[out, back]));
+        assert_eq!(informed.history.entries(), [back, out, both, own.history.entries()[1]]);
+        assert_eq!((informed.own().state, informed.own().tracked_since), (LegState::Syncing, 0));
     }
 
     /// A node that asks for the array hears of a config from the arbiter and, late, from the holder itself.
@@ -154,10 +205,11 @@ mod tests {
     fn a_config_that_is_heard_of_twice_is_one() {
         let own = example_create(LegIndex::One).founder(1);
         let next = own.config().successor(2, LegIndex::Zero, LegMask::both(), Reason::Rejoined);
-        let once = informed(&own, Standing::Behind(next.expect("some left")));
+        let behind = behind(&own, &[next.expect("some left")]);
+        let once = informed(&own, &behind);
         assert_eq!(once.config(), &next.expect("some left"));
-        assert_eq!(informed(&once, Standing::Behind(next.expect("some left"))), once);
-        assert_eq!(informed(&own, Standing::Current), own);
+        assert_eq!(informed(&once, &behind), once);
+        assert_eq!(informed(&own, &Standing::Current), own);
     }
 
     #[test]
@@ -189,15 +241,49 @@ mod tests {
     #[test]
     fn every_combination_has_one_answer() {
         let mut own = example_create(LegIndex::Zero).founder(1);
+        let first = own.history;
         assert_eq!(standing(&own, None), Standing::Vacant);
-        assert_eq!(standing(&own, Some(own.config())), Standing::Current);
-        let first = *own.config();
-        let next = first.successor(7, LegIndex::Zero, LegMask::both(), Reason::Restarted).expect("some left");
-        assert_eq!(standing(&own, Some(&next)), Standing::Behind(next));
-        own.history.push(next);
+        assert_eq!(standing(&own, Some(&first)), Standing::Current);
+        let next = |nonce, of: &History, reason| {
+            let next = of.current().successor(nonce, LegIndex::Zero, LegMask::both(), reason);
+            let mut line = *of;
+            line.push(next.expect("some left"));
+            line
+        };
+        let second = next(7, &first, Reason::Restarted);
+        let third = next(9, &second, Reason::Restarted);
+        for line in [second, third, History::of_unknown_past(*third.current())] {
+            assert_eq!(standing(&own, Some(&line)), Standing::Behind(Box::new(line)));
+        }
+        own.history = second;
         assert_eq!(standing(&own, Some(&first)), Standing::Older);
         assert_eq!(standing(&own, None), Standing::Unknown, "it knew the array once");
-        let twin = Config { id: crate::format::ConfigId { nonce: 8, ..next.id }, ..next };
+        let twin = next(8, &first, Reason::Restarted);
         assert_eq!(standing(&own, Some(&twin)), Standing::Older, "not the one that this superblock has seen");
+        for line in [next(9, &twin, Reason::Restarted), next(9, &first, Reason::ForcePromoted)] {
+            let last_shared = Some(first.current().id);
+            assert_eq!(standing(&own, Some(&line)), Standing::Diverged { line: Box::new(line), last_shared });
+        }
+        own.history = History::new(Config::joining(LegIndex::One));
+        assert_eq!(standing(&own, Some(&third)), Standing::Behind(Box::new(third)), "it is new");
+    }
+
+    /// So many configs later nobody knows whether it followed: as long as the arbiter's list reaches back, it does not matter.
+    #[test]
+    fn a_list_that_is_cut_says_nothing_of_what_is_older() {
+        let mut own = example_create(LegIndex::One).founder(1);
+        let mut line = own.history;
+        for nonce in 2..40 {
+            let next = line.current().successor(nonce, LegIndex::Zero, LegMask::both(), Reason::Restarted);
+            line.push(next.expect("some left"));
+        }
+        assert!(!line.is_complete());
+        assert_eq!(standing(&own, Some(&line)), Standing::Behind(Box::new(line)));
+        let known = Config { id: ConfigId { generation: 35, nonce: 99 }, ..*line.current() };
+        own.history = History::new(known);
+        assert!(
+            matches!(standing(&own, Some(&line)), Standing::Diverged { .. }),
+            "that one is not forgotten"
+        );
     }
 }

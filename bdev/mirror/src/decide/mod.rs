@@ -29,7 +29,7 @@ pub use promote::{
 };
 pub use start::{
     DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, StartFacts, StartVerdict, Starting,
-    misses_acknowledged, on_start, takes_up,
+    misses_acknowledged, on_diverged, on_start, takes_up,
 };
 pub use takeover::{TakeoverVerdict, on_word};
 pub use unite::unite;

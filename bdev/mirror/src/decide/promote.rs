@@ -80,17 +80,20 @@ pub enum PromoteRefusal {
     GenerationsExhausted,
 }
 
-/// Decides on a promotion of the node with superblock `own`.
+/// Decides on a promotion of the node with superblock `own`, with the arbiter's word.
 ///
 /// # Errors
 /// The first reason against it.
 pub fn may_promote(
     own: &Superblock,
+    standing: &Standing,
     mode: PromoteMode,
     session: HolderSession,
     holder: HolderState,
 ) -> Result<Promotion, PromoteRefusal> {
+    let own = &informed(own, standing);
     let config = own.config();
+    let elsewhere = if let Standing::Diverged { line, .. } = standing { Some(line.current()) } else { None };
     if config.generation() == 0 || matches!(own.own().state, LegState::Spare | LegState::Joining) {
         return Err(PromoteRefusal::NoData);
     }
@@ -100,15 +103,17 @@ pub fn may_promote(
     if session == HolderSession::Alive && holder == HolderState::Unknown {
         return Err(PromoteRefusal::HolderAlive);
     }
-    let data = data_age(own);
-    if mode == PromoteMode::Ordinary && own.own().state == LegState::Split {
+    let data = data_age(own).max(elsewhere.map_or(DataAge::Current, |_| DataAge::Past));
+    let split = own.own().state == LegState::Split || elsewhere.is_some();
+    if mode == PromoteMode::Ordinary && split {
         return Err(PromoteRefusal::Split);
     }
     if mode == PromoteMode::Ordinary && data != DataAge::Current {
         return Err(PromoteRefusal::NotInSync);
     }
     let jump = if mode == PromoteMode::Forced { FORCED_JUMP } else { 1 };
-    let generation = config.generation().max(own.fence.generation) + jump;
+    let seen = config.generation().max(elsewhere.map_or(0, Config::generation));
+    let generation = seen.max(own.fence.generation) + jump;
     if generation > GENERATION_MAX {
         return Err(PromoteRefusal::GenerationsExhausted);
     }
@@ -121,12 +126,12 @@ pub fn may_promote(
 /// are none of its history, whoever told it of them, so that the two lines are seen to have diverged, and nothing is
 /// overwritten (I11).
 #[must_use]
-pub fn begins_from(own: &Superblock, standing: Standing, reason: Reason) -> Superblock {
+pub fn begins_from(own: &Superblock, standing: &Standing, reason: Reason) -> Superblock {
     if reason != Reason::ForcePromoted || is_broken(Mutation::ForceTakesAll) {
         return informed(own, standing);
     }
     let mut line = match standing {
-        Standing::Behind(config) if is_counted(own, &config) => informed(own, standing),
+        Standing::Behind(line) if is_counted(own, line) => informed(own, standing),
         _ => own.clone(),
     };
     // A leg that its config counts, and that is not what was counted, may be of any age.
@@ -174,31 +179,55 @@ mod tests {
     #[test]
     fn by_force_nothing_is_history_that_the_leg_did_not_take_part_in() {
         let [both, alone, again] = configs();
-        let tip = |own: &Superblock, standing| *begins_from(own, standing, Reason::ForcePromoted).config();
+        let tip = |own: &Superblock, standing| *begins_from(own, &standing, Reason::ForcePromoted).config();
+        let behind = |newest_first: &[Config]| Standing::Behind(Box::new(line(newest_first)));
         for state in [LegState::Syncing, LegState::Stale, LegState::Missing, LegState::Faulty] {
             assert_eq!(tip(&one(2, state), Standing::Current), both, "its own superblock heard of it");
             // The arbiter was told first (R8): the holder may have gone on alone all the same.
-            assert_eq!(tip(&one(2, state), Standing::Behind(again)), both);
-            let lost = begins_from(&one(1, state), Standing::Current, Reason::ForcePromoted);
+            assert_eq!(tip(&one(2, state), behind(&[again, alone, both])), both);
+            let lost = begins_from(&one(1, state), &Standing::Current, Reason::ForcePromoted);
             assert_eq!(lost.config().generation(), 0, "it is of any age");
             assert_eq!(lost.legs.map(|leg| leg.tracked_since), [0; 2]);
         }
         assert_eq!(tip(&one(1, LegState::InSync), Standing::Current), both);
-        assert_eq!(tip(&one(1, LegState::InSync), Standing::Behind(alone)), both);
-        assert_eq!(tip(&one(1, LegState::InSync), Standing::Behind(again)), both, "it was set back");
+        assert_eq!(tip(&one(1, LegState::InSync), behind(&[alone, both])), both);
+        assert_eq!(tip(&one(1, LegState::InSync), behind(&[again, alone, both])), both, "it was set back");
         assert_eq!(tip(&one(3, LegState::InSync), Standing::Current), again);
         let restarted = both.successor(9, LegIndex::Zero, LegMask::both(), Reason::Restarted);
         let restarted = restarted.expect("some left");
-        assert_eq!(tip(&one(1, LegState::InSync), Standing::Behind(restarted)), restarted);
+        assert_eq!(tip(&one(1, LegState::InSync), behind(&[restarted, both])), restarted);
+        let elsewhere = Standing::Diverged { line: Box::new(line(&[alone])), last_shared: None };
+        assert_eq!(tip(&one(3, LegState::InSync), elsewhere), again, "that is none of its history");
+    }
+
+    fn line(newest_first: &[Config]) -> History {
+        History::from_stored(newest_first, true).expect("falling generations")
+    }
+
+    /// A second promotion by force is above the first, whose line it does not take part in.
+    #[test]
+    fn a_node_that_has_diverged_is_promoted_by_force_alone_and_above_what_the_arbiter_has() {
+        let [both, ..] = configs();
+        let own = one(3, LegState::InSync);
+        let forced = both.successor(5, LegIndex::Zero, LegMask::ZERO, Reason::ForcePromoted).expect("left");
+        let elsewhere =
+            Standing::Diverged { line: Box::new(line(&[forced, both])), last_shared: Some(both.id) };
+        let asked =
+            |mode| may_promote(&own, &elsewhere, mode, HolderSession::Absent, HolderState::ConfirmedDown);
+        assert_eq!(asked(PromoteMode::Ordinary), Err(PromoteRefusal::Split));
+        let promotion = asked(PromoteMode::Forced).expect("the operator said so");
+        assert_eq!(promotion.generation, forced.generation() + FORCED_JUMP);
+        assert_eq!(promotion.data, DataAge::Past);
     }
 
     #[test]
     fn otherwise_the_arbiters_word_is_history() {
-        let [_, alone, _] = configs();
+        let [both, alone, _] = configs();
         for reason in Reason::ALL.into_iter().filter(|reason| *reason != Reason::ForcePromoted) {
             let own = one(1, LegState::InSync);
-            assert_eq!(*begins_from(&own, Standing::Behind(alone), reason).config(), alone);
-            assert_eq!(begins_from(&own, Standing::Current, reason), own);
+            let behind = Standing::Behind(Box::new(line(&[alone, both])));
+            assert_eq!(*begins_from(&own, &behind, reason).config(), alone);
+            assert_eq!(begins_from(&own, &Standing::Current, reason), own);
         }
     }
 }

@@ -184,6 +184,16 @@ pub fn on_start(facts: &StartFacts<'_>) -> StartVerdict {
     }
 }
 
+/// Decides for a node that was the holder, and of whose config the newest is none that follows it: whoever has that one serves. A
+/// node that is named by it has gone on from other data than it has now.
+pub fn on_diverged(own: &Superblock, newer: &Config, last_shared: Option<ConfigId>) -> StartVerdict {
+    if newer.holder == own.index {
+        StartVerdict::Hold(HoldReason::Split { last_shared })
+    } else {
+        StartVerdict::Standby(StandbyReason::PeerIsNewer { newer: *newer })
+    }
+}
+
 /// True when the config counts the own leg, and that is not being copied to, whatever the arbiter has heard last.
 fn is_whole(own: &Superblock) -> bool {
     let copied_to = own.own().state == LegState::Syncing && !is_broken(Mutation::MixtureServes);

@@ -338,7 +338,7 @@ fn check_promotion(
     own.history.push(config);
     own.legs[0].state = state;
     own.fence.generation = 7;
-    let verdict = may_promote(&own, mode, session, says);
+    let verdict = may_promote(&own, &Standing::Current, mode, session, says);
     let told = format!("{state:?} {config:?} {mode:?} {session:?} {says:?}: {verdict:?}");
     let at_work = session == HolderSession::Alive && says == HolderState::Unknown;
     let current = state == LegState::InSync && in_sync.has(LegIndex::Zero);
@@ -369,12 +369,13 @@ fn check_promotion(
 #[test]
 fn a_newcomer_is_never_promoted_and_generations_end() {
     let joiner = example_create(LegIndex::One).joiner();
-    let forced = may_promote(&joiner, PromoteMode::Forced, HolderSession::Absent, HolderState::ConfirmedDown);
-    assert_eq!(forced, Err(PromoteRefusal::NoData));
+    let promoted = |own, mode| {
+        may_promote(own, &Standing::Current, mode, HolderSession::Absent, HolderState::ConfirmedDown)
+    };
+    assert_eq!(promoted(&joiner, PromoteMode::Forced), Err(PromoteRefusal::NoData));
     let (_, mut theirs) = pair();
     theirs.fence.generation = crate::format::config::GENERATION_MAX;
-    let ordinary = may_promote(&theirs, PromoteMode::Ordinary, HolderSession::Absent, HolderState::Unknown);
-    assert_eq!(ordinary, Err(PromoteRefusal::GenerationsExhausted));
+    assert_eq!(promoted(&theirs, PromoteMode::Ordinary), Err(PromoteRefusal::GenerationsExhausted));
 }
 
 #[test]

@@ -58,8 +58,14 @@ impl History {
         Self { entries: [first; HISTORY_LEN], len: 1, forgot: Forgot::Nothing }
     }
 
-    /// From stored records, newest first; `None` when empty, too long, or not falling in generation.
-    pub(super) fn from_stored(entries: &[Config], complete: bool) -> Option<Self> {
+    /// A config of which nobody knows what it follows.
+    pub fn of_unknown_past(config: Config) -> Self {
+        Self { forgot: Forgot::Some, ..Self::new(config) }
+    }
+
+    /// From stored records, newest first, that are all since the array's creation, or not; `None` when empty, too long, or not
+    /// falling in generation.
+    pub fn from_stored(entries: &[Config], complete: bool) -> Option<Self> {
         let falling = entries.windows(2).all(|pair| pair[0].generation() > pair[1].generation());
         if !falling || entries.len() > HISTORY_LEN {
             return None;
@@ -81,8 +87,14 @@ impl History {
         &self.entries[..self.len]
     }
 
+    /// The records that came after `config`, newest first.
+    pub fn since(&self, config: &Config) -> &[Config] {
+        let newer = self.entries().partition_point(|entry| entry.generation() > config.generation());
+        &self.entries()[..newer]
+    }
+
     /// True while every record since the array's creation is kept.
-    pub(super) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.forgot == Forgot::Nothing
     }
 
@@ -104,6 +116,17 @@ impl History {
         self.len += 1;
     }
 
+    /// With the newer records of `line`, which goes on from this one. A record of an unknown past is taken for the next one.
+    #[must_use]
+    pub fn followed_by(&self, line: &Self) -> Self {
+        let mut all = *self;
+        line.since(self.current()).iter().rev().for_each(|config| all.push(*config));
+        if line.len > 1 && line.forgets(self.current()) {
+            all.forgot = Forgot::Some;
+        }
+        all
+    }
+
     /// What the data of `leg` go back to: all but the newest records that leave it out. `None`: all do.
     pub fn counting(&self, leg: LegIndex) -> Option<Self> {
         let at = self.entries().iter().position(|config| config.in_sync.has(leg))?;
@@ -116,7 +139,8 @@ impl History {
 
     /// True when a record of this age may have been dropped.
     fn forgets(&self, config: &Config) -> bool {
-        self.forgot == Forgot::Some && config.generation() < self.entries[RECENT - 1].generation()
+        let whole_since = self.entries().get(RECENT - 1).unwrap_or(self.current());
+        self.forgot == Forgot::Some && config.generation() < whole_since.generation()
     }
 }
 
@@ -238,6 +262,34 @@ mod tests {
         let b = grown(far, &[(900, LegMask::ONE, Reason::Promoted)]);
         let a = grown(far, &[(901, LegMask::ZERO, Reason::LinkLost)]);
         assert_eq!(compare(&a, &b), Relation::Split { last_shared: Some(far.current().id) });
+    }
+
+    #[test]
+    fn a_history_goes_on_with_what_another_knows() {
+        let old = start();
+        let near =
+            grown(old, &[(2, LegMask::both(), Reason::Restarted), (3, LegMask::ZERO, Reason::LinkLost)]);
+        assert_eq!(near.since(old.current()), &near.entries()[..2]);
+        assert_eq!((old.followed_by(&near), near.followed_by(&old)), (near, near));
+        let unknown = History::of_unknown_past(*near.current());
+        assert_eq!(compare(&old, &unknown), Relation::Unprovable);
+        let next = old.followed_by(&unknown);
+        assert_eq!((next.entries().len(), next.is_complete()), (2, true), "as if it were the next one");
+    }
+
+    #[test]
+    fn what_a_cut_list_may_have_lost_is_not_known_to_whoever_goes_on_with_it() {
+        let alone = |steps: core::ops::Range<u64>, history| {
+            grown(history, &steps.map(|i| (i, LegMask::ZERO, Reason::Restarted)).collect::<Vec<_>>())
+        };
+        let behind = alone(2..6, start());
+        let far = alone(6..100, behind);
+        assert!(!far.entries().contains(behind.current()), "dropped: of a single leg");
+        let heard = behind.followed_by(&far);
+        assert_eq!(heard.current(), far.current());
+        assert!(!heard.is_complete());
+        let recent = alone(100..103, far);
+        assert_eq!(far.followed_by(&recent), recent);
     }
 
     #[test]

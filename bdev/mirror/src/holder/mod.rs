@@ -166,7 +166,7 @@ impl Holder {
     /// Begins with a new generation (R11), which is on its way to the own leg when this returns.
     pub(crate) fn begin(inheritance: Inheritance, ctx: &mut Ctx<'_>) -> Self {
         let Inheritance { log, mut bitmap, starting, reason, generation, standing, unit, .. } = inheritance;
-        let own = begins_from(ctx.own.current(), standing, reason);
+        let own = begins_from(ctx.own.current(), &standing, reason);
         // What is on a leg that does not count, or that was set back, is a thing of the past.
         let past = match starting {
             Starting::FromPeer(SyncPlan::Full(FullReason::Reverted)) => true,

@@ -290,7 +290,7 @@ impl Node {
         let mut hold = super::Hold::new(log, bitmap, self.desk.now);
         if self.is_arbitrated() && self.is_taking_up() {
             // The old holder asked the arbiter before it told us (R8), and nobody has been able to ask since.
-            hold.arbiter = Some(Answer::Holds(Some(*self.own().config())));
+            hold.arbiter = Some(Answer::Holds(Some(Box::new(self.own().history))));
         }
         // What was allowed once was allowed for then.
         self.degraded = DegradedStart::Withheld;

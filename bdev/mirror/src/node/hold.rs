@@ -11,7 +11,7 @@ use crate::arbiter::{Answer, Ask};
 use crate::bitmap::Bitmap;
 use crate::decide::{
     DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, Standing, StartFacts, StartVerdict,
-    Starting, informed, next_generation, on_start, peers_word, standing, takes_up,
+    Starting, informed, next_generation, on_diverged, on_start, peers_word, standing, takes_up,
 };
 use crate::desk::Side;
 use crate::events::EventKind;
@@ -184,7 +184,7 @@ impl Node {
             Ok(standing) => standing,
             Err(reason) => return self.keep_holding(reason),
         };
-        let own = informed(self.own(), standing);
+        let own = informed(self.own(), &standing);
         let sure = self.is_arbitrated() && self.desk.now >= hold.began + PEER_SIGHT;
         let facts = StartFacts {
             own: &own,
@@ -196,7 +196,11 @@ impl Node {
         // Who can be looked at is, before he is left behind.
         let both = own.config().in_sync == LegMask::both();
         let blind = both && self.link.is_up() && hold.looked == Looked::NotYet;
-        match on_start(&facts) {
+        let verdict = match &standing {
+            Standing::Diverged { line, last_shared } => on_diverged(&own, line.current(), *last_shared),
+            _ => on_start(&facts),
+        };
+        match verdict {
             StartVerdict::Serve(Starting::Alone) if blind => {}
             // The old holder's superblock is about to name this node as well: then there is nothing to copy.
             StartVerdict::Serve(Starting::Resync(_) | Starting::Alone) if self.is_taking_up() => {}
@@ -243,7 +247,7 @@ impl Node {
         match &hold.arbiter {
             None | Some(Answer::Swapped) => Err(HoldReason::ArbiterUnasked),
             Some(Answer::Unknown(why)) => Err(HoldReason::ArbiterUnreachable(why.clone())),
-            Some(Answer::Holds(config)) => match standing(self.own(), config.as_ref()) {
+            Some(Answer::Holds(line)) => match standing(self.own(), line.as_deref()) {
                 Standing::Older => Err(HoldReason::ArbiterOlder),
                 Standing::Unknown => Err(HoldReason::ArbiterVacant),
                 standing => Ok(standing),
@@ -261,7 +265,7 @@ impl Node {
     }
 
     fn begin_service(&mut self, starting: Starting, standing: Standing) {
-        let own = informed(self.own(), standing);
+        let own = informed(self.own(), &standing);
         let was_both = own.config().in_sync == LegMask::both();
         let role = core::mem::replace(&mut self.role, Role::Standby(StandbyReason::PeerHolds));
         let Role::Holding(hold) = role else { return };
@@ -280,7 +284,7 @@ impl Node {
             if takes_up(starting, reason) { own.config().generation() } else { next_generation(&own, peer) };
         let Hold { log, bitmap, arbiter, .. } = *hold;
         let arbiter_has = match arbiter {
-            Some(Answer::Holds(config)) => config.map(|config| config.id),
+            Some(Answer::Holds(line)) => line.map(|line| line.current().id),
             _ => None,
         };
         self.become_holder(starting, reason, (generation, standing, arbiter_has), &log, bitmap);

@@ -471,9 +471,13 @@ impl Node {
                 Ok(Promotion { generation, data: DataAge::Current })
             }
             Role::Holding(_) if self.resumes(mode) => Err(Refusal::Waiting),
-            Role::Holding(_) | Role::Standby(_) => {
-                Ok(decide::may_promote(self.own(), mode, self.holder_session(), holder)?)
-            }
+            Role::Holding(_) | Role::Standby(_) => Ok(decide::may_promote(
+                self.own(),
+                &decide::Standing::Current,
+                mode,
+                self.holder_session(),
+                holder,
+            )?),
         }
     }
 

@@ -8,8 +8,8 @@ use super::hold::StartCause;
 use super::{Node, OwnWrite, Role, Wanted};
 use crate::command::Refusal;
 use crate::decide::{
-    Granted, HolderState, PromoteMode, Promotion, StandbyReason, Standing, Starting, informed, is_drained,
-    may_promote, serves_from,
+    Granted, HolderState, PromoteMode, Promotion, StandbyReason, Standing, Starting, is_drained, may_promote,
+    serves_from,
 };
 use crate::desk::Side;
 use crate::events::EventKind;
@@ -55,7 +55,7 @@ impl Node {
         if !self.is_arbitrated() {
             return self.promote_from(mode, holder, Standing::Current, None);
         }
-        may_promote(self.own(), mode, self.holder_session(), holder)?;
+        may_promote(self.own(), &Standing::Current, mode, self.holder_session(), holder)?;
         // The arbiter first: its config is what the promotion starts from.
         self.watch.wanted = Some(Wanted { mode, holder });
         self.begin_standby(StandbyReason::PeerHolds);
@@ -73,8 +73,8 @@ impl Node {
         if self.own_write.is_some() {
             return Err(Refusal::Busy);
         }
-        let own = informed(self.store.as_ref().ok_or(Refusal::NoLeg)?.current(), standing);
-        let promotion = may_promote(&own, mode, self.holder_session(), holder)?;
+        let own = self.store.as_ref().ok_or(Refusal::NoLeg)?.current();
+        let promotion = may_promote(own, &standing, mode, self.holder_session(), holder)?;
         let Some(guard) = &mut self.guard else { return Err(Refusal::NoLeg) };
         // A fence of the peer that is under way comes first.
         if guard.fence_step() != FenceStep::Idle {
@@ -141,7 +141,8 @@ impl Node {
                 self.role = Role::Standby(StandbyReason::PeerHolds);
             }
             Reading::Done(images) => {
-                let Promoting { mode, standing, arbiter_has, .. } = **promoting;
+                let Promoting { mode, arbiter_has, .. } = **promoting;
+                let standing = promoting.standing.clone();
                 let generation = promoting.promotion.generation;
                 let reason = match mode {
                     PromoteMode::Ordinary if self.is_arbitrated() => Reason::TakenOver,

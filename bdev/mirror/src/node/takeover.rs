@@ -19,7 +19,7 @@ use crate::decide::{
     on_word,
 };
 use crate::events::EventKind;
-use crate::format::{ArbiterKind, ConfigId};
+use crate::format::{ArbiterKind, Config, ConfigId};
 use crate::probe::LegFound;
 use crate::reader::{Reader, Reading, found};
 
@@ -162,8 +162,8 @@ impl Node {
         self.watch.absent_since = Some(self.desk.now);
         let mode = wanted.map_or(PromoteMode::Ordinary, |wanted| wanted.mode);
         let holder = wanted.map_or(HolderState::Unknown, |wanted| wanted.holder);
-        let config = match answer {
-            Answer::Holds(Some(config)) => config,
+        let line = match answer {
+            Answer::Holds(Some(line)) => line,
             // By force the operator says that what the arbiter has lost, or has from a backup, does not count.
             Answer::Holds(None) if mode == PromoteMode::Forced => {
                 return self.promote_or_say(mode, holder, Standing::Unknown, None);
@@ -179,7 +179,7 @@ impl Node {
             }
         };
         let peer = if let Sight::Seen(peer) = sight { peer } else { None };
-        let verdict = on_word(self.own(), &config, peer, mode);
+        let (verdict, config) = (on_word(self.own(), &line, peer, mode), *line.current());
         let is_older = matches!(verdict, TakeoverVerdict::Older);
         if !is_older && wanted.is_none() && self.watch.heard == Heard::No {
             self.watch.heard = Heard::Yes;
@@ -196,13 +196,17 @@ impl Node {
                 return self.begin_hold();
             }
             TakeoverVerdict::NotCounted { newer } => {
-                self.note(EventKind::PromotionRefused(PromoteRefusal::NotInSync.into()));
-                self.role = Role::Standby(StandbyReason::PeerIsNewer { newer });
-                return;
+                return self.stand_by_after(PromoteRefusal::NotInSync, newer);
             }
+            TakeoverVerdict::Diverged { newer } => return self.stand_by_after(PromoteRefusal::Split, newer),
             TakeoverVerdict::Promote(standing) => standing,
         };
         self.promote_or_say(mode, holder, standing, Some(config.id));
+    }
+
+    fn stand_by_after(&mut self, why: PromoteRefusal, newer: Config) {
+        self.note(EventKind::PromotionRefused(why.into()));
+        self.role = Role::Standby(StandbyReason::PeerIsNewer { newer });
     }
 
     fn promote_or_say(

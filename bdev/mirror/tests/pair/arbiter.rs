@@ -1,4 +1,4 @@
-//! The arbiter of the simulation: one config, swapped by those who know it. Questions and answers take their time, and
+//! The arbiter of the simulation: one config with those that it follows, swapped by those who know it. Questions and answers take their time, and
 //! get lost when a node cannot reach it; a swap whose answer was lost has happened.
 
 use std::collections::VecDeque;
@@ -6,13 +6,13 @@ use std::collections::VecDeque;
 use core::time::Duration;
 use engine::{Instant, Prng};
 use mirror::arbiter::{Answer, Ask, Ticket};
-use mirror::format::Config;
+use mirror::format::{Config, ConfigFlags, History};
 
 /// Who asked: the node, and which run of it.
 type Asker = (usize, u64);
 
 pub(crate) struct Arbiter {
-    pub(crate) config: Option<Config>,
+    pub(crate) record: Option<History>,
     /// Whether each node can reach it.
     pub(crate) reach: [bool; 2],
     asks: VecDeque<(Instant, Asker, Ticket, Ask)>,
@@ -23,7 +23,12 @@ pub(crate) struct Arbiter {
 impl Arbiter {
     pub(crate) fn new(seed: u64) -> Self {
         let (asks, answers) = (VecDeque::new(), VecDeque::new());
-        Self { config: None, reach: [true; 2], asks, answers, prng: Prng::from_seed(seed ^ 0xa4b1) }
+        Self { record: None, reach: [true; 2], asks, answers, prng: Prng::from_seed(seed ^ 0xa4b1) }
+    }
+
+    /// What counts.
+    pub(crate) fn config(&self) -> Option<Config> {
+        self.record.map(|record| *record.current())
     }
 
     fn later(&mut self, now: Instant) -> Instant {
@@ -39,7 +44,7 @@ impl Arbiter {
 
     /// Does what is due; gives the answers that arrive.
     pub(crate) fn step(&mut self, now: Instant) -> Vec<(Asker, Ticket, Answer)> {
-        let due: Vec<_> = self.asks.iter().filter(|ask| ask.0 <= now).copied().collect();
+        let due: Vec<_> = self.asks.iter().filter(|ask| ask.0 <= now).cloned().collect();
         self.asks.retain(|ask| ask.0 > now);
         for (_, asker, ticket, ask) in due {
             let answer = self.decide(ask);
@@ -55,13 +60,17 @@ impl Arbiter {
 
     fn decide(&mut self, ask: Ask) -> Answer {
         match ask {
-            Ask::Swap { from, next } if from == self.config.map(|config| config.id) => {
-                let rises = self.config.is_none_or(|config| next.generation() > config.generation());
-                assert!(rises, "generations rise in every store (I3): {:?} then {next:?}", self.config);
-                self.config = Some(next);
+            Ask::Swap { from, next } if from == self.config().map(|config| config.id) => {
+                let before = self.config();
+                let rises = before.is_none_or(|config| next.current().generation() > config.generation());
+                assert!(rises, "generations rise in every store (I3): {before:?} then {next:?}");
+                let forced = next.current().flags.contains(ConfigFlags::FORCED);
+                let follows = before.is_none_or(|config| next.entries().contains(&config));
+                assert!(forced || follows, "a config tells what it follows: {before:?} then {next:?}");
+                self.record = Some(*next);
                 Answer::Swapped
             }
-            Ask::Read | Ask::Swap { .. } => Answer::Holds(self.config),
+            Ask::Read | Ask::Swap { .. } => Answer::Holds(self.record.map(Box::new)),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-use mirror::format::{ArbiterKind, LegMask, Reason};
+use mirror::command::Command;
+use mirror::format::{ArbiterKind, LegIndex, LegMask, Reason};
 use mirror::status::RoleKind;
 
 use super::world::{World, seeds_to_run};
@@ -41,6 +42,36 @@ fn a_holder_that_dies_is_taken_over_by_itself_twenty_times() {
     }
 }
 
+/// Its own superblock is two configs behind: of the one the peer was told, before both died, and of the other the arbiter.
+#[test]
+fn a_node_that_dies_with_its_config_at_the_arbiter_alone_knows_its_peer_again() {
+    for moment in 0..10 {
+        let mut world = arbitrated(330 + moment);
+        world.load(0, millis(20 + moment));
+        world.drain();
+        world.command(0, Command::Switchover).expect("in sync");
+        let told =
+            |world: &World| world.status(1).config.is_some_and(|config| config.holder == LegIndex::One);
+        world.wait("the peer's superblock", SECOND, told);
+        world.kill(0);
+        world.kill(1);
+        world.start(0);
+        let swapped =
+            |world: &World| world.arbiter.config().is_some_and(|config| config.reason == Reason::TakenOver);
+        world.wait("the swap", 10 * SECOND, swapped);
+        let unheard = world.arbiter.config().expect("one").generation();
+        world.kill(0);
+        world.start(0);
+        world.wait("its own leg", SECOND, |world| world.status(0).config.is_some());
+        let heard = world.status(0).config.expect("one").generation();
+        assert!(heard + 2 <= unheard, "moment {moment}: {heard} and {unheard}");
+        world.start(1);
+        world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+        world.load(0, millis(20));
+        settle(&mut world, 0);
+    }
+}
+
 /// Both live and both can ask: the holder keeps the array, because it asks first.
 #[test]
 fn a_link_that_is_cut_leaves_the_array_with_its_holder() {
@@ -49,7 +80,7 @@ fn a_link_that_is_cut_leaves_the_array_with_its_holder() {
     world.cut();
     world.load(0, 6 * SECOND);
     assert!(world.is_holder(0) && !world.is_holder(1), "{}", world.describe());
-    assert_eq!(world.arbiter.config.expect("one").in_sync, LegMask::ZERO);
+    assert_eq!(world.arbiter.config().expect("one").in_sync, LegMask::ZERO);
     let acks = world.acks;
     world.load(0, millis(100));
     assert!(world.acks > acks);
@@ -190,11 +221,11 @@ fn a_peer_that_was_restarted_waits_for_the_end_of_the_lease_that_it_granted() {
 #[test]
 fn an_arbiter_that_was_restored_from_a_backup_is_not_believed() {
     let mut world = arbitrated(306);
-    let old = world.arbiter.config;
+    let old = world.arbiter.record;
     world.kill(1);
     world.load(0, 2 * SECOND);
     world.drain();
-    world.arbiter.config = old;
+    world.arbiter.record = old;
     world.kill(0);
     world.start(0);
     world.run(4 * SECOND);

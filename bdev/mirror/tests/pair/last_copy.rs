@@ -20,7 +20,7 @@ fn cached(seed: u64) -> World {
 }
 
 fn is_alone(world: &World, leg: LegIndex) -> bool {
-    world.arbiter.config.is_some_and(|config| config.in_sync == LegMask::only(leg))
+    world.arbiter.config().is_some_and(|config| config.in_sync == LegMask::only(leg))
 }
 
 /// The power of this node fails as soon as the arbiter counts its leg alone; it comes back, and has everything.

@@ -224,7 +224,7 @@ fn a_standby_that_the_arbiter_made_the_holder_says_so() {
     let mut world = World::new(560, ArbiterKind::Etcd);
     world.create();
     command(&mut world, 0, Command::Switchover).expect("in sync");
-    let swapped = |world: &World| world.arbiter.config.is_some_and(|config| config.holder == LegIndex::One);
+    let swapped = |world: &World| world.arbiter.config().is_some_and(|config| config.holder == LegIndex::One);
     world.wait("the swap", SECOND, swapped);
     world.kill(0);
     world.wait("service", 10 * SECOND, |world| world.is_holder(1));
@@ -385,18 +385,18 @@ fn an_arbiter_that_is_right_again_hears_the_holder_first() {
     for seed in 0..20 {
         let mut world = World::new(460 + seed, ArbiterKind::Etcd);
         world.create();
-        let old = world.arbiter.config;
+        let old = world.arbiter.record;
         world.kill(1);
         world.load(0, 2 * SECOND);
         world.start(1);
         settle(&mut world, 0);
-        let right = world.arbiter.config;
+        let right = world.arbiter.record;
         world.cut();
-        world.arbiter.config = if seed % 2 == 0 { None } else { old };
+        world.arbiter.record = if seed % 2 == 0 { None } else { old };
         let away = millis(4000 + world.prng.below(1500));
         world.load(0, away);
         assert_eq!(role(&world, 0), RoleKind::Frozen, "{}", world.describe());
-        world.arbiter.config = right;
+        world.arbiter.record = right;
         world.load(0, 3 * SECOND);
         assert!(
             world.is_holder(0) && role(&world, 1) == RoleKind::Standby,
@@ -456,12 +456,12 @@ fn force_gets_an_array_over_an_arbiter_that_was_restored_or_emptied() {
     for lost in [false, true] {
         let mut world = World::new(440, ArbiterKind::Etcd);
         world.create();
-        let old = world.arbiter.config;
+        let old = world.arbiter.record;
         world.kill(1);
         world.load(0, 2 * SECOND);
         world.drain();
         world.kill(0);
-        world.arbiter.config = if lost { None } else { old };
+        world.arbiter.record = if lost { None } else { old };
         world.start(0);
         world.run(4 * SECOND);
         let reason = if lost { "arbiter-vacant" } else { "arbiter-older" };
@@ -473,7 +473,7 @@ fn force_gets_an_array_over_an_arbiter_that_was_restored_or_emptied() {
         let config = world.status(0).config.expect("one");
         assert_eq!((config.flags, config.reason), (ConfigFlags::FORCED, Reason::ForcePromoted));
         assert!(config.generation() >= before + (1 << 32));
-        assert_eq!(world.arbiter.config, Some(config));
+        assert_eq!(world.arbiter.config(), Some(config));
         world.check_acknowledged(0);
         world.start(1);
         world.load(0, millis(50));

@@ -296,7 +296,7 @@ impl World {
 
     /// No acknowledgement outside the newest config's holder (I4).
     fn check_holder(&mut self, index: usize) {
-        let holder = self.arbiter.config.map(|config| config.holder.index());
+        let holder = self.arbiter.config().map(|config| config.holder.index());
         assert!(
             holder.is_none_or(|holder| holder == index),
             "seed {}: node {index} acknowledges (I4)",

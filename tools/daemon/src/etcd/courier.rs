@@ -4,7 +4,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mirror::arbiter::{Answer, Ask, Ticket};
-use mirror::format::Config;
+use mirror::format::History;
 use uuid::Uuid;
 
 use super::client::{Client, Found, Swapped};
@@ -55,22 +55,29 @@ fn carry(mut client: Client, key: &str, asked: &Receiver<(Ticket, Ask)>, deliver
 
 fn answer(client: &mut Client, key: &str, ask: Ask) -> Result<Answer, String> {
     let found = client.get(key)?;
-    let config = found.as_ref().map(|found| known(key, found)).transpose()?;
+    let record = held(key, found.as_ref())?;
     match ask {
-        Ask::Swap { from, next } if from == config.map(|config| config.id) => {
+        Ask::Swap { from, next } if from == record.as_ref().map(|record| record.current().id) => {
             match client.swap(key, found.as_ref(), &encode(&next))? {
                 Swapped::Yes => Ok(Answer::Swapped),
                 // Between the two requests: what is there now?
                 Swapped::No => {
                     let found = client.get(key)?;
-                    Ok(Answer::Holds(found.as_ref().map(|found| known(key, found)).transpose()?))
+                    Ok(Answer::Holds(held(key, found.as_ref())?))
                 }
             }
         }
-        Ask::Read | Ask::Swap { .. } => Ok(Answer::Holds(config)),
+        Ask::Read | Ask::Swap { .. } => Ok(Answer::Holds(record)),
     }
 }
 
-fn known(key: &str, found: &Found) -> Result<Config, String> {
-    decode(&found.value).ok_or_else(|| format!("etcd's key {key} holds something that is no config of ours"))
+fn held(key: &str, found: Option<&Found>) -> Result<Option<Box<History>>, String> {
+    let Some(found) = found else { return Ok(None) };
+    let record = decode(&found.value).map(Box::new);
+    let unknown = || {
+        format!(
+            "etcd's key {key} holds something that this program does not know: a newer one's record, or no config"
+        )
+    };
+    record.ok_or_else(unknown).map(Some)
 }

@@ -4,7 +4,7 @@ use super::{Kind, Stage};
 use crate::arbiter::Answer;
 use crate::decide::{Step, SwapVerdict, on_refused_swap};
 use crate::events::{EventKind, FreezeCause};
-use crate::format::ConfigId;
+use crate::format::{ConfigId, History};
 use crate::holder::{Ctx, Holder};
 
 impl Holder {
@@ -19,23 +19,25 @@ impl Holder {
         let now = *self.truth.config();
         match answer {
             Answer::Swapped => self.on_arbitrated(next.id, ctx),
-            Answer::Holds(holds) => match on_refused_swap(&now, &next, holds.as_ref()) {
-                SwapVerdict::Done => self.on_arbitrated(next.id, ctx),
-                SwapVerdict::Lost(config) => {
-                    let (holder, generation) = (config.holder, config.generation());
-                    ctx.note(EventKind::ArbiterDecided { holder, generation });
-                    return self.step_down(ctx);
+            Answer::Holds(holds) => {
+                match on_refused_swap(&now, &next, holds.as_deref().map(History::current)) {
+                    SwapVerdict::Done => self.on_arbitrated(next.id, ctx),
+                    SwapVerdict::Lost(config) => {
+                        let (holder, generation) = (config.holder, config.generation());
+                        ctx.note(EventKind::ArbiterDecided { holder, generation });
+                        return self.step_down(ctx);
+                    }
+                    SwapVerdict::Older => {
+                        let expected = now.generation();
+                        ctx.note(match holds {
+                            Some(_) => EventKind::ArbiterOlder { expected },
+                            None => EventKind::ArbiterVacant,
+                        });
+                        ctx.ballot.pause(ctx.desk.now);
+                        self.freeze_for_arbiter(ctx);
+                    }
                 }
-                SwapVerdict::Older => {
-                    let expected = now.generation();
-                    ctx.note(match holds {
-                        Some(_) => EventKind::ArbiterOlder { expected },
-                        None => EventKind::ArbiterVacant,
-                    });
-                    ctx.ballot.pause(ctx.desk.now);
-                    self.freeze_for_arbiter(ctx);
-                }
-            },
+            }
             Answer::Unknown(why) => {
                 ctx.note(EventKind::ArbiterSilent(why));
                 self.freeze_for_arbiter(ctx);

@@ -185,7 +185,8 @@ impl Holder {
             Some(Step::Flush(side)) => return self.begin_change_flush(side, ctx),
             Some(Step::Arbiter) => {
                 if ctx.ballot.is_free(ctx.desk.now) {
-                    let ask = Ask::Swap { from: self.arbiter_has, next: *change.next.config() };
+                    let next = Box::new(change.next.history);
+                    let ask = Ask::Swap { from: self.arbiter_has, next };
                     ctx.ballot.ask(ask, ctx.desk.now);
                     change.stage = Stage::Writing;
                 }

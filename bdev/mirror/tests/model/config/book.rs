@@ -1,4 +1,4 @@
-//! Superblocks and configs by number, so that a state is small; and the decisions, asked with the real values.
+//! Superblocks, configs and what those follow by number, so that a state is small; and the decisions, asked with the real values.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use bdev::FenceKey;
 use mirror::bitmap::Bitmap;
 use mirror::decide::{SyncPlan, unite};
 use mirror::format::{
-    ArbiterKind, ArrayName, Config, ConfigFlags, ConfigId, Copy, CreateLeg, LayoutRequest, Lease, LegFlags,
-    LegIndex, LegState, Superblock,
+    ArbiterKind, ArrayName, Config, ConfigFlags, ConfigId, Copy, CreateLeg, History, LayoutRequest, Lease,
+    LegFlags, LegIndex, LegState, Superblock,
 };
 use mirror::format::{Layout, LegMask, Reason};
 use mirror::intent_log::{FREE, Replay, Replayed};
@@ -19,6 +19,8 @@ use uuid::Uuid;
 pub(super) type Sb = u16;
 /// Number of a config in the book.
 pub(super) type Cfg = u16;
+/// Number of a config with those that it follows: what the arbiter holds.
+pub(super) type Past = u16;
 
 const ARRAY: Uuid = Uuid::from_u128(77);
 /// The one block of the model, in the first extent and granule.
@@ -28,7 +30,18 @@ pub(super) struct Book {
     superblocks: Vec<Superblock>,
     by_image: BTreeMap<Vec<u8>, Sb>,
     configs: Vec<Config>,
-    lines: BTreeMap<Cfg, usize>,
+    pasts: Vec<History>,
+    lines: BTreeMap<Past, usize>,
+    records: Records,
+}
+
+/// What the arbiter keeps of a config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Records {
+    /// With those that it follows.
+    Whole,
+    /// By itself, as before records told what they follow: nodes that were upgraded find such a one.
+    Bare,
 }
 
 fn create(index: LegIndex, arbiter: ArbiterKind) -> CreateLeg {
@@ -48,6 +61,10 @@ fn create(index: LegIndex, arbiter: ArbiterKind) -> CreateLeg {
     }
 }
 
+fn is_forced(config: &Config) -> bool {
+    config.flags.contains(ConfigFlags::FORCED)
+}
+
 /// Superblock writes are not counted here: a leg that was set back is another model's matter.
 fn uncounted(mut superblock: Superblock) -> Superblock {
     (superblock.seq, superblock.events) = (1, 1);
@@ -59,12 +76,14 @@ fn uncounted(mut superblock: Superblock) -> Superblock {
 
 impl Book {
     /// A book, and the superblocks of a pair whose node 0 holds with both legs in sync.
-    pub(super) fn new(arbiter: ArbiterKind) -> (Self, [Sb; 2]) {
+    pub(super) fn new(arbiter: ArbiterKind, records: Records) -> (Self, [Sb; 2]) {
         let mut book = Self {
             superblocks: Vec::new(),
             by_image: BTreeMap::new(),
             configs: Vec::new(),
+            pasts: Vec::new(),
             lines: BTreeMap::new(),
+            records,
         };
         let mut ours = create(LegIndex::Zero, arbiter).founder(1);
         let mut theirs = create(LegIndex::One, arbiter).joiner();
@@ -106,23 +125,55 @@ impl Book {
     /// The newest config of a line that a superblock knows: force begins one with its first.
     pub(super) fn newest_of(&self, number: Sb, line: usize) -> Option<Config> {
         let entries = self.get(number).history.entries();
-        let forced = entries.iter().position(|config| config.flags.contains(ConfigFlags::FORCED));
+        let forced = entries.iter().position(is_forced);
         match (line, forced) {
             (0, _) => entries.get(forced.map_or(0, |at| at + 1)).copied(),
             (_, forced) => forced.map(|_| entries[0]),
         }
     }
 
-    /// The line of a config that the arbiter is asked for.
-    pub(super) fn line_of_config(&self, number: Cfg) -> usize {
+    /// The line of what the arbiter holds.
+    pub(super) fn line_of_past(&self, number: Past) -> usize {
         self.lines.get(&number).copied().unwrap_or_default()
     }
 
-    /// The config of this superblock, for the arbiter.
-    pub(super) fn ask_for(&mut self, number: Sb) -> Cfg {
-        let config = self.config_number(*self.get(number).config());
-        self.lines.insert(config, self.line(number));
-        config
+    /// What the arbiter is told of this superblock's config.
+    pub(super) fn past_of(&mut self, number: Sb) -> Past {
+        let history = self.get(number).history;
+        let past = self.past_number(&match self.records {
+            Records::Whole => history,
+            Records::Bare => History::of_unknown_past(*history.current()),
+        });
+        self.lines.insert(past, self.line(number));
+        past
+    }
+
+    pub(super) fn past_number(&mut self, past: &History) -> Past {
+        let at = self.pasts.iter().position(|known| known == past).unwrap_or_else(|| {
+            self.pasts.push(*past);
+            self.pasts.len() - 1
+        });
+        Past::try_from(at).expect("a small scope has few configs")
+    }
+
+    pub(super) fn past(&self, number: Past) -> &History {
+        &self.pasts[usize::from(number)]
+    }
+
+    /// The newest of them.
+    pub(super) fn newest_number(&mut self, number: Past) -> Cfg {
+        self.config_number(*self.past(number).current())
+    }
+
+    /// True when a swap by whoever knows `from` happens where the arbiter holds `there`.
+    pub(super) fn is_there(&self, there: Past, from: Cfg) -> bool {
+        self.past(there).current().id == self.config(from).id
+    }
+
+    /// True when whoever learns of `next` from the arbiter learns of what it replaces: unless it was forced.
+    pub(super) fn follows(&self, next: Past, from: Cfg) -> bool {
+        let (next, from) = (self.past(next), self.config(from));
+        is_forced(next.current()) || next.entries().contains(from) || self.records == Records::Bare
     }
 
     pub(super) fn config_number(&mut self, config: Config) -> Cfg {

@@ -113,7 +113,7 @@ impl Model {
         let mut next = *state;
         match change.steps.next() {
             Some(Step::Arbiter) if state.asks[node].is_none() => {
-                next.asks[node] = Some(Ask { from: holder.has, next: self.book.ask_for(change.next) });
+                next.asks[node] = Some(Ask { from: holder.has, next: self.book.past_of(change.next) });
                 self.push("asks the arbiter", node, next);
             }
             Some(Step::Act) => {
@@ -320,21 +320,29 @@ impl Model {
             }
             let mut next = *state;
             next.asks[node] = None;
-            let swapped = state.arbiter == ask.from;
-            if swapped {
-                next.arbiter = ask.next;
-            }
+            let swapped = self.swap(&mut next, ask);
             self.push("loses the arbiter's answer", node, next);
             self.answer(next, node, ask, swapped);
         }
         if let Some(ask) = state.late {
             let mut next = State { late: None, ..*state };
             self.push("a late swap is lost", 0, next);
-            if state.arbiter == ask.from {
-                next.arbiter = ask.next;
+            if self.swap(&mut next, ask) {
                 self.push("a late swap happens", 0, next);
             }
         }
+    }
+
+    /// True when the arbiter holds what is asked for from now on.
+    fn swap(&mut self, next: &mut State, ask: Ask) -> bool {
+        let happens = self.book.is_there(next.arbiter, ask.from);
+        if happens {
+            next.arbiter = ask.next;
+            if !self.book.follows(ask.next, ask.from) {
+                self.wrong("swaps", 0, *next, "a config does not follow what it replaces");
+            }
+        }
+        happens
     }
 
     fn answer(&mut self, mut next: State, node: usize, ask: Ask, swapped: bool) {
@@ -343,15 +351,15 @@ impl Model {
             return;
         }
         let now = *self.book.get(holder.truth).config();
-        let wanted = *self.book.config(ask.next);
+        let wanted = *self.book.past(ask.next).current();
         let verdict = if swapped {
             SwapVerdict::Done
         } else {
-            on_refused_swap(&now, &wanted, Some(self.book.config(next.arbiter)))
+            on_refused_swap(&now, &wanted, Some(self.book.past(next.arbiter).current()))
         };
         match verdict {
             SwapVerdict::Done => {
-                next.holder_mut(node).expect("it holds").has = ask.next;
+                next.holder_mut(node).expect("it holds").has = self.book.newest_number(ask.next);
                 self.done(&mut next, node);
                 self.push("gets the arbiter's yes", node, next);
             }

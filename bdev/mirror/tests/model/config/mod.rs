@@ -31,7 +31,7 @@ use std::collections::{BTreeSet, VecDeque};
 use mirror::format::{ArbiterKind, Config, LegIndex};
 use mirror::mutation::{Broken, Mutation};
 
-use book::Book;
+use book::{Book, Records};
 use seen::Seen;
 use state::{
     Copying, Guard, Holder, Key, LEASE, Leg, Line, Log, MESSAGES, Medium, OwnLeg, Phase, Role, Spent, State,
@@ -42,6 +42,7 @@ use state::{
 #[derive(Clone, Copy, Debug)]
 struct Scope {
     policy: ArbiterKind,
+    records: Records,
     /// Writes of hosts, crashes of nodes, changes of a line.
     writes: u8,
     crashes: u8,
@@ -70,8 +71,9 @@ fn leg_index(node: usize) -> LegIndex {
 
 impl Model {
     fn new(scope: Scope) -> (Self, State) {
-        let (mut book, superblocks) = Book::new(scope.policy);
-        let arbiter = book.config_number(*book.get(superblocks[0]).config());
+        let (mut book, superblocks) = Book::new(scope.policy, scope.records);
+        let arbiter = book.past_of(superblocks[0]);
+        let has = book.newest_number(arbiter);
         let key = Key(0, 2);
         let leg = |sb| Leg { sb, value: 0, logged: false, marked: false, medium: Medium::Sound };
         let guard = |key: Option<Key>| Guard {
@@ -84,7 +86,7 @@ impl Model {
         };
         let holder = Holder {
             truth: superblocks[0],
-            has: arbiter,
+            has,
             change: None,
             suspended: None,
             own: OwnLeg::Counted,
@@ -186,8 +188,8 @@ impl Model {
 
     /// The newest config of a line, as far as a leg or the arbiter has it.
     fn newest(&self, state: &State, line: usize) -> Option<Config> {
-        if self.has_arbiter() && self.book.line_of_config(state.arbiter) == line {
-            return Some(*self.book.config(state.arbiter));
+        if self.has_arbiter() && self.book.line_of_past(state.arbiter) == line {
+            return Some(*self.book.past(state.arbiter).current());
         }
         state.legs.iter().filter_map(|leg| self.book.newest_of(leg.sb, line)).max_by_key(Config::generation)
     }

@@ -7,13 +7,14 @@ use engine::Instant;
 use mirror::decide::{
     DegradedStart, Differences, Granted, HoldReason, HolderSession, HolderState, PeerSight, PromoteMode,
     Standing, StartFacts, StartVerdict, Starting, SyncPlan, TakeoverVerdict, begins_from, informed,
-    is_drained, may_promote, next_generation, on_start, on_word, peers_word, serves_from, standing, takes_up,
+    is_drained, may_promote, next_generation, on_diverged, on_start, on_word, peers_word, serves_from,
+    standing, takes_up,
 };
 use mirror::format::{LegMask, Reason, Superblock};
 use mirror::truth::{Fresh, Truth};
 use uuid::Uuid;
 
-use super::book::Cfg;
+use super::book::{Cfg, Past};
 use super::state::{
     AGE_MAX, By, Cause, Claim, Copying, Hold, Holder, Key, Kind, LEASE, Leg, Line, Log, Medium, OwnLeg,
     Phase, Promoting, Promotion, Role, State, Way, long, short,
@@ -25,7 +26,7 @@ pub(super) struct Beginning {
     pub(super) starting: Starting,
     pub(super) reason: Reason,
     pub(super) generation: u64,
-    pub(super) behind: Option<Cfg>,
+    pub(super) behind: Option<Past>,
     /// What the arbiter holds.
     pub(super) has: Cfg,
 }
@@ -57,16 +58,16 @@ impl Model {
         self.push("starts", node, next);
     }
 
-    fn standing_of(&self, behind: Option<Cfg>) -> Standing {
-        behind.map_or(Standing::Current, |config| Standing::Behind(*self.book.config(config)))
+    /// How a superblock stands to what its node has seen the arbiter hold.
+    fn standing_of(&self, own: &Superblock, behind: Option<Past>) -> Standing {
+        behind.map_or(Standing::Current, |past| standing(own, Some(self.book.past(past))))
     }
 
-    fn informed(&self, own: &Superblock, behind: Option<Cfg>) -> Superblock {
-        informed(own, self.standing_of(behind))
-    }
-
-    fn behind(&mut self, standing: Standing) -> Option<Cfg> {
-        if let Standing::Behind(config) = standing { Some(self.book.config_number(config)) } else { None }
+    fn behind(&mut self, standing: &Standing) -> Option<Past> {
+        match standing {
+            Standing::Behind(line) | Standing::Diverged { line, .. } => Some(self.book.past_number(line)),
+            Standing::Current | Standing::Vacant | Standing::Unknown | Standing::Older => None,
+        }
     }
 
     /// Looks at the arbiter and at the peer's leg, and serves if that is safe.
@@ -89,27 +90,28 @@ impl Model {
             if state.reach[node] == Line::Cut {
                 return;
             }
-            match standing(&own, Some(self.book.config(state.arbiter))) {
+            match standing(&own, Some(self.book.past(state.arbiter))) {
                 Standing::Older | Standing::Unknown | Standing::Vacant => {
                     return self.wrong("looks", node, *state, "the arbiter is older than a leg");
                 }
-                standing => behind = self.behind(standing),
+                standing => behind = self.behind(&standing),
             }
         }
         let sees = state.is_connected() && state.legs[1 - node].medium == Medium::Sound;
         let peer = self.book.found(state.legs[1 - node].sb);
         if sees && !self.has_arbiter() {
-            behind = self.behind(peers_word(&own, &peer));
+            behind = self.behind(&peers_word(&own, &peer));
         }
         self.start_with(state, node, hold, behind);
     }
 
     /// Decides with what is known of the newest config.
-    fn start_with(&mut self, state: &State, node: usize, hold: Hold, behind: Option<Cfg>) {
+    fn start_with(&mut self, state: &State, node: usize, hold: Hold, behind: Option<Past>) {
         let own = self.book.get(state.legs[node].sb).clone();
         let sees = state.is_connected() && state.legs[1 - node].medium == Medium::Sound;
         let peer = self.book.found(state.legs[1 - node].sb);
-        let informed = self.informed(&own, behind);
+        let standing = self.standing_of(&own, behind);
+        let informed = informed(&own, &standing);
         let Leg { logged, marked, .. } = state.legs[node];
         let taking_up = hold.cause == Cause::Given;
         // With the arbiter's word a start without the peer is a matter of time; without one it is the operator's, who does
@@ -127,7 +129,11 @@ impl Model {
                 peer: if sees { PeerSight::Seen(&peer) } else { PeerSight::Unseen },
                 degraded,
             };
-            match on_start(&facts) {
+            let verdict = match &standing {
+                Standing::Diverged { line, last_shared } => on_diverged(&own, line.current(), *last_shared),
+                _ => on_start(&facts),
+            };
+            match verdict {
                 // The old holder's superblock is about to name this node as well.
                 StartVerdict::Serve(Starting::Resync(_) | Starting::Alone) | StartVerdict::Hold(_)
                     if taking_up => {}
@@ -161,7 +167,10 @@ impl Model {
                         next_generation(&informed, theirs)
                     };
                     // Whoever was told by the old holder has not asked.
-                    let has = behind.unwrap_or_else(|| self.book.config_number(*own.config()));
+                    let has = match behind {
+                        Some(past) => self.book.newest_number(past),
+                        None => self.book.config_number(*own.config()),
+                    };
                     let beginning = Beginning { starting, reason, generation, behind, has };
                     self.become_holder("starts to serve", state, node, &beginning);
                 }
@@ -198,8 +207,8 @@ impl Model {
     ) {
         let Beginning { starting, reason, generation, behind, has } = *beginning;
         let (leg, who) = (state.legs[node], leg_index(node));
-        let standing = self.standing_of(behind);
-        let own = begins_from(self.book.get(leg.sb), standing, reason);
+        let own = self.book.get(leg.sb);
+        let own = begins_from(own, &self.standing_of(own, behind), reason);
         let truth = Truth::of(&own);
         let least = truth.next_generation(self.book.get(leg.sb), None).max(generation);
         let fresh = Self::fresh(state, node, least, reason);
@@ -263,18 +272,22 @@ impl Model {
                 return;
             }
             let peer = state.is_connected().then(|| self.book.id(state.legs[1 - node].sb).generation);
-            let holds = self.book.config(state.arbiter);
+            let holds = self.book.past(state.arbiter);
             match on_word(&own, holds, peer, PromoteMode::Ordinary) {
                 TakeoverVerdict::Older => {
                     return self.wrong("asks", node, *state, "the arbiter is older than a leg");
                 }
                 TakeoverVerdict::NotCounted { .. } => return,
+                TakeoverVerdict::Diverged { .. } if !self.may_split(state) => {
+                    return self.wrong("asks", node, *state, "the legs have diverged (I11)");
+                }
+                TakeoverVerdict::Diverged { .. } => return,
                 TakeoverVerdict::Ours => {
                     let mut next = *state;
                     next.roles[node] = Role::Hold(Hold::AGAIN);
                     return self.push("looks at its own log", node, next);
                 }
-                TakeoverVerdict::Promote(standing) => behind = self.behind(standing),
+                TakeoverVerdict::Promote(standing) => behind = self.behind(&standing),
             }
         } else if state.is_up(1 - node) || self.was_left_behind(state, node) {
             // The operator promotes only when the other node is down, and had not gone on without this one.
@@ -301,22 +314,23 @@ impl Model {
                 return;
             }
             let TakeoverVerdict::Promote(standing) =
-                on_word(&own, self.book.config(state.arbiter), None, PromoteMode::Forced)
+                on_word(&own, self.book.past(state.arbiter), None, PromoteMode::Forced)
             else {
                 return;
             };
-            behind = self.behind(standing);
+            behind = self.behind(&standing);
         }
         self.promote_from(state, node, behind, By::Force);
     }
 
-    fn promote_from(&mut self, state: &State, node: usize, behind: Option<Cfg>, by: By) {
-        let informed = self.informed(self.book.get(state.legs[node].sb), behind);
+    fn promote_from(&mut self, state: &State, node: usize, behind: Option<Past>, by: By) {
+        let own = self.book.get(state.legs[node].sb);
         let (mode, holder) = match by {
             By::Rule => (PromoteMode::Ordinary, HolderState::Unknown),
             By::Force => (PromoteMode::Forced, HolderState::ConfirmedDown),
         };
-        let Ok(promotion) = may_promote(&informed, mode, HolderSession::Absent, holder) else { return };
+        let standing = self.standing_of(own, behind);
+        let Ok(promotion) = may_promote(own, &standing, mode, HolderSession::Absent, holder) else { return };
         if self.is_beyond(promotion.generation) {
             return;
         }
@@ -324,7 +338,7 @@ impl Model {
         next.spent.forces += u8::from(by == By::Force);
         let generation = short(promotion.generation);
         self.raise(&mut next, node, generation);
-        let (stage, has) = (Promotion::Raised, state.arbiter);
+        let (stage, has) = (Promotion::Raised, self.book.newest_number(state.arbiter));
         next.roles[node] = Role::Promoting(Promoting { generation, stage, behind, has, by });
         self.push(if by == By::Force { "is promoted by force" } else { "is promoted" }, node, next);
     }

@@ -4,7 +4,7 @@ use bdev::FenceKey;
 use mirror::decide::{FenceVerdict, Step, Steps, after_fence, on_fence};
 use mirror::desk::Side;
 
-use super::book::{Cfg, Sb};
+use super::book::{Cfg, Past, Sb};
 
 /// What is on a leg. Superblock and block are written whole and durably; the log has one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,7 +119,7 @@ pub(super) struct Promoting {
     pub(super) generation: u8,
     pub(super) stage: Promotion,
     /// What the arbiter holds that the own superblock has not heard of.
-    pub(super) behind: Option<Cfg>,
+    pub(super) behind: Option<Past>,
     /// What the arbiter holds.
     pub(super) has: Cfg,
     pub(super) by: By,
@@ -317,7 +317,7 @@ pub(super) enum Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ask {
     pub(super) from: Cfg,
-    pub(super) next: Cfg,
+    pub(super) next: Past,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -335,7 +335,7 @@ pub(super) struct State {
     pub(super) roles: [Role; 2],
     pub(super) guards: [Guard; 2],
     pub(super) wire: [Option<Message>; MESSAGES],
-    pub(super) arbiter: Cfg,
+    pub(super) arbiter: Past,
     pub(super) asks: [Option<Ask>; 2],
     /// A swap of a node that has given it up.
     pub(super) late: Option<Ask>,
