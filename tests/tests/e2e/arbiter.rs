@@ -9,7 +9,7 @@ use tests::etcd::Etcd;
 use tests::node::pause;
 use tests::pair::{LEG, Pair, Unusual, gemel};
 
-use crate::failover::record;
+use crate::failover::{config, key, record};
 use crate::pair::{finish, load, undisturbed, verified};
 
 fn arguments<'a>(endpoints: &'a str, credentials: &'a [String]) -> (Vec<&'a str>, Vec<&'a str>) {
@@ -59,18 +59,18 @@ fn tls_users_and_tokens_are_as_etcd_has_them() {
     let Some(mut etcd) = Etcd::start_closed() else { return };
     let mut pair = pair(&etcd.url(), &etcd.credentials());
     pair.wait_in_sync(0);
-    assert_eq!(record(&etcd, &pair)["in_sync"], json!([0, 1]));
+    assert_eq!(config(&etcd, &pair)["in_sync"], json!([0, 1]));
     // Tokens last a second here.
     pause(Duration::from_millis(2500));
     pair.kill(1);
     pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
-    assert_eq!(record(&etcd, &pair)["in_sync"], json!([0]));
+    assert_eq!(config(&etcd, &pair)["in_sync"], json!([0]));
     // The new process knows no token of the old one.
     etcd.kill();
     etcd.restart();
     pair.restart(1);
     pair.wait_in_sync(0);
-    assert_eq!(record(&etcd, &pair)["in_sync"], json!([0, 1]));
+    assert_eq!(config(&etcd, &pair)["in_sync"], json!([0, 1]));
     assert!(!has_event(&pair, 0, "arbiter-silent", ""), "not once");
     verified(load(&pair, "1"));
     assert_eq!(finish(pair, 0), 0);
@@ -148,6 +148,43 @@ fn an_etcd_that_stands_still_for_a_while_is_waited_for() {
     assert!(finish(pair, 0) < LEG / 2, "by delta");
 }
 
+/// As nodes find it that were upgraded: the program before stored the config alone. And one that goes beyond what this one knows.
+#[test]
+fn a_record_of_another_program_is_read_and_replaced_or_named() {
+    let Some(etcd) = Etcd::start() else { return };
+    let mut pair = pair(&etcd.url(), &[]);
+    pair.wait_in_sync(0);
+    let put = |pair: &Pair, record: &Value| {
+        etcd.ctl(&["put", &key(pair), &record.to_string()]).expect("etcd takes it");
+    };
+    let old = config(&etcd, &pair);
+    put(&pair, &old);
+    let first = load(&pair, "6");
+    pause(Duration::from_millis(500));
+    pair.kill(0);
+    pair.wait(1, "takeover", |status| status["role"] == "holder");
+    let new = record(&etcd, &pair);
+    assert_eq!((&new["config"]["holder"], &new["follows"][0]), (&json!(1), &old));
+    assert_eq!(new["complete"], true, "{new:#}");
+    pair.restart(0);
+    verified(first);
+    pair.wait_in_sync(1);
+    let right = record(&etcd, &pair);
+    let mut unknown = right.clone();
+    unknown["quorum"] = json!(3);
+    put(&pair, &unknown);
+    let second = load(&pair, "6");
+    pause(Duration::from_millis(500));
+    pair.kill(0);
+    wait_for_event(&pair, 1, "arbiter-silent", "a newer one's record");
+    assert_eq!(pair.status(1)["role"], "frozen");
+    put(&pair, &right);
+    pair.wait(1, "degrade", |status| status["legs"][0]["in_sync"] == false && status["role"] == "holder");
+    verified(second);
+    pair.restart(0);
+    assert!(finish(pair, 1) < LEG / 2, "by delta");
+}
+
 /// A lower generation than a leg has seen is refused by whoever sees it; force is the way out.
 #[test]
 fn an_etcd_restored_from_a_backup_is_not_believed() {
@@ -184,7 +221,7 @@ fn an_etcd_restored_from_a_backup_is_not_believed() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let status = pair.wait_in_sync(0);
     assert!(status["generation"].as_u64() > Some(1 << 32), "{status:#}");
-    assert_eq!(record(&etcd, &pair)["generation"], status["generation"]);
+    assert_eq!(config(&etcd, &pair)["generation"], status["generation"]);
     verified(load(&pair, "1"));
     let _: Value = status;
     finish(pair, 0);

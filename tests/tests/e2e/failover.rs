@@ -12,9 +12,20 @@ use tests::pair::{LEG, Pair, gemel};
 use crate::pair::{finish, load, undisturbed, verified};
 
 /// What etcd holds of the pair's array.
+/// What etcd holds: a config, and what it follows.
 pub(crate) fn record(etcd: &Etcd, pair: &Pair) -> Value {
-    let text = etcd.ctl(&["get", "--print-value-only", &format!("/gemel/arrays/{}", pair.uuid)]);
+    let text = etcd.ctl(&["get", "--print-value-only", &key(pair)]);
     serde_json::from_str(&text.expect("etcd answers")).expect("a record")
+}
+
+/// Where.
+pub(crate) fn key(pair: &Pair) -> String {
+    format!("/gemel/arrays/{}", pair.uuid)
+}
+
+/// Its config.
+pub(crate) fn config(etcd: &Etcd, pair: &Pair) -> Value {
+    record(etcd, pair)["config"].take()
 }
 
 #[test]
@@ -34,7 +45,7 @@ fn a_holder_that_is_killed_is_taken_over_by_itself() {
         stalls.push(report["longest_stall_ms"].as_f64().expect("a figure"));
         holder = next;
         let status = pair.wait_in_sync(holder);
-        let record = record(&etcd, &pair);
+        let record = config(&etcd, &pair);
         assert_eq!((&record["generation"], &record["holder"]), (&status["generation"], &json!(holder)));
         assert_eq!(record["in_sync"], json!([0, 1]), "{record}");
     }
@@ -100,7 +111,7 @@ fn a_link_that_is_cut_leaves_the_array_with_its_holder() {
     pause(Duration::from_millis(800));
     wire.cut();
     pair.wait(0, "degrade", |status| status["legs"][1]["in_sync"] == false);
-    assert_eq!(record(&etcd, &pair)["in_sync"], json!([0]));
+    assert_eq!(config(&etcd, &pair)["in_sync"], json!([0]));
     pause(Duration::from_millis(4500));
     assert_eq!(pair.status(1)["role"], "standby");
     wire.heal();
@@ -127,7 +138,7 @@ fn an_etcd_that_is_gone_is_missed_only_when_something_fails() {
     );
     etcd.restart();
     verified(second);
-    assert_eq!(record(&etcd, &pair)["in_sync"], json!([0]));
+    assert_eq!(config(&etcd, &pair)["in_sync"], json!([0]));
     pair.restart(1);
     assert!(finish(pair, 0) < LEG / 2, "by delta");
 }

@@ -10,7 +10,7 @@ const SHOWN: [(Mutation, u64); 19] = [
     (Mutation::R3AckWithoutConfig, 4),
     (Mutation::R4LeaveUnflushed, 117),
     (Mutation::R5ClearBeforeCopy, 83),
-    (Mutation::R5CopyUnlocked, 16),
+    (Mutation::R5CopyUnlocked, 114),
     (Mutation::R6LeaveUnmarked, 18),
     (Mutation::R7PartClears, 15),
     (Mutation::R8ActFirst, 964),
