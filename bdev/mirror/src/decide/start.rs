@@ -184,8 +184,8 @@ pub fn on_start(facts: &StartFacts<'_>) -> StartVerdict {
     }
 }
 
-/// Decides for a node that was the holder, and of whose config the newest is none that follows it: whoever has that one serves. A
-/// node that is named by it has gone on from other data than it has now.
+/// Decides for a node that was the holder where the arbiter has gone on to `newer` without what this node's leg has: whoever holds in
+/// that serves. Where it is this node itself, its leg is not the one that it went on with, and it does not serve from it (I11).
 pub fn on_diverged(own: &Superblock, newer: &Config, last_shared: Option<ConfigId>) -> StartVerdict {
     if newer.holder == own.index {
         StartVerdict::Hold(HoldReason::Split { last_shared })

@@ -2,15 +2,15 @@
 
 use bdev::{Op, StateHealth};
 use mirror::command::{Command, Overwrite, Refusal};
-use mirror::decide::{HolderState, PromoteMode, SyncPlan};
+use mirror::decide::{HolderState, PromoteMode, StandbyReason, SyncPlan};
 use mirror::format::{ArbiterKind, ConfigId};
 use mirror::range::ByteRange;
 use mirror::split::{Author, Comparison, Kinship, Survey, side_by_side, survey};
-use mirror::status::PeerSight;
+use mirror::status::{PeerSight, RoleKind};
 
 use super::unit_state::{Front, Keeper, found};
 use super::world::{ARRAY, LEG_BYTES, World};
-use super::{SECOND, millis, pair, settle};
+use super::{PROMOTE, SECOND, millis, pair, settle};
 
 const FORCE: Command = Command::Promote { mode: PromoteMode::Forced, holder: HolderState::ConfirmedDown };
 
@@ -80,6 +80,35 @@ fn meet(world: &mut World, holder: usize) -> ConfigId {
     let seen = world.status(holder).peer.and_then(|peer| peer.diverged).expect("just seen");
     assert_eq!(seen, tip(world, 1 - holder));
     seen
+}
+
+/// The arbiter's config was made without what a node has: that one knows it before it has seen the other leg.
+#[test]
+fn a_node_whose_data_the_arbiters_config_left_out_goes_on_by_force_alone() {
+    let mut world = torn_apart(830, ArbiterKind::Etcd);
+    let forced = tip(&world, 1);
+    world.kill(0);
+    world.start(0);
+    let stands_by = |world: &World| {
+        let status = world.status(0);
+        let why = StandbyReason::PeerIsNewer { newer: world.arbiter.config().expect("one") };
+        status.role == RoleKind::Standby && status.reason.is_some_and(|reason| reason == why.to_string())
+    };
+    world.wait("the arbiter's word", 5 * SECOND, stands_by);
+    world.kill(1);
+    world.run(5 * SECOND);
+    assert!(stands_by(&world), "{}", world.describe());
+    world.command(0, PROMOTE).expect("it looks again");
+    world.run(5 * SECOND);
+    assert!(stands_by(&world), "{}", world.describe());
+    world.command(0, FORCE).expect("the operator's word");
+    world.wait("promotion", 5 * SECOND, |world| world.is_holder(0));
+    assert!(tip(&world, 0).generation > forced.generation, "{}", world.describe());
+    world.start(1);
+    let theirs = meet(&mut world, 0);
+    resolve(&mut world, 0, theirs, Overwrite::Tracked).expect("it is there");
+    world.load(0, millis(50));
+    settle(&mut world, 0);
 }
 
 /// The word is given until the node has time for it.
