@@ -5,7 +5,7 @@ use tests::sim::{Plan, Runner, SHOWN_ELSEWHERE, shrink};
 
 /// For each rule a seed that is clean, and was not with the rule broken when it was last looked for.
 const SHOWN: [(Mutation, u64); 19] = [
-    (Mutation::R1DataBeforeLog, 225),
+    (Mutation::R1DataBeforeLog, 92),
     (Mutation::R2WritesOverlap, 10),
     (Mutation::R3AckWithoutConfig, 4),
     (Mutation::R4LeaveUnflushed, 117),
