@@ -78,11 +78,26 @@ pub fn informed(own: &Superblock, standing: &Standing) -> Superblock {
 /// The superblock as it would be had it heard of each config of that line, one after the other; of some it may have heard since: the
 /// holder writes it too. One that has this leg out was made because the leg failed: it says nothing any more about what it
 /// misses. One that brings this leg back says that it was about to be whole: what it is only its own superblock would say.
+///
+/// A leg comes back by a config that says so. Where the next one counts it for another reason, the one without it never took effect:
+/// its holder lost the peer before anybody went by it, and gave the peer up in its place.
 pub(super) fn having_heard(own: &Superblock, line: &History) -> Superblock {
     let mut informed = own.hearing(&own.history.followed_by(line));
     let mut counted = own.is_in_sync();
+    let mut before = None;
     for config in line.since(own.config()).iter().rev() {
         let counts = config.in_sync.has(own.index);
+        if counts
+            && !counted
+            && config.reason != Reason::Rejoined
+            && let Some(legs) = before.take()
+        {
+            informed.legs = legs;
+            counted = true;
+        }
+        if counted && !counts {
+            before = Some(informed.legs);
+        }
         if !counts {
             informed.legs.iter_mut().for_each(|leg| leg.tracked_since = 0);
         }
@@ -198,6 +213,24 @@ mod tests {
         let informed = informed(&own, &behind(&own, &[out, back]));
         assert_eq!(informed.history.entries(), [back, out, both, own.history.entries()[1]]);
         assert_eq!((informed.own().state, informed.own().tracked_since), (LegState::Syncing, 0));
+    }
+
+    /// The holder's leg failed, the peer was lost before it was told, and was given up in its place: nobody went by the first of the two.
+    #[test]
+    fn a_config_that_never_took_effect_takes_nothing_from_a_leg() {
+        let mut own = example_create(LegIndex::Zero).founder(1);
+        own.legs.iter_mut().for_each(|leg| (leg.state, leg.tracked_since) = (LegState::InSync, 1));
+        let next = |of: &Config, in_sync, reason| {
+            of.successor(of.id.nonce + 1, LegIndex::Zero, in_sync, reason).expect("some left")
+        };
+        own.history.push(next(own.config(), LegMask::both(), Reason::Rejoined));
+        let out = next(own.config(), LegMask::ONE, Reason::IoError);
+        let alone = next(&out, LegMask::ZERO, Reason::LinkLost);
+        let informed = informed(&own, &behind(&own, &[out, alone]));
+        assert_eq!(
+            (informed.own().state, informed.legs.map(|leg| leg.tracked_since)),
+            (LegState::InSync, [1; 2])
+        );
     }
 
     /// A node that asks for the array hears of a config from the arbiter and, late, from the holder itself.

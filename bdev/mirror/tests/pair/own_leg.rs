@@ -123,6 +123,46 @@ fn a_peer_that_is_lost_while_the_own_leg_goes_is_no_deadlock() {
     }
 }
 
+/// The own leg fails, the peer is lost before it hears that its leg counts alone, so that it is given up in turn; the holder dies when the
+/// arbiter has both configs, and its superblock neither. It has everything, and serves alone.
+#[test]
+fn a_holder_that_dies_between_two_changes_of_mind_serves_again() {
+    let mut deaths = 0;
+    for moment in 0..24 {
+        let mut world = World::new(440 + moment, ArbiterKind::Etcd);
+        world.create();
+        world.spread = 24;
+        world.load(0, millis(20));
+        world.disks[0].inject(SimFault::FailWrites { count: 1 });
+        for _ in 0..moment {
+            world.write(0);
+            world.step();
+        }
+        world.cut();
+        let (mut left_out, mut died) = (false, false);
+        for _ in 0..200_000 {
+            world.step();
+            let in_sync = world.arbiter.config().map(|config| config.in_sync);
+            left_out |= in_sync == Some(LegMask::ONE);
+            if left_out && in_sync == Some(LegMask::ZERO) {
+                died = true;
+                break;
+            }
+        }
+        world.kill(0);
+        deaths += u32::from(died);
+        world.disks[0].heal();
+        world.start(0);
+        if died {
+            world.wait("service alone", 20 * SECOND, |world| world.is_holder(0));
+        }
+        world.heal();
+        world.run(SECOND);
+        settle(&mut world, 0);
+    }
+    assert!(deaths > 0, "no moment meets it");
+}
+
 /// Refused for want of memory: nothing is wrong with the leg.
 #[test]
 fn a_leg_that_is_busy_is_asked_again() {

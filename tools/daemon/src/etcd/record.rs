@@ -3,6 +3,7 @@
 //! Programs before this one stored the config alone. Such a record is read, as one of which nobody knows what it follows, and the next
 //! config replaces it.
 
+use mirror::format::config::GENERATION_MAX;
 use mirror::format::{Config, ConfigFlags, ConfigId, History, LegIndex, LegMask, Reason};
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,9 @@ impl Entry {
             in_sync |= LegMask::only(LegIndex::from_number(number)?);
         }
         let nonce = u64::from_str_radix(&self.nonce, 16).ok()?;
+        if self.generation > GENERATION_MAX {
+            return None;
+        }
         Some(Config {
             id: ConfigId { generation: self.generation, nonce },
             holder: LegIndex::from_number(self.holder)?,
@@ -145,6 +149,7 @@ mod tests {
             (r#""generation":2"#, r#""generation":1"#),
             (r#","complete":true"#, ""),
             (r#""complete":true"#, r#""complete":true,"more":1"#),
+            (r#""generation":2"#, r#""generation":18446744073709551615"#),
         ] {
             let bad = text.replacen(from, to, 1);
             assert_ne!(bad, text);
