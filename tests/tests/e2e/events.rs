@@ -86,6 +86,7 @@ fn a_lost_peer_and_its_return_leave_events_on_both_nodes() {
         ("resync-begun", "bits-set"),
         ("config-changed", "rejoined"),
         ("in-sync", "nothing-differs"),
+        ("peer-joined", "in-sync"),
     ] {
         assert!(has(&seen, event, reason), "no {event} ({reason}) in {seen:#?}");
     }

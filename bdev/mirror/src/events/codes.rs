@@ -2,7 +2,7 @@
 
 use bdev::{IoError, NotReady};
 
-use super::kind::{BarCause, EventKind, FreezeCause, SwitchoverTrouble};
+use super::kind::{ArbiterTrouble, BarCause, EventKind, FreezeCause, SwitchoverTrouble};
 use crate::command::{self, Demotion};
 use crate::decide::{
     Bar, DataAge, FullReason, HoldReason, PromoteMode, PromoteRefusal, Refusal, StandbyReason,
@@ -17,7 +17,7 @@ pub trait Codes {
 
 impl EventKind {
     /// All codes of events: the types of `notify_get_types`.
-    pub const CODES: [&'static str; 42] = [
+    pub const CODES: [&'static str; 43] = [
         "formatting",
         "leg-unusable",
         "own-leg-failed",
@@ -46,6 +46,7 @@ impl EventKind {
         "arbiter-decided",
         "arbiter-older",
         "arbiter-vacant",
+        "peer-joined",
         "peer-unreachable",
         "peer-failed",
         "peer-barred",
@@ -103,6 +104,7 @@ impl EventKind {
             Self::NamedHolder { .. } => "named-holder",
             Self::ArbiterOlder { .. } => "restored-from-backup",
             Self::ArbiterVacant => "array-unknown",
+            Self::PeerJoined => "in-sync",
             Self::PeerBarred(cause) => cause.code(),
             Self::PeerTakesOver => "fence-seen",
             Self::SplitResolving { .. } => "command",
@@ -146,6 +148,7 @@ impl Codes for EventKind {
             Self::ArbiterDecided { .. } | Self::NamedHolder { .. } => "arbiter-decided",
             Self::ArbiterOlder { .. } => "arbiter-older",
             Self::ArbiterVacant => "arbiter-vacant",
+            Self::PeerJoined => "peer-joined",
             Self::PeerUnreachable(_) => "peer-unreachable",
             Self::PeerFailed(_) => "peer-failed",
             Self::PeerBarred(_) => "peer-barred",
@@ -309,7 +312,9 @@ impl Codes for FreezeCause {
     fn code(&self) -> &'static str {
         match self {
             Self::Policy(_) => "operator-decides",
-            Self::Arbiter(_) => "arbiter-silent",
+            Self::Arbiter(_, ArbiterTrouble::Silent) => "arbiter-silent",
+            Self::Arbiter(_, ArbiterTrouble::Older) => "arbiter-older",
+            Self::Arbiter(_, ArbiterTrouble::Vacant) => "arbiter-vacant",
             Self::GenerationsExhausted => "generations-exhausted",
         }
     }

@@ -42,10 +42,21 @@ pub enum BarCause {
 pub enum FreezeCause {
     /// A leg is gone, for this reason, and the policy leaves the decision to the operator or the cluster manager.
     Policy(Reason),
-    /// A leg is gone, for this reason, and the arbiter does not answer or cannot be believed.
-    Arbiter(Reason),
+    /// A leg is gone, for this reason, and the arbiter decides nothing.
+    Arbiter(Reason, ArbiterTrouble),
     /// No generation left.
     GenerationsExhausted,
+}
+
+/// Why the arbiter decides nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArbiterTrouble {
+    /// It does not answer.
+    Silent,
+    /// It has an older config than it should.
+    Older,
+    /// It does not know the array.
+    Vacant,
 }
 
 /// Why a switchover was abandoned.
@@ -157,6 +168,8 @@ pub enum EventKind {
     ArbiterVacant,
 
     // --- The peer's leg ---
+    /// It takes part: it has every acknowledged write, and gets each from now on.
+    PeerJoined,
     /// Not reachable, in words.
     PeerUnreachable(String),
     /// An I/O on it was not answered as it should.

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use engine::Instant;
 
 pub use codes::Codes;
-pub use kind::{BarCause, EventKind, FreezeCause, Severity, SwitchoverTrouble};
+pub use kind::{ArbiterTrouble, BarCause, EventKind, FreezeCause, Severity, SwitchoverTrouble};
 
 /// Events kept for the status.
 const KEPT: usize = 64;

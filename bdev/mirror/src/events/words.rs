@@ -2,7 +2,7 @@
 
 use core::fmt::{Display, Formatter, Result};
 
-use super::kind::{EventKind, FreezeCause};
+use super::kind::{ArbiterTrouble, EventKind, FreezeCause};
 use crate::command::Demotion;
 use crate::decide::{DataAge, PromoteMode};
 use crate::desk::Side;
@@ -26,7 +26,15 @@ impl Display for FreezeCause {
             Self::Policy(reason) => {
                 write!(f, "{}; the policy leaves the decision to the operator", reason.words())
             }
-            Self::Arbiter(reason) => write!(f, "{}; waiting for the arbiter", reason.words()),
+            Self::Arbiter(reason, ArbiterTrouble::Silent) => {
+                write!(f, "{}; waiting for the arbiter", reason.words())
+            }
+            Self::Arbiter(reason, ArbiterTrouble::Older) => {
+                write!(f, "{}; the arbiter has an older config than it should", reason.words())
+            }
+            Self::Arbiter(reason, ArbiterTrouble::Vacant) => {
+                write!(f, "{}; the arbiter does not know the array", reason.words())
+            }
             Self::GenerationsExhausted => Display::fmt(&GenerationsExhausted, f),
         }
     }
@@ -109,6 +117,7 @@ impl Display for EventKind {
                      them back; if they are gone for good: demote the holder at once, promote it by force"
                 )
             }
+            Self::PeerJoined => write!(f, "the peer's leg takes part"),
             Self::PeerUnreachable(why) => write!(f, "the peer's leg is unreachable: {why}"),
             Self::PeerFailed(error) => write!(f, "the peer's leg reports: {error}"),
             Self::PeerBarred(cause) => write!(f, "the peer's leg is refused: {cause}"),

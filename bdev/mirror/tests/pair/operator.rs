@@ -379,6 +379,24 @@ fn an_arbiter_that_is_gone_when_the_peer_is_freezes_with_an_alarm() {
     assert!(has_event(&world, 0, "thawed", "decided"));
 }
 
+/// Each loss of the link, and each return, is an event of its own, whatever its words.
+#[test]
+fn a_link_that_flaps_leaves_an_event_each_time() {
+    let mut world = pair(431);
+    world.load(0, millis(50));
+    for _ in 0..3 {
+        world.cut();
+        world.load(0, millis(20));
+        world.heal();
+        world.load(0, SECOND);
+    }
+    let events = world.status(0).events;
+    let told = |codes: &[&str]| events.iter().filter(|event| codes.contains(&event.kind.code())).count();
+    // By the session, or by an I/O that was under way.
+    assert_eq!(told(&["peer-unreachable", "peer-failed"]), 3, "{}", world.describe());
+    assert_eq!(told(&["peer-joined"]), 1 + 3, "{}", world.describe());
+}
+
 /// A record that was lost, or is from an old backup, and is there again: who waited for it as the holder is first.
 #[test]
 fn an_arbiter_that_is_right_again_hears_the_holder_first() {
@@ -396,6 +414,8 @@ fn an_arbiter_that_is_right_again_hears_the_holder_first() {
         let away = millis(4000 + world.prng.below(1500));
         world.load(0, away);
         assert_eq!(role(&world, 0), RoleKind::Frozen, "{}", world.describe());
+        let trouble = if seed % 2 == 0 { "arbiter-vacant" } else { "arbiter-older" };
+        assert!(has_event(&world, 0, "frozen", trouble), "{}", world.describe());
         world.arbiter.record = right;
         world.load(0, 3 * SECOND);
         assert!(

@@ -3,7 +3,7 @@
 use super::{Kind, Stage};
 use crate::arbiter::Answer;
 use crate::decide::{Step, SwapVerdict, on_refused_swap};
-use crate::events::{EventKind, FreezeCause};
+use crate::events::{ArbiterTrouble, EventKind, FreezeCause};
 use crate::format::{ConfigId, History};
 use crate::holder::{Ctx, Holder};
 
@@ -29,18 +29,19 @@ impl Holder {
                     }
                     SwapVerdict::Older => {
                         let expected = now.generation();
-                        ctx.note(match holds {
-                            Some(_) => EventKind::ArbiterOlder { expected },
-                            None => EventKind::ArbiterVacant,
-                        });
+                        let (event, trouble) = match holds {
+                            Some(_) => (EventKind::ArbiterOlder { expected }, ArbiterTrouble::Older),
+                            None => (EventKind::ArbiterVacant, ArbiterTrouble::Vacant),
+                        };
+                        ctx.note(event);
                         ctx.ballot.pause(ctx.desk.now);
-                        self.freeze_for_arbiter(ctx);
+                        self.freeze_for_arbiter(trouble, ctx);
                     }
                 }
             }
             Answer::Unknown(why) => {
                 ctx.note(EventKind::ArbiterSilent(why));
-                self.freeze_for_arbiter(ctx);
+                self.freeze_for_arbiter(ArbiterTrouble::Silent, ctx);
             }
         }
         self.settle(ctx);
@@ -52,9 +53,9 @@ impl Holder {
     }
 
     /// A leg is gone, and nobody says that this node may go on without it: nobody guesses.
-    pub(super) fn freeze_for_arbiter(&mut self, ctx: &mut Ctx<'_>) {
+    pub(super) fn freeze_for_arbiter(&mut self, trouble: ArbiterTrouble, ctx: &mut Ctx<'_>) {
         if let Some(Kind::Degrade { reason, .. }) = self.change.as_ref().map(|change| change.kind) {
-            self.freeze(FreezeCause::Arbiter(reason), ctx);
+            self.freeze(FreezeCause::Arbiter(reason, trouble), ctx);
         }
     }
 

@@ -272,6 +272,7 @@ impl Holder {
     /// The peer's leg carries every acknowledged write.
     pub(in crate::holder) fn joined(&mut self, ctx: &mut Ctx<'_>) {
         self.enter(Membership::Joined);
+        ctx.note(EventKind::PeerJoined);
         self.unit.forget_returning();
         self.lost_since = None;
         self.thaw(ctx);
