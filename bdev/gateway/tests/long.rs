@@ -106,10 +106,10 @@ fn what_is_compared_or_merged_is_the_whole() {
     assert!(world.medium.snapshot(BlockRange::new(4096, blocks))[..] == wanted);
 }
 
-/// Four at a time: the others wait, and other sessions' commands of any length pass them.
+/// A few at a time: the others wait, and other sessions' commands of any length pass them.
 #[test]
 fn a_queue_of_them_is_throttled_and_starves_nobody() {
-    const LEN: usize = BUDGET / 4;
+    const LEN: usize = MIB + 512;
     for first in [Choice::Yes, Choice::No] {
         let mut world = World::empty();
         let greedy = world.add(0, |config| {
@@ -141,19 +141,40 @@ fn a_queue_of_them_is_throttled_and_starves_nobody() {
     }
 }
 
-/// Data that were asked for and do not come hold up no command of another session that fits in a frame; an abort gives all back.
-#[test]
-fn what_is_aborted_gives_back_its_turn() {
+/// A target with a host that sends data when it is asked to, and with another one.
+fn stingy_and_honest() -> (World, usize, usize) {
+    at_level(0)
+}
+
+/// The same, at an error recovery level.
+fn at_level(level: u32) -> (World, usize, usize) {
     let mut world = World::empty();
     let stingy = world.add(0, |config| {
+        config.preferences.error_recovery_level = level;
         config.preferences.initial_r2t = Choice::Yes;
         config.preferences.immediate_data = Choice::No;
     });
     let honest = world.add(1, |_| {});
     world.until("logins", |world| world.hosts.iter().all(host::Host::is_in));
+    (world, stingy, honest)
+}
+
+/// Time passes in which little happens.
+fn wait(world: &mut World, time: Duration) {
+    let until = world.now + time;
+    while world.now < until {
+        world.now += Duration::from_millis(1);
+        world.step();
+    }
+}
+
+/// Data that were asked for and do not come hold up no command of another session that fits in a frame; an abort gives all back.
+#[test]
+fn what_is_aborted_gives_back_its_turn() {
+    let (mut world, stingy, honest) = stingy_and_honest();
     world.hosts[stingy].withhold_data();
     let held: Vec<TaskId> =
-        (0..4).map(|_| send(&mut world, stingy, (WRITE, 0), (0, &pattern(BUDGET / 2, 0)))).collect();
+        (0..4).map(|_| send(&mut world, stingy, (WRITE, 0), (0, &pattern(BUDGET, 0)))).collect();
     world.run_for(Duration::from_millis(5));
     let waiting = send_read(&mut world, honest, 0, 2 * MIB);
     let short = send(&mut world, honest, (WRITE, 0), (4, &pattern(MIB, 9)));
@@ -166,4 +187,78 @@ fn what_is_aborted_gives_back_its_turn() {
     assert_eq!(world.ready(honest), attention(0x2903));
     let all = send_read(&mut world, honest, 0, BUDGET);
     assert_eq!(world.end(honest, all), GOOD);
+}
+
+/// One host does not take all turns, however many long commands it has.
+#[test]
+fn a_host_leaves_something_for_the_next() {
+    let (mut world, stingy, honest) = stingy_and_honest();
+    world.hosts[stingy].withhold_data();
+    for _ in 0..4 {
+        send(&mut world, stingy, (WRITE, 0), (0, &pattern(BUDGET / 2, 0)));
+    }
+    world.run_for(Duration::from_millis(5));
+    for _ in 0..3 {
+        let read = send_read(&mut world, honest, 0, BUDGET / 2);
+        assert_eq!(world.end(honest, read), GOOD);
+    }
+}
+
+/// A host that is dead holds up the others for seconds, once, however many commands it has left behind. Should it live after all, it is
+/// told BUSY, and nothing of its command was done.
+#[test]
+fn a_host_that_stops_in_the_middle_of_its_data_loses_its_turn() {
+    (0..=2).for_each(stop_in_the_middle);
+}
+
+fn stop_in_the_middle(level: u32) {
+    let (mut world, stingy, honest) = at_level(level);
+    let before = world.medium.snapshot(BlockRange::new(0, 8192));
+    let first = send(&mut world, stingy, (WRITE, 0), (0, &pattern(BUDGET, 1)));
+    let second = send(&mut world, stingy, (WRITE, 0), (4, &pattern(BUDGET, 2)));
+    // Some of the data come.
+    world.run_for(Duration::from_millis(2));
+    world.hosts[stingy].sleep();
+    world.run_for(Duration::from_millis(5));
+    let read = send_read(&mut world, honest, 0, BUDGET);
+    wait(&mut world, Duration::from_secs(3));
+    assert_eq!(world.hosts[honest].take(read), None, "it is waited for");
+    wait(&mut world, Duration::from_secs(2));
+    assert_eq!(world.hosts[honest].take(read).map(|ended| ended.status), Some(scsi::status::GOOD));
+    // What it has left behind has no turn while it owes data.
+    for _ in 0..5 {
+        let read = send_read(&mut world, honest, 0, BUDGET);
+        assert_eq!(world.end(honest, read), GOOD);
+    }
+    assert!(world.hosts[honest].data(read) == before);
+    world.hosts[stingy].wake();
+    assert_eq!(world.end(stingy, first), (scsi::status::BUSY, 0));
+    assert!(world.medium.snapshot(BlockRange::new(0, 8192)) == before, "nothing of it lands");
+    assert_eq!(world.end(stingy, second), GOOD, "it is in good standing again");
+    let again = send(&mut world, stingy, (WRITE, 0), (0, &pattern(BUDGET, 1)));
+    assert_eq!(world.end(stingy, again), GOOD);
+    assert!(world.medium.snapshot(BlockRange::new(0, 8192))[..] == pattern(BUDGET, 1));
+}
+
+/// As long as anything comes, a host is only slow; and one that nobody waits for has all the time of its connection.
+#[test]
+fn a_slow_host_keeps_its_turn() {
+    let (mut world, slow, honest) = stingy_and_honest();
+    let write = send(&mut world, slow, (WRITE, 0), (0, &pattern(BUDGET, 1)));
+    world.run_for(Duration::from_millis(1));
+    world.hosts[slow].sleep();
+    wait(&mut world, Duration::from_secs(10));
+    world.hosts[slow].wake();
+    world.step();
+    let read = send_read(&mut world, honest, 0, BUDGET);
+    for _ in 0..5 {
+        world.hosts[slow].sleep();
+        wait(&mut world, Duration::from_secs(2));
+        world.hosts[slow].wake();
+        world.run_for(Duration::from_micros(40));
+    }
+    assert_eq!(world.hosts[honest].take(read), None, "it waits");
+    assert_eq!(world.end(slow, write), GOOD);
+    assert_eq!(world.end(honest, read), GOOD);
+    assert!(world.hosts[honest].data(read) == pattern(BUDGET, 1));
 }

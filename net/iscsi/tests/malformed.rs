@@ -122,7 +122,7 @@ impl Raw {
                 Event::LogoutRequest { request, .. } => {
                     self.target.respond_logout(request, LogoutResponse::Closed);
                 }
-                Event::LoggedIn | Event::Pong | Event::Ended(_) => {}
+                Event::LoggedIn | Event::Pong | Event::Ended(_) | Event::DataOver(_) => {}
             }
         }
     }

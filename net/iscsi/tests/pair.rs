@@ -196,7 +196,10 @@ impl Pair {
                 target::Event::LogoutRequest { request, .. } => {
                     self.target.respond_logout(request, LogoutResponse::Closed);
                 }
-                target::Event::LoggedIn | target::Event::Pong | target::Event::Ended(_) => {}
+                target::Event::LoggedIn
+                | target::Event::Pong
+                | target::Event::Ended(_)
+                | target::Event::DataOver(_) => {}
             }
         }
         any

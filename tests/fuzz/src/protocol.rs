@@ -132,6 +132,9 @@ fn target_end(mut stream: &[u8], piece: usize) {
     assert!(end.closed().is_none() || end.want() == Want::Nothing);
 }
 
+/// Of the second byte of a CDB: the data of the command are asked for, and then given up.
+const GIVEN_UP: u8 = 0x80;
+
 fn answer(end: &mut target::Connection, event: target::Event) {
     let response =
         |status: u8, moved: u32| Response { status, sense: Vec::new(), transfer_len: moved.into() };
@@ -150,6 +153,9 @@ fn answer(end: &mut target::Connection, event: target::Event) {
         target::Event::LoginComplete => end.grant_login(&Grant { tsih: 7, queue_depth: 8 }),
         target::Event::Command(command) if command.writes => {
             end.solicit(command.task, command.expected_len.min(4096));
+            if command.cdb[1] & GIVEN_UP != 0 {
+                end.give_up_data(command.task);
+            }
         }
         target::Event::Command(command) => {
             let len = command.expected_len.min(8192);
@@ -157,6 +163,7 @@ fn answer(end: &mut target::Connection, event: target::Event) {
         }
         target::Event::DataComplete(task) => end.respond(task, response(0, 4096)),
         target::Event::DataLost(task, _) => end.respond(task, response(2, 0)),
+        target::Event::DataOver(task) => end.respond(task, response(8, 0)),
         target::Event::SendTargets { request, .. } => {
             end.respond_text(request, b"TargetName=x\0".repeat(700));
         }

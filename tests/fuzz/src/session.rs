@@ -13,6 +13,8 @@ use super::protocol::give;
 
 /// Of an operation code: the command is answered when it has gone on at another connection.
 const LATE: u8 = 0x80;
+/// Of the byte after it: the data of the command are asked for, and then given up.
+const GIVEN_UP: u8 = 0x80;
 /// Connections of a session.
 const CONNECTIONS: usize = 4;
 /// The session's handle.
@@ -161,6 +163,9 @@ impl TargetSession {
             target::Event::Command(command) if command.writes => {
                 let _ = end.take_early_data(command.task);
                 end.solicit(command.task, command.expected_len.min(4096));
+                if command.cdb[1] & GIVEN_UP != 0 {
+                    end.give_up_data(command.task);
+                }
             }
             target::Event::Command(command) if command.cdb[0] & LATE != 0 => {}
             target::Event::Command(command) => {
@@ -169,6 +174,7 @@ impl TargetSession {
             }
             target::Event::DataComplete(task) => end.respond(task, response(0, 4096)),
             target::Event::DataLost(task, _) => end.respond(task, response(2, 0)),
+            target::Event::DataOver(task) => end.respond(task, response(8, 0)),
             target::Event::SendTargets { request, .. } => {
                 end.respond_text(request, b"TargetName=x\0".repeat(700));
             }

@@ -10,10 +10,9 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use engine::{BUF_LEN_MAX, BufMut, Core, Pool};
+use engine::{BUF_LEN_MAX, BufMut, Pool};
 
 use super::session::paths::Origin;
-use super::state::NexusId;
 use crate::payload::PayloadMut;
 
 /// The most that one command moves, in bytes, where the pool has enough frames: as LIO says for a file of its own.
@@ -31,12 +30,26 @@ pub(super) fn transfer_bytes_max(pool: &Pool) -> usize {
     1 << most.ilog2()
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whose a command is: an initiator's, all sessions of its name together. They share its lot when it dies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    initiator: Rc<str>,
+    origin: Origin,
+}
+
+impl Owner {
+    /// An initiator, by its name, and the way that its commands come.
+    pub(super) fn new(initiator: &str, origin: Origin) -> Self {
+        Self { initiator: initiator.into(), origin }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     number: u64,
-    /// A session has one command in each.
+    /// An owner has one command in each.
     round: u64,
-    owner: NexusId,
+    owner: Owner,
     bytes: usize,
 }
 
@@ -50,25 +63,32 @@ struct Queue {
 }
 
 impl Queue {
-    fn enter(&mut self, owner: NexusId, bytes: usize) -> u64 {
+    fn enter(&mut self, owner: &Owner, bytes: usize) -> u64 {
         self.next += 1;
-        let own = self.granted.iter().chain(&self.waiting).filter(|entry| entry.owner == owner);
+        let own = self.granted.iter().chain(&self.waiting).filter(|entry| entry.owner == *owner);
         let after = own.map(|entry| entry.round + 1).max().unwrap_or(0);
         let round = after.max(self.round);
-        self.waiting.push(Entry { number: self.next, round, owner, bytes });
+        self.waiting.push(Entry { number: self.next, round, owner: owner.clone(), bytes });
         self.next
+    }
+
+    fn held(&self, is: impl Fn(&Entry) -> bool) -> usize {
+        self.granted.iter().filter(|entry| is(entry)).map(|entry| entry.bytes).sum()
+    }
+
+    /// False for a command whose owner has all that one may have: it waits for its owner alone.
+    fn has_share(&self, entry: &Entry, budget: usize) -> bool {
+        let own = self.held(|granted| granted.owner == entry.owner);
+        own == 0 || own + entry.bytes <= budget / 2
     }
 
     fn grant(&mut self, budget: usize) {
         loop {
             let order = |at: &usize| (self.waiting[*at].round, self.waiting[*at].number);
-            // What is more than everything has no turn, and holds up nobody: its host gives it up.
-            let able = (0..self.waiting.len()).filter(|at| self.waiting[*at].bytes <= budget);
-            let next = able.min_by_key(order);
-            let held: usize = self.granted.iter().map(|entry| entry.bytes).sum();
-            match next {
+            let able = (0..self.waiting.len()).filter(|at| self.has_share(&self.waiting[*at], budget));
+            match able.min_by_key(order) {
                 // One that does not fit is not overtaken: it would wait for ever.
-                Some(at) if held + self.waiting[at].bytes <= budget => {
+                Some(at) if self.held(|_| true) + self.waiting[at].bytes <= budget => {
                     let entry = self.waiting.remove(at);
                     self.round = entry.round;
                     self.granted.push(entry);
@@ -76,6 +96,12 @@ impl Queue {
                 _ => return,
             }
         }
+    }
+
+    /// True while an owner has a turn that another one waits for.
+    fn holds_up(&self, owner: &Owner, budget: usize) -> bool {
+        self.granted.iter().any(|entry| entry.owner == *owner)
+            && self.waiting.iter().any(|entry| entry.owner != *owner && self.has_share(entry, budget))
     }
 }
 
@@ -99,6 +125,29 @@ impl LongCommands {
             Origin::Peer => &self.peers,
         }
     }
+
+    /// True while an owner has a turn that another one waits for.
+    pub(super) fn holds_up(&self, owner: &Owner) -> bool {
+        self.of(owner.origin).borrow().holds_up(owner, self.budget)
+    }
+}
+
+/// What comes of asking for room for more than a frame.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// Here it is.
+    Come(PayloadMut),
+    /// Ask again.
+    Later,
+    /// It is more than there can be.
+    Never,
+}
+
+impl Turn {
+    /// Of one frame, for whatever fits in there.
+    pub(super) fn of_frame(frame: Option<BufMut>) -> Self {
+        frame.map_or(Self::Later, |frame| Self::Come(frame.into()))
+    }
 }
 
 /// A command's place; given back when dropped, with the frames that it has gathered.
@@ -112,25 +161,19 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    /// A place at the end of the queue, for a command of a session that moves `len` bytes.
-    pub(super) fn new(commands: &Rc<LongCommands>, (owner, origin): (NexusId, Origin), len: usize) -> Self {
+    /// A place at the end of the queue, for a command that moves `len` bytes; `None` when that is more than there can be.
+    pub(super) fn new(commands: &Rc<LongCommands>, owner: &Owner, len: usize) -> Option<Self> {
+        let bytes = len.next_multiple_of(BUF_LEN_MAX);
+        if bytes > commands.budget {
+            return None;
+        }
         let number = {
-            let mut queue = commands.of(origin).borrow_mut();
-            let number = queue.enter(owner, len.next_multiple_of(BUF_LEN_MAX));
+            let mut queue = commands.of(owner.origin).borrow_mut();
+            let number = queue.enter(owner, bytes);
             queue.grant(commands.budget);
             number
         };
-        Self { commands: commands.clone(), origin, number, len, frames: Vec::new() }
-    }
-
-    /// Has a command take its place, if it has none yet, and gather.
-    pub(super) fn gather_for(
-        ticket: &mut Option<Self>,
-        commands: &Rc<LongCommands>,
-        owner: (NexusId, Origin),
-        (core, len): (&Core, usize),
-    ) -> Option<PayloadMut> {
-        ticket.get_or_insert_with(|| Self::new(commands, owner, len)).gather(core.pool())
+        Some(Self { commands: commands.clone(), origin: owner.origin, number, len, frames: Vec::new() })
     }
 
     fn is_granted(&self) -> bool {
@@ -167,8 +210,10 @@ mod tests {
     use engine::{Pages, PoolConfig};
 
     const MIB: usize = 1 << 20;
-    const ONE: (NexusId, Origin) = (1, Origin::Host);
-    const OTHER: (NexusId, Origin) = (2, Origin::Host);
+
+    fn enter(commands: &Rc<LongCommands>, initiator: &str, len: usize) -> Ticket {
+        Ticket::new(commands, &Owner::new(initiator, Origin::Host), len).expect("not too much")
+    }
 
     #[test]
     fn the_longest_transfer_leaves_half_of_the_large_frames() {
@@ -183,18 +228,21 @@ mod tests {
     }
 
     #[test]
-    fn sessions_take_turns_and_nobody_is_overtaken_for_ever() {
+    fn hosts_take_turns_and_nobody_is_overtaken_for_ever() {
         // 16 large frames: a budget of 4 MiB for hosts, and as much for the peer.
         let pool = Pool::for_tests();
         let commands = LongCommands::new(&pool);
-        let mut first = Ticket::new(&commands, ONE, 2 * MIB);
-        let mut second = Ticket::new(&commands, ONE, 2 * MIB);
-        let mut third = Ticket::new(&commands, ONE, MIB);
-        let mut whole = Ticket::new(&commands, OTHER, 4 * MIB);
-        let data = first.gather(&pool).expect("its turn");
-        assert!(second.gather(&pool).is_some() && third.gather(&pool).is_none());
-        drop((first, data));
-        assert!(third.gather(&pool).is_none(), "it is the other session's turn, which waits for the rest");
+        let mut first = enter(&commands, "one", 2 * MIB);
+        let mut other = enter(&commands, "two", 2 * MIB);
+        let mut second = enter(&commands, "one", 2 * MIB);
+        let mut whole = enter(&commands, "two", 4 * MIB);
+        let data = (first.gather(&pool).expect("its turn"), other.gather(&pool).expect("its turn"));
+        assert!(second.gather(&pool).is_none() && whole.gather(&pool).is_none());
+        drop((first, data.0));
+        assert!(second.gather(&pool).is_some() && whole.gather(&pool).is_none());
+        let mut third = enter(&commands, "one", 2 * MIB);
+        drop((other, data.1));
+        assert!(third.gather(&pool).is_none(), "it is the other host's turn, which waits for the rest");
         assert!(whole.gather(&pool).is_none());
         drop(second);
         assert_eq!(whole.gather(&pool).map(|data| data.len()), Some(4 * MIB));
@@ -202,25 +250,41 @@ mod tests {
         assert!(third.gather(&pool).is_some());
     }
 
+    #[test]
+    fn a_host_has_half_of_it_or_one_command() {
+        let pool = Pool::for_tests();
+        let commands = LongCommands::new(&pool);
+        let one = Owner::new("one", Origin::Host);
+        let mut own = [(); 2].map(|()| enter(&commands, "one", 2 * MIB));
+        assert!(own[0].gather(&pool).is_some() && own[1].gather(&pool).is_none());
+        assert!(!commands.holds_up(&one), "it waits for itself");
+        let mut other = enter(&commands, "two", 2 * MIB);
+        assert!(other.gather(&pool).is_some(), "there is something for the next one");
+        drop((own, other));
+        let mut whole = enter(&commands, "one", 4 * MIB);
+        let waiting = enter(&commands, "two", 2 * MIB);
+        assert!(whole.gather(&pool).is_some() && commands.holds_up(&one));
+        assert!(!commands.holds_up(&Owner::new("two", Origin::Host)), "it has no turn");
+        drop(waiting);
+        assert!(!commands.holds_up(&one));
+    }
+
     /// Each of two nodes relays to the other one: what holds the turn here, and waits there, is not waited for there.
     #[test]
     fn what_the_peer_relays_does_not_wait_for_what_is_relayed_to_it() {
         let pool = Pool::for_tests();
         let commands = LongCommands::new(&pool);
-        let mut relayed = Ticket::new(&commands, ONE, 4 * MIB);
-        let mut served = Ticket::new(&commands, (3, Origin::Peer), 4 * MIB);
-        let data = (relayed.gather(&pool), served.gather(&pool));
+        let mut relayed = enter(&commands, "one", 4 * MIB);
+        let served = Ticket::new(&commands, &Owner::new("three", Origin::Peer), 4 * MIB);
+        let data = (relayed.gather(&pool), served.expect("not too much").gather(&pool));
         assert!(data.0.is_some() && data.1.is_some());
     }
 
-    /// A host may ask for anything.
     #[test]
-    fn what_is_more_than_everything_holds_up_nobody() {
-        let pool = Pool::for_tests();
-        let commands = LongCommands::new(&pool);
-        let mut too_much = Ticket::new(&commands, ONE, 64 * MIB);
-        let mut other = Ticket::new(&commands, OTHER, 2 * MIB);
-        assert!(too_much.gather(&pool).is_none() && other.gather(&pool).is_some());
+    fn what_is_more_than_everything_has_no_place() {
+        let commands = LongCommands::new(&Pool::for_tests());
+        let of = |len| Ticket::new(&commands, &Owner::new("one", Origin::Host), len);
+        assert!(of(4 * MIB + 1).is_none() && of(4 * MIB).is_some());
     }
 
     #[test]
@@ -228,7 +292,7 @@ mod tests {
         let pool = Pool::for_tests();
         let commands = LongCommands::new(&pool);
         let mut held: Vec<_> = std::iter::from_fn(|| pool.alloc(MIB)).collect();
-        let mut ticket = Ticket::new(&commands, ONE, 3 * MIB + 512);
+        let mut ticket = enter(&commands, "one", 3 * MIB + 512);
         for _ in 0..3 {
             assert!(ticket.gather(&pool).is_none());
             held.pop();

@@ -182,6 +182,15 @@ impl Connection {
         self.pump(task);
     }
 
+    /// Asks for no more of a write's data, and has what still comes dropped: [`Event::DataOver`] says that nothing more does. Only then
+    /// may the task be answered, because a target waits for the end of the sequence that it has asked for (RFC 7143 section
+    /// 11.4.2). False when another event about the data says, or has said, how they came out.
+    pub fn give_up_data(&mut self, task: TaskId) -> bool {
+        let given_up = self.tasks.get_mut(&task).is_some_and(Task::give_up);
+        self.pump(task);
+        given_up
+    }
+
     /// Data that came before the task had a buffer, for the beginning of it: to be put there before [`Connection::solicit`].
     pub fn take_early_data(&mut self, task: TaskId) -> Vec<u8> {
         self.tasks.get_mut(&task).map(Task::take_early).unwrap_or_default()

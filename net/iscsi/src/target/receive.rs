@@ -167,9 +167,11 @@ impl Connection {
     }
 
     fn lose(&mut self, task: TaskId, fault: DataFault) {
-        if let Some(open) = self.tasks.get_mut(&task)
-            && open.fail()
-        {
+        let Some(open) = self.tasks.get_mut(&task) else { return };
+        if open.is_given_up() {
+            open.stop_waiting();
+            self.pump(task);
+        } else if open.fail() {
             self.events.push_back(Event::DataLost(task, fault));
         }
     }
@@ -330,6 +332,10 @@ impl Connection {
             let Some(open) = self.tasks.get_mut(&task) else { return };
             if open.take_complete() {
                 self.events.push_back(Event::DataComplete(task));
+                return;
+            }
+            if open.take_given_up() {
+                self.events.push_back(Event::DataOver(task));
                 return;
             }
             let Some(r2t) = open.next_r2t(ttt, &self.parameters) else { return };

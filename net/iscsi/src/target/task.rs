@@ -42,7 +42,9 @@ enum Flow {
     Undecided,
     /// This many bytes are wanted in all.
     Wanted(u32),
-    /// All there; the owner was told.
+    /// Nobody wants them any more: no more are asked for, and what still comes is dropped.
+    GivenUp,
+    /// All there, or given up and nothing more comes; the owner was told.
     Complete,
     /// Damaged; the owner was told.
     Failed,
@@ -168,6 +170,36 @@ impl Task {
         if self.flow == Flow::Undecided {
             self.flow = Flow::Wanted(len);
         }
+    }
+
+    /// Asks for no more. False when the owner has been told, or will be, how the data came out.
+    pub(super) fn give_up(&mut self) -> bool {
+        let open = matches!(self.flow, Flow::Undecided | Flow::Wanted(_));
+        if open {
+            self.flow = Flow::GivenUp;
+            self.early = Vec::new();
+        }
+        open
+    }
+
+    /// True for data that nobody wants.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.flow == Flow::GivenUp
+    }
+
+    /// What came of data that nobody wants makes no sense: nothing more is waited for.
+    pub(super) fn stop_waiting(&mut self) {
+        self.bursts.clear();
+        self.immediate = Immediate::Over;
+    }
+
+    /// True once, when nothing more comes of data that nobody wants.
+    pub(super) fn take_given_up(&mut self) -> bool {
+        let over = self.is_given_up() && self.bursts.is_empty() && self.immediate == Immediate::Over;
+        if over {
+            self.flow = Flow::Complete;
+        }
+        over
     }
 
     /// True when the data are known to be wrong.

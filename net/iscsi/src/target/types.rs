@@ -128,6 +128,8 @@ pub enum Event {
     Command(Command),
     /// All the data that was solicited is in the task's buffer.
     DataComplete(TaskId),
+    /// Nothing more comes of the data that were given up ([`super::Connection::give_up_data`]): answer the task.
+    DataOver(TaskId),
     /// The task's data are not what they should be: answer it with an error.
     DataLost(TaskId, DataFault),
     /// A management request: end the tasks that it names, then [`super::Connection::respond_task_management`].

@@ -398,7 +398,7 @@ impl World {
             Event::TaskManagement { request, function, .. } => self.on_management(index, request, function),
             Event::LogoutRequest { request, what } => self.on_logout(index, request, what),
             Event::Ended(task) => drop(self.target_buffers.remove(&task)),
-            Event::LoggedIn | Event::Pong => {}
+            Event::LoggedIn | Event::Pong | Event::DataOver(_) => {}
         }
         true
     }

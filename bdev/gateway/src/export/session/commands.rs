@@ -10,7 +10,7 @@ use scsi::mode::Modes;
 use scsi::{Access, Queries, Sense, SenseFormat, Unit, WriteProtection, parameter};
 
 use super::super::job::{self, Context, Start, Step};
-use super::super::long::transfer_bytes_max;
+use super::super::long::{Turn, transfer_bytes_max};
 use super::super::lun::Port;
 use super::super::node::{Lun, Node, Place, port_name};
 use super::Session;
@@ -324,8 +324,13 @@ impl Session {
         let task = stalled.task();
         let mut ticket = None;
         let (stage, room) = match self.room(&mut ticket, len) {
-            Some(room) => (Stage::Working, Some(room)),
-            None => match self.park(task, len) {
+            Turn::Come(room) => (Stage::Working, Some(room)),
+            Turn::Never => {
+                let format = stalled.place.lun.unit.settings().sense_format;
+                self.stalled = None;
+                return self.refuse(task, Sense::INVALID_FIELD_IN_CDB, format);
+            }
+            Turn::Later => match self.park(task, len) {
                 Some(stage) => (stage, None),
                 None if self.is_impatient(now) => {
                     self.stalled = None;

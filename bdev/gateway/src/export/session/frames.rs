@@ -11,9 +11,9 @@ use core::time::Duration;
 use engine::{Instant, Pool};
 use iscsi::TaskId;
 use iscsi::target::Response;
-use scsi::status;
+use scsi::{Sense, status};
 
-use super::super::long::Ticket;
+use super::super::long::{Ticket, Turn};
 use super::Session;
 use super::jobs::{Job, Stage};
 use crate::payload::{FRAME, PayloadMut};
@@ -68,18 +68,13 @@ pub(super) fn may_hold(held: usize, pool: &Pool, len: usize) -> bool {
 
 impl Session {
     /// Room for write data, if the session may have it now. More than a frame has its turn (`long.rs`).
-    pub(super) fn room(&self, ticket: &mut Option<Ticket>, len: u32) -> Option<PayloadMut> {
+    pub(super) fn room(&self, ticket: &mut Option<Ticket>, len: u32) -> Turn {
         let len = len as usize;
         if len > FRAME {
-            return Ticket::gather_for(
-                ticket,
-                &self.long_commands,
-                (self.id, self.origin),
-                (&self.core, len),
-            );
+            return self.turns.take(ticket, &self.core, len);
         }
         let may = may_hold(self.jobs.held, self.core.pool(), len);
-        may.then(|| self.core.pool().alloc(len)).flatten().map(PayloadMut::from)
+        Turn::of_frame(may.then(|| self.core.pool().alloc(len)).flatten())
     }
 
     /// Parks the command that has no frame; `None` when there is no room for what may come of it.
@@ -119,12 +114,17 @@ impl Session {
                 job.ticket = ticket;
             }
             let room = match room {
-                Some(room) => room,
-                None if len as usize > FRAME => {
+                Turn::Come(room) => room,
+                Turn::Later if len as usize > FRAME => {
                     at += 1;
                     continue;
                 }
-                None => return,
+                Turn::Later => return,
+                Turn::Never => {
+                    self.parked.remove(at);
+                    self.fail(task, Sense::INVALID_FIELD_IN_CDB);
+                    continue;
+                }
             };
             self.parked.remove(at);
             let early = match self.jobs.open.get_mut(&task).map(|job| &mut job.stage) {

@@ -9,7 +9,7 @@ use iscsi::target::Response;
 use scsi::{Sense, SenseFormat};
 
 use super::super::job::{self, After, Step};
-use super::super::long::Ticket;
+use super::super::long::{Ticket, Turn};
 use super::super::node::{Lun, Place, port_group};
 use super::super::state::{Hold, Standing};
 use super::Session;
@@ -17,6 +17,7 @@ use super::dormant::Arrival;
 use super::frames::{Parked, may_hold};
 use super::management::Hears;
 use super::paths::Passage;
+use super::turns::Pace;
 use crate::payload::{FRAME, Parts, Payload, PayloadMut};
 use crate::translate::Writing;
 use crate::wire::Buffers;
@@ -26,6 +27,8 @@ pub(super) enum Stage {
     /// There is no frame for its data yet.
     Parked(Parked),
     Collecting(PayloadMut),
+    /// It was ended before all of its data had come; it is answered when nothing more comes of them.
+    Owed,
     Working,
     Answering(Option<Payload>),
 }
@@ -50,6 +53,10 @@ pub(super) struct Job {
     pub(super) ticket: Option<Ticket>,
     /// When the initiator was asked for its data.
     pub(super) asked_at: Instant,
+    /// Bytes of them that have come,
+    pub(super) arrived: u64,
+    /// and since when no more have.
+    pub(super) pace: Pace,
     /// Its place at the blocks of the step that it is at.
     hold: Option<Hold>,
     /// Its place in the unit's task set, until it is answered; of one that is not carried out here, in `passage`.
@@ -63,12 +70,12 @@ pub(super) struct Job {
 impl Job {
     /// True while data of the initiator are awaited.
     pub(super) fn is_collecting(&self) -> bool {
-        matches!(self.stage, Stage::Parked(_) | Stage::Collecting(_))
+        matches!(self.stage, Stage::Parked(_) | Stage::Collecting(_) | Stage::Owed)
     }
 
     /// True while the initiator has been asked for data.
     pub(super) fn is_taking(&self) -> bool {
-        matches!(self.stage, Stage::Collecting(_))
+        matches!(self.stage, Stage::Collecting(_) | Stage::Owed)
     }
 }
 
@@ -97,12 +104,15 @@ impl Jobs {
 
 impl Buffers for Jobs {
     fn store(&mut self, task: TaskId, offset: usize, bytes: &[u8]) {
-        let buffer = match self.open.get_mut(&task).map(|job| &mut job.stage) {
-            Some(Stage::Collecting(buffer)) => buffer,
-            Some(Stage::Parked(parked)) => return parked.store(offset, bytes),
-            _ => return,
-        };
-        buffer.store(offset, bytes);
+        let Some(job) = self.open.get_mut(&task) else { return };
+        match &mut job.stage {
+            Stage::Collecting(buffer) => {
+                job.arrived += bytes.len() as u64;
+                buffer.store(offset, bytes);
+            }
+            Stage::Parked(parked) => parked.store(offset, bytes),
+            Stage::Owed | Stage::Working | Stage::Answering(_) => {}
+        }
     }
 
     fn load(&self, task: TaskId, offset: usize, len: usize) -> Option<Parts> {
@@ -155,15 +165,10 @@ impl Session {
         {
             // Before its place at the blocks: nobody with a turn waits for one without.
             let len = reading.len();
-            let room = Ticket::gather_for(
-                &mut job.ticket,
-                &self.long_commands,
-                (self.id, self.origin),
-                (&self.core, len),
-            );
-            match room {
-                Some(room) => reading.take_room(room),
-                None => return,
+            match self.turns.take(&mut job.ticket, &self.core, len) {
+                Turn::Come(room) => reading.take_room(room),
+                Turn::Later => return,
+                Turn::Never => return self.fail(task, Sense::INVALID_FIELD_IN_CDB),
             }
         }
         if job.hold.is_none() {
@@ -361,6 +366,8 @@ impl Job {
             charge: 0,
             ticket: None,
             asked_at: began,
+            arrived: 0,
+            pace: Pace::default(),
             hold: None,
             standing: None,
             dormant: None,
@@ -390,7 +397,7 @@ impl Job {
             Stage::Collecting(buffer) => buffer.len(),
             Stage::Answering(Some(data)) => data.len(),
             Stage::Working => self.expected_len as usize,
-            Stage::Answering(None) => 0,
+            Stage::Answering(None) | Stage::Owed => 0,
         }
     }
 

@@ -227,6 +227,10 @@ impl Links {
         }
     }
 
+    pub(super) fn give_up_data(&mut self, task: TaskId) -> bool {
+        self.of(task).is_some_and(|connection| connection.give_up_data(task))
+    }
+
     pub(super) fn take_early_data(&mut self, task: TaskId) -> Vec<u8> {
         self.of(task).map(|connection| connection.take_early_data(task)).unwrap_or_default()
     }

@@ -21,6 +21,7 @@ mod masking;
 mod passed_resets;
 pub(super) mod paths;
 mod reservation;
+mod turns;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -57,6 +58,7 @@ use management::{Management, TargetReset};
 use passed_resets::PassedReset;
 pub(super) use paths::Origin;
 pub use paths::StandbyMode;
+use turns::Turns;
 
 /// How long an initiator may say nothing.
 #[derive(Clone, Copy, Debug)]
@@ -89,8 +91,8 @@ pub(super) struct Session {
     /// The target's number of it.
     pub(super) id: NexusId,
     core: Core,
-    /// Whose turn it is to move more than a frame holds.
-    long_commands: Rc<LongCommands>,
+    /// Its turns to move more than a frame holds.
+    turns: Turns,
     pub(super) links: Links,
     jobs: Jobs,
     channels: BTreeMap<u16, Attached>,
@@ -143,7 +145,7 @@ impl Session {
         Self {
             id,
             core: core.clone(),
-            long_commands: long_commands.clone(),
+            turns: Turns::new(long_commands),
             links: Links::new(Link::new(id, stream, Connection::new(config))),
             jobs: Jobs::default(),
             channels: BTreeMap::new(),
@@ -182,6 +184,7 @@ impl Session {
         let (Some(who), Some(port)) = (&self.who, self.port()) else { return };
         let initiator = InitiatorPort::new(&who.initiator, who.isid);
         self.nexus = initiator.map(|initiator| Rc::new(Nexus { initiator, port }));
+        self.turns.belong_to(&who.initiator, self.origin);
     }
 
     /// The target port that the session is at: here, or at the peer that relays it.
@@ -252,6 +255,7 @@ impl Session {
             self.resets_deadline(),
             self.patience_deadline(),
             self.barrier_deadline(),
+            self.turns.deadline(),
         ];
         [channels, farewell, silence, relay].into_iter().chain(others).flatten().min()
     }
@@ -272,6 +276,7 @@ impl Session {
             progress |= self.receive(now, requests);
             self.watch_silence(now);
             self.watch_data(now);
+            progress |= self.watch_turns(now);
             self.take_leave(now);
             self.finish_management();
             self.finish_fenced();
@@ -360,6 +365,7 @@ impl Session {
             Event::Ended(task) => self.end_answered(task, now),
             Event::Command(command) => self.on_command(command, now),
             Event::DataComplete(task) => self.on_collected(task, now),
+            Event::DataOver(task) => self.on_data_over(task),
             Event::DataLost(task, fault) => self.fail(task, data_fault(fault)),
             Event::SendTargets { request, which } => requests.push(Request::SendTargets(request, which)),
             Event::TaskManagement { request, lun, function } => {

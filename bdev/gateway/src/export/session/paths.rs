@@ -17,7 +17,7 @@ use scsi::{Command, Sanitize, Sense, status};
 use super::super::groups::groups;
 use super::super::job::{self, Start};
 use super::super::logical_unit::LogicalUnit;
-use super::super::long::Ticket;
+use super::super::long::Turn;
 use super::super::node::{Lun, Place, port_group};
 use super::super::relay::{Ends, News, Passed, Passing, PassingData};
 use super::super::state::Resets;
@@ -325,16 +325,15 @@ impl Session {
             (Some(data), _) => PassingData::Out(data.clone()),
             (None, true) if command.expected_len > 0 => {
                 let len = passed_len(&job.command, command.expected_len, place);
-                let into = match len {
-                    0..=FRAME => self.core.pool().alloc_zeroed(len).map(PayloadMut::from),
-                    _ => Ticket::gather_for(
-                        &mut job.ticket,
-                        &self.long_commands,
-                        (self.id, self.origin),
-                        (&self.core, len),
-                    ),
+                let turn = match len {
+                    0..=FRAME => Turn::of_frame(self.core.pool().alloc_zeroed(len)),
+                    _ => self.turns.take(&mut job.ticket, &self.core, len),
                 };
-                let Some(mut into) = into else { return };
+                let mut into = match turn {
+                    Turn::Come(into) => into,
+                    Turn::Later => return,
+                    Turn::Never => return self.fail(task, Sense::INVALID_FIELD_IN_CDB),
+                };
                 if len > FRAME {
                     into.clear();
                 }

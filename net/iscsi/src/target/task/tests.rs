@@ -104,3 +104,23 @@ fn data_out_of_order_fill_a_burst_where_that_was_agreed_on() {
     }
     assert!(task.take_complete());
 }
+
+#[test]
+fn data_that_were_given_up_are_waited_for_and_not_asked_for() {
+    let parameters = SessionParameters { max_burst_length: 1024, ..SessionParameters::default() };
+    let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(2048);
+    let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
+    task.on_data_end(&command, &parameters).expect("no immediate data");
+    task.want(2048);
+    task.next_r2t(1, &parameters).expect("half of it");
+    assert!(task.give_up() && !task.take_given_up(), "a sequence is under way");
+    for (data_sn, offset, flags) in [(0, 0, 0), (1, 512, flag::FINAL)] {
+        assert!(!task.take_given_up());
+        let part = data_out(1, data_sn, offset, 512, flags);
+        task.on_data_out(&part, &parameters).expect("in order");
+        task.on_data_end(&part, &parameters).expect("whole");
+    }
+    assert!(task.next_r2t(2, &parameters).is_none() && !task.take_complete());
+    assert!(task.take_given_up() && !task.take_given_up(), "the owner is told once");
+    assert!(!task.give_up(), "nothing is left to give up");
+}
