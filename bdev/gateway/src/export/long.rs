@@ -132,22 +132,48 @@ impl LongCommands {
     }
 }
 
-/// What comes of asking for room for more than a frame.
+/// Bytes that a command wants room for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// Of its data,
+    pub(super) len: usize,
+    /// and of what it reads while it has them: a frame at the most, or nothing. It comes with the room for the data, because whoever
+    /// has some frames and waits for more may wait for others that do the same.
+    pub(super) scratch: usize,
+}
+
+impl Wanted {
+    /// Nothing beside the data.
+    pub(super) fn data(len: usize) -> Self {
+        Self { len, scratch: 0 }
+    }
+}
+
+/// That room.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) data: PayloadMut,
+    pub(super) scratch: Option<BufMut>,
+}
+
+impl Room {
+    /// For data that fit in a frame: all of it or nothing.
+    pub(super) fn of_frame(pool: &Pool, Wanted { len, scratch }: Wanted) -> Option<Self> {
+        let data = pool.alloc(len)?.into();
+        let scratch = if scratch > 0 { Some(pool.alloc(scratch)?) } else { None };
+        Some(Self { data, scratch })
+    }
+}
+
+/// What comes of asking for room.
 #[derive(Debug)]
 pub(super) enum Turn {
     /// Here it is.
-    Come(PayloadMut),
+    Come(Room),
     /// Ask again.
     Later,
     /// It is more than there can be.
     Never,
-}
-
-impl Turn {
-    /// Of one frame, for whatever fits in there.
-    pub(super) fn of_frame(frame: Option<BufMut>) -> Self {
-        frame.map_or(Self::Later, |frame| Self::Come(frame.into()))
-    }
 }
 
 /// A command's place; given back when dropped, with the frames that it has gathered.
@@ -156,14 +182,14 @@ pub(super) struct Ticket {
     commands: Rc<LongCommands>,
     origin: Origin,
     number: u64,
-    len: usize,
+    wanted: Wanted,
     frames: Vec<BufMut>,
 }
 
 impl Ticket {
-    /// A place at the end of the queue, for a command that moves `len` bytes; `None` when that is more than there can be.
-    pub(super) fn new(commands: &Rc<LongCommands>, owner: &Owner, len: usize) -> Option<Self> {
-        let bytes = len.next_multiple_of(BUF_LEN_MAX);
+    /// A place at the end of the queue; `None` when the command moves more than there can be.
+    pub(super) fn new(commands: &Rc<LongCommands>, owner: &Owner, wanted: Wanted) -> Option<Self> {
+        let bytes = wanted.len.next_multiple_of(BUF_LEN_MAX);
         if bytes > commands.budget {
             return None;
         }
@@ -173,25 +199,28 @@ impl Ticket {
             queue.grant(commands.budget);
             number
         };
-        Some(Self { commands: commands.clone(), origin: owner.origin, number, len, frames: Vec::new() })
+        Some(Self { commands: commands.clone(), origin: owner.origin, number, wanted, frames: Vec::new() })
     }
 
     fn is_granted(&self) -> bool {
         self.commands.of(self.origin).borrow().granted.iter().any(|entry| entry.number == self.number)
     }
 
-    /// Takes what frames there are, when it has its turn; the command's data once they are complete.
-    pub(super) fn gather(&mut self, pool: &Pool) -> Option<PayloadMut> {
+    /// Takes what frames there are, when it has its turn; the command's room once it is complete.
+    pub(super) fn gather(&mut self, pool: &Pool) -> Option<Room> {
         if !self.is_granted() {
             return None;
         }
+        let Wanted { len, scratch } = self.wanted;
         let mut there: usize = self.frames.iter().map(|frame| frame.len()).sum();
-        while there < self.len {
-            let frame = pool.alloc((self.len - there).min(BUF_LEN_MAX))?;
+        while there < len {
+            let frame = pool.alloc((len - there).min(BUF_LEN_MAX))?;
             there += frame.len();
             self.frames.push(frame);
         }
-        PayloadMut::of(std::mem::take(&mut self.frames))
+        let scratch = if scratch > 0 { Some(pool.alloc(scratch)?) } else { None };
+        let data = PayloadMut::of(std::mem::take(&mut self.frames))?;
+        Some(Room { data, scratch })
     }
 }
 
@@ -212,7 +241,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     fn enter(commands: &Rc<LongCommands>, initiator: &str, len: usize) -> Ticket {
-        Ticket::new(commands, &Owner::new(initiator, Origin::Host), len).expect("not too much")
+        Ticket::new(commands, &Owner::new(initiator, Origin::Host), Wanted::data(len)).expect("not too much")
     }
 
     #[test]
@@ -245,7 +274,7 @@ mod tests {
         assert!(third.gather(&pool).is_none(), "it is the other host's turn, which waits for the rest");
         assert!(whole.gather(&pool).is_none());
         drop(second);
-        assert_eq!(whole.gather(&pool).map(|data| data.len()), Some(4 * MIB));
+        assert_eq!(whole.gather(&pool).map(|room| room.data.len()), Some(4 * MIB));
         drop(whole);
         assert!(third.gather(&pool).is_some());
     }
@@ -275,7 +304,7 @@ mod tests {
         let pool = Pool::for_tests();
         let commands = LongCommands::new(&pool);
         let mut relayed = enter(&commands, "one", 4 * MIB);
-        let served = Ticket::new(&commands, &Owner::new("three", Origin::Peer), 4 * MIB);
+        let served = Ticket::new(&commands, &Owner::new("three", Origin::Peer), Wanted::data(4 * MIB));
         let data = (relayed.gather(&pool), served.expect("not too much").gather(&pool));
         assert!(data.0.is_some() && data.1.is_some());
     }
@@ -283,7 +312,7 @@ mod tests {
     #[test]
     fn what_is_more_than_everything_has_no_place() {
         let commands = LongCommands::new(&Pool::for_tests());
-        let of = |len| Ticket::new(&commands, &Owner::new("one", Origin::Host), len);
+        let of = |len| Ticket::new(&commands, &Owner::new("one", Origin::Host), Wanted::data(len));
         assert!(of(4 * MIB + 1).is_none() && of(4 * MIB).is_some());
     }
 
@@ -297,7 +326,10 @@ mod tests {
             assert!(ticket.gather(&pool).is_none());
             held.pop();
         }
-        assert!(ticket.gather(&pool).is_some_and(|data| data.len() == 3 * MIB + 512), "the rest is short");
+        assert!(
+            ticket.gather(&pool).is_some_and(|room| room.data.len() == 3 * MIB + 512),
+            "the rest is short"
+        );
         drop(ticket);
         assert_eq!(pool.stats()[2].free, 3);
     }

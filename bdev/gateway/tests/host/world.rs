@@ -67,8 +67,17 @@ impl World {
         Self::empty_with(LunMode::SyncDurable, |fault| fault)
     }
 
+    /// The same, with so little memory.
+    pub(crate) fn empty_on(pool: Pool) -> Self {
+        Self::empty_as(pool, LunMode::SyncDurable, |fault| fault)
+    }
+
     fn empty_with(mode: LunMode, wrap: impl FnOnce(Arc<FaultBdev>) -> Arc<dyn Bdev>) -> Self {
-        let core = Core::for_tests(Pool::for_tests());
+        Self::empty_as(Pool::for_tests(), mode, wrap)
+    }
+
+    fn empty_as(pool: Pool, mode: LunMode, wrap: impl FnOnce(Arc<FaultBdev>) -> Arc<dyn Bdev>) -> Self {
+        let core = Core::for_tests(pool);
         let network = SimNet::new(SimConfig::default());
         let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
         let medium = MallocBdev::new("m0", Uuid::from_u128(7), geometry);

@@ -248,6 +248,8 @@ pub(in crate::export) struct Copying {
     runs: VecDeque<Run>,
     record: Record,
     stage: Stage,
+    /// What is around the piece goes there: taken with the frame of the piece, and not while that is held.
+    around: RefCell<Option<BufMut>>,
     /// How it ends if all goes well.
     end: CopyState,
 }
@@ -292,7 +294,7 @@ impl Run {
 impl Copying {
     /// The first step, or `None` and a record of the end.
     pub(super) fn begin(runs: VecDeque<Run>, record: Record, end: CopyState) -> Option<Step> {
-        Box::new(Self { runs, record, stage: Stage::Reading, end }).next()
+        Box::new(Self { runs, record, stage: Stage::Reading, around: RefCell::default(), end }).next()
     }
 
     /// Whether its command does not wait for it.
@@ -344,16 +346,20 @@ impl Copying {
 
     pub(super) fn op(&self, pool: &Pool) -> Option<Op> {
         let run = self.runs.front()?;
-        let read = |range: BlockRange, size: usize| {
-            Some(Op::Read { range, into: pool.alloc(range.blocks as usize * size)? })
-        };
+        let frame = |range: BlockRange, place: &Place| pool.alloc(range.blocks as usize * Run::size(place));
         let durability = match run.destination.lun.mode() {
             LunMode::SyncDurable => Durability::Durable,
             LunMode::SyncCached => Durability::Accepted,
         };
         match &self.stage {
             Stage::Reading => match (run.source.place(), run.source_range()) {
-                (Some(place), Some(range)) => read(range, Run::size(place)),
+                (Some(place), Some(range)) => {
+                    let into = frame(range, place)?;
+                    if !run.is_whole() {
+                        *self.around.borrow_mut() = Some(frame(run.destination_range(), &run.destination)?);
+                    }
+                    Some(Op::Read { range, into })
+                }
                 // What a thick LUN has zeroed by its device may lose its storage.
                 _ if run.destination.lun.config.keeps_storage() => {
                     let range = run.destination_range();
@@ -362,7 +368,7 @@ impl Copying {
                 }
                 _ => Some(Op::WriteZeroes { range: run.destination_range(), durability }),
             },
-            Stage::Merging(_) => read(run.destination_range(), Run::size(&run.destination)),
+            Stage::Merging(_) => Some(Op::Read { range: run.destination_range(), into: self.around.take()? }),
             Stage::Writing(from) => {
                 Some(Op::Write { range: run.destination_range(), from: from.clone(), durability })
             }

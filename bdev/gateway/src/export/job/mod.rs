@@ -37,8 +37,10 @@ use crate::access::LunMask;
 use crate::payload::PayloadMut;
 use crate::translate::{self, Outcome, Writing};
 pub(super) use copy::check_shown;
+pub(super) use pieces::Walk;
 pub(super) use reservation::ReserveOut;
 pub(super) use step::{After, Step};
+pub(super) use transfer::scratch_len;
 
 /// A change that a command wants of what the unit keeps, reservations apart.
 #[derive(Debug)]
@@ -118,7 +120,7 @@ fn steps(steps: impl IntoIterator<Item = Step>) -> Result<Start, Sense> {
 
 fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
     match command {
-        Command::TestUnitReady => steps([Step::Examine(BlockRange::new(0, 1))]),
+        Command::TestUnitReady => steps([Step::Examine(Walk::short(BlockRange::new(0, 1)))]),
         Command::RequestSense { descriptor, allocation } => {
             Ok(Start::Data(unit::request_sense(*descriptor, *allocation, context)))
         }

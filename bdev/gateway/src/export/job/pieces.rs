@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use bdev::{BlockRange, Durability, Op};
-use engine::{Buf, BufMut, Pool};
+use engine::{Buf, BufMut};
 use scsi::Sense;
 
 use super::{After, Step};
@@ -23,6 +23,38 @@ pub(super) fn pieces(range: BlockRange, max: u32) -> impl Iterator<Item = BlockR
         let blocks = (end - lba).min(u64::from(max));
         BlockRange::new(lba, u32::try_from(blocks).expect("at most max"))
     })
+}
+
+/// Blocks of which some are looked at at a time: as many as a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::export) struct Walk {
+    /// Those that are left.
+    range: BlockRange,
+    max: u32,
+}
+
+impl Walk {
+    /// A frame at a time.
+    pub(super) fn new(range: BlockRange, block_size: u32) -> Self {
+        Self { range, max: frame_blocks(block_size) }
+    }
+
+    /// Blocks that fit in a frame.
+    pub(in crate::export) fn short(range: BlockRange) -> Self {
+        Self { range, max: range.blocks }
+    }
+
+    /// The blocks that are next.
+    pub(super) fn piece(&self) -> BlockRange {
+        BlockRange::new(self.range.lba, self.range.blocks.min(self.max))
+    }
+
+    /// What is left after those.
+    pub(super) fn rest(self) -> Option<Self> {
+        let piece = self.piece();
+        let range = BlockRange::new(piece.end(), self.range.blocks - piece.blocks);
+        (range.blocks > 0).then_some(Self { range, ..self })
+    }
 }
 
 /// A frame of a command's data, and the blocks that it is about.
@@ -78,11 +110,6 @@ impl Reading {
         *self.room.borrow_mut() = room.into_frames().rev().collect();
     }
 
-    /// A frame whose read has not begun.
-    pub(super) fn put_back(&self, frame: BufMut) {
-        self.room.borrow_mut().push(frame);
-    }
-
     pub(super) fn op(&self) -> Option<Op> {
         let range = pieces(self.range, frame_blocks(self.block_size)).nth(self.done.len())?;
         let into = self.room.borrow_mut().pop()?;
@@ -104,48 +131,58 @@ pub(in crate::export) struct OrWrite {
     range: BlockRange,
     /// What is still to be done.
     pieces: VecDeque<Piece>,
-    /// What is to be written of the first of them, once it was read.
-    merged: Option<Buf>,
+    /// Of the first of them.
+    stage: OrStage,
     durability: Durability,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OrStage {
+    Reading,
+    /// The piece's data are what was read, with their own bits set.
+    Writing,
 }
 
 impl OrWrite {
     pub(super) fn new(range: BlockRange, pieces: VecDeque<Piece>, durability: Durability) -> Box<Self> {
-        Box::new(Self { range, pieces, merged: None, durability })
+        Box::new(Self { range, pieces, stage: OrStage::Reading, durability })
     }
 
     pub(super) fn range(&self) -> BlockRange {
         self.range
     }
 
-    pub(super) fn op(&self, pool: &Pool) -> Option<Op> {
+    pub(super) fn op(&self, frame: impl FnOnce(BlockRange) -> Option<BufMut>) -> Option<Op> {
         let Piece { range, data, .. } = self.pieces.front()?;
-        match &self.merged {
-            Some(merged) => {
-                Some(Op::Write { range: *range, from: merged.clone(), durability: self.durability })
-            }
-            None => Some(Op::Read { range: *range, into: pool.alloc(data.len())? }),
-        }
+        Some(match self.stage {
+            OrStage::Reading => Op::Read { range: *range, into: frame(*range)? },
+            OrStage::Writing => Op::Write { range: *range, from: data.clone(), durability: self.durability },
+        })
     }
 
     /// The blocks that its I/O changes.
     pub(super) fn changes(&self) -> Option<BlockRange> {
-        self.merged.as_ref().and(self.pieces.front()).map(|piece| piece.range)
+        let writes = self.stage == OrStage::Writing;
+        self.pieces.front().filter(|_| writes).map(|piece| piece.range)
     }
 
-    pub(super) fn finish(mut self: Box<Self>, op: Op) -> After {
-        match (op, self.pieces.front()) {
-            (Op::Read { mut into, .. }, Some(piece)) => {
-                for (byte, bits) in into.iter_mut().zip(piece.data.iter()) {
+    /// What was read goes into the command's own data, so that the frame is there for the next piece.
+    pub(super) fn finish(mut self: Box<Self>, op: Op, scratch: &mut Option<BufMut>) -> After {
+        let Some(piece) = self.pieces.pop_front() else { return After::Fail(Sense::INTERNAL_FAILURE) };
+        self.stage = match op {
+            Op::Read { into, .. } => {
+                let Ok(mut data) = piece.data.try_unique() else {
+                    return After::Fail(Sense::INTERNAL_FAILURE);
+                };
+                for (byte, bits) in data.iter_mut().zip(into.iter()) {
                     *byte |= bits;
                 }
-                self.merged = Some(into.freeze());
+                *scratch = Some(into);
+                self.pieces.push_front(Piece { data: data.freeze(), ..piece });
+                OrStage::Writing
             }
-            _ => {
-                self.merged = None;
-                self.pieces.pop_front();
-            }
-        }
+            _ => OrStage::Reading,
+        };
         if self.pieces.is_empty() { After::Done } else { After::Again(Step::Or(self)) }
     }
 }

@@ -1,7 +1,7 @@
 //! What a command does one after the other: one I/O at a time, and what its end means.
 
 use bdev::{BlockRange, BlockStatus, Completed, Durability, FenceKey, IoError, Op};
-use engine::{Buf, Pool};
+use engine::{Buf, BufMut, Pool};
 use scsi::parameter::{LbaStatus, ProvisioningStatus, lba_status};
 use scsi::reservation::Report;
 use scsi::{ByteCheck, Sense};
@@ -10,7 +10,7 @@ use super::super::node::Place;
 use super::super::state::{Mode, Span};
 use super::Wish;
 use super::copy::Copying;
-use super::pieces::{OrWrite, Piece, Reading};
+use super::pieces::{OrWrite, Piece, Reading, Walk};
 use super::provisioning::Same;
 use super::reservation::ReserveOut;
 use super::token::Populating;
@@ -26,7 +26,7 @@ pub(in crate::export) enum Step {
     /// The same of more than a frame holds.
     ReadLong(Box<Reading>),
     /// Read to see whether the medium can.
-    Examine(BlockRange),
+    Examine(Walk),
     /// The same, as a self-test.
     Test(BlockRange),
     Write(BlockRange, Buf, Durability),
@@ -39,7 +39,7 @@ pub(in crate::export) enum Step {
     /// Read and compare with this.
     Compare(Piece),
     /// Read and compare each block with this one.
-    CompareEach(BlockRange, Buf),
+    CompareEach(Walk, Buf),
     CompareAndWrite(CompareAndWrite),
     /// Read, set these bits, and write.
     Or(Box<OrWrite>),
@@ -115,18 +115,36 @@ pub(in crate::export) enum After {
 }
 
 impl Step {
-    /// The I/O; `None` when the pool has no frame now.
-    pub(in crate::export) fn op(&self, pool: &Pool, block_size: u32) -> Option<Op> {
-        let frame = |range: BlockRange| pool.alloc(range.blocks as usize * block_size as usize);
-        let read = |range: BlockRange| Some(Op::Read { range, into: frame(range)? });
+    /// False for what the session does itself.
+    pub(in crate::export) fn does_io(&self) -> bool {
+        !matches!(
+            self,
+            Self::Reserve(_) | Self::Alter(_) | Self::Report(..) | Self::Populate(_) | Self::Sanitized
+        )
+    }
+
+    /// The I/O; `None` when the pool has no frame now. What it reads goes to `scratch`, where there is one.
+    pub(in crate::export) fn op(
+        &self,
+        pool: &Pool,
+        scratch: &mut Option<BufMut>,
+        block_size: u32,
+    ) -> Option<Op> {
+        let mut frame = |range: BlockRange| {
+            let len = range.blocks as usize * block_size as usize;
+            let mut frame = match scratch.take_if(|frame| frame.len() >= len) {
+                Some(frame) => frame,
+                None => pool.alloc(len)?,
+            };
+            frame.truncate(len);
+            Some(frame)
+        };
+        let mut read = |range: BlockRange| Some(Op::Read { range, into: frame(range)? });
         match self {
-            Self::Read(range)
-            | Self::Examine(range)
-            | Self::Test(range)
-            | Self::Compare(Piece { range, .. })
-            | Self::CompareEach(range, _) => read(*range),
+            Self::Read(range) | Self::Test(range) | Self::Compare(Piece { range, .. }) => read(*range),
+            Self::Examine(walk) | Self::CompareEach(walk, _) => read(walk.piece()),
             Self::ReadLong(reading) => reading.op(),
-            Self::Or(or_write) => or_write.op(pool),
+            Self::Or(or_write) => or_write.op(frame),
             Self::Write(range, from, durability) | Self::WriteAtomic(range, from, durability) => {
                 Some(Op::Write { range: *range, from: from.clone(), durability: *durability })
             }
@@ -164,12 +182,11 @@ impl Step {
         let shared = |range: &BlockRange| Some((Span::from(*range), Mode::Shared));
         let exclusive = |range: &BlockRange| Some((Span::from(*range), Mode::Exclusive));
         match self {
+            Self::Examine(walk) | Self::CompareEach(walk, _) => shared(&walk.piece()),
             Self::Read(range)
-            | Self::Examine(range)
             | Self::Test(range)
             | Self::Write(range, ..)
             | Self::Compare(Piece { range, .. })
-            | Self::CompareEach(range, _)
             | Self::Zero(range, _)
             | Self::Discard(range)
             | Self::WriteAndVerify(Piece { range, .. }, ByteCheck::Medium)
@@ -225,15 +242,8 @@ impl Step {
         }
     }
 
-    /// Its I/O was not taken: what it had ready for it stays so.
-    pub(in crate::export) fn take_back(&self, refused: Completed) {
-        if let (Self::ReadLong(reading), Op::Read { into, .. }) = (self, refused.op) {
-            reading.put_back(into);
-        }
-    }
-
-    /// What the end of its I/O means.
-    pub(in crate::export) fn finish(self, completed: Completed) -> After {
+    /// What the end of its I/O means. A frame that is needed no more is `scratch` again.
+    pub(in crate::export) fn finish(self, completed: Completed, scratch: &mut Option<BufMut>) -> After {
         if let Self::Copy(copying) = self {
             return copying.finish(completed);
         }
@@ -246,17 +256,27 @@ impl Step {
             }
             return After::FailIo(error, self.writing());
         }
-        let verdict = |result: Result<(), Sense>| result.map_or_else(After::Fail, |()| After::Done);
         match (self, completed.op) {
             (Self::Read(_), Op::Read { into, .. }) => After::Data(into.freeze().into()),
             (Self::ReadLong(reading), Op::Read { into, .. }) => reading.on_read(into),
             (Self::WriteAndVerify(piece, ByteCheck::Data), _) => After::Again(Self::Compare(piece)),
-            (Self::WriteAndVerify(piece, _), _) => After::Again(Self::Examine(piece.range)),
+            (Self::WriteAndVerify(piece, _), _) => After::Again(Self::Examine(Walk::short(piece.range))),
+            (Self::Examine(walk), Op::Read { into, .. }) => {
+                *scratch = Some(into);
+                walk.rest().map_or(After::Done, |rest| After::Next(Self::Examine(rest)))
+            }
             (Self::Same(same), _) => same.rest().map_or(After::Done, |rest| After::Next(Self::Same(rest))),
             (Self::Compare(Piece { data, offset, .. }), Op::Read { into, .. }) => {
-                verdict(compare(&into, &data, offset))
+                let result = compare(&into, &data, offset);
+                *scratch = Some(into);
+                result.map_or_else(After::Fail, |()| After::Done)
             }
-            (Self::CompareEach(_, wanted), Op::Read { into, .. }) => verdict(compare_each(&into, &wanted)),
+            (Self::CompareEach(walk, wanted), Op::Read { into, .. }) => {
+                let result = compare_each(&into, &wanted);
+                *scratch = Some(into);
+                let rest = || walk.rest().map(|rest| Self::CompareEach(rest, wanted));
+                result.map_or_else(After::Fail, |()| rest().map_or(After::Done, After::Next))
+            }
             (Self::CompareAndWrite(command), Op::Read { into, .. }) => match compare(&into, &command.both, 0)
             {
                 Ok(()) => {
@@ -265,7 +285,7 @@ impl Step {
                 }
                 Err(sense) => After::Fail(sense),
             },
-            (Self::Or(or_write), op) => or_write.finish(op),
+            (Self::Or(or_write), op) => or_write.finish(op, scratch),
             (Self::Status(look_up), Op::BlockStatus { found, .. }) => look_up.on_found(found),
             _ => After::Done,
         }

@@ -6,10 +6,10 @@ use bdev::{BlockRange, Capabilities, Durability};
 use scsi::inquiry::COMPARE_AND_WRITE_BLOCKS_MAX;
 use scsi::{ByteCheck, Command, Sense, Transfer, Unit};
 
-use super::pieces::{OrWrite, Piece, Reading, frame_blocks, pieces, pieces_of};
+use super::pieces::{OrWrite, Piece, Reading, Walk, frame_blocks, pieces_of};
 use super::step::{CompareAndWrite, Comparer};
 use super::{Context, LunMode, Start, Step, steps};
-use crate::payload::PayloadMut;
+use crate::payload::{FRAME, PayloadMut};
 
 pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
     let unit = context.unit;
@@ -101,12 +101,26 @@ fn collect(transfer: &Transfer, unit: &Unit) -> Result<Start, Sense> {
 
 fn verify_medium(transfer: &Transfer, unit: &Unit) -> Result<Start, Sense> {
     unit.check_range(transfer.lba, transfer.blocks)?;
-    let whole = BlockRange::new(transfer.lba, transfer.blocks);
-    steps(pieces(whole, frame_blocks(unit.block_size)).map(Step::Examine))
+    let walk = (transfer.blocks > 0).then(|| Walk::new(range_of(transfer), unit.block_size));
+    steps(walk.map(Step::Examine))
 }
 
 pub(super) fn durability(transfer: &Transfer, mode: LunMode) -> Durability {
     if transfer.fua || mode == LunMode::SyncDurable { Durability::Durable } else { Durability::Accepted }
+}
+
+/// Bytes of the frame that a command which takes `len` bytes of data reads into while it has those.
+pub(in crate::export) fn scratch_len(command: &Command, len: usize, block_size: u32) -> usize {
+    match command {
+        Command::OrWrite(_)
+        | Command::WriteAndVerify { .. }
+        | Command::Verify { check: ByteCheck::Data, .. } => len.min(FRAME),
+        Command::Verify { transfer, check: ByteCheck::OneBlock } => {
+            transfer.blocks.min(frame_blocks(block_size)) as usize * block_size as usize
+        }
+        Command::CompareAndWrite(_) => len / 2,
+        _ => 0,
+    }
 }
 
 /// The data are in.
@@ -144,8 +158,7 @@ pub(super) fn collected(
             each(transfer).map(|piece| Step::WriteAndVerify(piece, *check)).collect()
         }
         Command::Verify { transfer, check: ByteCheck::OneBlock } => {
-            let (pieces, data) = (pieces(range_of(transfer), frame_blocks(block_size)), whole()?);
-            pieces.map(|range| Step::CompareEach(range, data.clone())).collect()
+            [Step::CompareEach(Walk::new(range_of(transfer), block_size), whole()?)].into()
         }
         Command::Verify { transfer, .. } => each(transfer).map(Step::Compare).collect(),
         _ => return Err(Sense::INTERNAL_FAILURE),
@@ -165,5 +178,40 @@ pub(super) fn compare_each(read: &[u8], wanted: &[u8]) -> Result<(), Sense> {
     match read.iter().zip(wanted.iter().cycle()).position(|(a, b)| a != b) {
         None => Ok(()),
         Some(offset) => Err(Sense::MISCOMPARE.with_information((offset % wanted.len()) as u64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bdev::Geometry;
+    use bdev::null::NullBdev;
+    use scsi::Queries;
+    use scsi::alua::Management;
+    use scsi::mode::Modes;
+    use uuid::Uuid;
+
+    use super::super::super::lun::{LunConfig, Port};
+    use super::*;
+
+    #[test]
+    fn a_verification_of_terabytes_is_one_step_at_a_time() {
+        let geometry = Geometry { block_size: 512, physical_block_size: 512, blocks: 1 << 32 };
+        let config = LunConfig::new(NullBdev::new("n0", Uuid::from_u128(1), geometry), LunMode::SyncDurable);
+        let (management, queries) = (Management::Implicit, Queries::No);
+        let port = Port { number: 1, name: String::new(), all: Vec::new(), management, queries };
+        let unit = config.unit(port, Modes::default(), 8 << 20);
+        let transfer = Transfer { lba: 1, blocks: u32::MAX, fua: false };
+        let Ok(Start::Steps(steps)) = verify_medium(&transfer, &unit) else { panic!("inside") };
+        assert_eq!(steps.len(), 1);
+        let Some(Step::Examine(mut walk)) = steps.into_iter().next() else { panic!("a look") };
+        let mut next = transfer.lba;
+        loop {
+            let piece = walk.piece();
+            assert!(piece.lba == next && piece.blocks <= frame_blocks(512) && piece.blocks > 0);
+            next = piece.end();
+            let Some(rest) = walk.rest() else { break };
+            walk = rest;
+        }
+        assert_eq!(next, 1 << 32, "all of it");
     }
 }

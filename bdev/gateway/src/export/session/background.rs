@@ -8,8 +8,8 @@ use std::rc::Rc;
 use super::super::job::{After, Step};
 use super::super::logical_unit::LogicalUnit;
 use super::super::node::{Lun, Place};
-use super::super::state::Hold;
 use super::Session;
+use super::footing::Footing;
 use super::jobs::Sent;
 
 /// Set in the tags of their I/Os; tags of tasks have 32 bits.
@@ -22,7 +22,7 @@ pub(super) struct Background {
     place: Place,
     /// What it is at; never absent but for a moment.
     step: Option<Step>,
-    hold: Option<Hold>,
+    footing: Footing,
     state: State,
 }
 
@@ -46,7 +46,13 @@ impl Session {
     pub(super) fn continue_in_background(&mut self, place: Place, step: Step, now: Instant) {
         self.last_background = self.last_background.wrapping_add(1);
         let number = self.last_background;
-        let background = Background { number, place, step: Some(step), hold: None, state: State::Waiting };
+        let background = Background {
+            number,
+            place,
+            step: Some(step),
+            footing: Footing::default(),
+            state: State::Waiting,
+        };
         self.background.push(background);
         self.advance_background(number, now);
     }
@@ -61,14 +67,12 @@ impl Session {
         if lun.unit.sanitize_refusal().is_some() {
             return self.background.retain(|background| background.number != number);
         }
-        if background.hold.is_none() {
-            background.hold = step.hold().map(|(span, mode)| Hold::new(&lun.unit, span, mode));
-        }
-        if background.hold.as_ref().is_some_and(|hold| !hold.is_granted()) {
+        if !background.footing.is_complete(step, &lun, self.core.pool()) {
             return;
         }
         let tag = bdev::Tag(BACKGROUND | u64::from(number));
-        match super::jobs::send(&mut self.channels, &self.core, (lun_number, &lun), step, tag, now) {
+        let sending = (step, &mut background.footing);
+        match super::jobs::send(&mut self.channels, &self.core, (lun_number, &lun), sending, tag, now) {
             Sent::Later => {}
             Sent::Submitted => background.state = State::InFlight,
             Sent::Refused(_) | Sent::NoChannel => {
@@ -86,13 +90,13 @@ impl Session {
         let at = self.background.iter().position(|background| background.number == number)?;
         let background = &mut self.background[at];
         let step = background.step.take().filter(|_| background.state == State::InFlight);
-        let after = step.map(|step| step.finish(completed));
+        let after = step.map(|step| step.finish(completed, &mut background.footing.scratch));
         background.state = State::Waiting;
         match after {
             Some(After::Again(step)) => background.step = Some(step),
             Some(After::Next(step)) => {
                 background.step = Some(step);
-                background.hold = None;
+                background.footing.leave();
             }
             // It has ended, and its status says how.
             _ => {

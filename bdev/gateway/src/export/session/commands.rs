@@ -15,6 +15,7 @@ use super::super::lun::Port;
 use super::super::node::{Lun, Node, Place, port_name};
 use super::Session;
 use super::dormant::Arrival;
+use super::frames::wanted;
 use super::jobs::{Job, Stage};
 use super::paths::Passage;
 use crate::payload::PayloadMut;
@@ -323,7 +324,8 @@ impl Session {
         }
         let task = stalled.task();
         let mut ticket = None;
-        let (stage, room) = match self.room(&mut ticket, len) {
+        let wanted = wanted(&stalled.parsed, len, &stalled.place);
+        let (stage, room) = match self.room(&mut ticket, wanted) {
             Turn::Come(room) => (Stage::Working, Some(room)),
             Turn::Never => {
                 let format = stalled.place.lun.unit.settings().sense_format;

@@ -13,10 +13,13 @@ use iscsi::TaskId;
 use iscsi::target::Response;
 use scsi::{Sense, status};
 
-use super::super::long::{Ticket, Turn};
+use super::super::job;
+use super::super::long::{Room, Ticket, Turn, Wanted};
+use super::super::node::Place;
 use super::Session;
+use super::footing::Footing;
 use super::jobs::{Job, Stage};
-use crate::payload::{FRAME, PayloadMut};
+use crate::payload::FRAME;
 
 /// What is held may be this many times what is free.
 const SHARE: usize = 2;
@@ -60,6 +63,23 @@ impl Parked {
     }
 }
 
+/// What a command for so many bytes of data wants.
+pub(super) fn wanted(command: &scsi::Command, len: u32, place: &Place) -> Wanted {
+    let len = len as usize;
+    let block_size = place.lun.config.bdev.geometry().block_size;
+    Wanted { len, scratch: job::scratch_len(command, len, block_size) }
+}
+
+impl Job {
+    /// What a command wants that has no frame yet.
+    fn wanted(&self) -> Option<(u32, Wanted)> {
+        let (Stage::Parked(Parked { len, .. }), Some(place)) = (&self.stage, &self.place) else {
+            return None;
+        };
+        Some((*len, wanted(&self.command, *len, place)))
+    }
+}
+
 /// Whether a session that holds so much may have one more frame, for so many bytes.
 pub(super) fn may_hold(held: usize, pool: &Pool, len: usize) -> bool {
     let with = held + Pool::frame_bytes(len);
@@ -67,14 +87,16 @@ pub(super) fn may_hold(held: usize, pool: &Pool, len: usize) -> bool {
 }
 
 impl Session {
-    /// Room for write data, if the session may have it now. More than a frame has its turn (`long.rs`).
-    pub(super) fn room(&self, ticket: &mut Option<Ticket>, len: u32) -> Turn {
-        let len = len as usize;
+    /// Room for a command's data, and a frame beside it where it reads while it has them, if the session may have that now. More than a
+    /// frame has its turn (`long.rs`).
+    pub(super) fn room(&self, ticket: &mut Option<Ticket>, wanted: Wanted) -> Turn {
+        let Wanted { len, scratch } = wanted;
         if len > FRAME {
-            return self.turns.take(ticket, &self.core, len);
+            return self.turns.take(ticket, &self.core, wanted);
         }
-        let may = may_hold(self.jobs.held, self.core.pool(), len);
-        Turn::of_frame(may.then(|| self.core.pool().alloc(len)).flatten())
+        let beside = if scratch > 0 { Pool::frame_bytes(scratch) } else { 0 };
+        let may = may_hold(self.jobs.held + beside, self.core.pool(), len);
+        Room::of_frame(self.core.pool(), wanted).filter(|_| may).map_or(Turn::Later, Turn::Come)
     }
 
     /// Parks the command that has no frame; `None` when there is no room for what may come of it.
@@ -101,15 +123,13 @@ impl Session {
     pub(super) fn unpark(&mut self, now: Instant) {
         let mut at = 0;
         while let Some(task) = self.parked.get(at).copied() {
-            let Some(Job { stage: Stage::Parked(Parked { len, .. }), ticket, .. }) =
-                self.jobs.open.get_mut(&task)
-            else {
+            let Some((len, wanted)) = self.jobs.open.get(&task).and_then(Job::wanted) else {
                 // It was aborted.
                 self.parked.remove(at);
                 continue;
             };
-            let (len, mut ticket) = (*len, ticket.take());
-            let room = self.room(&mut ticket, len);
+            let mut ticket = self.jobs.open.get_mut(&task).and_then(|job| job.ticket.take());
+            let room = self.room(&mut ticket, wanted);
             if let Some(job) = self.jobs.open.get_mut(&task) {
                 job.ticket = ticket;
             }
@@ -139,16 +159,17 @@ impl Session {
     pub(super) fn begin_collecting(
         &mut self,
         task: TaskId,
-        mut room: PayloadMut,
+        Room { mut data, scratch }: Room,
         (len, parked): (u32, &[u8]),
         now: Instant,
     ) {
         for early in [parked, &self.links.take_early_data(task)] {
-            room.store(0, early);
+            data.store(0, early);
         }
         self.impatient_since = None;
         if let Some(job) = self.jobs.open.get_mut(&task) {
-            job.stage = Stage::Collecting(room);
+            job.stage = Stage::Collecting(data);
+            job.footing = Footing::with(scratch);
             job.asked_at = now;
         }
         self.jobs.charge(task, len as usize);

@@ -9,11 +9,12 @@ use iscsi::target::Response;
 use scsi::{Sense, SenseFormat};
 
 use super::super::job::{self, After, Step};
-use super::super::long::{Ticket, Turn};
+use super::super::long::{Ticket, Turn, Wanted};
 use super::super::node::{Lun, Place, port_group};
-use super::super::state::{Hold, Standing};
+use super::super::state::Standing;
 use super::Session;
 use super::dormant::Arrival;
+use super::footing::Footing;
 use super::frames::{Parked, may_hold};
 use super::management::Hears;
 use super::paths::Passage;
@@ -57,8 +58,8 @@ pub(super) struct Job {
     pub(super) arrived: u64,
     /// and since when no more have.
     pub(super) pace: Pace,
-    /// Its place at the blocks of the step that it is at.
-    hold: Option<Hold>,
+    /// What the step that it is at has.
+    pub(super) footing: Footing,
     /// Its place in the unit's task set, until it is answered; of one that is not carried out here, in `passage`.
     pub(super) standing: Option<Standing>,
     /// Of a command that waits for others of the unit.
@@ -90,7 +91,8 @@ impl Jobs {
     /// A job holds a frame for `len` bytes, in place of what it held before; zero for none. What is more than a frame has its own bound.
     pub(super) fn charge(&mut self, task: TaskId, len: usize) {
         let Some(job) = self.open.get_mut(&task) else { return };
-        let charge = if (1..=FRAME).contains(&len) { Pool::frame_bytes(len) } else { 0 };
+        let data = if (1..=FRAME).contains(&len) { Pool::frame_bytes(len) } else { 0 };
+        let charge = data + job.footing.scratch.as_ref().map_or(0, |frame| Pool::frame_bytes(frame.len()));
         self.held = self.held + charge - std::mem::replace(&mut job.charge, charge);
     }
 
@@ -165,23 +167,20 @@ impl Session {
         {
             // Before its place at the blocks: nobody with a turn waits for one without.
             let len = reading.len();
-            match self.turns.take(&mut job.ticket, &self.core, len) {
-                Turn::Come(room) => reading.take_room(room),
+            match self.turns.take(&mut job.ticket, &self.core, Wanted::data(len)) {
+                Turn::Come(room) => reading.take_room(room.data),
                 Turn::Later => return,
                 Turn::Never => return self.fail(task, Sense::INVALID_FIELD_IN_CDB),
             }
         }
-        if job.hold.is_none() {
-            job.hold = step.hold().map(|(span, mode)| Hold::new(&lun.unit, span, mode));
-        }
-        if job.hold.as_ref().is_some_and(|hold| !hold.is_granted()) {
-            return;
-        }
         // An initiator that does not take what it has read reads no more.
-        let reads = matches!(step, Step::Read(_));
+        let reads = matches!(step, Step::Read(_)) && !job.footing.has_frames();
         let len = (job.expected_len as usize).clamp(1, engine::BUF_LEN_MAX);
         if reads && !may_hold(self.jobs.held, self.core.pool(), len) {
             return self.ask_to_acknowledge();
+        }
+        if !job.footing.is_complete(step, &lun, self.core.pool()) {
+            return;
         }
         if let Step::Populate(populating) = step {
             let Some(node) = self.node.clone() else { return };
@@ -190,7 +189,8 @@ impl Session {
                 Err(sense) => self.fail(task, sense),
             };
         }
-        match send(&mut self.channels, &self.core, (number, &lun), step, Tag(u64::from(task.0)), now) {
+        let (tag, sending) = (Tag(u64::from(task.0)), (step, &mut job.footing));
+        match send(&mut self.channels, &self.core, (number, &lun), sending, tag, now) {
             Sent::Submitted => {
                 if matches!(step, Step::HandOver) {
                     lun.unit.chosen.set(Some(port_group(lun.config.bdev.access().side().other())));
@@ -241,9 +241,9 @@ impl Session {
             return self.fail(task, sense);
         }
         let Some(step) = step else { return };
-        match step.finish(completed) {
+        match step.finish(completed, &mut job.footing.scratch) {
             After::Done => {
-                job.hold = None;
+                job.footing.leave();
                 self.advance(task, now);
             }
             After::Again(step) => {
@@ -251,7 +251,7 @@ impl Session {
                 self.advance(task, now);
             }
             After::Next(step) => {
-                job.hold = None;
+                job.footing.leave();
                 job.steps.push_front(step);
                 self.advance(task, now);
             }
@@ -368,7 +368,7 @@ impl Job {
             asked_at: began,
             arrived: 0,
             pace: Pace::default(),
-            hold: None,
+            footing: Footing::default(),
             standing: None,
             dormant: None,
             passage: None,
@@ -387,7 +387,8 @@ impl Job {
             self.ticket = None;
         }
         self.stage = Stage::Answering(data);
-        (self.hold, self.standing, self.dormant, self.passage) = (None, None, None, None);
+        self.footing = Footing::default();
+        (self.standing, self.dormant, self.passage) = (None, None, None);
     }
 
     /// Bytes of the buffer that it holds.
@@ -431,16 +432,16 @@ pub(super) enum Sent {
     Refused(IoError),
 }
 
-/// Sends a step's I/O to a LUN.
+/// Sends a step's I/O, which is ready, to a LUN.
 pub(super) fn send(
     channels: &mut BTreeMap<u16, Attached>,
     core: &Core,
     (number, lun): (u16, &Lun),
-    step: &Step,
+    (step, footing): (&Step, &mut Footing),
     tag: Tag,
     now: Instant,
 ) -> Sent {
-    let Some(op) = step.op(core.pool(), lun.config.bdev.geometry().block_size) else { return Sent::Later };
+    let Some(op) = footing.take_op() else { return Sent::Later };
     let Ok(attached) = attach(channels, number, lun, core) else { return Sent::NoChannel };
     if let Some(range) = step.changes() {
         lun.unit.on_change(range.into());
@@ -452,7 +453,7 @@ pub(super) fn send(
         }
         Err(refused) => {
             let why = refused.why;
-            step.take_back(refused.io.complete(Err(why), now));
+            footing.put_back(refused.io.complete(Err(why), now).op);
             if why == IoError::Busy { Sent::Later } else { Sent::Refused(why) }
         }
     }

@@ -11,6 +11,7 @@ mod commands;
 mod dormant;
 mod farewell;
 mod fence;
+mod footing;
 mod frames;
 mod jobs;
 mod links;

@@ -17,7 +17,7 @@ use scsi::{Command, Sanitize, Sense, status};
 use super::super::groups::groups;
 use super::super::job::{self, Start};
 use super::super::logical_unit::LogicalUnit;
-use super::super::long::Turn;
+use super::super::long::{Room, Turn, Wanted};
 use super::super::node::{Lun, Place, port_group};
 use super::super::relay::{Ends, News, Passed, Passing, PassingData};
 use super::super::state::Resets;
@@ -326,17 +326,18 @@ impl Session {
             (None, true) if command.expected_len > 0 => {
                 let len = passed_len(&job.command, command.expected_len, place);
                 let turn = match len {
-                    0..=FRAME => Turn::of_frame(self.core.pool().alloc_zeroed(len)),
-                    _ => self.turns.take(&mut job.ticket, &self.core, len),
+                    0..=FRAME => {
+                        let room = Room::of_frame(self.core.pool(), Wanted::data(len));
+                        room.map_or(Turn::Later, Turn::Come)
+                    }
+                    _ => self.turns.take(&mut job.ticket, &self.core, Wanted::data(len)),
                 };
                 let mut into = match turn {
-                    Turn::Come(into) => into,
+                    Turn::Come(room) => room.data,
                     Turn::Later => return,
                     Turn::Never => return self.fail(task, Sense::INVALID_FIELD_IN_CDB),
                 };
-                if len > FRAME {
-                    into.clear();
-                }
+                into.clear();
                 PassingData::In(into)
             }
             (None, _) => PassingData::None,

@@ -9,7 +9,7 @@ use iscsi::target::Response;
 use scsi::reservation::{self, PowerLoss, Refusal, Request};
 use scsi::{Sense, SenseFormat, status};
 
-use super::super::job::{self, ReserveOut, Step};
+use super::super::job::{self, ReserveOut, Step, Walk};
 use super::super::logical_unit::{Alteration, LogicalUnit};
 use super::super::node::{Lun, Place};
 use super::super::reservations::Changing;
@@ -56,7 +56,7 @@ impl Session {
                 let mut job = Job::of(arrival, place.clone(), command, Stage::Working);
                 // A holder that has been succeeded without knowing it must not tell of the past: the read says so.
                 let keeps = unit.capabilities().power_loss == PowerLoss::Persists;
-                job.steps.extend(keeps.then_some(Step::Examine(BlockRange::new(0, 1))));
+                job.steps.extend(keeps.then_some(Step::Examine(Walk::short(BlockRange::new(0, 1)))));
                 job.steps.push_back(Step::Report(report, allocation));
                 self.open_job(task, job);
                 self.advance(task, now);

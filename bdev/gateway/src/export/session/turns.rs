@@ -22,7 +22,7 @@ use iscsi::TaskId;
 use iscsi::target::Response;
 use scsi::status;
 
-use super::super::long::{LongCommands, Owner, Ticket, Turn};
+use super::super::long::{LongCommands, Owner, Ticket, Turn, Wanted};
 use super::Session;
 use super::jobs::{Job, Stage};
 use super::paths::Origin;
@@ -59,14 +59,14 @@ impl Turns {
         self.owner = Owner::new(initiator, origin);
     }
 
-    /// Room for `len` bytes of a command. It takes its place, if it has none yet, and gathers when it has its turn.
-    pub(super) fn take(&self, ticket: &mut Option<Ticket>, core: &Core, len: usize) -> Turn {
+    /// Room for a command. It takes its place, if it has none yet, and gathers when it has its turn.
+    pub(super) fn take(&self, ticket: &mut Option<Ticket>, core: &Core, wanted: Wanted) -> Turn {
         if self.credit == Credit::Owing {
             *ticket = None;
             return Turn::Later;
         }
         if ticket.is_none() {
-            *ticket = Ticket::new(&self.commands, &self.owner, len);
+            *ticket = Ticket::new(&self.commands, &self.owner, wanted);
         }
         let Some(ticket) = ticket else { return Turn::Never };
         ticket.gather(core.pool()).map_or(Turn::Later, Turn::Come)
