@@ -39,6 +39,10 @@ impl Stream for Stillborn {
         false
     }
 
+    fn sent(&self) -> u64 {
+        0
+    }
+
     fn poll(&mut self, _now: Instant) -> Progress {
         Progress::Idle
     }

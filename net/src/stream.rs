@@ -92,6 +92,10 @@ pub trait Stream {
     /// True while pushed bytes have not all been handed to the transport.
     fn is_sending(&self) -> bool;
 
+    /// Bytes that were handed to the transport so far: a number that stands still while [`Stream::is_sending`] is that of a peer that
+    /// takes nothing.
+    fn sent(&self) -> u64;
+
     /// Takes completions and starts what was pushed. Call once a turn.
     fn poll(&mut self, now: Instant) -> Progress;
 

@@ -127,6 +127,11 @@ impl Payload {
         Some((first, Some(next.slice(0..len - here))))
     }
 
+    /// True while anybody else has a part of them.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.frames().any(Buf::is_shared)
+    }
+
     /// The right to change them, when nobody else has them; `None` otherwise.
     pub(crate) fn try_unique(self) -> Option<PayloadMut> {
         let first = self.first.try_unique().ok()?;

@@ -262,3 +262,65 @@ fn a_slow_host_keeps_its_turn() {
     assert_eq!(world.end(honest, read), GOOD);
     assert!(world.hosts[honest].data(read) == pattern(BUDGET, 1));
 }
+
+/// A host that has gone to sleep while it reads keeps its turn as long as its frames are held, whoever holds them: the answers to what
+/// it has read are on their way, and it takes nothing. That costs it its connection, after seconds.
+#[test]
+fn a_host_that_does_not_take_what_it_reads_loses_its_connection() {
+    for level in 0..=2 {
+        let (mut world, sleepy, honest) = at_level(level);
+        send_read(&mut world, sleepy, 0, BUDGET);
+        world.run_for(Duration::from_millis(1));
+        world.hosts[sleepy].sleep();
+        world.run_for(Duration::from_millis(5));
+        let read = send_read(&mut world, honest, 0, BUDGET);
+        wait(&mut world, Duration::from_secs(3));
+        assert_eq!(world.hosts[honest].take(read), None, "level {level}: its frames are held");
+        // At level 2 the task might go on at another connection.
+        wait(&mut world, Duration::from_secs(if level == 2 { 7 } else { 2 }));
+        let ended = world.hosts[honest].take(read).map(|ended| ended.status);
+        assert_eq!(ended, Some(scsi::status::GOOD), "level {level}");
+        world.hosts[sleepy].wake();
+        world.until("the end of it", |world| world.hosts[sleepy].closed().is_some());
+    }
+}
+
+/// It reads on, a little at a time.
+#[test]
+fn a_host_that_reads_slowly_keeps_its_turn() {
+    let (mut world, slow, honest) = stingy_and_honest();
+    let own = send_read(&mut world, slow, 0, BUDGET);
+    world.run_for(Duration::from_millis(1));
+    let read = send_read(&mut world, honest, 0, BUDGET);
+    for _ in 0..5 {
+        world.hosts[slow].sleep();
+        wait(&mut world, Duration::from_secs(2));
+        world.hosts[slow].wake();
+        world.run_for(Duration::from_micros(40));
+    }
+    assert_eq!(world.hosts[honest].take(read), None, "it waits");
+    assert_eq!(world.end(slow, own), GOOD);
+    assert_eq!(world.end(honest, read), GOOD);
+}
+
+/// Where data are kept until they are acknowledged, a host that has nothing else to say is asked to say that it has them.
+#[test]
+fn what_was_read_is_not_kept_from_others_for_want_of_an_acknowledgement() {
+    for level in [1, 2] {
+        let (mut world, idle, honest) = at_level(level);
+        let own = send_read(&mut world, idle, 0, BUDGET);
+        assert_eq!(world.end(idle, own), GOOD);
+        let read = send_read(&mut world, honest, 0, BUDGET);
+        assert_eq!(world.end(honest, read), GOOD, "level {level}");
+        // One that says nothing at all is not asked for ever.
+        let own = send_read(&mut world, idle, 0, BUDGET);
+        assert_eq!(world.end(idle, own), GOOD);
+        world.hosts[idle].sleep();
+        let read = send_read(&mut world, honest, 0, BUDGET);
+        wait(&mut world, Duration::from_secs(6));
+        let ended = world.hosts[honest].take(read).map(|ended| ended.status);
+        assert_eq!(ended, Some(scsi::status::GOOD), "level {level}");
+        world.hosts[idle].wake();
+        assert_eq!(world.ready(idle), GOOD, "level {level}: it has lost nothing");
+    }
+}

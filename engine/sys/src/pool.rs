@@ -343,6 +343,11 @@ impl Buf {
         }
     }
 
+    /// True while the frame has other handles.
+    pub fn is_shared(&self) -> bool {
+        self.raw.pool.shared.counts[self.raw.frame as usize].load(Ordering::Acquire) > 1
+    }
+
     pub(crate) fn as_ptr(&self) -> *const u8 {
         self.raw.memory.as_ptr()
     }

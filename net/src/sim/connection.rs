@@ -40,6 +40,8 @@ pub(super) struct End {
     pub(super) outbox: VecDeque<Segment>,
     /// Bytes of the first segment that left.
     pub(super) skip: usize,
+    /// Bytes that left so far.
+    pub(super) sent: u64,
 }
 
 impl End {
@@ -51,6 +53,7 @@ impl End {
             inbox: VecDeque::new(),
             outbox: VecDeque::new(),
             skip: 0,
+            sent: 0,
         }
     }
 
@@ -81,6 +84,7 @@ impl End {
                 self.skip = 0;
             }
         }
+        self.sent += bytes.len() as u64;
         bytes
     }
 }

@@ -88,6 +88,10 @@ impl Stream for SimStream {
         self.is_present() && !self.world.borrow().end(self.end).outbox.is_empty()
     }
 
+    fn sent(&self) -> u64 {
+        if self.is_present() { self.world.borrow().end(self.end).sent } else { 0 }
+    }
+
     fn poll(&mut self, now: Instant) -> Progress {
         let mut world = self.world.borrow_mut();
         world.on_poll(now);

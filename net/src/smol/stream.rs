@@ -28,6 +28,8 @@ pub(super) struct SmolStream {
     queue: VecDeque<Segment>,
     /// Bytes of the first segment that the socket has already.
     skip: usize,
+    /// Bytes that it was given so far.
+    sent: u64,
     local: SocketAddr,
     peer: SocketAddr,
 }
@@ -51,7 +53,7 @@ impl SmolStream {
 
     fn new(stack: &Shared, handle: SocketHandle, phase: Phase, local: SocketAddr, peer: SocketAddr) -> Self {
         let queue = VecDeque::with_capacity(SEGMENTS_MAX);
-        Self { stack: stack.clone(), handle, phase, queue, skip: 0, local, peer }
+        Self { stack: stack.clone(), handle, phase, queue, skip: 0, sent: 0, local, peer }
     }
 
     fn finish(&mut self, reason: CloseReason) {
@@ -114,6 +116,7 @@ impl SmolStream {
             self.skip = 0;
         }
         stack.counters.copied_out += copied as u64;
+        self.sent += copied as u64;
         copied
     }
 }
@@ -161,6 +164,10 @@ impl Stream for SmolStream {
 
     fn is_sending(&self) -> bool {
         !self.queue.is_empty()
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent
     }
 
     fn poll(&mut self, now: Instant) -> Progress {

@@ -14,6 +14,7 @@ pub(super) struct Queue {
     /// Bytes of the first waiting segment that are sent already.
     skip: usize,
     in_flight: usize,
+    sent: u64,
     /// An empty vector to fill for the next send: the one that came back from the last.
     batch: Vec<Segment>,
 }
@@ -24,6 +25,7 @@ impl Queue {
             waiting: VecDeque::with_capacity(SEGMENTS_MAX),
             skip: 0,
             in_flight: 0,
+            sent: 0,
             batch: Vec::with_capacity(Operation::SEND_SEGMENTS_MAX),
         }
     }
@@ -34,6 +36,11 @@ impl Queue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.in_flight == 0
+    }
+
+    /// Bytes sent so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
     }
 
     pub(super) fn push(&mut self, segment: Segment) {
@@ -59,6 +66,7 @@ impl Queue {
     /// A send ended after `sent` bytes: what it did not send waits again, in front.
     pub(super) fn finish(&mut self, mut segments: Vec<Segment>, skip: usize, sent: usize) {
         self.in_flight = 0;
+        self.sent += sent as u64;
         let mut sent = skip + sent;
         let whole = segments
             .iter()

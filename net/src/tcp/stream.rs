@@ -233,6 +233,10 @@ impl Stream for TcpStream {
         !self.queue.is_empty()
     }
 
+    fn sent(&self) -> u64 {
+        self.queue.sent()
+    }
+
     fn poll(&mut self, now: Instant) -> Progress {
         let mut completions = 0;
         while let Some(completion) = self.client.take() {

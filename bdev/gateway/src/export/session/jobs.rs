@@ -339,6 +339,11 @@ impl Session {
             if !job.aborted {
                 job.account(now);
             }
+            if let (Some(ticket), Stage::Answering(Some(data))) = (job.ticket, job.stage)
+                && data.is_shared()
+            {
+                self.turns.keep(ticket, data);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use iscsi::{Protocol, TaskId};
 use net::{Stream, StreamStatus};
 
 use super::lost::{Lost, Standing};
+use super::turns::Pace;
 use crate::wire::Sender;
 
 /// A connection.
@@ -19,6 +20,8 @@ pub(in crate::export) struct Link {
     pub(super) heard_at: Option<Instant>,
     /// True while an answer to a ping is awaited.
     pub(super) pinged: bool,
+    /// How fast its initiator takes what is sent.
+    pub(super) pace: Pace,
     /// Logouts that came by it, and what they wait for.
     pub(super) logging_out: Vec<(TaskId, Scope)>,
     /// What becomes of its tasks when it ends.
@@ -47,6 +50,7 @@ impl Link {
             sender: Sender::default(),
             heard_at: None,
             pinged: false,
+            pace: Pace::default(),
             logging_out: Vec::new(),
             standing: Standing::Allegiant,
         }
@@ -133,6 +137,11 @@ impl Links {
             link.standing = Standing::Closed;
             link.connection.dismiss_connection(why);
         }
+    }
+
+    /// True for a task of a connection that is gone.
+    pub(super) fn has_lost(&self, task: TaskId) -> bool {
+        self.lost.iter().any(|lost| lost.link.connection.keeps(task))
     }
 
     /// Nothing of a lost connection is kept any more.

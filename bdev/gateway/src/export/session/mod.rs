@@ -265,6 +265,7 @@ impl Session {
     pub(super) fn poll(&mut self, now: Instant, requests: &mut Vec<Request>) -> Progress {
         let mut progress = Progress::Idle;
         self.links.iter_mut().for_each(|link| progress |= link.stream.poll(now));
+        progress |= self.turns.settle();
         progress |= self.poll_channels(now);
         progress |= self.poll_background(now);
         progress |= self.poll_relay(now);

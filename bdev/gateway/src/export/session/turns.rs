@@ -13,6 +13,12 @@
 //! again (SAM-5 section 5.3.1). Until then the session has no other turn: what it owes comes before anything else that it sends.
 //! Where nothing is owed any more because the connection dies, there is nobody to answer. A host that sends anything at all within
 //! [`STALL`] is only slow.
+//!
+//! What is read has its turn as long as its frames are held: by the job, or by the socket's queue when the job has ended. A host
+//! that takes nothing for [`STALL`] loses its connection, because nothing else gives back what is in the queue; it logs in again, and
+//! repeats what was not answered. From error recovery level 1 on data are kept until the host acknowledges their status; it is asked
+//! to while another host waits. If it does not, or does not come back to a connection that it has lost, they are forgotten: a SNACK
+//! for them is rejected, and a task that cannot go on is cleared, as where there is no room for them (`lost.rs`).
 
 use core::time::Duration;
 use std::rc::Rc;
@@ -25,7 +31,9 @@ use scsi::status;
 use super::super::long::{LongCommands, Owner, Ticket, Turn, Wanted};
 use super::Session;
 use super::jobs::{Job, Stage};
+use super::links::Link;
 use super::paths::Origin;
+use crate::payload::Payload;
 
 /// How long nothing may come of what was asked for, while another host waits for the room.
 const STALL: Duration = Duration::from_secs(4);
@@ -45,13 +53,21 @@ pub(super) struct Turns {
     commands: Rc<LongCommands>,
     owner: Owner,
     credit: Credit,
+    /// Of jobs that have ended, as long as the socket has their data.
+    leaving: Vec<Leaving>,
     looked_at: Instant,
+}
+
+/// Data on their way out, with the turn that is theirs.
+struct Leaving {
+    data: Payload,
+    _ticket: Ticket,
 }
 
 impl Turns {
     pub(super) fn new(commands: &Rc<LongCommands>) -> Self {
         let (commands, owner) = (commands.clone(), Owner::new("", Origin::Host));
-        Self { commands, owner, credit: Credit::Good, looked_at: Instant::EPOCH }
+        Self { commands, owner, credit: Credit::Good, leaving: Vec::new(), looked_at: Instant::EPOCH }
     }
 
     /// Whose session it is.
@@ -72,11 +88,32 @@ impl Turns {
         ticket.gather(core.pool()).map_or(Turn::Later, Turn::Come)
     }
 
+    /// Keeps the turn of a job that has ended, as long as others have its data.
+    pub(super) fn keep(&mut self, ticket: Ticket, data: Payload) {
+        self.leaving.push(Leaving { data, _ticket: ticket });
+    }
+
+    /// Gives back the turns whose data are out.
+    pub(super) fn settle(&mut self) -> Progress {
+        let before = self.leaving.len();
+        self.leaving.retain(|leaving| leaving.data.is_shared());
+        Progress::from_count(before - self.leaving.len())
+    }
+
+    /// True while this session keeps another host waiting.
+    fn hold_up_others(&self) -> bool {
+        self.commands.holds_up(&self.owner)
+    }
+
     /// When to look next: never, while nobody waits for this session.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.commands.holds_up(&self.owner).then(|| self.looked_at + LOOK)
+        self.hold_up_others().then(|| self.looked_at + LOOK)
     }
 }
+
+/// Marks of an answer that waits for its host, which are no number of bytes that come.
+const ANSWERED: u64 = u64::MAX;
+const LOST: u64 = u64::MAX - 1;
 
 /// How far something is, and since when.
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,10 +131,32 @@ impl Pace {
     }
 }
 
+/// What becomes of a command that has a turn and does nothing with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remedy {
+    /// Its data do not come.
+    GiveUp,
+    /// Its status is not acknowledged.
+    Forget,
+    /// Its connection is gone, and nobody takes it over.
+    Clear,
+}
+
 impl Job {
     /// True for one that was ended and whose initiator still owes data.
     fn owes(&self) -> bool {
         matches!(self.stage, Stage::Owed)
+    }
+}
+
+impl Link {
+    /// True when its initiator has taken nothing for [`STALL`].
+    fn is_jammed(&mut self, now: Instant) -> bool {
+        if !self.stream.is_sending() {
+            self.pace = Pace::default();
+            return false;
+        }
+        self.pace.is_stalled(self.stream.sent(), now)
     }
 }
 
@@ -111,14 +170,49 @@ impl Session {
             return Progress::Idle;
         }
         self.turns.looked_at = now;
-        let turns = self.jobs.open.iter_mut().filter(|(_, job)| job.ticket.is_some() && job.is_taking());
-        let stalled = turns.filter_map(|(task, job)| job.pace.is_stalled(job.arrived, now).then_some(*task));
-        let stalled: Vec<TaskId> = stalled.collect();
-        if stalled.is_empty() || !self.turns.commands.holds_up(&self.turns.owner) {
+        let stalled = self.stalled_turns(now);
+        let jammed: Vec<usize> =
+            (0..self.links.len()).filter(|index| self.links.at(*index).is_jammed(now)).collect();
+        if !self.turns.hold_up_others() {
             return Progress::Idle;
         }
-        stalled.into_iter().for_each(|task| self.give_up(task));
-        Progress::Busy
+        let answers = |job: &Job| job.ticket.is_some() && matches!(job.stage, Stage::Answering(_));
+        if self.jobs.open.values().any(answers) || !self.turns.leaving.is_empty() {
+            self.ask_to_acknowledge();
+            for index in jammed {
+                self.links.at(index).end("the initiator does not take what it reads, and others wait");
+            }
+        }
+        for (task, remedy) in &stalled {
+            match remedy {
+                Remedy::GiveUp => self.give_up(*task),
+                Remedy::Forget => {
+                    self.links.abort(*task);
+                    self.close_job(*task, now);
+                }
+                Remedy::Clear => self.clear_tasks(vec![*task], now),
+            }
+        }
+        Progress::from_count(stalled.len())
+    }
+
+    /// Commands with a turn that have not moved for [`STALL`].
+    fn stalled_turns(&mut self, now: Instant) -> Vec<(TaskId, Remedy)> {
+        let links = &self.links;
+        let turns = self.jobs.open.iter_mut().filter(|(_, job)| job.ticket.is_some());
+        let stalled = turns.filter_map(|(task, job)| {
+            let (mark, remedy) = match &job.stage {
+                Stage::Collecting(_) => (job.arrived, Remedy::GiveUp),
+                Stage::Answering(_) if links.has_lost(*task) => (LOST, Remedy::Clear),
+                Stage::Answering(_) if !links.is_open(*task) => (ANSWERED, Remedy::Forget),
+                _ => {
+                    job.pace = Pace::default();
+                    return None;
+                }
+            };
+            job.pace.is_stalled(mark, now).then_some((*task, remedy))
+        });
+        stalled.collect()
     }
 
     /// Ends a command whose data do not come.
