@@ -107,6 +107,7 @@ impl Raw {
                     joins: None,
                 }),
                 Event::LoginComplete => self.target.grant_login(&Grant { tsih: 7, queue_depth: 8 }),
+                Event::Command(command) if command.reads => {}
                 // Commands stay open, and want all that they are told of.
                 Event::Command(command) => self.target.solicit(command.task, command.expected_len),
                 Event::DataComplete(task) => self.target.respond(task, Response::default()),
@@ -346,4 +347,22 @@ fn answers_that_nobody_takes_stop_the_reading() {
     assert_eq!(raw.target.want(), Want::Nothing);
     assert_eq!(raw.answers().len(), OUTGOING_MAX);
     raw.lives();
+}
+
+/// The status of a task that is ended in the middle of its data says how many PDUs of them came before it.
+#[test]
+fn a_status_in_place_of_the_rest_of_the_data_counts_those_that_came() {
+    let mut raw = Raw::logged_in(Preferences { max_recv_data_segment_length: 512, ..preferences() });
+    let read = raw.command(flag::FINAL | flag::READ, 7, 4096);
+    raw.send(read, &[]);
+    raw.target.send_data(TaskId(7), 4096, Response { transfer_len: 4096, ..Response::default() });
+    for data_sn in 0..3 {
+        let data = raw.target.poll_transmit().expect("data");
+        let header = Header(data.head()[..48].try_into().expect("a header"));
+        assert_eq!((header.opcode(), header.data_sn()), (opcode::DATA_IN, data_sn));
+    }
+    raw.target.terminate(TaskId(7), Response { status: 0x40, ..Response::default() });
+    let answers = raw.answers();
+    assert_eq!(answers.len(), 1);
+    assert_eq!((answers[0].opcode(), answers[0].data_sn()), (opcode::SCSI_RESPONSE, 3), "ExpDataSN");
 }

@@ -226,8 +226,12 @@ impl Connection {
 
     /// Ends a task with this response in place of whatever was to be sent for it.
     pub fn terminate(&mut self, task: TaskId, response: Response) {
+        let mut own = self.outgoing.iter().filter(|outgoing| outgoing.task() == Some(task));
+        let data_sn = own.find_map(Outgoing::data_sn).unwrap_or(0);
         self.outgoing.retain(|outgoing| outgoing.task() != Some(task));
-        self.respond(task, response);
+        if self.tasks.contains_key(&task) {
+            self.outgoing.push_back(Outgoing::Response { task, data_sn, layout: None, response });
+        }
     }
 
     /// Answers SendTargets with the text of all pairs; long answers are continued over several PDUs.

@@ -69,6 +69,14 @@ impl Outgoing {
         matches!(self, Self::Control { .. } | Self::Data { .. } | Self::Response { .. })
     }
 
+    /// Data-In PDUs that have left for the task that this answers.
+    pub(super) fn data_sn(&self) -> Option<u32> {
+        match self {
+            Self::Data { data_sn, .. } | Self::Response { data_sn, .. } => Some(*data_sn),
+            _ => None,
+        }
+    }
+
     pub(super) fn task(&self) -> Option<TaskId> {
         match self {
             Self::R2t { task, .. }
