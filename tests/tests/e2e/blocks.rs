@@ -111,6 +111,16 @@ fn a_thick_lun_takes_nothing_back_and_keeps_its_storage() {
     assert_eq!(allocated(&thick_file), full);
     assert_eq!(thin.run(&unmap, &list), GOOD);
     assert!(allocated(&thin_file) < full, "the thin one gives back");
+
+    // SANITIZE, BLOCK ERASE: everything reads as zeroes; who has promised storage has it still.
+    let erase = [0x48, 0x02, 0, 0, 0, 0, 0, 0, 0, 0];
+    for (host, file) in [(&mut thick, &thick_file), (&mut thin, &thin_file)] {
+        assert_eq!(host.run(&erase, &[]), GOOD);
+        assert_eq!([0, 63, 192].map(|block| host.read(block)), [0; 3].map(Ok));
+        assert!(std::fs::read(file).expect("the file").iter().all(|byte| *byte == 0));
+    }
+    assert_eq!(allocated(&thick_file), full);
+    assert!(allocated(&thin_file) < full);
 }
 
 /// A target descriptor (E4h) of the unit's NAA designator, in 512-byte blocks.

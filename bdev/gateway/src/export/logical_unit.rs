@@ -21,6 +21,7 @@ use scsi::{Removal, Sense};
 use uuid::Uuid;
 
 use super::keeper::{Keeper, Outcome};
+use super::lun::{LunOptions, LunProvisioning};
 use super::sanitizing::Sanitizing;
 use super::state::{Copies, Medium, NexusId, Nexuses, Ranges, Span};
 use super::tokens::Watched;
@@ -125,6 +126,8 @@ pub(super) struct LogicalUnit {
     /// The sanitize operation, and the bytes a second that it may write.
     pub(super) sanitizing: RefCell<Sanitizing>,
     pub(super) sanitize_rate: Cell<Option<NonZeroU64>>,
+    /// Thick, where one of its LUNs is.
+    pub(super) provisioning: Cell<LunProvisioning>,
     /// Who talks to it through which LUN.
     listeners: RefCell<Vec<Weak<RefCell<Nexuses>>>>,
 }
@@ -146,6 +149,7 @@ impl LogicalUnit {
             copies: RefCell::default(),
             sanitizing: RefCell::default(),
             sanitize_rate: Cell::default(),
+            provisioning: Cell::default(),
             listeners: RefCell::default(),
         }
     }
@@ -254,12 +258,15 @@ impl LogicalUnit {
     }
 
     /// A LUN shows the unit.
-    pub(super) fn listen(&self, nexuses: &Rc<RefCell<Nexuses>>, rate: Option<NonZeroU64>) {
+    pub(super) fn listen(&self, nexuses: &Rc<RefCell<Nexuses>>, options: &LunOptions) {
         let mut all = self.listeners.borrow_mut();
         all.retain(|other| other.strong_count() > 0);
         all.push(Rc::downgrade(nexuses));
-        if rate.is_some() {
-            self.sanitize_rate.set(rate);
+        if options.sanitize_rate.is_some() {
+            self.sanitize_rate.set(options.sanitize_rate);
+        }
+        if options.provisioning == LunProvisioning::Thick {
+            self.provisioning.set(LunProvisioning::Thick);
         }
     }
 

@@ -257,7 +257,7 @@ impl Lun {
     pub(super) fn new(config: LunConfig, units: &mut LogicalUnits) -> Self {
         let unit = units.of(&config.bdev);
         let state = State::default();
-        unit.listen(&state.nexuses, config.options.sanitize_rate);
+        unit.listen(&state.nexuses, &config.options);
         Self { config, stats: LunStats::default(), unit, state }
     }
 }

@@ -108,7 +108,7 @@ impl LogicalUnit {
     }
 
     fn begin(self: &Rc<Self>, kept: Sanitization) -> Sanitizing {
-        let running = Running::new(self, self.bdev.clone(), kept.order, self.sanitize_rate.get());
+        let running = Running::new(self, self.bdev.clone(), kept.order);
         Sanitizing::Running { epoch: self.epoch(), at_work: Box::new(running) }
     }
 

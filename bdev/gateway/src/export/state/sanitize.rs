@@ -12,6 +12,7 @@ use scsi::parameter::{Inversion, Overwrite};
 use scsi::sanitization::Order;
 
 use super::super::logical_unit::LogicalUnit;
+use super::super::lun::LunProvisioning;
 use super::{Hold, Mode, Span};
 
 /// Bytes written at once.
@@ -62,6 +63,8 @@ pub(in crate::export) struct Running {
     /// Blocks with their size, and how fast.
     bdev: Arc<dyn Bdev>,
     rate: Option<NonZeroU64>,
+    /// Thick blocks keep their storage.
+    provisioning: LunProvisioning,
     hold: Hold,
     channel: Option<Box<dyn Channel>>,
     phase: Phase,
@@ -81,19 +84,15 @@ pub(in crate::export) enum Turn {
 
 impl Running {
     /// One that begins, at a unit's first block.
-    pub(in crate::export) fn new(
-        unit: &Rc<LogicalUnit>,
-        bdev: Arc<dyn Bdev>,
-        order: Order,
-        rate: Option<NonZeroU64>,
-    ) -> Self {
+    pub(in crate::export) fn new(unit: &Rc<LogicalUnit>, bdev: Arc<dyn Bdev>, order: Order) -> Self {
         let whole = Span { lba: 0, blocks: u64::MAX };
         unit.on_change(whole);
         Self {
             phase: first(&order),
             order,
             bdev,
-            rate,
+            rate: unit.sanitize_rate.get(),
+            provisioning: unit.provisioning.get(),
             hold: Hold::new(unit, whole, Mode::Exclusive),
             channel: None,
             in_flight: false,
@@ -188,6 +187,7 @@ impl Running {
     fn step(&mut self) -> bool {
         let blocks = self.bdev.geometry().blocks;
         let discards = self.order == Order::BlockErase
+            && self.provisioning == LunProvisioning::Thin
             && self.bdev.capabilities().contains(Capabilities::DISCARD | Capabilities::DISCARD_ZEROES);
         self.phase = match self.phase {
             Phase::Writing { pass, lba } => {
