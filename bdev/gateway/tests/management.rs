@@ -186,6 +186,30 @@ fn an_abort_of_ones_own_takes_back_the_status() {
     assert_eq!(world.hosts[1].take(held), None);
 }
 
+/// What its own nexus has ended, another one does not end again: nobody is told of that, and no status comes.
+#[test]
+fn what_has_ended_is_not_ended_again() {
+    for status in [0, 0x40] {
+        let mut world = World::new(2);
+        set_task_aborted(&mut world, 0, status);
+        world.run_for(Duration::from_millis(5));
+        let _ = world.ready(1);
+        let held = held_write(&mut world, 1);
+        let aborted = world.hosts[1].manage(ABORT_TASK, 0, Some(held));
+        world.run_for(Duration::from_millis(5));
+        let cleared = world.hosts[0].manage(CLEAR_TASK_SET, 0, None);
+        world.run_for(Duration::from_millis(5));
+        world.fault.plan().clear(FaultTarget::Write);
+        assert_eq!(
+            (answered(&mut world, 0, cleared), answered(&mut world, 1, aborted)),
+            (COMPLETE, COMPLETE)
+        );
+        world.run_for(Duration::from_millis(50));
+        assert_eq!(world.hosts[1].take(held), None);
+        assert_eq!(world.ready(1), GOOD, "TAS {status}");
+    }
+}
+
 #[test]
 fn a_reset_ends_what_came_before_it_and_nothing_that_came_after() {
     let mut world = World::new(1);

@@ -152,7 +152,8 @@ impl Session {
         }
     }
 
-    /// Aborts the nexus's commands at the unit; gives those that were open.
+    /// Aborts the nexus's commands at the unit; gives those that were open. What has been aborted already another nexus does not abort
+    /// again.
     pub(in crate::export) fn abort_all(
         &mut self,
         unit: &Rc<LogicalUnit>,
@@ -163,7 +164,8 @@ impl Session {
         let open = self.jobs.open.iter();
         // An answer that nobody has acknowledged yet is no command any more.
         let ends = |task: TaskId, job: &Job| {
-            job.place.as_ref().is_some_and(at) && (job.in_flight || self.links.is_open(task))
+            let is_ended = job.aborted && by == Aborter::Another;
+            job.place.as_ref().is_some_and(at) && !is_ended && (job.in_flight || self.links.is_open(task))
         };
         let mut tasks: Vec<TaskId> =
             open.filter(|(task, job)| ends(**task, job)).map(|(task, _)| *task).collect();
