@@ -5,6 +5,7 @@ mod host;
 use std::time::Duration;
 
 use bdev::fault::{Fault, FaultTarget};
+use engine::Progress;
 use host::{GOOD, World, attention, portal};
 use iscsi::TaskId;
 use iscsi::initiator::{Config, Event};
@@ -282,4 +283,18 @@ fn what_is_kept_has_a_bound_in_bytes() {
         assert_eq!(world.end(0, write), verdict, "{reads} reads");
         world.fault.plan().clear(FaultTarget::Read);
     }
+}
+
+/// What waited for a session to be gone looks again at once: the turn that buries it says that something happened.
+#[test]
+fn a_burial_is_progress() {
+    let mut world = World::new(1);
+    world.hosts[0].sleep();
+    let mut progress = Progress::Idle;
+    while !world.target.is_idle() {
+        world.now += Duration::from_millis(100);
+        let _ = world.network.advance(world.now);
+        progress = world.target.poll(world.now);
+    }
+    assert_eq!(progress, Progress::Busy);
 }

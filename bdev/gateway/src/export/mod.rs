@@ -291,7 +291,7 @@ impl Target {
         self.finish_preemptions(now);
         self.release_lost();
         self.watch_storage(now);
-        self.bury();
+        progress |= self.bury();
         self.release_waiting();
         progress
     }
@@ -395,8 +395,8 @@ impl Target {
         core::mem::take(&mut self.unreadable)
     }
 
-    fn bury(&mut self) {
-        let departures = &mut self.departures;
+    fn bury(&mut self) -> Progress {
+        let (departures, before) = (&mut self.departures, self.sessions.len());
         self.sessions.retain(|id, entry| {
             let gone = entry.session.is_over() && entry.session.is_drained();
             if gone && let Some(departure) = entry.session.departure() {
@@ -407,5 +407,6 @@ impl Target {
             }
             !gone
         });
+        Progress::from_count(before - self.sessions.len())
     }
 }
