@@ -362,6 +362,7 @@ fn the_window_closes_when_the_target_is_full_and_abort_opens_it() {
     }
     assert_eq!(tasks.len(), 8);
     assert_eq!(pair.submit(b'H', 0, 0, 0), Err(initiator::NotSent::WindowClosed));
+    assert_eq!(pair.initiator.may_submit(), Err(initiator::NotSent::WindowClosed));
     pair.initiator.manage(1, 0, Some(tasks[3]));
     pair.drive();
     assert!(pair.events.iter().any(|event| matches!(event, initiator::Event::TaskManagementDone(_, 0))));

@@ -260,6 +260,11 @@ impl Relay {
         matches!(&self.state, State::Live(live) if live.connection.is_full_feature())
     }
 
+    /// True when a command can be sent now.
+    pub(super) fn has_room(&self) -> bool {
+        matches!(&self.state, State::Live(live) if live.connection.may_submit().is_ok())
+    }
+
     /// Sends a command. False when there is no way or no room now: nothing was sent.
     pub(super) fn pass(&mut self, passing: Passing) -> bool {
         let State::Live(live) = &mut self.state else { return false };

@@ -262,17 +262,26 @@ impl Connection {
         self.events.pop_front()
     }
 
-    /// Sends a command. Its buffer must hold the data of a write until the command completed.
+    /// Whether a command can be sent now.
     ///
     /// # Errors
-    /// See [`NotSent`]; nothing was sent.
-    pub fn submit(&mut self, command: Command) -> Result<TaskId, NotSent> {
+    /// See [`NotSent`].
+    pub fn may_submit(&self) -> Result<(), NotSent> {
         if self.stage != Stage::FullFeature || self.logout.is_some() {
             return Err(NotSent::NotLoggedIn);
         }
         if !self.numbers.is_open() {
             return Err(NotSent::WindowClosed);
         }
+        Ok(())
+    }
+
+    /// Sends a command. Its buffer must hold the data of a write until the command completed.
+    ///
+    /// # Errors
+    /// See [`NotSent`]; nothing was sent.
+    pub fn submit(&mut self, command: Command) -> Result<TaskId, NotSent> {
+        self.may_submit()?;
         let task = TaskId(self.numbers.new_tag());
         let cmd_sn = self.numbers.take();
         let (open, first) = Task::open(task, &command, cmd_sn, &self.parameters);

@@ -19,7 +19,7 @@ use super::super::job::{self, Start};
 use super::super::logical_unit::LogicalUnit;
 use super::super::long::{Room, Turn, Wanted};
 use super::super::node::{Lun, Place, port_group};
-use super::super::relay::{Ends, News, Passed, Passing, PassingData};
+use super::super::relay::{Ends, News, Passed, Passing, PassingData, Relay};
 use super::super::state::Resets;
 use super::Session;
 use super::access_states::News as StateNews;
@@ -320,6 +320,10 @@ impl Session {
             passage.not_before = now + PAUSE;
             return;
         }
+        // A window that is closed there opens with an answer.
+        if !self.relay.as_ref().is_some_and(Relay::has_room) {
+            return;
+        }
         let command = &passage.arrival.command;
         let data = match (&passage.data, command.reads) {
             (Some(data), _) => PassingData::Out(data.clone()),
@@ -348,7 +352,6 @@ impl Session {
         };
         let (lun, cdb, attribute) = (command.lun, command.cdb, command.attribute);
         let passing = Passing { task, lun, cdb, attribute, expected_len, data };
-        // A window that is closed there opens with an answer.
         job.in_flight = self.relay.as_mut().is_some_and(|relay| relay.pass(passing));
         if job.in_flight {
             self.on_choice_passed(task, now);
