@@ -324,3 +324,21 @@ fn what_was_read_is_not_kept_from_others_for_want_of_an_acknowledgement() {
         assert_eq!(world.ready(idle), GOOD, "level {level}: it has lost nothing");
     }
 }
+
+/// A short command that waits for a frame, because its session holds so many, holds up no long one of the session that has its turn.
+#[test]
+fn who_has_a_turn_takes_it_whatever_waits_before_it() {
+    let (mut world, stingy, honest) = stingy_and_honest();
+    world.hosts[stingy].withhold_data();
+    let own = send_read(&mut world, honest, 0, BUDGET);
+    world.run_for(Duration::from_millis(1));
+    // More than two thirds of the frames that are left: the last of them wait.
+    for _ in 0..16 {
+        send(&mut world, stingy, (WRITE, 0), (0, &pattern(MIB, 0)));
+    }
+    send(&mut world, stingy, (WRITE, 0), (0, &pattern(BUDGET / 2, 0)));
+    assert_eq!(world.end(honest, own), GOOD);
+    let next = send_read(&mut world, honest, 0, BUDGET);
+    wait(&mut world, Duration::from_secs(6));
+    assert_eq!(world.hosts[honest].take(next).map(|ended| ended.status), Some(scsi::status::GOOD));
+}

@@ -10,7 +10,7 @@ use scsi::mode::Modes;
 use scsi::{Access, Queries, Sense, SenseFormat, Unit, WriteProtection, parameter};
 
 use super::super::job::{self, Context, Start, Step};
-use super::super::long::{Turn, transfer_bytes_max};
+use super::super::long::{Ticket, Turn, transfer_bytes_max};
 use super::super::lun::Port;
 use super::super::node::{Lun, Node, Place, port_name};
 use super::Session;
@@ -28,6 +28,8 @@ pub(super) struct Stalled {
     pub(super) place: Place,
     len: u32,
     way: Way,
+    /// Its place among those that wait for more than a frame.
+    ticket: Option<Ticket>,
 }
 
 impl Stalled {
@@ -165,7 +167,7 @@ impl Session {
             Start::Fail(sense) => self.refuse(task, sense, unit.sense_format()),
             Start::Data(data) => self.answer_bytes(task, Some(place), &data, now),
             Start::Collect(len) => {
-                self.stalled = Some(Stalled { arrival, parsed, place, len, way: Way::Here });
+                self.stalled = Some(Stalled { arrival, parsed, place, len, way: Way::Here, ticket: None });
                 self.retry_stalled(now);
             }
             Start::Steps(steps) => {
@@ -295,7 +297,7 @@ impl Session {
         len: u32,
         now: Instant,
     ) {
-        self.stalled = Some(Stalled { arrival, parsed, place, len, way: Way::Elsewhere });
+        self.stalled = Some(Stalled { arrival, parsed, place, len, way: Way::Elsewhere, ticket: None });
         self.retry_stalled(now);
     }
 
@@ -323,13 +325,13 @@ impl Session {
             return self.move_nothing(now);
         }
         let task = stalled.task();
-        let mut ticket = None;
         let wanted = wanted(&stalled.parsed, len, &stalled.place);
+        let mut ticket = self.stalled.as_mut().and_then(|stalled| stalled.ticket.take());
         let (stage, room) = match self.room(&mut ticket, wanted) {
             Turn::Come(room) => (Stage::Working, Some(room)),
             Turn::Never => {
-                let format = stalled.place.lun.unit.settings().sense_format;
-                self.stalled = None;
+                let Some(Stalled { place, .. }) = self.stalled.take() else { return };
+                let format = place.lun.unit.settings().sense_format;
                 return self.refuse(task, Sense::INVALID_FIELD_IN_CDB, format);
             }
             Turn::Later => match self.park(task, len) {
@@ -338,7 +340,12 @@ impl Session {
                     self.stalled = None;
                     return self.turn_away(task);
                 }
-                None => return,
+                None => {
+                    if let Some(stalled) = &mut self.stalled {
+                        stalled.ticket = ticket;
+                    }
+                    return;
+                }
             },
         };
         self.impatient_since = None;

@@ -7,6 +7,7 @@
 //! be parked stops the session for [`PATIENCE`] at the most; then such commands are answered TASK SET FULL until there is room.
 
 use core::time::Duration;
+use std::collections::VecDeque;
 
 use engine::{Instant, Pool};
 use iscsi::TaskId;
@@ -119,40 +120,39 @@ impl Session {
         fits.then(|| Parked { bytes: Vec::new(), unasked, len })
     }
 
-    /// Gives frames to those that wait for them, the oldest first. Those that wait for their turn hold up nobody else.
+    /// Gives frames to those that wait for them, the oldest first. Those that wait for their turn hold up nobody else, nor does anybody
+    /// hold up those that have it.
     pub(super) fn unpark(&mut self, now: Instant) {
-        let mut at = 0;
-        while let Some(task) = self.parked.get(at).copied() {
-            let Some((len, wanted)) = self.jobs.open.get(&task).and_then(Job::wanted) else {
-                // It was aborted.
-                self.parked.remove(at);
+        let mut waiting = VecDeque::new();
+        let mut is_out_of_frames = false;
+        for task in std::mem::take(&mut self.parked) {
+            let Some(job) = self.jobs.open.get_mut(&task) else { continue };
+            // One that is not parked any more was aborted.
+            let Some((len, wanted)) = job.wanted() else { continue };
+            if is_out_of_frames && wanted.len <= FRAME {
+                waiting.push_back(task);
                 continue;
-            };
-            let mut ticket = self.jobs.open.get_mut(&task).and_then(|job| job.ticket.take());
-            let room = self.room(&mut ticket, wanted);
-            if let Some(job) = self.jobs.open.get_mut(&task) {
-                job.ticket = ticket;
             }
-            let room = match room {
-                Turn::Come(room) => room,
-                Turn::Later if len as usize > FRAME => {
-                    at += 1;
-                    continue;
+            let mut ticket = job.ticket.take();
+            let room = self.room(&mut ticket, wanted);
+            let Some(job) = self.jobs.open.get_mut(&task) else { continue };
+            job.ticket = ticket;
+            match room {
+                Turn::Come(room) => {
+                    let early = match &mut job.stage {
+                        Stage::Parked(parked) => std::mem::take(&mut parked.bytes),
+                        _ => Vec::new(),
+                    };
+                    self.begin_collecting(task, room, (len, &early), now);
                 }
-                Turn::Later => return,
-                Turn::Never => {
-                    self.parked.remove(at);
-                    self.fail(task, Sense::INVALID_FIELD_IN_CDB);
-                    continue;
+                Turn::Later => {
+                    is_out_of_frames |= wanted.len <= FRAME;
+                    waiting.push_back(task);
                 }
-            };
-            self.parked.remove(at);
-            let early = match self.jobs.open.get_mut(&task).map(|job| &mut job.stage) {
-                Some(Stage::Parked(parked)) => std::mem::take(&mut parked.bytes),
-                _ => Vec::new(),
-            };
-            self.begin_collecting(task, room, (len, &early), now);
+                Turn::Never => self.fail(task, Sense::INVALID_FIELD_IN_CDB),
+            }
         }
+        self.parked = waiting;
     }
 
     /// The command has room: its data may come.
