@@ -240,6 +240,24 @@ fn stop_in_the_middle(level: u32) {
     assert!(world.medium.snapshot(BlockRange::new(0, 8192))[..] == pattern(BUDGET, 1));
 }
 
+/// One of a host's ways is dead, and it goes on by another.
+#[test]
+fn a_way_that_is_dead_does_not_hold_up_its_own_host() {
+    let (mut world, dead, _) = stingy_and_honest();
+    let other = world.add(0, |config| config.isid[5] = 2);
+    world.until("a login", |world| world.hosts[other].is_in());
+    for len in [BUDGET / 2, BUDGET] {
+        send(&mut world, dead, (WRITE, 0), (0, &pattern(len, 1)));
+        world.run_for(Duration::from_millis(2));
+        world.hosts[dead].sleep();
+        let read = send_read(&mut world, other, 0, len);
+        wait(&mut world, Duration::from_secs(6));
+        assert_eq!(world.hosts[other].take(read).map(|ended| ended.status), Some(scsi::status::GOOD));
+        world.hosts[dead].wake();
+        world.run_for(Duration::from_millis(50));
+    }
+}
+
 /// As long as anything comes, a host is only slow; and one that nobody waits for has all the time of its connection.
 #[test]
 fn a_slow_host_keeps_its_turn() {

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use engine::{BUF_LEN_MAX, BufMut, Pool};
 
 use super::session::paths::Origin;
+use super::state::NexusId;
 use crate::payload::PayloadMut;
 
 /// The most that one command moves, in bytes, where the pool has enough frames: as LIO says for a file of its own.
@@ -30,24 +31,29 @@ pub(super) fn transfer_bytes_max(pool: &Pool) -> usize {
     1 << most.ilog2()
 }
 
-/// Whose a command is: an initiator's, all sessions of its name together. They share its lot when it dies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Whose a command is. All sessions of an initiator's name have one share, but one of its ways may be dead while it goes on by another.
+#[derive(Clone, Debug)]
 pub(super) struct Owner {
     initiator: Rc<str>,
+    session: NexusId,
     origin: Origin,
 }
 
 impl Owner {
-    /// An initiator, by its name, and the way that its commands come.
-    pub(super) fn new(initiator: &str, origin: Origin) -> Self {
-        Self { initiator: initiator.into(), origin }
+    /// A session of an initiator, and the way that its commands come.
+    pub(super) fn new(initiator: &str, session: NexusId, origin: Origin) -> Self {
+        Self { initiator: initiator.into(), session, origin }
+    }
+
+    fn is_same_host(&self, other: &Self) -> bool {
+        self.initiator == other.initiator
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Entry {
     number: u64,
-    /// An owner has one command in each.
+    /// A host has one command in each.
     round: u64,
     owner: Owner,
     bytes: usize,
@@ -65,7 +71,7 @@ struct Queue {
 impl Queue {
     fn enter(&mut self, owner: &Owner, bytes: usize) -> u64 {
         self.next += 1;
-        let own = self.granted.iter().chain(&self.waiting).filter(|entry| entry.owner == *owner);
+        let own = self.granted.iter().chain(&self.waiting).filter(|entry| entry.owner.is_same_host(owner));
         let after = own.map(|entry| entry.round + 1).max().unwrap_or(0);
         let round = after.max(self.round);
         self.waiting.push(Entry { number: self.next, round, owner: owner.clone(), bytes });
@@ -76,9 +82,9 @@ impl Queue {
         self.granted.iter().filter(|entry| is(entry)).map(|entry| entry.bytes).sum()
     }
 
-    /// False for a command whose owner has all that one may have: it waits for its owner alone.
+    /// False for a command whose host has all that one may have: it waits for that host alone.
     fn has_share(&self, entry: &Entry, budget: usize) -> bool {
-        let own = self.held(|granted| granted.owner == entry.owner);
+        let own = self.held(|granted| granted.owner.is_same_host(&entry.owner));
         own == 0 || own + entry.bytes <= budget / 2
     }
 
@@ -98,10 +104,11 @@ impl Queue {
         }
     }
 
-    /// True while an owner has a turn that another one waits for.
+    /// True while a session has a turn that another one waits for.
     fn holds_up(&self, owner: &Owner, budget: usize) -> bool {
-        self.granted.iter().any(|entry| entry.owner == *owner)
-            && self.waiting.iter().any(|entry| entry.owner != *owner && self.has_share(entry, budget))
+        let is_own = |entry: &Entry| entry.owner.session == owner.session;
+        let waits = |entry: &Entry| entry.owner.is_same_host(owner) || self.has_share(entry, budget);
+        self.granted.iter().any(is_own) && self.waiting.iter().any(|entry| !is_own(entry) && waits(entry))
     }
 }
 
@@ -126,7 +133,7 @@ impl LongCommands {
         }
     }
 
-    /// True while an owner has a turn that another one waits for.
+    /// True while a session has a turn that another one waits for.
     pub(super) fn holds_up(&self, owner: &Owner) -> bool {
         self.of(owner.origin).borrow().holds_up(owner, self.budget)
     }
@@ -240,8 +247,13 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
+    /// The only session of an initiator.
+    fn only(initiator: &str) -> Owner {
+        Owner::new(initiator, initiator.len() as u64, Origin::Host)
+    }
+
     fn enter(commands: &Rc<LongCommands>, initiator: &str, len: usize) -> Ticket {
-        Ticket::new(commands, &Owner::new(initiator, Origin::Host), Wanted::data(len)).expect("not too much")
+        Ticket::new(commands, &only(initiator), Wanted::data(len)).expect("not too much")
     }
 
     #[test]
@@ -262,9 +274,9 @@ mod tests {
         let pool = Pool::for_tests();
         let commands = LongCommands::new(&pool);
         let mut first = enter(&commands, "one", 2 * MIB);
-        let mut other = enter(&commands, "two", 2 * MIB);
+        let mut other = enter(&commands, "other", 2 * MIB);
         let mut second = enter(&commands, "one", 2 * MIB);
-        let mut whole = enter(&commands, "two", 4 * MIB);
+        let mut whole = enter(&commands, "other", 4 * MIB);
         let data = (first.gather(&pool).expect("its turn"), other.gather(&pool).expect("its turn"));
         assert!(second.gather(&pool).is_none() && whole.gather(&pool).is_none());
         drop((first, data.0));
@@ -283,17 +295,20 @@ mod tests {
     fn a_host_has_half_of_it_or_one_command() {
         let pool = Pool::for_tests();
         let commands = LongCommands::new(&pool);
-        let one = Owner::new("one", Origin::Host);
+        let one = only("one");
         let mut own = [(); 2].map(|()| enter(&commands, "one", 2 * MIB));
         assert!(own[0].gather(&pool).is_some() && own[1].gather(&pool).is_none());
         assert!(!commands.holds_up(&one), "it waits for itself");
-        let mut other = enter(&commands, "two", 2 * MIB);
+        let by_another_way = Owner::new("one", 9, Origin::Host);
+        let mut third = Ticket::new(&commands, &by_another_way, Wanted::data(2 * MIB)).expect("not too much");
+        assert!(third.gather(&pool).is_none() && commands.holds_up(&one), "the share is the host's");
+        let mut other = enter(&commands, "other", 2 * MIB);
         assert!(other.gather(&pool).is_some(), "there is something for the next one");
-        drop((own, other));
+        drop((own, other, third));
         let mut whole = enter(&commands, "one", 4 * MIB);
-        let waiting = enter(&commands, "two", 2 * MIB);
+        let waiting = enter(&commands, "other", 2 * MIB);
         assert!(whole.gather(&pool).is_some() && commands.holds_up(&one));
-        assert!(!commands.holds_up(&Owner::new("two", Origin::Host)), "it has no turn");
+        assert!(!commands.holds_up(&only("other")), "it has no turn");
         drop(waiting);
         assert!(!commands.holds_up(&one));
     }
@@ -304,7 +319,7 @@ mod tests {
         let pool = Pool::for_tests();
         let commands = LongCommands::new(&pool);
         let mut relayed = enter(&commands, "one", 4 * MIB);
-        let served = Ticket::new(&commands, &Owner::new("three", Origin::Peer), Wanted::data(4 * MIB));
+        let served = Ticket::new(&commands, &Owner::new("three", 3, Origin::Peer), Wanted::data(4 * MIB));
         let data = (relayed.gather(&pool), served.expect("not too much").gather(&pool));
         assert!(data.0.is_some() && data.1.is_some());
     }
@@ -312,7 +327,7 @@ mod tests {
     #[test]
     fn what_is_more_than_everything_has_no_place() {
         let commands = LongCommands::new(&Pool::for_tests());
-        let of = |len| Ticket::new(&commands, &Owner::new("one", Origin::Host), Wanted::data(len));
+        let of = |len| Ticket::new(&commands, &only("one"), Wanted::data(len));
         assert!(of(4 * MIB + 1).is_none() && of(4 * MIB).is_some());
     }
 

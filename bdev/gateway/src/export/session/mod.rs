@@ -146,7 +146,7 @@ impl Session {
         Self {
             id,
             core: core.clone(),
-            turns: Turns::new(long_commands),
+            turns: Turns::new(long_commands, id),
             links: Links::new(Link::new(id, stream, Connection::new(config))),
             jobs: Jobs::default(),
             channels: BTreeMap::new(),
@@ -185,7 +185,7 @@ impl Session {
         let (Some(who), Some(port)) = (&self.who, self.port()) else { return };
         let initiator = InitiatorPort::new(&who.initiator, who.isid);
         self.nexus = initiator.map(|initiator| Rc::new(Nexus { initiator, port }));
-        self.turns.belong_to(&who.initiator, self.origin);
+        self.turns.belong_to(&who.initiator, self.id, self.origin);
     }
 
     /// The target port that the session is at: here, or at the peer that relays it.

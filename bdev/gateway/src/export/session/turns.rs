@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! waiting --(its turn)--> Collecting --(all data)--> Working --> Answering
-//!                              \--(nothing came for STALL, and another host waits)--> Owed --(the rest came)--> BUSY
+//!                              \--(nothing came for STALL, and another session waits)--> Owed --(the rest came)--> BUSY
 //! ```
 //!
-//! A host that stops in the middle of its data, because it is dead or because its network is, holds up no other host for longer than
+//! A host that stops in the middle of its data, because it is dead or because its network is, holds up no other session for longer than
 //! [`STALL`]: its command is ended, and its frames go. Its data cannot be asked for again later: with DataSequenceInOrder, which
 //! hosts agree on, only the last sequence may be (RFC 7143 section 13.19), and at error recovery level 0 none. Nor may the status be
 //! sent at once: a target waits for the end of the sequence that it has asked for (section 11.4.2). So nothing more is asked for,
@@ -29,13 +29,14 @@ use iscsi::target::Response;
 use scsi::status;
 
 use super::super::long::{LongCommands, Owner, Ticket, Turn, Wanted};
+use super::super::state::NexusId;
 use super::Session;
 use super::jobs::{Job, Stage};
 use super::links::Link;
 use super::paths::Origin;
 use crate::payload::Payload;
 
-/// How long nothing may come of what was asked for, while another host waits for the room.
+/// How long nothing may come of what was asked for, while another session waits for the room.
 const STALL: Duration = Duration::from_secs(4);
 /// Between looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -65,14 +66,14 @@ struct Leaving {
 }
 
 impl Turns {
-    pub(super) fn new(commands: &Rc<LongCommands>) -> Self {
-        let (commands, owner) = (commands.clone(), Owner::new("", Origin::Host));
+    pub(super) fn new(commands: &Rc<LongCommands>, id: NexusId) -> Self {
+        let (commands, owner) = (commands.clone(), Owner::new("", id, Origin::Host));
         Self { commands, owner, credit: Credit::Good, leaving: Vec::new(), looked_at: Instant::EPOCH }
     }
 
     /// Whose session it is.
-    pub(super) fn belong_to(&mut self, initiator: &str, origin: Origin) {
-        self.owner = Owner::new(initiator, origin);
+    pub(super) fn belong_to(&mut self, initiator: &str, id: NexusId, origin: Origin) {
+        self.owner = Owner::new(initiator, id, origin);
     }
 
     /// Room for a command. It takes its place, if it has none yet, and gathers when it has its turn.
@@ -100,7 +101,7 @@ impl Turns {
         Progress::from_count(before - self.leaving.len())
     }
 
-    /// True while this session keeps another host waiting.
+    /// True while this session keeps another one waiting.
     fn hold_up_others(&self) -> bool {
         self.commands.holds_up(&self.owner)
     }
@@ -161,7 +162,7 @@ impl Link {
 }
 
 impl Session {
-    /// Looks at those who have a turn: one who does nothing with it must not hold up another host.
+    /// Looks at those who have a turn: one who does nothing with it must not hold up another one.
     pub(super) fn watch_turns(&mut self, now: Instant) -> Progress {
         if self.turns.credit == Credit::Owing && !self.jobs.open.values().any(Job::owes) {
             self.turns.credit = Credit::Good;
