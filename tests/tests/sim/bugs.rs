@@ -18,7 +18,7 @@ const SHOWN: [(Mutation, u64); 19] = [
     (Mutation::R10FenceUndrained, 64),
     (Mutation::R11RestartKeepsGeneration, 21),
     (Mutation::R12CleanUnflushed, 3),
-    (Mutation::DegradeWithoutMarks, 533),
+    (Mutation::DegradeWithoutMarks, 675),
     (Mutation::RejoinWithoutUnion, 11),
     (Mutation::LeaseNotWaitedOut, 119),
     (Mutation::ReadWithoutLease, 1),
