@@ -343,6 +343,37 @@ fn what_was_read_is_not_kept_from_others_for_want_of_an_acknowledgement() {
     }
 }
 
+/// What was read and is forgotten, on a connection that lives or on one that is lost, does not go on at another connection: there
+/// it would be answered without its data.
+#[test]
+fn what_was_forgotten_is_no_task_any_more() {
+    const REASSIGN: u8 = 8;
+    const NO_TASK: u8 = 1;
+    for lost_first in [true, false] {
+        let mut world = World::empty();
+        let retaining = |config: &mut iscsi::initiator::Config| {
+            config.preferences.error_recovery_level = 2;
+            config.preferences.default_time2retain = 20;
+        };
+        let (idle, honest) = (world.add(0, retaining), world.add(1, |_| {}));
+        world.until("logins", |world| world.hosts.iter().all(host::Host::is_in));
+        let own = send_read(&mut world, idle, 0, BUDGET);
+        assert_eq!(world.end(idle, own), GOOD, "and not acknowledged");
+        if lost_first {
+            world.hosts[idle].hang_up();
+        }
+        world.hosts[idle].sleep();
+        let read = send_read(&mut world, honest, 0, BUDGET);
+        wait(&mut world, Duration::from_secs(6));
+        assert_eq!(world.hosts[honest].take(read).map(|ended| ended.status), Some(scsi::status::GOOD));
+        world.hosts[idle].hang_up();
+        let again = world.join(idle, 0, host::portal(3260), retaining);
+        world.until("a login", |world| world.hosts[again].is_in());
+        let answer = world.managed(again, REASSIGN, 0, Some(own));
+        assert_eq!(answer, NO_TASK, "lost first: {lost_first}");
+    }
+}
+
 /// A short command that waits for a frame, because its session holds so many, holds up no long one of the session that has its turn.
 #[test]
 fn who_has_a_turn_takes_it_whatever_waits_before_it() {

@@ -215,12 +215,13 @@ impl Connection {
         }
     }
 
-    /// Forgets a task: nothing more is sent for it, data that still comes is dropped.
+    /// Forgets a task: nothing more is sent for it, data that still comes is dropped. One that is answered already, and whose status is
+    /// kept, goes on nowhere else: there it would be answered without its data.
     pub fn abort(&mut self, task: TaskId) {
         if self.close_task(task) {
             self.outgoing.retain(|outgoing| outgoing.task() != Some(task));
-        } else {
-            self.forget_data(task);
+        } else if self.forget_answered(task) {
+            self.outgoing.retain(|outgoing| outgoing.task() != Some(task));
         }
     }
 

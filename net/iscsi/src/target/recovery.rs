@@ -77,10 +77,6 @@ impl Unacknowledged {
     fn find(&self, task: TaskId) -> Option<&Answered> {
         self.0.iter().filter_map(|kept| kept.answered.as_ref()).find(|answered| answered.task == task)
     }
-
-    fn find_mut(&mut self, task: TaskId) -> Option<&mut Answered> {
-        self.0.iter_mut().filter_map(|kept| kept.answered.as_mut()).find(|answered| answered.task == task)
-    }
 }
 
 impl Connection {
@@ -119,15 +115,8 @@ impl Connection {
         }
     }
 
-    /// The owner has no buffer of an answered task any more.
-    pub(super) fn forget_data(&mut self, task: TaskId) {
-        if let Some(answered) = self.unacknowledged.find_mut(task) {
-            answered.layout = None;
-            self.outgoing.retain(|outgoing| outgoing.task() != Some(task));
-        }
-    }
-
-    /// The task's name is given to another one: its answer is not sent again with data. False: it was not answered here.
+    /// The task's name is given to another one, or its data are gone: its answer is sent again, but without data. False: it was not
+    /// answered here.
     pub fn forget_answered(&mut self, task: TaskId) -> bool {
         let kept = self.unacknowledged.0.iter_mut().find(|kept| kept.is_of(task));
         kept.and_then(|kept| kept.answered.take()).is_some()
