@@ -5,6 +5,7 @@ mod host;
 use std::time::Duration;
 
 use bdev::BlockRange;
+use bdev::fault::{Fault, FaultTarget};
 use host::{GOOD, World, attention};
 use iscsi::TaskId;
 use iscsi::keys::Choice;
@@ -372,6 +373,30 @@ fn what_was_forgotten_is_no_task_any_more() {
         let answer = world.managed(again, REASSIGN, 0, Some(own));
         assert_eq!(answer, NO_TASK, "lost first: {lost_first}");
     }
+}
+
+/// A session that is over, while its device is at something of it, holds up nobody and is not looked at in vain.
+#[test]
+fn a_session_that_is_over_has_no_turns() {
+    let (mut world, gone, honest) = stingy_and_honest();
+    world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+    send(&mut world, gone, (WRITE, 0), (7, &[1; 512]));
+    world.run_for(Duration::from_millis(5));
+    world.hosts[gone].withhold_data();
+    send(&mut world, gone, (WRITE, 0), (0, &pattern(BUDGET, 1)));
+    world.run_for(Duration::from_millis(5));
+    let read = send_read(&mut world, honest, 0, BUDGET);
+    let next = send_read(&mut world, honest, 0, BUDGET);
+    world.run_for(Duration::from_millis(5));
+    assert_eq!(world.hosts[honest].take(read), None, "it waits");
+    world.hosts[gone].hang_up();
+    wait(&mut world, Duration::from_secs(1));
+    assert!(world.target.next_deadline().is_none_or(|deadline| deadline > world.now), "nobody looks in vain");
+    for task in [read, next] {
+        assert_eq!(world.hosts[honest].take(task).map(|ended| ended.status), Some(scsi::status::GOOD));
+    }
+    world.fault.plan().clear(FaultTarget::Write);
+    world.until("its end", |world| world.target.luns()[0].active == 0);
 }
 
 /// A short command that waits for a frame, because its session holds so many, holds up no long one of the session that has its turn.

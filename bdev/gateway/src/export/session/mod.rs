@@ -256,7 +256,7 @@ impl Session {
             self.resets_deadline(),
             self.patience_deadline(),
             self.barrier_deadline(),
-            self.turns.deadline(),
+            self.turns_deadline(),
         ];
         [channels, farewell, silence, relay].into_iter().chain(others).flatten().min()
     }
@@ -288,6 +288,7 @@ impl Session {
             progress |= self.finish_logouts(now);
         }
         if self.is_over() {
+            progress |= self.end_waiting(now);
             self.leave_peer(now);
         }
         self.seek_barrier(now);

@@ -197,6 +197,25 @@ impl Session {
         Progress::from_count(stalled.len())
     }
 
+    /// When to look next: never, where nobody is left to be looked at.
+    pub(super) fn turns_deadline(&self) -> Option<Instant> {
+        self.turns.deadline().filter(|_| !self.is_over())
+    }
+
+    /// The session is over and waits for its devices: what waits for its initiator ends, and holds up nobody.
+    pub(super) fn end_waiting(&mut self, now: Instant) -> Progress {
+        let waits = |job: &Job| job.is_collecting() || matches!(job.stage, Stage::Answering(_));
+        let waiting =
+            self.jobs.open.iter().filter(|(_, job)| waits(job) && !job.in_flight && !job.is_astray());
+        let mut waiting: Vec<TaskId> = waiting.map(|(task, _)| *task).collect();
+        waiting.extend(self.stalled.take().map(|stalled| stalled.task()));
+        for task in &waiting {
+            self.links.abort(*task);
+            self.close_job(*task, now);
+        }
+        Progress::from_count(waiting.len())
+    }
+
     /// Commands with a turn that have not moved for [`STALL`].
     fn stalled_turns(&mut self, now: Instant) -> Vec<(TaskId, Remedy)> {
         let links = &self.links;
