@@ -282,6 +282,29 @@ fn a_slow_host_keeps_its_turn() {
     assert!(world.hosts[honest].data(read) == pattern(BUDGET, 1));
 }
 
+/// It is asked for its data behind all that it has yet to take, and takes that a little at a time.
+#[test]
+fn a_host_that_has_not_been_asked_yet_keeps_its_turn() {
+    let (mut world, slow, honest) = stingy_and_honest();
+    let reads: Vec<TaskId> = (0..6).map(|mib| send_read(&mut world, slow, mib, MIB)).collect();
+    world.run_for(Duration::from_micros(300));
+    let write = send(&mut world, slow, (WRITE, 0), (0, &pattern(BUDGET, 1)));
+    world.run_for(Duration::from_micros(300));
+    let read = send_read(&mut world, honest, 0, BUDGET);
+    for _ in 0..5 {
+        world.hosts[slow].sleep();
+        wait(&mut world, Duration::from_secs(2));
+        world.hosts[slow].wake();
+        world.run_for(Duration::from_micros(40));
+    }
+    assert_eq!(world.hosts[honest].take(read), None, "it waits");
+    assert_eq!(world.end(slow, write), GOOD);
+    for task in reads {
+        assert_eq!(world.end(slow, task), GOOD);
+    }
+    assert_eq!(world.end(honest, read), GOOD);
+}
+
 /// A host that has gone to sleep while it reads keeps its turn as long as its frames are held, whoever holds them: the answers to what
 /// it has read are on their way, and it takes nothing. That costs it its connection, after seconds.
 #[test]

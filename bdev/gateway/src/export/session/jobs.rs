@@ -54,9 +54,7 @@ pub(super) struct Job {
     pub(super) ticket: Option<Ticket>,
     /// When the initiator was asked for its data.
     pub(super) asked_at: Instant,
-    /// Bytes of them that have come,
-    pub(super) arrived: u64,
-    /// and since when no more have.
+    /// Since when nothing has come of them.
     pub(super) pace: Pace,
     /// What the step that it is at has.
     pub(super) footing: Footing,
@@ -85,6 +83,8 @@ pub(super) struct Jobs {
     pub(super) open: BTreeMap<TaskId, Job>,
     /// Bytes of frames whose time the initiator decides (`frames.rs`).
     pub(super) held: usize,
+    /// Bytes that have come of what the initiator was asked for.
+    pub(super) arrived: u64,
 }
 
 impl Jobs {
@@ -109,7 +109,7 @@ impl Buffers for Jobs {
         let Some(job) = self.open.get_mut(&task) else { return };
         match &mut job.stage {
             Stage::Collecting(buffer) => {
-                job.arrived += bytes.len() as u64;
+                self.arrived += bytes.len() as u64;
                 buffer.store(offset, bytes);
             }
             Stage::Parked(parked) => parked.store(offset, bytes),
@@ -371,7 +371,6 @@ impl Job {
             charge: 0,
             ticket: None,
             asked_at: began,
-            arrived: 0,
             pace: Pace::default(),
             footing: Footing::default(),
             standing: None,

@@ -144,6 +144,12 @@ impl Links {
         self.lost.iter().any(|lost| lost.link.connection.keeps(task))
     }
 
+    /// Bytes that the initiator has taken of the connection that a task belongs to, while there is more for it; zero otherwise.
+    pub(super) fn taken_by_owner(&self, task: TaskId) -> u64 {
+        let own = self.live.iter().filter(|link| link.connection.is_open(task) && link.stream.is_sending());
+        own.map(|link| link.stream.sent()).sum()
+    }
+
     /// Nothing of a lost connection is kept any more.
     pub(super) fn forget(&mut self, index: usize) {
         let mut lost = self.lost.remove(index);

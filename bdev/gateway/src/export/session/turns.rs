@@ -11,8 +11,8 @@
 //! sent at once: a target waits for the end of the sequence that it has asked for (section 11.4.2). So nothing more is asked for,
 //! what is still owed is dropped as it comes, and behind it the command ends with BUSY: nothing of it was done, and it may come
 //! again (SAM-5 section 5.3.1). Until then the session has no other turn: what it owes comes before anything else that it sends.
-//! Where nothing is owed any more because the connection dies, there is nobody to answer. A host that sends anything at all within
-//! [`STALL`] is only slow.
+//! Where nothing is owed any more because the connection dies, there is nobody to answer. A host that sends any of its data within
+//! [`STALL`], or takes any of what is sent before it is asked for them, is only slow.
 //!
 //! What is read has its turn as long as its frames are held: by the job, or by the socket's queue when the job has ended. A host
 //! that takes nothing for [`STALL`] loses its connection, because nothing else gives back what is in the queue; it logs in again, and
@@ -112,20 +112,30 @@ impl Turns {
     }
 }
 
-/// Marks of an answer that waits for its host, which are no number of bytes that come.
-const ANSWERED: u64 = u64::MAX;
-const LOST: u64 = u64::MAX - 1;
+/// How far something is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mark {
+    #[default]
+    Nothing,
+    /// Bytes that an initiator has sent of what it was asked for, and that it has taken while there is more for it: it may not have been
+    /// asked yet.
+    Moved { arrived: u64, taken: u64 },
+    /// An answer waits for its acknowledgement.
+    Answered,
+    /// It waits for a connection.
+    Lost,
+}
 
 /// How far something is, and since when.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
-    mark: u64,
+    mark: Mark,
     since: Option<Instant>,
 }
 
 impl Pace {
     /// True for what has not moved for [`STALL`].
-    fn is_stalled(&mut self, mark: u64, now: Instant) -> bool {
+    fn is_stalled(&mut self, mark: Mark, now: Instant) -> bool {
         let since = self.since.filter(|_| mark == self.mark);
         *self = Self { mark, since: since.or(Some(now)) };
         since.is_some_and(|since| now >= since + STALL)
@@ -157,7 +167,7 @@ impl Link {
             self.pace = Pace::default();
             return false;
         }
-        self.pace.is_stalled(self.stream.sent(), now)
+        self.pace.is_stalled(Mark::Moved { arrived: 0, taken: self.stream.sent() }, now)
     }
 }
 
@@ -218,13 +228,15 @@ impl Session {
 
     /// Commands with a turn that have not moved for [`STALL`].
     fn stalled_turns(&mut self, now: Instant) -> Vec<(TaskId, Remedy)> {
-        let links = &self.links;
+        let (links, arrived) = (&self.links, self.jobs.arrived);
         let turns = self.jobs.open.iter_mut().filter(|(_, job)| job.ticket.is_some());
         let stalled = turns.filter_map(|(task, job)| {
             let (mark, remedy) = match &job.stage {
-                Stage::Collecting(_) => (job.arrived, Remedy::GiveUp),
-                Stage::Answering(_) if links.has_lost(*task) => (LOST, Remedy::Clear),
-                Stage::Answering(_) if !links.is_open(*task) => (ANSWERED, Remedy::Forget),
+                Stage::Collecting(_) => {
+                    (Mark::Moved { arrived, taken: links.taken_by_owner(*task) }, Remedy::GiveUp)
+                }
+                Stage::Answering(_) if links.has_lost(*task) => (Mark::Lost, Remedy::Clear),
+                Stage::Answering(_) if !links.is_open(*task) => (Mark::Answered, Remedy::Forget),
                 _ => {
                     job.pace = Pace::default();
                     return None;
