@@ -51,6 +51,57 @@ fn long_transfers_pass_through_the_other_node() {
     }
 }
 
+/// Node 0 serves LUN 0, node 1 serves LUN 1, and both hosts are at node 1. With a read of all the room that there is.
+fn one_unit_each() -> (World, [u8; 16], u32) {
+    let mut world = World::new(StandbyMode::Forward, &[1, 1]);
+    world.others[0].set(AccessState::NonOptimized, AccessState::Optimized, 0);
+    world.others[1].set(AccessState::Optimized, AccessState::NonOptimized, 2);
+    world.until("attentions", |world| world.ready(0) == GOOD);
+    world.until("attentions", |world| world.run_at(1, 1, &[0; 6]) == GOOD);
+    let (mut cdb, len) = ([0; 16], 4u32 << 20);
+    cdb[0] = 0x88;
+    cdb[10..14].copy_from_slice(&(len / 512).to_be_bytes());
+    (world, cdb, len)
+}
+
+/// A long read waits for the peer, and has no frames for what comes: it keeps nobody from reading what this node serves.
+#[test]
+fn a_read_that_looks_for_its_way_has_no_turn() {
+    let lost = |world: &mut World| {
+        world.network.halt(node_ip(0), Halt::PowerOff);
+        world.targets[0] = None;
+    };
+    for happen in [lost, World::die] {
+        let (mut world, cdb, len) = one_unit_each();
+        world.fault.plan().arm(FaultTarget::Read, Fault::Silence, 1);
+        world.hosts[0].send(&cdb, &[], len);
+        world.run_for(Duration::from_millis(20));
+        let own = world.hosts[1].send_to(1, &cdb, &[], len);
+        world.run_for(Duration::from_millis(20));
+        assert!(world.hosts[1].take(own).is_none(), "the other one has the turn");
+        happen(&mut world);
+        let before = world.now;
+        assert_eq!(world.end(1, own), GOOD);
+        assert!(world.now < before + Duration::from_secs(4), "{:?}", world.now - before);
+    }
+}
+
+/// The same, of one that the peer does not have for now.
+#[test]
+fn a_read_that_the_peer_would_not_have_has_no_turn() {
+    let (mut world, cdb, len) = one_unit_each();
+    world.volumes[0].set(AccessState::Transitioning, AccessState::Transitioning, 0);
+    assert_eq!(world.ready(0), attention(0x2a06));
+    let passed = world.hosts[0].send(&cdb, &[], len);
+    world.run_for(Duration::from_millis(20));
+    for _ in 0..3 {
+        let (own, before) = (world.hosts[1].send_to(1, &cdb, &[], len), world.now);
+        assert_eq!(world.end(1, own), GOOD);
+        assert!(world.now < before + Duration::from_secs(1), "{:?}", world.now - before);
+    }
+    assert!(world.hosts[0].take(passed).is_none(), "it looks for its way");
+}
+
 /// What a host promises and what its command moves differ, or nothing is to be moved: the answer is the same through either node.
 #[test]
 fn residuals_pass_through_the_other_node() {

@@ -220,6 +220,12 @@ impl World {
         (ended.status, scsi::sense::decode(&ended.sense).map_or(0, |(_, code)| code))
     }
 
+    /// A command without data at any LUN.
+    pub(crate) fn run_at(&mut self, host: usize, lun: u16, cdb: &[u8]) -> (u8, u16) {
+        let task = self.hosts[host].send_to(lun, cdb, &[], 0);
+        self.end(host, task)
+    }
+
     pub(crate) fn ready(&mut self, host: usize) -> (u8, u16) {
         let task = self.hosts[host].send(&[0; 6], &[], 0);
         self.end(host, task)

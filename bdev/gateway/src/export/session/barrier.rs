@@ -74,6 +74,7 @@ impl Session {
         passage.lost_at = Some(now);
         // What finds another way looks for it; the rest waits.
         job.in_flight = job.aborted || job.verdict.is_some() || !is_repeatable(&job.command);
+        self.leave_turn(task);
     }
 
     /// A command that was passed is not answered, and does not land any more: what can be repeated finds another way, of the rest the

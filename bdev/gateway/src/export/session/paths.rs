@@ -278,7 +278,7 @@ impl Session {
             return self.fail(task, sense);
         }
         match way {
-            Route::Hold => {}
+            Route::Hold => self.leave_turn(task),
             Route::Refuse(sense) => self.fail(task, sense),
             Route::Here => self.carry_out(task, &place, now),
             // The peer is said to serve, and cannot be asked or would not: that is unclear, too.
@@ -318,7 +318,7 @@ impl Session {
         }
         if !is_up {
             passage.not_before = now + PAUSE;
-            return;
+            return self.leave_turn(task);
         }
         // A window that is closed there opens with an answer.
         if !self.relay.as_ref().is_some_and(Relay::has_room) {
@@ -355,6 +355,14 @@ impl Session {
         job.in_flight = self.relay.as_mut().is_some_and(|relay| relay.pass(passing));
         if job.in_flight {
             self.on_choice_passed(task, now);
+        }
+    }
+
+    /// A command that looks for its way has no frames for what comes by it, and holds up nobody; one that has the host's data keeps them.
+    pub(super) fn leave_turn(&mut self, task: TaskId) {
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        if job.passage.as_ref().is_some_and(|passage| passage.data.is_none()) {
+            job.ticket = None;
         }
     }
 
@@ -455,7 +463,7 @@ impl Session {
         if transition && let Some(passage) = &mut job.passage {
             // It does not serve either, for now.
             passage.not_before = now + PAUSE;
-            return;
+            return self.leave_turn(task);
         }
         // Somebody else's reset or PREEMPT AND ABORT. The node that serves knows whether TAS is zero, and the host is not told.
         if completion.status == status::TASK_ABORTED {
