@@ -345,6 +345,32 @@ fn a_host_that_reads_slowly_keeps_its_turn() {
     assert_eq!(world.end(honest, read), GOOD);
 }
 
+/// At the levels where its data are kept, they are until it has taken them.
+#[test]
+fn what_a_slow_host_has_yet_to_take_is_not_forgotten() {
+    const REASSIGN: u8 = 8;
+    const STILL_ALLEGIANT: u8 = 3;
+    let mut world = World::empty();
+    let slow = world.add(0, |config| {
+        config.preferences.error_recovery_level = 2;
+        config.preferences.default_time2retain = 20;
+    });
+    let honest = world.add(1, |_| {});
+    world.until("logins", |world| world.hosts.iter().all(host::Host::is_in));
+    let own = send_read(&mut world, slow, 0, BUDGET / 2);
+    world.run_for(Duration::from_millis(1));
+    send_read(&mut world, honest, 0, BUDGET);
+    for _ in 0..4 {
+        world.hosts[slow].sleep();
+        wait(&mut world, Duration::from_secs(2));
+        world.hosts[slow].wake();
+        world.run_for(Duration::from_micros(40));
+    }
+    assert_eq!(world.hosts[slow].take(own), None, "it has not taken all of it");
+    assert_eq!(world.managed(slow, REASSIGN, 0, Some(own)), STILL_ALLEGIANT);
+    assert_eq!(world.end(slow, own), GOOD);
+}
+
 /// Where data are kept until they are acknowledged, a host that has nothing else to say is asked to say that it has them.
 #[test]
 fn what_was_read_is_not_kept_from_others_for_want_of_an_acknowledgement() {

@@ -64,6 +64,30 @@ fn a_place_at_the_blocks_is_for_those_that_have_their_frames() {
     }
 }
 
+/// Reads that wait for blocks, with the frames that they will be read into, have a session's share of them and no more.
+#[test]
+fn reads_that_wait_for_blocks_leave_something_for_the_next() {
+    let mut world = starved(3, 8);
+    world.fault.plan().arm(FaultTarget::Read, Fault::Silence, 1);
+    let atomic = send(&mut world, 0, OR_WRITE, LEN);
+    world.run_for(Duration::from_millis(50));
+    let mut cdb = [0; 16];
+    cdb[0] = 0x88;
+    cdb[10..14].copy_from_slice(&u32::try_from(LEN / 512).expect("short").to_be_bytes());
+    let room = u32::try_from(LEN).expect("short");
+    let reads: Vec<TaskId> = (0..10).map(|_| world.hosts[1].send(&cdb, &[], room)).collect();
+    world.run_for(Duration::from_millis(50));
+    // Other blocks.
+    (cdb[0], cdb[8]) = (WRITE.0, 0x20);
+    let other = world.hosts[2].send(&cdb, &vec![0; LEN], 0);
+    assert_eq!(world.end(2, other), GOOD);
+    world.fault.plan().clear(FaultTarget::Read);
+    assert_eq!(world.end(0, atomic), GOOD);
+    for read in reads {
+        assert_eq!(world.end(1, read), GOOD);
+    }
+}
+
 /// Each has a frame and wants another one.
 #[test]
 fn what_is_compared_has_room_for_what_it_is_compared_with() {

@@ -174,12 +174,16 @@ impl Session {
             }
         }
         // An initiator that does not take what it has read reads no more.
-        let reads = matches!(step, Step::Read(_)) && !job.footing.has_frames();
+        let reads = matches!(step, Step::Read(_));
         let len = (job.expected_len as usize).clamp(1, engine::BUF_LEN_MAX);
-        if reads && !may_hold(self.jobs.held, self.core.pool(), len) {
+        if reads && !job.footing.has_frames() && !may_hold(self.jobs.held, self.core.pool(), len) {
             return self.ask_to_acknowledge();
         }
         if !job.footing.is_complete(step, &lun, self.core.pool()) {
+            // It keeps its frame as long as whoever is before it at the blocks likes.
+            if reads && job.footing.has_frames() {
+                self.jobs.charge(task, len);
+            }
             return;
         }
         if let Step::Populate(populating) = step {
@@ -197,6 +201,9 @@ impl Session {
                     self.access_states.ask(number, AccessState::NonOptimized, now);
                 }
                 job.in_flight = true;
+                if reads {
+                    self.jobs.charge(task, 0);
+                }
             }
             // The step stays and is tried again next turn.
             Sent::Later => {}

@@ -236,7 +236,12 @@ impl Session {
                     (Mark::Moved { arrived, taken: links.taken_by_owner(*task) }, Remedy::GiveUp)
                 }
                 Stage::Answering(_) if links.has_lost(*task) => (Mark::Lost, Remedy::Clear),
-                Stage::Answering(_) if !links.is_open(*task) => (Mark::Answered, Remedy::Forget),
+                // As long as the socket has the data, it is to say how fast they go.
+                Stage::Answering(data)
+                    if !links.is_open(*task) && !data.as_ref().is_some_and(Payload::is_shared) =>
+                {
+                    (Mark::Answered, Remedy::Forget)
+                }
                 _ => {
                     job.pace = Pace::default();
                     return None;
@@ -255,6 +260,7 @@ impl Session {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         job.answer(None);
         job.stage = Stage::Owed;
+        self.jobs.charge(task, 0);
         self.turns.credit = Credit::Owing;
     }
 
