@@ -1,6 +1,8 @@
 //! SCSI: command descriptor blocks and the parameter lists that come with them.
 
 use scsi::alua::{self, Management, PortGroup, PortState, SetBy};
+use scsi::identifying::{self, Identifying};
+use scsi::kept::Kept;
 use scsi::mode::Settings;
 use scsi::reservation::{Action, Parameters, Table};
 use scsi::thresholds::Thresholds;
@@ -89,15 +91,34 @@ pub(super) fn parameter_lists(data: &[u8]) {
             }
             None
         }
-        7 if which & 8 != 0 => target_port_groups(list),
+        _ => more_lists(which >> 3, list, &unit),
+    };
+    if let Some(sense) = refused {
+        readable(&sense);
+    }
+}
+
+/// The lists that came later, so that earlier corpora keep their meaning.
+fn more_lists(which: u8, list: &[u8], unit: &Unit) -> Option<scsi::Sense> {
+    match which % 16 {
+        1 => target_port_groups(list),
+        2 => scsi::copy::parse_lid4(list).err(),
+        3 => scsi::copy::token::populate(list, unit).err(),
+        4 => scsi::copy::token::write_using(list, unit).err(),
+        5 => Identifying::default().set(identifying::Kind::Device, list).err(),
+        6 => Identifying::default().set(identifying::Kind::Text, list).err(),
+        7 => {
+            if let Ok(kept) = Kept::from_record(list) {
+                let again = Kept::from_record(&kept.to_record());
+                assert_eq!(again.ok().as_ref(), Some(&kept));
+            }
+            None
+        }
         _ => {
             let _ =
                 (scsi::sense::decode(list), scsi::sense::information(list), scsi::initiator::capacity(list));
             None
         }
-    };
-    if let Some(sense) = refused {
-        readable(&sense);
     }
 }
 

@@ -24,7 +24,11 @@ fn main() -> ExitCode {
     let with_chap = arguments.iter().any(|argument| argument == "--chap");
     let cases: Vec<&Case> = match with_chap {
         true => pdu::chap_cases().collect(),
-        false => pdu::cases().chain(pdu::digest_cases()).chain(pdu::feature_cases()).collect(),
+        false => pdu::cases()
+            .chain(pdu::digest_cases())
+            .chain(pdu::feature_cases())
+            .chain(pdu::recovery_cases())
+            .collect(),
     };
     let name = arguments.iter().skip(1).find(|argument| *argument != "--chap").map_or("", String::as_str);
     let cases: Vec<&Case> = cases.into_iter().filter(|case| case.name.contains(name)).collect();

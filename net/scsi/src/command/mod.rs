@@ -443,6 +443,20 @@ mod tests {
         }
     }
 
+    /// NORMACA is zero: whoever asks for auto contingent allegiance hears that there is none, and where he asked.
+    #[test]
+    fn naca_is_refused_in_every_command() {
+        for row in &TABLE {
+            let mut cdb = [0; 16];
+            cdb[0] = row.opcode;
+            cdb[1] = row.service_action.map_or(0, |action| action as u8);
+            let control = usize::from(row.length) - 1;
+            cdb[control] |= 0x04;
+            let refused = Sense::invalid_cdb_byte(u16::from(row.length) - 1);
+            assert_eq!(parse(&cdb).err(), Some(refused), "{}", row.name);
+        }
+    }
+
     #[test]
     fn any_sixteen_bytes_parse_or_are_refused() {
         let mut state = 1u64;
