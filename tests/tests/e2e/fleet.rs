@@ -261,8 +261,8 @@ fn etcd_stopped_and_link_cut(profile: Profile) {
     );
     pause(Duration::from_millis(4000));
     assert_eq!(fleet.pair.status(1)["role"], "standby");
-    let away = clock.now() - began;
     fleet.etcd.restart();
+    let away = clock.now() - began;
     fleet
         .pair
         .wait(0, "decision", |status| status["role"] == "holder" && status["legs"][1]["in_sync"] == false);
@@ -271,7 +271,7 @@ fn etcd_stopped_and_link_cut(profile: Profile) {
     let frozen = report["longest_stall_ms"].as_f64().expect("a figure");
     let longer = frozen - away.as_secs_f64() * 1000.0;
     println!(
-        "frozen while etcd and the link were away: {frozen:.0} ms, of it after etcd's start {longer:.0} ms"
+        "frozen while etcd and the link were away: {frozen:.0} ms, of it after etcd was back {longer:.0} ms"
     );
     assert!(frozen > 4000.0 && longer <= fleet.profile.promise(), "{report}");
     let events = must(gemel(fleet.pair.node(0), &["--json", "events"]));
