@@ -236,6 +236,9 @@ impl Net {
         let space = self.spaces[node].as_str();
         must(&["-n", space, "link", "set", end.device, "mtu", "9000"]);
         must(&["-n", space, "addr", "flush", "dev", end.device]);
+        // Nor does it tell its neighbours of one that it would give itself.
+        let quiet = format!("net.ipv6.conf.{}.disable_ipv6=1", end.device);
+        must(&["netns", "exec", space, "sysctl", "-qw", &quiet]);
     }
 
     /// Both interfaces of the link go away, and others of the same names come.
