@@ -169,6 +169,16 @@ fn wait(world: &mut World, time: Duration) {
     }
 }
 
+/// A host is awake for a moment every two seconds, so many times.
+fn dawdle(world: &mut World, host: usize, times: usize) {
+    for _ in 0..times {
+        world.hosts[host].sleep();
+        wait(world, Duration::from_secs(2));
+        world.hosts[host].wake();
+        world.run_for(Duration::from_micros(40));
+    }
+}
+
 /// Data that were asked for and do not come hold up no command of another session that fits in a frame; an abort gives all back.
 #[test]
 fn what_is_aborted_gives_back_its_turn() {
@@ -270,12 +280,7 @@ fn a_slow_host_keeps_its_turn() {
     world.hosts[slow].wake();
     world.step();
     let read = send_read(&mut world, honest, 0, BUDGET);
-    for _ in 0..5 {
-        world.hosts[slow].sleep();
-        wait(&mut world, Duration::from_secs(2));
-        world.hosts[slow].wake();
-        world.run_for(Duration::from_micros(40));
-    }
+    dawdle(&mut world, slow, 5);
     assert_eq!(world.hosts[honest].take(read), None, "it waits");
     assert_eq!(world.end(slow, write), GOOD);
     assert_eq!(world.end(honest, read), GOOD);
@@ -291,12 +296,7 @@ fn a_host_that_has_not_been_asked_yet_keeps_its_turn() {
     let write = send(&mut world, slow, (WRITE, 0), (0, &pattern(BUDGET, 1)));
     world.run_for(Duration::from_micros(300));
     let read = send_read(&mut world, honest, 0, BUDGET);
-    for _ in 0..5 {
-        world.hosts[slow].sleep();
-        wait(&mut world, Duration::from_secs(2));
-        world.hosts[slow].wake();
-        world.run_for(Duration::from_micros(40));
-    }
+    dawdle(&mut world, slow, 5);
     assert_eq!(world.hosts[honest].take(read), None, "it waits");
     assert_eq!(world.end(slow, write), GOOD);
     for task in reads {
@@ -334,12 +334,7 @@ fn a_host_that_reads_slowly_keeps_its_turn() {
     let own = send_read(&mut world, slow, 0, BUDGET);
     world.run_for(Duration::from_millis(1));
     let read = send_read(&mut world, honest, 0, BUDGET);
-    for _ in 0..5 {
-        world.hosts[slow].sleep();
-        wait(&mut world, Duration::from_secs(2));
-        world.hosts[slow].wake();
-        world.run_for(Duration::from_micros(40));
-    }
+    dawdle(&mut world, slow, 5);
     assert_eq!(world.hosts[honest].take(read), None, "it waits");
     assert_eq!(world.end(slow, own), GOOD);
     assert_eq!(world.end(honest, read), GOOD);
@@ -360,12 +355,7 @@ fn what_a_slow_host_has_yet_to_take_is_not_forgotten() {
     let own = send_read(&mut world, slow, 0, BUDGET / 2);
     world.run_for(Duration::from_millis(1));
     send_read(&mut world, honest, 0, BUDGET);
-    for _ in 0..4 {
-        world.hosts[slow].sleep();
-        wait(&mut world, Duration::from_secs(2));
-        world.hosts[slow].wake();
-        world.run_for(Duration::from_micros(40));
-    }
+    dawdle(&mut world, slow, 4);
     assert_eq!(world.hosts[slow].take(own), None, "it has not taken all of it");
     assert_eq!(world.managed(slow, REASSIGN, 0, Some(own)), STILL_ALLEGIANT);
     assert_eq!(world.end(slow, own), GOOD);

@@ -57,6 +57,15 @@ impl Bench {
         load
     }
 
+    /// The load has lost nothing and waited three seconds at the most; the legs are equal again, by a delta.
+    fn heals_by_delta(self, load: Child) {
+        let report = verified(load);
+        assert!(stall(&report) < 3000.0, "{report}");
+        let Self { pair, net } = self;
+        assert!(pair.finish(0) < LEG / 2, "by delta");
+        drop(net);
+    }
+
     fn link(&self, node: usize) -> Value {
         link(self.pair.node(node))
     }
@@ -163,11 +172,7 @@ fn a_peer_that_is_frozen_and_an_interface_that_is_made_anew_come_back_by_delta()
         assert!(found, "{:#}", bench.link(node));
     }
     bench.pair.wait_in_sync(0);
-    let report = verified(load);
-    assert!(stall(&report) < 3000.0, "{report}");
-    let Bench { pair, net } = bench;
-    assert!(pair.finish(0) < LEG / 2, "by delta");
-    drop(net);
+    bench.heals_by_delta(load);
 }
 
 #[test]
@@ -177,11 +182,7 @@ fn a_peer_that_is_killed_comes_back_by_delta() {
     bench.pair.kill(1);
     bench.pair.wait(0, "degraded", |status| status["legs"][1]["state"] == "missing");
     bench.pair.restart(1);
-    let report = verified(load);
-    assert!(stall(&report) < 3000.0, "{report}");
-    let Bench { pair, net } = bench;
-    assert!(pair.finish(0) < LEG / 2, "by delta");
-    drop(net);
+    bench.heals_by_delta(load);
 }
 
 /// As a node's status says.
@@ -231,11 +232,7 @@ fn a_switch_that_loses_frames_is_used_all_the_same_and_one_that_loses_all_heals_
     bench.pair.wait(0, "degraded", is_alone);
     lose(0);
     bench.pair.wait_in_sync(0);
-    let report = verified(load);
-    assert!(stall(&report) < 3000.0, "{report}");
-    let Bench { pair, net } = bench;
-    assert!(pair.finish(0) < LEG / 2, "by delta");
-    drop(net);
+    bench.heals_by_delta(load);
 }
 
 /// Node 0 has the link to itself; what is in the other namespace uses its kernel's TCP.

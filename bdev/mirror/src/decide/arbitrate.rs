@@ -198,18 +198,26 @@ mod tests {
         }
     }
 
+    /// The holder's superblock, while both legs are in sync and each says what the other one may lack.
+    fn whole_and_tracked() -> Superblock {
+        let mut own = example_create(LegIndex::Zero).founder(1);
+        own.legs.iter_mut().for_each(|leg| (leg.state, leg.tracked_since) = (LegState::InSync, 1));
+        own
+    }
+
+    /// The holder's next config.
+    fn followed(of: &Config, in_sync: LegMask, reason: Reason) -> Config {
+        of.successor(of.id.nonce + 1, LegIndex::Zero, in_sync, reason).expect("some left")
+    }
+
     /// It is told of its being out, and of its coming back, at once: what it lacks it has not written down.
     #[test]
     fn a_leg_that_was_out_without_hearing_of_it_is_not_whole() {
-        let mut own = example_create(LegIndex::Zero).founder(1);
-        own.legs.iter_mut().for_each(|leg| (leg.state, leg.tracked_since) = (LegState::InSync, 1));
-        let next = |of: &Config, in_sync, reason| {
-            of.successor(of.id.nonce + 1, LegIndex::Zero, in_sync, reason).expect("some left")
-        };
-        let both = next(own.config(), LegMask::both(), Reason::Rejoined);
+        let mut own = whole_and_tracked();
+        let both = followed(own.config(), LegMask::both(), Reason::Rejoined);
         own.history.push(both);
-        let out = next(&both, LegMask::ONE, Reason::IoError);
-        let back = next(&out, LegMask::both(), Reason::Rejoined);
+        let out = followed(&both, LegMask::ONE, Reason::IoError);
+        let back = followed(&out, LegMask::both(), Reason::Rejoined);
         let informed = informed(&own, &behind(&own, &[out, back]));
         assert_eq!(informed.history.entries(), [back, out, both, own.history.entries()[1]]);
         assert_eq!((informed.own().state, informed.own().tracked_since), (LegState::Syncing, 0));
@@ -218,14 +226,10 @@ mod tests {
     /// The holder's leg failed, the peer was lost before it was told, and was given up in its place: nobody went by the first of the two.
     #[test]
     fn a_config_that_never_took_effect_takes_nothing_from_a_leg() {
-        let mut own = example_create(LegIndex::Zero).founder(1);
-        own.legs.iter_mut().for_each(|leg| (leg.state, leg.tracked_since) = (LegState::InSync, 1));
-        let next = |of: &Config, in_sync, reason| {
-            of.successor(of.id.nonce + 1, LegIndex::Zero, in_sync, reason).expect("some left")
-        };
-        own.history.push(next(own.config(), LegMask::both(), Reason::Rejoined));
-        let out = next(own.config(), LegMask::ONE, Reason::IoError);
-        let alone = next(&out, LegMask::ZERO, Reason::LinkLost);
+        let mut own = whole_and_tracked();
+        own.history.push(followed(own.config(), LegMask::both(), Reason::Rejoined));
+        let out = followed(own.config(), LegMask::ONE, Reason::IoError);
+        let alone = followed(&out, LegMask::ZERO, Reason::LinkLost);
         let informed = informed(&own, &behind(&own, &[out, alone]));
         assert_eq!(
             (informed.own().state, informed.legs.map(|leg| leg.tracked_since)),

@@ -98,19 +98,24 @@ fn an_own_error_while_the_peer_is_away_does_not_stop_the_volume() {
     settle(&mut world, 0);
 }
 
+/// The own leg fails, and so many writes later the peer is lost.
+fn lose_own_leg_and_peer(world: &mut World, moment: u64) {
+    world.spread = 24;
+    world.load(0, millis(20));
+    world.disks[0].inject(SimFault::FailWrites { count: 1 });
+    for _ in 0..moment {
+        world.write(0);
+        world.step();
+    }
+    world.cut();
+}
+
 /// The peer is lost at every moment around the config without the own leg, for a while or longer.
 #[test]
 fn a_peer_that_is_lost_while_the_own_leg_goes_is_no_deadlock() {
     for moment in 0..24 {
         let mut world = pair(410 + moment);
-        world.spread = 24;
-        world.load(0, millis(20));
-        world.disks[0].inject(SimFault::FailWrites { count: 1 });
-        for _ in 0..moment {
-            world.write(0);
-            world.step();
-        }
-        world.cut();
+        lose_own_leg_and_peer(&mut world, moment);
         let away = if moment % 2 == 0 { millis(100) } else { 3 * SECOND };
         world.load(0, away);
         world.heal();
@@ -131,14 +136,7 @@ fn a_holder_that_dies_between_two_changes_of_mind_serves_again() {
     for moment in 0..24 {
         let mut world = World::new(440 + moment, ArbiterKind::Etcd);
         world.create();
-        world.spread = 24;
-        world.load(0, millis(20));
-        world.disks[0].inject(SimFault::FailWrites { count: 1 });
-        for _ in 0..moment {
-            world.write(0);
-            world.step();
-        }
-        world.cut();
+        lose_own_leg_and_peer(&mut world, moment);
         let (mut left_out, mut died) = (false, false);
         for _ in 0..200_000 {
             world.step();
