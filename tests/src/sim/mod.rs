@@ -10,7 +10,7 @@
 //! ```
 //!
 //! What is checked, and where: front end linearizable per block (`history`), legs and stores (`checks`), answers and
-//! the end (`world`). `Plan::shrunk` of a failing seed becomes a test in `tests/sim/found.rs`.
+//! the end (`world`), that every change of state leaves an event (`told`). `Plan::shrunk` of a failing seed becomes a test in `tests/sim/found.rs`.
 
 mod acts;
 mod arbiter;
@@ -34,6 +34,7 @@ mod setback;
 mod shrink;
 mod swarm;
 mod tally;
+mod told;
 mod world;
 
 pub use coverage::{Coverage, Phase};

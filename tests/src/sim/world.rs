@@ -27,6 +27,7 @@ use super::journal::Journal;
 use super::machine::{self, Flush, Front, Life, Machine};
 use super::plan::{Patience, Plan};
 use super::setback::{Backup, Sessions, SetBack};
+use super::told::Told;
 
 /// A leg: room for 192 granules of data behind the metadata.
 pub(crate) const LEG: Geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 18 << 11 };
@@ -69,6 +70,7 @@ pub(crate) struct World {
     pub(crate) coverage: Coverage,
     pub(crate) checks: Checks,
     pub(crate) views: [Option<View>; 2],
+    pub(crate) told: [Told; 2],
     pub(crate) damage: [Damage; 2],
     pub(crate) events: VecDeque<Event>,
     pub(crate) waiting: Vec<Event>,
@@ -136,6 +138,7 @@ impl World {
             coverage: Coverage::default(),
             checks: Checks::default(),
             views: [None; 2],
+            told: Default::default(),
             damage: [Damage::default(); 2],
             events: VecDeque::new(),
             waiting: Vec::new(),
@@ -378,6 +381,7 @@ impl World {
             if matches!(event.kind, EventKind::OwnLegFailed(_) | EventKind::LegUnusable(_)) {
                 self.machines[node].flush = Flush::Failed;
             }
+            self.told[node].hear(&event.kind);
             self.note(&format!("node {node}"), format_args!("{}", event.kind));
         }
         if self.now >= self.machines[node].look_at {
@@ -402,6 +406,7 @@ impl World {
             self.checks.on_service((node, self.machines[node].run), config)?;
         }
         self.watch_sessions(node, &status);
+        self.look_what_is_told(node, &status)?;
         self.checks.on_config(node, status.config)?;
         self.on_stopping(node);
         Ok(())

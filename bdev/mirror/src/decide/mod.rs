@@ -28,8 +28,8 @@ pub use promote::{
     DataAge, HolderSession, HolderState, PromoteMode, PromoteRefusal, Promotion, begins_from, may_promote,
 };
 pub use start::{
-    DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, StartFacts, StartVerdict, Starting,
-    misses_acknowledged, on_diverged, on_start, takes_up,
+    DegradedStart, Differences, HoldReason, LegAge, PeerSight, StandbyReason, StartFacts, StartVerdict,
+    Starting, misses_acknowledged, on_diverged, on_start, takes_up,
 };
 pub use takeover::{TakeoverVerdict, on_word};
 pub use unite::unite;

@@ -97,7 +97,8 @@ pub fn may_promote(
     if config.generation() == 0 || matches!(own.own().state, LegState::Spare | LegState::Joining) {
         return Err(PromoteRefusal::NoData);
     }
-    if config.holder == own.index && own.is_in_sync() && mode == PromoteMode::Ordinary {
+    let named = config.holder == own.index && own.is_in_sync() && elsewhere.is_none();
+    if named && mode == PromoteMode::Ordinary {
         return Err(PromoteRefusal::AlreadyHolder);
     }
     if session == HolderSession::Alive && holder == HolderState::Unknown {

@@ -3,7 +3,9 @@
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::arbitrate::Standing;
 use super::peer::{FullReason, PeerVerdict, Refusal, SyncPlan, is_set_back, on_peer};
+use super::takeover::missed_a_return;
 use crate::format::{Config, ConfigId, LegFlags, LegMask, LegState, Reason, RunState, Superblock};
 use crate::mutation::{Mutation, is_broken};
 use crate::probe::LegFound;
@@ -37,11 +39,32 @@ pub enum Differences {
     Possible,
 }
 
+/// What the arbiter's list of configs says of the own leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LegAge {
+    /// Nothing against it.
+    AsWritten,
+    /// It is an older copy of the leg.
+    SetBack,
+}
+
+impl LegAge {
+    /// Of the leg with this superblock, before it has heard of the list.
+    pub fn of(own: &Superblock, standing: &Standing) -> Self {
+        match standing {
+            Standing::Behind(line) if missed_a_return(own, line) => Self::SetBack,
+            _ => Self::AsWritten,
+        }
+    }
+}
+
 /// All that the decision looks at.
 #[derive(Clone, Copy, Debug)]
 pub struct StartFacts<'a> {
-    /// The own superblock.
+    /// The own superblock, as it would be had it heard of what counts.
     pub own: &'a Superblock,
+    /// How old the own leg is.
+    pub age: LegAge,
     /// The own boot id now.
     pub incarnation: Uuid,
     /// The own log and bitmap.
@@ -86,6 +109,12 @@ pub enum StandbyReason {
     /// The peer went on without us.
     #[error("the peer went on in generation {}", .newer.generation())]
     PeerIsNewer {
+        /// The peer's config.
+        newer: Config,
+    },
+    /// The peer went on without us, from an older config than this leg has seen.
+    #[error("the peer went another way, in generation {}: choose one side by hand", .newer.generation())]
+    Diverged {
         /// The peer's config.
         newer: Config,
     },
@@ -190,7 +219,7 @@ pub fn on_diverged(own: &Superblock, newer: &Config, last_shared: Option<ConfigI
     if newer.holder == own.index {
         StartVerdict::Hold(HoldReason::Split { last_shared })
     } else {
-        StartVerdict::Standby(StandbyReason::PeerIsNewer { newer: *newer })
+        StartVerdict::Standby(StandbyReason::Diverged { newer: *newer })
     }
 }
 
@@ -207,8 +236,9 @@ fn alone_or(facts: &StartFacts<'_>, why: HoldReason) -> StartVerdict {
     }
     let only_us = facts.own.config().in_sync == LegMask::only(facts.own.index);
     match facts.degraded {
-        _ if only_us => StartVerdict::Serve(Starting::Alone),
         DegradedStart::Allowed => StartVerdict::Serve(Starting::Alone),
+        _ if facts.age == LegAge::SetBack => StartVerdict::Hold(HoldReason::SetBack),
+        _ if only_us => StartVerdict::Serve(Starting::Alone),
         DegradedStart::Arbitrated if misses_acknowledged(facts.own, facts.incarnation) => {
             StartVerdict::Hold(HoldReason::CacheLost)
         }

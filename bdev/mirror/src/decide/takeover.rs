@@ -52,12 +52,12 @@ pub fn on_word(own: &Superblock, line: &History, peer: Option<u64>, mode: Promot
 /// acknowledged in it.
 pub(super) fn is_counted(own: &Superblock, line: &History) -> bool {
     let whole = having_heard(own, line).own().state == LegState::InSync;
-    line.current().in_sync.has(own.index) && !is_set_back(own, line) && whole
+    line.current().in_sync.has(own.index) && !missed_a_return(own, line) && whole
 }
 
 /// True when a leg came back in sync without this superblock having heard that one was out: whichever leg it was, this one
 /// was told before a byte was copied.
-fn is_set_back(own: &Superblock, line: &History) -> bool {
+pub(super) fn missed_a_return(own: &Superblock, line: &History) -> bool {
     let unheard = line.since(own.config());
     own.config().in_sync == LegMask::both() && unheard.iter().any(|config| config.reason == Reason::Rejoined)
 }

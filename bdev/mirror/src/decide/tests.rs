@@ -175,7 +175,8 @@ fn a_holder_whose_leg_was_set_back_takes_everything_from_its_peer_or_holds() {
     let start = |own: &Superblock, theirs: &Superblock, degraded| {
         let peer = found(theirs);
         let (incarnation, peer) = (own.own().incarnation, PeerSight::Seen(&peer));
-        on_start(&StartFacts { own, incarnation, differences: Differences::None, peer, degraded })
+        let (age, differences) = (LegAge::AsWritten, Differences::None);
+        on_start(&StartFacts { own, age, incarnation, differences, peer, degraded })
     };
     let whole = StartVerdict::Serve(Starting::FromPeer(SyncPlan::Full(FullReason::Reverted)));
     assert_eq!(start(&own, &theirs, DegradedStart::Withheld), whole);
@@ -238,6 +239,7 @@ fn check_start(holder: LegIndex, in_sync: LegMask, case: PeerCase, bits: u32) {
     let peer = if case == PeerCase::Blank { LegFound::Blank } else { found(&theirs) };
     let verdict = on_start(&StartFacts {
         own: &own,
+        age: LegAge::AsWritten,
         incarnation: if our_cache_lost { Uuid::from_u128(2) } else { own.own().incarnation },
         differences: if differences { Differences::Possible } else { Differences::None },
         peer: if case == PeerCase::Unseen { PeerSight::Unseen } else { PeerSight::Seen(&peer) },
@@ -294,6 +296,7 @@ fn newcomers_and_split_legs_do_not_start() {
     let joiner = example_create(LegIndex::One).joiner();
     let facts = |own| StartFacts {
         own,
+        age: LegAge::AsWritten,
         incarnation: Uuid::nil(),
         differences: Differences::None,
         peer: PeerSight::Unseen,
@@ -403,6 +406,7 @@ fn an_own_leg_that_was_out_is_copied_in_full() {
                 let peer = found(&theirs);
                 let verdict = on_start(&StartFacts {
                     own: &own,
+                    age: LegAge::AsWritten,
                     incarnation: Uuid::from_u128(2),
                     differences: Differences::Possible,
                     peer: PeerSight::Seen(&peer),
@@ -426,6 +430,7 @@ fn a_leg_that_is_not_what_was_counted_does_not_serve_alone() {
             own.legs[0].state = state;
             let verdict = on_start(&StartFacts {
                 own: &own,
+                age: LegAge::AsWritten,
                 incarnation: own.legs[0].incarnation,
                 differences: Differences::Possible,
                 peer: PeerSight::Unseen,
@@ -452,4 +457,41 @@ fn the_second_look_tells_whether_the_leg_is_what_it_was() {
     let other = Superblock { leg: Uuid::from_u128(99), ..theirs.clone() };
     assert_eq!(look(&other), SecondLook::Other);
     assert_eq!(on_second_look(&theirs, &LegFound::Blank), SecondLook::Other);
+}
+
+/// The peer's leg was out and came back, and this node's has not heard of it: what it missed is on the peer's.
+#[test]
+fn a_leg_that_missed_its_peers_return_serves_alone_by_command_only() {
+    let (own, _) = pair();
+    let next = |of: &Config, in_sync, reason| {
+        of.successor(of.id.nonce + 1, LegIndex::Zero, in_sync, reason).expect("some left")
+    };
+    let alone = next(own.config(), LegMask::ZERO, Reason::LinkLost);
+    let again = next(&alone, LegMask::both(), Reason::Rejoined);
+    let last = next(&again, LegMask::ZERO, Reason::LinkLost);
+    let line = |newest_first: &[Config]| {
+        Standing::Behind(Box::new(History::from_stored(newest_first, true).expect("falling generations")))
+    };
+    let both = *own.config();
+    let behind = [line(&[again, alone, both]), line(&[last, again, alone, both])];
+    for standing in &behind {
+        assert_eq!(LegAge::of(&own, standing), LegAge::SetBack);
+        for degraded in [DegradedStart::Withheld, DegradedStart::Arbitrated, DegradedStart::Allowed] {
+            let verdict = on_start(&StartFacts {
+                own: &informed(&own, standing),
+                age: LegAge::of(&own, standing),
+                incarnation: own.legs[0].incarnation,
+                differences: Differences::None,
+                peer: PeerSight::Unseen,
+                degraded,
+            });
+            let wanted = match degraded {
+                DegradedStart::Allowed => StartVerdict::Serve(Starting::Alone),
+                _ => StartVerdict::Hold(HoldReason::SetBack),
+            };
+            assert_eq!(verdict, wanted, "{standing:?} {degraded:?}");
+        }
+    }
+    assert_eq!(LegAge::of(&own, &line(&[alone, both])), LegAge::AsWritten, "it died on the way");
+    assert_eq!(LegAge::of(&own, &Standing::Current), LegAge::AsWritten);
 }

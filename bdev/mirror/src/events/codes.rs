@@ -17,7 +17,7 @@ pub trait Codes {
 
 impl EventKind {
     /// All codes of events: the types of `notify_get_types`.
-    pub const CODES: [&'static str; 43] = [
+    pub const CODES: [&'static str; 44] = [
         "formatting",
         "leg-unusable",
         "own-leg-failed",
@@ -29,6 +29,7 @@ impl EventKind {
         "standing-by",
         "holding",
         "config-changed",
+        "config-adopted",
         "serving",
         "stepping-down",
         "switching-over",
@@ -79,7 +80,7 @@ impl EventKind {
             Self::Fenced { .. } | Self::SteppingDown | Self::PeerWentOn { .. } => "newer-generation",
             Self::StandingBy(reason) => reason.code(),
             Self::Holding(reason) => reason.code(),
-            Self::ConfigChanged(config) => config.reason.code(),
+            Self::ConfigChanged(config) | Self::ConfigAdopted(config) => config.reason.code(),
             Self::Serving { .. } => "config-durable",
             Self::SwitchingOver
             | Self::Stopping
@@ -126,11 +127,14 @@ impl Codes for EventKind {
             Self::OwnSuperblockFailed(_) => "own-superblock-failed",
             Self::UnitStateLost => "unit-state-lost",
             Self::Fenced { .. } => "fenced",
+            Self::Holding(HoldReason::Split { .. }) | Self::StandingBy(StandbyReason::Diverged { .. }) => {
+                "split"
+            }
             Self::StandingBy(_) => "standing-by",
-            Self::Holding(HoldReason::Split { .. }) => "split",
             Self::PeerBarred(BarCause::Entry(bar)) if bar.is_split() => "split",
             Self::Holding(_) => "holding",
             Self::ConfigChanged(_) => "config-changed",
+            Self::ConfigAdopted(_) => "config-adopted",
             Self::Serving { .. } => "serving",
             Self::SteppingDown => "stepping-down",
             Self::SwitchingOver => "switching-over",
@@ -192,6 +196,7 @@ impl Codes for StandbyReason {
         match self {
             Self::PeerHolds => "peer-holds",
             Self::PeerIsNewer { .. } => "peer-is-newer",
+            Self::Diverged { .. } => "diverged",
             Self::Demoted => "demoted",
             Self::AwaitingPromotion => "awaiting-promotion",
             Self::Joining => "joining",

@@ -105,6 +105,9 @@ pub enum EventKind {
     Holding(HoldReason),
     /// A new config is durable on this node's leg.
     ConfigChanged(Config),
+    /// On its way to serving, this node goes on from another config than its own leg has: a newer one that the arbiter or the peer's leg
+    /// told it of, or, by force, the last one that its data belong to.
+    ConfigAdopted(Config),
     /// This node serves.
     Serving {
         /// In this generation.
@@ -118,7 +121,7 @@ pub enum EventKind {
     SwitchoverAbandoned(SwitchoverTrouble),
     /// The holder stops being it.
     Demoting(Demotion),
-    /// The holder stops in order.
+    /// The node stops in order.
     Stopping,
     /// It has stopped.
     Stopped,
@@ -224,6 +227,7 @@ impl EventKind {
             Self::LegUnusable(_)
             | Self::OwnDiskHangs(_)
             | Self::Holding(_)
+            | Self::StandingBy(StandbyReason::Diverged { .. })
             | Self::Frozen(_)
             | Self::ArbiterOlder { .. }
             | Self::ArbiterVacant

@@ -77,6 +77,7 @@ impl Display for EventKind {
             Self::StandingBy(reason) => write!(f, "standing by: {reason}"),
             Self::Holding(reason) => write!(f, "holding: {reason}"),
             Self::ConfigChanged(new) => config(new, f),
+            Self::ConfigAdopted(from) => write!(f, "goes on from ").and_then(|()| config(from, f)),
             Self::Serving { generation } => write!(f, "serving in generation {generation}"),
             Self::SteppingDown => write!(f, "a newer generation holds the array: stepping down"),
             Self::SwitchingOver => write!(f, "giving the array to the peer"),

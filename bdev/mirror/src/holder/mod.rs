@@ -167,6 +167,9 @@ impl Holder {
     pub(crate) fn begin(inheritance: Inheritance, ctx: &mut Ctx<'_>) -> Self {
         let Inheritance { log, mut bitmap, starting, reason, generation, standing, unit, .. } = inheritance;
         let own = begins_from(ctx.own.current(), &standing, reason);
+        if own.config() != ctx.own.current().config() {
+            ctx.note(EventKind::ConfigAdopted(*own.config()));
+        }
         // What is on a leg that does not count, or that was set back, is a thing of the past.
         let past = match starting {
             Starting::FromPeer(SyncPlan::Full(FullReason::Reverted)) => true,

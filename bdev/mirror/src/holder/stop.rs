@@ -42,10 +42,7 @@ impl Holder {
     /// Begins to stop. Hosts are answered "not ready" from now on.
     pub(crate) fn close(&mut self, ctx: &mut Ctx<'_>) {
         match self.phase {
-            Phase::Serving => {
-                ctx.note(EventKind::Stopping);
-                self.begin_closing(Farewell::Stop);
-            }
+            Phase::Serving => self.begin_closing(Farewell::Stop),
             // What was to be a switchover or a demotion ends in a stop as well.
             Phase::Closing(_) if self.farewell == Farewell::Demote => self.farewell = Farewell::Stop,
             Phase::Opening(_) => self.phase = Phase::Leaving(Ending::Superseded),

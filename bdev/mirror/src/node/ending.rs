@@ -39,7 +39,6 @@ impl Node {
         if let Err(error) = result {
             self.note(EventKind::OwnLegFailed(error));
         }
-        self.note(EventKind::Stopped);
-        self.role = Role::Stopped;
+        self.stopped();
     }
 }

@@ -41,8 +41,8 @@ impl Node {
         guard.on_done(client, tag, completed, self.desk.now, &mut self.guarded);
         while let Some(seen) = self.guard.as_mut().and_then(super::Guard::next_seen) {
             self.observe(seen);
-            if let (Role::Standby(reason), false) = (&mut self.role, self.cause.is_gift()) {
-                *reason = StandbyReason::PeerHolds;
+            if matches!(self.role, Role::Standby(_)) && !self.cause.is_gift() {
+                self.begin_standby(StandbyReason::PeerHolds);
             }
         }
     }

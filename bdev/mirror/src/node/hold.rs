@@ -10,8 +10,8 @@ use super::{Node, Role};
 use crate::arbiter::{Answer, Ask};
 use crate::bitmap::Bitmap;
 use crate::decide::{
-    DegradedStart, Differences, HoldReason, PeerSight, StandbyReason, Standing, StartFacts, StartVerdict,
-    Starting, informed, next_generation, on_diverged, on_start, peers_word, standing, takes_up,
+    DegradedStart, Differences, HoldReason, LegAge, PeerSight, StandbyReason, Standing, StartFacts,
+    StartVerdict, Starting, informed, next_generation, on_diverged, on_start, peers_word, standing, takes_up,
 };
 use crate::desk::Side;
 use crate::events::EventKind;
@@ -188,6 +188,7 @@ impl Node {
         let sure = self.is_arbitrated() && self.desk.now >= hold.began + PEER_SIGHT;
         let facts = StartFacts {
             own: &own,
+            age: LegAge::of(self.own(), &standing),
             incarnation: self.setup.incarnation,
             differences: hold.differences(),
             peer: hold.seen.as_ref().map_or(PeerSight::Unseen, PeerSight::Seen),

@@ -34,11 +34,11 @@ use crate::arbiter::Ballot;
 use crate::command::{Command, Refusal};
 use crate::decide::{
     self, DataAge, DegradedStart, HoldReason, HolderSession, HolderState, PromoteMode, PromoteRefusal,
-    Promotion, StandbyReason,
+    Promotion, StandbyReason, Standing,
 };
 use crate::desk::{Desk, Purpose, Side};
 use crate::events::{Event, EventKind, Events};
-use crate::format::{RunState, Superblock, UnitState, UnitStateHealth};
+use crate::format::{Config, History, RunState, Superblock, UnitState, UnitStateHealth};
 use crate::guard::{Guard, Replies};
 use crate::holder::{Ctx, Ending, Holder, Phase};
 use crate::reader::unit_state;
@@ -372,6 +372,7 @@ impl Node {
             return;
         }
         self.run = Run::Stopping;
+        self.note(EventKind::Stopping);
         match self.role {
             Role::Holder(_) => self.with_holder(|holder, ctx| holder.close(ctx)),
             // Its holder may be stopping as well, and has yet to say so on this leg (R12).
@@ -379,7 +380,7 @@ impl Node {
                 self.linger_until = Some(now + LINGER);
             }
             // Nothing of it can be used.
-            Role::Failed(_) => self.role = Role::Stopped,
+            Role::Failed(_) => self.stopped(),
             _ => self.end(),
         }
         self.settle();
@@ -448,6 +449,7 @@ impl Node {
         match &self.role {
             Role::Booting(boot) => (RoleKind::Starting, Some(boot.words().to_owned())),
             Role::Holding(hold) => (RoleKind::Holding, hold.reason.as_ref().map(HoldReason::to_string)),
+            Role::Standby(_) if self.run == Run::Stopping => (RoleKind::Stopping, None),
             Role::Standby(reason) => (RoleKind::Standby, Some(reason.to_string())),
             Role::Promoting(_) => (RoleKind::Promoting, None),
             Role::Holder(_) => (RoleKind::Holder, None),
@@ -466,22 +468,30 @@ impl Node {
             Role::Failed(_) => Err(Refusal::NoLeg),
             Role::Holder(_) => Err(Refusal::Promote(PromoteRefusal::AlreadyHolder)),
             Role::Booting(_) | Role::Promoting(_) | Role::Ending(_) | Role::Stopped => Err(Refusal::Busy),
-            Role::Standby(_) if self.resumes(mode) => {
+            Role::Standby(_) if self.resumes(mode) && self.known() == Standing::Current => {
                 let generation = crate::decide::next_generation(self.own(), None);
                 Ok(Promotion { generation, data: DataAge::Current })
             }
             Role::Holding(_) if self.resumes(mode) => Err(Refusal::Waiting),
-            Role::Holding(_) | Role::Standby(_) => Ok(decide::may_promote(
-                self.own(),
-                &decide::Standing::Current,
-                mode,
-                self.holder_session(),
-                holder,
-            )?),
+            Role::Holding(_) | Role::Standby(_) => {
+                Ok(decide::may_promote(self.own(), &self.known(), mode, self.holder_session(), holder)?)
+            }
         }
     }
 
     // --- Inside ---
+
+    /// What a standby was told, or saw at the peer, that its own superblock does not say.
+    fn known(&self) -> Standing {
+        let line = |newer: &Config| Box::new(History::of_unknown_past(*newer));
+        match &self.role {
+            Role::Standby(StandbyReason::Diverged { newer }) => {
+                Standing::Diverged { line: line(newer), last_shared: None }
+            }
+            Role::Standby(StandbyReason::PeerIsNewer { newer }) => Standing::Behind(line(newer)),
+            _ => Standing::Current,
+        }
+    }
 
     /// A standby that its own superblock names as the holder does not take the array from anybody.
     fn resumes(&self, mode: PromoteMode) -> bool {
@@ -508,10 +518,17 @@ impl Node {
         }
     }
 
-    /// From now on it does, and says so.
+    /// From now on it does, or for another reason, and says so.
     fn begin_standby(&mut self, reason: StandbyReason) {
-        self.note(EventKind::StandingBy(reason));
-        self.role = Role::Standby(reason);
+        if !matches!(self.role, Role::Standby(before) if before == reason) {
+            self.note(EventKind::StandingBy(reason));
+            self.role = Role::Standby(reason);
+        }
+    }
+
+    fn stopped(&mut self) {
+        self.note(EventKind::Stopped);
+        self.role = Role::Stopped;
     }
 
     fn note(&mut self, kind: EventKind) {
@@ -585,7 +602,7 @@ impl Node {
             self.watch.leave_alone_until(self.desk.now + PEER_TAKES_UP);
         }
         match (ending, self.run) {
-            (Ending::Clean, _) => self.role = Role::Stopped,
+            (Ending::Clean, _) => self.stopped(),
             (_, Run::Stopping) => self.end(),
             (Ending::Superseded | Ending::HandedOver, Run::On) => {
                 self.begin_standby(StandbyReason::PeerHolds);
@@ -625,7 +642,7 @@ impl Node {
             (OwnWrite::Promotion, Stored::Failed(error)) => {
                 self.note(EventKind::PromotionFailed(error));
                 if matches!(self.role, Role::Promoting(_)) {
-                    self.role = Role::Standby(StandbyReason::PeerHolds);
+                    self.begin_standby(StandbyReason::PeerHolds);
                 }
             }
         }

@@ -19,7 +19,7 @@ use crate::decide::{
     on_word,
 };
 use crate::events::EventKind;
-use crate::format::{ArbiterKind, Config, ConfigId};
+use crate::format::{ArbiterKind, ConfigId};
 use crate::probe::LegFound;
 use crate::reader::{Reader, Reading, found};
 
@@ -196,17 +196,16 @@ impl Node {
                 return self.begin_hold();
             }
             TakeoverVerdict::NotCounted { newer } => {
-                return self.stand_by_after(PromoteRefusal::NotInSync, newer);
+                self.note(EventKind::PromotionRefused(PromoteRefusal::NotInSync.into()));
+                return self.begin_standby(StandbyReason::PeerIsNewer { newer });
             }
-            TakeoverVerdict::Diverged { newer } => return self.stand_by_after(PromoteRefusal::Split, newer),
+            TakeoverVerdict::Diverged { newer } => {
+                self.note(EventKind::PromotionRefused(PromoteRefusal::Split.into()));
+                return self.begin_standby(StandbyReason::Diverged { newer });
+            }
             TakeoverVerdict::Promote(standing) => standing,
         };
         self.promote_or_say(mode, holder, standing, Some(config.id));
-    }
-
-    fn stand_by_after(&mut self, why: PromoteRefusal, newer: Config) {
-        self.note(EventKind::PromotionRefused(why.into()));
-        self.role = Role::Standby(StandbyReason::PeerIsNewer { newer });
     }
 
     fn promote_or_say(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mirror::bitmap::Bitmap;
 use mirror::decide::{
-    DegradedStart, Differences, PeerSight, StartFacts, StartVerdict, Starting, SyncPlan, on_start,
+    DegradedStart, Differences, LegAge, PeerSight, StartFacts, StartVerdict, Starting, SyncPlan, on_start,
 };
 use mirror::format::layout::{BITMAP_OFFSET, LOG_LEN, LOG_OFFSET};
 use mirror::format::{LegIndex, Superblock, UnitState, UnitStateHealth};
@@ -156,6 +156,7 @@ fn plan(own: &Leg, peer: &Leg) -> Result<Copies, String> {
     let empty = own.log.is_empty() && own.bitmap.is_clear();
     let facts = StartFacts {
         own: &superblock,
+        age: LegAge::AsWritten,
         incarnation: Uuid::from_u128(0xb007),
         differences: if empty { Differences::None } else { Differences::Possible },
         peer: PeerSight::Seen(&peer),

@@ -6,6 +6,7 @@ use mirror::command::{Command, Overwrite};
 use mirror::events::Codes;
 use mirror::format::{ArbiterKind, LegMask};
 use mirror::setup::Timing;
+use mirror::status::RoleKind;
 
 use super::world::World;
 use super::{SECOND, millis, pair, settle};
@@ -160,6 +161,34 @@ fn a_holder_whose_leg_was_set_back_copies_everything_from_its_peer() {
     settle(&mut world, 0);
     let last = world.status(0).last_resync.expect("there was one");
     assert_eq!(last.total, world.status(0).data_size, "{}", world.describe());
+}
+
+/// The arbiter's list says that the peer was out and came back since: what the leg lacks is on its peer's, and for that it waits.
+#[test]
+fn a_holder_whose_leg_missed_its_peers_return_waits_for_it() {
+    let mut world = World::new(721, ArbiterKind::Etcd);
+    world.create();
+    world.load(0, millis(50));
+    let old = image(&world, 0);
+    world.kill(1);
+    world.load(0, 2 * SECOND);
+    world.start(1);
+    world.wait("sync", 20 * SECOND, |world| world.is_in_sync(0));
+    world.load(0, millis(50));
+    world.drain();
+    world.kill(0);
+    world.kill(1);
+    world.disks[0].restore(&old);
+    world.start(0);
+    world.run(10 * SECOND);
+    let status = world.status(0);
+    assert_eq!(status.role, RoleKind::Holding, "{}", world.describe());
+    assert!(status.events.iter().any(|event| event.kind.reason() == "leg-reverted"), "{:?}", status.events);
+    world.start(1);
+    world.wait("service", 20 * SECOND, |world| world.holder().is_some());
+    let holder = world.holder().expect("just seen");
+    world.load(holder, SECOND);
+    settle(&mut world, holder);
 }
 
 /// The holder's leg is set back while both nodes are down. It starts before its peer can be seen, so it serves what it has, and starts

@@ -2,7 +2,8 @@
 
 use bdev::{Op, StateHealth};
 use mirror::command::{Command, Overwrite, Refusal};
-use mirror::decide::{HolderState, PromoteMode, StandbyReason, SyncPlan};
+use mirror::decide::{DataAge, HolderState, PromoteMode, PromoteRefusal, StandbyReason, SyncPlan};
+use mirror::events::Codes;
 use mirror::format::{ArbiterKind, ConfigId};
 use mirror::range::ByteRange;
 use mirror::split::{Author, Comparison, Kinship, Survey, side_by_side, survey};
@@ -91,7 +92,7 @@ fn a_node_whose_data_the_arbiters_config_left_out_goes_on_by_force_alone() {
     world.start(0);
     let stands_by = |world: &World| {
         let status = world.status(0);
-        let why = StandbyReason::PeerIsNewer { newer: world.arbiter.config().expect("one") };
+        let why = StandbyReason::Diverged { newer: world.arbiter.config().expect("one") };
         status.role == RoleKind::Standby && status.reason.is_some_and(|reason| reason == why.to_string())
     };
     world.wait("the arbiter's word", 5 * SECOND, stands_by);
@@ -101,6 +102,17 @@ fn a_node_whose_data_the_arbiters_config_left_out_goes_on_by_force_alone() {
     world.command(0, PROMOTE).expect("it looks again");
     world.run(5 * SECOND);
     assert!(stands_by(&world), "{}", world.describe());
+    let may =
+        |mode| world.nodes[0].as_ref().expect("runs").driver.may_promote(mode, HolderState::ConfirmedDown);
+    assert_eq!(may(PromoteMode::Ordinary), Err(Refusal::Promote(PromoteRefusal::Split)));
+    assert_eq!(may(PromoteMode::Forced).map(|promotion| promotion.data), Ok(DataAge::Past));
+    assert!(
+        world
+            .status(0)
+            .events
+            .iter()
+            .any(|event| (event.kind.code(), event.kind.reason()) == ("split", "diverged"))
+    );
     world.command(0, FORCE).expect("the operator's word");
     world.wait("promotion", 5 * SECOND, |world| world.is_holder(0));
     assert!(tip(&world, 0).generation > forced.generation, "{}", world.describe());

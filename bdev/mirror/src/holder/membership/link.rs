@@ -107,6 +107,9 @@ impl Holder {
         if self.in_sync().has(Side::Peer) {
             self.doubt = Doubt::Fenced;
         }
+        if self.is_peer_ours() {
+            ctx.note(EventKind::PeerFailed(IoError::Fenced));
+        }
         self.go_away(Reason::LinkLost, ctx);
     }
 

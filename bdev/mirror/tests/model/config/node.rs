@@ -5,10 +5,10 @@ use core::time::Duration;
 use bdev::FenceKey;
 use engine::Instant;
 use mirror::decide::{
-    DegradedStart, Differences, Granted, HoldReason, HolderSession, HolderState, PeerSight, PromoteMode,
-    Standing, StartFacts, StartVerdict, Starting, SyncPlan, TakeoverVerdict, begins_from, informed,
-    is_drained, may_promote, next_generation, on_diverged, on_start, on_word, peers_word, serves_from,
-    standing, takes_up,
+    DegradedStart, Differences, Granted, HoldReason, HolderSession, HolderState, LegAge, PeerSight,
+    PromoteMode, Standing, StartFacts, StartVerdict, Starting, SyncPlan, TakeoverVerdict, begins_from,
+    informed, is_drained, may_promote, next_generation, on_diverged, on_start, on_word, peers_word,
+    serves_from, standing, takes_up,
 };
 use mirror::format::{LegMask, Reason, Superblock};
 use mirror::truth::{Fresh, Truth};
@@ -124,6 +124,7 @@ impl Model {
         for &degraded in patience {
             let facts = StartFacts {
                 own: &informed,
+                age: LegAge::of(&own, &standing),
                 incarnation: Uuid::from_u128(1),
                 differences: if logged || marked { Differences::Possible } else { Differences::None },
                 peer: if sees { PeerSight::Seen(&peer) } else { PeerSight::Unseen },
