@@ -1,10 +1,11 @@
-//! An etcd of one member for a test: its own folder and ports, ended by process id.
+//! An etcd for a test, of one member or of three: their own folders and ports, ended by process id.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::node::{has_tool, pause};
@@ -28,7 +29,32 @@ pub struct Etcd {
     place: Vec<String>,
     listen: &'static str,
     security: Security,
+    member: Member,
     child: Child,
+}
+
+/// Which one of a cluster it is.
+#[derive(Clone, Debug)]
+struct Member {
+    name: String,
+    /// All members, as `--initial-cluster` takes them.
+    cluster: String,
+}
+
+impl Member {
+    /// All of a cluster with these ports for one another.
+    fn all(ports: &[u16]) -> Vec<Self> {
+        let name = |at: usize| format!("member{at}");
+        let entry = |(at, port): (usize, &u16)| format!("{}=http://127.0.0.1:{port}", name(at));
+        let cluster = ports.iter().enumerate().map(entry).collect::<Vec<_>>().join(",");
+        (0..ports.len()).map(|at| Self { name: name(at), cluster: cluster.clone() }).collect()
+    }
+}
+
+/// Two free ports on loopback.
+fn free_ports() -> [u16; 2] {
+    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    sockets.each_ref().map(|socket| socket.local_addr().expect("bound").port())
 }
 
 const USER: &str = "gemel";
@@ -41,10 +67,7 @@ impl Etcd {
     /// # Panics
     /// When it does not answer within ten seconds.
     pub fn start() -> Option<Self> {
-        let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let ports = sockets.each_ref().map(|socket| socket.local_addr().expect("bound").port());
-        drop(sockets);
-        Self::start_at(Vec::new(), "127.0.0.1", ports, Security::Open)
+        Self::start_at(Vec::new(), "127.0.0.1", free_ports(), Security::Open)
     }
 
     /// As [`Etcd::start`], with TLS, client certificates and users.
@@ -55,10 +78,7 @@ impl Etcd {
         if !has_tool("openssl") {
             return None;
         }
-        let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let ports = sockets.each_ref().map(|socket| socket.local_addr().expect("bound").port());
-        drop(sockets);
-        let etcd = Self::start_at(Vec::new(), "127.0.0.1", ports, Security::Closed)?;
+        let etcd = Self::start_at(Vec::new(), "127.0.0.1", free_ports(), Security::Closed)?;
         etcd.add_users();
         Some(etcd)
     }
@@ -77,6 +97,20 @@ impl Etcd {
         ports: [u16; 2],
         security: Security,
     ) -> Option<Self> {
+        let member = Member::all(&ports[1..]).remove(0);
+        let etcd = Self::spawned(place, listen, ports, security, member)?;
+        etcd.wait();
+        Some(etcd)
+    }
+
+    /// Started, and perhaps not ready yet.
+    fn spawned(
+        place: Vec<String>,
+        listen: &'static str,
+        ports: [u16; 2],
+        security: Security,
+        member: Member,
+    ) -> Option<Self> {
         if !has_tool("etcd") || !has_tool("etcdctl") {
             return None;
         }
@@ -87,10 +121,8 @@ impl Etcd {
         if security == Security::Closed {
             make_certificates(folder.path());
         }
-        let child = spawn(&folder, &place, listen, ports, security);
-        let etcd = Self { folder, ports, place, listen, security, child };
-        etcd.wait();
-        Some(etcd)
+        let child = spawn(&folder, &place, listen, ports, security, &member);
+        Some(Self { folder, ports, place, listen, security, member, child })
     }
 
     fn wait(&self) {
@@ -127,6 +159,14 @@ impl Etcd {
         .into_iter()
         .flat_map(|(key, value)| [key.to_owned(), value])
         .collect()
+    }
+
+    /// It is the leader of its cluster, as far as it knows.
+    fn leads(&self) -> bool {
+        let Some(told) = self.ctl(&["endpoint", "status", "--write-out=json"]) else { return false };
+        let told: Value = serde_json::from_str(&told).expect("as asked for");
+        let status = &told[0]["Status"];
+        status["leader"] == status["header"]["member_id"]
     }
 
     /// What `etcdctl` says; `None` when it fails.
@@ -194,7 +234,8 @@ impl Etcd {
 
     /// Starts again, with its data.
     pub fn restart(&mut self) {
-        self.child = spawn(&self.folder, &self.place, self.listen, self.ports, self.security);
+        let Self { folder, place, listen, ports, security, member, .. } = self;
+        self.child = spawn(folder, place, listen, *ports, *security, member);
         self.wait();
     }
 
@@ -225,6 +266,57 @@ impl Etcd {
     }
 }
 
+/// Three members on loopback.
+#[derive(Debug)]
+pub struct Cluster {
+    members: Vec<Etcd>,
+}
+
+impl Cluster {
+    /// Starts them; `None`, with a line that says so, where etcd is not installed.
+    ///
+    /// # Panics
+    /// When they do not answer within ten seconds.
+    pub fn start() -> Option<Self> {
+        let ports = [(); 3].map(|()| free_ports());
+        let members = Member::all(&ports.map(|[_, peer]| peer)).into_iter().zip(ports);
+        let members = members
+            .map(|(member, ports)| Etcd::spawned(Vec::new(), "127.0.0.1", ports, Security::Open, member))
+            .collect::<Option<Vec<_>>>()?;
+        members.iter().for_each(Etcd::wait);
+        Some(Self { members })
+    }
+
+    /// Their client URLs, as `--etcd` takes them.
+    pub fn urls(&self) -> String {
+        self.members.iter().map(Etcd::url).collect::<Vec<_>>().join(",")
+    }
+
+    /// The one that leads.
+    ///
+    /// # Panics
+    /// When nobody does within ten seconds.
+    pub fn leader(&self) -> usize {
+        for _ in 0..500 {
+            if let Some(leader) = self.members.iter().position(Etcd::leads) {
+                return leader;
+            }
+            pause(Duration::from_millis(20));
+        }
+        panic!("no member leads");
+    }
+
+    /// SIGKILL; its data stay.
+    pub fn kill(&mut self, member: usize) {
+        self.members[member].kill();
+    }
+
+    /// Starts one again that was killed. With it there is a majority again.
+    pub fn restart(&mut self, member: usize) {
+        self.members[member].restart();
+    }
+}
+
 fn command_at(place: &[String], name: &str) -> Command {
     match place {
         [] => Command::new(name),
@@ -242,6 +334,7 @@ fn spawn(
     listen: &str,
     [client, peer]: [u16; 2],
     security: Security,
+    member: &Member,
 ) -> Child {
     let scheme = if security == Security::Closed { "https" } else { "http" };
     let (client, peer) = (format!("{scheme}://{listen}:{client}"), format!("http://127.0.0.1:{peer}"));
@@ -256,9 +349,9 @@ fn spawn(
     command
         .arg("--data-dir")
         .arg(folder.path().join("data"))
-        .args(["--name", "one", "--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--name", &member.name, "--initial-cluster", &member.cluster])
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .args(["--initial-cluster", &format!("one={peer}")])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(std::fs::File::create(folder.path().join("log")).expect("a log file"))

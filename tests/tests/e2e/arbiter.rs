@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::etcd::Etcd;
+use tests::etcd::{Cluster, Etcd};
 use tests::node::pause;
 use tests::pair::{LEG, Pair, Unusual, gemel};
 
@@ -74,6 +74,42 @@ fn tls_users_and_tokens_are_as_etcd_has_them() {
     assert!(!has_event(&pair, 0, "arbiter-silent", ""), "not once");
     verified(load(&pair, "1"));
     assert_eq!(finish(pair, 0), 0);
+}
+
+/// As etcd is run in earnest: three members. The one that leads dies in the moment in which the holder does, and another one has to be
+/// elected before anybody can take over. Without a majority nothing is decided and nothing is lost.
+#[test]
+fn the_leader_of_three_dies_with_the_holder_and_then_the_majority() {
+    let Some(mut etcd) = Cluster::start() else { return };
+    let mut pair = pair(&etcd.urls(), &[]);
+    pair.wait_in_sync(0);
+    let first = load(&pair, "8");
+    pause(Duration::from_millis(500));
+    let leader = etcd.leader();
+    pair.kill(0);
+    etcd.kill(leader);
+    pair.wait(1, "takeover", |status| status["role"] == "holder");
+    pair.restart(0);
+    let report = verified(first);
+    let stall = report["longest_stall_ms"].as_f64().expect("a figure");
+    println!("outage, holder and etcd's leader killed: {stall:.0} ms");
+    // A failover, and what an election takes by etcd's own defaults.
+    assert!(stall <= 5000.0 + 2000.0, "{report}");
+    pair.wait_in_sync(1);
+
+    let second = load(&pair, "8");
+    pause(Duration::from_millis(500));
+    let next = etcd.leader();
+    etcd.kill(next);
+    pair.kill(0);
+    wait_for_event(&pair, 1, "frozen", "waiting for the arbiter");
+    pause(Duration::from_millis(1000));
+    assert_eq!(pair.status(1)["role"], "frozen", "one of three decides nothing");
+    etcd.restart(leader);
+    pair.wait(1, "degrade", |status| status["legs"][0]["in_sync"] == false && status["role"] == "holder");
+    verified(second);
+    pair.restart(0);
+    assert!(finish(pair, 1) < LEG / 2, "by delta");
 }
 
 /// What is wrong is said in words, and the array does not start.
