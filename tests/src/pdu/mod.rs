@@ -28,6 +28,7 @@ mod features;
 pub mod io;
 mod login;
 mod negotiation;
+mod nexus;
 mod numbers;
 pub mod random;
 mod recovery;
@@ -89,6 +90,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         numbers::CASES,
         data::CASES,
         tasks::CASES,
+        nexus::CASES,
         attributes::CASES,
         text::CASES,
         faults::CASES,

@@ -13,6 +13,7 @@ pub(super) const CASES: &[Case] = table! {
     "11.14.5" a_connection_that_was_removed_by_another_gives_up_its_tasks
     "11.6.1" a_task_is_allegiant_to_a_connection_that_was_not_removed
     "11.6.1" a_task_of_nobody_is_not_reassigned
+    "7.14" an_immediate_command_ends_with_its_connection
     "11.5.3" the_lun_of_a_reassignment_is_not_looked_at
     "13.19" one_r2t_is_open_where_sequences_are_in_order_and_may_come_again
     "7.2.1" a_command_that_was_lost_comes_again_with_its_number
@@ -168,6 +169,23 @@ fn a_task_of_nobody_is_not_reassigned(subject: &Subject) -> Outcome {
     let mut session = open(subject, &[])?;
     let response = reassign(&mut session, 0x7777, 0)?;
     ensure!(response == 1, "response {response}");
+    Ok(())
+}
+
+fn an_immediate_command_ends_with_its_connection(subject: &Subject) -> Outcome {
+    let mut session = open(subject, &[("InitialR2T", "Yes"), ("ImmediateData", "No")])?;
+    session.must_write(2000, &pattern(8, 50))?;
+    let mut write = session.command(WRITE | SIMPLE, &cdb10(0x2a, 2000, 8), 8 * BLOCK);
+    write.bhs[0] |= out::IMMEDIATE;
+    let itt = session.request(write);
+    session.must_be(back::R2T, itt)?;
+    let mut again = session.again(subject, session.cid, "4096")?;
+    drop(session);
+    let response = reassign(&mut again, itt, 0)?;
+    ensure!(response == 1, "response {response}");
+    // The nexus hears that a command was cleared.
+    again.plain(&[0; 6])?;
+    ensure!(again.must_read(2000, 8)? == pattern(8, 50), "other data");
     Ok(())
 }
 

@@ -9,6 +9,7 @@ const TAS: u8 = 0x40;
 
 pub(super) const CASES: &[Case] = table! {
     "11.6.1" a_task_that_is_not_there_is_not_aborted
+    "7.11" a_task_that_was_answered_is_not_there
     "11.5.1" an_aborted_write_gets_no_status_and_leaves_no_data
     "11.5.1" abort_task_set_ends_this_sessions_tasks
     "11.5.1" a_lun_reset_ends_tasks
@@ -66,6 +67,18 @@ fn a_task_that_is_not_there_is_not_aborted(subject: &Subject) -> Outcome {
     session.barrier()?;
     let old = session.exp_cmd_sn.wrapping_sub(1);
     let pdu = request(&session, 1, 0x5555, old);
+    let response = manage(&mut session, pdu)?;
+    ensure!(response == 1, "response {response}");
+    Ok(())
+}
+
+/// It was late for its initiator, and not for the target.
+fn a_task_that_was_answered_is_not_there(subject: &Subject) -> Outcome {
+    let mut session = Session::open(subject, &[])?;
+    let number = session.cmd_sn;
+    let itt = session.request(session.command(0x80 | SIMPLE, &[0; 6], 0));
+    session.must_be(back::RESPONSE, itt)?;
+    let pdu = request(&session, 1, itt, number);
     let response = manage(&mut session, pdu)?;
     ensure!(response == 1, "response {response}");
     Ok(())

@@ -143,6 +143,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("a_command_in_both_directions_is_refused", "XDWRITEREAD is carried out: one of its commands"),
     ("an_extended_cdb_is_taken_apart", "ExpDataSN is zero in a response that follows data"),
     ("a_tag_in_use_is_no_new_task", "it solicits data for both"),
+    ("a_registration_is_its_ports_and_not_its_sessions", "its registrations go with their sessions"),
 ];
 
 /// Runs cases against tgt, which is started anew where a case ends it.

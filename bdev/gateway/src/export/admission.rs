@@ -214,6 +214,7 @@ impl Target {
     }
 
     /// Session reinstatement (RFC 7143 section 6.3.5(a)): same initiator, ISID, target and portal group.
+    //= rfc7143#section-4.4.3: an initiator port has one session with a target port.
     fn end_predecessors(&mut self, id: u64, who: &LoginRequest) -> Vec<u64> {
         let Some(group) = self.sessions.get(&id).map(|entry| entry.session.portal_group) else {
             return Vec::new();

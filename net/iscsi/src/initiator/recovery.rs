@@ -89,6 +89,7 @@ impl Connection {
     }
 
     /// A PDU with damaged data: it counts as not received (RFC 7143 section 7.8).
+    //= rfc7143#section-7.9: what is missing for it is asked for as what is damaged.
     pub(super) fn on_damaged(&mut self) {
         if !self.recovers() {
             return self.misbehaved("a data digest is wrong");

@@ -122,6 +122,7 @@ impl Connection {
                 self.respond_task_management(request, TaskResponse::Unsupported);
             }
             TaskFunction::AbortTask(task) if self.is_missing(task, header) => {
+                //= rfc7143#section-7.11(a): whoever aborts what is late need not know whether it came.
                 //= rfc7143#section-11.6.1(d): a command that never came counts as received, and as aborted.
                 self.drop_held(task);
                 self.numbers.get().give_up(header.max_cmd_sn());

@@ -367,6 +367,7 @@ impl Connection {
     }
 
     //= rfc7143#section-11.17.4: the header comes with it.
+    //= rfc7143#section-7.13: what breaks the order of PDUs is answered so, or by a status.
     //= rfc7143#section-7.3: a reject says what is wrong with a PDU, and leaves the tasks alone.
     pub(super) fn reject(&mut self, header: &Header, reason: RejectReason) {
         let answer = Header::new(opcode::REJECT, flag::FINAL).with_byte(2, reason as u8).with_itt(NO_TAG);

@@ -7,7 +7,7 @@
 use alloc::collections::VecDeque;
 
 use super::outgoing::{Layout, Outgoing};
-use super::task::Task;
+use super::task::{Place, Task};
 use super::{Connection, Event, Phase, Response};
 use crate::pdu::{Header, NO_TAG, RejectReason};
 use crate::protocol::{Body, TaskId};
@@ -93,6 +93,16 @@ impl Connection {
     pub fn kept_tasks(&self) -> impl Iterator<Item = TaskId> + '_ {
         let answered = self.unacknowledged.0.iter().filter_map(|kept| kept.answered.as_ref());
         self.tasks().chain(answered.map(|answered| answered.task))
+    }
+
+    /// Of them, those that end with this connection.
+    pub fn tasks_that_end(&self) -> impl Iterator<Item = TaskId> + '_ {
+        let keeps = self.reassigns();
+        //= rfc7143#section-7.14(b): an immediate command does not outlive its connection.
+        let ends = move |open: &Task| !keeps || open.place == Place::Immediate;
+        let open = self.tasks.iter().filter(move |(_, open)| ends(open)).map(|(task, _)| *task);
+        let answered = self.unacknowledged.0.iter().filter_map(|kept| kept.answered.as_ref());
+        open.chain(answered.filter(move |answered| ends(&answered.open)).map(|answered| answered.task))
     }
 
     /// Keeps an answer that is about to leave.

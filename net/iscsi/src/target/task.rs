@@ -113,6 +113,7 @@ impl Task {
         if immediate > 0 && !writes {
             return None;
         }
+        //= rfc7143#section-4.2.5.2: unsolicited data are those that were agreed on.
         let unsolicited_follows = writes && !header.has(flag::FINAL);
         let unasked = (immediate > 0 && !parameters.immediate_data.is_yes())
             || immediate > first_end
@@ -225,6 +226,7 @@ impl Task {
         //= rfc7143#section-11.7.4: the tag says which R2T is answered, or that none is.
         let burst = self.bursts.iter_mut().find(|burst| burst.ttt == header.ttt()).ok_or(Unfit::Unasked)?;
         let end = offset.checked_add(len).ok_or(Unfit::Wrong)?;
+        //= rfc7143#section-7.9: a number that is skipped stands for data that were lost.
         //= rfc7143#section-4.2.2.4(a): DataSN counts from zero within a burst, offsets rise in order.
         let in_order = !parameters.data_pdu_in_order.is_yes() || offset == burst.next_offset;
         let inside = burst.start <= offset && end <= burst.end && !burst.arrived.overlaps(offset, end);

@@ -64,6 +64,7 @@ impl InitiatorPort {
 }
 
 /// An I_T nexus: an initiator port and a target port.
+//= rfc7143#section-4.4.3.1: these two names are what a logical unit knows a nexus by, whatever sessions it has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nexus {
     /// Who.

@@ -133,11 +133,17 @@ impl Session {
         !open && self.stalled.is_none() && self.jobs.open.values().all(|job| !job.in_flight)
     }
 
-    //= rfc7143#section-7.14: what broke is gone, and what is not kept of it ends.
+    //= rfc7143#section-7.14(a): what broke is gone, and what is not kept of it ends.
     /// Ends the tasks of the connections that are gone.
     fn abort_orphans(&mut self, now: Instant) {
-        let over = self.links.iter().filter(|link| link.is_over() && !link.may_be_recovered());
-        let orphans: Vec<TaskId> = over.flat_map(|link| link.connection.kept_tasks()).collect();
+        let mut orphans: Vec<TaskId> = Vec::new();
+        for link in self.links.iter().filter(|link| link.is_over()) {
+            if link.may_be_recovered() {
+                orphans.extend(link.connection.tasks_that_end());
+            } else {
+                orphans.extend(link.connection.kept_tasks());
+            }
+        }
         self.clear_tasks(orphans, now);
     }
 

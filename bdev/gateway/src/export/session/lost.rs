@@ -45,6 +45,7 @@ pub(in crate::export) struct Lost {
 impl Lost {
     pub(super) fn new(mut link: Link, now: Instant) -> Self {
         //= rfc7143#section-6.3.5(b): so long a session without connections lives.
+        //= rfc7143#section-7.15: then the session's tasks end, and it.
         //= rfc7143#section-7.6: from here on Time2Wait passes, then Time2Retain.
         link.end("the connection was lost");
         let parameters = link.connection.parameters();

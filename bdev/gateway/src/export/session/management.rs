@@ -198,6 +198,7 @@ impl Session {
     /// ABORT TASK: a task whose status has been sent does not exist any more.
     fn abort_task(&mut self, request: TaskId, task: TaskId, now: Instant) {
         if !self.links.is_open(task) {
+            //= rfc7143#section-7.11(b): a task that was answered before its abort is none.
             //= rfc7143#section-11.6.1(b): what is not there is named: the task, elsewhere the LUN.
             return self.answer_management(request, TaskResponse::NoTask);
         }

@@ -95,6 +95,7 @@ impl Ladder {
     pub(super) fn on_answer(&mut self, request: (u16, TaskId), response: u8, now: Instant) -> Answered {
         let is = |asked: &Asked| asked.request == Some(request);
         if let Some(at) = self.aborts.iter().position(|(_, asked)| is(asked)) {
+            //= rfc7143#section-7.11: what is late is aborted, or its connection is ended.
             //= rfc7143#section-11.6.1: complete, and no such task: either way no status comes, on this connection, after the answer.
             if response <= 1 {
                 return Answered::Over(vec![self.aborts.swap_remove(at).0]);
