@@ -51,10 +51,11 @@ impl Member {
     }
 }
 
-/// Two free ports on loopback.
-fn free_ports() -> [u16; 2] {
-    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    sockets.each_ref().map(|socket| socket.local_addr().expect("bound").port())
+/// Free ports on loopback, two for each of so many members.
+fn free_ports<const MEMBERS: usize>() -> [[u16; 2]; MEMBERS] {
+    let sockets =
+        [(); MEMBERS].map(|()| [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port")));
+    sockets.each_ref().map(|pair| pair.each_ref().map(|socket| socket.local_addr().expect("bound").port()))
 }
 
 const USER: &str = "gemel";
@@ -67,7 +68,8 @@ impl Etcd {
     /// # Panics
     /// When it does not answer within ten seconds.
     pub fn start() -> Option<Self> {
-        Self::start_at(Vec::new(), "127.0.0.1", free_ports(), Security::Open)
+        let [ports] = free_ports();
+        Self::start_at(Vec::new(), "127.0.0.1", ports, Security::Open)
     }
 
     /// As [`Etcd::start`], with TLS, client certificates and users.
@@ -78,7 +80,8 @@ impl Etcd {
         if !has_tool("openssl") {
             return None;
         }
-        let etcd = Self::start_at(Vec::new(), "127.0.0.1", free_ports(), Security::Closed)?;
+        let [ports] = free_ports();
+        let etcd = Self::start_at(Vec::new(), "127.0.0.1", ports, Security::Closed)?;
         etcd.add_users();
         Some(etcd)
     }
@@ -278,7 +281,7 @@ impl Cluster {
     /// # Panics
     /// When they do not answer within ten seconds.
     pub fn start() -> Option<Self> {
-        let ports = [(); 3].map(|()| free_ports());
+        let ports: [[u16; 2]; 3] = free_ports();
         let members = Member::all(&ports.map(|[_, peer]| peer)).into_iter().zip(ports);
         let members = members
             .map(|(member, ports)| Etcd::spawned(Vec::new(), "127.0.0.1", ports, Security::Open, member))

@@ -36,10 +36,13 @@ pub enum HolderState {
 }
 
 /// How old the data is that the new holder serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DataAge {
     /// Every acknowledged write is there.
+    #[default]
     Current,
+    /// As far as this node can tell: nobody who would know has been asked.
+    Unproven,
     /// A moment in the past: later acknowledged writes are missing.
     Past,
     /// A mixture of old and new, from a copy that was cut off: file systems on it need a check.

@@ -121,6 +121,9 @@ pub enum StandbyReason {
     /// The operator or the cluster manager took the array away from this node.
     #[error("demoted: promote this node or the other one")]
     Demoted,
+    /// It is to be promoted, and the arbiter is asked first.
+    #[error("asking the arbiter whether this node may hold the array")]
+    AskingArbiter,
     /// The cluster manager says who holds.
     #[error("waiting for the cluster manager to promote a node")]
     AwaitingPromotion,
@@ -150,6 +153,11 @@ pub enum HoldReason {
         "this node's leg was set back to an older state, and the peer's is no copy of the newest: put that in its place; or start degraded by command, and choose one of the two by hand"
     )]
     SetBack,
+    /// The own leg is an older copy of itself, by the arbiter's list of configs, and the peer's, which has what it lacks, is not there.
+    #[error(
+        "this node's leg was set back to an older state, and the peer's, which has what is missing here, cannot be seen or used: start the peer; or start degraded by command, and lose that"
+    )]
+    SetBackAlone,
     /// The peer's node has fenced it.
     #[error("the peer has locked this node out and seems to be on its way to become the holder")]
     PeerPromoting,
@@ -204,7 +212,9 @@ pub fn on_start(facts: &StartFacts<'_>) -> StartVerdict {
         PeerVerdict::Refuse(refusal) => alone_or(facts, HoldReason::PeerRefused(refusal)),
         PeerVerdict::Resync(_) if !is_whole(own) => StartVerdict::Hold(HoldReason::OwnLegExcluded),
         // By command it serves what it has, and the peer's leg is left as it is.
-        PeerVerdict::Resync(_) if is_set_back(own, found) => match facts.degraded {
+        PeerVerdict::Resync(_) if facts.age == LegAge::SetBack || is_set_back(own, found) => match facts
+            .degraded
+        {
             DegradedStart::Allowed => StartVerdict::Serve(Starting::Alone),
             DegradedStart::Withheld | DegradedStart::Arbitrated => StartVerdict::Hold(HoldReason::SetBack),
         },
@@ -237,7 +247,7 @@ fn alone_or(facts: &StartFacts<'_>, why: HoldReason) -> StartVerdict {
     let only_us = facts.own.config().in_sync == LegMask::only(facts.own.index);
     match facts.degraded {
         DegradedStart::Allowed => StartVerdict::Serve(Starting::Alone),
-        _ if facts.age == LegAge::SetBack => StartVerdict::Hold(HoldReason::SetBack),
+        _ if facts.age == LegAge::SetBack => StartVerdict::Hold(HoldReason::SetBackAlone),
         _ if only_us => StartVerdict::Serve(Starting::Alone),
         DegradedStart::Arbitrated if misses_acknowledged(facts.own, facts.incarnation) => {
             StartVerdict::Hold(HoldReason::CacheLost)
@@ -263,7 +273,7 @@ pub fn misses_acknowledged(own: &Superblock, incarnation: Uuid) -> bool {
 /// The peer's leg carries every acknowledged write. Does ours?
 fn with_member(facts: &StartFacts<'_>, found: &LegFound) -> Starting {
     let own = facts.own;
-    if is_set_back(own, found) {
+    if facts.age == LegAge::SetBack || is_set_back(own, found) {
         return Starting::FromPeer(SyncPlan::Full(FullReason::Reverted));
     }
     if !is_whole(own) {

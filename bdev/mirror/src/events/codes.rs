@@ -95,7 +95,7 @@ impl EventKind {
             Self::Thawed => "decided",
             Self::Promoting { mode, data, .. } => match (mode, data) {
                 (PromoteMode::Ordinary, _) => "nothing-missing",
-                (PromoteMode::Forced, DataAge::Current) => "forced",
+                (PromoteMode::Forced, DataAge::Current | DataAge::Unproven) => "forced",
                 (PromoteMode::Forced, DataAge::Past) => "forced-data-past",
                 (PromoteMode::Forced, DataAge::Mixed) => "forced-data-mixed",
             },
@@ -198,6 +198,7 @@ impl Codes for StandbyReason {
             Self::PeerIsNewer { .. } => "peer-is-newer",
             Self::Diverged { .. } => "diverged",
             Self::Demoted => "demoted",
+            Self::AskingArbiter => "asking-arbiter",
             Self::AwaitingPromotion => "awaiting-promotion",
             Self::Joining => "joining",
         }
@@ -219,7 +220,7 @@ impl Codes for HoldReason {
             Self::PeerUnseen => "peer-unseen",
             Self::PeerRefused(refusal) => refusal.code(),
             Self::CacheLost => "cache-lost",
-            Self::SetBack => "leg-reverted",
+            Self::SetBack | Self::SetBackAlone => "leg-reverted",
             Self::PeerPromoting => "peer-promoting",
             Self::OwnLegExcluded => "own-leg-excluded",
             Self::ArbiterUnasked => "arbiter-unasked",

@@ -14,6 +14,9 @@ impl DataAge {
     pub const fn words(self) -> &'static str {
         match self {
             Self::Current => "nothing acknowledged is missing",
+            Self::Unproven => {
+                "nothing acknowledged is missing, as far as this node can tell: nobody who would know has said so"
+            }
             Self::Past => "acknowledged writes are missing: the data are a moment of the past",
             Self::Mixed => "the data are a mixture of old and new: check the file systems",
         }

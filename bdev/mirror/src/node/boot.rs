@@ -7,7 +7,7 @@ use uuid::{Builder, Uuid};
 use super::{Node, OwnWrite, Role};
 use crate::arbiter::Answer;
 use crate::bitmap::Bitmap;
-use crate::decide::{DegradedStart, StandbyReason, misses_acknowledged};
+use crate::decide::{DataAge, DegradedStart, StandbyReason, misses_acknowledged};
 use crate::desk::Side;
 use crate::events::EventKind;
 use crate::format::copies::Numbering;
@@ -183,6 +183,8 @@ impl Node {
     }
 
     pub(super) fn begin_hold(&mut self) {
+        // It is looked at anew.
+        self.watch.doubt = DataAge::Current;
         let layout = self.own().layout;
         let job = self.next_job();
         let reader = Reader::of_everything(Side::Own, job, self.own_geometry.bytes(), &layout);

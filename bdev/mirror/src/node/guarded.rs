@@ -6,7 +6,7 @@ use engine::Instant;
 
 use super::hold::StartCause;
 use super::{Node, OwnWrite, Role};
-use crate::decide::{HolderSession, StandbyReason, is_drained};
+use crate::decide::{DataAge, HolderSession, StandbyReason, is_drained};
 use crate::events::EventKind;
 use crate::format::copies::Numbering;
 use crate::format::{ArbiterKind, Superblock};
@@ -41,6 +41,8 @@ impl Node {
         guard.on_done(client, tag, completed, self.desk.now, &mut self.guarded);
         while let Some(seen) = self.guard.as_mut().and_then(super::Guard::next_seen) {
             self.observe(seen);
+            // Whatever this node knew of its leg: from now on the holder says what it is.
+            self.watch.doubt = DataAge::Current;
             if matches!(self.role, Role::Standby(_)) && !self.cause.is_gift() {
                 self.begin_standby(StandbyReason::PeerHolds);
             }

@@ -10,7 +10,7 @@ use super::{Node, Role};
 use crate::arbiter::{Answer, Ask};
 use crate::bitmap::Bitmap;
 use crate::decide::{
-    DegradedStart, Differences, HoldReason, LegAge, PeerSight, StandbyReason, Standing, StartFacts,
+    DataAge, DegradedStart, Differences, HoldReason, LegAge, PeerSight, StandbyReason, Standing, StartFacts,
     StartVerdict, Starting, informed, next_generation, on_diverged, on_start, peers_word, standing, takes_up,
 };
 use crate::desk::Side;
@@ -108,6 +108,20 @@ impl Hold {
     /// As [`Hold::look_now`], after a while.
     pub(super) fn look_later(&mut self, now: Instant) {
         (self.reader, self.seen, self.next_look) = (None, None, now + LOOK);
+    }
+
+    /// How old the own leg is, as far as looking and asking has shown.
+    pub(super) fn age(&self) -> DataAge {
+        match &self.reason {
+            Some(
+                HoldReason::SetBack
+                | HoldReason::SetBackAlone
+                | HoldReason::CacheLost
+                | HoldReason::OwnLegExcluded
+                | HoldReason::Split { .. },
+            ) => DataAge::Past,
+            _ => DataAge::Unproven,
+        }
     }
 
     fn differences(&self) -> Differences {

@@ -30,7 +30,7 @@ use bdev::{Completed, FenceKey, Geometry, Io, IoError, Link, LinkDown, NotReady}
 use core::time::Duration;
 use engine::{Instant, Pool, Prng};
 
-use crate::arbiter::Ballot;
+use crate::arbiter::{Answer, Ballot};
 use crate::command::{Command, Refusal};
 use crate::decide::{
     self, DataAge, DegradedStart, HoldReason, HolderSession, HolderState, PromoteMode, PromoteRefusal,
@@ -470,21 +470,37 @@ impl Node {
             Role::Booting(_) | Role::Promoting(_) | Role::Ending(_) | Role::Stopped => Err(Refusal::Busy),
             Role::Standby(_) if self.resumes(mode) && self.known() == Standing::Current => {
                 let generation = crate::decide::next_generation(self.own(), None);
-                Ok(Promotion { generation, data: DataAge::Current })
+                Ok(Promotion { generation, data: DataAge::Unproven })
             }
             Role::Holding(_) if self.resumes(mode) => Err(Refusal::Waiting),
             Role::Holding(_) | Role::Standby(_) => {
-                Ok(decide::may_promote(self.own(), &self.known(), mode, self.holder_session(), holder)?)
+                Ok(self.outlook(mode, holder, &self.known(), self.doubt())?)
             }
         }
     }
 
     // --- Inside ---
 
-    /// What a standby was told, or saw at the peer, that its own superblock does not say.
+    /// What is known of this leg's age beyond its superblock, and beyond what [`Node::known`] says.
+    fn doubt(&self) -> DataAge {
+        let told = match &self.role {
+            Role::Holding(hold) => hold.age(),
+            Role::Standby(StandbyReason::PeerIsNewer { .. }) => DataAge::Past,
+            // The holder writes to it.
+            Role::Standby(_) if self.holder_session() == HolderSession::Alive => DataAge::Current,
+            _ => DataAge::Unproven,
+        };
+        told.max(self.watch.doubt)
+    }
+
+    /// What this node was told, or saw at the peer, that its own superblock does not say.
     fn known(&self) -> Standing {
         let line = |newer: &Config| Box::new(History::of_unknown_past(*newer));
         match &self.role {
+            Role::Holding(hold) if self.is_arbitrated() => match &hold.arbiter {
+                Some(Answer::Holds(line)) => decide::standing(self.own(), line.as_deref()),
+                _ => Standing::Current,
+            },
             Role::Standby(StandbyReason::Diverged { newer }) => {
                 Standing::Diverged { line: line(newer), last_shared: None }
             }

@@ -8,8 +8,8 @@ use super::hold::StartCause;
 use super::{Node, OwnWrite, Role, Wanted};
 use crate::command::Refusal;
 use crate::decide::{
-    Granted, HolderState, PromoteMode, Promotion, StandbyReason, Standing, Starting, is_drained, may_promote,
-    serves_from,
+    DataAge, Granted, HolderState, PromoteMode, PromoteRefusal, Promotion, StandbyReason, Standing, Starting,
+    is_drained, may_promote, serves_from,
 };
 use crate::desk::Side;
 use crate::events::EventKind;
@@ -41,7 +41,7 @@ impl Node {
         if self.store.is_none() {
             return Err(Refusal::NoLeg);
         }
-        if matches!(self.role, Role::Standby(_)) && self.resumes(mode) {
+        if matches!(self.role, Role::Standby(_)) && self.resumes(mode) && self.known() == Standing::Current {
             if self.own_write.is_some() {
                 return Err(Refusal::Busy);
             }
@@ -55,10 +55,13 @@ impl Node {
         if !self.is_arbitrated() {
             return self.promote_from(mode, holder, Standing::Current, None);
         }
-        may_promote(self.own(), &Standing::Current, mode, self.holder_session(), holder)?;
-        // The arbiter first: its config is what the promotion starts from.
+        self.outlook(mode, holder, &self.known(), self.doubt())?;
+        // The arbiter first: its config is what the promotion starts from. What is known meanwhile stays known.
         self.watch.wanted = Some(Wanted { mode, holder });
-        self.begin_standby(StandbyReason::PeerHolds);
+        if let Role::Holding(hold) = &self.role {
+            self.watch.doubt = hold.age();
+            self.begin_standby(StandbyReason::AskingArbiter);
+        }
         Ok(())
     }
 
@@ -73,8 +76,13 @@ impl Node {
         if self.own_write.is_some() {
             return Err(Refusal::Busy);
         }
-        let own = self.store.as_ref().ok_or(Refusal::NoLeg)?.current();
-        let promotion = may_promote(own, &standing, mode, self.holder_session(), holder)?;
+        if self.store.is_none() {
+            return Err(Refusal::NoLeg);
+        }
+        let promotion = match self.is_arbitrated() {
+            true => self.outlook(mode, holder, &standing, self.watch.doubt)?,
+            false => self.outlook(mode, holder, &self.known(), self.doubt())?,
+        };
         let Some(guard) = &mut self.guard else { return Err(Refusal::NoLeg) };
         // A fence of the peer that is under way comes first.
         if guard.fence_step() != FenceStep::Idle {
@@ -93,6 +101,22 @@ impl Node {
             stage: Stage::Fencing,
         }));
         Ok(())
+    }
+
+    /// Whether a promotion may go ahead, with what is known beyond the superblock of how old this leg is.
+    pub(super) fn outlook(
+        &self,
+        mode: PromoteMode,
+        holder: HolderState,
+        standing: &Standing,
+        doubt: DataAge,
+    ) -> Result<Promotion, PromoteRefusal> {
+        let promotion = may_promote(self.own(), standing, mode, self.holder_session(), holder)?;
+        let data = promotion.data.max(doubt);
+        if mode == PromoteMode::Ordinary && data > DataAge::Unproven {
+            return Err(PromoteRefusal::NotInSync);
+        }
+        Ok(Promotion { data, ..promotion })
     }
 
     pub(super) fn drive_promotion(&mut self) {
@@ -138,7 +162,7 @@ impl Node {
             Reading::Continues => {}
             Reading::Lost(error) => {
                 self.note(EventKind::PromotionFailed(error));
-                self.role = Role::Standby(StandbyReason::PeerHolds);
+                self.begin_standby(StandbyReason::PeerHolds);
             }
             Reading::Done(images) => {
                 let Promoting { mode, arbiter_has, .. } = **promoting;

@@ -15,8 +15,8 @@ use engine::Instant;
 use super::{Node, Role};
 use crate::arbiter::{ASKED_AGAIN, Answer, Ask, Ticket};
 use crate::decide::{
-    HolderSession, HolderState, PromoteMode, PromoteRefusal, StandbyReason, Standing, TakeoverVerdict,
-    on_word,
+    DataAge, HolderSession, HolderState, PromoteMode, PromoteRefusal, StandbyReason, Standing,
+    TakeoverVerdict, on_word,
 };
 use crate::events::EventKind;
 use crate::format::{ArbiterKind, ConfigId};
@@ -58,6 +58,8 @@ pub(super) struct Watch {
     absent_since: Option<Instant>,
     heard: Heard,
     pub(super) wanted: Option<Wanted>,
+    /// What was known of this leg's age when the operator's promotion ended a hold.
+    pub(super) doubt: DataAge,
     sight: Sight,
 }
 

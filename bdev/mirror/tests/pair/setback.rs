@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use mirror::command::{Command, Overwrite};
+use mirror::decide::{DataAge, HolderState, PromoteMode, StandbyReason};
 use mirror::events::Codes;
 use mirror::format::{ArbiterKind, LegMask};
 use mirror::setup::Timing;
@@ -184,6 +185,22 @@ fn a_holder_whose_leg_missed_its_peers_return_waits_for_it() {
     let status = world.status(0);
     assert_eq!(status.role, RoleKind::Holding, "{}", world.describe());
     assert!(status.events.iter().any(|event| event.kind.reason() == "leg-reverted"), "{:?}", status.events);
+    // By force it would serve what it has, and the operator is told what that is; an attempt that comes to nothing changes no
+    // answer.
+    let age = |world: &World| {
+        let driver = &world.nodes[0].as_ref().expect("runs").driver;
+        driver.may_promote(PromoteMode::Forced, HolderState::ConfirmedDown).map(|promotion| promotion.data)
+    };
+    assert_eq!(age(&world), Ok(DataAge::Past));
+    world.arbiter.reach[0] = false;
+    let forced = Command::Promote { mode: PromoteMode::Forced, holder: HolderState::ConfirmedDown };
+    world.command(0, forced).expect("the arbiter is asked first");
+    assert_eq!(world.status(0).role, RoleKind::Standby);
+    assert_eq!(world.status(0).reason, Some(StandbyReason::AskingArbiter.to_string()));
+    world.run(6 * SECOND);
+    assert_eq!((world.status(0).role, age(&world)), (RoleKind::Standby, Ok(DataAge::Past)));
+    world.arbiter.reach[0] = true;
+    world.wait("a hold", 10 * SECOND, |world| world.status(0).role == RoleKind::Holding);
     world.start(1);
     world.wait("service", 20 * SECOND, |world| world.holder().is_some());
     let holder = world.holder().expect("just seen");

@@ -99,7 +99,7 @@ fn a_node_whose_data_the_arbiters_config_left_out_goes_on_by_force_alone() {
     world.kill(1);
     world.run(5 * SECOND);
     assert!(stands_by(&world), "{}", world.describe());
-    world.command(0, PROMOTE).expect("it looks again");
+    assert_eq!(world.command(0, PROMOTE), Err(Refusal::Promote(PromoteRefusal::Split)));
     world.run(5 * SECOND);
     assert!(stands_by(&world), "{}", world.describe());
     let may =

@@ -340,11 +340,11 @@ fn promote(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: Promote = params::parse(given)?;
     let (mode, holder) = (given.mode(), given.holder());
     if mode == PromoteMode::Forced && !given.confirm {
-        let promotion = node.mirror(&given.name, move |driver, _| driver.may_promote(mode, holder))?;
-        let promotion = promotion.map_err(|refusal| refused(&refusal))?;
+        let outlook = node.mirror(&given.name, move |driver, _| Outlook::of(driver, mode, holder))?;
+        let promotion = outlook.asked.map_err(|refusal| refused(&refusal))?;
         return Ok(json!({
             "begun": false, "reason": "nothing has happened: confirm is not set",
-            "consequences": consequences(mode, promotion),
+            "consequences": consequences(mode, promotion, outlook.force),
         }));
     }
     command(node, &given.name, Command::Promote { mode, holder })
@@ -364,11 +364,12 @@ impl Promote {
 fn may_promote(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: Promote = params::parse(given)?;
     let (mode, holder) = (given.mode(), given.holder());
-    let outlook = node.mirror(&given.name, move |driver, _| driver.may_promote(mode, holder))?;
-    Ok(match outlook {
+    let Outlook { asked, force } =
+        node.mirror(&given.name, move |driver, _| Outlook::of(driver, mode, holder))?;
+    Ok(match asked {
         Ok(promotion) => json!({
             "may_promote": true, "code": "ok", "reason": promotion.data.words(),
-            "generation": promotion.generation, "consequences": consequences(mode, promotion),
+            "generation": promotion.generation, "consequences": consequences(mode, promotion, force),
         }),
         Err(refusal) => {
             json!({"may_promote": false, "code": refusal.code(), "reason": refusal.to_string()})
@@ -376,8 +377,31 @@ fn may_promote(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError
     })
 }
 
+/// Whether force is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Force {
+    /// An ordinary promotion would be refused.
+    Needed,
+    /// It would not.
+    Needless,
+}
+
+/// What would come of a promotion.
+struct Outlook {
+    asked: Result<Promotion, Refusal>,
+    force: Force,
+}
+
+impl Outlook {
+    fn of(driver: &Driver, mode: PromoteMode, holder: HolderState) -> Self {
+        let ordinary = driver.may_promote(PromoteMode::Ordinary, holder);
+        let force = if ordinary.is_ok() { Force::Needless } else { Force::Needed };
+        Self { asked: driver.may_promote(mode, holder), force }
+    }
+}
+
 /// What an operator has to know before a forced promotion.
-fn consequences(mode: PromoteMode, Promotion { generation, data }: Promotion) -> Vec<String> {
+fn consequences(mode: PromoteMode, Promotion { generation, data }: Promotion, force: Force) -> Vec<String> {
     if mode == PromoteMode::Ordinary {
         return Vec::new();
     }
@@ -392,8 +416,8 @@ fn consequences(mode: PromoteMode, Promotion { generation, data }: Promotion) ->
     if data == DataAge::Mixed {
         all.push("file systems and databases on this volume need a check before they are used".to_owned());
     }
-    if data == DataAge::Current {
-        all.push("nothing is missing here: an ordinary promotion does the same without the split".to_owned());
+    if force == Force::Needless {
+        all.push("an ordinary promotion would be made, too, and splits nothing".to_owned());
     }
     all
 }
