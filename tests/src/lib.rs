@@ -13,6 +13,7 @@ pub mod node;
 pub mod pacemaker;
 pub mod pair;
 pub mod pdu;
+pub mod registrants;
 pub mod sim;
 pub mod suite;
 pub mod tgt;

@@ -45,6 +45,13 @@ pub(super) struct Move {
     pub(super) to: InitiatorPort,
 }
 
+/// An initiator port that a list names, and the byte where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) at: u16,
+    pub(super) port: InitiatorPort,
+}
+
 /// A parameter list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameters {
@@ -52,8 +59,8 @@ pub struct Parameters {
     pub(super) new_key: u64,
     pub(super) power_loss: PowerLoss,
     pub(super) through: Through,
-    /// Other initiator ports to register (SPEC_I_PT).
-    pub(super) others: Vec<InitiatorPort>,
+    /// Other initiator ports to register: `None` without SPEC_I_PT.
+    pub(super) others: Option<Vec<Named>>,
     pub(super) moved: Option<Move>,
 }
 
@@ -90,9 +97,9 @@ impl Parameters {
         let registers = matches!(action, Action::Register | Action::RegisterAndIgnore);
         let others = match (flags & SPEC_I_PT != 0, action) {
             (false, _) if list.len() != BASIC_LEN => return Err(Sense::PARAMETER_LENGTH),
-            (false, _) => Vec::new(),
+            (false, _) => None,
             // SPEC_I_PT is for REGISTER, with a list behind it.
-            (true, Action::Register) if list.len() >= IDS_AT => ports(list)?,
+            (true, Action::Register) if list.len() >= IDS_AT => Some(named(list)?),
             (true, _) => return Err(Sense::invalid_parameter_byte(20)),
         };
         Ok(Self {
@@ -121,7 +128,7 @@ impl Parameters {
             new_key: u64_at(list, 8),
             power_loss: power_loss(flags),
             through: Through::This,
-            others: Vec::new(),
+            others: None,
             moved: Some(Move { mover, port, to }),
         })
     }
@@ -142,18 +149,17 @@ impl Parameters {
     }
 }
 
-fn ports(list: &[u8]) -> Result<Vec<InitiatorPort>, Sense> {
+fn named(list: &[u8]) -> Result<Vec<Named>, Sense> {
     let len = len_at(list, BASIC_LEN)?;
     if list.len() != IDS_AT + len {
         return Err(Sense::PARAMETER_LENGTH);
     }
-    let mut ports = Vec::new();
-    let mut at = IDS_AT;
-    while at < list.len() {
-        let byte = u16::try_from(at).unwrap_or(u16::MAX);
-        let (port, used) = transport::decode(&list[at..]).ok_or(Sense::invalid_parameter_byte(byte))?;
-        ports.push(port);
-        at += used;
+    let (mut all, mut next) = (Vec::new(), IDS_AT);
+    while next < list.len() {
+        let at = u16::try_from(next).unwrap_or(u16::MAX);
+        let (port, used) = transport::decode(&list[next..]).ok_or(Sense::invalid_parameter_byte(at))?;
+        all.push(Named { at, port });
+        next += used;
     }
-    Ok(ports)
+    Ok(all)
 }

@@ -235,12 +235,12 @@ impl Table {
         })
     }
 
-    /// What is left after a loss of power.
+    /// What is left after a loss of power. PRgeneration begins anew in any case (SPC-5 section 6.15.2).
     #[must_use]
     pub fn after_power_loss(self) -> Self {
         match self.power_loss {
             PowerLoss::Forgets => Self::default(),
-            PowerLoss::Persists => Self { older: None, ..self },
+            PowerLoss::Persists => Self { generation: 0, older: None, ..self },
         }
     }
 

@@ -4,9 +4,21 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::cdb::ScopeType;
-use super::list::{Move, Mover, Parameters, Through};
-use super::{Action, Change, Kind, Nexus, REGISTRATIONS_MAX, Refusal, Reservation, Table};
+use super::list::{Move, Mover, Named, Parameters, Through};
+use super::{Action, Change, InitiatorPort, Kind, Nexus, REGISTRATIONS_MAX, Refusal, Reservation, Table};
 use crate::sense::Sense;
+
+/// The target ports that a registration is for.
+fn through(nexus: &Nexus, parameters: &Parameters, ports: &BTreeSet<u16>) -> Vec<u16> {
+    match parameters.through {
+        Through::This => [nexus.port].into(),
+        Through::All => ports.iter().copied().chain([nexus.port]).collect(),
+    }
+}
+
+fn nexuses(initiator: &InitiatorPort, through: &[u16]) -> Vec<Nexus> {
+    through.iter().map(|port| Nexus { initiator: initiator.clone(), port: *port }).collect()
+}
 
 impl Table {
     /// What a PERSISTENT RESERVE OUT changes. `ports` are the target ports of the device, for ALL_TG_PT and REGISTER AND
@@ -62,13 +74,17 @@ impl Table {
         if action == Action::Register && registered.unwrap_or(0) != parameters.key {
             return Err(Refusal::Conflict);
         }
-        if registered.is_some() && !parameters.others.is_empty() {
+        if registered.is_some() && parameters.others.is_some() {
             // SPEC_I_PT is for a nexus that is not registered yet.
             return Err(Sense::invalid_parameter_byte(20).into());
         }
-        let nexuses = self.addressed(nexus, parameters, ports);
+        let through = through(nexus, parameters, ports);
+        let mut nexuses = nexuses(&nexus.initiator, &through);
         if parameters.new_key == 0 {
             return Ok(self.unregister(nexus, &nexuses, registered.is_some()));
+        }
+        for named in parameters.others.iter().flatten() {
+            nexuses.extend(self.unregistered(named, &through)?);
         }
         let mut next = self.counted();
         next.power_loss = parameters.power_loss;
@@ -76,18 +92,13 @@ impl Table {
         next.bounded().map(Change::to)
     }
 
-    /// The nexuses that a registration is for.
-    fn addressed(&self, nexus: &Nexus, parameters: &Parameters, ports: &BTreeSet<u16>) -> Vec<Nexus> {
-        let through: Vec<u16> = match parameters.through {
-            Through::This => [nexus.port].into(),
-            Through::All => ports.iter().copied().chain([nexus.port]).collect(),
-        };
-        let initiators = core::iter::once(&nexus.initiator).chain(&parameters.others);
-        initiators
-            .flat_map(|initiator| {
-                through.iter().map(|port| Nexus { initiator: initiator.clone(), port: *port })
-            })
-            .collect()
+    /// The nexuses of an initiator port that a list names: each is to be registered for the first time (SPC-5 section 5.13.7).
+    fn unregistered(&self, named: &Named, through: &[u16]) -> Result<Vec<Nexus>, Refusal> {
+        let nexuses = nexuses(&named.port, through);
+        if nexuses.iter().any(|nexus| self.registrations.contains_key(nexus)) {
+            return Err(Sense::invalid_parameter_byte(named.at).into());
+        }
+        Ok(nexuses)
     }
 
     fn bounded(self) -> Result<Self, Refusal> {
@@ -238,10 +249,11 @@ impl Table {
         if !ports.contains(&moved.port) && moved.port != nexus.port {
             return Err(Sense::invalid_parameter_byte(18).into());
         }
-        let to = Nexus { initiator: moved.to.clone(), port: moved.port };
-        if to == *nexus {
+        if moved.to == nexus.initiator {
+            // Through whatever port (SPC-5 section 5.13.8).
             return Err(Sense::invalid_parameter_byte(24).into());
         }
+        let to = Nexus { initiator: moved.to.clone(), port: moved.port };
         let mut next = self.counted();
         next.power_loss = parameters.power_loss;
         next.reservation = Some(Reservation::new(held.kind, &to));

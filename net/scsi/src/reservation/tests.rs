@@ -85,16 +85,55 @@ fn all_target_ports_and_named_initiators_are_registered_at_once() {
     let nexuses: Vec<Nexus> = table.registrations().map(|(nexus, _)| nexus.clone()).collect();
     let all = [nexus("iqn.a", 1), nexus("iqn.a", 0x8001), nexus("iqn.b", 1), nexus("iqn.b", 0x8001)];
     assert_eq!(nexuses, all);
-    assert_eq!(table.clone().after_power_loss(), table);
+    // PRgeneration begins anew with a power on, whatever is kept (SPC-5 section 6.15.2).
+    let after = table.clone().after_power_loss();
+    assert_eq!((table.generation(), after.generation()), (1, 0));
+    assert_eq!(Table { generation: 1, ..after }, table);
     // SPEC_I_PT once more, from a nexus that is registered by now; and with another service action.
     let parameter = |at| Err(Refusal::Check(Sense::invalid_parameter_byte(at)));
     bytes[7] = 5;
     assert_eq!(try_out(&table, &a(), Action::Register, 0, &bytes), parameter(20));
     assert_eq!(try_out(&table, &a(), Action::RegisterAndIgnore, 0, &bytes), parameter(20));
+    // Nor with an empty list; and where there is nothing to register nobody looks at the list.
+    let mut none = list(5, 6, 0x08);
+    none.extend_from_slice(&[0; 4]);
+    assert_eq!(try_out(&table, &a(), Action::Register, 0, &none), parameter(20));
+    bytes[7] = 0;
+    bytes[15] = 0;
+    assert_eq!(
+        try_out(&table, &c(), Action::Register, 0, &bytes).map(|change| change.next),
+        Ok(table.clone())
+    );
     bytes.pop();
     let short = Err(Refusal::Check(Sense::PARAMETER_LENGTH));
     assert_eq!(try_out(&table, &a(), Action::Register, 0, &bytes), short);
     assert_eq!(try_out(&table, &a(), Action::Clear, 0, &list(5, 0, 0)[..23]), short);
+}
+
+/// Who is registered keeps its key: it is nobody else's to change (SPC-5 section 5.13.7, table 67).
+#[test]
+fn an_initiator_that_is_registered_cannot_be_named_again() {
+    let mut table = Table::default();
+    out(&mut table, &b(), Action::Register, Kind::WriteExclusive, (0, 2));
+    let naming = |others: &[Nexus], flags: u8| {
+        let ids: Vec<u8> = others.iter().flat_map(|nexus| transport::encode(&nexus.initiator)).collect();
+        let mut bytes = list(0, 5, 0x08 | flags);
+        bytes.extend_from_slice(&u32::try_from(ids.len()).expect("short").to_be_bytes());
+        bytes.extend_from_slice(&ids);
+        bytes
+    };
+    let registering = |nexus: &Nexus, bytes: &[u8]| try_out(&table, nexus, Action::Register, 0, bytes);
+    let second = 28 + u16::try_from(transport::encode(&c().initiator).len()).expect("short");
+    let refused = Err(Refusal::Check(Sense::invalid_parameter_byte(second)));
+    assert_eq!(registering(&a(), &naming(&[c(), b()], 0)), refused, "and nobody is registered");
+    // Through another port it is another nexus, but not when all of them are meant.
+    let far = nexus("iqn.a", 0x8001);
+    assert_eq!(registering(&far, &naming(&[c(), b()], 0x04)), refused);
+    let next = registering(&far, &naming(&[c(), b()], 0)).expect("allowed").next;
+    let keys: Vec<(Nexus, u64)> = next.registrations().map(|(nexus, key)| (nexus.clone(), key)).collect();
+    assert_eq!(keys, [(far, 5), (b(), 2), (nexus("iqn.b", 0x8001), 5), (c(), 5)]);
+    // Whoever names itself is registered once.
+    assert_eq!(registering(&a(), &naming(&[a()], 0)).expect("allowed").next.registrations().count(), 2);
 }
 
 #[test]
@@ -217,6 +256,11 @@ fn a_reservation_is_moved_to_a_nexus_that_is_named() {
     let parameter = |at| Err(Refusal::Check(Sense::invalid_parameter_byte(at)));
     assert_eq!(refused(&moving(&d, 0, 0)), parameter(8));
     assert_eq!(refused(&moving(&a(), 0, 4)), parameter(24), "to itself");
+    assert_eq!(
+        refused(&moving(&nexus("iqn.a", 0x8001), 0, 4)),
+        parameter(24),
+        "to itself through another port"
+    );
     assert_eq!(refused(&moving(&nexus("iqn.d", 99), 0, 4)), parameter(18), "no such port");
     table = refused(&moving(&d, 0x03, 4)).expect("allowed").next;
     assert_eq!(table.reservation(), Some((Kind::WriteExclusive, 4)));
