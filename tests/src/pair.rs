@@ -42,8 +42,19 @@ pub struct Pair {
     spaces: [Vec<String>; 2],
     /// What every node is started with.
     node_arguments: Vec<String>,
-    /// How long hosts wait is measured on pairs: one at a time.
-    _alone: Alone,
+    /// Where something is measured.
+    _alone: Option<Alone>,
+}
+
+/// Whether a pair has the machine for itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Company {
+    /// How long hosts wait is measured on it: one such pair at a time.
+    #[default]
+    Alone,
+    /// Nothing is measured: other tests run beside it. Its legs are in memory, so that it does not load their disk, and its nodes are
+    /// patient with each other.
+    Welcome,
 }
 
 /// What is not as usual about a pair.
@@ -57,6 +68,10 @@ pub struct Unusual<'a> {
     pub join: &'a [&'a str],
     /// A leg for node 0 that is not a file.
     pub leg: Option<&'a str>,
+    /// Bytes of each leg's file, if not [`LEG`].
+    pub bytes: Option<u64>,
+    /// Who runs beside it.
+    pub company: Company,
     /// Where the nodes are, if not on loopback.
     pub net: Option<&'a Net>,
 }
@@ -193,31 +208,37 @@ impl Pair {
     /// # Panics
     /// When that fails.
     pub fn build(unusual: Unusual<'_>, prepare: impl FnOnce(&Node), wire: Option<(u16, &Wire)>) -> Self {
-        let turn = alone();
+        let turn = (unusual.company == Company::Alone).then(alone);
         let spaces = [0, 1].map(|node| unusual.net.map_or_else(Vec::new, |net| net.node(node)));
         let start = |space: &Vec<String>| {
             // In namespaces outages are measured: the disk, which others load, is not part of them.
-            let folder = if space.is_empty() { TempDir::new() } else { TempDir::new_in("/dev/shm") };
+            let on_disk = space.is_empty() && unusual.company == Company::Alone;
+            let folder = if on_disk { TempDir::new() } else { TempDir::new_in("/dev/shm") };
             Node::start_at(space, folder.expect("a folder"), unusual.node)
         };
         let nodes = spaces.each_ref().map(start);
         prepare(&nodes[0]);
         let places = unusual.net.map_or_else(|| Addresses::on_loopback(wire), Addresses::in_net);
-        let leg = |node: &Node| format!("{}:{LEG}", node.folder.path().join("leg").display());
+        let bytes = unusual.bytes.unwrap_or(LEG);
+        let leg = |node: &Node| format!("{}:{bytes}", node.folder.path().join("leg").display());
         let own = unusual.leg.map_or_else(|| leg(&nodes[0]), str::to_owned);
+        let patience: &[&str] = match unusual.company {
+            Company::Alone => &[],
+            Company::Welcome => &["--max-stall-ms", "20000", "--disk-timeout-ms", "40000"],
+        };
         let create = places[0].arguments(own);
         let secrets = nodes[0].folder.path().join("vol0.chap");
         let copied = nodes[1].folder.path().join("vol0.chap");
         let [secrets, copied] = [&secrets, &copied].map(|path| path.to_str().expect("a path"));
         let mut all: Vec<&str> = vec!["--json", "pair", "create", "vol0", "--secret-file", secrets];
-        all.extend(create.iter().map(String::as_str).chain(unusual.create.iter().copied()));
+        all.extend(create.iter().map(String::as_str).chain(unusual.create.iter().chain(patience).copied()));
         let made = must(gemel(&nodes[0], &all));
         let made: Value = serde_json::from_str(&made).expect("JSON");
         let uuid = made["uuid"].as_str().expect("an array").to_owned();
         let join = places[1].arguments(leg(&nodes[1]));
         std::fs::copy(secrets, copied).expect("copied");
         let mut all: Vec<&str> = vec!["pair", "join", "vol0", "--uuid", &uuid, "--secret-file", copied];
-        all.extend(join.iter().map(String::as_str).chain(unusual.join.iter().copied()));
+        all.extend(join.iter().map(String::as_str).chain(unusual.join.iter().chain(patience).copied()));
         must(gemel(&nodes[1], &all));
         for node in &nodes {
             node.save_config();

@@ -2,6 +2,7 @@
 //!
 //! The suite counts a skipped test as passed; here it is told apart by what the test prints.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -11,6 +12,15 @@ use crate::node::skipped_without;
 /// seconds; on a machine that is busy with other tests it took more than two minutes.
 const LIMIT: u32 = 400;
 
+/// Whether blocks of a LUN can be without storage (LBPME of READ CAPACITY(16)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provisioning {
+    /// They can.
+    Thin,
+    /// They have it always.
+    Thick,
+}
+
 /// What of a LUN decides whether the suite is wrong about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Properties {
@@ -18,39 +28,41 @@ pub struct Properties {
     pub physical_exponent: u32,
     /// WSNZ of the block limits page: one where a WRITE SAME of zero blocks is refused.
     pub wsnz: u32,
+    /// Where it is thick, the suite asks nothing of storage.
+    pub provisioning: Provisioning,
 }
 
 /// A test that asks for what the standard does not, of some LUNs: a target that fails it there is right.
 #[derive(Clone, Copy, Debug)]
-pub struct Fault {
-    /// Its name, and how it is wrong.
-    pub because: (&'static str, &'static str),
-    /// At which LUNs it is.
-    pub is_one_at: fn(&Properties) -> bool,
+struct Fault {
+    test: &'static str,
+    /// How it is wrong.
+    because: &'static str,
+    /// At which LUNs it is, of those that are thin.
+    is_one_at: fn(&Properties) -> bool,
 }
 
 /// All of them.
-pub const FAULTS: [Fault; 2] = [
-    Fault { because: UNMAP_UNTIL_END, is_one_at: |lun| lun.wsnz == 0 },
-    Fault { because: UNMAP_SINGLE, is_one_at: |lun| lun.physical_exponent > 0 },
+const FAULTS: [Fault; 2] = [
+    Fault {
+        test: "WriteSame10.UnmapUntilEnd",
+        because: "the suite sends a block of FFh with UNMAP and wants zeroes; blocks read as what was sent (SBC-3 section 5.43). It \
+                  passes where WSNZ is one",
+        is_one_at: |lun| lun.wsnz == 0,
+    },
+    Fault {
+        test: "GetLBAStatus.UnmapSingle",
+        because: "with several logical blocks in a physical one, the suite asks for a block and wants the answer to begin at another",
+        is_one_at: |lun| lun.physical_exponent > 0,
+    },
 ];
 
 /// Why a failure of a test at a LUN is the suite's.
 pub fn excuse(test: &str, lun: &Properties) -> Option<&'static str> {
-    let fault = FAULTS.iter().find(|fault| fault.because.0 == test && (fault.is_one_at)(lun));
-    fault.map(|fault| fault.because.1)
+    let is_it = |fault: &&Fault| fault.test == test && (fault.is_one_at)(lun);
+    let fault = FAULTS.iter().filter(|_| lun.provisioning == Provisioning::Thin).find(is_it);
+    fault.map(|fault| fault.because)
 }
-/// One of them.
-pub const UNMAP_UNTIL_END: (&str, &str) = (
-    "WriteSame10.UnmapUntilEnd",
-    "the suite sends a block of FFh with UNMAP and wants zeroes; blocks read as what was sent (SBC-3 section 5.43). It passes \
-     where WSNZ is one",
-);
-/// Another one.
-pub const UNMAP_SINGLE: (&str, &str) = (
-    "GetLBAStatus.UnmapSingle",
-    "with several logical blocks in a physical one, the suite asks for a block and wants the answer to begin at another",
-);
 
 /// The suite as `make setup` unpacks it: the program, and the loader and libraries that it was built for.
 #[derive(Debug)]
@@ -67,6 +79,79 @@ pub enum Verdict {
     Failed(String),
     /// It did not run to its end, for this reason.
     Skipped(String),
+}
+
+/// What a test's end means, of the target and of the suite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The target does what is asked.
+    Passed,
+    /// It does not.
+    Failed(String),
+    /// It was not asked to the end.
+    Skipped(String),
+    /// It does not, and is right.
+    Disputed(&'static str),
+    /// It does, where the suite was thought to be wrong: the excuse is out of date.
+    Unexcused(&'static str),
+}
+
+impl Ending {
+    /// Of a test with this verdict, at a LUN where there is perhaps an excuse for it.
+    pub fn new(verdict: Verdict, excuse: Option<&'static str>) -> Self {
+        match (verdict, excuse) {
+            (Verdict::Passed, None) => Self::Passed,
+            (Verdict::Passed, Some(why)) => Self::Unexcused(why),
+            (Verdict::Failed(why), None) => Self::Failed(why),
+            (Verdict::Failed(_), Some(why)) => Self::Disputed(why),
+            (Verdict::Skipped(why), _) => Self::Skipped(why),
+        }
+    }
+
+    /// What is told of the test.
+    pub fn line(&self, test: &str) -> String {
+        match self {
+            Self::Passed => format!("passed  {test}"),
+            Self::Failed(why) => format!("FAILED  {test}: {why}"),
+            Self::Skipped(why) => format!("skipped {test}: {why}"),
+            Self::Disputed(why) => format!("disputed {test}: {why}"),
+            Self::Unexcused(why) => format!("passed  {test}, which was thought to be wrong here: {why}"),
+        }
+    }
+}
+
+/// How many tests ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Those that the target passes.
+    pub passed: u32,
+    /// Those that it fails.
+    pub failed: u32,
+    /// Those that did not run to their end.
+    pub skipped: u32,
+    /// Those that it fails where the suite is wrong.
+    pub disputed: u32,
+}
+
+impl Tally {
+    /// One more.
+    pub fn count(&mut self, ending: &Ending) {
+        let count = match ending {
+            Ending::Passed | Ending::Unexcused(_) => &mut self.passed,
+            Ending::Failed(_) => &mut self.failed,
+            Ending::Skipped(_) => &mut self.skipped,
+            Ending::Disputed(_) => &mut self.disputed,
+        };
+        *count += 1;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { passed, failed, skipped, disputed } = self;
+        write!(to, "{passed} passed, {failed} failed, {skipped} skipped")?;
+        if *disputed > 0 { write!(to, ", {disputed} that the suite is wrong about") } else { Ok(()) }
+    }
 }
 
 impl Suite {
@@ -139,12 +224,15 @@ impl Suite {
         };
         let mut limits = self.program("iscsi-inq");
         limits.args(["-e", "1", "-c", "176"]);
+        let capacity = say(self.program("iscsi-readcapacity16"));
+        let provisioning = match figure(&capacity, "LBPME:")? {
+            0 => Provisioning::Thick,
+            _ => Provisioning::Thin,
+        };
         Some(Properties {
-            physical_exponent: figure(
-                &say(self.program("iscsi-readcapacity16")),
-                "LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT:",
-            )?,
+            physical_exponent: figure(&capacity, "LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT:")?,
             wsnz: figure(&say(limits), "wsnz:")?,
+            provisioning,
         })
     }
 
@@ -194,12 +282,31 @@ mod tests {
 
     #[test]
     fn the_suite_is_wrong_about_some_luns_and_right_about_the_others() {
-        let at = |physical_exponent, wsnz| Properties { physical_exponent, wsnz };
+        let thin = Provisioning::Thin;
+        let at = |physical_exponent, wsnz| Properties { physical_exponent, wsnz, provisioning: thin };
         assert!(excuse("WriteSame10.UnmapUntilEnd", &at(0, 0)).is_some());
         assert_eq!(excuse("WriteSame10.UnmapUntilEnd", &at(3, 1)), None);
         assert!(excuse("GetLBAStatus.UnmapSingle", &at(3, 1)).is_some());
         assert_eq!(excuse("GetLBAStatus.UnmapSingle", &at(0, 0)), None);
         assert_eq!(excuse("GetLBAStatus.Simple", &at(3, 0)), None);
+        let thick = Properties { provisioning: Provisioning::Thick, ..at(3, 0) };
+        assert_eq!(excuse("WriteSame10.UnmapUntilEnd", &thick), None);
+    }
+
+    #[test]
+    fn an_excuse_is_for_a_failure_alone_and_is_out_of_date_when_the_test_passes() {
+        let failed = Verdict::Failed("it differs".to_owned());
+        assert_eq!(Ending::new(failed.clone(), Some("wrong")), Ending::Disputed("wrong"));
+        assert_eq!(Ending::new(failed, None), Ending::Failed("it differs".to_owned()));
+        assert_eq!(Ending::new(Verdict::Passed, Some("wrong")), Ending::Unexcused("wrong"));
+        let skipped = Ending::new(Verdict::Skipped("no UNMAP".to_owned()), Some("wrong"));
+        let mut tally = Tally::default();
+        for ending in [skipped, Ending::Passed, Ending::Unexcused("wrong")] {
+            tally.count(&ending);
+        }
+        assert_eq!(tally.to_string(), "2 passed, 0 failed, 1 skipped");
+        tally.count(&Ending::Disputed("wrong"));
+        assert_eq!(tally.to_string(), "2 passed, 0 failed, 1 skipped, 1 that the suite is wrong about");
     }
 
     #[test]

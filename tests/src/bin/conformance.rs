@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use tests::suite::{Suite, Verdict, excuse};
+use tests::suite::{Ending, Suite, Tally, excuse};
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -20,18 +20,13 @@ fn main() -> ExitCode {
     }
     let Some(suite) = Suite::find() else { return ExitCode::from(2) };
     let lun = suite.properties(urls[0]);
-    let (mut passed, mut failed, mut skipped, mut disputed) = (0, 0, 0, 0);
+    let mut tally = Tally::default();
     for test in suite.tests().iter().filter(|test| test.starts_with(&prefix)) {
-        let why = lun.as_ref().and_then(|lun| excuse(test, lun));
-        let (count, line) = match (suite.run(test, &urls), why) {
-            (Verdict::Passed, _) => (&mut passed, format!("passed  {test}")),
-            (Verdict::Failed(_), Some(why)) => (&mut disputed, format!("disputed {test}: {why}")),
-            (Verdict::Failed(why), None) => (&mut failed, format!("FAILED  {test}: {why}")),
-            (Verdict::Skipped(why), _) => (&mut skipped, format!("skipped {test}: {why}")),
-        };
-        *count += 1;
-        println!("{line}");
+        let excuse = lun.as_ref().and_then(|lun| excuse(test, lun));
+        let ending = Ending::new(suite.run(test, &urls), excuse);
+        tally.count(&ending);
+        println!("{}", ending.line(test));
     }
-    println!("{passed} passed, {failed} failed, {skipped} skipped, {disputed} that the suite is wrong about");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!("{tally}");
+    if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -252,37 +252,6 @@ fn a_host_with_a_path_to_the_standby_alone_rides_out_a_takeover() {
     assert!(finish(pair, 1) < LEG / 2, "by delta");
 }
 
-/// Of libiscsi's suite: what it asks of two paths at once, and what has to be whole across them.
-const ACROSS: [&str; 3] = ["MultipathIO.", "CompareAndWrite.", "Reserve6."];
-
-/// What it asks of the transport and of commands with lists, by which a node that passes commands on shows. The whole suite would take
-/// four minutes here.
-const PASSED_ON: [&str; 6] =
-    ["iSCSIResiduals.", "iSCSITMF.", "ExtendedCopy.ParamHdr", "ModeSense6.", "OrWrite.", "Unmap."];
-
-/// One path to each node, the one that serves first and second.
-#[test]
-fn the_suite_passes_with_a_path_to_each_node() {
-    let Some(suite) = Suite::find() else { return };
-    let pair = Pair::start();
-    let tests = suite.tests();
-    let mut passed = 0;
-    for (family, order) in ACROSS.iter().flat_map(|family| [(family, [0, 1]), (family, [1, 0])]) {
-        let urls = order.map(|node| pair.urls[node].as_str());
-        for test in tests.iter().filter(|test| test.starts_with(family)) {
-            assert_eq!(suite.run(test, &urls), Verdict::Passed, "{test}, node {} first", order[0]);
-            passed += 1;
-        }
-    }
-    assert!(passed >= 2 * ACROSS.len(), "the suite has them");
-    let urls = [1, 0].map(|node| pair.urls[node].as_str());
-    for test in tests.iter().filter(|test| PASSED_ON.iter().any(|family| test.starts_with(family))) {
-        assert_eq!(suite.run(test, &urls), Verdict::Passed, "{test}, through the node that does not serve");
-        passed += 1;
-    }
-    println!("{passed} passed across both nodes");
-}
-
 #[test]
 fn both_nodes_show_one_lun_through_ports_of_their_own() {
     if !has_tool("iscsi-inq") {
