@@ -211,6 +211,47 @@ fn a_disk_is_registered_and_moved_by_name_through_both_nodes() {
     assert_eq!(register_and_move(&mut n2, 0xb4, APTPL, to), CONFLICT);
 }
 
+/// A host that is registered through the ports of both nodes at once loses both: once PREEMPT AND ABORT has status, nothing that it
+/// had under way on either path lands any more, and both paths are told.
+#[test]
+fn preempt_and_abort_ends_both_paths_of_a_host() {
+    const BLOCKS: u32 = 8;
+    let pair = Pair::start();
+    // Through the node that serves, and through the one that does not.
+    for by_at in [0, 1] {
+        let mut victim = [0, 1].map(|node| connect(&pair, node, N1));
+        let mut by = connect(&pair, by_at, N2);
+        let ports = [0, 1].map(|path| own_port(&mut victim[path]));
+        assert_eq!(out(&mut by, ReserveOut::RegisterAndIgnore, [0, 0xb2]), GOOD);
+        for round in 0..10_u8 {
+            let (theirs, ours) = (0x40 + round, 0x80 + round);
+            let [first, second] = &mut victim;
+            first.attentions();
+            second.attentions();
+            assert_eq!(register(first, ReserveOut::Register, [0, 0xa1], ALL_TG_PT | APTPL, &[]), GOOD);
+            assert_eq!(second.reserve_out(ReserveOut::Reserve, WRITE_EXCLUSIVE, 0xa1, 0), GOOD);
+            for (host, blocks) in [(first, 0..BLOCKS), (second, BLOCKS..2 * BLOCKS)] {
+                for block in blocks {
+                    host.send_write(block, theirs);
+                }
+            }
+            assert_eq!(out(&mut by, ReserveOut::PreemptAndAbort, [0xb2, 0xa1]), GOOD, "round {round}");
+            let (_, left) = full_status(&mut by);
+            let own = Registrant { name: N2.to_owned(), port: ports[by_at], key: 0xb2, holds: Some(5) };
+            assert_eq!(left, [own], "round {round}");
+            (0..2 * BLOCKS).for_each(|block| assert_eq!(by.write(block, ours), GOOD));
+            for host in &mut victim {
+                let told = host.attentions();
+                assert!(told.contains(&0x2a05), "registrations preempted: {told:04x?}");
+                assert_eq!(host.write(0, theirs), CONFLICT);
+            }
+            (0..2 * BLOCKS).for_each(|block| assert_eq!(by.read(block), Ok(ours), "round {round}, {block}"));
+            assert_eq!(out(&mut by, ReserveOut::Release, [0xb2, 0]), GOOD);
+        }
+        assert_eq!(out(&mut by, ReserveOut::Clear, [0xb2, 0]), GOOD);
+    }
+}
+
 /// What was registered for others, and moved, is there when both nodes come back, through either. That processes end is no loss of
 /// power: PRgeneration goes on, too.
 #[test]
