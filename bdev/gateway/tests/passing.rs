@@ -199,3 +199,29 @@ fn what_is_asked_about_the_nexus_is_asked_of_the_node_that_serves() {
     assert_eq!(managed(&mut world, 1, 11), 0);
     assert_eq!(world.write(0, 1, 1), GOOD);
 }
+
+/// The node that serves says what is wrong with the length of a command's data, after what keeps the host out altogether.
+#[test]
+fn a_reservation_comes_before_a_length_that_is_wrong() {
+    let commands: [(&[u8], usize, u16); 5] = [
+        (&[0x41, 8, 0, 0, 0, 0, 0, 0, 1, 0], 0, 0x2400),
+        (&[0x93, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], 1024, 0x2400),
+        (&[0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], 512, 0x2400),
+        (&[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], 8, 0x1a00),
+        (&[0x15, 0x10, 0, 0, 16, 0], 0, 0x1a00),
+    ];
+    let mut world = World::new(StandbyMode::Forward, &[0, 1, 0]);
+    let mut each = |reserved: Option<(u8, u16)>| {
+        if reserved.is_some() {
+            assert_eq!(world.reserve_out(2, 0, 0, [0, 3]), GOOD);
+            assert_eq!(world.reserve_out(2, 1, EXCLUSIVE, [3, 0]), GOOD);
+        }
+        for (host, (cdb, len, code)) in [0, 1].into_iter().flat_map(|host| commands.map(|one| (host, one))) {
+            let task = world.hosts[host].send(cdb, &vec![0; len], 0);
+            let expected = reserved.unwrap_or(attention(code));
+            assert_eq!(world.end(host, task), expected, "host {host}: {cdb:02x?} with {len} bytes");
+        }
+    };
+    each(None);
+    each(Some(CONFLICT));
+}

@@ -14,8 +14,8 @@ use tests::suite::{Ending, Suite, Tally, excuse};
 
 use export::export;
 use profiles::{
-    BASE64_USER, BLOCKS_OF_4096, Because, HEX_USER, MEMORY, NO_ZERO_COUNT, PAIR, PAIR_REVERSED, PROFILES,
-    PROTECTED, Profile, SANITIZED, THICK, THIN, TWO_PATHS, USER,
+    BASE64_USER, BLOCKS_OF_4096, Because, HEX_USER, MEMORY, NO_ZERO_COUNT, PAIR, PAIR_PROTECTED,
+    PAIR_REVERSED, PAIR_WITH_USER, PROFILES, PROTECTED, Profile, SANITIZED, THICK, THIN, TWO_PATHS, USER,
 };
 
 fn run(profile: &Profile, options: &Value) {
@@ -134,6 +134,16 @@ fn conformance_of_a_pair_through_the_node_that_does_not_serve() {
 #[test]
 fn conformance_of_a_pair_through_the_node_that_serves() {
     run(&PAIR_REVERSED, &json!({"removable": true}));
+}
+
+#[test]
+fn conformance_of_a_pair_that_asks_for_chap() {
+    run(&PAIR_WITH_USER, &json!({}));
+}
+
+#[test]
+fn conformance_of_a_write_protected_pair() {
+    run(&PAIR_PROTECTED, &json!({"removable": true, "read_only": true}));
 }
 
 #[test]

@@ -11,6 +11,12 @@ use super::profiles::{Backing, Profile, Way};
 /// Long enough for RFC 7143's recommendation of 96 bits.
 const SECRET: &str = "abcdefgh12345";
 
+/// The authentication group of hosts, beside those of a pair's nodes.
+const HOSTS: i64 = 100;
+
+/// The target of a pair's volume.
+const VOLUME: &str = "iqn.2026-11.org.gemel:vol0";
+
 /// The URLs of a LUN's paths, and the node or pair that it lives in.
 pub(super) struct Exported {
     pub(super) urls: Vec<String>,
@@ -37,8 +43,12 @@ fn pair(profile: &Profile, first: Way, options: &Value) -> Exported {
     let bytes = Some(profile.mib << 20);
     let pair = Pair::build(Unusual { bytes, company: Company::Welcome, ..Unusual::default() }, |_| {}, None);
     pair.wait_in_sync(0);
-    (0..2).for_each(|node| make_again(pair.node(node), options));
-    let path = |node: usize| pair.urls[node].clone();
+    for node in [0, 1].map(|index| pair.node(index)) {
+        make_again(node, options);
+        profile.user.into_iter().for_each(|user| require(node, VOLUME, user));
+    }
+    let login = login(profile);
+    let path = |node: usize| pair.urls[node].replacen("iscsi://", &format!("iscsi://{login}"), 1);
     let urls = match first {
         Way::ToHolder => vec![path(0), path(1)],
         Way::ToStandby => vec![path(1), path(0)],
@@ -48,14 +58,13 @@ fn pair(profile: &Profile, first: Way, options: &Value) -> Exported {
 
 /// The target that `gemel pair` has made at a node, with options of its LUN.
 fn make_again(node: &Node, options: &Value) {
-    const NAME: &str = "iqn.2026-11.org.gemel:vol0";
     let config = node.must("framework_get_config", json!({"name": "iscsi"}));
     let is_it =
-        |call: &&Value| call["method"] == "iscsi_create_target_node" && call["params"]["name"] == NAME;
+        |call: &&Value| call["method"] == "iscsi_create_target_node" && call["params"]["name"] == VOLUME;
     let made = config.as_array().expect("calls").iter().find(is_it).expect("the volume's target");
     let mut target = made["params"].clone();
     target["luns"][0] = with(target["luns"][0].clone(), options);
-    node.must("iscsi_delete_target_node", json!({"name": NAME}));
+    node.must("iscsi_delete_target_node", json!({"name": VOLUME}));
     node.must("iscsi_create_target_node", target);
 }
 
@@ -85,8 +94,8 @@ fn node(profile: &Profile, options: &Value) -> Exported {
     let groups = node.must("iscsi_get_portal_groups", Value::Null);
     let port = |group: &Value| group["portals"][0]["port"].as_str().expect("a port").to_owned();
     let ports = groups.as_array().expect("groups").iter().map(port);
-    let user = profile.user.map(|user| format!("{user}%{SECRET}@")).unwrap_or_default();
-    let urls = ports.map(|port| format!("iscsi://{user}127.0.0.1:{port}/{name}/0")).collect();
+    let login = login(profile);
+    let urls = ports.map(|port| format!("iscsi://{login}127.0.0.1:{port}/{name}/0")).collect();
     Exported { urls, _home: Box::new(node) }
 }
 
@@ -118,10 +127,15 @@ fn device(node: &Node, profile: &Profile) {
     }
 }
 
+/// What a URL has of the user.
+fn login(profile: &Profile) -> String {
+    profile.user.map(|user| format!("{user}%{SECRET}@")).unwrap_or_default()
+}
+
 /// CHAP, of everybody, with this user's secret.
 fn require(node: &Node, target: &str, user: &str) {
     let secrets = json!([{"user": user, "secret": SECRET}]);
-    node.must("iscsi_create_auth_group", json!({"tag": 1, "secrets": secrets}));
-    let auth = json!({"name": target, "require_chap": true, "mutual_chap": false, "chap_group": 1});
+    node.must("iscsi_create_auth_group", json!({"tag": HOSTS, "secrets": secrets}));
+    let auth = json!({"name": target, "require_chap": true, "mutual_chap": false, "chap_group": HOSTS});
     node.must("iscsi_target_node_set_auth", auth);
 }

@@ -73,7 +73,7 @@ const SANITIZED_ELSEWHERE: Because =
     ("Sanitize.", "the profile of an encrypted LUN that is sanitized slowly runs them");
 const CHAP: Because = ("iSCSICHAP.", "the profiles with users run them");
 const PATHS: Because = ("MultipathIO.", "the profiles of two paths run them");
-const WRITABLE: Because = ("ReadOnly.", "the profile of a protected LUN runs it");
+const WRITABLE: Because = ("ReadOnly.", "the profiles of protected LUNs run it");
 const TEARS: Because =
     ("WriteAtomic16.", "a power failure may tear writes to a file: the profile of a RAM disk runs them");
 const KEPT: &str = "it begins with CRYPTO ERASE, and a mirror has no key to destroy: the profile of an encrypted LUN runs it";
@@ -182,13 +182,39 @@ pub(super) const PAIR_REVERSED: Profile = Profile {
     ..PAIR
 };
 
+/// Hosts prove themselves to each node of a pair, and the node that does not serve passes on what they may do.
+pub(super) const PAIR_WITH_USER: Profile = Profile {
+    name: "a mirrored pair that asks for CHAP, through the standby first",
+    mib: 96,
+    user: Some("x"),
+    tests: Tests::Only(&[
+        "iSCSICHAP.",
+        "iSCSISendTargets.",
+        "MultipathIO.",
+        "Write10.",
+        "ProutReserve.Simple",
+    ]),
+    skips: &[],
+    ..PAIR
+};
+
+pub(super) const PAIR_PROTECTED: Profile = Profile {
+    name: "a write-protected mirrored pair, through the standby first",
+    mib: 96,
+    tests: Tests::Only(PROTECTED_TESTS),
+    skips: &[],
+    ..PAIR
+};
+
+const PROTECTED_TESTS: &[&str] = &["ReadOnly.", "Mandatory.", "Inquiry.", "ReadCapacity", "TestUnitReady."];
+
 pub(super) const PROTECTED: Profile = Profile {
     name: "write protected",
     backing: Backing::File { block_size: 512 },
     mib: 64,
     lun: thin(3, 0),
     user: None,
-    tests: Tests::Only(&["ReadOnly.", "Mandatory.", "Inquiry.", "ReadCapacity", "TestUnitReady."]),
+    tests: Tests::Only(PROTECTED_TESTS),
     skips: &[],
 };
 
@@ -221,7 +247,7 @@ pub(super) const USER: Profile = for_user("x");
 pub(super) const HEX_USER: Profile = for_user("0xuser");
 pub(super) const BASE64_USER: Profile = for_user("0buser");
 
-pub(super) const PROFILES: [&Profile; 13] = [
+pub(super) const PROFILES: [&Profile; 15] = [
     &THIN,
     &THICK,
     &BLOCKS_OF_4096,
@@ -230,6 +256,8 @@ pub(super) const PROFILES: [&Profile; 13] = [
     &TWO_PATHS,
     &PAIR,
     &PAIR_REVERSED,
+    &PAIR_WITH_USER,
+    &PAIR_PROTECTED,
     &PROTECTED,
     &NO_ZERO_COUNT,
     &USER,

@@ -309,9 +309,7 @@ impl Session {
         let command = &stalled.arrival.command;
         let expected = if command.writes { command.expected_len } else { 0 };
         if let Some(sense) = job::wrong_length(&stalled.parsed, expected, block_size) {
-            let (task, format) = (stalled.task(), stalled.place.lun.unit.settings().sense_format);
-            self.stalled = None;
-            return self.refuse(task, sense, format);
+            return self.refuse_length(sense, block_size, now);
         }
         let len = stalled.len.min(expected);
         if moves_blocks && len % block_size != 0 {
@@ -362,6 +360,19 @@ impl Session {
     }
 
     /// A command that stood still is a job.
+    /// The data that come are too short or too long. Another node that serves finds so, too, when it is passed the command without any,
+    /// after what comes before that: a unit attention, a reservation, protection.
+    fn refuse_length(&mut self, sense: Sense, block_size: u32, now: Instant) {
+        let Some(stalled) = &self.stalled else { return };
+        let finds_so = job::wrong_length(&stalled.parsed, 0, block_size).is_some();
+        if stalled.way == Way::Elsewhere && finds_so {
+            return self.move_nothing(now);
+        }
+        let (task, format) = (stalled.task(), stalled.place.lun.unit.settings().sense_format);
+        self.stalled = None;
+        self.refuse(task, sense, format);
+    }
+
     fn open_stalled(&mut self, stalled: Stalled, stage: Stage, now: Instant) {
         let Stalled { arrival, parsed, place, way, .. } = stalled;
         let task = arrival.task();
@@ -378,7 +389,7 @@ impl Session {
         self.open_job(task, job);
     }
 
-    /// The initiator expects to move nothing: nothing is written, and the residual tells it.
+    /// Nothing moves: nothing is written, and the residual tells it.
     pub(super) fn move_nothing(&mut self, now: Instant) {
         let Some(stalled) = self.stalled.take() else { return };
         let task = stalled.task();
