@@ -62,6 +62,14 @@ impl Digest {
         }
     }
 
+    /// As the keys of a login name it (RFC 7143 section 13.1).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "None",
+            Self::Crc32c => "CRC32C",
+        }
+    }
+
     /// True without a digest.
     pub const fn is_empty(self) -> bool {
         self.len() == 0

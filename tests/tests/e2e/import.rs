@@ -12,7 +12,7 @@ use tests::node::{Node, pause};
 use tests::wire::Wire;
 
 const NAME: &str = "iqn.2026-11.org.gemel:importer";
-const BLOCKS: u64 = 65536;
+pub(super) const BLOCKS: u64 = 65536;
 
 /// Passes connections on, and keeps what both ends say.
 struct Tap {
@@ -59,7 +59,7 @@ impl Tap {
     }
 }
 
-fn far() -> (Node, String, SocketAddr) {
+pub(super) fn far() -> (Node, String, SocketAddr) {
     let far = Node::start(&[]);
     far.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": BLOCKS}));
     let url = far.export("m0");
@@ -73,7 +73,7 @@ fn through(url: &str, portal: SocketAddr, near: SocketAddr) -> String {
 }
 
 /// The parameters of an import of this URL, with these options.
-fn params(name: &str, url: &str, options: &Value) -> Value {
+pub(super) fn params(name: &str, url: &str, options: &Value) -> Value {
     let mut params = json!({"name": name, "initiator_iqn": NAME, "url": url});
     for (key, value) in options.as_object().expect("options") {
         params[key] = value.clone();
@@ -81,7 +81,7 @@ fn params(name: &str, url: &str, options: &Value) -> Value {
     params
 }
 
-fn is_up(node: &Node, name: &str, looks: u32) -> bool {
+pub(super) fn is_up(node: &Node, name: &str, looks: u32) -> bool {
     (0..looks).any(|_| {
         pause(Duration::from_millis(20));
         node.must("bdev_get_bdevs", json!({"name": name}))[0]["num_blocks"] == BLOCKS
@@ -104,7 +104,7 @@ fn each_option_is_what_goes_over_the_wire() {
     let tap = Tap::on(portal);
     let url = through(&url, portal, tap.near);
     // Options, and what the import offers for them.
-    let cases: [(Value, &[&str]); 6] = [
+    let cases: [(Value, &[&str]); 7] = [
         (
             json!({"header_digest": "require", "data_digest": "require"}),
             &["HeaderDigest=CRC32C", "DataDigest=CRC32C"],
@@ -131,6 +131,17 @@ fn each_option_is_what_goes_over_the_wire() {
             ],
         ),
         (json!({"error_recovery_level": 2, "connections": 2}), &["ErrorRecoveryLevel=2", "MaxConnections=2"]),
+        (
+            json!({"data_pdu_in_order": false, "data_sequence_in_order": false, "protocol_level": 2,
+                   "default_time2wait": 1, "default_time2retain": 7, "error_recovery_level": 2}),
+            &[
+                "DataPDUInOrder=No",
+                "DataSequenceInOrder=No",
+                "iSCSIProtocolLevel=2",
+                "DefaultTime2Wait=1",
+                "DefaultTime2Retain=7",
+            ],
+        ),
     ];
     for (number, (options, offers)) in cases.iter().enumerate() {
         let (near, name) = (Node::start(&[]), format!("r{number}"));
@@ -225,6 +236,13 @@ fn an_option_that_cannot_be_is_refused_by_its_name() {
         (json!({"first_burst_length": 16_777_216}), "first_burst_length must be 512 to 16777215"),
         (json!({"max_recv_data_segment_length": 0}), "max_recv_data_segment_length must be 512 to 16777215"),
         (json!({"max_outstanding_r2t": 0}), "max_outstanding_r2t must be 1 to 65535"),
+        (json!({"default_time2wait": 3601}), "default_time2wait must be 0 to 3600"),
+        (json!({"default_time2retain": 3601}), "default_time2retain must be 0 to 3600"),
+        (json!({"protocol_level": 0}), "protocol_level must be 1 to 2"),
+        (
+            json!({"first_burst_length": 2048, "max_burst_length": 1024}),
+            "first_burst_length (2048) must not be",
+        ),
         (json!({"chap_algorithms": []}), "chap_algorithms"),
         (json!({"chap_algorithms": ["SHA-0"]}), "SHA-0"),
         (json!({"header_digest": "sometimes"}), "sometimes"),

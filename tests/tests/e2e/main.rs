@@ -20,6 +20,7 @@ mod front;
 mod guest;
 mod import;
 mod initiators;
+mod negotiation;
 mod nic;
 mod pacemaker;
 mod pair;

@@ -36,9 +36,9 @@ use std::rc::Rc;
 use core::net::SocketAddr;
 use core::time::Duration;
 use engine::{Core, Instant, Progress};
-use iscsi::Preferences;
 use iscsi::chap::Account;
 use iscsi::target::Grant;
+use iscsi::{Preferences, SessionParameters};
 use net::{Listener, Network, Stream};
 
 pub use crowd::Crowd;
@@ -191,6 +191,8 @@ pub struct ConnectionInfo {
     pub target: String,
     /// True after login.
     pub full_feature: bool,
+    /// What both ends agreed on, as the target sees it; `None` before that.
+    pub parameters: Option<SessionParameters>,
 }
 
 /// See the module.

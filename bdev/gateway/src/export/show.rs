@@ -58,6 +58,7 @@ impl Target {
             target_address: link.stream.local_addr(),
             target: session.node.as_ref().map(|node| node.name()).unwrap_or_default(),
             full_feature: link.connection.is_full_feature(),
+            parameters: link.connection.is_full_feature().then(|| link.connection.parameters().clone()),
         };
         let sessions = self.sessions.values().map(|entry| &entry.session);
         sessions.flat_map(|session| session.links.iter().map(move |link| (session, link))).map(info).collect()

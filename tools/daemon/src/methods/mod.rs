@@ -12,6 +12,7 @@ mod limits;
 mod link;
 mod log;
 mod mirror;
+mod negotiation;
 mod raid;
 mod scsi;
 mod sockets;

@@ -5,13 +5,14 @@ use gateway::url::UrlError;
 use gateway::{DiscoveryConfig, LunUrl, Remote, RemoteConfig, Served};
 use iscsi::Preferences;
 use iscsi::chap::Algorithm;
-use iscsi::keys::{Choice, DigestPreference};
+use iscsi::keys::DigestPreference;
 use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Method, When, delete, replay, uuid_of};
 use crate::errands::discovered;
+use crate::methods::negotiation::{LENGTHS, PROTOCOL_LEVELS, SECONDS, check_bursts, choose, within};
 use crate::methods::{Awaited, LongMethod};
 use crate::node::{Entry, Node, Resident};
 use crate::params;
@@ -94,6 +95,11 @@ struct IscsiCreate {
     first_burst_length: Option<u32>,
     max_recv_data_segment_length: Option<u32>,
     max_outstanding_r2t: Option<u32>,
+    data_pdu_in_order: Option<bool>,
+    data_sequence_in_order: Option<bool>,
+    default_time2wait: Option<u32>,
+    default_time2retain: Option<u32>,
+    protocol_level: Option<u32>,
 }
 
 /// A digest in words.
@@ -121,43 +127,34 @@ impl From<Digest> for DigestPreference {
     }
 }
 
-/// Bytes of bursts and segments.
-const LENGTHS: (u32, u32) = (512, (1 << 24) - 1);
-
 impl IscsiCreate {
     fn offer(&self, preferences: &mut Preferences) -> Result<(), RpcError> {
-        let choice = |yes| if yes { Choice::Yes } else { Choice::No };
         let digests = (self.header_digest.map(Into::into), self.data_digest.map(Into::into));
         preferences.header_digest = digests.0.unwrap_or(preferences.header_digest);
         preferences.data_digest = digests.1.unwrap_or(preferences.data_digest);
-        preferences.initial_r2t = self.initial_r2t.map_or(preferences.initial_r2t, choice);
-        preferences.immediate_data = self.immediate_data.map_or(preferences.immediate_data, choice);
-        let numbers = [
-            ("max_burst_length", self.max_burst_length, LENGTHS, &mut preferences.max_burst_length),
-            ("first_burst_length", self.first_burst_length, LENGTHS, &mut preferences.first_burst_length),
-            (
-                "max_recv_data_segment_length",
-                self.max_recv_data_segment_length,
-                LENGTHS,
-                &mut preferences.max_recv_data_segment_length,
-            ),
-            (
-                "max_outstanding_r2t",
-                self.max_outstanding_r2t,
-                (1, 65535),
-                &mut preferences.max_outstanding_r2t,
-            ),
-        ];
-        for (name, given, (least, most), into) in numbers {
-            match given {
-                None => {}
-                Some(value) if (least..=most).contains(&value) => *into = value,
-                Some(_) => return Err(RpcError::invalid_params(format!("{name} must be {least} to {most}"))),
-            }
-        }
-        //= rfc7143#section-13.14: the first burst is not longer than any.
+        choose(self.initial_r2t, &mut preferences.initial_r2t);
+        choose(self.immediate_data, &mut preferences.immediate_data);
+        choose(self.data_pdu_in_order, &mut preferences.data_pdu_in_order);
+        choose(self.data_sequence_in_order, &mut preferences.data_sequence_in_order);
+        self.offer_lengths(preferences)?;
+        let outstanding = self.max_outstanding_r2t;
+        within("max_outstanding_r2t", outstanding, (1, 65535), &mut preferences.max_outstanding_r2t)?;
+        let (wait, retain) = (self.default_time2wait, self.default_time2retain);
+        within("default_time2wait", wait, SECONDS, &mut preferences.default_time2wait)?;
+        within("default_time2retain", retain, SECONDS, &mut preferences.default_time2retain)?;
+        within("protocol_level", self.protocol_level, PROTOCOL_LEVELS, &mut preferences.protocol_level)
+    }
+
+    fn offer_lengths(&self, preferences: &mut Preferences) -> Result<(), RpcError> {
+        let (most, first) = (self.max_burst_length, self.first_burst_length);
+        within("max_burst_length", most, LENGTHS, &mut preferences.max_burst_length)?;
+        // What nobody names follows.
         preferences.first_burst_length = preferences.first_burst_length.min(preferences.max_burst_length);
-        Ok(())
+        within("first_burst_length", first, LENGTHS, &mut preferences.first_burst_length)?;
+        let segment = self.max_recv_data_segment_length;
+        let into = &mut preferences.max_recv_data_segment_length;
+        within("max_recv_data_segment_length", segment, LENGTHS, into)?;
+        check_bursts(preferences)
     }
 }
 

@@ -3,11 +3,12 @@
 
 use core::time::Duration;
 use gateway::{Limits, Target, TargetConfig};
-use iscsi::keys::Choice;
+use iscsi::Preferences;
 use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::super::negotiation::{LENGTHS, PROTOCOL_LEVELS, SECONDS, check_bursts, choose, within};
 use super::auth::Flags;
 use crate::node::Node;
 use crate::params;
@@ -31,6 +32,14 @@ struct Options {
     default_time2retain: Option<u32>,
     first_burst_length: Option<u32>,
     error_recovery_level: Option<u32>,
+    // What else is negotiated, in the words of RFC 7143 section 13 and RFC 7144 section 7.1.1; ours.
+    initial_r2t: Option<bool>,
+    max_burst_length: Option<u32>,
+    /// Above error recovery level 0, with sequences in order, one is agreed on whatever this says (RFC 7143 section 13.19).
+    max_outstanding_r2t: Option<u32>,
+    data_pdu_in_order: Option<bool>,
+    data_sequence_in_order: Option<bool>,
+    protocol_level: Option<u32>,
     /// Longest data segment that is taken, in bytes: initiators that are logged in are asked to negotiate (RFC 7143 section 11.9.1,
     /// event 4); ours.
     max_recv_data_segment_length: Option<u32>,
@@ -53,21 +62,10 @@ struct Options {
     login_timeout_ms: Option<u64>,
 }
 
-fn within<T: PartialOrd + std::fmt::Display + Copy>(
-    name: &str,
-    value: Option<T>,
-    (least, most): (T, T),
-    into: &mut T,
-) -> Result<(), RpcError> {
-    match value {
-        None => Ok(()),
-        Some(value) if least <= value && value <= most => {
-            *into = value;
-            Ok(())
-        }
-        Some(_) => Err(RpcError::invalid_params(format!("{name} must be {least} to {most}"))),
-    }
-}
+/// A target keeps what comes unasked, whatever else it has to do: no more of each command than a frame has.
+const FIRST_BURST: (u32, u32) = (512, 1 << 20);
+/// R2Ts of one task that are open at once: each is looked up for each data PDU.
+const OUTSTANDING_R2TS: (u32, u32) = (1, 64);
 
 impl Options {
     fn limits(&self, limits: &mut Limits) -> Result<(), RpcError> {
@@ -103,23 +101,32 @@ impl Options {
 
     fn config(&self, mut config: TargetConfig) -> Result<TargetConfig, RpcError> {
         self.limits(&mut config.limits)?;
-        let preferences = &mut config.preferences;
-        let burst = (512, (1 << 24) - 1);
-        within("first_burst_length", self.first_burst_length, burst, &mut preferences.first_burst_length)?;
+        self.offer(&mut config.preferences)?;
+        Ok(config)
+    }
+
+    fn offer(&self, preferences: &mut Preferences) -> Result<(), RpcError> {
+        choose(self.immediate_data, &mut preferences.immediate_data);
+        choose(self.initial_r2t, &mut preferences.initial_r2t);
+        choose(self.data_pdu_in_order, &mut preferences.data_pdu_in_order);
+        choose(self.data_sequence_in_order, &mut preferences.data_sequence_in_order);
+        let Self { max_burst_length, first_burst_length, max_outstanding_r2t, .. } = *self;
+        within("max_burst_length", max_burst_length, LENGTHS, &mut preferences.max_burst_length)?;
+        within("first_burst_length", first_burst_length, FIRST_BURST, &mut preferences.first_burst_length)?;
+        let outstanding = &mut preferences.max_outstanding_r2t;
+        within("max_outstanding_r2t", max_outstanding_r2t, OUTSTANDING_R2TS, outstanding)?;
         let segment = self.max_recv_data_segment_length;
         let into = &mut preferences.max_recv_data_segment_length;
-        within("max_recv_data_segment_length", segment, burst, into)?;
-        within("default_time2wait", self.default_time2wait, (0, 3600), &mut preferences.default_time2wait)?;
-        let retain = self.default_time2retain;
-        within("default_time2retain", retain, (0, 3600), &mut preferences.default_time2retain)?;
-        if let Some(immediate) = self.immediate_data {
-            preferences.immediate_data = if immediate { Choice::Yes } else { Choice::No };
-        }
+        within("max_recv_data_segment_length", segment, LENGTHS, into)?;
+        let (wait, retain) = (self.default_time2wait, self.default_time2retain);
+        within("default_time2wait", wait, SECONDS, &mut preferences.default_time2wait)?;
+        within("default_time2retain", retain, SECONDS, &mut preferences.default_time2retain)?;
         let connections = self.max_connections_per_session;
         within("max_connections_per_session", connections, (1, 64), &mut preferences.max_connections)?;
         let level = self.error_recovery_level;
         within("error_recovery_level", level, (0, 2), &mut preferences.error_recovery_level)?;
-        Ok(config)
+        within("protocol_level", self.protocol_level, PROTOCOL_LEVELS, &mut preferences.protocol_level)?;
+        check_bursts(preferences)
     }
 
     /// The CHAP of discovery sessions, where any of it is given.
@@ -165,12 +172,15 @@ pub(super) fn get(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcEr
         "nop_in_interval": limits.quiet.as_secs(), "nop_timeout": (limits.silence - limits.quiet).as_secs(),
         "disable_chap": disable_chap, "require_chap": require_chap, "mutual_chap": mutual_chap,
         "chap_group": chap_group,
-        "immediate_data": preferences.immediate_data == Choice::Yes,
+        "immediate_data": preferences.immediate_data.is_yes(), "initial_r2t": preferences.initial_r2t.is_yes(),
+        "data_pdu_in_order": preferences.data_pdu_in_order.is_yes(),
+        "data_sequence_in_order": preferences.data_sequence_in_order.is_yes(),
         "max_sessions": limits.sessions, "max_queue_depth": limits.queue_depth,
         "max_connections_per_session": preferences.max_connections, "error_recovery_level": preferences.error_recovery_level,
         "default_time2wait": preferences.default_time2wait,
         "default_time2retain": preferences.default_time2retain,
-        "first_burst_length": preferences.first_burst_length,
+        "first_burst_length": preferences.first_burst_length, "max_burst_length": preferences.max_burst_length,
+        "max_outstanding_r2t": preferences.max_outstanding_r2t, "protocol_level": preferences.protocol_level,
         "max_recv_data_segment_length": preferences.max_recv_data_segment_length,
         "max_connections_per_address": limits.connections_per_address,
         "max_sessions_per_initiator": limits.sessions_per_initiator,

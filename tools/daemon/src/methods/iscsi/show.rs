@@ -2,12 +2,30 @@
 
 use core::net::SocketAddr;
 use gateway::LunAccess;
+use iscsi::SessionParameters;
 use rpc::RpcError;
 use scsi::Medium;
 use serde_json::{Value, json};
 
 use crate::node::Node;
 use crate::params;
+
+/// What a login agreed on, under the names of the options; ours.
+fn negotiated(agreed: &SessionParameters) -> Value {
+    json!({
+        "header_digest": agreed.header_digest.name(), "data_digest": agreed.data_digest.name(),
+        "max_recv_data_segment_length": agreed.max_recv_data_segment_length,
+        "max_send_data_segment_length": agreed.max_send_data_segment_length,
+        "max_burst_length": agreed.max_burst_length, "first_burst_length": agreed.first_burst_length,
+        "initial_r2t": agreed.initial_r2t.is_yes(), "immediate_data": agreed.immediate_data.is_yes(),
+        "max_outstanding_r2t": agreed.max_outstanding_r2t,
+        "data_pdu_in_order": agreed.data_pdu_in_order.is_yes(),
+        "data_sequence_in_order": agreed.data_sequence_in_order.is_yes(),
+        "default_time2wait": agreed.time2wait, "default_time2retain": agreed.time2retain,
+        "max_connections_per_session": agreed.max_connections,
+        "error_recovery_level": agreed.error_recovery_level, "protocol_level": agreed.protocol_level,
+    })
+}
 
 pub(super) fn connections(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     params::none(given)?;
@@ -26,6 +44,7 @@ pub(super) fn connections(node: &mut Node, given: Option<&Value>) -> Result<Valu
             "target_addr": address(connection.target_address),
             "target_node_name": connection.target,
             "thread_name": thread,
+            "negotiated": connection.parameters.as_ref().map(negotiated),
         })
     };
     Ok(node.target(|target| target.connections())?.into_iter().map(one).collect())

@@ -1,0 +1,185 @@
+//! Every negotiable choice of RFC 7143 section 13 as an administrator makes it, at the target (`iscsi_set_options`) and at an import
+//! (`bdev_iscsi_create`): what both agree on, and that data come through whole.
+
+use serde_json::{Value, json};
+use tests::host::{GOOD, Host};
+use tests::node::Node;
+
+use super::import::{far, is_up, params};
+
+/// Target, import and the outcome of a key that is Yes when one end says so.
+const EITHER: [(bool, bool, bool); 4] =
+    [(false, false, false), (true, false, true), (false, true, true), (true, true, true)];
+/// The same for one that is Yes when both ends say so.
+const BOTH: [(bool, bool, bool); 4] =
+    [(true, true, true), (true, false, false), (false, true, false), (false, false, false)];
+/// Segment, burst and first burst: each command of the load has one burst, or some, or hundreds.
+const LENGTHS: [[u64; 3]; 3] = [[512, 1536, 512], [4096, 65_536, 16_384], [262_144, 1 << 20, 1 << 20]];
+/// Blocks of a command.
+const COMMANDS: [u16; 5] = [1, 9, 100, 600, 2100];
+
+/// A session's two ends, and what comes of it.
+struct Meeting {
+    target: Value,
+    import: Value,
+    agreed: Value,
+}
+
+/// The value of a key whose outcome is wanted; who says what changes from session to session.
+fn says(table: &[(bool, bool, bool); 4], outcome: bool, number: usize) -> (bool, bool, bool) {
+    let those: Vec<_> = table.iter().filter(|row| row.2 == outcome).collect();
+    *those[number % those.len()]
+}
+
+impl Meeting {
+    /// Sessions 0 to 47: each outcome of the four choices at each error recovery level, with the rest in turn.
+    fn new(number: usize) -> Self {
+        let outcome = |bit: usize| number >> bit & 1 == 1;
+        let level = number / 16;
+        let r2t = says(&EITHER, outcome(0), number / 3);
+        let immediate = says(&BOTH, outcome(1), number / 5);
+        let pdus = says(&EITHER, outcome(2), number / 7);
+        let sequences = says(&EITHER, outcome(3), number / 2);
+        let levels = if number.is_multiple_of(3) { (2, level) } else { (level, 2) };
+        let lengths = (LENGTHS[number % 3], LENGTHS[number / 3 % 3]);
+        let digest =
+            if (number + level).is_multiple_of(2) { ("require", "CRC32C") } else { ("never", "None") };
+        let outstanding = ([8, 3, 1][number / 2 % 3], [16, 4][number / 4 % 2]);
+        let waits = ([0, 1][number / 8 % 2], [0, 2][number / 5 % 2]);
+        let retains = ([20, 5][number % 2], [0, 9][number / 4 % 2]);
+        let protocols = ([1, 2][number / 9 % 2], [1, 2][number / 2 % 2]);
+        let connections = ([1, 4][number / 7 % 2], [1, 3][number / 3 % 2]);
+        let side = |end: fn((bool, bool, bool)) -> bool, [segment, burst, first]: [u64; 3]| {
+            json!({
+                "initial_r2t": end(r2t), "immediate_data": end(immediate), "data_pdu_in_order": end(pdus),
+                "data_sequence_in_order": end(sequences), "max_recv_data_segment_length": segment,
+                "max_burst_length": burst, "first_burst_length": first,
+            })
+        };
+        let mut target = side(|row| row.0, lengths.0);
+        let mut import = side(|row| row.1, lengths.1);
+        let both = [
+            ("error_recovery_level", levels),
+            ("max_outstanding_r2t", outstanding),
+            ("default_time2wait", waits),
+            ("default_time2retain", retains),
+            ("protocol_level", protocols),
+        ];
+        for (key, (its, ours)) in both {
+            (target[key], import[key]) = (json!(its), json!(ours));
+        }
+        target["max_connections_per_session"] = json!(connections.0);
+        import["connections"] = json!(connections.1);
+        (import["header_digest"], import["data_digest"]) = (json!(digest.0), json!(digest.0));
+        let (its, ours) = lengths;
+        // Above level 0 what is in order comes by one R2T at a time; the import says so before it knows the target.
+        let one_at_a_time = (levels.1 > 0 && sequences.1) || (level > 0 && sequences.2);
+        // Where nothing comes unasked nobody speaks of a first burst, and the default holds.
+        let first = if r2t.2 && !immediate.2 { 65_536 } else { its[2].min(ours[2]) };
+        let agreed = json!({
+            "header_digest": digest.1, "data_digest": digest.1,
+            "max_recv_data_segment_length": its[0], "max_send_data_segment_length": ours[0],
+            "max_burst_length": its[1].min(ours[1]), "first_burst_length": first.min(its[1]).min(ours[1]),
+            "initial_r2t": r2t.2, "immediate_data": immediate.2,
+            "max_outstanding_r2t": if one_at_a_time { 1 } else { outstanding.0.min(outstanding.1) },
+            "data_pdu_in_order": pdus.2, "data_sequence_in_order": sequences.2,
+            "default_time2wait": waits.0.max(waits.1), "default_time2retain": retains.0.min(retains.1),
+            "max_connections_per_session": connections.0.min(connections.1),
+            "error_recovery_level": level, "protocol_level": protocols.0.min(protocols.1),
+        });
+        Self { target, import, agreed }
+    }
+}
+
+/// The connections of an initiator at the target.
+fn sessions(far: &Node, initiator: &str) -> Vec<Value> {
+    let all = far.must("iscsi_get_connections", Value::Null);
+    let its = all.as_array().expect("a list").iter();
+    its.filter(|connection| connection["initiator_name"] == initiator).cloned().collect()
+}
+
+/// Writes and reads back commands of all lengths.
+fn carries_data(host: &mut Host, seed: usize, what: &str) {
+    let ten = |opcode: u8, blocks: u16| {
+        let [high, low] = blocks.to_be_bytes();
+        [opcode, 0, 0, 0, 1, 7, 0, high, low, 0]
+    };
+    for blocks in COMMANDS {
+        let data: Vec<u8> =
+            (0..usize::from(blocks) * 512).map(|at| (at / 5 + at / 512 + seed) as u8).collect();
+        assert_eq!(host.run(&ten(0x2a, blocks), &data), GOOD, "{what}: {blocks} blocks");
+        assert!(host.fetch(&ten(0x28, blocks), data.len()) == data, "{what}: other data in {blocks} blocks");
+    }
+}
+
+#[test]
+fn this_initiator_and_this_target_agree_on_every_choice_and_carry_data() {
+    let ((far, url, _), near) = (far(), Node::start(&[]));
+    let mut front = None;
+    for number in 0..48 {
+        let Meeting { target, import, agreed } = Meeting::new(number);
+        let (name, initiator) = (format!("r{number}"), format!("iqn.2026-11.org.gemel:importer{number}"));
+        let what = format!("{number}: the target {target}, the import {import}");
+        far.must("iscsi_set_options", target);
+        let mut made = params(&name, &url, &import);
+        (made["initiator_iqn"], made["silence_ms"]) = (json!(initiator), json!(10_000));
+        near.must("bdev_iscsi_create", made);
+        assert!(is_up(&near, &name, 500), "{what}: {}", near.log());
+        let front = front.get_or_insert_with(|| near.export(&name)).trim_end_matches("/0");
+        if number > 0 {
+            let node = front.rsplit('/').next().expect("a target");
+            near.must(
+                "iscsi_target_node_add_lun",
+                json!({"name": node, "bdev_name": name, "lun_id": number}),
+            );
+        }
+        let mut host = Host::login(&format!("{front}/{number}"), "iqn.2026-11.org.gemel:host");
+        host.attentions();
+        carries_data(&mut host, number, &what);
+        let sessions = sessions(&far, &initiator);
+        assert!(!sessions.is_empty(), "{what}");
+        for connection in sessions {
+            assert_eq!(connection["negotiated"], agreed, "{what}");
+        }
+    }
+}
+
+#[test]
+fn the_targets_choices_are_kept_and_those_that_cannot_be_are_refused() {
+    let node = Node::start(&[]);
+    let choices = json!({
+        "initial_r2t": true, "immediate_data": false, "data_pdu_in_order": false, "data_sequence_in_order": false,
+        "max_burst_length": 8192, "first_burst_length": 4096, "max_outstanding_r2t": 7, "protocol_level": 1,
+        "default_time2wait": 3, "default_time2retain": 11,
+    });
+    let refused = |params: Value, why: &str| {
+        let refused = node.call("iscsi_set_options", params.clone()).expect_err("refused").to_string();
+        assert!(refused.contains(why), "{params}: {refused}");
+    };
+    refused(json!({"max_burst_length": 511}), "max_burst_length must be 512 to 16777215");
+    refused(
+        json!({"max_burst_length": 8192}),
+        "first_burst_length (262144) must not be more than max_burst_length (8192)",
+    );
+    refused(json!({"first_burst_length": 2 << 20}), "first_burst_length must be 512 to 1048576");
+    refused(json!({"max_outstanding_r2t": 0}), "max_outstanding_r2t must be 1 to 64");
+    refused(json!({"protocol_level": 3}), "protocol_level must be 1 to 2");
+    refused(json!({"initial_r2t": "Yes"}), "initial_r2t");
+    let shows = |node: &Node, choices: &Value| {
+        let shown = node.must("iscsi_get_options", Value::Null);
+        for (key, value) in choices.as_object().expect("choices") {
+            assert_eq!(&shown[key], value, "{key}");
+        }
+    };
+    shows(
+        &node,
+        &json!({"initial_r2t": false, "max_burst_length": 1 << 20, "data_pdu_in_order": true,
+                         "data_sequence_in_order": true, "max_outstanding_r2t": 4, "protocol_level": 2}),
+    );
+    node.must("iscsi_set_options", choices.clone());
+    shows(&node, &choices);
+    let saved = node.save_config();
+    let (folder, _) = node.stop();
+    let node = Node::start_in(folder, &["--config", saved.to_str().expect("a path")]);
+    shows(&node, &choices);
+}
