@@ -128,8 +128,8 @@ pub enum Event {
         /// Seconds that they last from then on.
         time2retain: u16,
     },
-    /// A task that was taken over is not continued by the target, for this reason: the response code of its TASK REASSIGN, or
-    /// [`NOT_ASKED`]. Whether it was carried out is not known.
+    /// A task that was taken over is not continued by the target: the response code of its TASK REASSIGN. Whether it was carried
+    /// out is not known.
     NotReassigned(TaskId, u8),
     /// The whole answer to SendTargets, as text.
     Text(Vec<u8>),
@@ -139,9 +139,6 @@ pub enum Event {
         seconds: u16,
     },
 }
-
-/// In place of a response code of TASK REASSIGN: this end cannot tell which data it has.
-pub const NOT_ASKED: u8 = 0xfe;
 
 /// Why a command cannot be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::task::{Outgoing, Task};
-use super::{Connection, Event, NOT_ASKED, Text};
+use super::{Connection, Event, Text};
 use crate::pdu::{Header, flag, opcode};
 use crate::protocol::{Body, TaskId};
 
@@ -38,10 +38,8 @@ impl Connection {
         self.send_missed_text(lost.text_request.take());
         for (task, mut open) in arrived {
             let arriving = arriving.filter(|header| header.itt() == task.0).map(|header| header.data_sn());
-            match open.lose_connection(arriving, &self.parameters) {
-                Some(exp_data_sn) => self.reassign(task, open, exp_data_sn),
-                None => self.events.push_back(Event::NotReassigned(task, NOT_ASKED)),
-            }
+            let exp_data_sn = open.lose_connection(arriving, &self.parameters);
+            self.reassign(task, open, exp_data_sn);
         }
     }
 

@@ -111,6 +111,8 @@ pub(super) struct Task {
     command: Command,
     cmd_sn: u32,
     arrived: Coverage,
+    /// What the target has been told of: so much, in so many Data-In PDUs.
+    acknowledged: (Coverage, u32),
     /// Where the next Data-In begins, where they come in order.
     next_offset: u32,
     next_data_sn: u32,
@@ -165,6 +167,7 @@ impl Task {
             command: *command,
             cmd_sn,
             arrived: Coverage::from(0),
+            acknowledged: (Coverage::from(0), 0),
             next_offset: 0,
             next_data_sn: 0,
             damaged: Vec::new(),
@@ -188,23 +191,24 @@ impl Task {
     }
 
     /// The connection is gone, with what was arriving by it. Says how many Data-In PDUs are there for good: what came behind a
-    /// gap counts as not received. `None` where nobody can tell, because data come in any order.
-    pub(super) fn lose_connection(
-        &mut self,
-        arriving: Option<u32>,
-        parameters: &SessionParameters,
-    ) -> Option<u32> {
+    /// gap counts as not received, and where data come in any order, what the target has not been told of.
+    pub(super) fn lose_connection(&mut self, arriving: Option<u32>, parameters: &SessionParameters) -> u32 {
         (self.answer, self.owes) = (None, None);
         let missing = self.damaged.drain(..).chain(arriving).min();
-        let Some(data_sn) = missing else { return Some(self.next_data_sn) };
-        if !is_in_order(parameters) {
-            return None;
+        match missing {
+            None => {}
+            Some(data_sn) if is_in_order(parameters) => {
+                let there = self.arrived.front();
+                self.arrived = Coverage::from(0);
+                self.arrived.add(0, there);
+                (self.next_offset, self.next_data_sn) = (there, data_sn);
+            }
+            //= rfc7143#section-11.5.6(c): what was not acknowledged is discarded.
+            Some(_) => (self.arrived, self.next_data_sn) = self.acknowledged.clone(),
         }
-        let (there, _) = self.arrived.gaps(u32::MAX).next()?;
-        self.arrived = Coverage::from(0);
-        self.arrived.add(0, there);
-        (self.next_offset, self.next_data_sn) = (there, data_sn);
-        Some(data_sn)
+        // ExpDataSN tells the target so.
+        self.acknowledged = (self.arrived.clone(), self.next_data_sn);
+        self.next_data_sn
     }
 
     pub(super) fn cmd_sn(&self) -> u32 {
@@ -236,7 +240,9 @@ impl Task {
                 _ => Err(()),
             };
         }
-        if self.arrived.overlaps(offset, end) || (is_in_order(parameters) && offset != self.next_offset) {
+        let in_order = !is_in_order(parameters) || offset == self.next_offset;
+        let fits = !self.arrived.overlaps(offset, end) && !self.arrived.is_scattered(self.command.len);
+        if !in_order || !fits {
             return Err(());
         }
         self.next_offset = end;
@@ -271,6 +277,7 @@ impl Task {
     /// The acknowledgement that is due: the target's tag for it, and how many Data-In PDUs are there.
     pub(super) fn take_acknowledgement(&mut self) -> Option<(u32, u32)> {
         let ttt = self.owes.take_if(|_| self.damaged.is_empty())?;
+        self.acknowledged = (self.arrived.clone(), self.next_data_sn);
         Some((ttt, self.next_data_sn))
     }
 
@@ -314,7 +321,9 @@ impl Task {
             return Err(Unfit::Twice);
         }
         self.next_r2t_sn = number.wrapping_add(1);
-        self.asked.add(header.buffer_offset(), end);
+        if !recovers {
+            self.asked.add(header.buffer_offset(), end);
+        }
         let lun = self.command.lun;
         Ok(Outgoing::Burst(Burst {
             task,
@@ -328,86 +337,4 @@ impl Task {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::keys::Choice;
-
-    fn data_in(data_sn: u32, offset: u32, len: usize) -> Header {
-        Header::new(opcode::DATA_IN, 0).with_data_sn(data_sn).with_buffer_offset(offset).with_data_len(len)
-    }
-
-    fn read(len: u32, parameters: &SessionParameters) -> Task {
-        let command = Command { lun: 0, cdb: [0; 16], direction: Direction::Read, len, attribute: 1 };
-        Task::open(TaskId(1), &command, 1, parameters).0
-    }
-
-    #[test]
-    fn data_come_in_any_order_where_that_was_agreed_on() {
-        let strict = SessionParameters::default();
-        let loose = SessionParameters { data_pdu_in_order: Choice::No, ..SessionParameters::default() };
-        let parts = [data_in(0, 512, 512), data_in(1, 0, 512)];
-        assert_eq!(read(1024, &strict).on_data_in(&parts[0], &strict), Err(()));
-        let mut task = read(1024, &loose);
-        for part in parts {
-            assert_eq!(task.on_data_in(&part, &loose), Ok(Piece::Wanted));
-            assert!(!task.is_whole(0));
-            task.on_data_in_end(&part);
-        }
-        assert!(task.is_whole(0));
-        assert_eq!(task.on_data_in(&data_in(2, 0, 512), &loose), Err(()), "twice");
-    }
-
-    #[test]
-    fn each_r2t_comes_once_and_not_too_many_at_a_time() {
-        let r2t = |number: u32, offset: u32, len: u32| {
-            Header::new(opcode::R2T, flag::FINAL)
-                .with_data_sn(number)
-                .with_buffer_offset(offset)
-                .with_residual(len)
-        };
-        let agreed = SessionParameters {
-            immediate_data: Choice::Yes,
-            initial_r2t: Choice::Yes,
-            first_burst_length: 512,
-            max_outstanding_r2t: 2,
-            ..SessionParameters::default()
-        };
-        let command = Command { lun: 0, cdb: [0; 16], direction: Direction::Write, len: 4096, attribute: 1 };
-        let write = |parameters| Task::open(TaskId(1), &command, 1, parameters).0;
-        let mut task = write(&agreed);
-        let mut ask =
-            |header: Header, outstanding| task.on_r2t(TaskId(1), &header, outstanding, &agreed).map(|_| ());
-        assert_eq!(ask(r2t(1, 512, 512), 0), Err(Unfit::Number), "the first one is missing");
-        assert_eq!(ask(r2t(0, 0, 512), 0), Err(Unfit::Twice), "it was sent with the command");
-        assert_eq!(ask(r2t(0, 512, 512), 0), Ok(()));
-        assert_eq!(ask(r2t(0, 512, 512), 1), Err(Unfit::Number), "again");
-        assert_eq!(ask(r2t(1, 1024, 512), 2), Err(Unfit::TooMany));
-        assert_eq!(ask(r2t(1, 4096, 512), 1), Err(Unfit::Beyond));
-        assert_eq!(ask(r2t(1, 1024, 512), 1), Ok(()));
-        // Where data are recovered they may be asked for again, and an R2T may have been lost with its connection.
-        let recovers = SessionParameters { error_recovery_level: 1, ..agreed };
-        let mut task = write(&recovers);
-        let mut ask = |header: Header| task.on_r2t(TaskId(1), &header, 0, &recovers).map(|_| ());
-        assert_eq!((ask(r2t(0, 512, 512)), ask(r2t(0, 512, 512))), (Ok(()), Ok(())));
-        assert_eq!(ask(r2t(1, 512, 512)), Ok(()), "with a number of its own");
-        assert_eq!(ask(r2t(3, 1024, 512)), Ok(()));
-    }
-
-    #[test]
-    fn damaged_data_come_again_once() {
-        let parameters = SessionParameters { error_recovery_level: 1, ..SessionParameters::default() };
-        let mut task = read(1024, &parameters);
-        let (first, second) =
-            (data_in(0, 0, 512), data_in(1, 512, 512).with_flags(flag::ACKNOWLEDGE).with_ttt(9));
-        assert_eq!(task.on_data_in(&first, &parameters), Ok(Piece::Wanted));
-        task.on_damaged(&first).expect("once");
-        assert_eq!(task.on_data_in(&second, &parameters), Ok(Piece::Wanted));
-        task.on_data_in_end(&second);
-        assert!(task.is_damaged() && task.take_acknowledgement().is_none());
-        assert_eq!(task.on_data_in(&second, &parameters), Ok(Piece::Repeated));
-        assert_eq!(task.on_data_in(&first, &parameters), Ok(Piece::Wanted));
-        task.on_data_in_end(&first);
-        assert_eq!(task.take_acknowledgement(), Some((9, 2)));
-        assert!(task.is_whole(0) && !task.is_damaged());
-    }
-}
+mod tests;

@@ -19,6 +19,7 @@ mod outgoing;
 mod reassign;
 mod receive;
 mod recovery;
+mod residual;
 mod send;
 mod task;
 mod text;

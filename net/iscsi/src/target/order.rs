@@ -9,8 +9,10 @@
 use alloc::vec::Vec;
 
 use super::numbers::{Gaps, Turn};
-use super::{Connection, Phase};
-use crate::pdu::{Header, NO_TAG, flag, opcode};
+use super::task::{Task, Unfit};
+use super::{Connection, DataFault, Phase};
+use crate::keys::SessionParameters;
+use crate::pdu::{Header, opcode};
 use crate::protocol::TaskId;
 use crate::serial;
 
@@ -23,8 +25,70 @@ pub(super) struct Held {
     pub(super) header: Header,
     pub(super) ahs: Vec<u8>,
     pub(super) data: Vec<u8>,
-    /// Data-Out PDUs whose data wait with it.
-    pub(super) data_outs: u32,
+    /// The task that a command will be: it judges the data that come unasked meanwhile. `None` for what opens none.
+    pub(super) open: Option<Task>,
+    /// What is wrong with those data, where something is.
+    pub(super) fault: DataFault,
+}
+
+impl Held {
+    /// A request with its data segment.
+    pub(super) fn new(header: Header, ahs: Vec<u8>, data: Vec<u8>, parameters: &SessionParameters) -> Self {
+        let is_command = header.opcode() == opcode::SCSI_COMMAND;
+        let mut open = is_command.then(|| Task::open(&header, parameters)).flatten();
+        if let Some(open) = &mut open {
+            open.on_immediate_end(&header);
+        }
+        Self { header, ahs, data, open, fault: DataFault::Unexpected }
+    }
+
+    fn is_command(&self, task: TaskId) -> bool {
+        self.header.opcode() == opcode::SCSI_COMMAND && self.header.itt() == task.0
+    }
+
+    fn fail(&mut self, fault: DataFault) {
+        if self.open.as_mut().is_some_and(Task::fail) {
+            self.fault = fault;
+            self.data = Vec::new();
+        }
+    }
+
+    /// The task, where a Data-Out is what it waits for; what it is not fails it, as where a command has its turn.
+    fn expecting(&mut self, header: &Header, parameters: &SessionParameters) -> Option<&mut Task> {
+        let open = self.open.as_mut().filter(|open| !open.has_failed())?;
+        match open.on_data_out(header, parameters) {
+            Ok(()) => {}
+            // It follows what was lost.
+            Err(Unfit::Unasked) if parameters.error_recovery_level > 0 => return None,
+            Err(unfit) => self.fail(unfit.fault()),
+        }
+        self.open.as_mut().filter(|open| !open.has_failed())
+    }
+
+    /// Takes unsolicited data of a command.
+    fn take_data(&mut self, header: &Header, data: &[u8], parameters: &SessionParameters) {
+        let Some(open) = self.expecting(header, parameters) else { return };
+        //= rfc7143#section-11.4.7.2(b): too few are noticed as where a command has its turn.
+        if open.on_data_end(header, parameters).is_err() {
+            return self.fail(DataFault::Amount);
+        }
+        let from = header.buffer_offset() as usize;
+        let end = from + data.len();
+        if self.data.len() < end {
+            self.data.resize(end, 0);
+        }
+        self.data[from..end].copy_from_slice(data);
+    }
+
+    /// Unsolicited data of a command were damaged: where they can be, they are asked for when it has its turn.
+    fn lose_data(&mut self, header: &Header, parameters: &SessionParameters) {
+        let Some(open) = self.expecting(header, parameters) else { return };
+        if parameters.error_recovery_level == 0 {
+            self.fail(DataFault::Damaged);
+        } else if open.on_data_lost(header, parameters).is_err() {
+            self.fail(DataFault::Amount);
+        }
+    }
 }
 
 /// What becomes of a request that has just come.
@@ -125,8 +189,7 @@ impl Connection {
 
     /// The held command that is the task, given up.
     pub(super) fn drop_held(&mut self, task: TaskId) {
-        let is = |held: &Held| held.header.opcode() == opcode::SCSI_COMMAND && held.header.itt() == task.0;
-        if let Some(at) = self.held.iter().position(is)
+        if let Some(at) = self.held.iter().position(|held| held.is_command(task))
             && let Some(held) = self.held.remove(at)
         {
             self.held_bytes -= held.data.len();
@@ -135,48 +198,20 @@ impl Connection {
 
     /// Unsolicited data of a command that waits: they wait with it. Those of no command are dropped.
     pub(super) fn hold_data(&mut self, header: &Header, data: &[u8]) {
-        let limit = (self.parameters.first_burst_length as usize).min(self.limit_of(header));
-        let is = |held: &&mut Held| {
-            held.header.opcode() == opcode::SCSI_COMMAND && held.header.itt() == header.itt()
-        };
-        let Some(held) = self.held.iter_mut().find(is) else { return };
-        if held.header.has(flag::FINAL) && self.parameters.error_recovery_level > 0 {
-            // It follows what was lost.
-            return;
-        }
-        let first_burst = self.parameters.first_burst_length as usize;
-        let len = held.data.len() + data.len();
-        //= rfc7143#section-11.4.7.2(b): as where a command has its turn.
-        let ends_short =
-            header.has(flag::FINAL) && len < first_burst && held.header.edtl() as usize > first_burst;
-        let right = !ends_short
-            && !held.header.has(flag::FINAL)
-            && header.ttt() == NO_TAG
-            && header.data_sn() == held.data_outs
-            && header.buffer_offset() as usize == held.data.len()
-            && len <= limit;
-        if !right {
-            return self.misbehaved("unsolicited data out of order");
-        }
-        held.data.extend_from_slice(data);
-        held.data_outs += 1;
-        if header.has(flag::FINAL) {
-            held.header = held.header.with_flags(flag::FINAL);
-        }
-        self.held_bytes += data.len();
+        self.with_held(header, |held, parameters| held.take_data(header, data, parameters));
     }
 
-    /// Unsolicited data of a command that waits were damaged: what comes from there on is asked for when it has its turn.
+    /// Unsolicited data of a command that waits were damaged.
     pub(super) fn lose_held_data(&mut self, header: &Header) {
-        let is = |held: &&mut Held| held.header.itt() == header.itt();
-        if let Some(held) = self.held.iter_mut().find(is) {
-            held.header = held.header.with_flags(flag::FINAL);
-        }
+        self.with_held(header, |held, parameters| held.lose_data(header, parameters));
     }
 
-    /// Bytes that the held command of a Data-Out moves.
-    fn limit_of(&self, header: &Header) -> usize {
-        let of = |held: &&Held| held.header.itt() == header.itt();
-        self.held.iter().find(of).map_or(0, |held| held.header.edtl() as usize)
+    /// Does something to the held command of a Data-Out, and counts the bytes that wait.
+    fn with_held(&mut self, header: &Header, act: impl FnOnce(&mut Held, &SessionParameters)) {
+        let task = TaskId(header.itt());
+        let Some(held) = self.held.iter_mut().find(|held| held.is_command(task)) else { return };
+        self.held_bytes -= held.data.len();
+        act(held, &self.parameters);
+        self.held_bytes += held.data.len();
     }
 }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::numbers::{Gaps, Turn};
 use super::order::{Arrival, Held};
-use super::task::{Early, Place, Task, Unfit};
+use super::task::{Place, Task, Unfit};
 use super::{
     CONTROL_DATA_MAX, Command, Connection, DataFault, Event, IMMEDIATE_MAX, LoginStatus, Outgoing, Phase,
     SessionType, login,
@@ -116,7 +116,7 @@ impl Connection {
     /// A request is there, whole.
     fn on_request(&mut self, header: &Header) {
         let ahs = self.deframer.ahs().to_vec();
-        let whole = Held { header: *header, ahs, data: self.deframer.take_data(), data_outs: 0 };
+        let whole = Held::new(*header, ahs, self.deframer.take_data(), &self.parameters);
         match self.arrival {
             Arrival::Ignored => {}
             Arrival::Early => self.hold(whole),
@@ -126,10 +126,13 @@ impl Connection {
 
     /// Handles a request whose turn it is.
     pub(super) fn handle_whole(&mut self, whole: Held) {
-        let header = whole.header;
+        let Held { header, ahs, data, mut open, fault } = whole;
         if header.opcode() == opcode::SCSI_COMMAND {
             if self.may_command(&header) && self.take_number(&header) {
-                self.open_task(&header, &whole.ahs, Early { data: whole.data, data_outs: whole.data_outs });
+                if let Some(open) = &mut open {
+                    open.keep_early(data);
+                }
+                self.open_task(&header, &ahs, open, fault);
             }
             return;
         }
@@ -138,11 +141,11 @@ impl Connection {
         }
         self.numbers.get().update_window();
         match header.opcode() {
-            opcode::NOP_OUT => self.on_nop_out(&header, whole.data),
+            opcode::NOP_OUT => self.on_nop_out(&header, data),
             opcode::TEXT if header.data_len() > CONTROL_DATA_MAX => {
                 self.reject(&header, RejectReason::OutOfResources);
             }
-            opcode::TEXT => self.on_text(&header, whole.data),
+            opcode::TEXT => self.on_text(&header, data),
             opcode::TASK_MANAGEMENT => self.on_task_management(&header),
             _ => self.on_logout(&header),
         }
@@ -218,15 +221,17 @@ impl Connection {
             return Sink::Discard;
         }
         let ahs = self.deframer.take_ahs();
-        if self.open_task(header, &ahs, Early::default()) {
+        let open = Task::open(header, &self.parameters);
+        if self.open_task(header, &ahs, open, DataFault::Unexpected) {
             Sink::Task(TaskId(header.itt()), 0)
         } else {
             Sink::Discard
         }
     }
 
-    /// Opens the task of a command that has its number; false when it was rejected.
-    fn open_task(&mut self, header: &Header, ahs: &[u8], early: Early) -> bool {
+    /// Opens the task of a command that has its number, with what is wrong with its data if something is; false when it was
+    /// rejected.
+    fn open_task(&mut self, header: &Header, ahs: &[u8], open: Option<Task>, fault: DataFault) -> bool {
         if let Err(reason) = super::ahs::check(header, ahs) {
             self.reject(header, reason);
             return false;
@@ -248,7 +253,7 @@ impl Connection {
             self.reject(header, RejectReason::ImmediateCommand);
             return false;
         }
-        let Some(open) = Task::open(header, early, &self.parameters) else {
+        let Some(open) = open else {
             self.reject(header, RejectReason::Protocol);
             return false;
         };
@@ -268,7 +273,7 @@ impl Connection {
             attribute: header.flags() & 7,
         }));
         if failed {
-            self.events.push_back(Event::DataLost(task, DataFault::Unexpected));
+            self.events.push_back(Event::DataLost(task, fault));
         }
         true
     }
@@ -284,11 +289,7 @@ impl Connection {
             // An answer to what was lost and asked for again meanwhile.
             Err(Unfit::Unasked) if self.recovers() => Sink::Discard,
             Err(unfit) => {
-                let fault = match unfit {
-                    Unfit::Unasked => DataFault::Unexpected,
-                    Unfit::Wrong => DataFault::Amount,
-                };
-                self.lose(task, fault);
+                self.lose(task, unfit.fault());
                 Sink::Discard
             }
         }
@@ -305,13 +306,14 @@ impl Connection {
     /// A Data-Out came damaged.
     fn on_data_lost(&mut self, header: &Header) {
         let task = TaskId(header.itt());
-        if !self.recovers() {
+        let recovers = self.recovers();
+        let Some(open) = self.tasks.get_mut(&task) else { return self.lose_held_data(header) };
+        if !recovers {
             return self.lose(task, DataFault::Damaged);
         }
-        match self.tasks.get_mut(&task).map(|open| open.on_data_lost(header, &self.parameters)) {
-            None => self.lose_held_data(header),
-            Some(Ok(())) => self.pump(task),
-            Some(Err(())) => self.lose(task, DataFault::Amount),
+        match open.on_data_lost(header, &self.parameters) {
+            Ok(()) => self.pump(task),
+            Err(()) => self.lose(task, DataFault::Amount),
         }
     }
 
@@ -319,7 +321,14 @@ impl Connection {
     fn on_data_end(&mut self, header: &Header) {
         let task = TaskId(header.itt());
         let Some(open) = self.tasks.get_mut(&task) else { return };
-        match open.on_data_end(header, &self.parameters) {
+        let whole = match header.opcode() {
+            opcode::SCSI_COMMAND => {
+                open.on_immediate_end(header);
+                Ok(())
+            }
+            _ => open.on_data_end(header, &self.parameters),
+        };
+        match whole {
             Ok(()) => self.pump(task),
             Err(()) => self.lose(task, DataFault::Amount),
         }

@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use super::outgoing::{Layout, Outgoing};
 use super::recovery::Answered;
-use super::task::{self, Place, Task};
+use super::residual::residual;
+use super::task::{Place, Task};
 use super::{Connection, Event, Phase, Response};
 use crate::digest::Digest;
 use crate::pdu::{Header, NO_TAG, flag, opcode};
@@ -85,7 +86,7 @@ impl Connection {
         let collapses = last && response.status == 0 && response.sense.is_empty() && !self.recovers();
         if collapses {
             // Phase collapse: a good status rides in the last Data-In.
-            let residual = task::residual(expected_len, response.transfer_len);
+            let residual = residual(expected_len, response.transfer_len);
             header = residual.apply(header.with_flags(flag::STATUS)).with_stat_sn(self.take_stat_sn());
             self.close_task(task);
         } else if last {
@@ -152,7 +153,7 @@ impl Connection {
             .with_stat_sn(self.take_stat_sn())
             //= rfc7143#section-11.4.8: ExpDataSN is how many Data-In PDUs there were; R2Ts are none.
             .with_data_sn(data_sn);
-        let header = self.window(task::residual(expected_len, response.transfer_len).apply(header));
+        let header = self.window(residual(expected_len, response.transfer_len).apply(header));
         let body = if response.sense.is_empty() {
             Body::None
         } else {

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::DataFault;
 use super::recovery::Receipt;
 use crate::coverage::Coverage;
 use crate::keys::SessionParameters;
@@ -17,12 +18,15 @@ struct Burst {
     arrived: Coverage,
     /// Where the next Data-Out begins, where they come in order.
     next_offset: u32,
+    /// The end of the last byte that any Data-Out was about, damaged ones among them.
+    reach: u32,
     next_data_sn: u32,
 }
 
 impl Burst {
     fn new((ttt, r2t_sn): (u32, u32), start: u32, end: u32) -> Self {
-        Self { ttt, r2t_sn, start, end, arrived: Coverage::from(start), next_offset: start, next_data_sn: 0 }
+        let arrived = Coverage::from(start);
+        Self { ttt, r2t_sn, start, end, arrived, next_offset: start, reach: start, next_data_sn: 0 }
     }
 }
 
@@ -33,6 +37,16 @@ pub(super) enum Unfit {
     Unasked,
     /// It is out of order, or beyond what was asked for.
     Wrong,
+}
+
+impl Unfit {
+    /// What that is to the task.
+    pub(super) fn fault(self) -> DataFault {
+        match self {
+            Self::Unasked => DataFault::Unexpected,
+            Self::Wrong => DataFault::Amount,
+        }
+    }
 }
 
 /// Where a task's write data stands.
@@ -48,15 +62,6 @@ enum Flow {
     Complete,
     /// Damaged; the owner was told.
     Failed,
-}
-
-/// Data that came with a command that had to wait.
-#[derive(Debug, Default)]
-pub(super) struct Early {
-    /// From offset zero.
-    pub(super) data: Vec<u8>,
-    /// Unsolicited Data-Out PDUs among them.
-    pub(super) data_outs: u32,
 }
 
 /// What a task takes of the session's window.
@@ -105,7 +110,7 @@ pub(super) struct Task {
 impl Task {
     /// Opens the task of a command header; `None` for data of a command that has none. A task whose data come unasked where they
     /// may not has failed already.
-    pub(super) fn open(header: &Header, early: Early, parameters: &SessionParameters) -> Option<Self> {
+    pub(super) fn open(header: &Header, parameters: &SessionParameters) -> Option<Self> {
         let writes = header.has(flag::WRITE);
         let immediate = u32::try_from(header.data_len()).ok()?;
         let first_end = parameters.first_burst_length.min(header.edtl());
@@ -118,14 +123,10 @@ impl Task {
         let unasked = (immediate > 0 && !parameters.immediate_data.is_yes())
             || immediate > first_end
             || (unsolicited_follows && parameters.initial_r2t.is_yes());
-        let Early { data, data_outs } = early;
-        let there = u32::try_from(data.len()).ok()?;
-        let begun = immediate.max(there);
         let mut bursts = Vec::new();
-        let mut asked = begun;
-        if unsolicited_follows && first_end > begun {
-            let burst = Burst::new((NO_TAG, 0), begun, first_end);
-            bursts.push(Burst { next_data_sn: data_outs, ..burst });
+        let mut asked = immediate;
+        if unsolicited_follows && first_end > immediate {
+            bursts.push(Burst::new((NO_TAG, 0), immediate, first_end));
             asked = first_end;
         }
         Some(Self {
@@ -133,17 +134,24 @@ impl Task {
             flags: header.flags(),
             expected_len: header.edtl(),
             place: if header.is_immediate() { Place::Immediate } else { Place::Numbered },
-            immediate: if there < immediate { Immediate::Coming(immediate) } else { Immediate::Over },
+            immediate: if immediate > 0 { Immediate::Coming(immediate) } else { Immediate::Over },
             flow: if unasked { Flow::Failed } else { Flow::Undecided },
-            received: there,
+            received: 0,
             asked,
             bursts,
             r2t_sn: 0,
             snack_tag: 0,
             receipt: Receipt::default(),
             lost: Vec::new(),
-            early: data,
+            early: Vec::new(),
         })
+    }
+
+    /// Data that came, and were counted, before the owner heard of the task: from offset zero. What is missing among them comes yet.
+    pub(super) fn keep_early(&mut self, data: Vec<u8>) {
+        if self.flow == Flow::Undecided {
+            self.early = data;
+        }
     }
 
     pub(super) fn take_early(&mut self) -> Vec<u8> {
@@ -230,23 +238,25 @@ impl Task {
         //= rfc7143#section-4.2.2.4(a): DataSN counts from zero within a burst, offsets rise in order.
         let in_order = !parameters.data_pdu_in_order.is_yes() || offset == burst.next_offset;
         let inside = burst.start <= offset && end <= burst.end && !burst.arrived.overlaps(offset, end);
-        if header.data_sn() != burst.next_data_sn || !in_order || !inside {
+        let scattered = burst.arrived.is_scattered(burst.end - burst.start);
+        if header.data_sn() != burst.next_data_sn || !in_order || !inside || scattered {
             return Err(Unfit::Wrong);
         }
         burst.next_data_sn = burst.next_data_sn.wrapping_add(1);
         burst.next_offset = end;
+        burst.reach = burst.reach.max(end);
         Ok(())
     }
 
-    /// The data of a command or Data-Out header are in, and right. An error: a burst ended before it brought what was asked
-    /// for.
+    /// The data that came with the command are in, and right.
+    pub(super) fn on_immediate_end(&mut self, header: &Header) {
+        self.received = u32::try_from(header.data_len()).unwrap_or(0);
+        self.immediate = Immediate::Over;
+    }
+
+    /// The data of a Data-Out are in, and right. An error: a burst ended before it brought what was asked for.
     pub(super) fn on_data_end(&mut self, header: &Header, parameters: &SessionParameters) -> Result<(), ()> {
         let len = u32::try_from(header.data_len()).unwrap_or(0);
-        if header.opcode() == opcode::SCSI_COMMAND {
-            self.received = len;
-            self.immediate = Immediate::Over;
-            return Ok(());
-        }
         let Some(at) = self.burst_of(header) else { return Ok(()) };
         self.received = self.received.saturating_add(len);
         let burst = &mut self.bursts[at];
@@ -272,7 +282,7 @@ impl Task {
         let burst = self.bursts.remove(at);
         //= rfc7143#section-11.8: the data of an R2T are sent whole.
         let end = if burst.ttt == NO_TAG {
-            self.asked = burst.arrived.reach().max(burst.next_offset);
+            self.asked = burst.reach;
             //= rfc7143#section-11.4.7.2(b): FirstBurstLength, where there is more than that; else the rest is asked for.
             if self.asked < burst.end && self.expected_len > parameters.first_burst_length {
                 return Err(());
@@ -374,33 +384,6 @@ impl Task {
             burst.ttt != NO_TAG && (begin..end).contains(&burst.r2t_sn) && burst.next_data_sn == 0
         };
         Some(self.bursts.iter().filter(asked).map(|burst| self.r2t(burst)).collect())
-    }
-}
-
-/// How far the expected and the actual transfer length are apart (RFC 7143 section 11.4.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Residual {
-    None,
-    Overflow(u32),
-    Underflow(u32),
-}
-
-pub(super) fn residual(expected: u32, actual: u64) -> Residual {
-    let wide = u64::from(expected);
-    match actual.cmp(&wide) {
-        core::cmp::Ordering::Equal => Residual::None,
-        core::cmp::Ordering::Greater => Residual::Overflow(u32::try_from(actual - wide).unwrap_or(u32::MAX)),
-        core::cmp::Ordering::Less => Residual::Underflow(u32::try_from(wide - actual).unwrap_or(u32::MAX)),
-    }
-}
-
-impl Residual {
-    pub(super) fn apply(self, header: Header) -> Header {
-        match self {
-            Self::None => header,
-            Self::Overflow(count) => header.with_flags(flag::OVERFLOW).with_residual(count),
-            Self::Underflow(count) => header.with_flags(flag::UNDERFLOW).with_residual(count),
-        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Sessions of several connections: order, allegiance, joining, leaving (RFC 7143 sections 4.2.2, 6.3, 11.14); and recovery.
 
+mod disorder;
 mod matrix;
 mod reassign;
 mod recovery;
 mod rules;
 mod symmetry;
+mod waiting;
 mod world;
 
 use iscsi::keys::{Choice, DigestPreference};

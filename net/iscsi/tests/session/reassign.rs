@@ -2,7 +2,7 @@
 
 use iscsi::initiator::Event;
 use iscsi::keys::{Choice, DigestPreference};
-use iscsi::{Preferences, TaskId};
+use iscsi::{Preferences, Protocol, TaskId};
 
 use crate::world::{Damage, World};
 use crate::{session, several};
@@ -101,6 +101,9 @@ pub(crate) fn rounds(world: &mut World, rounds: usize, what: &str) {
             recover(world, by, what);
         }
         world.drive();
+        for link in &world.links {
+            assert_eq!((link.initiator.closed(), link.target.closed()), (None, None), "{what}");
+        }
         assert_eq!(world.completed.len(), 8, "{what}: {:?}", world.events);
         for (task, offset, len) in round.reads {
             assert!(world.initiator_buffers[&task] == round.model[offset..offset + len], "{what}");

@@ -8,9 +8,12 @@ use iscsi::digest::Trailer;
 use iscsi::initiator::{self, Direction};
 use iscsi::keys::Digests;
 use iscsi::target::{
-    self, Admission, Event, Grant, Logout, LogoutResponse, Response, SendTargets, TaskFunction, TaskResponse,
+    self, Admission, DataFault, Event, Grant, Logout, LogoutResponse, Response, SendTargets, TaskFunction,
+    TaskResponse,
 };
-use iscsi::{Body, Preferences, Protocol, TaskId, Transmit, Want};
+use iscsi::{Preferences, Protocol, TaskId, Want};
+
+use crate::disorder::{Disorder, Packet};
 
 /// A small generator, so that a failure repeats.
 pub(crate) struct Prng(pub(crate) u64);
@@ -34,18 +37,13 @@ pub(crate) struct Wire {
 #[derive(Clone, Copy)]
 pub(crate) struct Damage(pub(crate) u64);
 
-fn put(wire: &mut Wire, transmit: &Transmit, buffers: &Buffers, damage: Damage, prng: &mut Prng) {
-    wire.bytes.extend(transmit.head());
-    let data = match &transmit.body {
-        Body::None => &[][..],
-        Body::Inline(bytes) => bytes,
-        Body::Task { task, offset, len } => &buffers[task][*offset as usize..][..*len as usize],
-    };
+pub(crate) fn put(wire: &mut Wire, packet: &Packet, damage: Damage, prng: &mut Prng) {
+    wire.bytes.extend(packet.head());
     let begin = wire.bytes.len();
-    wire.bytes.extend(data);
-    wire.bytes.extend(Trailer::of(data, transmit.data_digest).as_bytes());
-    if !data.is_empty() && prng.below(1000) < damage.0 {
-        let at = begin + prng.below(data.len() as u64) as usize;
+    wire.bytes.extend(&packet.data);
+    wire.bytes.extend(Trailer::of(&packet.data, packet.data_digest).as_bytes());
+    if !packet.data.is_empty() && prng.below(1000) < damage.0 {
+        let at = begin + prng.below(packet.data.len() as u64) as usize;
         wire.bytes[at] ^= 1 << prng.below(8);
     }
 }
@@ -97,6 +95,8 @@ pub(crate) struct World {
     pub(crate) preferences: (Preferences, Preferences),
     pub(crate) prng: Prng,
     pub(crate) damage: Damage,
+    /// Changes the order in which data come, where that is so.
+    pub(crate) disorder: Option<Disorder>,
     pub(crate) medium: Vec<u8>,
     pub(crate) initiator_buffers: Buffers,
     pub(crate) target_buffers: Buffers,
@@ -106,6 +106,8 @@ pub(crate) struct World {
     pub(crate) completed: BTreeMap<TaskId, initiator::Completion>,
     pub(crate) events: Vec<initiator::Event>,
     pub(crate) aborted: BTreeSet<TaskId>,
+    /// What the target found wrong with data.
+    pub(crate) faults: Vec<DataFault>,
     /// Connections that are gone, which keep their tasks.
     pub(crate) lost: Vec<Link>,
     /// How many in a hundred commands are answered at once; the others wait for their turn.
@@ -141,6 +143,7 @@ impl World {
             preferences: (initiator, target),
             prng: Prng(seed),
             damage: Damage(0),
+            disorder: None,
             medium: (0..1 << 20).map(|index: u32| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect(),
             initiator_buffers: Buffers::new(),
             target_buffers: Buffers::new(),
@@ -149,6 +152,7 @@ impl World {
             completed: BTreeMap::new(),
             events: Vec::new(),
             aborted: BTreeSet::new(),
+            faults: Vec::new(),
             lost: Vec::new(),
             promptness: 100,
             credentials: None,
@@ -229,7 +233,8 @@ impl World {
     pub(crate) fn scramble(&mut self) {
         for link in &mut self.links {
             while let Some(transmit) = link.initiator.poll_transmit() {
-                put(&mut link.to_target, &transmit, &self.initiator_buffers, Damage(0), &mut self.prng);
+                let packet = Packet::new(&transmit, &self.initiator_buffers);
+                put(&mut link.to_target, &packet, Damage(0), &mut self.prng);
             }
             for _ in 0..self.prng.below(4) {
                 let bytes = &mut link.to_target.bytes;
@@ -302,13 +307,15 @@ impl World {
         while self.links[index].target.open_tasks() > 0 || self.order.is_empty() {
             let link = &mut self.links[index];
             while let Some(transmit) = link.initiator.poll_transmit() {
-                put(&mut link.to_target, &transmit, &self.initiator_buffers, Damage(0), &mut self.prng);
+                let packet = Packet::new(&transmit, &self.initiator_buffers);
+                put(&mut link.to_target, &packet, Damage(0), &mut self.prng);
             }
             give(&mut link.target, &mut link.to_target, &mut self.target_buffers, 9000);
             while self.on_target_event(index) {}
             let link = &mut self.links[index];
             while let Some(transmit) = link.target.poll_transmit() {
-                put(&mut link.to_initiator, &transmit, &self.target_buffers, Damage(0), &mut self.prng);
+                let packet = Packet::new(&transmit, &self.target_buffers);
+                put(&mut link.to_initiator, &packet, Damage(0), &mut self.prng);
             }
             let answered = link.target.open_tasks() == 0 && !self.order.is_empty();
             while !answered
@@ -325,9 +332,16 @@ impl World {
         if link.cut {
             return false;
         }
+        let mut packets = Vec::new();
         while let Some(transmit) = link.initiator.poll_transmit() {
-            put(&mut link.to_target, &transmit, &self.initiator_buffers, self.damage, &mut self.prng);
-            moved = true;
+            packets.push(Packet::new(&transmit, &self.initiator_buffers));
+        }
+        moved |= !packets.is_empty();
+        if let Some(disorder) = &mut self.disorder {
+            disorder.apply(&mut packets, link.initiator.parameters(), &mut self.prng);
+        }
+        for packet in packets {
+            put(&mut link.to_target, &packet, self.damage, &mut self.prng);
         }
         moved |= give(&mut link.target, &mut link.to_target, &mut self.target_buffers, chunk);
         // A request may let those of other connections have their turn.
@@ -335,12 +349,19 @@ impl World {
             moved = true;
         }
         let link = &mut self.links[index];
+        let mut packets = Vec::new();
         while let Some(transmit) = link.target.poll_transmit() {
-            put(&mut link.to_initiator, &transmit, &self.target_buffers, self.damage, &mut self.prng);
+            packets.push(Packet::new(&transmit, &self.target_buffers));
             if let Some(task) = transmit.ends {
                 self.target_buffers.remove(&task);
             }
-            moved = true;
+        }
+        moved |= !packets.is_empty();
+        if let Some(disorder) = &mut self.disorder {
+            disorder.apply(&mut packets, link.target.parameters(), &mut self.prng);
+        }
+        for packet in packets {
+            put(&mut link.to_initiator, &packet, self.damage, &mut self.prng);
         }
         moved |= give(&mut link.initiator, &mut link.to_initiator, &mut self.initiator_buffers, chunk);
         while let Some(event) = link.initiator.poll_event() {
@@ -384,7 +405,8 @@ impl World {
             }
             Event::Command(command) => self.on_command(index, &command),
             Event::DataComplete(task) => self.on_write(task),
-            Event::DataLost(task, _) => {
+            Event::DataLost(task, fault) => {
+                self.faults.push(fault);
                 let response = Response { status: 2, sense: vec![0x70; 18], transfer_len: 0 };
                 self.links[index].target.respond(task, response);
             }

@@ -15,8 +15,8 @@ fn a_solicited_burst_that_ends_short_fails_whatever_the_others_brought() {
     let parameters =
         SessionParameters { max_burst_length: 512, max_outstanding_r2t: 2, ..SessionParameters::default() };
     let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1024);
-    let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
-    task.on_data_end(&command, &parameters).expect("no immediate data");
+    let mut task = Task::open(&command, &parameters).expect("a write");
+    task.on_immediate_end(&command);
     task.want(1024);
     for ttt in [1, 2] {
         task.next_r2t(ttt, &parameters).expect("two bursts are open at once");
@@ -40,8 +40,8 @@ fn first_burst(expected_len: u32, immediate: usize) -> Result<Task, ()> {
     };
     let command =
         Header::new(opcode::SCSI_COMMAND, flag::WRITE).with_edtl(expected_len).with_data_len(immediate);
-    let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
-    task.on_data_end(&command, &parameters).expect("immediate data are right");
+    let mut task = Task::open(&command, &parameters).expect("a write");
+    task.on_immediate_end(&command);
     let begun = u32::try_from(immediate).expect("short");
     let last = data_out(NO_TAG, 0, begun, 256, flag::FINAL);
     task.on_data_out(&last, &parameters).expect("in order");
@@ -64,8 +64,8 @@ fn what_was_lost_is_asked_for_again_and_nothing_else() {
     let parameters =
         SessionParameters { max_burst_length: 1024, error_recovery_level: 1, ..SessionParameters::default() };
     let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1024);
-    let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
-    task.on_data_end(&command, &parameters).expect("no immediate data");
+    let mut task = Task::open(&command, &parameters).expect("a write");
+    task.on_immediate_end(&command);
     task.want(1024);
     task.next_r2t(1, &parameters).expect("all of it");
     assert_eq!(task.r2ts_again(0, 0).expect("one").len(), 1);
@@ -93,7 +93,7 @@ fn data_out_of_order_fill_a_burst_where_that_was_agreed_on() {
         ..SessionParameters::default()
     };
     let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1536);
-    let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
+    let mut task = Task::open(&command, &parameters).expect("a write");
     task.want(1536);
     task.next_r2t(1, &parameters).expect("all of it");
     for (data_sn, offset, flags) in [(0, 1024, 0), (1, 0, 0), (2, 512, flag::FINAL)] {
@@ -109,8 +109,8 @@ fn data_out_of_order_fill_a_burst_where_that_was_agreed_on() {
 fn data_that_were_given_up_are_waited_for_and_not_asked_for() {
     let parameters = SessionParameters { max_burst_length: 1024, ..SessionParameters::default() };
     let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(2048);
-    let mut task = Task::open(&command, Early::default(), &parameters).expect("a write");
-    task.on_data_end(&command, &parameters).expect("no immediate data");
+    let mut task = Task::open(&command, &parameters).expect("a write");
+    task.on_immediate_end(&command);
     task.want(2048);
     task.next_r2t(1, &parameters).expect("half of it");
     assert!(task.give_up() && !task.take_given_up(), "a sequence is under way");
