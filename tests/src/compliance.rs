@@ -126,6 +126,7 @@ pub fn look() -> Report {
         .chain(crate::pdu::digest_cases())
         .chain(crate::pdu::recovery_cases())
         .chain(crate::pdu::feature_cases())
+        .chain(crate::pdu::disorder_cases())
         .chain(crate::pdu::chap_cases());
     report.tests.extend(suite.map(|case| case.name.to_owned()));
     report
@@ -247,6 +248,7 @@ impl Report {
             .chain(crate::pdu::digest_cases())
             .chain(crate::pdu::recovery_cases())
             .chain(crate::pdu::feature_cases())
+            .chain(crate::pdu::disorder_cases())
             .chain(crate::pdu::chap_cases());
         let unnamed = suite.filter(|case| !named.contains(case.name));
         faults.extend(unnamed.map(|case| format!("{}: no requirement names {}", case.section, case.name)));

@@ -196,10 +196,14 @@ fn what_cannot_be_done_is_rejected_and_the_connection_lives() {
     assert_eq!((answers[0].opcode(), answers[0].byte(2)), (opcode::LOGOUT_RESPONSE, 1), "no such connection");
     let both = raw.command(flag::FINAL | flag::READ | flag::WRITE, 8, 512);
     assert_eq!(rejected(&raw.send(both, &[])), NOT_SUPPORTED);
+    // The number of a command that is rejected is still to come.
+    raw.cmd_sn -= 1;
     let untagged = raw.command(WRITE, NO_TAG, 512);
     assert_eq!(rejected(&raw.send(untagged, &[])), INVALID_FIELD);
+    raw.cmd_sn -= 1;
     let data_of_a_read = raw.command(flag::FINAL | flag::READ, 9, 512);
     assert_eq!(rejected(&raw.send(data_of_a_read, &[1; 512])), PROTOCOL);
+    raw.cmd_sn -= 1;
     let long_text = raw.numbered(opcode::TEXT, flag::FINAL, 10).with_ttt(NO_TAG);
     assert_eq!(rejected(&raw.send(long_text, &[b'x'; 20_000])), RESOURCES);
     let no_text = raw.numbered(opcode::TEXT, flag::FINAL, 11).with_ttt(NO_TAG);
@@ -208,6 +212,59 @@ fn what_cannot_be_done_is_rejected_and_the_connection_lives() {
     assert_eq!(rejected(&raw.send(both_bits, b"SendTargets=")), PROTOCOL);
     raw.lives();
     assert!(raw.target.closed().is_none());
+}
+
+#[test]
+fn the_number_of_a_rejected_command_is_still_to_come() {
+    for plug in [Plug::Command, Plug::Abort] {
+        let mut raw = Raw::logged_in(Preferences { initial_r2t: Choice::Yes, ..Preferences::default() });
+        let both = raw.command(flag::FINAL | flag::READ | flag::WRITE, 8, 512);
+        assert_eq!(rejected(&raw.send(both, &[])), NOT_SUPPORTED);
+        let behind = raw.command(WRITE, 9, 512);
+        assert_eq!(raw.send(behind, &[]), [], "it waits");
+        raw.lives();
+        let answers = match plug {
+            Plug::Command => raw.send(both.with_flags(0).with_byte(1, WRITE).with_itt(10), &[]),
+            Plug::Abort => {
+                let abort =
+                    Header::new(opcode::TASK_MANAGEMENT, flag::FINAL | 1).with_immediate().with_itt(11);
+                let abort = abort.with_ttt(8).with_cmd_sn(raw.cmd_sn).with_max_cmd_sn(both.cmd_sn());
+                raw.send(abort, &[])
+            }
+        };
+        let first = match plug {
+            Plug::Command => (opcode::R2T, 10),
+            Plug::Abort => (opcode::TASK_MANAGEMENT_RESPONSE, 11),
+        };
+        let kinds: Vec<_> = answers.iter().map(|header| (header.opcode(), header.itt())).collect();
+        assert_eq!(kinds, [first, (opcode::R2T, 9)]);
+        assert_eq!(answers[1].exp_cmd_sn(), raw.cmd_sn);
+    }
+}
+
+/// How an initiator fills the place of a rejected command.
+#[derive(Clone, Copy)]
+enum Plug {
+    /// By another one with its number.
+    Command,
+    /// By an ABORT TASK.
+    Abort,
+}
+
+#[test]
+fn a_window_that_opens_is_told_though_nothing_else_is() {
+    let mut raw = Raw::logged_in(Preferences { initial_r2t: Choice::Yes, ..Preferences::default() });
+    let hangs = raw.command(flag::FINAL | flag::READ, 1, 512);
+    raw.send(hangs, &[]);
+    let write = raw.command(WRITE, 2, 512);
+    let before = raw.send(write, &[])[0].max_cmd_sn();
+    raw.target.abort(TaskId(1));
+    let told = raw.answers();
+    let [nop] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((nop.opcode(), nop.itt(), nop.ttt()), (opcode::NOP_IN, NO_TAG, NO_TAG));
+    assert_eq!(nop.max_cmd_sn(), before + 1);
+    assert_eq!(raw.answers(), [], "once");
+    raw.lives();
 }
 
 #[test]
@@ -227,14 +284,19 @@ fn requests_outside_the_window_and_data_of_no_task_are_not_there() {
 
 #[test]
 fn a_tag_in_use_is_rejected_and_its_task_goes_on() {
-    let mut raw = Raw::logged_in(Preferences { initial_r2t: Choice::Yes, ..Preferences::default() });
-    let first = raw.command(WRITE, 1, 512);
+    let preferences =
+        Preferences { initial_r2t: Choice::Yes, max_outstanding_r2t: 1, ..Preferences::default() };
+    let mut raw = Raw::logged_in(preferences);
+    let first = raw.command(WRITE, 1, 3072);
     let r2t = raw.send(first, &[]);
     assert_eq!(r2t[0].opcode(), opcode::R2T);
+    // Nor do the data that come with it count as its data.
     let again = raw.command(WRITE, 1, 512);
-    assert_eq!(rejected(&raw.send(again, &[])), IN_PROGRESS);
-    let data = Header::new(opcode::DATA_OUT, flag::FINAL).with_itt(1).with_ttt(r2t[0].ttt());
-    let answers = raw.send(data, &[7; 512]);
+    assert_eq!(rejected(&raw.send(again, &[9; 1024])), IN_PROGRESS);
+    let data = Header::new(opcode::DATA_OUT, flag::FINAL).with_itt(1);
+    let next = raw.send(data.with_ttt(r2t[0].ttt()), &[7; 2048]);
+    assert_eq!((next[0].opcode(), next[0].buffer_offset()), (opcode::R2T, 2048));
+    let answers = raw.send(data.with_ttt(next[0].ttt()).with_buffer_offset(2048), &[7; 1024]);
     assert_eq!((answers[0].opcode(), answers[0].byte(3)), (opcode::SCSI_RESPONSE, 0));
     raw.lives();
 }

@@ -23,6 +23,7 @@ mod attributes;
 mod chap;
 mod data;
 mod digest;
+mod disorder;
 mod faults;
 mod features;
 pub mod io;
@@ -111,6 +112,11 @@ pub fn recovery_cases() -> impl Iterator<Item = &'static Case> {
 /// The cases for a target that agrees to iSCSIProtocolLevel 2 (RFC 7144).
 pub fn feature_cases() -> impl Iterator<Item = &'static Case> {
     features::CASES.iter()
+}
+
+/// The cases for a target that agrees to data in any order (RFC 7143 sections 13.18 and 13.19).
+pub fn disorder_cases() -> impl Iterator<Item = &'static Case> {
+    disorder::CASES.iter()
 }
 
 /// The cases for a target that asks for CHAP with [`SECRETS`].

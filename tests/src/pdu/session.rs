@@ -310,15 +310,20 @@ impl Session {
         Pdu::new(out::COMMAND, flags).put(8, &self.lun_field()).put32(20, expected).put(32, cdb)
     }
 
-    /// Waits for the next PDU, answers pings, and holds it to the numbering.
+    /// Waits for the next PDU, answers pings, takes what tells of the window alone, and holds it all to the numbering.
     pub fn receive(&mut self) -> Result<Received, String> {
         loop {
             let received = self.link.receive()?;
             let Received::Pdu(pdu) = &received else { return Ok(received) };
+            let known = self.max_cmd_sn;
             self.check_numbers(pdu)?;
-            let is_ping = pdu.opcode() == back::NOP && pdu.u32(20) != NO_TAG;
-            if !is_ping {
-                return Ok(received);
+            match (pdu.opcode(), pdu.itt(), pdu.u32(20)) {
+                (back::NOP, NO_TAG, NO_TAG) => {
+                    ensure!(self.max_cmd_sn != known, "a NOP-In that asks nothing says nothing");
+                    continue;
+                }
+                (back::NOP, NO_TAG, _) => {}
+                _ => return Ok(received),
             }
             let pong = Pdu::new(out::NOP | out::IMMEDIATE, 0x80)
                 .put(8, &pdu.bhs[8..16])

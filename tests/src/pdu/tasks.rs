@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = table! {
     "11.5.1" abort_task_set_ends_this_sessions_tasks
     "11.5.1" a_lun_reset_ends_tasks
     "11.5.1" what_another_session_clears_is_told_as_the_control_mode_page_says
+    "11.4.11" a_window_that_another_session_opens_is_told
     "4.2.3.3" data_that_cross_an_abort_are_nobodys
     "11.6.1" a_lun_that_is_not_there_is_not_reset
     "11.6.1" a_task_that_never_came_counts_as_come
@@ -106,6 +107,25 @@ fn a_lun_reset_ends_tasks(subject: &Subject) -> Outcome {
     let response = manage(&mut session, pdu)?;
     ensure!(response == 0, "response {response}");
     is_over(session, itt, &r2t)
+}
+
+/// A task ends without an answer: its place in the window is free, and nothing else says so.
+fn a_window_that_another_session_opens_is_told(subject: &Subject) -> Outcome {
+    let mut other = Session::open(subject, &[])?;
+    let (mut session, ..) = waiting(subject)?;
+    let pdu = request(&other, 5, NO_TAG, 0);
+    manage(&mut other, pdu)?;
+    session.link.set_patience(std::time::Duration::from_secs(1));
+    while let Received::Pdu(_) = session.receive()? {}
+    session.link.set_patience(subject.patience);
+    let told = session.max_cmd_sn;
+    session.barrier()?;
+    ensure!(
+        session.max_cmd_sn == told,
+        "the window has opened to {:#x}, told was {told:#x}",
+        session.max_cmd_sn
+    );
+    Ok(())
 }
 
 /// The control mode page: its changeable bits, or its values.

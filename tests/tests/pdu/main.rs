@@ -53,6 +53,14 @@ fn a_node_conforms() {
     assert!(failures.is_empty(), "{}the node says: {}", told(&failures), node.log());
 }
 
+#[test]
+fn a_node_that_is_set_up_so_takes_data_in_any_order() {
+    let (node, subject) = node();
+    node.must("iscsi_set_options", json!({"data_pdu_in_order": false, "data_sequence_in_order": false}));
+    let failures = pdu::run(&subject, pdu::disorder_cases().chain(pdu::recovery_cases()));
+    assert!(failures.is_empty(), "{}the node says: {}", told(&failures), node.log());
+}
+
 /// A load on another LUN of the same node sees nothing of it, and nothing of it stays.
 #[test]
 fn streams_by_the_dice_hurt_nobody() {

@@ -314,7 +314,7 @@ impl Protocol for Connection {
                 return Some(transmit);
             }
         }
-        None
+        self.next_window()
     }
 
     fn closed(&self) -> Option<&CloseReason> {

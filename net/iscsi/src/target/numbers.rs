@@ -34,6 +34,8 @@ pub(super) enum Gaps {
 pub(super) struct Numbers {
     exp_cmd_sn: u32,
     max_cmd_sn: u32,
+    /// The last MaxCmdSN that the initiator was told of.
+    told_max: u32,
     /// Numbered commands that may be open at once.
     depth: u32,
     /// Those that are.
@@ -54,6 +56,7 @@ impl Numbering {
         let numbers = Numbers {
             exp_cmd_sn: 0,
             max_cmd_sn: 0,
+            told_max: 0,
             depth,
             open: 0,
             untold: 0,
@@ -70,7 +73,8 @@ impl Numbering {
 
     /// Puts the window into a header.
     pub(super) fn window(&self, header: Header) -> Header {
-        let numbers = self.0.borrow();
+        let mut numbers = self.0.borrow_mut();
+        numbers.told_max = numbers.max_cmd_sn;
         header.with_exp_cmd_sn(numbers.exp_cmd_sn).with_max_cmd_sn(numbers.max_cmd_sn)
     }
 }
@@ -78,7 +82,7 @@ impl Numbering {
 impl Numbers {
     /// The number of the first login request.
     pub(super) fn begin(&mut self, cmd_sn: u32) {
-        (self.exp_cmd_sn, self.max_cmd_sn) = (cmd_sn, cmd_sn);
+        (self.exp_cmd_sn, self.max_cmd_sn, self.told_max) = (cmd_sn, cmd_sn, cmd_sn);
     }
 
     /// The session is granted so many open commands.
@@ -89,6 +93,16 @@ impl Numbers {
 
     pub(super) fn gaps(&self) -> Gaps {
         self.gaps
+    }
+
+    /// A number is missing from now on, which comes again: what is behind it waits.
+    pub(super) fn wait_for_gaps(&mut self) {
+        self.gaps = Gaps::Wait;
+    }
+
+    /// True when the window has opened and the initiator has not been told.
+    pub(super) fn has_opened(&self) -> bool {
+        self.told_max != self.max_cmd_sn
     }
 
     pub(super) fn expected(&self) -> u32 {

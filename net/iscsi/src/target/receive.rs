@@ -128,7 +128,7 @@ impl Connection {
     pub(super) fn handle_whole(&mut self, whole: Held) {
         let Held { header, ahs, data, mut open, fault } = whole;
         if header.opcode() == opcode::SCSI_COMMAND {
-            if self.may_command(&header) && self.take_number(&header) {
+            if self.may_command(&header) && self.is_turn_of(&header) {
                 if let Some(open) = &mut open {
                     open.keep_early(data);
                 }
@@ -179,17 +179,18 @@ impl Connection {
         }
     }
 
+    /// False for a request whose number was taken before: it is ignored.
+    fn is_turn_of(&self, header: &Header) -> bool {
+        header.is_immediate() || self.numbers.get().turn(header.cmd_sn()) == Turn::Now
+    }
+
     /// Takes a request's number. False: ignore the request.
     fn take_number(&mut self, header: &Header) -> bool {
-        if header.is_immediate() {
-            return true;
+        let its_turn = self.is_turn_of(header);
+        if its_turn && !header.is_immediate() {
+            self.numbers.get().advance();
         }
-        let mut numbers = self.numbers.get();
-        let turn = numbers.turn(header.cmd_sn());
-        if turn == Turn::Now {
-            numbers.advance();
-        }
-        turn == Turn::Now
+        its_turn
     }
 
     /// True in full feature phase of a normal session; others are told.
@@ -217,7 +218,7 @@ impl Connection {
             Arrival::Early => return Sink::Internal,
             Arrival::InTurn => {}
         }
-        if !self.take_number(header) {
+        if !self.is_turn_of(header) {
             return Sink::Discard;
         }
         let ahs = self.deframer.take_ahs();
@@ -225,38 +226,30 @@ impl Connection {
         if self.open_task(header, &ahs, open, DataFault::Unexpected) {
             Sink::Task(TaskId(header.itt()), 0)
         } else {
+            // Its data are nobody's, whatever else has its tag.
+            self.arrival = Arrival::Ignored;
             Sink::Discard
         }
     }
 
-    /// Opens the task of a command that has its number, with what is wrong with its data if something is; false when it was
+    /// Opens the task of a command whose turn it is, with what is wrong with its data if something is; false when it was
     /// rejected.
     fn open_task(&mut self, header: &Header, ahs: &[u8], open: Option<Task>, fault: DataFault) -> bool {
-        if let Err(reason) = super::ahs::check(header, ahs) {
-            self.reject(header, reason);
-            return false;
-        }
         let task = TaskId(header.itt());
-        if header.itt() == NO_TAG {
-            self.reject(header, RejectReason::InvalidField);
-            return false;
-        }
-        //= rfc7143#section-11.2.1.8: a tag names one task at a time.
-        if self.tasks.contains_key(&task) {
-            self.reject(header, RejectReason::TaskInProgress);
-            return false;
-        }
         let numbered = !header.is_immediate();
-        if !numbered
-            && self.tasks.values().filter(|open| open.place == Place::Immediate).count() >= IMMEDIATE_MAX
-        {
-            self.reject(header, RejectReason::ImmediateCommand);
-            return false;
-        }
-        let Some(open) = open else {
-            self.reject(header, RejectReason::Protocol);
-            return false;
+        let (reason, open) = (self.reason_to_reject(header, ahs), open.ok_or(RejectReason::Protocol));
+        let open = match reason.map_or(open, Err) {
+            Ok(open) => open,
+            Err(reason) => {
+                self.reject(header, reason);
+                if numbered {
+                    //= rfc7143#section-7.3(b): the number of a command that is rejected was not received: the initiator plugs the gap.
+                    self.numbers.get().wait_for_gaps();
+                }
+                return false;
+            }
         };
+        self.take_number(header);
         let failed = open.has_failed();
         self.tasks.insert(task, open);
         if numbered {
@@ -276,6 +269,22 @@ impl Connection {
             self.events.push_back(Event::DataLost(task, fault));
         }
         true
+    }
+
+    fn reason_to_reject(&self, header: &Header, ahs: &[u8]) -> Option<RejectReason> {
+        let of_immediate = || self.tasks.values().filter(|open| open.place == Place::Immediate).count();
+        if let Err(reason) = super::ahs::check(header, ahs) {
+            return Some(reason);
+        }
+        match TaskId(header.itt()) {
+            TaskId(NO_TAG) => Some(RejectReason::InvalidField),
+            //= rfc7143#section-11.2.1.8: a tag names one task at a time.
+            task if self.tasks.contains_key(&task) => Some(RejectReason::TaskInProgress),
+            _ if header.is_immediate() && of_immediate() >= IMMEDIATE_MAX => {
+                Some(RejectReason::ImmediateCommand)
+            }
+            _ => None,
+        }
     }
 
     fn on_data_out_header(&mut self, header: &Header) -> Sink {
@@ -377,7 +386,7 @@ impl Connection {
 
     //= rfc7143#section-11.17.4: the header comes with it.
     //= rfc7143#section-7.13: what breaks the order of PDUs is answered so, or by a status.
-    //= rfc7143#section-7.3: a reject says what is wrong with a PDU, and leaves the tasks alone.
+    //= rfc7143#section-7.3(a): a reject says what is wrong with a PDU, and leaves the tasks alone.
     pub(super) fn reject(&mut self, header: &Header, reason: RejectReason) {
         let answer = Header::new(opcode::REJECT, flag::FINAL).with_byte(2, reason as u8).with_itt(NO_TAG);
         self.send(answer, Body::Inline(header.0[..BHS_LEN].to_vec()));

@@ -173,6 +173,17 @@ impl Connection {
         Some(if self.recovers() { transmit } else { transmit.ending(task) })
     }
 
+    /// The window, where nothing else is to be sent that shows it.
+    pub(super) fn next_window(&self) -> Option<Transmit> {
+        let is_idle = self.phase == Phase::FullFeature && self.requests.is_empty();
+        if !is_idle || !self.numbers.get().has_opened() {
+            return None;
+        }
+        //= rfc7143#section-11.4.11: a MaxCmdSN that changed goes by NOP-In when no other PDU carries it.
+        let header = Header::new(opcode::NOP_IN, flag::FINAL).with_itt(NO_TAG).with_ttt(NO_TAG);
+        Some(self.frame(&self.window(header.with_stat_sn(self.stat_sn)), Body::None))
+    }
+
     pub(super) fn next_outgoing(&mut self, outgoing: Outgoing) -> Option<Transmit> {
         match outgoing {
             Outgoing::Control { header, body } => {
