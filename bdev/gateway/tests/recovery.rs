@@ -133,6 +133,28 @@ fn a_lost_connection_is_made_again_after_time2wait_and_not_before() {
     assert_eq!(session(&world), before, "the session never ended");
 }
 
+/// The same of a session that ends with its connection.
+#[test]
+fn a_session_that_was_lost_is_made_again_after_time2wait_and_not_before() {
+    for (wait, early, late) in [(2, 1990, 100), (0, 40, 100)] {
+        let mut world = World::new(6, several(1, 0), &[HOST]);
+        let mut target = world.target.config();
+        target.preferences.default_time2wait = wait;
+        world.target.set_config(target);
+        world.up();
+        let first = session(&world);
+        world.network.reset(ip(1), ip(2));
+        assert!(world.run_until(Duration::from_millis(5), |world| !is_up(world)), "it is down");
+        assert!(!world.run_until(Duration::from_millis(early), is_up), "too early");
+        assert!(world.run_until(Duration::from_millis(late), is_up), "too late");
+        assert_ne!(session(&world), first);
+    }
+}
+
+fn is_up(world: &World) -> bool {
+    matches!(world.channel.link(world.now), Link::Up { .. })
+}
+
 #[test]
 fn data_survive_a_storm_of_resets_at_random_bytes() {
     for seed in 10..16 {

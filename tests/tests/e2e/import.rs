@@ -11,7 +11,7 @@ use tests::host::{GOOD, Host};
 use tests::node::{Node, pause};
 use tests::wire::Wire;
 
-const NAME: &str = "iqn.2026-11.org.gemel:importer";
+pub(super) const NAME: &str = "iqn.2026-11.org.gemel:importer";
 pub(super) const BLOCKS: u64 = 65536;
 
 /// Passes connections on, and keeps what both ends say.
@@ -68,7 +68,7 @@ pub(super) fn far() -> (Node, String, SocketAddr) {
     (far, url, portal)
 }
 
-fn through(url: &str, portal: SocketAddr, near: SocketAddr) -> String {
+pub(super) fn through(url: &str, portal: SocketAddr, near: SocketAddr) -> String {
     url.replace(&portal.to_string(), &near.to_string())
 }
 

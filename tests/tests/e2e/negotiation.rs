@@ -1,11 +1,15 @@
 //! Every negotiable choice of RFC 7143 section 13 as an administrator makes it, at the target (`iscsi_set_options`) and at an import
 //! (`bdev_iscsi_create`): what both agree on, and that data come through whole.
 
-use serde_json::{Value, json};
-use tests::host::{GOOD, Host};
-use tests::node::Node;
+use std::time::Duration;
 
-use super::import::{far, is_up, params};
+use engine::{Clock, MonotonicClock};
+use serde_json::{Value, json};
+use tests::host::{GOOD, Host, check};
+use tests::node::{Node, pause};
+use tests::wire::Wire;
+
+use super::import::{far, is_up, params, through};
 
 /// Target, import and the outcome of a key that is Yes when one end says so.
 const EITHER: [(bool, bool, bool); 4] =
@@ -99,7 +103,7 @@ fn sessions(far: &Node, initiator: &str) -> Vec<Value> {
 }
 
 /// Writes and reads back commands of all lengths.
-fn carries_data(host: &mut Host, seed: usize, what: &str) {
+pub(super) fn carries_data(host: &mut Host, seed: usize, what: &str) {
     let ten = |opcode: u8, blocks: u16| {
         let [high, low] = blocks.to_be_bytes();
         [opcode, 0, 0, 0, 1, 7, 0, high, low, 0]
@@ -182,4 +186,59 @@ fn the_targets_choices_are_kept_and_those_that_cannot_be_are_refused() {
     let (folder, _) = node.stop();
     let node = Node::start_in(folder, &["--config", saved.to_str().expect("a path")]);
     shows(&node, &choices);
+}
+
+/// A connection is reset under a session that takes data in any order: how long it takes until a write is done, and whether the session
+/// goes on.
+fn lost_and_found(time2wait: u64, time2retain: u64) -> (Duration, bool) {
+    let (far, url, portal) = far();
+    far.must(
+        "iscsi_set_options",
+        json!({"data_pdu_in_order": false, "data_sequence_in_order": false, "default_time2retain": time2retain}),
+    );
+    let (wire, near) = (Wire::to(portal), Node::start(&[]));
+    let options = json!({
+        "error_recovery_level": 2, "default_time2wait": time2wait, "default_time2retain": 3600, "silence_ms": 10_000,
+        "data_pdu_in_order": false, "data_sequence_in_order": false, "initial_r2t": true, "max_burst_length": 4096,
+        "first_burst_length": 4096,
+    });
+    near.must("bdev_iscsi_set_options", json!({"timeout_sec": 20}));
+    near.must("bdev_iscsi_create", params("r0", &through(&url, portal, wire.near()), &options));
+    assert!(is_up(&near, "r0", 500), "{}", near.log());
+    let mut host = Host::login(&near.export("r0"), "iqn.2026-11.org.gemel:host");
+    host.attentions();
+    carries_data(&mut host, 0, "before");
+    let before = sessions(&far, super::import::NAME);
+    let agreed = &before[0]["negotiated"];
+    assert_eq!(
+        (&agreed["default_time2wait"], &agreed["default_time2retain"]),
+        (&json!(time2wait), &json!(time2retain))
+    );
+    let clock = MonotonicClock::start();
+    assert!(wire.reset() > 0);
+    let lost = clock.now();
+    let mut refusals = 0;
+    // Where the session ends, what it was at is answered at once, and the host tries again.
+    while let outcome @ (2, _) = host.write(7, 3) {
+        assert_eq!(outcome, check(0x0800), "{}", near.log());
+        refusals += 1;
+        pause(Duration::from_millis(20));
+    }
+    let took = clock.now() - lost;
+    assert_eq!(host.read(7), Ok(3), "{}", near.log());
+    carries_data(&mut host, 1, "afterwards");
+    let same = sessions(&far, super::import::NAME)[0]["tsih"] == before[0]["tsih"];
+    assert_eq!(same, refusals == 0, "{refusals} writes were refused");
+    (took, same)
+}
+
+#[test]
+fn a_lost_connection_comes_again_after_time2wait_and_its_session_lasts_for_time2retain() {
+    let seconds = Duration::from_secs;
+    let (took, same) = lost_and_found(2, 20);
+    assert!(same && took >= seconds(2) && took < seconds(8), "{took:?}, same: {same}");
+    let (took, same) = lost_and_found(0, 20);
+    assert!(same && took < seconds(2), "{took:?}, same: {same}");
+    let (took, same) = lost_and_found(2, 0);
+    assert!(!same && took >= seconds(2) && took < seconds(8), "nothing is retained: {took:?}, same: {same}");
 }

@@ -9,8 +9,11 @@ use iscsi::keys::{Choice, DigestPreference};
 use net::tcp::{TcpConfig, TcpNetwork};
 use perf::{Load, LoadConfig, Mix, Report};
 use serde_json::json;
+use tests::host::Host;
 use tests::node::{Node, pause};
 use tests::tgt::{TARGET, Tgt};
+
+use super::negotiation::carries_data;
 
 fn config(tgt: &Tgt) -> RemoteConfig {
     RemoteConfig { lun: 1, ..RemoteConfig::new("iqn.2026-11.example:initiator", TARGET, tgt.portal) }
@@ -154,6 +157,42 @@ fn a_node_that_is_told_to_offer_md5_imports_a_lun_of_tgt_with_mutual_chap() {
         node.must("bdev_get_bdevs", json!({"name": "r0"}))[0]["num_blocks"] == 131_072
     });
     assert!(up, "{}", node.log());
+}
+
+#[test]
+fn a_node_imports_a_lun_of_tgt_with_every_option() {
+    let Some(tgt) = Tgt::start() else { return };
+    tgt.set("MaxOutstandingR2T", "8");
+    let near = Node::start(&[]);
+    let url = format!("iscsi://{}/{TARGET}/1", tgt.portal);
+    let every = |yes: bool, level: u32| {
+        json!({
+            "name": format!("r{level}"), "initiator_iqn": format!("iqn.2026-11.example:node{level}"), "url": url,
+            "initial_r2t": yes, "immediate_data": !yes, "data_pdu_in_order": yes, "data_sequence_in_order": !yes,
+            "max_burst_length": 8192, "first_burst_length": 4096, "max_recv_data_segment_length": 2048,
+            "max_outstanding_r2t": 8, "default_time2wait": 1, "default_time2retain": 20, "protocol_level": 1 + level % 2,
+            "error_recovery_level": level, "connections": 2, "header_digest": "avoid", "data_digest": "avoid",
+            "silence_ms": 10_000,
+        })
+    };
+    let mut front = None;
+    for (lun, (yes, level)) in [(false, 0), (true, 1), (false, 2)].into_iter().enumerate() {
+        near.must("bdev_iscsi_create", every(yes, level));
+        let name = format!("r{level}");
+        let up = (0..200).any(|_| {
+            pause(Duration::from_millis(20));
+            near.must("bdev_get_bdevs", json!({"name": name}))[0]["num_blocks"] == 131_072
+        });
+        assert!(up, "{}", near.log());
+        let front = front.get_or_insert_with(|| near.export(&name)).trim_end_matches("/0");
+        if lun > 0 {
+            let node = front.rsplit('/').next().expect("a target");
+            near.must("iscsi_target_node_add_lun", json!({"name": node, "bdev_name": name, "lun_id": lun}));
+        }
+        let mut host = Host::login(&format!("{front}/{lun}"), "iqn.2026-11.org.gemel:host");
+        host.attentions();
+        carries_data(&mut host, lun, &format!("level {level}: {}", every(yes, level)));
+    }
 }
 
 #[test]

@@ -220,6 +220,8 @@ impl Relay {
             first_burst_length: 1 << 20,
             initial_r2t: Choice::No,
             immediate_data: Choice::Yes,
+            // It comes again at once.
+            default_time2wait: 0,
             ..Preferences::default()
         };
         let connection = Connection::new(Config {

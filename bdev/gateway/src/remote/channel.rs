@@ -145,6 +145,10 @@ impl RemoteChannel {
     /// Ends the session: everything in flight comes back with an unknown outcome.
     fn go_down(&mut self, cause: LinkDown, now: Instant) {
         if let Some(mut live) = self.leave_session(cause, now) {
+            if let State::Down { retry_at } = &mut self.state {
+                //= rfc7143#section-7.5: a session that ended unexpectedly is made again after Time2Wait, and not before.
+                *retry_at = (*retry_at).max(now + live.time2wait());
+            }
             live.close();
         }
     }

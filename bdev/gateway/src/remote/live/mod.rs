@@ -169,6 +169,15 @@ impl Live {
         self.address
     }
 
+    /// How long to wait before the session is made again where it ends unexpectedly; zero before it has begun.
+    pub(super) fn time2wait(&self) -> Duration {
+        let members = self.members.iter().map(|member| &member.connection);
+        let all = members.chain(self.losses.iter().map(|loss| &loss.connection));
+        let begun = (self.phase != Phase::LoggingIn).then_some(all);
+        let agreed = begun.into_iter().flatten().map(|connection| connection.parameters().time2wait).max();
+        Duration::from_secs(agreed.unwrap_or(0).into())
+    }
+
     fn member(&mut self, cid: u16) -> Option<&mut Member> {
         self.members.iter_mut().find(|member| member.cid == cid)
     }
