@@ -78,6 +78,8 @@ pub struct Connection {
     /// Requests that came before their turn.
     held: VecDeque<Held>,
     held_bytes: usize,
+    /// Numbers of requests that were rejected here, and come again.
+    awaited: Vec<u32>,
     /// Requests other than commands that the owner has not answered.
     requests: Vec<TaskId>,
     unacknowledged: Unacknowledged,
@@ -111,6 +113,7 @@ impl Connection {
             arrival: Arrival::InTurn,
             held: VecDeque::new(),
             held_bytes: 0,
+            awaited: Vec::new(),
             requests: Vec::new(),
             unacknowledged: Unacknowledged::default(),
             next_ttt: 1,

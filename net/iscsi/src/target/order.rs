@@ -16,7 +16,8 @@ use crate::pdu::{Header, opcode};
 use crate::protocol::TaskId;
 use crate::serial;
 
-/// Bytes of data of requests that wait; beyond that the connection is not read.
+/// Bytes of data of requests that wait. Beyond that the connection is not read, unless what they wait for comes by it: then data are
+/// dropped, and asked for again.
 const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// A request as it came, with its data.
@@ -65,6 +66,14 @@ impl Held {
         self.open.as_mut().filter(|open| !open.has_failed())
     }
 
+    /// There is no room for the data that came with a command.
+    fn lose_immediate(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.lose_early();
+            self.data = Vec::new();
+        }
+    }
+
     /// Takes unsolicited data of a command.
     fn take_data(&mut self, header: &Header, data: &[u8], parameters: &SessionParameters) {
         let Some(open) = self.expecting(header, parameters) else { return };
@@ -102,6 +111,17 @@ pub(super) enum Arrival {
     Early,
     /// It is dropped.
     Ignored,
+}
+
+/// Whether data of what waits are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// They are.
+    Some,
+    /// They will be: what is waited for comes on another connection.
+    Later,
+    /// They are dropped, and asked for again.
+    None,
 }
 
 impl Connection {
@@ -147,14 +167,43 @@ impl Connection {
             |other: &Held| !immediate && !other.header.is_immediate() && other.header.cmd_sn() == number;
         // The same request again: it was sent again because its answer is late.
         if !self.held.iter().any(same) {
-            self.held_bytes += held.data.len();
+            let room = self.room();
+            let task = TaskId(held.header.itt());
+            let len = held.data.len();
+            self.held_bytes += len;
             self.held.push_back(held);
+            if room == Room::None && len > 0 {
+                self.with_held(task, |held, _| held.lose_immediate());
+            }
+        }
+    }
+
+    /// A numbered request was rejected, and comes again by this connection, or never.
+    pub(super) fn await_again(&mut self, number: u32) {
+        let numbers = self.numbers.get();
+        self.awaited.retain(|awaited| numbers.is_missing(*awaited));
+        drop(numbers);
+        if !self.awaited.contains(&number) {
+            self.awaited.push(number);
+        }
+    }
+
+    /// Room for the data of what waits.
+    fn room(&self) -> Room {
+        let awaits = || {
+            let numbers = self.numbers.get();
+            self.awaited.iter().any(|number| numbers.is_missing(*number))
+        };
+        match self.held_bytes > HELD_BYTES_MAX {
+            false => Room::Some,
+            true if self.recovers() && awaits() => Room::None,
+            true => Room::Later,
         }
     }
 
     /// True while so much waits that no more is taken.
     pub(super) fn is_full_of_held(&self) -> bool {
-        self.held_bytes > HELD_BYTES_MAX && !self.is_turn_of_held()
+        self.room() == Room::Later && !self.is_turn_of_held()
     }
 
     fn next_held(&self) -> Option<usize> {
@@ -198,17 +247,21 @@ impl Connection {
 
     /// Unsolicited data of a command that waits: they wait with it. Those of no command are dropped.
     pub(super) fn hold_data(&mut self, header: &Header, data: &[u8]) {
-        self.with_held(header, |held, parameters| held.take_data(header, data, parameters));
+        if self.room() == Room::None {
+            return self.lose_held_data(header);
+        }
+        let task = TaskId(header.itt());
+        self.with_held(task, |held, parameters| held.take_data(header, data, parameters));
     }
 
     /// Unsolicited data of a command that waits were damaged.
     pub(super) fn lose_held_data(&mut self, header: &Header) {
-        self.with_held(header, |held, parameters| held.lose_data(header, parameters));
+        let task = TaskId(header.itt());
+        self.with_held(task, |held, parameters| held.lose_data(header, parameters));
     }
 
-    /// Does something to the held command of a Data-Out, and counts the bytes that wait.
-    fn with_held(&mut self, header: &Header, act: impl FnOnce(&mut Held, &SessionParameters)) {
-        let task = TaskId(header.itt());
+    /// Does something to a held command, and counts the bytes that wait.
+    fn with_held(&mut self, task: TaskId, act: impl FnOnce(&mut Held, &SessionParameters)) {
         let Some(held) = self.held.iter_mut().find(|held| held.is_command(task)) else { return };
         self.held_bytes -= held.data.len();
         act(held, &self.parameters);

@@ -164,7 +164,8 @@ impl Connection {
             }
             //= rfc7143#section-7.2.1: a request that was not seen fills its place when it comes again with its number.
             // The request was not seen; a numbered one leaves a hole, which it fills when it is sent again.
-            _ if header.is_immediate() || recovers || self.arrival != Arrival::InTurn => {}
+            _ if header.is_immediate() => {}
+            _ if recovers || self.arrival != Arrival::InTurn => self.await_again(header.cmd_sn()),
             _ => self.misbehaved("a numbered request was lost to a data digest error"),
         }
     }
@@ -245,6 +246,7 @@ impl Connection {
                 if numbered {
                     //= rfc7143#section-7.3(b): the number of a command that is rejected was not received: the initiator plugs the gap.
                     self.numbers.get().wait_for_gaps();
+                    self.await_again(header.cmd_sn());
                 }
                 return false;
             }

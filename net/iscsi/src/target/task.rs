@@ -1,34 +1,14 @@
 //! One command at the target: its write data and what is to be sent for it.
 
+mod burst;
+
 use alloc::vec::Vec;
 
 use super::DataFault;
 use super::recovery::Receipt;
-use crate::coverage::Coverage;
 use crate::keys::SessionParameters;
 use crate::pdu::{Header, NO_TAG, flag, opcode};
-
-/// A burst that the initiator sends: the unsolicited one or an R2T's.
-#[derive(Clone, Debug)]
-struct Burst {
-    ttt: u32,
-    r2t_sn: u32,
-    start: u32,
-    end: u32,
-    arrived: Coverage,
-    /// Where the next Data-Out begins, where they come in order.
-    next_offset: u32,
-    /// The end of the last byte that any Data-Out was about, damaged ones among them.
-    reach: u32,
-    next_data_sn: u32,
-}
-
-impl Burst {
-    fn new((ttt, r2t_sn): (u32, u32), start: u32, end: u32) -> Self {
-        let arrived = Coverage::from(start);
-        Self { ttt, r2t_sn, start, end, arrived, next_offset: start, reach: start, next_data_sn: 0 }
-    }
-}
+use burst::Burst;
 
 /// Why a Data-Out is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +81,7 @@ pub(super) struct Task {
     pub(super) receipt: Receipt,
     /// Of the last R-Data SNACK; the answer shows it.
     pub(super) snack_tag: u32,
-    /// Ranges that were lost on their way, to be asked for again.
+    /// Ranges that were lost on their way, to be asked for again: the last one next.
     lost: Vec<(u32, u32)>,
     /// Received before the owner had a buffer.
     early: Vec<u8>,
@@ -152,6 +132,21 @@ impl Task {
         if self.flow == Flow::Undecided {
             self.early = data;
         }
+    }
+
+    /// There is no room for what came before the task had its turn: it is asked for again.
+    pub(super) fn lose_early(&mut self) {
+        if self.received > 0 {
+            self.lose_ranges([(0, self.received)]);
+            self.received = 0;
+        }
+    }
+
+    /// What is to be asked for again, the first of it first.
+    fn lose_ranges(&mut self, ranges: impl IntoIterator<Item = (u32, u32)>) {
+        self.lost.extend(ranges);
+        //= rfc7143#section-13.19(a): the offsets of sequences rise.
+        self.lost.sort_unstable_by(|a, b| b.cmp(a));
     }
 
     pub(super) fn take_early(&mut self) -> Vec<u8> {
@@ -291,18 +286,18 @@ impl Task {
         } else {
             burst.end
         };
-        self.lost.extend(burst.arrived.gaps(end));
+        self.lose_ranges(burst.arrived.gaps(end));
         if self.lost.is_empty() || parameters.error_recovery_level > 0 { Ok(()) } else { Err(()) }
     }
 
     /// The connection that it came by is gone: what was on its way is asked for again, at another one.
     pub(super) fn lose_connection(&mut self) {
         if let Immediate::Coming(len) = self.immediate {
-            self.lost.push((0, len));
+            self.lose_ranges([(0, len)]);
             self.immediate = Immediate::Over;
         }
-        for burst in self.bursts.drain(..) {
-            self.lost.extend(burst.arrived.gaps(burst.end));
+        for burst in core::mem::take(&mut self.bursts) {
+            self.lose_ranges(burst.arrived.gaps(burst.end));
         }
         //= rfc7143#section-7.2.2: a SNACK tag goes with the connection.
         self.snack_tag = 0;

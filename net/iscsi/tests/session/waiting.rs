@@ -1,6 +1,6 @@
 //! Commands that wait for their turn, with data that are not what they should be (RFC 7143 section 11.4.7.2).
 
-use iscsi::keys::Choice;
+use iscsi::keys::{Choice, DigestPreference};
 use iscsi::pdu::{flag, opcode};
 use iscsi::target::DataFault;
 use iscsi::{Preferences, Protocol};
@@ -94,4 +94,38 @@ fn data_of_a_command_that_waits_may_come_in_any_order_where_that_was_agreed_on()
     assert_eq!(spoiled(unsolicited(), swap), [DataFault::Amount]);
     let any = Preferences { data_pdu_in_order: Choice::No, ..unsolicited() };
     assert_eq!(spoiled(any, swap), []);
+}
+
+/// What comes again comes behind what waits for it, on the same connection: that is read however much waits.
+#[test]
+fn a_command_that_comes_again_gets_past_all_that_waits_for_it() {
+    const LEN: u32 = 900_000;
+    for (segment, first_burst_length) in [(1 << 20, 1 << 20), (4096, 1 << 20), (65_536, 65_536)] {
+        let preferences = Preferences {
+            max_recv_data_segment_length: segment,
+            max_burst_length: 1 << 20,
+            first_burst_length,
+            error_recovery_level: 1,
+            data_digest: DigestPreference::Require,
+            ..several()
+        };
+        let mut world = session(1, preferences, 1);
+        let tasks = [0, 1, 2, 3, 4, 5, 6, 7].map(|at| world.submit(0, b'W', at * 512, LEN).expect("window"));
+        // The first command is damaged.
+        let mut damage = Damage(1000);
+        while let Some(transmit) = world.links[0].initiator.poll_transmit() {
+            let packet = Packet::new(&transmit, &world.initiator_buffers);
+            put(&mut world.links[0].to_target, &packet, damage, &mut world.prng);
+            damage = Damage(0);
+        }
+        world.drive();
+        assert_eq!((world.links[0].initiator.closed(), world.links[0].target.closed()), (None, None));
+        let ended = tasks.map(|task| world.completed.get(&task).map(|completion| completion.status));
+        assert_eq!(ended, [Some(0); 8], "{preferences:?}");
+        // Whichever was done last is there whole.
+        let is_there = |(at, task): (usize, _)| {
+            world.medium[at * 512..][..LEN as usize] == world.initiator_buffers[&task]
+        };
+        assert!(tasks.into_iter().enumerate().any(is_there), "{preferences:?}");
+    }
 }

@@ -124,3 +124,29 @@ fn data_that_were_given_up_are_waited_for_and_not_asked_for() {
     assert!(task.take_given_up() && !task.take_given_up(), "the owner is told once");
     assert!(!task.give_up(), "nothing is left to give up");
 }
+
+#[test]
+fn what_was_lost_is_asked_for_from_its_beginning() {
+    let parameters = SessionParameters {
+        initial_r2t: crate::keys::Choice::No,
+        first_burst_length: 2048,
+        max_outstanding_r2t: 4,
+        error_recovery_level: 1,
+        ..SessionParameters::default()
+    };
+    let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE).with_edtl(4096);
+    let mut task = Task::open(&command, &parameters).expect("a write");
+    for (number, flags) in [0, 0, 0, flag::FINAL].into_iter().enumerate() {
+        let number = u32::try_from(number).expect("few");
+        let data = data_out(NO_TAG, number, number * 512, 512, flags);
+        task.on_data_out(&data, &parameters).expect("in order");
+        match number {
+            0 | 2 => task.on_data_lost(&data, &parameters).expect("it comes again"),
+            _ => task.on_data_end(&data, &parameters).expect("whole"),
+        }
+    }
+    task.want(4096);
+    let r2ts: Vec<_> = (1..5).map_while(|ttt| task.next_r2t(ttt, &parameters)).collect();
+    let ranges: Vec<_> = r2ts.iter().map(|r2t| (r2t.buffer_offset(), r2t.residual())).collect();
+    assert_eq!(ranges, [(0, 512), (1024, 512), (2048, 2048)]);
+}
