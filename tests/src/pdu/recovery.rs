@@ -13,6 +13,7 @@ pub(super) const CASES: &[Case] = table! {
     "11.14.5" a_connection_that_was_removed_by_another_gives_up_its_tasks
     "11.6.1" a_task_is_allegiant_to_a_connection_that_was_not_removed
     "11.6.1" a_task_of_nobody_is_not_reassigned
+    "4.2.3.3" functions_that_wait_for_what_is_missing_are_bounded
     "7.14" an_immediate_command_ends_with_its_connection
     "11.5.3" the_lun_of_a_reassignment_is_not_looked_at
     "13.19" one_r2t_is_open_where_sequences_are_in_order_and_may_come_again
@@ -169,6 +170,25 @@ fn a_task_of_nobody_is_not_reassigned(subject: &Subject) -> Outcome {
     let mut session = open(subject, &[])?;
     let response = reassign(&mut session, 0x7777, 0)?;
     ensure!(response == 1, "response {response}");
+    Ok(())
+}
+
+/// Each waits for a number that never comes.
+fn functions_that_wait_for_what_is_missing_are_bounded(subject: &Subject) -> Outcome {
+    let mut session = open(subject, &[])?;
+    session.barrier()?;
+    session.cmd_sn = session.cmd_sn.wrapping_add(1);
+    let sent = 80;
+    let lun = session.lun_field();
+    for _ in 0..sent {
+        session.request(Pdu::new(out::TASK | out::IMMEDIATE, 0x80 | 5).put(8, &lun));
+    }
+    let mut rejected = 0;
+    while rejected < sent / 2 {
+        let pdu = session.must()?;
+        ensure!(pdu.opcode() == back::REJECT, "opcode {:#x}", pdu.opcode());
+        rejected += 1;
+    }
     Ok(())
 }
 

@@ -273,7 +273,7 @@ impl Holder {
 
     /// The operation of a flush, a store or a load, with what a load found.
     fn finished(&mut self, key: Key, flush: Flush, result: Result<(), IoError>) -> Op {
-        self.end_errand(key, result);
+        self.end_errand(key, &flush.errand, result);
         let mut op = flush.errand.into_op();
         if let (Op::LoadState { into, found }, Ok(())) = (&mut op, result) {
             *found = self.loaded(into);

@@ -279,10 +279,14 @@ impl Holder {
     }
 
     /// The errand at work has ended.
-    pub(super) fn end_errand(&mut self, key: Key, result: Result<(), IoError>) {
+    pub(super) fn end_errand(&mut self, key: Key, errand: &Errand, result: Result<(), IoError>) {
         if self.unit.at_work == Some(key) {
             self.unit.at_work = None;
             self.unit.confirmed = if result.is_ok() { Confirmed::Yes } else { Confirmed::No };
+            if result.is_ok() && matches!(errand, Errand::Store { .. }) {
+                // Whoever was told of a loss of power has drawn his conclusions.
+                self.unit.power = Power::Kept;
+            }
         }
         self.mend_unit_state();
     }

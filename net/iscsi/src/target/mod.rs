@@ -36,7 +36,7 @@ use crate::protocol::{CloseReason, OUTGOING_MAX, Protocol, TaskId, Transmit, Wan
 use login::Login;
 pub use login::{Admission, Grant, LoginRequest, LoginStatus, Membership, SessionType};
 use numbers::Numbering;
-use order::{Arrival, Held};
+use order::{Arrival, DataOut, Held};
 use outgoing::{Layout, Outgoing};
 pub use reassign::Orphan;
 use recovery::Unacknowledged;
@@ -75,6 +75,8 @@ pub struct Connection {
     numbers: Numbering,
     /// What becomes of the request at hand.
     arrival: Arrival,
+    /// What becomes of the Data-Out at hand.
+    data_out: DataOut,
     /// Requests that came before their turn.
     held: VecDeque<Held>,
     held_bytes: usize,
@@ -111,6 +113,7 @@ impl Connection {
             acknowledged: 1,
             numbers: Numbering::new(config.queue_depth),
             arrival: Arrival::InTurn,
+            data_out: DataOut::Dropped,
             held: VecDeque::new(),
             held_bytes: 0,
             awaited: Vec::new(),

@@ -10,9 +10,9 @@ use alloc::vec::Vec;
 
 use super::numbers::{Gaps, Turn};
 use super::task::{Task, Unfit};
-use super::{Connection, DataFault, Phase};
+use super::{Connection, DataFault, IMMEDIATE_MAX, Phase};
 use crate::keys::SessionParameters;
-use crate::pdu::{Header, opcode};
+use crate::pdu::{Header, RejectReason, opcode};
 use crate::protocol::TaskId;
 use crate::serial;
 
@@ -67,7 +67,10 @@ impl Held {
     }
 
     /// There is no room for the data that came with a command.
-    fn lose_immediate(&mut self) {
+    fn lose_immediate(&mut self, parameters: &SessionParameters) {
+        if parameters.error_recovery_level == 0 {
+            return self.fail(DataFault::Damaged);
+        }
         if let Some(open) = &mut self.open {
             open.lose_early();
             self.data = Vec::new();
@@ -113,6 +116,17 @@ pub(super) enum Arrival {
     Ignored,
 }
 
+/// What becomes of the data of a Data-Out, by its header: that may fit a task when they are in which it did not fit then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DataOut {
+    /// A task takes them.
+    Taken,
+    /// A command that waits may.
+    Early,
+    /// Nobody does.
+    Dropped,
+}
+
 /// Whether data of what waits are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Room {
@@ -120,7 +134,7 @@ enum Room {
     Some,
     /// They will be: what is waited for comes on another connection.
     Later,
-    /// They are dropped, and asked for again.
+    /// They are dropped, and asked for again; at level 0 their commands fail.
     None,
 }
 
@@ -157,7 +171,7 @@ impl Connection {
     }
 
     /// Keeps a request until its turn; what cannot be there breaks the connection.
-    pub(super) fn hold(&mut self, held: Held) {
+    pub(super) fn hold(&mut self, mut held: Held) {
         if self.numbers.get().gaps() == Gaps::Impossible {
             return self.misbehaved("CmdSN skipped a number on a session of one connection");
         }
@@ -166,16 +180,22 @@ impl Connection {
         let same =
             |other: &Held| !immediate && !other.header.is_immediate() && other.header.cmd_sn() == number;
         // The same request again: it was sent again because its answer is late.
-        if !self.held.iter().any(same) {
-            let room = self.room();
-            let task = TaskId(held.header.itt());
-            let len = held.data.len();
-            self.held_bytes += len;
-            self.held.push_back(held);
-            if room == Room::None && len > 0 {
-                self.with_held(task, |held, _| held.lose_immediate());
-            }
+        if self.held.iter().any(same) {
+            return;
         }
+        if immediate && self.held.iter().filter(|other| other.header.is_immediate()).count() >= IMMEDIATE_MAX
+        {
+            return self.reject(&held.header, RejectReason::ImmediateCommand);
+        }
+        if self.room() == Room::None && !held.data.is_empty() {
+            // As if it had not come, where there is nothing to ask for again.
+            if held.open.is_none() {
+                return self.await_again(number);
+            }
+            held.lose_immediate(&self.parameters);
+        }
+        self.held_bytes += held.data.len();
+        self.held.push_back(held);
     }
 
     /// A numbered request was rejected, and comes again by this connection, or never.
@@ -196,7 +216,7 @@ impl Connection {
         };
         match self.held_bytes > HELD_BYTES_MAX {
             false => Room::Some,
-            true if self.recovers() && awaits() => Room::None,
+            true if awaits() => Room::None,
             true => Room::Later,
         }
     }

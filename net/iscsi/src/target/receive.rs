@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::numbers::{Gaps, Turn};
-use super::order::{Arrival, Held};
+use super::order::{Arrival, DataOut, Held};
 use super::task::{Place, Task, Unfit};
 use super::{
     CONTROL_DATA_MAX, Command, Connection, DataFault, Event, IMMEDIATE_MAX, LoginStatus, Outgoing, Phase,
@@ -291,12 +291,20 @@ impl Connection {
 
     fn on_data_out_header(&mut self, header: &Header) -> Sink {
         let task = TaskId(header.itt());
+        self.data_out = DataOut::Dropped;
         let Some(open) = self.tasks.get_mut(&task) else {
             //= rfc7143#section-4.2.3.3(c): data of no task are read and dropped.
-            return if self.held.is_empty() { Sink::Discard } else { Sink::Internal };
+            if self.held.is_empty() {
+                return Sink::Discard;
+            }
+            self.data_out = DataOut::Early;
+            return Sink::Internal;
         };
         match open.on_data_out(header, &self.parameters) {
-            Ok(()) => Sink::Task(task, header.buffer_offset()),
+            Ok(()) => {
+                self.data_out = DataOut::Taken;
+                Sink::Task(task, header.buffer_offset())
+            }
             // An answer to what was lost and asked for again meanwhile.
             Err(Unfit::Unasked) if self.recovers() => Sink::Discard,
             Err(unfit) => {
@@ -307,18 +315,26 @@ impl Connection {
     }
 
     fn on_data_out_end(&mut self, header: &Header) {
-        if !self.tasks.contains_key(&TaskId(header.itt())) {
-            let data = self.deframer.take_data();
-            return self.hold_data(header, &data);
+        match self.data_out {
+            DataOut::Taken => self.on_data_end(header),
+            DataOut::Early => {
+                let data = self.deframer.take_data();
+                self.hold_data(header, &data);
+            }
+            DataOut::Dropped => {}
         }
-        self.on_data_end(header);
     }
 
     /// A Data-Out came damaged.
     fn on_data_lost(&mut self, header: &Header) {
         let task = TaskId(header.itt());
         let recovers = self.recovers();
-        let Some(open) = self.tasks.get_mut(&task) else { return self.lose_held_data(header) };
+        match self.data_out {
+            DataOut::Taken => {}
+            DataOut::Early => return self.lose_held_data(header),
+            DataOut::Dropped => return,
+        }
+        let Some(open) = self.tasks.get_mut(&task) else { return };
         if !recovers {
             return self.lose(task, DataFault::Damaged);
         }

@@ -232,7 +232,7 @@ impl Task {
         //= rfc7143#section-7.9: a number that is skipped stands for data that were lost.
         //= rfc7143#section-4.2.2.4(a): DataSN counts from zero within a burst, offsets rise in order.
         let in_order = !parameters.data_pdu_in_order.is_yes() || offset == burst.next_offset;
-        let inside = burst.start <= offset && end <= burst.end && !burst.arrived.overlaps(offset, end);
+        let inside = burst.has_room_for(offset, end);
         let scattered = burst.arrived.is_scattered(burst.end - burst.start);
         if header.data_sn() != burst.next_data_sn || !in_order || !inside || scattered {
             return Err(Unfit::Wrong);
@@ -251,11 +251,15 @@ impl Task {
 
     /// The data of a Data-Out are in, and right. An error: a burst ended before it brought what was asked for.
     pub(super) fn on_data_end(&mut self, header: &Header, parameters: &SessionParameters) -> Result<(), ()> {
-        let len = u32::try_from(header.data_len()).unwrap_or(0);
+        let (len, offset) = (u32::try_from(header.data_len()).unwrap_or(0), header.buffer_offset());
         let Some(at) = self.burst_of(header) else { return Ok(()) };
-        self.received = self.received.saturating_add(len);
         let burst = &mut self.bursts[at];
-        burst.arrived.add(header.buffer_offset(), header.buffer_offset() + len);
+        // It was looked at when its header came.
+        let Some(end) = offset.checked_add(len).filter(|end| burst.has_room_for(offset, *end)) else {
+            return Ok(());
+        };
+        self.received = self.received.saturating_add(len);
+        burst.arrived.add(offset, end);
         let full = burst.arrived.len() == burst.end - burst.start;
         if header.has(flag::FINAL) || full { self.end_burst(at, parameters) } else { Ok(()) }
     }

@@ -10,6 +10,7 @@ use super::super::node::Place;
 use super::super::state::Standing;
 use super::Session;
 use super::jobs::{Job, Stage};
+use crate::wire::Buffers;
 
 /// A command as it came.
 pub(super) struct Arrival {
@@ -67,6 +68,9 @@ impl Session {
         let mut job = Job::new(Some(place), parsed, arrival.command.expected_len, stage, now);
         job.dormant = Some(Box::new(arrival));
         self.open_job(task, job);
+        // Now: what comes yet may be for gaps in it.
+        let early = self.links.take_early_data(task);
+        self.jobs.store(task, 0, &early);
         self.dormant.push_back(task);
     }
 

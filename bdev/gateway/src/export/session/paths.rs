@@ -290,6 +290,13 @@ impl Session {
     /// This node serves by now.
     fn carry_out(&mut self, task: TaskId, place: &Place, now: Instant) {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        if let (Some(passage), true) = (&mut job.passage, self.stalled.is_some())
+            && passage.data.is_none()
+        {
+            // One command at a time stands still for want of a frame.
+            passage.not_before = now + PAUSE;
+            return;
+        }
         let Some(passage) = job.passage.take() else { return };
         let command = job.command;
         let Some(data) = passage.data else {

@@ -22,4 +22,9 @@ impl Burst {
         let arrived = Coverage::from(start);
         Self { ttt, r2t_sn, start, end, arrived, next_offset: start, reach: start, next_data_sn: 0 }
     }
+
+    /// These bytes are of this burst, and have not come yet.
+    pub(super) fn has_room_for(&self, offset: u32, end: u32) -> bool {
+        self.start <= offset && end <= self.end && !self.arrived.overlaps(offset, end)
+    }
 }

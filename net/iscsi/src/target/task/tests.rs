@@ -150,3 +150,26 @@ fn what_was_lost_is_asked_for_from_its_beginning() {
     let ranges: Vec<_> = r2ts.iter().map(|r2t| (r2t.buffer_offset(), r2t.residual())).collect();
     assert_eq!(ranges, [(0, 512), (1024, 512), (2048, 2048)]);
 }
+
+/// The header of a Data-Out came before the R2T that it names, and its data behind it.
+#[test]
+fn data_whose_header_fitted_nothing_are_not_counted() {
+    let parameters = SessionParameters::default();
+    let command = Header::new(opcode::SCSI_COMMAND, flag::WRITE | flag::FINAL).with_edtl(1024);
+    let mut task = Task::open(&command, &parameters).expect("a write");
+    task.on_immediate_end(&command);
+    let beyond = [data_out(1, 0, u32::MAX, 8, flag::FINAL), data_out(1, 0, 1024, 8, 0)];
+    for header in &beyond {
+        task.on_data_out(header, &parameters).expect_err("nothing was asked for");
+    }
+    task.want(1024);
+    task.next_r2t(1, &parameters).expect("now it is");
+    for header in &beyond {
+        task.on_data_end(header, &parameters).expect("they are nobody's");
+    }
+    assert!(!task.take_complete());
+    let whole = data_out(1, 0, 0, 1024, flag::FINAL);
+    task.on_data_out(&whole, &parameters).expect("what was asked for");
+    task.on_data_end(&whole, &parameters).expect("whole");
+    assert!(task.take_complete());
+}
