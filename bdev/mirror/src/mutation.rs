@@ -62,11 +62,13 @@ pub enum Mutation {
     ForceTakesAll,
     /// A leg that is being copied to serves where the arbiter counts it.
     MixtureServes,
+    /// A leg that has diverged is taken for one that is behind, and overwritten without the operator's word.
+    SplitUnseen,
 }
 
 impl Mutation {
     /// All.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::R1DataBeforeLog,
         Self::R2WritesOverlap,
         Self::R3AckWithoutConfig,
@@ -93,6 +95,7 @@ impl Mutation {
         Self::RevertUnseen,
         Self::ForceTakesAll,
         Self::MixtureServes,
+        Self::SplitUnseen,
     ];
 }
 

@@ -30,9 +30,20 @@ struct Options {
     #[cfg(feature = "mutations")]
     #[arg(long)]
     rule: Option<String>,
+    /// Of the seeds, those alone whose plans have a fault of this name (a row of the coverage).
+    #[arg(long)]
+    fault: Option<String>,
     /// Do not shrink what fails.
     #[arg(long)]
     no_shrink: bool,
+}
+
+impl Options {
+    fn is_wanted(&self, plan: &Plan) -> bool {
+        let has =
+            |name: &String| plan.events.iter().any(|event| format!("{:?}", event.fault.point()) == *name);
+        self.fault.as_ref().is_none_or(has)
+    }
 }
 
 /// How often a long run says that it goes on.
@@ -96,7 +107,11 @@ fn run(options: &Options) -> Sum {
             if seed >= end {
                 return;
             }
-            let outcome = runner.run(&Plan::of(seed));
+            let plan = Plan::of(seed);
+            if !options.is_wanted(&plan) {
+                continue;
+            }
+            let outcome = runner.run(&plan);
             let mut sum = sum.lock().expect("nobody panics with it");
             sum.runs += 1;
             if sum.runs % PROGRESS == 0 {

@@ -10,11 +10,12 @@ use bdev::sim::SimBdev;
 use mirror::bitmap::Bitmap;
 use mirror::decide::{PeerVerdict, SyncPlan, on_peer};
 use mirror::format::layout::{BITMAP_OFFSET, LOG_LEN, LOG_OFFSET};
-use mirror::format::{Config, LegIndex, LegMask, Superblock};
+use mirror::format::{Config, ConfigId, LegIndex, LegMask, Superblock};
 use mirror::intent_log::{Replay, replay};
 use mirror::probe::{FoundLeg, HEAD_LEN, Image, LegFound, TAIL_LEN, classify};
 use mirror::range::ByteRange;
 
+use super::history::Value;
 use super::host::{BLOCK, value_of};
 use super::world::{Check, World};
 
@@ -23,20 +24,29 @@ const GRANULE: u64 = 64 << 10;
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
-    /// The nonce of each generation.
-    nonces: BTreeMap<u64, u64>,
-    /// Which run of which node serves in each generation.
-    serving: BTreeMap<u64, (usize, u64)>,
+    /// The nonce of each generation, of each data set: two that went on without each other may count alike.
+    nonces: BTreeMap<(Side, u64), u64>,
+    /// Which run of which node serves in each config.
+    serving: BTreeMap<ConfigId, (usize, u64)>,
     /// The newest generation in each store.
     stores: [u64; 2],
     rotten: [bool; 2],
 }
 
+/// A data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Side {
+    /// The one that there is, or that was promoted by force.
+    Main,
+    /// The one of the holder that was left behind.
+    Old,
+}
+
 impl Checks {
     /// A node says that this is its config.
-    pub(crate) fn on_config(&mut self, node: usize, config: Option<Config>) -> Check {
+    pub(crate) fn on_config(&mut self, (node, side): (usize, Side), config: Option<Config>) -> Check {
         let Some(id) = config.map(|config| config.id) else { return Ok(()) };
-        let nonce = *self.nonces.entry(id.generation).or_insert(id.nonce);
+        let nonce = *self.nonces.entry((side, id.generation)).or_insert(id.nonce);
         if nonce != id.nonce && id.generation != 0 {
             return Err(format!(
                 "I3: two configs of generation {}, the second one at node {node}",
@@ -49,7 +59,7 @@ impl Checks {
     /// A run of a node serves with this config.
     pub(crate) fn on_service(&mut self, who: (usize, u64), config: Config) -> Check {
         let generation = config.generation();
-        let first = *self.serving.entry(generation).or_insert(who);
+        let first = *self.serving.entry(config.id).or_insert(who);
         if first != who {
             return Err(format!(
                 "R11: run {} of node {} serves in generation {generation}, as run {} of node {} did",
@@ -59,7 +69,7 @@ impl Checks {
         Ok(())
     }
 
-    fn on_store(&mut self, node: usize, superblock: &Superblock) -> Check {
+    fn on_store(&mut self, (node, side): (usize, Side), superblock: &Superblock) -> Check {
         let generation = superblock.config().generation();
         if generation < self.stores[node] && !self.rotten[node] {
             let before = self.stores[node];
@@ -68,7 +78,7 @@ impl Checks {
             ));
         }
         self.stores[node] = generation;
-        self.on_config(node, Some(*superblock.config()))
+        self.on_config((node, side), Some(*superblock.config()))
     }
 
     /// Another disk is there.
@@ -85,7 +95,7 @@ impl Checks {
     }
 }
 
-fn peek(disk: &SimBdev, range: ByteRange) -> Vec<u8> {
+pub(super) fn peek(disk: &SimBdev, range: ByteRange) -> Vec<u8> {
     disk.peek(
         usize::try_from(range.start).expect("in memory"),
         usize::try_from(range.len).expect("in memory"),
@@ -140,7 +150,9 @@ impl World {
         let found = [0, 1].map(|node| found(&self.machines[node].disk));
         for (node, leg) in found.iter().enumerate() {
             if let LegFound::Leg(leg) = leg {
-                self.checks.on_store(node, &leg.superblock).map_err(|why| format!("{when}: {why}"))?;
+                self.checks
+                    .on_store((node, self.side_of(node)), &leg.superblock)
+                    .map_err(|why| format!("{when}: {why}"))?;
             }
         }
         if let [LegFound::Leg(a), LegFound::Leg(b)] = &found {
@@ -217,6 +229,11 @@ impl World {
     /// for more than a copy under way, whatever the arbiter has (`decide::on_word`, `decide::on_peer`), and the holder may
     /// acknowledge without it.
     pub(crate) fn counted(&self) -> Vec<usize> {
+        if let Some(split) = &self.split
+            && let Some(counted) = split.counted()
+        {
+            return counted;
+        }
         let Some(newest) = self.newest_config() else { return Vec::new() };
         let legs = LegIndex::BOTH.into_iter().filter(|leg| newest.in_sync.has(*leg));
         let heard = |leg: &LegIndex| {
@@ -239,17 +256,23 @@ impl World {
     }
 
     fn check_leg(&self, node: usize) -> Check {
-        let disk = &self.machines[node].disk;
-        let Some(superblock) = superblock(disk) else { return Ok(()) };
-        for block in self.history.blocks() {
-            let place = superblock.layout.data_offset + block * BLOCK as u64;
-            let bytes = peek(disk, ByteRange::new(place, BLOCK as u64));
-            let value = value_of(&bytes, block)?;
+        for (block, value) in self.held(node)? {
             self.history
                 .check_leg(block, value)
                 .map_err(|why| format!("I2: the leg of node {node}, which counts: {why}"))?;
         }
         Ok(())
+    }
+
+    /// What a leg holds in each block that was ever used; nothing when it cannot be read.
+    pub(crate) fn held(&self, node: usize) -> Check<BTreeMap<u64, Value>> {
+        let disk = &self.machines[node].disk;
+        let Some(superblock) = superblock(disk) else { return Ok(BTreeMap::new()) };
+        let held = |block: u64| {
+            let place = superblock.layout.data_offset + block * BLOCK as u64;
+            Ok((block, value_of(&peek(disk, ByteRange::new(place, BLOCK as u64)), block)?))
+        };
+        self.history.blocks().map(held).collect()
     }
 
     /// I6: the legs are the same bytes.

@@ -71,6 +71,35 @@ impl Rot {
     pub(super) const ALL: [Self; 4] = [Self::Superblock, Self::Tail, Self::Log, Self::Bitmap];
 }
 
+/// How a holder is out of the way when its peer is promoted by force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Gone {
+    /// Its node is down.
+    Down,
+    /// It lives, and nobody reaches it.
+    CutOff,
+}
+
+/// Which of two data sets the operator keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Keeps {
+    /// The one of the node that was promoted by force.
+    Promoted,
+    /// The old holder's.
+    Old,
+}
+
+/// What happens while the other one is overwritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Upset {
+    /// Nothing.
+    None,
+    /// A node dies.
+    Kill(Who),
+    /// A node stands still.
+    Pause(Who),
+}
+
 /// A fault. Those that last say for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -123,6 +152,9 @@ pub enum Fault {
     Promote,
     /// The same by force, with everything that was acknowledged on the peer's leg.
     ForcePromote,
+    /// The peer, which has been out for a while, is promoted by force; the holder is out of the way, and comes back. The
+    /// operator keeps one of the two data sets.
+    ForceBehind(Gone, Keeps, Upset),
     /// The operator gives the array to the peer.
     Switchover,
 }
@@ -156,12 +188,13 @@ pub enum Point {
     LoseArbiter,
     Promote,
     ForcePromote,
+    ForceBehind,
     Switchover,
 }
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Kill,
         Self::PowerCut,
         Self::Pause,
@@ -187,6 +220,7 @@ impl Point {
         Self::LoseArbiter,
         Self::Promote,
         Self::ForcePromote,
+        Self::ForceBehind,
         Self::Switchover,
     ];
 }
@@ -220,6 +254,7 @@ impl Fault {
             Self::LoseArbiter => Point::LoseArbiter,
             Self::Promote => Point::Promote,
             Self::ForcePromote => Point::ForcePromote,
+            Self::ForceBehind(..) => Point::ForceBehind,
             Self::Switchover => Point::Switchover,
         }
     }

@@ -12,6 +12,8 @@
 //! the way when that was lost is answered with a unit attention, behind which an initiator sends it again: it may take effect twice.
 //! So hosts leave blocks alone, then, that somebody's write has not been answered for, as a file system does. A write that its host
 //! aborted, and whose abort was answered, is over with that answer wherever it went (SAM-5 section 7.2).
+//!
+//! What becomes of all that where the operator sends hosts to another data set: `fork`.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +27,10 @@ pub(crate) type Value = u64;
 pub(crate) type Service = (usize, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Open,
+    /// It was under way when hosts were sent to another data set: it may show in either, at any time, or never.
+    Astray,
     Acknowledged(Instant),
     /// Its host does not know whether it happened, or when it is over.
     Unknown(Instant),
@@ -44,34 +48,56 @@ pub(crate) enum Outcome {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Write {
+pub(super) struct Write {
     invoked: Instant,
     host: usize,
     service: Service,
-    fate: Fate,
+    pub(super) fate: Fate,
 }
 
 /// What reads saw of one value in one block.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+pub(super) struct Seen {
     first_end: Instant,
     last_begin: Instant,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Line {
-    writes: Vec<Value>,
-    seen: BTreeMap<Value, Seen>,
+pub(super) struct Line {
+    /// What was there first: zero, or what a data set held when hosts were sent to it,
+    pub(super) base: Value,
+    /// which is this moment.
+    pub(super) since: Instant,
+    pub(super) writes: Vec<Value>,
+    pub(super) seen: BTreeMap<Value, Seen>,
     /// The latest beginning of an acknowledged write.
-    acknowledged: Option<(Instant, Value)>,
+    pub(super) acknowledged: Option<(Instant, Value)>,
+}
+
+impl Line {
+    fn began_with(&self, value: Value) -> bool {
+        value == self.base && !self.writes.contains(&value)
+    }
+
+    fn knows(&self, value: Value) -> bool {
+        value == self.base || self.writes.contains(&value)
+    }
+
+    /// Each one once.
+    fn values(&self) -> impl Iterator<Item = Value> + '_ {
+        let base = self.began_with(self.base).then_some(self.base);
+        base.into_iter().chain(self.writes.iter().copied())
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct History {
     standby: StandbyMode,
-    writes: Vec<Write>,
-    lines: BTreeMap<u64, Line>,
+    pub(super) writes: Vec<Write>,
+    pub(super) lines: BTreeMap<u64, Line>,
+    /// When hosts were last sent to another data set: what began before tells nothing of it.
+    pub(super) epoch: Instant,
     /// When each service was first known to answer, in order.
     services: Vec<(Instant, Service)>,
     /// When each host was let in at each node again.
@@ -84,6 +110,7 @@ impl History {
             standby,
             writes: Vec::new(),
             lines: BTreeMap::new(),
+            epoch: Instant::EPOCH,
             services: Vec::new(),
             logins: BTreeMap::new(),
         }
@@ -118,6 +145,9 @@ impl History {
     /// A host got a status for its write: GOOD.
     pub(crate) fn acknowledge(&mut self, blocks: core::ops::Range<u64>, value: Value, now: Instant) {
         let write = &mut self.writes[value as usize - 1];
+        if write.fate == Fate::Astray {
+            return;
+        }
         assert_eq!(write.fate, Fate::Open, "write {value} is answered once");
         write.fate = Fate::Acknowledged(now);
         let (invoked, service) = (write.invoked, write.service);
@@ -133,6 +163,9 @@ impl History {
     /// A host does not know what became of its write.
     pub(crate) fn give_up(&mut self, value: Value, outcome: Outcome, now: Instant) {
         let write = &mut self.writes[value as usize - 1];
+        if write.fate == Fate::Astray {
+            return;
+        }
         assert_eq!(write.fate, Fate::Open, "write {value} is answered once");
         write.fate = match outcome {
             Outcome::Unknown => Fate::Unknown(now),
@@ -169,10 +202,14 @@ impl History {
         (invoked, ended): (Instant, Instant),
         before: Option<(Instant, Value)>,
     ) -> Result<(), String> {
-        if value != 0 && !self.lines.get(&block).is_some_and(|line| line.writes.contains(&value)) {
+        if invoked < self.epoch {
+            return Ok(());
+        }
+        let line = self.lines.entry(block).or_default();
+        if !line.knows(value) {
             return Err(format!("block {block}: a read saw {value}, which was never written there"));
         }
-        if let Some(newer) = self.overwritten(value, before) {
+        if let Some(newer) = self.overwritten(&self.lines[&block], value, before) {
             return Err(format!("block {block}: a read saw {value}, after {newer} had been acknowledged"));
         }
         let first = Seen { first_end: ended, last_begin: invoked };
@@ -183,16 +220,27 @@ impl History {
     }
 
     /// The write that was acknowledged, and began after `value`'s had taken effect.
-    fn overwritten(&self, value: Value, acknowledged: Option<(Instant, Value)>) -> Option<Value> {
+    pub(super) fn overwritten(
+        &self,
+        line: &Line,
+        value: Value,
+        acknowledged: Option<(Instant, Value)>,
+    ) -> Option<Value> {
         let (begun, newer) = acknowledged?;
-        let end = self.write(value).map_or(Some(Instant::EPOCH), |write| self.end(write));
+        let end = if line.began_with(value) { Some(line.since) } else { self.end(self.write(value)?) };
         (newer != value && end.is_some_and(|end| begun > end)).then_some(newer)
     }
 
     /// What a leg holds that should have everything: an error when something acknowledged is missing.
     pub(crate) fn check_leg(&self, block: u64, value: Value) -> Result<(), String> {
-        let Some(line) = self.lines.get(&block) else { return Ok(()) };
-        match self.overwritten(value, line.acknowledged) {
+        self.lines.get(&block).map_or(Ok(()), |line| self.check_line_holds(line, block, value))
+    }
+
+    pub(super) fn check_line_holds(&self, line: &Line, block: u64, value: Value) -> Result<(), String> {
+        if !line.knows(value) {
+            return Err(format!("block {block} holds {value}, which was never written there"));
+        }
+        match self.overwritten(line, value, line.acknowledged) {
             Some(newer) => Err(format!("block {block} holds {value}, and {newer} was acknowledged")),
             None => Ok(()),
         }
@@ -204,9 +252,9 @@ impl History {
     }
 
     /// When a write had taken effect at the latest, if it had; `None`: nobody can tell.
-    fn end(&self, write: &Write) -> Option<Instant> {
+    pub(super) fn end(&self, write: &Write) -> Option<Instant> {
         match write.fate {
-            Fate::Open => None,
+            Fate::Open | Fate::Astray => None,
             Fate::Acknowledged(at) | Fate::Ended(at) => Some(at),
             Fate::Unknown(_) if self.standby == StandbyMode::Forward => None,
             Fate::Unknown(at) => {
@@ -233,8 +281,7 @@ impl History {
     }
 
     fn check_line(&self, line: &Line) -> Result<(), String> {
-        let zones: Vec<Zone> =
-            [0].iter().chain(&line.writes).filter_map(|value| self.zone(line, *value)).collect();
+        let zones: Vec<Zone> = line.values().filter_map(|value| self.zone(line, value)).collect();
         for zone in &zones {
             if let Some(begun) = self.write(zone.value).map(|write| write.invoked)
                 && zone.end < begun
@@ -267,7 +314,8 @@ impl History {
     fn zone(&self, line: &Line, value: Value) -> Option<Zone> {
         let seen = line.seen.get(&value);
         let (begun, ended) = match self.write(value) {
-            None => (Instant::EPOCH, Some(Instant::EPOCH)),
+            _ if line.began_with(value) => (line.since, Some(line.since)),
+            None => return None,
             Some(write) => {
                 let known = matches!(write.fate, Fate::Acknowledged(_));
                 if seen.is_none() && !known {
@@ -386,7 +434,10 @@ mod tests {
             read(&mut history, aborted, 8, 9).expect("looked at later");
             assert!(history.check().is_err(), "it landed after its abort had been answered");
             let newer = written(&mut history, 10, 11);
-            assert_eq!(history.overwritten(aborted, history.acknowledged(7)), Some(newer));
+            assert_eq!(
+                history.overwritten(&history.lines[&7], aborted, history.acknowledged(7)),
+                Some(newer)
+            );
         }
     }
 }

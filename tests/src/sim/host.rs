@@ -333,6 +333,12 @@ impl Host {
         all.filter(|registration| registration.count != 0)
     }
 
+    /// What was granted on a path is this from now on, by the operator's word.
+    pub(crate) fn regrant(&mut self, node: usize, count: u64) {
+        self.paths[node].granted = count;
+        self.news.clear();
+    }
+
     /// Registrations that were granted since this was last asked.
     pub(crate) fn take_news(&mut self) -> Vec<Registration> {
         core::mem::take(&mut self.news)
@@ -362,6 +368,8 @@ impl Host {
         env.history.answered(open.service, open.invoked, now);
         match (open.what, completed.op) {
             (What::Write { blocks, value }, _) => env.history.acknowledge(blocks, value, now),
+            // What was granted on the side that hosts have left is gone.
+            (What::Register(_), _) if open.invoked < env.history.epoch => {}
             (What::Register(registration), _) => {
                 self.paths[registration.node].granted = registration.count;
                 self.news.push(registration);

@@ -94,6 +94,9 @@ impl World {
     /// Everything acknowledged is elsewhere.
     pub(crate) fn is_expendable(&self, node: usize) -> bool {
         let other = 1 - node;
+        if self.split.is_some() {
+            return false;
+        }
         let counted = self.newest_config().is_some_and(|config| config.in_sync.has(LegIndex::BOTH[other]));
         let damage = self.damage[other];
         counted && !damage.leg_lost && !damage.cache_lost
@@ -112,6 +115,10 @@ impl World {
         let shaky = self.damage.iter().any(|damage| damage.set_back != SetBack::No);
         if shaky && !matches!(fault, Fault::Corrupt(Way::ToHosts(_)) | Fault::Cut(Way::Hosts(_), _)) {
             self.note("fault", format_args!("left out while a leg was set back: {fault:?}"));
+            return Ok(());
+        }
+        if !self.bears_while_split(fault) {
+            self.note("fault", format_args!("left out while there are two data sets: {fault:?}"));
             return Ok(());
         }
         let phases: Vec<Phase> = Phase::ALL.into_iter().filter(|phase| self.is_in(*phase)).collect();
@@ -192,6 +199,7 @@ impl World {
             Fault::Switchover => _ = self.command(self.serving, Command::Switchover),
             Fault::Promote => self.promote_soon(PromoteMode::Ordinary)?,
             Fault::ForcePromote => self.promote_soon(PromoteMode::Forced)?,
+            Fault::ForceBehind(gone, keeps, upset) => return Ok(self.tear_apart(gone, keeps, upset)),
         }
         Ok(true)
     }

@@ -13,6 +13,7 @@
 //! the end (`world`), that every change of state leaves an event (`told`). `Plan::shrunk` of a failing seed becomes a test in `tests/sim/found.rs`.
 
 mod acts;
+mod apart;
 mod arbiter;
 mod checks;
 mod clock;
@@ -20,6 +21,7 @@ mod coverage;
 mod disks;
 mod elsewhere;
 mod fault;
+mod fork;
 mod history;
 mod host;
 mod inflict;
@@ -32,6 +34,7 @@ mod reservations;
 mod runner;
 mod setback;
 mod shrink;
+mod split;
 mod swarm;
 mod tally;
 mod told;
@@ -39,7 +42,7 @@ mod world;
 
 pub use coverage::{Coverage, Phase};
 pub use elsewhere::SHOWN_ELSEWHERE;
-pub use fault::{Event, Fault, Point, Rot, Spoilt, Still, Way, Who};
+pub use fault::{Event, Fault, Gone, Keeps, Point, Rot, Spoilt, Still, Upset, Way, Who};
 pub use plan::{Load, Patience, Plan};
 pub use runner::{Failure, Outcome, Runner};
 pub use shrink::{Shrunk, shrink};

@@ -12,7 +12,7 @@ use mirror::status::RoleKind;
 use super::checks;
 use super::machine::Life;
 use super::setback::SetBack;
-use super::world::World;
+use super::world::{Check, World};
 
 impl World {
     pub(crate) fn command(&mut self, node: usize, command: Command) -> bool {
@@ -29,7 +29,7 @@ impl World {
         answer.is_ok()
     }
 
-    fn role(&self, node: usize) -> Option<RoleKind> {
+    pub(super) fn role(&self, node: usize) -> Option<RoleKind> {
         self.views[node].map(|view| view.role)
     }
 
@@ -95,7 +95,10 @@ impl World {
     }
 
     /// Looks at both nodes now and then.
-    pub(crate) fn operate(&mut self) {
+    pub(crate) fn operate(&mut self) -> Check {
+        if self.split.is_some() {
+            return self.operate_split();
+        }
         if let Some(node) = self.in_sync() {
             self.serving = node;
             let unnoticed = self.damage.iter().any(|damage| damage.set_back == SetBack::Unnoticed);
@@ -107,7 +110,7 @@ impl World {
             self.promote_if_right(mode);
         }
         if self.plan.policy == ArbiterKind::Etcd {
-            return;
+            return Ok(());
         }
         for node in 0..2 {
             match self.role(node) {
@@ -119,6 +122,7 @@ impl World {
                 _ => {}
             }
         }
+        Ok(())
     }
 
     /// A cluster manager sees to it that somebody serves.

@@ -52,9 +52,9 @@ impl World {
         let busy = |world: &mut Self| {
             let still = |machine: &machine::Machine| matches!(machine.life, Life::Still(..));
             let hung = world.undos.iter().any(|(_, undo)| matches!(undo, Undo::WakeDisk(_)));
-            world.waiting.is_empty() && !hung && !world.machines.iter().any(still)
+            world.waiting.is_empty() && world.split.is_none() && !hung && !world.machines.iter().any(still)
         };
-        self.run(200 * SECOND, busy)?;
+        self.run(400 * SECOND, busy)?;
         self.look_at_legs("at the end of the load")
     }
 

@@ -23,6 +23,20 @@ impl World {
         kept.map(Some).map_err(|why| format!("I17: what is kept on the leg of node {node}: {why:?}"))
     }
 
+    /// Hosts are sent to the data set of this node: what its leg has was granted, and nothing else.
+    pub(crate) fn regrant(&mut self, node: usize) -> Check {
+        let kept = self.kept(node)?;
+        for host in &mut self.hosts {
+            for path in 0..2 {
+                let here = |it: &Registration| (it.host, it.node) == (host.number, path);
+                let all = kept.iter().flat_map(|kept| kept.reservations.registrations());
+                let all = all.filter_map(|(_, key)| Registration::of_key(key)).filter(here);
+                host.regrant(path, all.map(|it| it.count).max().unwrap_or(0));
+            }
+        }
+        Ok(())
+    }
+
     /// A registration was granted: that it is there, or a later one of the same path.
     pub(crate) fn check_granted(&self, granted: Registration) -> Check {
         for node in self.counted() {
@@ -33,7 +47,7 @@ impl World {
         Ok(())
     }
 
-    fn check_registered(&self, node: usize, granted: Registration) -> Check {
+    pub(crate) fn check_registered(&self, node: usize, granted: Registration) -> Check {
         let Some(kept) = self.kept(node)? else { return Ok(()) };
         let found = kept.reservations.registrations().filter_map(|(_, key)| Registration::of_key(key));
         let same = |it: &Registration| (it.host, it.node) == (granted.host, granted.node);

@@ -8,9 +8,11 @@ use mirror::format::ArbiterKind;
 
 use super::acts::Act;
 use super::coverage::Phase;
-use super::fault::{Event, Fault, Point, Rot, Spoilt, Still, Way, Who};
+use super::fault::{Event, Fault, Gone, Keeps, Point, Rot, Spoilt, Still, Upset, Way, Who};
 use super::plan::{Load, Patience, Plan, Span};
 
+/// A promotion by force that loses something takes its time, and so does what follows.
+const SPLIT_TAIL: Duration = Duration::from_secs(9);
 /// As hosts come.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -30,11 +32,13 @@ fn span(prng: &mut Prng, list: &[(u64, u64)]) -> Span {
 pub(crate) fn plan(seed: u64) -> Plan {
     let mut prng = Prng::from_seed(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
     let prng = &mut prng;
-    let policy = match prng.below(10) {
+    let drawn = match prng.below(10) {
         0..=6 => ArbiterKind::Etcd,
         7 | 8 => ArbiterKind::Biased,
         _ => by_hand(seed),
     };
+    let split = Splitting::draw(seed);
+    let policy = split.map_or(drawn, |split| split.policy);
     let drift = if prng.percent(40) { 10_000 } else { 50 };
     let load_for = millis(prng, 1500, 9000);
     let registers = pick(prng, &[0, 0, 2, 6]);
@@ -45,9 +49,12 @@ pub(crate) fn plan(seed: u64) -> Plan {
     };
     events.extend(force(seed, load_for));
     events.extend(hang(seed, load_for));
+    let behind = split.map(|split| split.event(load_for));
+    events.extend(behind);
     events.sort_by_key(|event| event.at);
     // Also what strikes last is followed by a while of load.
     let mut length = events.last().map_or(load_for, |event| load_for.max(event.at + millis(prng, 500, 2500)));
+    length = behind.map_or(length, |event| length.max(event.at + SPLIT_TAIL));
     if let Some(act) = act {
         let at = millis(prng, 100, 2000);
         let played = act.play(prng, at);
@@ -86,6 +93,46 @@ fn force(seed: u64, load_for: Duration) -> Option<Event> {
     let most = u64::try_from(load_for.as_millis()).expect("short");
     let (at, during) = (millis(prng, 0, most), prng.percent(60).then(|| pick(prng, &Phase::ALL)));
     prng.percent(5).then_some(Event { at, during, fault: Fault::ForcePromote })
+}
+
+/// A promotion by force that loses something; dice of its own, too. Each policy has its way to two data sets.
+#[derive(Clone, Copy)]
+struct Splitting {
+    policy: ArbiterKind,
+    /// When, in thousandths of the load.
+    moment: u32,
+    during: Option<Phase>,
+    fault: Fault,
+}
+
+impl Splitting {
+    fn draw(seed: u64) -> Option<Self> {
+        let prng = &mut Prng::from_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5b11);
+        let policies =
+            [ArbiterKind::Etcd, ArbiterKind::Manual, ArbiterKind::ClusterManager, ArbiterKind::Biased];
+        let split = Self {
+            policy: pick(prng, &policies),
+            moment: prng.below(1000) as u32,
+            during: prng.percent(60).then(|| pick(prng, &Phase::ALL)),
+            fault: behind_by_force(prng),
+        };
+        prng.percent(8).then_some(split)
+    }
+
+    fn event(self, load_for: Duration) -> Event {
+        Event { at: load_for * self.moment / 1000, during: self.during, fault: self.fault }
+    }
+}
+
+fn behind_by_force(prng: &mut Prng) -> Fault {
+    let who = pick(prng, &[Who::Holder, Who::Peer, Who::Both]);
+    let upset = match prng.below(4) {
+        0 => Upset::None,
+        1 => Upset::Pause(who),
+        _ => Upset::Kill(who),
+    };
+    let gone = pick(prng, &[Gone::Down, Gone::CutOff]);
+    Fault::ForceBehind(gone, pick(prng, &[Keeps::Promoted, Keeps::Old]), upset)
 }
 
 /// A disk that hangs, for a while or for so long that a holder does without it; dice of its own, too.
@@ -149,7 +196,7 @@ fn events(prng: &mut Prng, policy: ArbiterKind, registers: u64, length: Duration
         Point::SlowArbiter | Point::RestoreArbiter | Point::LoseArbiter => policy == ArbiterKind::Etcd,
         Point::Promote => policy != ArbiterKind::Etcd,
         // Drawn apart.
-        Point::ForcePromote | Point::HangDisk => false,
+        Point::ForcePromote | Point::ForceBehind | Point::HangDisk => false,
         _ => true,
     };
     let all: Vec<Point> = Point::ALL.into_iter().filter(fits).collect();
@@ -242,6 +289,7 @@ fn fault(prng: &mut Prng, kinds: &[Point]) -> Fault {
         Point::LoseArbiter => Fault::LoseArbiter,
         Point::Promote => Fault::Promote,
         Point::ForcePromote => Fault::ForcePromote,
+        Point::ForceBehind => behind_by_force(prng),
         Point::Switchover => Fault::Switchover,
     }
 }

@@ -28,6 +28,7 @@ use super::machine::{self, Flush, Front, Life, Machine};
 use super::plan::{Patience, Plan};
 use super::setback::{Backup, Sessions, SetBack};
 use super::told::Told;
+use super::split::Split;
 
 /// A leg: room for 192 granules of data behind the metadata.
 pub(crate) const LEG: Geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 18 << 11 };
@@ -88,6 +89,8 @@ pub(crate) struct World {
     pub(crate) sessions: [Sessions; 2],
     /// Nodes whose unusable leg was tried once more.
     pub(crate) second_chances: [bool; 2],
+    /// Two data sets, or what leads to them.
+    pub(crate) split: Option<Box<Split>>,
     /// Counts new disks.
     disks: u64,
     /// Granules of the volume.
@@ -150,6 +153,7 @@ impl World {
             backups: [None, None],
             sessions: [Sessions::default(); 2],
             second_chances: [false; 2],
+            split: None,
             disks,
             granules: 0,
             net,
@@ -308,7 +312,7 @@ impl World {
         self.strike()?;
         if self.operator_at <= self.now {
             self.operator_at = self.now + OPERATOR;
-            self.operate();
+            self.operate()?;
         }
         Ok(())
     }
@@ -382,9 +386,10 @@ impl World {
                 self.machines[node].flush = Flush::Failed;
             }
             self.told[node].hear(&event.kind);
+            self.hear_of_split(&event.kind);
             self.note(&format!("node {node}"), format_args!("{}", event.kind));
         }
-        if self.now >= self.machines[node].look_at {
+        if self.now >= self.machines[node].look_at || self.is_being_forced(node) {
             self.machines[node].look_at = self.now + LOOK;
             self.look(node)?;
         }
@@ -400,14 +405,19 @@ impl World {
         }
         self.views[node] = Some(view);
         if matches!(view.role, RoleKind::Holder | RoleKind::Frozen) {
-            self.serving = node;
+            self.serving = self.side_of_hosts().unwrap_or(node);
+        }
+        match view.role {
+            RoleKind::Holder if self.is_being_forced(node) => self.on_forced(node)?,
+            RoleKind::Holder if view.resync => self.on_resync(node),
+            _ => {}
         }
         if let (RoleKind::Holder, Some(config)) = (view.role, view.config) {
             self.checks.on_service((node, self.machines[node].run), config)?;
         }
         self.watch_sessions(node, &status);
         self.look_what_is_told(node, &status)?;
-        self.checks.on_config(node, status.config)?;
+        self.checks.on_config((node, self.side_of(node)), status.config)?;
         self.on_stopping(node);
         Ok(())
     }

@@ -4,7 +4,7 @@ use mirror::mutation::{Broken, Mutation};
 use tests::sim::{Plan, Runner, SHOWN_ELSEWHERE, shrink};
 
 /// For each rule a seed that is clean, and was not with the rule broken when it was last looked for.
-const SHOWN: [(Mutation, u64); 19] = [
+const SHOWN: [(Mutation, u64); 21] = [
     (Mutation::R1DataBeforeLog, 92),
     (Mutation::R2WritesOverlap, 10),
     (Mutation::R3AckWithoutConfig, 4),
@@ -24,6 +24,8 @@ const SHOWN: [(Mutation, u64); 19] = [
     (Mutation::ReadWithoutLease, 1),
     (Mutation::CacheLossUnseen, 40),
     (Mutation::RevertUnseen, 39),
+    (Mutation::ForceTakesAll, 26),
+    (Mutation::SplitUnseen, 26),
 ];
 
 /// Whatever changes the time that anything takes changes what seeds show: then the first ones are tried.

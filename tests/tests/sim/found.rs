@@ -8,7 +8,7 @@ use tests::sim::{Event, Fault, Load, Patience, Phase, Plan, Rot, Spoilt, Way, Wh
 
 use super::clean;
 
-const fn ms(millis: u64) -> Duration {
+pub(super) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
@@ -16,11 +16,11 @@ const fn us(micros: u64) -> Duration {
     Duration::from_micros(micros)
 }
 
-fn at(millis: u64, during: Option<Phase>, fault: Fault) -> Event {
+pub(super) fn at(millis: u64, during: Option<Phase>, fault: Fault) -> Event {
     Event { at: ms(millis), during, fault }
 }
 
-fn plan(seed: u64, policy: ArbiterKind, events: &[Event]) -> Plan {
+pub(super) fn plan(seed: u64, policy: ArbiterKind, events: &[Event]) -> Plan {
     let load = Load {
         hosts: 2,
         readers: 0,

@@ -107,6 +107,9 @@ pub fn on_peer(ours: &Superblock, found: &LegFound) -> PeerVerdict {
     let (newest, theirs) = (theirs.newest, &theirs.superblock);
     match compare(&ours.history, &theirs.history) {
         Relation::TheyAreDescendant => PeerVerdict::StepDown { newer: *theirs.config() },
+        Relation::Split { .. } if is_broken(Mutation::SplitUnseen) => {
+            PeerVerdict::Resync(plan(ours, theirs, newest))
+        }
         Relation::Split { last_shared } => PeerVerdict::Split { last_shared },
         Relation::Unprovable => PeerVerdict::Refuse(Refusal::Unprovable),
         Relation::Newcomer if ours.config().generation() == 0 => PeerVerdict::Refuse(Refusal::NoData),

@@ -1,0 +1,478 @@
+//! Promotions by force that lose something: two data sets, both kept and told of, until the operator keeps one (I11).
+//!
+//! ```text
+//! Apart --(the holder has gone on alone)--> Forcing --(the peer serves by force)--> Alone --(the old holder is back)--> Meeting
+//!   |                                          ^      --(the split is reported)--> Choosing --(the one that stays serves, and
+//!   '--(the peer is back)--> Copying --(half)--'      the operator says so)--> Resolving --(in sync)--> over
+//! ```
+//!
+//! Hosts use one node alone from `Forcing` on: the operator sees to that, as he must where nothing fences. What he is not relied
+//! on for is checked all the time, in `apart`.
+
+use core::time::Duration;
+
+use engine::Instant;
+use mirror::command::{Command, Overwrite};
+use mirror::decide::{HolderState, PromoteMode};
+use mirror::events::{Codes, EventKind};
+use mirror::format::{ArbiterKind, ConfigId, LegIndex, LegMask};
+use mirror::status::RoleKind;
+
+use super::checks::Side;
+use super::fault::{Event, Fault, Gone, Keeps, Still, Upset, Way};
+use super::fork::{Acknowledged, DataSet};
+use super::host::{self, Registration};
+use super::inflict::Death;
+use super::machine::{self, Life};
+use super::world::{Check, Damage, World};
+
+/// Until the operator brings it back.
+const AWAY: Duration = Duration::from_secs(3600);
+/// How often the operator looks, with everything at work, before something should have come of it.
+const LOOKS: u32 = 400;
+/// The same, before there are two data sets: then it is given up.
+const FIRST_LOOKS: u32 = 50;
+/// Between two commands that were taken.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a write takes the disk of a leg that is not to become whole.
+const SLOW_COPY: Duration = Duration::from_millis(50);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// The two do not see each other, and the holder goes on alone.
+    Apart,
+    /// The peer is copied to, and will not be whole.
+    Copying,
+    /// It is out of the way; its peer is promoted by force.
+    Forcing,
+    /// That one serves, and the old holder is away.
+    Alone,
+    /// They see each other.
+    Meeting,
+    /// The one whose data set stays is to serve, and to see the other one.
+    Choosing,
+    /// It overwrites the other one.
+    Resolving,
+}
+
+/// How much of a leg has what was acknowledged without it, when it is promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caught {
+    None,
+    /// A copy that was cut off: a mixture.
+    Some,
+}
+
+/// Whether somebody has said that there are two data sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    NotYet,
+    ByEvent,
+}
+
+/// See the module.
+pub(crate) struct Split {
+    old: usize,
+    gone: Gone,
+    keeps: Keeps,
+    upset: Upset,
+    caught: Caught,
+    stage: Stage,
+    /// Nothing is done before.
+    not_before: Instant,
+    looks_left: u32,
+    told: Told,
+    /// What was acknowledged when the leg that is promoted last counted for sure.
+    had: Option<Acknowledged>,
+    /// The data set that hosts do not use.
+    pub(super) other: Option<DataSet>,
+    /// What hosts had been granted before the promotion.
+    granted: Vec<Registration>,
+}
+
+impl Split {
+    /// The node that hosts use.
+    pub(super) fn side(&self) -> usize {
+        match (self.stage, self.keeps) {
+            (Stage::Apart | Stage::Copying, _) | (Stage::Choosing | Stage::Resolving, Keeps::Old) => self.old,
+            _ => 1 - self.old,
+        }
+    }
+
+    /// Whose leg has what hosts were told; `None`: what the newest config says.
+    pub(crate) fn counted(&self) -> Option<Vec<usize>> {
+        match self.stage {
+            Stage::Apart | Stage::Copying => None,
+            Stage::Forcing => Some(Vec::new()),
+            _ => Some(vec![self.side()]),
+        }
+    }
+
+    fn enter(&mut self, stage: Stage, not_before: Instant) {
+        (self.stage, self.not_before, self.looks_left) = (stage, not_before, LOOKS);
+    }
+}
+
+impl World {
+    /// The node that hosts use while there are two data sets, or are about to be.
+    pub(crate) fn side_of_hosts(&self) -> Option<usize> {
+        self.split.as_ref().map(|split| split.side())
+    }
+
+    /// Whose data set a node has.
+    pub(crate) fn side_of(&self, node: usize) -> Side {
+        match &self.split {
+            Some(split) if split.old == node => Side::Old,
+            _ => Side::Main,
+        }
+    }
+
+    /// It may begin to serve at any moment.
+    pub(crate) fn is_being_forced(&self, node: usize) -> bool {
+        self.split.as_ref().is_some_and(|split| split.stage == Stage::Forcing && node != split.old)
+    }
+
+    /// Faults that neither data set is to survive are left out, and those that bring hosts or nodes together too early.
+    pub(crate) fn bears_while_split(&self, fault: Fault) -> bool {
+        let Some(split) = &self.split else { return true };
+        let away = matches!(split.stage, Stage::Forcing | Stage::Alone);
+        let here = |who| !away || !self.nodes(who).contains(&split.old);
+        match fault {
+            Fault::Kill(who, _)
+            | Fault::PowerCut(who, _)
+            | Fault::Pause(who, ..)
+            | Fault::Stop(who, _)
+            | Fault::SlowDisk(who, ..)
+            | Fault::StickWrites(who, ..)
+            | Fault::HangDisk(who, _) => here(who),
+            Fault::Reset(Way::Nodes) | Fault::Corrupt(_) | Fault::SlowWay(..) | Fault::SlowArbiter(..) => {
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Begins; false: the array is not in a state for it.
+    pub(crate) fn tear_apart(&mut self, gone: Gone, keeps: Keeps, upset: Upset) -> bool {
+        let old = self.serving;
+        let whole = self.damage.iter().all(|damage| *damage == Damage::default());
+        let sound = |machine: &machine::Machine| machine.life == Life::Up && !machine.disk.has_bad_blocks();
+        let up = self.machines.iter().all(sound);
+        let serves =
+            self.role(old) == Some(RoleKind::Holder) && self.role(1 - old) == Some(RoleKind::Standby);
+        let newest = self.newest_config().filter(|config| config.holder.index() == old);
+        let Some(newest) = newest.filter(|_| whole && up && serves && self.promote_at.is_none()) else {
+            return false;
+        };
+        for (_, undo) in core::mem::take(&mut self.undos) {
+            self.undo(undo);
+        }
+        let counted = newest.in_sync == LegMask::both() && self.has_everything(1 - old);
+        let had = counted.then(|| self.history.all_acknowledged());
+        self.keep_apart(old);
+        // By itself the peer would take over.
+        self.pass_arbiter(1 - old, false);
+        if self.prng.percent(40) {
+            let down = Duration::from_millis(100 + self.prng.below(2000));
+            self.end_node(1 - old, down, Death::Process);
+        }
+        self.split = Some(Box::new(Split {
+            old,
+            gone,
+            keeps,
+            upset,
+            caught: if self.prng.percent(35) { Caught::Some } else { Caught::None },
+            stage: Stage::Apart,
+            not_before: self.now + self.a_while(),
+            looks_left: FIRST_LOOKS,
+            told: Told::NotYet,
+            had,
+            other: None,
+            granted: Vec::new(),
+        }));
+        true
+    }
+
+    fn a_while(&mut self) -> Duration {
+        Duration::from_millis(300 + self.prng.below(2700))
+    }
+
+    fn keep_apart(&mut self, old: usize) {
+        self.net.partition(machine::address(old), machine::address(1 - old));
+    }
+
+    fn pass_arbiter(&mut self, node: usize, passes: bool) {
+        (self.arbiter.asks_pass[node], self.arbiter.answers_pass[node]) = (passes, passes);
+    }
+
+    fn keep_hosts_off(&mut self, node: usize) {
+        for host in (0..self.plan.load.hosts).map(host::address) {
+            self.net.reset(host, machine::address(node));
+            self.net.partition(host, machine::address(node));
+        }
+    }
+
+    fn let_hosts_in(&mut self, node: usize) {
+        for host in (0..self.plan.load.hosts).map(host::address) {
+            self.net.heal(host, machine::address(node));
+        }
+    }
+
+    /// What a node says of its peer's leg.
+    fn diverged(&self, node: usize) -> Option<ConfigId> {
+        self.status(node)?.peer?.diverged
+    }
+
+    pub(crate) fn hear_of_split(&mut self, kind: &EventKind) {
+        if let Some(split) = &mut self.split
+            && kind.code() == "split"
+        {
+            split.told = Told::ByEvent;
+        }
+    }
+
+    // --- The operator ---
+
+    pub(crate) fn operate_split(&mut self) -> Check {
+        let Some(mut split) = self.split.take() else { return Ok(()) };
+        let going = self.advance_split(&mut split)?;
+        if going {
+            self.split = Some(split);
+        } else {
+            self.note("operator", format_args!("one data set is left"));
+        }
+        Ok(())
+    }
+
+    /// False: it is over.
+    fn advance_split(&mut self, split: &mut Split) -> Check<bool> {
+        let works = |node: usize| self.machines[node].is_running();
+        if works(1 - split.old) && (matches!(split.stage, Stage::Forcing | Stage::Alone) || works(split.old))
+        {
+            split.looks_left -= 1;
+        }
+        if split.looks_left == 0 {
+            if matches!(split.stage, Stage::Apart | Stage::Copying) {
+                return Ok(self.give_up(split));
+            }
+            return Err(format!(
+                "liveness: two data sets, {:?} for too long{}",
+                split.stage,
+                self.describe()
+            ));
+        }
+        if matches!(split.stage, Stage::Meeting | Stage::Choosing) {
+            self.check_apart(split)?;
+        }
+        if self.now < split.not_before {
+            return Ok(true);
+        }
+        match split.stage {
+            Stage::Apart => self.go_on_alone(split),
+            Stage::Copying => self.copy(split),
+            Stage::Forcing => Ok(self.force(split)),
+            Stage::Alone => Ok(self.come_back(split)),
+            Stage::Meeting => self.choose(split),
+            Stage::Choosing => self.give_word(split),
+            Stage::Resolving => self.see_to_the_end(split),
+        }
+    }
+
+    /// The holder did not go on alone.
+    fn give_up(&mut self, split: &Split) -> bool {
+        self.net.heal(machine::address(0), machine::address(1));
+        self.pass_arbiter(1 - split.old, true);
+        self.machines[1 - split.old].disk.slow_down(Duration::ZERO);
+        false
+    }
+
+    fn go_on_alone(&mut self, split: &mut Split) -> Check<bool> {
+        let old = split.old;
+        if self.role(old) == Some(RoleKind::Frozen) {
+            self.command(old, Command::Degrade);
+        }
+        self.serve_again(old);
+        let alone = LegMask::only(LegIndex::BOTH[old]);
+        let is_alone = self
+            .newest_config()
+            .is_some_and(|config| config.holder.index() == old && config.in_sync == alone);
+        if self.role(old) != Some(RoleKind::Holder) || !is_alone || self.machines[1 - old].life != Life::Up {
+            return Ok(true);
+        }
+        if split.caught == Caught::None {
+            return self.leave(split);
+        }
+        self.machines[1 - old].disk.slow_down(SLOW_COPY);
+        self.net.heal(machine::address(0), machine::address(1));
+        split.enter(Stage::Copying, self.now);
+        split.looks_left = FIRST_LOOKS;
+        Ok(true)
+    }
+
+    fn copy(&mut self, split: &mut Split) -> Check<bool> {
+        let alone = LegMask::only(LegIndex::BOTH[split.old]);
+        if self.newest_config().is_none_or(|config| config.in_sync != alone) {
+            return Ok(self.give_up(split));
+        }
+        if !self.views[split.old].is_some_and(|view| view.resync) {
+            return Ok(true);
+        }
+        self.machines[1 - split.old].disk.slow_down(Duration::ZERO);
+        self.keep_apart(split.old);
+        self.leave(split)
+    }
+
+    /// The peer is being copied to: the operator does not wait long.
+    pub(crate) fn on_resync(&mut self, node: usize) {
+        let Some(split) = &self.split else { return };
+        if split.stage == Stage::Copying && node == split.old {
+            let soon = self.now + Duration::from_millis(self.prng.below(100));
+            self.operator_at = self.operator_at.min(soon);
+        }
+    }
+
+    /// The holder is out of the way, and hosts cannot reach it.
+    fn leave(&mut self, split: &mut Split) -> Check<bool> {
+        let old = split.old;
+        self.look_at_legs("before a promotion by force")?;
+        split.granted = self.hosts.iter().flat_map(host::Host::granted).collect();
+        self.keep_hosts_off(old);
+        match split.gone {
+            Gone::Down => self.end_node(old, AWAY, Death::Process),
+            Gone::CutOff => self.pass_arbiter(old, false),
+        }
+        self.pass_arbiter(1 - old, true);
+        self.serving = 1 - old;
+        split.enter(Stage::Forcing, self.now + self.a_while());
+        Ok(true)
+    }
+
+    fn force(&mut self, split: &mut Split) -> bool {
+        if self.promote(1 - split.old, PromoteMode::Forced) {
+            split.not_before = self.now + PATIENCE;
+        }
+        true
+    }
+
+    /// True: it was told so. Whoever does not wait for anything is not told.
+    fn promote(&mut self, node: usize, mode: PromoteMode) -> bool {
+        let waits = matches!(self.role(node), Some(RoleKind::Standby | RoleKind::Holding));
+        waits && self.command(node, Command::Promote { mode, holder: HolderState::ConfirmedDown })
+    }
+
+    /// The node serves by force: hosts have what its leg holds now, and nothing else.
+    pub(crate) fn on_forced(&mut self, node: usize) -> Check {
+        let Some(mut split) = self.split.take() else { return Ok(()) };
+        let held = self.held(node)?;
+        if let Some(had) = &split.had {
+            self.history
+                .check_had(had, &held)
+                .map_err(|why| format!("I10: the leg of node {node}: {why}"))?;
+        }
+        split.other = Some(self.history.fork(&held, self.now));
+        self.note("operator", format_args!("hosts have the data set of node {node}"));
+        split.enter(Stage::Alone, self.now + self.a_while());
+        self.split = Some(split);
+        self.regrant(node)
+    }
+
+    fn come_back(&mut self, split: &mut Split) -> bool {
+        let old = split.old;
+        self.net.heal(machine::address(0), machine::address(1));
+        self.pass_arbiter(old, true);
+        if let Life::Down(at) = &mut self.machines[old].life {
+            *at = self.now;
+            self.machines[old].due = self.now;
+        }
+        split.enter(Stage::Meeting, self.now + self.a_while());
+        true
+    }
+
+    /// Somebody has seen that there are two: by what a node says of itself, and by an event.
+    fn choose(&mut self, split: &mut Split) -> Check<bool> {
+        self.serve_again(1 - split.old);
+        let seen = (0..2).any(|node| self.diverged(node).is_some());
+        if !seen || split.told == Told::NotYet {
+            return Ok(true);
+        }
+        split.enter(Stage::Choosing, self.now);
+        if split.keeps == Keeps::Old {
+            self.keep_hosts_off(1 - split.old);
+            let other = split.other.take().ok_or("no other data set")?;
+            split.other = Some(self.history.go_back(other, self.now));
+            for granted in &split.granted {
+                self.check_registered(split.old, *granted)?;
+            }
+            self.regrant(split.old)?;
+            self.serving = split.old;
+        }
+        let (side, differing) = (split.side(), self.differing()?);
+        self.note("operator", format_args!("keeps the data set of node {side}: {differing} blocks differ"));
+        Ok(true)
+    }
+
+    fn give_word(&mut self, split: &mut Split) -> Check<bool> {
+        let node = split.side();
+        if self.role(node) != Some(RoleKind::Holder) {
+            self.take_the_array(split);
+            return Ok(true);
+        }
+        self.let_hosts_in(node);
+        self.check_apart(split)?;
+        if self.resolve(node) {
+            split.enter(Stage::Resolving, self.now);
+            self.upset(split.upset);
+        }
+        Ok(true)
+    }
+
+    fn resolve(&mut self, node: usize) -> bool {
+        let Some(theirs) = self.diverged(node) else { return false };
+        let how = if self.prng.percent(70) { Overwrite::Tracked } else { Overwrite::Everything };
+        self.command(node, Command::ResolveSplit { theirs, how })
+    }
+
+    fn upset(&mut self, upset: Upset) {
+        let after = Duration::from_millis(self.prng.below(150));
+        let down = Duration::from_millis(1 + self.prng.below(2000));
+        let fault = match upset {
+            Upset::None => return,
+            Upset::Kill(who) => Fault::Kill(who, down),
+            Upset::Pause(who) => {
+                Fault::Pause(who, if self.prng.percent(50) { Still::Process } else { Still::Machine }, down)
+            }
+        };
+        let at = self.now.saturating_since(self.began) + after;
+        let place = self.events.partition_point(|event| event.at <= at);
+        self.events.insert(place, Event { at, during: None, fault });
+    }
+
+    fn see_to_the_end(&mut self, split: &mut Split) -> Check<bool> {
+        let node = split.side();
+        if self.newest_config().is_some_and(|config| config.in_sync == LegMask::both()) {
+            (0..2).for_each(|node| self.let_hosts_in(node));
+            return Ok(false);
+        }
+        if self.role(node) == Some(RoleKind::Holder) {
+            self.resolve(node);
+        } else {
+            self.take_the_array(split);
+        }
+        Ok(true)
+    }
+
+    /// A node that was the holder is it again, where a cluster manager would see to that.
+    fn serve_again(&mut self, node: usize) -> bool {
+        let stands_by = self.role(node) == Some(RoleKind::Standby);
+        let managed = self.plan.policy == ArbiterKind::ClusterManager;
+        stands_by && managed && self.promote(node, PromoteMode::Ordinary)
+    }
+
+    /// The node whose data set stays has to serve.
+    fn take_the_array(&mut self, split: &mut Split) {
+        let node = split.side();
+        if self.serve_again(node) || self.promote(node, PromoteMode::Forced) {
+            split.not_before = self.now + PATIENCE;
+        }
+    }
+}
