@@ -64,11 +64,13 @@ pub enum Mutation {
     MixtureServes,
     /// A leg that has diverged is taken for one that is behind, and overwritten without the operator's word.
     SplitUnseen,
+    /// A record of the logical unit that cannot be read is taken for an empty one.
+    LossUnseen,
 }
 
 impl Mutation {
     /// All.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::R1DataBeforeLog,
         Self::R2WritesOverlap,
         Self::R3AckWithoutConfig,
@@ -96,6 +98,7 @@ impl Mutation {
         Self::ForceTakesAll,
         Self::MixtureServes,
         Self::SplitUnseen,
+        Self::LossUnseen,
     ];
 }
 

@@ -47,6 +47,10 @@ impl World {
     pub(crate) fn damage_metadata(&mut self, who: Who, place: Rot, how: Damaged) -> bool {
         for node in self.nodes(who) {
             let Some(superblock) = checks::superblock(&self.machines[node].disk) else { return false };
+            if matches!(place, Rot::UnitState | Rot::UnitStates) {
+                self.damage_record(node, place, how);
+                continue;
+            }
             if self.checks.rotten(node) {
                 return false;
             }
@@ -55,6 +59,7 @@ impl World {
                 Rot::Superblock | Rot::Tail => (SUPERBLOCK_OFFSET, 2),
                 Rot::Log => (LOG_OFFSET, 256),
                 Rot::Bitmap => (BITMAP_OFFSET, 2),
+                Rot::UnitState | Rot::UnitStates => unreachable!("dealt with above"),
             };
             let number = self.prng.below(count);
             let block = |number: u64| start + number % count * BLOCK_BYTES;
@@ -65,7 +70,7 @@ impl World {
         true
     }
 
-    fn damage_block(&mut self, node: usize, target: u64, other: u64, how: Damaged) {
+    pub(super) fn damage_block(&mut self, node: usize, target: u64, other: u64, how: Damaged) {
         let disk = &self.machines[node].disk;
         let at = |place: u64| usize::try_from(place).expect("in memory");
         match how {

@@ -65,10 +65,15 @@ pub enum Rot {
     Log,
     /// One slot of a bitmap page.
     Bitmap,
+    /// One copy of the logical unit's state.
+    UnitState,
+    /// Both copies of it on a leg.
+    UnitStates,
 }
 
 impl Rot {
-    pub(super) const ALL: [Self; 4] = [Self::Superblock, Self::Tail, Self::Log, Self::Bitmap];
+    /// What is drawn with the other faults.
+    pub(super) const DRAWN: [Self; 4] = [Self::Superblock, Self::Tail, Self::Log, Self::Bitmap];
 }
 
 /// How a holder is out of the way when its peer is promoted by force.

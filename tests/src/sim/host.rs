@@ -99,6 +99,7 @@ pub(crate) struct Host {
     to_read: Vec<u64>,
     pub(crate) tally: Tally,
     news: Vec<Registration>,
+    served: Vec<(usize, Instant)>,
     pub(crate) due: Instant,
 }
 
@@ -135,6 +136,7 @@ impl Host {
             to_read: Vec::new(),
             tally: Tally::default(),
             news: Vec::new(),
+            served: Vec::new(),
             due: Instant::EPOCH,
         }
     }
@@ -339,6 +341,11 @@ impl Host {
         self.news.clear();
     }
 
+    /// Which nodes answered with GOOD since this was last asked, and since when they were asked to.
+    pub(crate) fn take_served(&mut self) -> Vec<(usize, Instant)> {
+        core::mem::take(&mut self.served)
+    }
+
     /// Registrations that were granted since this was last asked.
     pub(crate) fn take_news(&mut self) -> Vec<Registration> {
         core::mem::take(&mut self.news)
@@ -366,6 +373,7 @@ impl Host {
         self.tally.passed_on += u64::from(open.node != env.serving);
         self.preferred = open.node;
         env.history.answered(open.service, open.invoked, now);
+        self.served.push((open.node, open.invoked));
         match (open.what, completed.op) {
             (What::Write { blocks, value }, _) => env.history.acknowledge(blocks, value, now),
             // What was granted on the side that hosts have left is gone.

@@ -99,7 +99,7 @@ impl World {
         }
         let counted = self.newest_config().is_some_and(|config| config.in_sync.has(LegIndex::BOTH[other]));
         let damage = self.damage[other];
-        counted && !damage.leg_lost && !damage.cache_lost
+        counted && !damage.leg_lost && !damage.cache_lost && self.records.is_whole(other)
     }
 
     /// The same of a node whose disk is lost: a config on its way that counts this leg alone makes it the last one, and the

@@ -117,6 +117,16 @@ impl Process {
         Self { driver, import, target }
     }
 
+    /// True when its target cannot read what is kept of the unit; told once.
+    pub(crate) fn is_unreadable(&mut self) -> bool {
+        !self.target.unreadable().is_empty()
+    }
+
+    /// False when there is nothing to give up.
+    pub(crate) fn give_up_record(&mut self) -> bool {
+        self.target.give_up_unit_state(&volume_name(), 0).is_ok()
+    }
+
     fn poll(&mut self, now: Instant) -> Progress {
         self.import.poll(now) | self.driver.poll(now) | self.target.poll(now)
     }

@@ -30,6 +30,7 @@ mod machine;
 mod operator;
 mod phases;
 mod plan;
+mod records;
 mod reservations;
 mod runner;
 mod setback;

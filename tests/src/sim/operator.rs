@@ -96,6 +96,7 @@ impl World {
 
     /// Looks at both nodes now and then.
     pub(crate) fn operate(&mut self) -> Check {
+        self.operate_record()?;
         if self.split.is_some() {
             return self.operate_split();
         }

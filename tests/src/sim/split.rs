@@ -18,7 +18,7 @@ use mirror::events::{Codes, EventKind};
 use mirror::format::{ArbiterKind, ConfigId, LegIndex, LegMask};
 use mirror::status::RoleKind;
 
-use super::checks::Side;
+use super::checks::{self, Side};
 use super::fault::{Event, Fault, Gone, Keeps, Still, Upset, Way};
 use super::fork::{Acknowledged, DataSet};
 use super::host::{self, Registration};
@@ -155,7 +155,8 @@ impl World {
     /// Begins; false: the array is not in a state for it.
     pub(crate) fn tear_apart(&mut self, gone: Gone, keeps: Keeps, upset: Upset) -> bool {
         let old = self.serving;
-        let whole = self.damage.iter().all(|damage| *damage == Damage::default());
+        let whole = self.damage.iter().all(|damage| *damage == Damage::default())
+            && (0..2).all(|node| self.records.is_whole(node));
         let sound = |machine: &machine::Machine| machine.life == Life::Up && !machine.disk.has_bad_blocks();
         let up = self.machines.iter().all(sound);
         let serves =
@@ -292,10 +293,10 @@ impl World {
             self.command(old, Command::Degrade);
         }
         self.serve_again(old);
+        // Its own superblock says so: before that it goes by no such config, whatever the arbiter has heard.
         let alone = LegMask::only(LegIndex::BOTH[old]);
-        let is_alone = self
-            .newest_config()
-            .is_some_and(|config| config.holder.index() == old && config.in_sync == alone);
+        let own = checks::superblock(&self.machines[old].disk).map(|superblock| *superblock.config());
+        let is_alone = own.is_some_and(|config| config.in_sync == alone) && self.newest_config() == own;
         if self.role(old) != Some(RoleKind::Holder) || !is_alone || self.machines[1 - old].life != Life::Up {
             return Ok(true);
         }

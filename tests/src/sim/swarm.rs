@@ -42,6 +42,8 @@ pub(crate) fn plan(seed: u64) -> Plan {
     let drift = if prng.percent(40) { 10_000 } else { 50 };
     let load_for = millis(prng, 1500, 9000);
     let registers = pick(prng, &[0, 0, 2, 6]);
+    let rots = record_rots(seed, load_for);
+    let registers = if rots.is_empty() { registers } else { 6 };
     let act = prng.percent(25).then(|| Act::draw(prng));
     let mut events = match act {
         Some(_) if prng.percent(60) => Vec::new(),
@@ -51,6 +53,7 @@ pub(crate) fn plan(seed: u64) -> Plan {
     events.extend(hang(seed, load_for));
     let behind = split.map(|split| split.event(load_for));
     events.extend(behind);
+    events.extend(rots);
     events.sort_by_key(|event| event.at);
     // Also what strikes last is followed by a while of load.
     let mut length = events.last().map_or(load_for, |event| load_for.max(event.at + millis(prng, 500, 2500)));
@@ -133,6 +136,25 @@ fn behind_by_force(prng: &mut Prng) -> Fault {
     };
     let gone = pick(prng, &[Gone::Down, Gone::CutOff]);
     Fault::ForceBehind(gone, pick(prng, &[Keeps::Promoted, Keeps::Old]), upset)
+}
+
+/// The record of reservations rots, and is often read after that; dice of its own, too.
+fn record_rots(seed: u64, load_for: Duration) -> Vec<Event> {
+    let prng = &mut Prng::from_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x4ec0);
+    let most = u64::try_from(load_for.as_millis()).expect("short");
+    let (who, place) = (who(prng), pick(prng, &[Rot::UnitState, Rot::UnitStates, Rot::UnitStates]));
+    let rot = if prng.percent(80) { Fault::Rot(who, place) } else { Fault::Misdirect(who, place) };
+    let at = millis(prng, 200, most);
+    let during =
+        prng.percent(50).then(|| pick(prng, &[Phase::Idle, Phase::Resync, Phase::ReservationChange]));
+    let mut events = vec![Event { at, during, fault: rot }];
+    for _ in 0..1 + prng.below(2) {
+        let (who, down) =
+            (pick(prng, &[Who::Holder, Who::Holder, Who::Peer, Who::Both]), millis(prng, 1, 5000));
+        let fault = if prng.percent(70) { Fault::Kill(who, down) } else { Fault::PowerCut(who, down) };
+        events.push(Event { at: at + millis(prng, 1, 4000), during: None, fault });
+    }
+    if prng.percent(8) { events } else { Vec::new() }
 }
 
 /// A disk that hangs, for a while or for so long that a holder does without it; dice of its own, too.
@@ -279,8 +301,8 @@ fn fault(prng: &mut Prng, kinds: &[Point]) -> Fault {
             Fault::Spoil(one(prng), what, 1 + prng.below(4) as u32)
         }
         Point::BadBlock => Fault::BadBlock(one(prng)),
-        Point::Rot => Fault::Rot(one(prng), pick(prng, &Rot::ALL)),
-        Point::Misdirect => Fault::Misdirect(one(prng), pick(prng, &Rot::ALL)),
+        Point::Rot => Fault::Rot(one(prng), pick(prng, &Rot::DRAWN)),
+        Point::Misdirect => Fault::Misdirect(one(prng), pick(prng, &Rot::DRAWN)),
         Point::ReplaceDisk => Fault::ReplaceDisk(millis(prng, 1, 2000)),
         Point::RevertLeg => Fault::RevertLeg(millis(prng, 1, 2000)),
         Point::CloneLeg => Fault::CloneLeg(millis(prng, 1, 2000)),

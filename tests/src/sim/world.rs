@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bdev::Geometry;
 use bdev::sim::{SimBdev, SimConfig};
 use engine::{Core, Instant, Prng};
+use gateway::StandbyMode;
 use mirror::decide::PromoteMode;
 use mirror::events::EventKind;
 use mirror::format::{ArbiterKind, ArrayName, Config, LegFlags, LegIndex, LegMask};
@@ -24,8 +25,9 @@ use super::history::History;
 use super::host::{Env, Host};
 use super::inflict::Undo;
 use super::journal::Journal;
-use super::machine::{self, Flush, Front, Life, Machine};
+use super::machine::{self, Flush, Front, Life, Machine, Process};
 use super::plan::{Patience, Plan};
+use super::records::Records;
 use super::setback::{Backup, Sessions, SetBack};
 use super::told::Told;
 use super::split::Split;
@@ -91,6 +93,8 @@ pub(crate) struct World {
     pub(crate) second_chances: [bool; 2],
     /// Two data sets, or what leads to them.
     pub(crate) split: Option<Box<Split>>,
+    /// What is known of the unit's record on the legs.
+    pub(crate) records: Records,
     /// Counts new disks.
     disks: u64,
     /// Granules of the volume.
@@ -154,6 +158,7 @@ impl World {
             sessions: [Sessions::default(); 2],
             second_chances: [false; 2],
             split: None,
+            records: Records::default(),
             disks,
             granules: 0,
             net,
@@ -204,6 +209,7 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, node: usize) {
+        self.on_start_with_record(node);
         let setup = self.setup(node);
         let front = Front { mode: self.plan.mode, standby: self.plan.standby };
         self.machines[node].start(setup, front, &self.core, &self.net, self.now);
@@ -389,6 +395,9 @@ impl World {
             self.hear_of_split(&event.kind);
             self.note(&format!("node {node}"), format_args!("{}", event.kind));
         }
+        if self.machines[node].process.as_mut().is_some_and(Process::is_unreadable) {
+            self.on_unreadable(node)?;
+        }
         if self.now >= self.machines[node].look_at || self.is_being_forced(node) {
             self.machines[node].look_at = self.now + LOOK;
             self.look(node)?;
@@ -447,6 +456,11 @@ impl World {
             serving: self.serving,
         };
         self.hosts[at].turn(self.now, &mut env)?;
+        for (node, invoked) in self.hosts[at].take_served() {
+            if self.plan.standby == StandbyMode::Refuse {
+                self.check_let_in(node, invoked)?;
+            }
+        }
         let granted = self.hosts[at].take_news();
         granted.into_iter().try_for_each(|registration| self.check_granted(registration))
     }

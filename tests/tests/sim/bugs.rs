@@ -4,7 +4,7 @@ use mirror::mutation::{Broken, Mutation};
 use tests::sim::{Plan, Runner, SHOWN_ELSEWHERE, shrink};
 
 /// For each rule a seed that is clean, and was not with the rule broken when it was last looked for.
-const SHOWN: [(Mutation, u64); 21] = [
+const SHOWN: [(Mutation, u64); 22] = [
     (Mutation::R1DataBeforeLog, 92),
     (Mutation::R2WritesOverlap, 10),
     (Mutation::R3AckWithoutConfig, 4),
@@ -26,6 +26,7 @@ const SHOWN: [(Mutation, u64); 21] = [
     (Mutation::RevertUnseen, 39),
     (Mutation::ForceTakesAll, 26),
     (Mutation::SplitUnseen, 26),
+    (Mutation::LossUnseen, 162),
 ];
 
 /// Whatever changes the time that anything takes changes what seeds show: then the first ones are tried.

@@ -2,6 +2,7 @@
 
 mod bugs;
 mod found;
+mod records;
 mod split;
 
 use tests::sim::{Coverage, Plan, Runner};

@@ -8,6 +8,7 @@ use super::field::fields;
 use super::header::{self, At, BlockKind, HEADER_LEN, Header, PAYLOAD_LEN};
 use super::layout::{Layout, UNIT_STATE_LEN, UNIT_STATE_OFFSET};
 use super::{BLOCK_BYTES, BLOCK_SIZE, Block, BlockWrite};
+use crate::mutation::{Mutation, is_broken};
 
 fields! {
     /// The fields of a copy's first block; the content goes on behind the headers of the following ones.
@@ -131,9 +132,8 @@ impl UnitState {
     /// The newest whole copy in the first 256 KiB of a leg; [`UnitState::lost`] where none is.
     pub fn newest(head: &[u8], array: Uuid) -> Self {
         let copies = [0, 1].into_iter().filter_map(|parity| decode(head, array, parity).ok());
-        copies
-            .reduce(|one, other| if other.is_newer_than(&one) { other } else { one })
-            .unwrap_or_else(Self::lost)
+        let newest = copies.reduce(|one, other| if other.is_newer_than(&one) { other } else { one });
+        newest.unwrap_or_else(|| if is_broken(Mutation::LossUnseen) { Self::default() } else { Self::lost() })
     }
 }
 
