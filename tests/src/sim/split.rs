@@ -13,7 +13,7 @@ use core::time::Duration;
 
 use engine::Instant;
 use mirror::command::{Command, Overwrite};
-use mirror::decide::{HolderState, PromoteMode};
+use mirror::decide::{HoldReason, HolderState, PromoteMode};
 use mirror::events::{Codes, EventKind};
 use mirror::format::{ArbiterKind, ConfigId, LegIndex, LegMask};
 use mirror::status::RoleKind;
@@ -224,6 +224,14 @@ impl World {
         self.status(node)?.peer?.diverged
     }
 
+    /// Its status tells of two data sets.
+    fn says_so(&self, node: usize) -> bool {
+        let waits = HoldReason::Split { last_shared: None }.to_string();
+        let held =
+            self.status(node).is_some_and(|status| status.reason.is_some_and(|reason| reason == waits));
+        held || self.diverged(node).is_some()
+    }
+
     pub(crate) fn hear_of_split(&mut self, kind: &EventKind) {
         if let Some(split) = &mut self.split
             && kind.code() == "split"
@@ -392,8 +400,7 @@ impl World {
     /// Somebody has seen that there are two: by what a node says of itself, and by an event.
     fn choose(&mut self, split: &mut Split) -> Check<bool> {
         self.serve_again(1 - split.old);
-        let seen = (0..2).any(|node| self.diverged(node).is_some());
-        if !seen || split.told == Told::NotYet {
+        if !(0..2).any(|node| self.says_so(node)) || split.told == Told::NotYet {
             return Ok(true);
         }
         split.enter(Stage::Choosing, self.now);

@@ -258,8 +258,9 @@ impl World {
                 text += &format!("\nnode {node}: {:?}", machine.life);
                 continue;
             };
+            let fence = super::checks::superblock(&machine.disk).map(|superblock| superblock.fence);
             text += &format!(
-                "\nnode {node}: {:?}, {:?} {:?}, config {:?}, peer {:?}, dirty {}",
+                "\nnode {node}: {:?}, {:?} {:?}, config {:?}, peer {:?}, dirty {}, fence of its leg {fence:?}",
                 machine.life, status.role, status.reason, status.config, status.peer, status.dirty_bytes
             );
         }
