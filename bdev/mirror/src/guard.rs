@@ -111,6 +111,15 @@ impl Guard {
         self.give_up(IoError::Fenced, now, replies);
     }
 
+    /// The generation of this node's own that could not be written down: the fence before it stands again, and whoever holds
+    /// asks to be let in once more. On no superblock, a larger one would keep the holder out for good: it goes by what it reads.
+    pub(crate) fn take_back(&mut self, key: FenceKey, before: FenceKey) {
+        if self.stands == key {
+            self.stands = before;
+            self.clients.values_mut().for_each(|client| client.key = None);
+        }
+    }
+
     /// When an I/O was last let through that only a holder may do.
     pub(crate) fn last_granted(&self) -> Option<Instant> {
         self.last_granted

@@ -655,12 +655,7 @@ impl Node {
             (OwnWrite::Claim(key), Stored::Durable) => self.on_claim_stored(key, Ok(())),
             (OwnWrite::Claim(key), Stored::Failed(error)) => self.on_claim_stored(key, Err(error)),
             (OwnWrite::Promotion, Stored::Durable) => self.on_promotion_fenced(),
-            (OwnWrite::Promotion, Stored::Failed(error)) => {
-                self.note(EventKind::PromotionFailed(error));
-                if matches!(self.role, Role::Promoting(_)) {
-                    self.begin_standby(StandbyReason::PeerHolds);
-                }
-            }
+            (OwnWrite::Promotion, Stored::Failed(error)) => self.on_promotion_unwritten(error),
         }
     }
 }

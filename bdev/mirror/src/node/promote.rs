@@ -1,7 +1,7 @@
 //! Promotion by hand (R8, R10, R11): fence the own leg, let everything end, wait out the lease that was
 //! granted to the old holder, take a new generation with this leg alone.
 
-use bdev::{Completed, FenceKey};
+use bdev::{Completed, FenceKey, IoError};
 use engine::Instant;
 
 use super::hold::StartCause;
@@ -153,6 +153,18 @@ impl Node {
         if let Role::Promoting(promoting) = &mut self.role {
             promoting.stage = Stage::Waiting(until);
         }
+    }
+
+    /// The own superblock does not have the fence.
+    pub(super) fn on_promotion_unwritten(&mut self, error: IoError) {
+        self.note(EventKind::PromotionFailed(error));
+        let Role::Promoting(promoting) = &self.role else { return };
+        let key = FenceKey { node: self.setup.who.number(), generation: promoting.promotion.generation };
+        let before = self.own().fence;
+        if let Some(guard) = &mut self.guard {
+            guard.take_back(key, before);
+        }
+        self.role = Role::Standby(StandbyReason::PeerHolds);
     }
 
     pub(super) fn on_promotion_read(&mut self, job: u32, completed: &Completed) {

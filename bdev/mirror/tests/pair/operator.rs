@@ -525,3 +525,26 @@ fn a_stale_leg_says_so_and_is_promoted_by_force_alone() {
     world.wait("promotion", 5 * SECOND, |world| world.is_holder(1));
     assert!(has_event(&world, 1, "promoting", "forced-data-mixed"), "{}", world.describe());
 }
+
+/// A promotion that its own disk fails locks nobody out: what is on no superblock, no holder can outrank.
+#[test]
+fn a_forced_promotion_that_cannot_be_written_down_leaves_the_leg_to_its_holder() {
+    for (seed, policy) in (470..).zip([ArbiterKind::Biased, ArbiterKind::Etcd]) {
+        let mut world = World::new(seed, policy);
+        world.create();
+        world.load(0, millis(50));
+        world.kill(0);
+        world.run(millis(300));
+        world.disks[1].inject(SimFault::FailWrites { count: 1 });
+        command(&mut world, 1, FORCE).expect("the operator's word");
+        world.wait("no promotion", SECOND, |world| {
+            let status = world.status(1);
+            status.role == RoleKind::Standby
+                && status.events.iter().any(|event| event.kind.code() == "promotion-failed")
+        });
+        world.start(0);
+        world.wait("both legs", 5 * SECOND, |world| world.is_in_sync(0));
+        world.load(0, millis(50));
+        settle(&mut world, 0);
+    }
+}
