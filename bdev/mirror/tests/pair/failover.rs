@@ -288,8 +288,7 @@ fn random_run(seed: u64) {
             }
         }
         world.wait("a holder", 20 * SECOND, |world| world.holder().is_some());
-        world.drain();
-        let at = world.holder().expect("just seen");
+        let at = world.drained();
         world.check_acknowledged(at);
         let rest = world.prng.below(100);
         world.load(at, millis(rest));

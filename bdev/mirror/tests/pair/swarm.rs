@@ -209,7 +209,6 @@ fn recover(world: &mut World, fault: Fault) {
             let _: Result<(), _> = world.command(1, PROMOTE);
         }
     }
-    world.drain();
-    let at = world.holder().expect("just seen");
+    let at = world.drained();
     world.check_acknowledged(at);
 }

@@ -530,6 +530,13 @@ impl World {
         });
     }
 
+    /// Everything is answered; who serves then. One that did before may have heard meanwhile that it is the holder no more.
+    pub(crate) fn drained(&mut self) -> usize {
+        self.drain();
+        self.wait("one holder", Duration::from_secs(20), |world| world.is_holder(0) != world.is_holder(1));
+        usize::from(self.is_holder(1))
+    }
+
     /// The value of a block on a leg.
     fn on_leg(&self, index: usize, block: u64) -> u64 {
         let offset = self.status(index).data_offset + block * BLOCK;
