@@ -26,7 +26,7 @@ pub enum Mutation {
     R6LeaveUnmarked,
     /// R7: a write of part of a stale granule goes to both legs and clears its mark.
     R7PartClears,
-    /// R8: a config takes effect without the arbiter.
+    /// R8: a config that leaves a leg out takes effect without the arbiter.
     R8ActFirst,
     /// R8: the superblock comes first, and the arbiter last.
     R8ArbiterLast,

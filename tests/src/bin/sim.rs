@@ -26,7 +26,7 @@ struct Options {
     #[cfg(feature = "mutations")]
     #[arg(long)]
     mutations: bool,
-    /// Of them, the one of this name alone.
+    /// Of them, the one of this name alone; with `--tell`, broken in the run that is told.
     #[cfg(feature = "mutations")]
     #[arg(long)]
     rule: Option<String>,
@@ -62,6 +62,8 @@ fn main() -> ExitCode {
     // What panics is a finding, and reported as one.
     std::panic::set_hook(Box::new(|_| {}));
     if options.tell {
+        #[cfg(feature = "mutations")]
+        let _broken = mirror::mutation::Broken::rule(mutations::named(&options));
         let outcome = Runner::new().tell(&Plan::of(options.first));
         print!("{}", outcome.journal);
         return if outcome.verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -145,6 +147,12 @@ mod mutations {
     use tests::sim::{Plan, Runner, SHOWN_ELSEWHERE};
 
     use super::Options;
+
+    /// The rule that is asked for by its name.
+    pub(super) fn named(options: &Options) -> Option<Mutation> {
+        let name = options.rule.as_ref()?;
+        Mutation::ALL.into_iter().find(|rule| *name == format!("{rule:?}"))
+    }
 
     /// Breaks each rule until a seed shows it.
     pub(super) fn find(options: &Options) -> ExitCode {

@@ -97,6 +97,10 @@ impl World {
     /// Looks at both nodes now and then.
     pub(crate) fn operate(&mut self) -> Check {
         self.operate_record()?;
+        // What leaves the log then has to be in the bitmap.
+        if self.newest_config().is_some_and(|config| config.in_sync != LegMask::both()) {
+            self.look_at_legs("while one leg is out")?;
+        }
         if self.split.is_some() {
             return self.operate_split();
         }

@@ -115,7 +115,9 @@ pub(super) fn having_heard(own: &Superblock, line: &History) -> Superblock {
 /// Whether a change of what the superblocks say begins at the arbiter (R8): every new config does, where there is one
 /// to ask.
 pub fn asks_arbiter(arbiter: ArbiterKind, now: &Config, next: &Config) -> bool {
-    arbiter == ArbiterKind::Etcd && next.id != now.id && !is_broken(Mutation::R8ActFirst)
+    let leaves_out = next.in_sync != now.in_sync && now.in_sync.contains(next.in_sync);
+    let unasked = leaves_out && is_broken(Mutation::R8ActFirst);
+    arbiter == ArbiterKind::Etcd && next.id != now.id && !unasked
 }
 
 /// What a swap has come to.
