@@ -82,7 +82,7 @@ enum OwnWrite {
     /// A fence of the peer.
     Fence(FenceKey),
     /// The fence of a promotion.
-    Promotion,
+    Promotion(FenceKey),
     /// The generation that the peer's leg is about to be fenced with, before this node serves.
     Claim(FenceKey),
 }
@@ -654,8 +654,8 @@ impl Node {
             }
             (OwnWrite::Claim(key), Stored::Durable) => self.on_claim_stored(key, Ok(())),
             (OwnWrite::Claim(key), Stored::Failed(error)) => self.on_claim_stored(key, Err(error)),
-            (OwnWrite::Promotion, Stored::Durable) => self.on_promotion_fenced(),
-            (OwnWrite::Promotion, Stored::Failed(error)) => self.on_promotion_unwritten(error),
+            (OwnWrite::Promotion(_), Stored::Durable) => self.on_promotion_fenced(),
+            (OwnWrite::Promotion(key), Stored::Failed(error)) => self.on_promotion_unwritten(key, error),
         }
     }
 }

@@ -131,7 +131,7 @@ impl Node {
                 let Some(store) = &mut self.store else { return };
                 let mut next = store.current().clone();
                 next.fence = FenceKey { node: self.setup.who.number(), generation };
-                self.own_write = Some(OwnWrite::Promotion);
+                self.own_write = Some(OwnWrite::Promotion(next.fence));
                 store.begin(Numbering::Write, next, &mut self.desk);
             }
             Stage::Waiting(until) if now >= *until => {
@@ -156,15 +156,15 @@ impl Node {
     }
 
     /// The own superblock does not have the fence.
-    pub(super) fn on_promotion_unwritten(&mut self, error: IoError) {
+    pub(super) fn on_promotion_unwritten(&mut self, key: FenceKey, error: IoError) {
         self.note(EventKind::PromotionFailed(error));
-        let Role::Promoting(promoting) = &self.role else { return };
-        let key = FenceKey { node: self.setup.who.number(), generation: promoting.promotion.generation };
         let before = self.own().fence;
         if let Some(guard) = &mut self.guard {
             guard.take_back(key, before);
         }
-        self.role = Role::Standby(StandbyReason::PeerHolds);
+        if matches!(self.role, Role::Promoting(_)) {
+            self.role = Role::Standby(StandbyReason::PeerHolds);
+        }
     }
 
     pub(super) fn on_promotion_read(&mut self, job: u32, completed: &Completed) {
