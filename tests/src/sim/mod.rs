@@ -9,8 +9,9 @@
 //! created --> safety: load and faults --> healed: must converge --> quiet: everything is read, legs are compared
 //! ```
 //!
-//! What is checked, and where: front end linearizable per block (`history`), legs and stores (`checks`), answers and
-//! the end (`world`), that every change of state leaves an event (`told`). `Plan::shrunk` of a failing seed becomes a test in `tests/sim/found.rs`.
+//! What is checked, and where: front end linearizable per block (`history`), legs and stores (`checks`), two data sets (`apart`),
+//! the record of reservations (`records`), that every change of state leaves an event (`told`), answers and the end (`world`).
+//! `Plan::shrunk` of a failing seed becomes a test in `tests/sim/found.rs`.
 
 mod acts;
 mod apart;
@@ -32,6 +33,7 @@ mod phases;
 mod plan;
 mod records;
 mod reservations;
+mod resolve;
 mod runner;
 mod setback;
 mod shrink;

@@ -7,19 +7,19 @@
 //! ```
 //!
 //! Hosts use one node alone from `Forcing` on: the operator sees to that, as he must where nothing fences. What he is not relied
-//! on for is checked all the time, in `apart`.
+//! on for is checked all the time, in `apart`; how he keeps one: `resolve`.
 
 use core::time::Duration;
 
 use engine::Instant;
-use mirror::command::{Command, Overwrite};
+use mirror::command::Command;
 use mirror::decide::{HoldReason, HolderState, PromoteMode};
 use mirror::events::{Codes, EventKind};
-use mirror::format::{ArbiterKind, ConfigId, LegIndex, LegMask};
+use mirror::format::{ConfigId, LegIndex, LegMask};
 use mirror::status::RoleKind;
 
 use super::checks::{self, Side};
-use super::fault::{Event, Fault, Gone, Keeps, Still, Upset, Way};
+use super::fault::{Fault, Gone, Keeps, Upset, Way};
 use super::fork::{Acknowledged, DataSet};
 use super::host::{self, Registration};
 use super::inflict::Death;
@@ -33,12 +33,12 @@ const LOOKS: u32 = 400;
 /// The same, before there are two data sets: then it is given up.
 const FIRST_LOOKS: u32 = 50;
 /// Between two commands that were taken.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a write takes the disk of a leg that is not to become whole.
 const SLOW_COPY: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
+pub(super) enum Stage {
     /// The two do not see each other, and the holder goes on alone.
     Apart,
     /// The peer is copied to, and will not be whole.
@@ -65,29 +65,29 @@ enum Caught {
 
 /// Whether somebody has said that there are two data sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     NotYet,
     ByEvent,
 }
 
 /// See the module.
 pub(crate) struct Split {
-    old: usize,
+    pub(super) old: usize,
     gone: Gone,
-    keeps: Keeps,
-    upset: Upset,
+    pub(super) keeps: Keeps,
+    pub(super) upset: Upset,
     caught: Caught,
     stage: Stage,
     /// Nothing is done before.
-    not_before: Instant,
+    pub(super) not_before: Instant,
     looks_left: u32,
-    told: Told,
+    pub(super) told: Told,
     /// What was acknowledged when the leg that is promoted last counted for sure.
     had: Option<Acknowledged>,
     /// The data set that hosts do not use.
     pub(super) other: Option<DataSet>,
     /// What hosts had been granted before the promotion.
-    granted: Vec<Registration>,
+    pub(super) granted: Vec<Registration>,
 }
 
 impl Split {
@@ -108,7 +108,7 @@ impl Split {
         }
     }
 
-    fn enter(&mut self, stage: Stage, not_before: Instant) {
+    pub(super) fn enter(&mut self, stage: Stage, not_before: Instant) {
         (self.stage, self.not_before, self.looks_left) = (stage, not_before, LOOKS);
     }
 }
@@ -206,26 +206,26 @@ impl World {
         (self.arbiter.asks_pass[node], self.arbiter.answers_pass[node]) = (passes, passes);
     }
 
-    fn keep_hosts_off(&mut self, node: usize) {
+    pub(super) fn keep_hosts_off(&mut self, node: usize) {
         for host in (0..self.plan.load.hosts).map(host::address) {
             self.net.reset(host, machine::address(node));
             self.net.partition(host, machine::address(node));
         }
     }
 
-    fn let_hosts_in(&mut self, node: usize) {
+    pub(super) fn let_hosts_in(&mut self, node: usize) {
         for host in (0..self.plan.load.hosts).map(host::address) {
             self.net.heal(host, machine::address(node));
         }
     }
 
     /// What a node says of its peer's leg.
-    fn diverged(&self, node: usize) -> Option<ConfigId> {
+    pub(super) fn diverged(&self, node: usize) -> Option<ConfigId> {
         self.status(node)?.peer?.diverged
     }
 
     /// Its status tells of two data sets.
-    fn says_so(&self, node: usize) -> bool {
+    pub(super) fn says_so(&self, node: usize) -> bool {
         let waits = HoldReason::Split { last_shared: None }.to_string();
         let held =
             self.status(node).is_some_and(|status| status.reason.is_some_and(|reason| reason == waits));
@@ -364,7 +364,7 @@ impl World {
     }
 
     /// True: it was told so. Whoever does not wait for anything is not told.
-    fn promote(&mut self, node: usize, mode: PromoteMode) -> bool {
+    pub(super) fn promote(&mut self, node: usize, mode: PromoteMode) -> bool {
         let waits = matches!(self.role(node), Some(RoleKind::Standby | RoleKind::Holding));
         waits && self.command(node, Command::Promote { mode, holder: HolderState::ConfirmedDown })
     }
@@ -395,92 +395,5 @@ impl World {
         }
         split.enter(Stage::Meeting, self.now + self.a_while());
         true
-    }
-
-    /// Somebody has seen that there are two: by what a node says of itself, and by an event.
-    fn choose(&mut self, split: &mut Split) -> Check<bool> {
-        self.serve_again(1 - split.old);
-        if !(0..2).any(|node| self.says_so(node)) || split.told == Told::NotYet {
-            return Ok(true);
-        }
-        split.enter(Stage::Choosing, self.now);
-        if split.keeps == Keeps::Old {
-            self.keep_hosts_off(1 - split.old);
-            let other = split.other.take().ok_or("no other data set")?;
-            split.other = Some(self.history.go_back(other, self.now));
-            for granted in &split.granted {
-                self.check_registered(split.old, *granted)?;
-            }
-            self.regrant(split.old)?;
-            self.serving = split.old;
-        }
-        let (side, differing) = (split.side(), self.differing()?);
-        self.note("operator", format_args!("keeps the data set of node {side}: {differing} blocks differ"));
-        Ok(true)
-    }
-
-    fn give_word(&mut self, split: &mut Split) -> Check<bool> {
-        let node = split.side();
-        if self.role(node) != Some(RoleKind::Holder) {
-            self.take_the_array(split);
-            return Ok(true);
-        }
-        self.let_hosts_in(node);
-        self.check_apart(split)?;
-        if self.resolve(node) {
-            split.enter(Stage::Resolving, self.now);
-            self.upset(split.upset);
-        }
-        Ok(true)
-    }
-
-    fn resolve(&mut self, node: usize) -> bool {
-        let Some(theirs) = self.diverged(node) else { return false };
-        let how = if self.prng.percent(70) { Overwrite::Tracked } else { Overwrite::Everything };
-        self.command(node, Command::ResolveSplit { theirs, how })
-    }
-
-    fn upset(&mut self, upset: Upset) {
-        let after = Duration::from_millis(self.prng.below(150));
-        let down = Duration::from_millis(1 + self.prng.below(2000));
-        let fault = match upset {
-            Upset::None => return,
-            Upset::Kill(who) => Fault::Kill(who, down),
-            Upset::Pause(who) => {
-                Fault::Pause(who, if self.prng.percent(50) { Still::Process } else { Still::Machine }, down)
-            }
-        };
-        let at = self.now.saturating_since(self.began) + after;
-        let place = self.events.partition_point(|event| event.at <= at);
-        self.events.insert(place, Event { at, during: None, fault });
-    }
-
-    fn see_to_the_end(&mut self, split: &mut Split) -> Check<bool> {
-        let node = split.side();
-        if self.newest_config().is_some_and(|config| config.in_sync == LegMask::both()) {
-            (0..2).for_each(|node| self.let_hosts_in(node));
-            return Ok(false);
-        }
-        if self.role(node) == Some(RoleKind::Holder) {
-            self.resolve(node);
-        } else {
-            self.take_the_array(split);
-        }
-        Ok(true)
-    }
-
-    /// A node that was the holder is it again, where a cluster manager would see to that.
-    fn serve_again(&mut self, node: usize) -> bool {
-        let stands_by = self.role(node) == Some(RoleKind::Standby);
-        let managed = self.plan.policy == ArbiterKind::ClusterManager;
-        stands_by && managed && self.promote(node, PromoteMode::Ordinary)
-    }
-
-    /// The node whose data set stays has to serve.
-    fn take_the_array(&mut self, split: &mut Split) {
-        let node = split.side();
-        if self.serve_again(node) || self.promote(node, PromoteMode::Forced) {
-            split.not_before = self.now + PATIENCE;
-        }
     }
 }

@@ -163,7 +163,7 @@ impl Node {
             guard.take_back(key, before);
         }
         if matches!(self.role, Role::Promoting(_)) {
-            self.role = Role::Standby(StandbyReason::PeerHolds);
+            self.begin_standby(StandbyReason::PeerHolds);
         }
     }
 
