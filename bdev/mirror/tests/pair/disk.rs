@@ -3,47 +3,19 @@
 use std::collections::BTreeMap;
 
 use bdev::Durability;
-use engine::Prng;
 
+use super::cut::{Area, Survival, Unsettled, Way};
 use super::recorder::{Bytes, Event, Number};
 use super::world::LEG_BYTES;
 
 /// What a disk writes whole or not at all, in bytes.
 pub(crate) const SECTOR: usize = 512;
-/// A metadata block has so many sectors.
-const BLOCK_SECTORS: usize = 8;
-/// A longer write that is torn at each sector has so many at the most: the unit's state is one.
-const TORN_SECTORS: usize = 32;
 /// Where the data of the recorded legs begin, and end: before and behind are metadata.
 pub(crate) const DATA_OFFSET: usize = 5 << 20;
+/// And the log.
+const LOG: usize = 1 << 20;
+const LOG_END: usize = 2 << 20;
 const DATA_END: usize = LEG_BYTES - (128 << 10);
-
-/// How much of a write survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Survival {
-    /// All its sectors.
-    Whole,
-    /// Its first sectors, so many.
-    First(u8),
-    /// All but its first sectors.
-    AllBut(u8),
-    /// Each sector or not, by this seed.
-    Some(u64),
-}
-
-impl Survival {
-    fn keeps(self, sector: usize) -> bool {
-        match self {
-            Self::Whole => true,
-            Self::First(count) => sector < usize::from(count),
-            Self::AllBut(count) => sector >= usize::from(count),
-            Self::Some(seed) => Prng::from_seed(seed ^ sector as u64).percent(50),
-        }
-    }
-}
-
-/// The writes of which something survives, in the order in which they ended.
-pub(crate) type Way = Vec<(Number, Survival)>;
 
 /// What an event changed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,15 +47,16 @@ impl Pending {
         usize::try_from(self.bytes.len()).expect("small") / SECTOR
     }
 
-    /// The places where it is torn.
-    fn tears(&self) -> core::ops::Range<u8> {
-        let all = self.sectors();
-        let count = if all <= TORN_SECTORS { all } else { BLOCK_SECTORS };
-        1..u8::try_from(count).expect("few")
+    fn area(&self) -> Area {
+        match self.at {
+            LOG..LOG_END => Area::Log,
+            DATA_OFFSET..DATA_END => Area::Data,
+            _ => Area::Metadata,
+        }
     }
 
     fn is_metadata(&self) -> bool {
-        self.at < DATA_OFFSET || self.at >= DATA_END
+        self.area() != Area::Data
     }
 
     fn sector(&self, index: usize) -> [u8; SECTOR] {
@@ -189,37 +162,21 @@ impl Disk {
 
     // --- A power cut ---
 
-    /// The ways in which power may fail now: everything pending survives, or nothing; of each metadata write nothing, it
-    /// alone, torn at each sector; and random subsets of all, sector by sector.
-    pub(crate) fn ways(&self, prng: &mut Prng, random: u32) -> Vec<Way> {
+    /// What is pending, as it lies one over the other: what ended earlier first, what is in flight last.
+    pub(crate) fn pending(&self) -> Vec<Unsettled> {
         let mut pending: Vec<&Pending> = self.pending.iter().collect();
         pending.sort_by_key(|pending| pending.order);
-        let all: Way = pending.iter().map(|pending| (pending.number, Survival::Whole)).collect();
-        let mut ways = vec![Way::new(), all.clone()];
-        for torn in pending.iter().filter(|pending| pending.is_metadata()) {
-            let with = |survival: Option<Survival>, rest: &Way| -> Way {
-                let mut way: Way =
-                    rest.iter().filter(|(number, _)| *number != torn.number).copied().collect();
-                way.extend(survival.map(|survival| (torn.number, survival)));
-                way
-            };
-            let none = Way::new();
-            ways.extend([with(None, &all), with(Some(Survival::Whole), &none)]);
-            for count in torn.tears() {
-                ways.push(with(Some(Survival::First(count)), &none));
-                ways.push(with(Some(Survival::AllBut(count)), &all));
-            }
-        }
-        if !pending.is_empty() {
-            for _ in 0..random {
-                let survivors = pending.iter().filter(|_| prng.percent(50));
-                let seeds: Vec<Number> = survivors.map(|pending| pending.number).collect();
-                ways.push(
-                    seeds.into_iter().map(|number| (number, Survival::Some(prng.next_u64()))).collect(),
-                );
-            }
-        }
-        ways
+        let unsettled = |pending: &&Pending| Unsettled {
+            number: pending.number,
+            sectors: pending.sectors(),
+            area: pending.area(),
+        };
+        pending.iter().map(unsettled).collect()
+    }
+
+    /// Transactions of the log that power may take back.
+    pub(crate) fn unsettled_transactions(&self) -> usize {
+        self.pending.iter().filter(|pending| pending.area() == Area::Log).count()
     }
 
     /// The part of a way that decides what is read of the metadata.

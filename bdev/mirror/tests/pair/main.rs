@@ -2,6 +2,7 @@
 
 mod arbiter;
 mod crash;
+mod cut;
 mod disk;
 mod failover;
 mod hang;
@@ -12,6 +13,7 @@ mod opened;
 mod operator;
 mod own_leg;
 mod recorder;
+mod replay;
 mod setback;
 mod split;
 mod stable;

@@ -13,8 +13,9 @@ use mirror::probe::{FoundLeg, HEAD_LEN, Image, LegFound, TAIL_LEN, classify};
 use mirror::range::ByteRange;
 use uuid::Uuid;
 
-use super::crash::{Known, KnownState};
-use super::disk::{DATA_OFFSET, Disk, SECTOR, Way};
+use super::cut::Way;
+use super::disk::{DATA_OFFSET, Disk, SECTOR};
+use super::replay::{Known, KnownState};
 use super::unit_state::number_of;
 use super::world::{ARRAY, BLOCK, LEG_BYTES};
 
@@ -52,7 +53,11 @@ impl Opened {
             return Err(format!("the data begin at {}", layout.data_offset));
         }
         let log = replay(&piece(LOG_OFFSET, LOG_LEN), ARRAY, &layout.log);
-        if let Replay::Unreadable { newest } = log {
+        // A process has one on its way at a time. One that died left another in the cache: with both torn nobody knows what the log
+        // said, and everything is copied.
+        if let Replay::Unreadable { newest } = log
+            && disk.unsettled_transactions() < 2
+        {
             return Err(format!("the log is unreadable behind transaction {newest} (I8)"));
         }
         let (bitmap, report) = Bitmap::load(ARRAY, &layout, &piece(BITMAP_OFFSET, layout.bitmap_len()));
