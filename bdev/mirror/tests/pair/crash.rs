@@ -9,7 +9,7 @@
 //!
 //! Some of the moments are booted: two drivers start on what is left, and end with equal legs.
 
-use mirror::format::LegMask;
+use mirror::format::{ArbiterKind, LegMask};
 use mirror::mutation::{Broken, Mutation};
 
 use super::recorder::Event;
@@ -23,14 +23,15 @@ const SMALL_LOG: Option<u64> = Some(4 << 20);
 
 /// A recorded pair in sync, and the number of events until then.
 fn recorded(seed: u64, max_crash_resync: Option<u64>, spread: u64) -> (World, usize) {
-    let mut world = World::recorded(seed, max_crash_resync);
+    let mut world = World::recorded(seed, max_crash_resync, ArbiterKind::Biased);
     world.spread = spread;
     world.create();
     let created = events(&world).len();
     (world, created)
 }
 
-fn clean((world, created): &(World, usize), seed: u64) {
+/// Nothing is found wrong with it.
+pub(crate) fn clean((world, created): &(World, usize), seed: u64) {
     match replay(world, *created, seed, Depth::usual()) {
         Ok(figures) => println!("{figures:?}"),
         Err(why) => panic!("seed {seed}: {why}"),
@@ -171,7 +172,7 @@ fn a_store_that_is_answered_too_early_is_found() {
     let event = events.remove(answered);
     let sent = events.iter().rposition(|event| matches!(event, Event::StateSent { .. })).expect("some");
     events.insert(sent + 1, event);
-    let found = replay_events(&events, created, 508, Depth::unbooted());
+    let found = replay_events(&events, world.policy, created, 508, Depth::unbooted());
     assert!(found.is_err_and(|why| why.contains("I17")));
 }
 

@@ -136,7 +136,10 @@ impl Disk {
             Event::Sent { .. }
             | Event::Acknowledged { .. }
             | Event::StateSent { .. }
-            | Event::StateStored { .. } => Touched::default(),
+            | Event::StateStored { .. }
+            | Event::Arbitrated(_)
+            | Event::GivenUp
+            | Event::United => Touched::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod arbiter;
 mod crash;
+mod crash_roles;
 mod cut;
 mod disk;
 mod failover;

@@ -1,13 +1,13 @@
 //! What the project's own code makes of a leg that a power cut left.
 
-use std::collections::BTreeMap;
-
 use mirror::bitmap::Bitmap;
 use mirror::decide::{
-    DegradedStart, Differences, LegAge, PeerSight, StartFacts, StartVerdict, Starting, SyncPlan, on_start,
+    DegradedStart, Differences, HoldReason, LegAge, PeerSight, PeerVerdict, Standing, StartFacts,
+    StartVerdict, Starting, SyncPlan, diverged_plan, informed, on_diverged, on_peer, on_start, peers_word,
+    standing,
 };
 use mirror::format::layout::{BITMAP_OFFSET, LOG_LEN, LOG_OFFSET};
-use mirror::format::{LegIndex, Superblock, UnitState, UnitStateHealth};
+use mirror::format::{LegIndex, LegState, Superblock, UnitState, UnitStateHealth};
 use mirror::intent_log::{Replay, replay};
 use mirror::probe::{FoundLeg, HEAD_LEN, Image, LegFound, TAIL_LEN, classify};
 use mirror::range::ByteRange;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::cut::Way;
 use super::disk::{DATA_OFFSET, Disk, SECTOR};
-use super::replay::{Known, KnownState};
+use super::replay::{DataSets, Known, Truth};
 use super::unit_state::number_of;
 use super::world::{ARRAY, BLOCK, LEG_BYTES};
 
@@ -86,11 +86,10 @@ pub(crate) fn judge(
     legs: [&Opened; 2],
     disks: &[Disk; 2],
     ways: [&Way; 2],
-    known: &BTreeMap<u64, Known>,
-    state: KnownState,
+    truth: &Truth,
 ) -> Result<(), String> {
     let [Some(zero), Some(one)] = legs.map(|opened| opened.leg.as_ref()) else {
-        return match known.values().any(|known| known.acknowledged != 0) {
+        return match truth.blocks.values().any(|known| known.acknowledged != 0) {
             false => Ok(()),
             true => Err("a leg is no leg any more (I8)".to_owned()),
         };
@@ -98,9 +97,13 @@ pub(crate) fn judge(
     let legs = [zero, one];
     let generation = |leg: &Leg| leg.found.superblock.config().generation();
     let newest = if generation(zero) >= generation(one) { zero } else { one };
-    let config = *newest.found.superblock.config();
+    let config = match &truth.arbiter {
+        Some(record) => *record.current(),
+        None => *newest.found.superblock.config(),
+    };
     let holder = config.holder.index();
-    let plan = plan(legs[holder], legs[1 - holder])?;
+    let plan = plan(legs[holder], legs[1 - holder], truth)?;
+    let state = truth.state;
     for (leg, opened) in legs.into_iter().enumerate() {
         let counts = config.in_sync.has(LegIndex::BOTH[leg]);
         let least = if counts { state.stored } else { 0 };
@@ -112,7 +115,7 @@ pub(crate) fn judge(
             ));
         }
     }
-    for (block, known) in known {
+    for (block, known) in &truth.blocks {
         let mut there = [[0; BLOCK as usize]; 2];
         for leg in 0..2 {
             disks[leg].read(ways[leg], DATA_OFFSET + at(block * BLOCK), &mut there[leg]);
@@ -138,6 +141,13 @@ enum Copies {
 }
 
 impl Copies {
+    fn by(plan: SyncPlan) -> Self {
+        match plan {
+            SyncPlan::Delta => Self::Union,
+            SyncPlan::Full(_) => Self::Everything,
+        }
+    }
+
     fn copies(self, legs: [&Leg; 2], range: ByteRange) -> bool {
         let said = |leg: &Leg| leg.bitmap.is_any_set(range) || names(leg, range);
         match self {
@@ -155,27 +165,54 @@ fn names(leg: &Leg, range: ByteRange) -> bool {
     table.extents().iter().any(extent)
 }
 
-fn plan(own: &Leg, peer: &Leg) -> Result<Copies, String> {
-    let superblock = rebooted(&own.found);
-    let peer = LegFound::Leg(Box::new(FoundLeg { superblock: rebooted(&peer.found), ..*peer.found.clone() }));
+fn plan(own: &Leg, peer: &Leg, truth: &Truth) -> Result<Copies, String> {
+    let written = rebooted(&own.found);
+    let theirs = rebooted(&peer.found);
+    let peer = LegFound::Leg(Box::new(FoundLeg { superblock: theirs.clone(), ..*peer.found.clone() }));
+    let standing = match &truth.arbiter {
+        Some(record) => standing(&written, Some(record)),
+        None => peers_word(&written, &peer),
+    };
+    let superblock = informed(&written, &standing);
     let empty = own.log.is_empty() && own.bitmap.is_clear();
     let facts = StartFacts {
         own: &superblock,
-        age: LegAge::AsWritten,
+        age: LegAge::of(&written, &standing),
         incarnation: Uuid::from_u128(0xb007),
         differences: if empty { Differences::None } else { Differences::Possible },
         peer: PeerSight::Seen(&peer),
         degraded: DegradedStart::Withheld,
     };
-    match on_start(&facts) {
+    match verdict(&standing, &facts) {
         StartVerdict::Serve(Starting::Both) => Ok(Copies::Nothing),
-        StartVerdict::Serve(Starting::Resync(SyncPlan::Delta) | Starting::FromPeer(SyncPlan::Delta)) => {
-            Ok(Copies::Union)
+        StartVerdict::Serve(Starting::Resync(plan) | Starting::FromPeer(plan)) => Ok(Copies::by(plan)),
+        StartVerdict::Serve(Starting::Alone) => Ok(Copies::Everything),
+        StartVerdict::Hold(HoldReason::Split { last_shared }) if truth.data_sets == DataSets::Two => {
+            Ok(Copies::by(diverged_plan(&superblock, &theirs, last_shared)))
         }
-        StartVerdict::Serve(
-            Starting::Resync(SyncPlan::Full(_)) | Starting::FromPeer(SyncPlan::Full(_)) | Starting::Alone,
-        ) => Ok(Copies::Everything),
+        StartVerdict::Hold(_) if truth.arbiter.is_some() => taken_over(&theirs, &own.found, truth),
         verdict => Err(format!("nobody serves any more: {verdict:?}")),
+    }
+}
+
+/// The holder waits: by the arbiter's word the other node goes on, if its leg counts.
+fn taken_over(written: &Superblock, holder: &FoundLeg, truth: &Truth) -> Result<Copies, String> {
+    let own = informed(written, &standing(written, truth.arbiter.as_ref()));
+    if !own.is_in_sync() || own.own().state == LegState::Syncing {
+        return Err("neither node can serve any more".to_owned());
+    }
+    let holder = LegFound::Leg(Box::new(FoundLeg { superblock: rebooted(holder), ..*holder }));
+    match on_peer(&own, &holder) {
+        PeerVerdict::Member => Ok(Copies::Union),
+        PeerVerdict::Resync(plan) => Ok(Copies::by(plan)),
+        verdict => Err(format!("the old holder's leg does not come back: {verdict:?}")),
+    }
+}
+
+fn verdict(standing: &Standing, facts: &StartFacts<'_>) -> StartVerdict {
+    match standing {
+        Standing::Diverged { line, last_shared } => on_diverged(facts.own, line.current(), *last_shared),
+        _ => on_start(facts),
     }
 }
 

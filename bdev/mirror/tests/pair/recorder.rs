@@ -9,6 +9,7 @@ use bdev::{
     Bdev, Capabilities, Channel, Completions, Durability, Geometry, Io, Link, Op, OpenError, Refused,
 };
 use engine::{Core, Instant, Progress};
+use mirror::format::History;
 use uuid::Uuid;
 
 /// Names a write or flush.
@@ -53,6 +54,12 @@ pub(crate) enum Event {
     StateSent { number: u64 },
     /// And is.
     StateStored { number: u64 },
+    /// The arbiter has taken a config, with those that it follows.
+    Arbitrated(Box<History>),
+    /// The operator accepts that what was acknowledged so far is lost: from now on there may be two data sets.
+    GivenUp,
+    /// There is one data set again, on both legs.
+    United,
 }
 
 /// All of a run.

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bdev::Durability;
 use engine::Prng;
-use mirror::format::ArbiterKind;
+use mirror::command::Overwrite;
+use mirror::format::{ArbiterKind, ConfigId, History};
 
 use super::cut::{Breadth, Cuts, Way, is_deep};
 use super::disk::Disk;
 use super::opened::{Opened, judge};
 use super::recorder::Event;
+use super::split::{FORCE, resolve};
 use super::unit_state::{Front, Keeper};
 use super::world::World;
 use super::{SECOND, millis};
@@ -42,6 +44,41 @@ pub(crate) struct KnownState {
     pub(crate) stored: u64,
     /// The newest one that was sent.
     pub(crate) sent: u64,
+}
+
+/// How many data sets there may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum DataSets {
+    #[default]
+    One,
+    /// A node was promoted by force, and the operator has yet to choose.
+    Two,
+}
+
+/// What is known of the array whatever the legs say.
+#[derive(Debug, Default)]
+pub(crate) struct Truth {
+    pub(crate) blocks: BTreeMap<u64, Known>,
+    pub(crate) state: KnownState,
+    /// What the arbiter holds, where there is one.
+    pub(crate) arbiter: Option<History>,
+    pub(crate) data_sets: DataSets,
+}
+
+impl Truth {
+    fn acknowledged(&mut self, block: u64, stamp: u64) {
+        let known = self.blocks.entry(block).or_default();
+        // Of two data sets the operator may choose the other one.
+        if known.durable.contains(&stamp) && self.data_sets == DataSets::One {
+            known.acknowledged = known.acknowledged.max(stamp);
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.data_sets = DataSets::Two;
+        self.blocks.values_mut().for_each(|known| known.acknowledged = 0);
+        self.state.stored = 0;
+    }
 }
 
 /// How much of a run is looked at.
@@ -77,8 +114,7 @@ pub(crate) struct Figures {
 /// See the module.
 struct Replay {
     disks: [Disk; 2],
-    known: BTreeMap<u64, Known>,
-    state: KnownState,
+    truth: Truth,
     prng: Prng,
     figures: Figures,
     opened: [BTreeMap<Way, Opened>; 2],
@@ -88,8 +124,7 @@ impl Replay {
     fn new(seed: u64) -> Self {
         Self {
             disks: [Disk::new(), Disk::new()],
-            known: BTreeMap::new(),
-            state: KnownState::default(),
+            truth: Truth::default(),
             prng: Prng::from_seed(seed),
             figures: Figures::default(),
             opened: [BTreeMap::new(), BTreeMap::new()],
@@ -100,7 +135,7 @@ impl Replay {
     fn apply(&mut self, event: &Event) -> bool {
         match event {
             Event::Sent { block, stamp, durability } => {
-                let known = self.known.entry(*block).or_default();
+                let known = self.truth.blocks.entry(*block).or_default();
                 known.sent.insert(*stamp);
                 if *durability == Durability::Durable {
                     known.durable.insert(*stamp);
@@ -108,18 +143,27 @@ impl Replay {
                 false
             }
             Event::Acknowledged { block, stamp } => {
-                let known = self.known.entry(*block).or_default();
-                if known.durable.contains(stamp) {
-                    known.acknowledged = known.acknowledged.max(*stamp);
-                }
+                self.truth.acknowledged(*block, *stamp);
+                true
+            }
+            Event::Arbitrated(record) => {
+                self.truth.arbiter = Some(**record);
+                true
+            }
+            Event::GivenUp => {
+                self.truth.give_up();
+                true
+            }
+            Event::United => {
+                self.truth.data_sets = DataSets::One;
                 true
             }
             Event::StateSent { number } => {
-                self.state.sent = *number;
+                self.truth.state.sent = *number;
                 false
             }
             Event::StateStored { number } => {
-                self.state.stored = *number;
+                self.truth.state.stored = *number;
                 true
             }
             Event::Write { leg, .. }
@@ -178,7 +222,7 @@ impl Replay {
         }
         let of = |leg: usize| &self.opened[leg][&self.disks[leg].metadata_of(ways[leg])];
         let legs = [of(0), of(1)];
-        judge(legs, &self.disks, ways, &self.known, self.state).map_err(named)
+        judge(legs, &self.disks, ways, &self.truth).map_err(named)
     }
 
     /// What is left now if one leg keeps a prefix, and the other nothing, everything, or something between.
@@ -201,23 +245,51 @@ impl Replay {
         for (leg, way) in self.ways_to_boot(breadth).iter().enumerate() {
             world.disks[leg].poke(0, &self.disks[leg].image(way));
         }
-        world.after_power_failed(self.known.iter().map(|(block, known)| (*block, known.may_be_there())));
+        world.after_power_failed(
+            self.truth.blocks.iter().map(|(block, known)| (*block, known.may_be_there())),
+        );
+        world.arbiter.record = self.truth.arbiter;
         for index in 0..2 {
             world.start(index);
         }
         let in_sync = |world: &World| (0..2).any(|index| world.is_in_sync(index));
+        if self.truth.data_sets == DataSets::Two {
+            choose(&mut world)?;
+        }
         world.try_wait(20 * SECOND, in_sync)?;
         world.run(millis(5));
         world.check_acknowledged(0);
         world.check_acknowledged(1);
         world.check_equal();
         let holder = world.holder().expect("both are in sync");
-        let mut keeper = Keeper::after(self.state.stored, self.state.sent);
+        let mut keeper = Keeper::after(self.truth.state.stored, self.truth.state.sent);
         let mut front = Front::open(&world, holder);
         keeper.load(&mut world, &mut front, SECOND);
         self.figures.boots += 1;
         Ok(())
     }
+}
+
+fn diverged(world: &World, index: usize) -> Option<ConfigId> {
+    world.status(index).peer.and_then(|peer| peer.diverged)
+}
+
+/// Where the legs have diverged the operator keeps what one node has: of one that serves, or waits for his word to.
+fn choose(world: &mut World) -> Result<(), String> {
+    let is_over = |world: &World| {
+        (0..2).any(|index| {
+            world.is_in_sync(index) || (world.is_holder(index) && diverged(world, index).is_some())
+        })
+    };
+    if world.try_wait(4 * SECOND, is_over).is_err() {
+        let taken = (0..2).any(|index| world.command(index, FORCE).is_ok());
+        assert!(taken, "nobody takes the operator's word: {}", world.describe());
+    }
+    world.try_wait(20 * SECOND, is_over)?;
+    let keeps = (0..2).find(|index| world.is_holder(*index) && diverged(world, *index).is_some());
+    let Some(keeps) = keeps else { return Ok(()) };
+    let theirs = diverged(world, keeps).expect("just seen");
+    resolve(world, keeps, theirs, Overwrite::Tracked).map_err(|why| format!("no resolution: {why}"))
 }
 
 pub(crate) fn events(world: &World) -> Vec<Event> {
@@ -226,11 +298,12 @@ pub(crate) fn events(world: &World) -> Vec<Event> {
 
 /// Replays a run's journal. A leg that is not formatted to its end is no leg yet: boots begin when both were in sync.
 pub(crate) fn replay(world: &World, first: usize, seed: u64, depth: Depth) -> Result<Figures, String> {
-    replay_events(&events(world), first, seed, depth)
+    replay_events(&events(world), world.policy, first, seed, depth)
 }
 
 pub(crate) fn replay_events(
     events: &[Event],
+    policy: ArbiterKind,
     first: usize,
     seed: u64,
     depth: Depth,
@@ -243,9 +316,7 @@ pub(crate) fn replay_events(
             replay.look(depth).map_err(|why| format!("event {at} of {}: {why}", events.len()))?;
         }
         if depth.boots != 0 && at >= first && (at - first) % every == every / 2 {
-            replay
-                .boot(ArbiterKind::Biased, depth.breadth)
-                .map_err(|why| format!("booted at event {at}: {why}"))?;
+            replay.boot(policy, depth.breadth).map_err(|why| format!("booted at event {at}: {why}"))?;
         }
     }
     Ok(replay.figures)

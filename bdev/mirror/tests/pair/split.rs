@@ -13,7 +13,8 @@ use super::unit_state::{Front, Keeper, found};
 use super::world::{ARRAY, LEG_BYTES, World};
 use super::{PROMOTE, SECOND, millis, pair, settle};
 
-const FORCE: Command = Command::Promote { mode: PromoteMode::Forced, holder: HolderState::ConfirmedDown };
+pub(crate) const FORCE: Command =
+    Command::Promote { mode: PromoteMode::Forced, holder: HolderState::ConfirmedDown };
 
 fn surveyed(world: &World, index: usize) -> Survey {
     let size = |bytes: u64| usize::try_from(bytes).expect("small");
@@ -73,7 +74,8 @@ fn tip(world: &World, index: usize) -> ConfigId {
     world.status(index).config.expect("one").id
 }
 
-fn meet(world: &mut World, holder: usize) -> ConfigId {
+/// Both see each other; what the holder sees of the other one.
+pub(crate) fn meet(world: &mut World, holder: usize) -> ConfigId {
     world.heal();
     world.wait("a split", 5 * SECOND, |world| {
         world.status(holder).peer.is_some_and(|peer| peer.diverged.is_some())
@@ -124,7 +126,12 @@ fn a_node_whose_data_the_arbiters_config_left_out_goes_on_by_force_alone() {
 }
 
 /// The word is given until the node has time for it.
-fn resolve(world: &mut World, keeps: usize, theirs: ConfigId, how: Overwrite) -> Result<(), Refusal> {
+pub(crate) fn resolve(
+    world: &mut World,
+    keeps: usize,
+    theirs: ConfigId,
+    how: Overwrite,
+) -> Result<(), Refusal> {
     loop {
         match world.command(keeps, Command::ResolveSplit { theirs, how }) {
             Err(Refusal::Busy) => world.step(),

@@ -45,7 +45,7 @@ pub(crate) struct World {
     connected: bool,
     boots: u64,
     seed: u64,
-    policy: ArbiterKind,
+    pub(crate) policy: ArbiterKind,
     pub(crate) arbiter: Arbiter,
     /// By block: what was acknowledged, and what may be there instead.
     acked: BTreeMap<u64, (u64, Vec<u64>)>,
@@ -263,7 +263,12 @@ impl World {
     }
 
     fn step_arbiter(&mut self) {
-        for ((index, boot), ticket, answer) in self.arbiter.step(self.now) {
+        let before = self.arbiter.config();
+        let answers = self.arbiter.step(self.now);
+        if let Some(record) = self.arbiter.record.filter(|_| self.arbiter.config() != before) {
+            self.note(Event::Arbitrated(Box::new(record)));
+        }
+        for ((index, boot), ticket, answer) in answers {
             if let Some(running) = self.nodes[index].as_mut().filter(|running| running.boot == boot) {
                 running.driver.on_arbiter(ticket, answer, self.now);
             }
@@ -369,9 +374,9 @@ impl World {
     // --- Recorded runs ---
 
     /// A pair whose legs' writes are written down, with so many bytes to copy after a crash at the most.
-    pub(crate) fn recorded(seed: u64, max_crash_resync: Option<u64>) -> Self {
+    pub(crate) fn recorded(seed: u64, max_crash_resync: Option<u64>, policy: ArbiterKind) -> Self {
         let journal = Some(Arc::default());
-        Self { journal, max_crash_resync, ..Self::new(seed, ArbiterKind::Biased) }
+        Self { journal, max_crash_resync, ..Self::new(seed, policy) }
     }
 
     /// The machines were off, so caches are empty; the array is there already. What hosts know of its blocks: what was
@@ -406,6 +411,7 @@ impl World {
 
     /// What was acknowledged so far is given up: an operator promotes a leg that misses it.
     pub(crate) fn give_up(&mut self) {
+        self.note(Event::GivenUp);
         self.acked.clear();
         self.newest_ack = (0, 0);
     }
