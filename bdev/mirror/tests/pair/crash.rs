@@ -197,7 +197,7 @@ fn many_configs() {
 }
 
 /// The replay has to notice what it is for.
-fn finds(rule: Mutation, run: impl Fn(u64) -> (World, usize)) {
+pub(crate) fn finds(rule: Mutation, run: impl Fn(u64) -> (World, usize)) {
     let _broken = Broken::rule(rule);
     let found = (510..516).find_map(|seed| {
         let (world, created) = run(seed);

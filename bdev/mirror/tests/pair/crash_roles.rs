@@ -5,8 +5,9 @@ use core::time::Duration;
 use bdev::sim::SimFault;
 use mirror::command::{Command, Overwrite};
 use mirror::format::{ArbiterKind, LegMask};
+use mirror::mutation::Mutation;
 
-use super::crash::clean;
+use super::crash::{clean, finds};
 use super::recorder::Event;
 use super::replay::events;
 use super::split::{FORCE, meet, resolve};
@@ -32,7 +33,7 @@ fn switch(world: &mut World, from: usize) {
     }
 }
 
-fn switchovers(seed: u64, policy: ArbiterKind) {
+fn switchovers(seed: u64, policy: ArbiterKind) -> (World, usize) {
     let (mut world, created) = recorded(seed, policy);
     for from in [0, 1] {
         world.load(from, millis(2));
@@ -41,23 +42,22 @@ fn switchovers(seed: u64, policy: ArbiterKind) {
         world.wait("sync", 5 * SECOND, |world| world.is_in_sync(1 - from));
     }
     world.drain();
-    clean(&(world, created), seed);
+    (world, created)
 }
 
 #[test]
 fn switchovers_without_an_arbiter() {
-    switchovers(520, ArbiterKind::Biased);
+    clean(&switchovers(520, ArbiterKind::Biased), 520);
 }
 
 #[test]
 fn switchovers_under_an_arbiter() {
-    switchovers(521, ArbiterKind::Etcd);
+    clean(&switchovers(521, ArbiterKind::Etcd), 521);
 }
 
 /// The holder dies with writes on its way; the other node goes on by itself, and then the same the other way round.
-#[test]
-fn takeovers_under_an_arbiter() {
-    let (mut world, created) = recorded(522, ArbiterKind::Etcd);
+fn takeovers(seed: u64) -> (World, usize) {
+    let (mut world, created) = recorded(seed, ArbiterKind::Etcd);
     for holder in [0, 1] {
         let next = 1 - holder;
         world.load(holder, millis(2));
@@ -69,11 +69,16 @@ fn takeovers_under_an_arbiter() {
     }
     world.load(0, millis(1));
     world.drain();
-    clean(&(world, created), 522);
+    (world, created)
+}
+
+#[test]
+fn takeovers_under_an_arbiter() {
+    clean(&takeovers(522), 522);
 }
 
 /// The own leg fails a write, is left out, and comes back; then the same again, and the holder restarts without it.
-fn an_own_leg_fails(seed: u64, policy: ArbiterKind) {
+fn an_own_leg_fails(seed: u64, policy: ArbiterKind) -> (World, usize) {
     let (mut world, created) = recorded(seed, policy);
     for _ in 0..2 {
         world.load(0, millis(2));
@@ -96,21 +101,21 @@ fn an_own_leg_fails(seed: u64, policy: ArbiterKind) {
     world.wait("sync", 20 * SECOND, |world| world.is_in_sync(0));
     world.drain();
     assert_eq!(world.errors, 0, "{}", world.describe());
-    clean(&(world, created), seed);
+    (world, created)
 }
 
 #[test]
 fn an_own_leg_that_fails_and_comes_back() {
-    an_own_leg_fails(523, ArbiterKind::Biased);
+    clean(&an_own_leg_fails(523, ArbiterKind::Biased), 523);
 }
 
 #[test]
 fn an_own_leg_that_fails_and_comes_back_under_an_arbiter() {
-    an_own_leg_fails(524, ArbiterKind::Etcd);
+    clean(&an_own_leg_fails(524, ArbiterKind::Etcd), 524);
 }
 
 /// The link is cut and both nodes go on: node 1 by force. Then the operator keeps what one of them has.
-fn a_split_is_resolved(seed: u64, policy: ArbiterKind, keeps: usize) {
+fn a_split_is_resolved(seed: u64, policy: ArbiterKind, keeps: usize) -> (World, usize) {
     let (mut world, created) = recorded(seed, policy);
     world.load(0, millis(2));
     world.drain();
@@ -135,20 +140,29 @@ fn a_split_is_resolved(seed: u64, policy: ArbiterKind, keeps: usize) {
     world.note(Event::United);
     world.load(keeps, millis(2));
     world.drain();
-    clean(&(world, created), seed);
+    (world, created)
 }
 
 #[test]
 fn a_promotion_by_force_whose_data_stay() {
-    a_split_is_resolved(525, ArbiterKind::Biased, 1);
+    clean(&a_split_is_resolved(525, ArbiterKind::Biased, 1), 525);
 }
 
 #[test]
 fn a_promotion_by_force_whose_data_go() {
-    a_split_is_resolved(526, ArbiterKind::Biased, 0);
+    clean(&a_split_is_resolved(526, ArbiterKind::Biased, 0), 526);
 }
 
 #[test]
 fn a_promotion_by_force_under_an_arbiter() {
-    a_split_is_resolved(527, ArbiterKind::Etcd, 1);
+    clean(&a_split_is_resolved(527, ArbiterKind::Etcd, 1), 527);
+}
+
+#[test]
+fn broken_rules_of_hand_over_degrade_and_rejoin_are_found() {
+    finds(Mutation::R12CleanUnflushed, |seed| switchovers(seed, ArbiterKind::Etcd));
+    finds(Mutation::R8ArbiterLast, |seed| switchovers(seed, ArbiterKind::Etcd));
+    finds(Mutation::R8ActBeforeSuperblock, |seed| an_own_leg_fails(seed, ArbiterKind::Biased));
+    finds(Mutation::RejoinWithoutUnion, takeovers);
+    finds(Mutation::RejoinWithoutUnion, |seed| a_split_is_resolved(seed, ArbiterKind::Biased, 1));
 }
