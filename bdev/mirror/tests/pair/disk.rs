@@ -177,9 +177,12 @@ impl Disk {
         pending.iter().map(unsettled).collect()
     }
 
-    /// Transactions of the log that power may take back.
-    pub(crate) fn unsettled_transactions(&self) -> usize {
-        self.pending.iter().filter(|pending| pending.area() == Area::Log).count()
+    /// Whether power may take back a transaction of the log that a process left in the cache when it died, and another one: its
+    /// successor's that is on its way, or an earlier one's.
+    pub(crate) fn has_left_transactions(&self) -> bool {
+        let log = || self.pending.iter().filter(|pending| pending.area() == Area::Log);
+        let on_their_way = log().filter(|pending| matches!(pending.place, Place::Flying(_))).count();
+        log().count() >= 2 && on_their_way <= 1
     }
 
     /// The part of a way that decides what is read of the metadata.

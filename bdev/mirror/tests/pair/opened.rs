@@ -56,7 +56,7 @@ impl Opened {
         // A process has one on its way at a time. One that died left another in the cache: with both torn nobody knows what the log
         // said, and everything is copied.
         if let Replay::Unreadable { newest } = log
-            && disk.unsettled_transactions() < 2
+            && !disk.has_left_transactions()
         {
             return Err(format!("the log is unreadable behind transaction {newest} (I8)"));
         }
