@@ -29,8 +29,8 @@ use super::machine::{self, Flush, Front, Life, Machine, Process};
 use super::plan::{Patience, Plan};
 use super::records::Records;
 use super::setback::{Backup, Sessions, SetBack};
-use super::told::Told;
 use super::split::Split;
+use super::told::Told;
 
 /// A leg: room for 192 granules of data behind the metadata.
 pub(crate) const LEG: Geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 18 << 11 };
