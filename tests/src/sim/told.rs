@@ -130,7 +130,9 @@ fn announcements(role: RoleKind) -> &'static [&'static str] {
     match role {
         RoleKind::Starting => &[],
         RoleKind::Holding => &["holding", "split"],
-        RoleKind::Standby => &["standing-by", "split", "stepping-down", "demoting", "switchover-abandoned"],
+        RoleKind::Standby => {
+            &["standing-by", "split", "stepping-down", "demoting", "switchover-abandoned", "orphaned"]
+        }
         RoleKind::Promoting => &["promoting"],
         RoleKind::Holder => &["serving", "thawed", "switchover-abandoned"],
         RoleKind::Frozen => &["frozen"],

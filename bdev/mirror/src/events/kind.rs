@@ -106,7 +106,7 @@ pub enum EventKind {
     /// A new config is durable on this node's leg.
     ConfigChanged(Config),
     /// On its way to serving, this node goes on from another config than its own leg has: a newer one that the arbiter or the peer's leg
-    /// told it of, or, by force, the last one that its data belong to.
+    /// told it of, or, by force, the last one that its data belong to. Or a holder ends, and its own leg has another one than it had.
     ConfigAdopted(Config),
     /// This node serves.
     Serving {

@@ -609,9 +609,14 @@ impl Node {
         }
         let Role::Holder(holder) = &self.role else { return };
         let Phase::Ended(ending) = holder.phase() else { return };
+        let had = holder.config().id;
         if self.desk.is_own_unsettled() {
             // Whatever comes next on this node finds a disk that has nothing left of this one.
             return;
+        }
+        if self.own().config().id != had {
+            // A change was on its way when it ended, or it had not come to its first.
+            self.note(EventKind::ConfigAdopted(*self.own().config()));
         }
         if ending == Ending::HandedOver {
             // The peer is given time to take up what it was given.
