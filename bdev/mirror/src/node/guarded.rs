@@ -116,6 +116,7 @@ impl Node {
 
     /// The peer takes over: whatever this node was about to do, it stands by.
     fn make_way(&mut self) {
+        self.watch.wanted = None;
         match &self.role {
             Role::Holder(_) => self.with_holder(|holder, ctx| {
                 holder.step_down(ctx);

@@ -74,6 +74,7 @@ pub(super) struct Hold {
     pub(super) seen: Option<LegFound>,
     next_look: Instant,
     pub(super) reason: Option<HoldReason>,
+    age: DataAge,
     /// What the arbiter last said.
     pub(super) arbiter: Option<Answer>,
     next_ask: Instant,
@@ -93,6 +94,7 @@ impl Hold {
             seen: None,
             next_look: Instant::EPOCH,
             reason: None,
+            age: DataAge::Unproven,
             arbiter: None,
             next_ask: Instant::EPOCH,
             claim: Claim::None,
@@ -110,18 +112,27 @@ impl Hold {
         (self.reader, self.seen, self.next_look) = (None, None, now + LOOK);
     }
 
-    /// How old the own leg is, as far as looking and asking has shown.
+    /// How old the own leg is, as far as looking and asking has shown: what was shown once stays so when nobody answers any more.
     pub(super) fn age(&self) -> DataAge {
-        match &self.reason {
-            Some(
-                HoldReason::SetBack
-                | HoldReason::SetBackAlone
-                | HoldReason::CacheLost
-                | HoldReason::OwnLegExcluded
-                | HoldReason::Split { .. },
-            ) => DataAge::Past,
+        self.age
+    }
+
+    fn give(&mut self, reason: HoldReason) {
+        let shown = match &reason {
+            HoldReason::SetBack
+            | HoldReason::SetBackAlone
+            | HoldReason::CacheLost
+            | HoldReason::OwnLegExcluded
+            | HoldReason::Split { .. } => DataAge::Past,
             _ => DataAge::Unproven,
-        }
+        };
+        self.age = self.age.max(shown);
+        self.reason = Some(reason);
+    }
+
+    /// The operator has been told that the own leg is an older copy of itself.
+    fn tells_of_age(&self) -> bool {
+        matches!(self.reason, Some(HoldReason::SetBack | HoldReason::SetBackAlone))
     }
 
     fn differences(&self) -> Differences {
@@ -166,6 +177,7 @@ impl Node {
         let Role::Holding(hold) = &self.role else { return };
         if let DegradedPolicy::After(time) = self.setup.degraded
             && self.cause != StartCause::Orphaned
+            && !hold.tells_of_age()
             && self.desk.now >= hold.began + time
         {
             self.degraded = DegradedStart::Allowed;
@@ -199,10 +211,16 @@ impl Node {
             Err(reason) => return self.keep_holding(reason),
         };
         let own = informed(self.own(), &standing);
+        let age = LegAge::of(self.own(), &standing);
+        if age == LegAge::SetBack && !hold.tells_of_age() {
+            // Whoever allowed a start without the peer did not know of this.
+            self.degraded = DegradedStart::Withheld;
+        }
+        let Role::Holding(hold) = &self.role else { return };
         let sure = self.is_arbitrated() && self.desk.now >= hold.began + PEER_SIGHT;
         let facts = StartFacts {
             own: &own,
-            age: LegAge::of(self.own(), &standing),
+            age,
             incarnation: self.setup.incarnation,
             differences: hold.differences(),
             peer: hold.seen.as_ref().map_or(PeerSight::Unseen, PeerSight::Seen),
@@ -229,6 +247,9 @@ impl Node {
                 }
             }
             StartVerdict::Standby(reason) => {
+                if let StandbyReason::PeerIsNewer { newer } | StandbyReason::Diverged { newer } = reason {
+                    self.hear_of(newer.generation());
+                }
                 self.cause = StartCause::Again;
                 self.begin_standby(reason);
             }
@@ -262,6 +283,9 @@ impl Node {
         match &hold.arbiter {
             None | Some(Answer::Swapped) => Err(HoldReason::ArbiterUnasked),
             Some(Answer::Unknown(why)) => Err(HoldReason::ArbiterUnreachable(why.clone())),
+            Some(Answer::Holds(Some(line))) if line.current().generation() < self.watch.newest => {
+                Err(HoldReason::ArbiterOlder)
+            }
             Some(Answer::Holds(line)) => match standing(self.own(), line.as_deref()) {
                 Standing::Older => Err(HoldReason::ArbiterOlder),
                 Standing::Unknown => Err(HoldReason::ArbiterVacant),
@@ -272,7 +296,7 @@ impl Node {
 
     fn keep_holding(&mut self, reason: HoldReason) {
         if let Role::Holding(hold) = &mut self.role {
-            hold.reason = Some(reason.clone());
+            hold.give(reason.clone());
         }
         if reason != HoldReason::ArbiterUnasked {
             self.note(EventKind::Holding(reason));
@@ -314,6 +338,8 @@ impl Node {
         log: &Replay,
         mut bitmap: Bitmap,
     ) {
+        // What was known of a hold is a thing of the past.
+        self.watch.doubt = DataAge::Current;
         let Superblock { array, layout, .. } = *self.own();
         let log = IntentLog::resume(array, layout.log, log, &mut bitmap);
         let unit = self.unit.clone();

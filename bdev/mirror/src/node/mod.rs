@@ -525,6 +525,8 @@ impl Node {
     }
 
     fn stand_aside(&mut self) {
+        // What the operator wanted before, he does not want any more.
+        self.watch.wanted = None;
         let demoted = match &self.role {
             Role::Standby(_) => self.own().config().holder == self.setup.who,
             _ => true,

@@ -58,6 +58,9 @@ pub(super) struct Watch {
     absent_since: Option<Instant>,
     heard: Heard,
     pub(super) wanted: Option<Wanted>,
+    /// The newest generation that this node has heard of from the arbiter, or seen at its peer: an arbiter that is older than that was
+    /// restored from a backup.
+    pub(super) newest: u64,
     /// What was known of this leg's age when the operator's promotion ended a hold.
     pub(super) doubt: DataAge,
     sight: Sight,
@@ -87,6 +90,9 @@ impl Node {
         if !self.ballot.accept(ticket, &answer, now) {
             return;
         }
+        if let Answer::Holds(Some(line)) = &answer {
+            self.hear_of(line.current().generation());
+        }
         match &mut self.role {
             Role::Holder(_) => self.with_holder(|holder, ctx| holder.on_arbiter(answer, ctx)),
             Role::Holding(hold) => hold.arbiter = Some(answer),
@@ -94,6 +100,10 @@ impl Node {
             Role::Booting(_) | Role::Promoting(_) | Role::Ending(_) | Role::Stopped | Role::Failed(_) => {}
         }
         self.settle();
+    }
+
+    pub(super) fn hear_of(&mut self, generation: u64) {
+        self.watch.newest = self.watch.newest.max(generation);
     }
 
     /// A question without an answer for too long.
@@ -181,6 +191,7 @@ impl Node {
             }
         };
         let peer = if let Sight::Seen(peer) = sight { peer } else { None };
+        let peer = peer.max(Some(self.watch.newest));
         let (verdict, config) = (on_word(self.own(), &line, peer, mode), *line.current());
         let is_older = matches!(verdict, TakeoverVerdict::Older);
         if !is_older && wanted.is_none() && self.watch.heard == Heard::No {

@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-use mirror::command::Command;
+use mirror::command::{Command, Demotion};
+use mirror::decide::{HolderState, PromoteMode};
 use mirror::format::{ArbiterKind, LegIndex, LegMask, Reason};
 use mirror::status::RoleKind;
 
@@ -320,4 +321,48 @@ fn a_holder_that_is_stopped_in_the_middle_of_a_turn_answers_nothing_old() {
     world.end_turn(0, then);
     world.run(5 * SECOND);
     settle(&mut world, 1);
+}
+
+/// Whoever was told that the peer went on does not believe an arbiter that has not heard of it any more.
+#[test]
+fn a_node_that_heard_of_its_peers_service_does_not_believe_an_older_arbiter() {
+    let mut world = World::new(613, ArbiterKind::Etcd);
+    world.create();
+    world.load(0, millis(50));
+    world.drain();
+    let backup = world.arbiter.record;
+    world.kill(0);
+    world.wait("takeover", 20 * SECOND, |world| world.is_holder(1));
+    world.load(1, millis(50));
+    world.drain();
+    // Its leg is not told anything.
+    world.cut();
+    world.start(0);
+    world.wait("the arbiter's word", 10 * SECOND, |world| world.status(0).role == RoleKind::Standby);
+    let right = core::mem::replace(&mut world.arbiter.record, backup);
+    world.run(10 * SECOND);
+    assert!(world.is_holder(1) && !world.is_holder(0), "{}", world.describe());
+    world.arbiter.record = right;
+    world.heal();
+    world.load(1, SECOND);
+    settle(&mut world, 1);
+}
+
+/// What the operator has taken back does not come to pass when the arbiter answers at last.
+#[test]
+fn a_promotion_that_was_taken_back_is_not_made() {
+    let mut world = World::new(614, ArbiterKind::Etcd);
+    world.create();
+    world.load(0, millis(50));
+    world.drain();
+    world.kill(0);
+    world.arbiter.reach[1] = false;
+    world.run(SECOND);
+    let forced = Command::Promote { mode: PromoteMode::Forced, holder: HolderState::ConfirmedDown };
+    world.command(1, forced).expect("the arbiter is asked first");
+    world.command(1, Command::Demote(Demotion::AtOnce)).expect("it stands by as it did");
+    world.arbiter.reach[1] = true;
+    world.run(millis(1500));
+    let events = world.status(1).events;
+    assert!(!events.iter().any(|event| event.kind.reason().starts_with("forced")), "{events:?}");
 }

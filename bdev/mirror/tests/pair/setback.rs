@@ -208,6 +208,36 @@ fn a_holder_whose_leg_missed_its_peers_return_waits_for_it() {
     settle(&mut world, holder);
 }
 
+/// Who allowed a start without the peer before anybody knew how old the leg is has not allowed that.
+#[test]
+fn a_start_that_was_allowed_before_the_arbiter_was_heard_is_allowed_anew() {
+    let mut world = World::new(722, ArbiterKind::Etcd);
+    world.create();
+    world.load(0, millis(50));
+    let old = image(&world, 0);
+    world.kill(1);
+    world.load(0, 2 * SECOND);
+    world.start(1);
+    world.wait("sync", 20 * SECOND, |world| world.is_in_sync(0));
+    world.load(0, millis(50));
+    world.drain();
+    world.kill(0);
+    world.kill(1);
+    world.disks[0].restore(&old);
+    world.arbiter.reach[0] = false;
+    world.start(0);
+    world.wait("a hold", 10 * SECOND, |world| world.status(0).role == RoleKind::Holding);
+    world.command(0, Command::StartDegraded).expect("it holds");
+    world.run(3 * SECOND);
+    world.arbiter.reach[0] = true;
+    world.run(5 * SECOND);
+    let status = world.status(0);
+    assert_eq!(status.role, RoleKind::Holding, "{}", world.describe());
+    assert!(status.events.iter().any(|event| event.kind.reason() == "leg-reverted"), "{:?}", status.events);
+    world.command(0, Command::StartDegraded).expect("now it is known what that means");
+    world.wait("service", 5 * SECOND, |world| world.is_holder(0));
+}
+
 /// The holder's leg is set back while both nodes are down. It starts before its peer can be seen, so it serves what it has, and starts
 /// so many times more; then the peer comes.
 fn meets_its_peer_late(seed: u64, restarts: u32) -> World {

@@ -364,7 +364,6 @@ impl Session {
         }
     }
 
-    /// A command that stood still is a job.
     /// The data that come are too short or too long. Another node that serves finds so, too, when it is passed the command without any,
     /// after what comes before that: a unit attention, a reservation, protection.
     fn refuse_length(&mut self, sense: Sense, block_size: u32, now: Instant) {
@@ -378,6 +377,7 @@ impl Session {
         self.refuse(task, sense, format);
     }
 
+    /// A command that stood still is a job.
     fn open_stalled(&mut self, stalled: Stalled, stage: Stage, now: Instant) {
         let Stalled { arrival, parsed, place, way, .. } = stalled;
         let task = arrival.task();

@@ -295,7 +295,7 @@ impl Session {
         {
             // One command at a time stands still for want of a frame.
             passage.not_before = now + PAUSE;
-            return;
+            return self.leave_turn(task);
         }
         let Some(passage) = job.passage.take() else { return };
         let command = job.command;
