@@ -38,7 +38,7 @@ struct State {
     part: Option<Part>,
 }
 
-/// What a node was when it was last looked at, and the events since.
+/// What a node was when it was last looked at, and the events since it became that.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     state: Option<State>,
@@ -70,7 +70,9 @@ impl Told {
         self.stopping |= self.has(&["stopping"]);
         let told = self.of_role(&before, &state).and_then(|()| self.of_config(&before, &state));
         let told = told.and_then(|()| self.of_peer(&before, &state));
-        self.since.clear();
+        if before != state {
+            self.since.clear();
+        }
         told
     }
 
@@ -130,9 +132,15 @@ fn announcements(role: RoleKind) -> &'static [&'static str] {
     match role {
         RoleKind::Starting => &[],
         RoleKind::Holding => &["holding", "split"],
-        RoleKind::Standby => {
-            &["standing-by", "split", "stepping-down", "demoting", "switchover-abandoned", "orphaned"]
-        }
+        RoleKind::Standby => &[
+            "standing-by",
+            "split",
+            "stepping-down",
+            "demoting",
+            "switchover-abandoned",
+            "orphaned",
+            "stopping",
+        ],
         RoleKind::Promoting => &["promoting"],
         RoleKind::Holder => &["serving", "thawed", "switchover-abandoned"],
         RoleKind::Frozen => &["frozen"],
