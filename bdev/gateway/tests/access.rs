@@ -93,8 +93,27 @@ fn each_initiator_sees_its_luns_and_no_others() {
     assert!(world.hosts[0].closed().is_none());
 }
 
+/// What a login says of its InitiatorAlias decides.
 #[test]
-fn an_alias_may_be_listed_and_a_network_kept_out() {
+fn an_alias_may_be_listed_and_kept_out() {
+    let mut world = World::empty();
+    world.target.remove_map(TARGET, 1, 1).expect("it was there");
+    let listed = group(2, &["!alias:old", "alias:db", "iqn.2026-11.example:h3"], &["10.0.0.0/24"]);
+    world.target.add_initiator_group(listed).expect("new");
+    world.target.add_map(TARGET, Map::new(1, 2)).expect("new");
+    let says = [(0, Some("db")), (1, Some("web")), (2, None), (3, Some("old")), (4, Some("DB")), (3, None)];
+    for (index, alias) in says {
+        world.add(index, |config| config.alias = alias.map(str::to_owned));
+        world.until("a decision", |world| {
+            world.hosts.last().is_some_and(|host| host.is_in() || host.closed().is_some())
+        });
+    }
+    let inside: Vec<bool> = world.hosts.iter().map(Host::is_in).collect();
+    assert_eq!(inside, [true, false, false, false, false, true]);
+}
+
+#[test]
+fn a_network_may_be_kept_out() {
     let mut world = World::empty();
     world.target.remove_map(TARGET, 1, 1).expect("it was there");
     // Host N has the address 10.0.0.(2 + N).

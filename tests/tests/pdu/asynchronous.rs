@@ -114,7 +114,9 @@ fn a_connection_whose_data_do_not_come_is_dropped_by_its_name_and_a_session_with
 #[test]
 fn a_segment_length_that_changes_is_negotiated() {
     let (node, subject) = node();
-    let mut session = open(&subject, &[("InitialR2T", "Yes"), ("ImmediateData", "No")]);
+    set(&node, json!({"max_burst_length": 1 << 20}));
+    let keys = [("InitialR2T", "Yes"), ("ImmediateData", "No"), ("MaxBurstLength", "1048576")];
+    let mut session = open(&subject, &keys);
     let before = session.number("MaxRecvDataSegmentLength").expect("declared");
     set(&node, json!({"max_recv_data_segment_length": before * 2}));
     let [first, second, seconds] = event(&mut session, 4);
@@ -132,14 +134,13 @@ fn a_segment_length_that_changes_is_negotiated() {
     cdb[7..9].copy_from_slice(&blocks.to_be_bytes());
     let itt = session.request(session.command(0xa1, &cdb, before * 2));
     let r2t = session.must_be(back::R2T, itt).expect("data are asked for");
-    if r2t.u32(44) == before * 2 {
-        let data = Pdu::new(out::DATA, 0x80)
-            .put(8, &r2t.bhs[8..24])
-            .put32(28, session.exp_stat_sn())
-            .with_data(&vec![7; before as usize * 2]);
-        session.link.send(&data);
-        assert_eq!(session.must_be(back::RESPONSE, itt).expect("an answer").bhs[3], 0);
-    }
+    assert_eq!(r2t.u32(44), before * 2, "in one burst");
+    let data = Pdu::new(out::DATA, 0x80)
+        .put(8, &r2t.bhs[8..24])
+        .put32(28, session.exp_stat_sn())
+        .with_data(&vec![7; before as usize * 2]);
+    session.link.send(&data);
+    assert_eq!(session.must_be(back::RESPONSE, itt).expect("an answer").bhs[3], 0);
     set(&node, json!({"max_recv_data_segment_length": before * 2}));
     assert_eq!(session.barrier().expect("nothing has changed"), []);
     assert_eq!(node.must("iscsi_get_options", Value::Null)["max_recv_data_segment_length"], before * 2);
