@@ -93,6 +93,23 @@ fn a_cluster_of_two_validates_a_disk_and_moves_it_about() {
     assert_eq!((keys(&mut stranger), stranger.write(3, 0x53)), (vec![], GOOD));
 }
 
+/// How both nodes end.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    InOrder,
+    Killed,
+}
+
+/// Both nodes end so, and start again.
+fn come_back(pair: &mut Pair, end: End) {
+    match end {
+        End::InOrder => pair.stop_both(0),
+        End::Killed => (0..2).for_each(|node| pair.kill(node)),
+    }
+    (0..2).for_each(|node| pair.restart(node));
+    pair.wait_in_sync(0);
+}
+
 /// APTPL: what is registered and reserved is there again when both nodes have ended, in order or not.
 #[test]
 fn what_a_cluster_holds_outlives_the_nodes() {
@@ -105,14 +122,8 @@ fn what_a_cluster_holds_outlives_the_nodes() {
     const ALL: [u8; 8] = [0, 8, 0x0d, 0x81, 0xea, 1, 0, 0];
     let capabilities = |host: &mut Host| host.fetch(&[0x5e, 2, 0, 0, 0, 0, 0, 0, 8, 0], 8);
     assert_eq!(capabilities(&mut n1), ALL);
-    for in_order in [true, false] {
-        if in_order {
-            pair.stop_both(0);
-        } else {
-            (0..2).for_each(|node| pair.kill(node));
-        }
-        (0..2).for_each(|node| pair.restart(node));
-        pair.wait_in_sync(0);
+    for end in [End::InOrder, End::Killed] {
+        come_back(&mut pair, end);
         let (mut n1, mut n2, mut stranger) =
             (connect(&pair, 0, N1), connect(&pair, 1, N2), connect(&pair, 1, N3));
         assert_eq!((keys(&mut n1), n2.reservation()), (vec![0xa1, 0xb2], Some((0xa1, REGISTRANTS_ONLY))));
@@ -266,14 +277,8 @@ fn what_was_moved_by_name_outlives_the_nodes() {
     assert_eq!(register_and_move(&mut n1, 0xa1, APTPL, to), GOOD);
     let (generation, registrants) = full_status(&mut n2);
     assert_eq!((generation, registrants.len()), (2, 6));
-    for in_order in [true, false] {
-        if in_order {
-            pair.stop_both(0);
-        } else {
-            (0..2).for_each(|node| pair.kill(node));
-        }
-        (0..2).for_each(|node| pair.restart(node));
-        pair.wait_in_sync(0);
+    for end in [End::InOrder, End::Killed] {
+        come_back(&mut pair, end);
         let (mut n1, mut n2, mut n3) = (connect(&pair, 0, N1), connect(&pair, 1, N2), connect(&pair, 0, N3));
         assert_eq!(ports_of([&mut n1, &mut n2]), ports);
         all_see([&mut n1, &mut n2, &mut n3], generation, &registrants);

@@ -212,9 +212,7 @@ pub fn on_start(facts: &StartFacts<'_>) -> StartVerdict {
         PeerVerdict::Refuse(refusal) => alone_or(facts, HoldReason::PeerRefused(refusal)),
         PeerVerdict::Resync(_) if !is_whole(own) => StartVerdict::Hold(HoldReason::OwnLegExcluded),
         // By command it serves what it has, and the peer's leg is left as it is.
-        PeerVerdict::Resync(_) if facts.age == LegAge::SetBack || is_set_back(own, found) => match facts
-            .degraded
-        {
+        PeerVerdict::Resync(_) if is_older_copy(facts, found) => match facts.degraded {
             DegradedStart::Allowed => StartVerdict::Serve(Starting::Alone),
             DegradedStart::Withheld | DegradedStart::Arbitrated => StartVerdict::Hold(HoldReason::SetBack),
         },
@@ -270,10 +268,15 @@ pub fn misses_acknowledged(own: &Superblock, incarnation: Uuid) -> bool {
     lost && !counted_alone && !is_broken(Mutation::CacheLossUnseen)
 }
 
+/// True when the own leg is an older copy of itself, by the arbiter's list or by what the peer's leg has seen of it.
+fn is_older_copy(facts: &StartFacts<'_>, found: &LegFound) -> bool {
+    facts.age == LegAge::SetBack || is_set_back(facts.own, found)
+}
+
 /// The peer's leg carries every acknowledged write. Does ours?
 fn with_member(facts: &StartFacts<'_>, found: &LegFound) -> Starting {
     let own = facts.own;
-    if facts.age == LegAge::SetBack || is_set_back(own, found) {
+    if is_older_copy(facts, found) {
         return Starting::FromPeer(SyncPlan::Full(FullReason::Reverted));
     }
     if !is_whole(own) {

@@ -477,50 +477,35 @@ fn a_leg_that_missed_its_peers_return_serves_alone_by_command_only() {
     let mut member = pair().1;
     [alone, again].into_iter().for_each(|config| member.history.push(config));
     let blank = found(&example_create(LegIndex::One).joiner());
+    let start = |standing, peer, degraded| {
+        on_start(&StartFacts {
+            own: &informed(&own, standing),
+            age: LegAge::of(&own, standing),
+            incarnation: own.legs[0].incarnation,
+            differences: Differences::None,
+            peer,
+            degraded,
+        })
+    };
     for standing in &behind {
         assert_eq!(LegAge::of(&own, standing), LegAge::SetBack);
-        let meets = |peer: &LegFound, degraded| {
-            on_start(&StartFacts {
-                own: &informed(&own, standing),
-                age: LegAge::of(&own, standing),
-                incarnation: own.legs[0].incarnation,
-                differences: Differences::None,
-                peer: PeerSight::Seen(peer),
-                degraded,
-            })
-        };
         for degraded in [DegradedStart::Withheld, DegradedStart::Arbitrated] {
-            assert_eq!(
-                meets(&blank, degraded),
-                StartVerdict::Hold(HoldReason::SetBack),
-                "a newcomer has nothing"
-            );
+            let verdict = start(standing, PeerSight::Seen(&blank), degraded);
+            assert_eq!(verdict, StartVerdict::Hold(HoldReason::SetBack), "a newcomer has nothing");
         }
-        assert_eq!(meets(&blank, DegradedStart::Allowed), StartVerdict::Serve(Starting::Alone));
+        let verdict = start(standing, PeerSight::Seen(&blank), DegradedStart::Allowed);
+        assert_eq!(verdict, StartVerdict::Serve(Starting::Alone));
         for degraded in [DegradedStart::Withheld, DegradedStart::Arbitrated, DegradedStart::Allowed] {
-            let verdict = on_start(&StartFacts {
-                own: &informed(&own, standing),
-                age: LegAge::of(&own, standing),
-                incarnation: own.legs[0].incarnation,
-                differences: Differences::None,
-                peer: PeerSight::Unseen,
-                degraded,
-            });
             let wanted = match degraded {
                 DegradedStart::Allowed => StartVerdict::Serve(Starting::Alone),
                 _ => StartVerdict::Hold(HoldReason::SetBackAlone),
             };
+            let verdict = start(standing, PeerSight::Unseen, degraded);
             assert_eq!(verdict, wanted, "{standing:?} {degraded:?}");
         }
     }
-    let verdict = on_start(&StartFacts {
-        own: &informed(&own, &behind[0]),
-        age: LegAge::SetBack,
-        incarnation: own.legs[0].incarnation,
-        differences: Differences::None,
-        peer: PeerSight::Seen(&found(&member)),
-        degraded: DegradedStart::Withheld,
-    });
+    let member = found(&member);
+    let verdict = start(&behind[0], PeerSight::Seen(&member), DegradedStart::Withheld);
     let whole = StartVerdict::Serve(Starting::FromPeer(SyncPlan::Full(FullReason::Reverted)));
     assert_eq!(verdict, whole, "the peer's leg has it");
     assert_eq!(LegAge::of(&own, &line(&[alone, both])), LegAge::AsWritten, "it died on the way");

@@ -468,7 +468,7 @@ impl Node {
             Role::Failed(_) => Err(Refusal::NoLeg),
             Role::Holder(_) => Err(Refusal::Promote(PromoteRefusal::AlreadyHolder)),
             Role::Booting(_) | Role::Promoting(_) | Role::Ending(_) | Role::Stopped => Err(Refusal::Busy),
-            Role::Standby(_) if self.resumes(mode) && self.known() == Standing::Current => {
+            Role::Standby(_) if self.resumes_now(mode) => {
                 let generation = crate::decide::next_generation(self.own(), None);
                 Ok(Promotion { generation, data: DataAge::Unproven })
             }
@@ -513,6 +513,11 @@ impl Node {
     fn resumes(&self, mode: PromoteMode) -> bool {
         let config = self.own().config();
         mode == PromoteMode::Ordinary && config.holder == self.setup.who && config.generation() > 0
+    }
+
+    /// Nor does it wait for anybody, where it knows of nothing newer than its own superblock.
+    fn resumes_now(&self, mode: PromoteMode) -> bool {
+        matches!(self.role, Role::Standby(_)) && self.resumes(mode) && self.known() == Standing::Current
     }
 
     /// Whether the peer, as the holder, is at work on this node's leg. One that has marked it clean is not.

@@ -41,7 +41,7 @@ impl Node {
         if self.store.is_none() {
             return Err(Refusal::NoLeg);
         }
-        if matches!(self.role, Role::Standby(_)) && self.resumes(mode) && self.known() == Standing::Current {
+        if self.resumes_now(mode) {
             if self.own_write.is_some() {
                 return Err(Refusal::Busy);
             }

@@ -10,9 +10,9 @@ use mirror::mutation::Mutation;
 use super::crash::{clean, finds};
 use super::recorder::Event;
 use super::replay::events;
-use super::split::{FORCE, meet, resolve};
+use super::split::{meet, resolve};
 use super::world::World;
-use super::{SECOND, millis};
+use super::{FORCE, SECOND, millis};
 
 /// A recorded pair in sync, and the number of events until then.
 fn recorded(seed: u64, policy: ArbiterKind) -> (World, usize) {

@@ -3,12 +3,11 @@
 use core::time::Duration;
 
 use mirror::command::{Command, Demotion};
-use mirror::decide::{HolderState, PromoteMode};
 use mirror::format::{ArbiterKind, LegIndex, LegMask, Reason};
 use mirror::status::RoleKind;
 
 use super::world::{World, seeds_to_run};
-use super::{SECOND, millis, settle};
+use super::{FORCE, SECOND, millis, settle};
 
 fn arbitrated(seed: u64) -> World {
     let mut world = World::new(seed, ArbiterKind::Etcd);
@@ -358,8 +357,7 @@ fn a_promotion_that_was_taken_back_is_not_made() {
     world.kill(0);
     world.arbiter.reach[1] = false;
     world.run(SECOND);
-    let forced = Command::Promote { mode: PromoteMode::Forced, holder: HolderState::ConfirmedDown };
-    world.command(1, forced).expect("the arbiter is asked first");
+    world.command(1, FORCE).expect("the arbiter is asked first");
     world.command(1, Command::Demote(Demotion::AtOnce)).expect("it stands by as it did");
     world.arbiter.reach[1] = true;
     world.run(millis(1500));

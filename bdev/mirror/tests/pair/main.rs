@@ -35,6 +35,7 @@ use world::{World, seeds_to_run};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PROMOTE: Command = Command::Promote { mode: PromoteMode::Ordinary, holder: HolderState::Unknown };
+const FORCE: Command = Command::Promote { mode: PromoteMode::Forced, holder: HolderState::ConfirmedDown };
 
 fn pair(seed: u64) -> World {
     let mut world = World::new(seed, ArbiterKind::Biased);

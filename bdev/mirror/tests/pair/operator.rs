@@ -14,9 +14,7 @@ use mirror::status::{PeerSight, RoleKind};
 
 use super::unit_state::Front;
 use super::world::World;
-use super::{PROMOTE, SECOND, millis, pair, settle};
-
-const FORCE: Command = Command::Promote { mode: PromoteMode::Forced, holder: HolderState::ConfirmedDown };
+use super::{FORCE, PROMOTE, SECOND, millis, pair, settle};
 
 fn command(world: &mut World, index: usize, command: Command) -> Result<(), Refusal> {
     let now = world.now;

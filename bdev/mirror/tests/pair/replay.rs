@@ -11,10 +11,10 @@ use super::cut::{Breadth, Cuts, Way, is_deep};
 use super::disk::Disk;
 use super::opened::{Opened, judge};
 use super::recorder::Event;
-use super::split::{FORCE, resolve};
+use super::split::resolve;
 use super::unit_state::{Front, Keeper};
 use super::world::World;
-use super::{SECOND, millis};
+use super::{FORCE, SECOND, millis};
 
 /// Moments that are booted of a run.
 const BOOTS: usize = 40;

@@ -10,7 +10,7 @@ use mirror::setup::Timing;
 use mirror::status::RoleKind;
 
 use super::world::World;
-use super::{SECOND, millis, pair, settle};
+use super::{FORCE, SECOND, millis, pair, settle};
 
 /// A copy of a node's whole leg.
 fn image(world: &World, node: usize) -> Vec<u8> {
@@ -164,10 +164,9 @@ fn a_holder_whose_leg_was_set_back_copies_everything_from_its_peer() {
     assert_eq!(last.total, world.status(0).data_size, "{}", world.describe());
 }
 
-/// The arbiter's list says that the peer was out and came back since: what the leg lacks is on its peer's, and for that it waits.
-#[test]
-fn a_holder_whose_leg_missed_its_peers_return_waits_for_it() {
-    let mut world = World::new(721, ArbiterKind::Etcd);
+/// Both nodes are down, and the holder's leg is one from before its peer's was out and came back.
+fn missed_a_return(seed: u64) -> World {
+    let mut world = World::new(seed, ArbiterKind::Etcd);
     world.create();
     world.load(0, millis(50));
     let old = image(&world, 0);
@@ -180,11 +179,22 @@ fn a_holder_whose_leg_missed_its_peers_return_waits_for_it() {
     world.kill(0);
     world.kill(1);
     world.disks[0].restore(&old);
-    world.start(0);
-    world.run(10 * SECOND);
+    world
+}
+
+fn check_holds_as_reverted(world: &World) {
     let status = world.status(0);
     assert_eq!(status.role, RoleKind::Holding, "{}", world.describe());
     assert!(status.events.iter().any(|event| event.kind.reason() == "leg-reverted"), "{:?}", status.events);
+}
+
+/// The arbiter's list says that the peer was out and came back since: what the leg lacks is on its peer's, and for that it waits.
+#[test]
+fn a_holder_whose_leg_missed_its_peers_return_waits_for_it() {
+    let mut world = missed_a_return(721);
+    world.start(0);
+    world.run(10 * SECOND);
+    check_holds_as_reverted(&world);
     // By force it would serve what it has, and the operator is told what that is; an attempt that comes to nothing changes no
     // answer.
     let age = |world: &World| {
@@ -193,8 +203,7 @@ fn a_holder_whose_leg_missed_its_peers_return_waits_for_it() {
     };
     assert_eq!(age(&world), Ok(DataAge::Past));
     world.arbiter.reach[0] = false;
-    let forced = Command::Promote { mode: PromoteMode::Forced, holder: HolderState::ConfirmedDown };
-    world.command(0, forced).expect("the arbiter is asked first");
+    world.command(0, FORCE).expect("the arbiter is asked first");
     assert_eq!(world.status(0).role, RoleKind::Standby);
     assert_eq!(world.status(0).reason, Some(StandbyReason::AskingArbiter.to_string()));
     world.run(6 * SECOND);
@@ -211,19 +220,7 @@ fn a_holder_whose_leg_missed_its_peers_return_waits_for_it() {
 /// Who allowed a start without the peer before anybody knew how old the leg is has not allowed that.
 #[test]
 fn a_start_that_was_allowed_before_the_arbiter_was_heard_is_allowed_anew() {
-    let mut world = World::new(722, ArbiterKind::Etcd);
-    world.create();
-    world.load(0, millis(50));
-    let old = image(&world, 0);
-    world.kill(1);
-    world.load(0, 2 * SECOND);
-    world.start(1);
-    world.wait("sync", 20 * SECOND, |world| world.is_in_sync(0));
-    world.load(0, millis(50));
-    world.drain();
-    world.kill(0);
-    world.kill(1);
-    world.disks[0].restore(&old);
+    let mut world = missed_a_return(722);
     world.arbiter.reach[0] = false;
     world.start(0);
     world.wait("a hold", 10 * SECOND, |world| world.status(0).role == RoleKind::Holding);
@@ -231,9 +228,7 @@ fn a_start_that_was_allowed_before_the_arbiter_was_heard_is_allowed_anew() {
     world.run(3 * SECOND);
     world.arbiter.reach[0] = true;
     world.run(5 * SECOND);
-    let status = world.status(0);
-    assert_eq!(status.role, RoleKind::Holding, "{}", world.describe());
-    assert!(status.events.iter().any(|event| event.kind.reason() == "leg-reverted"), "{:?}", status.events);
+    check_holds_as_reverted(&world);
     world.command(0, Command::StartDegraded).expect("now it is known what that means");
     world.wait("service", 5 * SECOND, |world| world.is_holder(0));
 }

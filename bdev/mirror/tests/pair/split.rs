@@ -11,10 +11,7 @@ use mirror::status::{PeerSight, RoleKind};
 
 use super::unit_state::{Front, Keeper, found};
 use super::world::{ARRAY, LEG_BYTES, World};
-use super::{PROMOTE, SECOND, millis, pair, settle};
-
-pub(crate) const FORCE: Command =
-    Command::Promote { mode: PromoteMode::Forced, holder: HolderState::ConfirmedDown };
+use super::{FORCE, PROMOTE, SECOND, millis, pair, settle};
 
 fn surveyed(world: &World, index: usize) -> Survey {
     let size = |bytes: u64| usize::try_from(bytes).expect("small");

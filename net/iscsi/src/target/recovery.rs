@@ -91,18 +91,19 @@ impl Connection {
 
     /// All of those.
     pub fn kept_tasks(&self) -> impl Iterator<Item = TaskId> + '_ {
-        let answered = self.unacknowledged.0.iter().filter_map(|kept| kept.answered.as_ref());
-        self.tasks().chain(answered.map(|answered| answered.task))
+        self.kept().map(|(task, _)| task)
     }
 
-    /// Of them, those that end with this connection.
-    pub fn tasks_that_end(&self) -> impl Iterator<Item = TaskId> + '_ {
-        let keeps = self.reassigns();
-        //= rfc7143#section-7.14(b): an immediate command does not outlive its connection.
-        let ends = move |open: &Task| !keeps || open.place == Place::Immediate;
-        let open = self.tasks.iter().filter(move |(_, open)| ends(open)).map(|(task, _)| *task);
+    //= rfc7143#section-7.14(b): an immediate command does not outlive its connection.
+    /// Of them, those that no other connection may take.
+    pub fn immediate_tasks(&self) -> impl Iterator<Item = TaskId> + '_ {
+        self.kept().filter(|(_, open)| open.place == Place::Immediate).map(|(task, _)| task)
+    }
+
+    fn kept(&self) -> impl Iterator<Item = (TaskId, &Task)> {
         let answered = self.unacknowledged.0.iter().filter_map(|kept| kept.answered.as_ref());
-        open.chain(answered.filter(move |answered| ends(&answered.open)).map(|answered| answered.task))
+        let open = self.tasks.iter().map(|(task, open)| (*task, open));
+        open.chain(answered.map(|answered| (answered.task, &answered.open)))
     }
 
     /// Keeps an answer that is about to leave.

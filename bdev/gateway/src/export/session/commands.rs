@@ -355,11 +355,9 @@ impl Session {
         }
         match room {
             Some(room) => self.begin_collecting(task, room, (len, &early), now),
-            // Now: what comes yet may be for gaps in it.
             None => {
-                for early in [early, self.links.take_early_data(task)] {
-                    self.jobs.store(task, 0, &early);
-                }
+                self.jobs.store(task, 0, &early);
+                self.store_early_data(task);
             }
         }
     }

@@ -68,10 +68,14 @@ impl Session {
         let mut job = Job::new(Some(place), parsed, arrival.command.expected_len, stage, now);
         job.dormant = Some(Box::new(arrival));
         self.open_job(task, job);
-        // Now: what comes yet may be for gaps in it.
+        self.store_early_data(task);
+        self.dormant.push_back(task);
+    }
+
+    /// Lays down what came before the command was a job, at once: what comes yet may be for gaps in it.
+    pub(super) fn store_early_data(&mut self, task: TaskId) {
         let early = self.links.take_early_data(task);
         self.jobs.store(task, 0, &early);
-        self.dormant.push_back(task);
     }
 
     /// Begins the commands that need not wait any more.

@@ -139,7 +139,7 @@ impl Session {
         let mut orphans: Vec<TaskId> = Vec::new();
         for link in self.links.iter().filter(|link| link.is_over()) {
             if link.may_be_recovered() {
-                orphans.extend(link.connection.tasks_that_end());
+                orphans.extend(link.connection.immediate_tasks());
             } else {
                 orphans.extend(link.connection.kept_tasks());
             }

@@ -23,7 +23,7 @@ impl Holder {
             Kind::Cache | Kind::Remember => {}
             Kind::Mark if extent == Extent::First => {}
             Kind::Mark => self.marks_made(ctx),
-            Kind::Close => self.closed(extent, ctx),
+            Kind::Close => self.closed(extent),
             Kind::HandOver => self.handed_over(extent),
             Kind::Outrank { theirs, how } => self.outranked(theirs, how, ctx),
         }
@@ -81,12 +81,9 @@ impl Holder {
         self.joined(ctx);
     }
 
-    pub(super) fn closed(&mut self, extent: Extent, ctx: &mut Ctx<'_>) {
+    pub(super) fn closed(&mut self, extent: Extent) {
         if extent == Extent::Whole {
             let demoted = self.farewell == Farewell::Demote;
-            if !demoted {
-                ctx.note(EventKind::Stopped);
-            }
             self.phase = Phase::Ended(if demoted { Ending::Demoted } else { Ending::Clean });
         }
     }
