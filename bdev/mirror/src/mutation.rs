@@ -66,11 +66,13 @@ pub enum Mutation {
     SplitUnseen,
     /// A record of the logical unit that cannot be read is taken for an empty one.
     LossUnseen,
+    /// An arbiter that is older than the peer's fence on the own leg is believed.
+    FenceUnheard,
 }
 
 impl Mutation {
     /// All.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::R1DataBeforeLog,
         Self::R2WritesOverlap,
         Self::R3AckWithoutConfig,
@@ -99,6 +101,7 @@ impl Mutation {
         Self::MixtureServes,
         Self::SplitUnseen,
         Self::LossUnseen,
+        Self::FenceUnheard,
     ];
 }
 

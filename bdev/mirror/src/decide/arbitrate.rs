@@ -1,6 +1,9 @@
 //! The arbiter's config: when it has to be asked, and what its word says to a node with this superblock.
 
+use bdev::FenceKey;
+
 use super::peer::{PeerVerdict, on_peer};
+use crate::format::config::FORCED_JUMP;
 use crate::format::{ArbiterKind, Config, ConfigId, History, LegMask, Reason, Relation, Superblock, compare};
 use crate::leg_state::{LegEvent, after};
 use crate::mutation::{Mutation, is_broken};
@@ -24,7 +27,8 @@ pub enum Standing {
     Vacant,
     /// The arbiter does not know the array, and should: it has lost its data, or it is another one.
     Unknown,
-    /// The arbiter's config is older than one that this superblock has seen: it was restored from a backup.
+    /// The arbiter's config is older than one that this superblock has seen, or than one whose holder has fenced this leg: it was
+    /// restored from a backup.
     Older,
 }
 
@@ -36,6 +40,9 @@ pub fn standing(own: &Superblock, holds: Option<&History>) -> Standing {
         return if is_new { Standing::Vacant } else { Standing::Unknown };
     };
     let config = line.current();
+    if is_older_than_fence(own, config) {
+        return Standing::Older;
+    }
     if config.id == ours.id {
         return Standing::Current;
     }
@@ -46,6 +53,30 @@ pub fn standing(own: &Superblock, holds: Option<&History>) -> Standing {
         Relation::Split { last_shared } => Standing::Diverged { line: Box::new(*line), last_shared },
         _ => Standing::Behind(Box::new(*line)),
     }
+}
+
+/// True when the peer has fenced this leg as the holder of a newer config than this one, which counts the leg.
+///
+/// A holder fences its peer's leg when the arbiter has its config (R8): a member's at the generation of that config, and one that
+/// is out at a newer one, below the next config that counts it. So nothing that counts this leg is older than the fence, while the
+/// arbiter has all that it was told. But a promotion of this node by force outranks a holder that has yet to hear of it and fences the
+/// leg meanwhile: that one has no generation so far up.
+fn is_older_than_fence(own: &Superblock, config: &Config) -> bool {
+    let by_force = config.holder == own.index && config.reason == Reason::ForcePromoted;
+    let above = if by_force { FORCED_JUMP } else { 1 };
+    let older = peers_fence(own) >= config.generation().saturating_add(above);
+    older && config.in_sync.has(own.index) && !is_broken(Mutation::FenceUnheard)
+}
+
+/// The generation in which the peer has fenced this leg, if it was the last one to do so.
+fn peers_fence(own: &Superblock) -> u64 {
+    let FenceKey { node, generation } = own.fence;
+    if node == own.index.other().number() { generation } else { 0 }
+}
+
+/// The newest generation that this leg knows to be the holder's: an arbiter that is older was restored from a backup.
+pub fn seen_by(own: &Superblock) -> u64 {
+    own.config().generation().max(peers_fence(own))
 }
 
 /// What the peer's leg says to a node that is the holder and has no arbiter: the holder took its own failed leg out, and
@@ -249,6 +280,38 @@ mod tests {
         assert_eq!(once.config(), &next.expect("some left"));
         assert_eq!(informed(&once, &behind), once);
         assert_eq!(informed(&own, &Standing::Current), own);
+    }
+
+    /// The peer has fenced this leg, and the arbiter's config counts it: in the generation of a newer one, or by the way of one.
+    #[test]
+    fn an_arbiter_that_counts_a_leg_is_not_older_than_the_peers_fence_on_it() {
+        let base = whole_and_tracked();
+        let newer = |in_sync, reason| followed(base.config(), in_sync, reason);
+        let word = |node: LegIndex, generation, config: Config| {
+            let mut own = base.clone();
+            own.fence = FenceKey { node: node.number(), generation };
+            let mut line = own.history;
+            line.push(config);
+            standing(&own, Some(&line))
+        };
+        let rejoined = newer(LegMask::both(), Reason::Rejoined);
+        let at = rejoined.generation();
+        for (node, generation, older) in [
+            (LegIndex::One, at, false),
+            (LegIndex::One, at + 1, true),
+            (LegIndex::One, FenceKey::GENERATION_MAX, true),
+            (LegIndex::Zero, at + 1, false),
+        ] {
+            assert_eq!(word(node, generation, rejoined) == Standing::Older, older, "{node:?} {generation}");
+        }
+        let without = newer(LegMask::ONE, Reason::IoError);
+        assert_ne!(word(LegIndex::One, at + 1, without), Standing::Older, "it says so itself");
+        let alone = newer(LegMask::ZERO, Reason::LinkLost);
+        assert_eq!(word(LegIndex::One, at + 1, alone), Standing::Older);
+        let forced = newer(LegMask::ZERO, Reason::ForcePromoted);
+        let at = forced.generation();
+        assert_ne!(word(LegIndex::One, at + 1, forced), Standing::Older, "that one had yet to hear of it");
+        assert_eq!(word(LegIndex::One, at + FORCED_JUMP, forced), Standing::Older, "by force as well");
     }
 
     #[test]

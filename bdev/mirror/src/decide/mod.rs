@@ -15,7 +15,9 @@ pub mod start;
 pub mod takeover;
 pub mod unite;
 
-pub use arbitrate::{Standing, SwapVerdict, asks_arbiter, informed, on_refused_swap, peers_word, standing};
+pub use arbitrate::{
+    Standing, SwapVerdict, asks_arbiter, informed, on_refused_swap, peers_word, seen_by, standing,
+};
 pub use entry::{Bar, EntryVerdict, SecondLook, is_taking_over, on_found, on_second_look};
 pub use failure::{
     Doubt, FailureVerdict, Judgement, Patience, is_passing, judge, matured, may_exclude, on_write_failure,

@@ -172,7 +172,7 @@ pub enum HoldReason {
     ArbiterUnreachable(String),
     /// It was restored from a backup.
     #[error(
-        "the arbiter has an older config than this leg: it was restored from a backup; restore a newer one"
+        "the arbiter has an older config than this leg has seen: it was restored from a backup; restore a newer one"
     )]
     ArbiterOlder,
     /// It has lost its data.

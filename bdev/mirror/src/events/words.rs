@@ -111,7 +111,7 @@ impl Display for EventKind {
             }
             Self::ArbiterOlder { expected } => write!(
                 f,
-                "the arbiter has an older config than generation {expected}, which a leg has: restored from a \
+                "the arbiter has an older config than generation {expected}, which a leg has seen: restored from a \
                  backup? Bring the newer one back; if it is gone for good: demote the holder at once, promote it by force"
             ),
             Self::ArbiterVacant => {

@@ -16,7 +16,7 @@ use super::{Node, Role};
 use crate::arbiter::{ASKED_AGAIN, Answer, Ask, Ticket};
 use crate::decide::{
     DataAge, HolderSession, HolderState, PromoteMode, PromoteRefusal, StandbyReason, Standing,
-    TakeoverVerdict, on_word,
+    TakeoverVerdict, on_word, seen_by,
 };
 use crate::events::EventKind;
 use crate::format::{ArbiterKind, ConfigId};
@@ -201,7 +201,7 @@ impl Node {
         let standing = match verdict {
             TakeoverVerdict::Older => {
                 self.watch.heard = Heard::No;
-                let expected = peer.unwrap_or(0).max(self.own().config().generation());
+                let expected = peer.unwrap_or(0).max(seen_by(self.own()));
                 return self.note(EventKind::ArbiterOlder { expected });
             }
             TakeoverVerdict::Ours => {

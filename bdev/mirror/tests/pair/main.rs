@@ -15,6 +15,7 @@ mod operator;
 mod own_leg;
 mod recorder;
 mod replay;
+mod restored;
 mod setback;
 mod split;
 mod stable;

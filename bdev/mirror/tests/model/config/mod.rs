@@ -13,7 +13,7 @@
 //! In every state: each leg that the newest config counts has every acknowledged write (I2), no read goes back (I12, I19),
 //! legs that differ are named in a durable log or bitmap (I5), one config for each generation (I3), nothing diverges
 //! (I11). Force begins a second line of configs: each holds for itself, and what the first acknowledged is not overwritten for
-//! the second.
+//! the second. An arbiter that is restored from a backup is looked at in one respect alone (`restored.rs`).
 
 mod book;
 mod change;
@@ -21,6 +21,7 @@ mod hand_over;
 mod holder;
 mod node;
 mod own_leg;
+mod restored;
 mod seen;
 mod state;
 mod wire;
@@ -51,6 +52,8 @@ struct Scope {
     switchovers: u8,
     forces: u8,
     failures: u8,
+    /// Backups that take the place of what the arbiter has.
+    restores: u8,
     /// No config beyond this generation.
     generations: u64,
 }
@@ -105,6 +108,8 @@ impl Model {
             guards: [guard(None), guard(Some(key))],
             wire: [None; MESSAGES],
             arbiter,
+            backup: None,
+            lost: None,
             asks: [None; 2],
             late: None,
             link: Line::Up,
@@ -150,6 +155,13 @@ impl Model {
 
     /// An event that must not be.
     fn wrong(&mut self, what: &'static str, node: usize, state: State, why: &'static str) {
+        // What an arbiter that has lost the newest says is wrong, and not what a node makes of it.
+        if state.lost.is_none() {
+            self.report(what, node, state, why);
+        }
+    }
+
+    fn report(&mut self, what: &'static str, node: usize, state: State, why: &'static str) {
         self.next.push(((what, u8::try_from(node).expect("0 or 1")), state, Some(why)));
     }
 
@@ -172,6 +184,9 @@ impl Model {
 
     /// What must hold in every state.
     fn violation(&self, state: &State) -> Option<&'static str> {
+        if state.lost.is_some() {
+            return None;
+        }
         let [a, b] = &state.legs;
         let (ours, theirs) = (self.book.get(a.sb).config(), self.book.get(b.sb).config());
         let one_line = self.book.line(a.sb) == self.book.line(b.sb);

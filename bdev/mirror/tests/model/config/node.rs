@@ -206,6 +206,9 @@ impl Model {
         node: usize,
         beginning: &Beginning,
     ) {
+        if let Some(lost) = state.lost {
+            return self.holds_by_backup(what, state, node, lost);
+        }
         let Beginning { starting, reason, generation, behind, has } = *beginning;
         let (leg, who) = (state.legs[node], leg_index(node));
         let own = self.book.get(leg.sb);
@@ -294,6 +297,9 @@ impl Model {
             // The operator promotes only when the other node is down, and had not gone on without this one.
             return;
         }
+        if let Some(lost) = state.lost {
+            return self.holds_by_backup("is promoted", state, node, lost);
+        }
         self.promote_from(state, node, behind, By::Rule);
     }
 
@@ -305,7 +311,10 @@ impl Model {
 
     /// The operator's word is that this node's data count, whatever they are.
     fn force(&mut self, state: &State, node: usize) {
-        if state.spent.forces >= self.scope.forces || state.guards[node].fencing.is_some() {
+        if state.lost.is_some()
+            || state.spent.forces >= self.scope.forces
+            || state.guards[node].fencing.is_some()
+        {
             return;
         }
         let own = self.book.get(state.legs[node].sb).clone();

@@ -336,6 +336,9 @@ pub(super) struct State {
     pub(super) guards: [Guard; 2],
     pub(super) wire: [Option<Message>; MESSAGES],
     pub(super) arbiter: Past,
+    /// A backup of it, and what it had when that took its place.
+    pub(super) backup: Option<Past>,
+    pub(super) lost: Option<Past>,
     pub(super) asks: [Option<Ask>; 2],
     /// A swap of a node that has given it up.
     pub(super) late: Option<Ask>,
@@ -359,6 +362,7 @@ pub(super) struct Spent {
     pub(super) switchovers: u8,
     pub(super) forces: u8,
     pub(super) failures: u8,
+    pub(super) restores: u8,
 }
 
 impl State {

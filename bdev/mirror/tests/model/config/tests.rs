@@ -8,7 +8,18 @@ use super::{Records, Scope, search};
 const fn scope(policy: ArbiterKind, writes: u8, crashes: u8, cuts: u8) -> Scope {
     let generations = 7;
     let records = Records::Whole;
-    Scope { policy, records, writes, crashes, cuts, switchovers: 0, forces: 0, failures: 0, generations }
+    Scope {
+        policy,
+        records,
+        writes,
+        crashes,
+        cuts,
+        switchovers: 0,
+        forces: 0,
+        failures: 0,
+        restores: 0,
+        generations,
+    }
 }
 
 /// Under an arbiter whose records tell of no past.
@@ -40,6 +51,9 @@ const FORCE_BIASED: Scope = Scope { forces: 1, generations: 5, ..biased(1, 1, 0)
 const OWN_LEG: Scope = Scope { failures: 1, ..arbitrated(1, 0, 0) };
 const OWN_LEG_CUT: Scope = Scope { failures: 1, generations: 5, ..arbitrated(1, 0, 1) };
 const OWN_LEG_BIASED: Scope = Scope { failures: 1, ..biased(2, 1, 0) };
+/// The arbiter is restored from a backup, and a node dies: its peer has taken over, or goes on without it.
+const RESTORED: Scope = Scope { restores: 1, ..arbitrated(0, 1, 0) };
+const RESTORED_CUT: Scope = Scope { restores: 1, ..arbitrated(0, 0, 1) };
 
 /// What a scope has to reach to be worth its name.
 const EVENTS: [&str; 23] = [
@@ -143,6 +157,14 @@ fn a_record_that_tells_of_no_past_is_as_good_as_it_was() {
     assert!(unheard.contains("the legs have diverged"), "nothing is overwritten: {unheard}");
 }
 
+/// By its own leg alone a node knows that its peer held a newer config: it fenced that leg.
+#[test]
+fn an_arbiter_that_is_older_than_a_fence_is_not_believed() {
+    let events = ["is backed up", "is restored", "stores a fence", "looks at its own log"];
+    holds(RESTORED, &[&events[..], &["crashes", "starts"]].concat());
+    holds(RESTORED_CUT, &[&events[..], &["the link is cut"]].concat());
+}
+
 #[test]
 fn a_holder_serves_through_its_peers_leg() {
     let events = [
@@ -171,6 +193,9 @@ fn deeper() {
     }
     for base in [arbitrated(1, 1, 0), arbitrated(1, 0, 1), bare(arbitrated(1, 1, 0)), biased(1, 1, 1)] {
         holds(Scope { forces: 1, generations: 5, ..base }, &["is promoted by force"]);
+    }
+    for base in [arbitrated(1, 1, 0), arbitrated(0, 1, 1), FORCE, UNHEARD] {
+        holds(Scope { restores: 1, generations: 5, ..base }, &["is restored"]);
     }
     for base in [arbitrated(1, 1, 0), arbitrated(1, 0, 1), biased(1, 1, 1)] {
         for (scope, event) in unusual(base) {
@@ -280,6 +305,13 @@ fn force_that_takes_every_config_for_its_history() {
 #[test]
 fn a_half_copied_leg_that_serves() {
     breaks(Mutation::MixtureServes, FORCE_BARE, "");
+}
+
+#[test]
+fn a_fence_that_says_nothing_of_the_arbiter() {
+    for scope in [RESTORED, RESTORED_CUT] {
+        breaks(Mutation::FenceUnheard, scope, "older than the fence of a holder");
+    }
 }
 
 #[test]

@@ -120,6 +120,7 @@ impl Model {
     pub(super) fn world_steps(&mut self, state: &State) {
         self.tick(state);
         self.mend_media(state);
+        self.restore_steps(state);
         if state.spent.crashes < self.scope.crashes {
             for node in 0..2 {
                 if state.is_up(node) {
