@@ -96,6 +96,24 @@ pub enum Refusal {
          node or, if that never comes back, start this one degraded (gemel start-degraded)"
     )]
     Waiting,
+    /// It waits for the arbiter.
+    #[error(
+        "this node waits for the arbiter, which does not answer, or has lost what it knew: see its status. Bring that back or, if \
+         it is gone for good, promote one node by force (gemel promote --force)"
+    )]
+    ArbiterFirst,
+    /// Its leg does not count.
+    #[error(
+        "this node's leg is not in sync, and the array's data is at the peer: start that or, if it never comes back, promote this \
+         node by force (gemel promote --force) and lose what is missing here"
+    )]
+    OwnLegOut,
+    /// Both data sets are there.
+    #[error(
+        "the two legs have diverged, and nothing is overwritten: promote the node whose data are to go on by force (gemel promote \
+         --force), and give the other's up there (gemel split)"
+    )]
+    Split,
     /// The own leg cannot be used.
     #[error("this node's leg cannot be used: see its status")]
     NoLeg,

@@ -6,7 +6,9 @@ use uuid::Uuid;
 use super::arbitrate::Standing;
 use super::peer::{FullReason, PeerVerdict, Refusal, SyncPlan, is_set_back, on_peer};
 use super::takeover::missed_a_return;
-use crate::format::{Config, ConfigId, LegFlags, LegMask, LegState, Reason, RunState, Superblock};
+use crate::format::{
+    ArbiterKind, Config, ConfigId, LegFlags, LegMask, LegState, Reason, RunState, Superblock,
+};
 use crate::mutation::{Mutation, is_broken};
 use crate::probe::LegFound;
 
@@ -208,6 +210,7 @@ pub fn on_start(facts: &StartFacts<'_>) -> StartVerdict {
     let PeerSight::Seen(found) = facts.peer else { return alone_or(facts, HoldReason::PeerUnseen) };
     match on_peer(own, found) {
         PeerVerdict::StepDown { newer } => StartVerdict::Standby(StandbyReason::PeerIsNewer { newer }),
+        PeerVerdict::Split { .. } if is_chosen(facts, found) => StartVerdict::Serve(Starting::Alone),
         PeerVerdict::Split { last_shared } => StartVerdict::Hold(HoldReason::Split { last_shared }),
         PeerVerdict::Refuse(refusal) => alone_or(facts, HoldReason::PeerRefused(refusal)),
         PeerVerdict::Resync(_) if !is_whole(own) => StartVerdict::Hold(HoldReason::OwnLegExcluded),
@@ -235,6 +238,18 @@ pub fn on_diverged(own: &Superblock, newer: &Config, last_shared: Option<ConfigI
 fn is_whole(own: &Superblock) -> bool {
     let copied_to = own.own().state == LegState::Syncing && !is_broken(Mutation::MixtureServes);
     own.is_in_sync() && !copied_to
+}
+
+/// True when the legs have diverged, and the arbiter has gone on with this one: its config is ours, counts this leg alone, and is
+/// above whatever the other leg has. That is left as it is. A leg that the peer has fenced since may be copied to at this moment.
+fn is_chosen(facts: &StartFacts<'_>, found: &LegFound) -> bool {
+    let StartFacts { own, age, degraded, .. } = facts;
+    let LegFound::Leg(theirs) = found else { return false };
+    let newest = theirs.superblock.config().generation() < own.config().generation();
+    let alone = is_whole(own) && own.config().in_sync == LegMask::only(own.index);
+    let undisturbed = own.fence.node == own.index.number();
+    let by_arbiter = own.arbiter == ArbiterKind::Etcd && *degraded >= DegradedStart::Arbitrated;
+    by_arbiter && alone && newest && undisturbed && *age == LegAge::AsWritten
 }
 
 /// Alone in sync: nobody else can have gone on. Both in sync: the peer can.

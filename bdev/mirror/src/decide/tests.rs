@@ -5,8 +5,8 @@ use uuid::Uuid;
 use super::*;
 use crate::format::tests::example_create;
 use crate::format::{
-    Access, Config, Copy, Features, History, LegFlags, LegIndex, LegMask, LegState, Reason, RunState,
-    Superblock,
+    Access, ArbiterKind, Config, Copy, Features, History, LegFlags, LegIndex, LegMask, LegState, Reason,
+    RunState, Superblock,
 };
 use crate::probe::{FoundLeg, LegFound, ProbeError};
 
@@ -306,6 +306,52 @@ fn newcomers_and_split_legs_do_not_start() {
     let (mut split, _) = pair();
     split.legs[0].state = LegState::Split;
     assert!(matches!(on_start(&facts(&split)), StartVerdict::Hold(HoldReason::Split { .. })));
+}
+
+/// A peer that has diverged keeps the holder from serving, unless the arbiter has gone on with this leg alone.
+#[test]
+fn the_side_that_the_arbiter_has_serves_beside_one_that_has_diverged() {
+    let serves = |arbiter, in_sync, their_configs: u64, degraded, age, fenced_by: LegIndex| {
+        let (mut own, mut theirs) = pair();
+        own.arbiter = arbiter;
+        own.fence.node = fenced_by.number();
+        theirs.history = own.history;
+        (0..their_configs).for_each(|more| push(&mut theirs, 20 + more, LegMask::ONE, Reason::Promoted));
+        (0..2).for_each(|more| push(&mut own, 10 + more, in_sync, Reason::LinkLost));
+        let peer = found(&theirs);
+        let verdict = on_start(&StartFacts {
+            own: &own,
+            age,
+            incarnation: own.own().incarnation,
+            differences: Differences::None,
+            peer: PeerSight::Seen(&peer),
+            degraded,
+        });
+        match verdict {
+            StartVerdict::Serve(Starting::Alone) => true,
+            StartVerdict::Hold(HoldReason::Split { .. }) => false,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (alone, sure, whole) = (LegMask::ZERO, DegradedStart::Arbitrated, LegAge::AsWritten);
+    for (degraded, wanted) in [(DegradedStart::Withheld, false), (sure, true), (DegradedStart::Allowed, true)]
+    {
+        assert_eq!(
+            serves(ArbiterKind::Etcd, alone, 1, degraded, whole, LegIndex::Zero),
+            wanted,
+            "{degraded:?}"
+        );
+        for arbiter in [ArbiterKind::Biased, ArbiterKind::Manual, ArbiterKind::ClusterManager] {
+            assert!(!serves(arbiter, alone, 1, degraded, whole, LegIndex::Zero), "{arbiter:?} {degraded:?}");
+        }
+    }
+    assert!(
+        !serves(ArbiterKind::Etcd, alone, 2, sure, whole, LegIndex::Zero),
+        "the arbiter does not know of that"
+    );
+    assert!(!serves(ArbiterKind::Etcd, LegMask::both(), 1, sure, whole, LegIndex::Zero));
+    assert!(!serves(ArbiterKind::Etcd, alone, 1, sure, LegAge::SetBack, LegIndex::Zero));
+    assert!(!serves(ArbiterKind::Etcd, alone, 1, sure, whole, LegIndex::One), "that may copy to it now");
 }
 
 /// Every combination of leg state, config, mode, session and what the operator says.

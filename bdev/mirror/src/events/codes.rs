@@ -259,6 +259,9 @@ impl Codes for command::Refusal {
             Self::PeerMoved => "peer-moved",
             Self::Busy => "busy",
             Self::Waiting => "waiting",
+            Self::ArbiterFirst => "arbiter-first",
+            Self::OwnLegOut => "own-leg-out",
+            Self::Split => "split",
             Self::NoLeg => "no-leg",
         }
     }

@@ -9,6 +9,7 @@ use super::claim::{Claim, is_promoting};
 use super::{Node, Role};
 use crate::arbiter::{Answer, Ask};
 use crate::bitmap::Bitmap;
+use crate::command::Refusal;
 use crate::decide::{
     DataAge, DegradedStart, Differences, HoldReason, LegAge, PeerSight, StandbyReason, Standing, StartFacts,
     StartVerdict, Starting, informed, next_generation, on_diverged, on_start, peers_word, standing, takes_up,
@@ -130,6 +131,29 @@ impl Hold {
         self.reason = Some(reason);
     }
 
+    /// What an operator is told who wants it to serve.
+    pub(super) fn waits(&self) -> Refusal {
+        match self.reason {
+            Some(HoldReason::Split { .. }) => Refusal::Split,
+            Some(HoldReason::OwnLegExcluded) => Refusal::OwnLegOut,
+            Some(
+                HoldReason::ArbiterUnasked
+                | HoldReason::ArbiterUnreachable(_)
+                | HoldReason::ArbiterOlder
+                | HoldReason::ArbiterVacant,
+            ) => Refusal::ArbiterFirst,
+            Some(
+                HoldReason::PeerUnseen
+                | HoldReason::PeerRefused(_)
+                | HoldReason::CacheLost
+                | HoldReason::SetBack
+                | HoldReason::SetBackAlone
+                | HoldReason::PeerPromoting,
+            )
+            | None => Refusal::Waiting,
+        }
+    }
+
     /// The operator has been told that the own leg is an older copy of itself.
     fn tells_of_age(&self) -> bool {
         matches!(self.reason, Some(HoldReason::SetBack | HoldReason::SetBackAlone))
@@ -182,6 +206,16 @@ impl Node {
         {
             self.degraded = DegradedStart::Allowed;
         }
+    }
+
+    /// By the operator's command, where that changes anything.
+    pub(super) fn start_degraded(&mut self) -> Result<(), Refusal> {
+        let Role::Holding(hold) = &self.role else { return Err(Refusal::NotHolding) };
+        match hold.waits() {
+            Refusal::Waiting => self.degraded = DegradedStart::Allowed,
+            other => return Err(other),
+        }
+        Ok(())
     }
 
     pub(super) fn on_hold_read(&mut self, side: Side, job: u32, completed: &Completed) {

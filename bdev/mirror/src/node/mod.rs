@@ -341,10 +341,8 @@ impl Node {
             }
             (Command::Demote(_), _) => Err(Refusal::Busy),
             (Command::Switchover, Role::Holder(_)) => self.with_holder(|holder, ctx| holder.hand_over(ctx)),
-            (Command::StartDegraded, Role::Holding(_)) => {
-                self.degraded = DegradedStart::Allowed;
-                Ok(())
-            }
+            (Command::StartDegraded, Role::Holding(_)) => self.start_degraded(),
+            (Command::StartDegraded, Role::Booting(_)) => Err(Refusal::Busy),
             (Command::StartDegraded, _) => Err(Refusal::NotHolding),
             (Command::Degrade, Role::Holder(_)) => {
                 self.with_holder(|holder, ctx| holder.degrade_by_hand(ctx))
@@ -472,9 +470,9 @@ impl Node {
                 let generation = crate::decide::next_generation(self.own(), None);
                 Ok(Promotion { generation, data: DataAge::Unproven })
             }
-            Role::Holding(_) if self.resumes(mode) => Err(Refusal::Waiting),
+            Role::Holding(hold) if self.resumes(mode) => Err(hold.waits()),
             Role::Holding(_) | Role::Standby(_) => {
-                Ok(self.outlook(mode, holder, &self.known(), self.doubt())?)
+                self.outlook(mode, holder, &self.known(), self.doubt()).map_err(|why| self.as_refusal(why))
             }
         }
     }

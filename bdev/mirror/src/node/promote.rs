@@ -49,13 +49,15 @@ impl Node {
             self.begin_hold();
             return Ok(());
         }
-        if matches!(self.role, Role::Holding(_)) && self.resumes(mode) {
-            return Err(Refusal::Waiting);
+        if let Role::Holding(hold) = &self.role
+            && self.resumes(mode)
+        {
+            return Err(hold.waits());
         }
         if !self.is_arbitrated() {
             return self.promote_from(mode, holder, Standing::Current, None);
         }
-        self.outlook(mode, holder, &self.known(), self.doubt())?;
+        self.outlook(mode, holder, &self.known(), self.doubt()).map_err(|why| self.as_refusal(why))?;
         // The arbiter first: its config is what the promotion starts from. What is known meanwhile stays known.
         self.watch.wanted = Some(Wanted { mode, holder });
         if let Role::Holding(hold) = &self.role {
@@ -80,9 +82,10 @@ impl Node {
             return Err(Refusal::NoLeg);
         }
         let promotion = match self.is_arbitrated() {
-            true => self.outlook(mode, holder, &standing, self.watch.doubt)?,
-            false => self.outlook(mode, holder, &self.known(), self.doubt())?,
+            true => self.outlook(mode, holder, &standing, self.watch.doubt),
+            false => self.outlook(mode, holder, &self.known(), self.doubt()),
         };
+        let promotion = promotion.map_err(|why| self.as_refusal(why))?;
         let Some(guard) = &mut self.guard else { return Err(Refusal::NoLeg) };
         // A fence of the peer that is under way comes first.
         if guard.fence_step() != FenceStep::Idle {
@@ -117,6 +120,15 @@ impl Node {
             return Err(PromoteRefusal::NotInSync);
         }
         Ok(Promotion { data, ..promotion })
+    }
+
+    /// Who holds by config is not the holder before it serves.
+    pub(super) fn as_refusal(&self, why: PromoteRefusal) -> Refusal {
+        match (why, &self.role) {
+            (PromoteRefusal::AlreadyHolder, Role::Holding(hold)) => hold.waits(),
+            (PromoteRefusal::AlreadyHolder, _) => Refusal::Waiting,
+            (why, _) => why.into(),
+        }
     }
 
     pub(super) fn drive_promotion(&mut self) {

@@ -484,7 +484,9 @@ fn force_gets_an_array_over_an_arbiter_that_was_restored_or_emptied() {
         world.run(4 * SECOND);
         let reason = if lost { "arbiter-vacant" } else { "arbiter-older" };
         assert!(has_event(&world, 0, "holding", reason), "{}", world.describe());
-        assert_eq!(command(&mut world, 0, PROMOTE), Err(Refusal::Waiting));
+        for asked in [PROMOTE, Command::StartDegraded] {
+            assert_eq!(command(&mut world, 0, asked), Err(Refusal::ArbiterFirst));
+        }
         let before = world.status(0).config.expect("one").generation();
         command(&mut world, 0, FORCE).expect("the operator's word");
         world.wait("promotion", 5 * SECOND, |world| world.is_holder(0));
@@ -497,6 +499,28 @@ fn force_gets_an_array_over_an_arbiter_that_was_restored_or_emptied() {
         world.load(0, millis(50));
         settle(&mut world, 0);
     }
+}
+
+/// The old holder gave it the array, and died before it could say so: what the arbiter names is not at work yet.
+#[test]
+fn a_node_that_the_arbiter_names_is_not_the_holder_before_it_serves() {
+    let mut world = World::new(445, ArbiterKind::Etcd);
+    world.create();
+    world.load(0, millis(50));
+    world.drain();
+    let mut record = world.arbiter.record.expect("one");
+    let given = record.current().successor(7, LegIndex::One, LegMask::both(), Reason::SwitchedOver);
+    record.push(given.expect("some left"));
+    world.arbiter.record = Some(record);
+    world.kill(0);
+    world.wait("a look at its own log", 10 * SECOND, |world| world.status(1).role == RoleKind::Holding);
+    world.run(millis(100));
+    assert_eq!(code(&world, 1, PromoteMode::Ordinary), "waiting", "{}", world.describe());
+    assert_eq!(command(&mut world, 1, PROMOTE), Err(Refusal::Waiting));
+    world.wait("service", 10 * SECOND, |world| world.is_holder(1));
+    assert_eq!(command(&mut world, 1, PROMOTE), Err(PromoteRefusal::AlreadyHolder.into()));
+    world.start(0);
+    settle(&mut world, 1);
 }
 
 #[test]

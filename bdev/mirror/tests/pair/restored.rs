@@ -101,7 +101,7 @@ fn the_operator_promotes_by_force_where_the_arbiter_is_older_than_the_peers_fenc
     world.arbiter.record = backup;
     restart(&mut world, 0);
     world.run(4 * SECOND);
-    assert_eq!(world.command(0, PROMOTE), Err(Refusal::Waiting), "{}", world.describe());
+    assert_eq!(world.command(0, PROMOTE), Err(Refusal::ArbiterFirst), "{}", world.describe());
     world.command(0, FORCE).expect("the operator's word");
     world.wait("service", 10 * SECOND, |world| world.is_holder(0));
 }

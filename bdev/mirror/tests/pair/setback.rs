@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 
-use mirror::command::{Command, Overwrite};
+use mirror::command::{Command, Overwrite, Refusal};
 use mirror::decide::{DataAge, HolderState, PromoteMode, StandbyReason};
 use mirror::events::Codes;
 use mirror::format::{ArbiterKind, LegMask};
-use mirror::setup::Timing;
+use mirror::setup::{DegradedPolicy, Timing};
 use mirror::status::RoleKind;
 
 use super::world::World;
@@ -217,14 +217,15 @@ fn a_holder_whose_leg_missed_its_peers_return_waits_for_it() {
     settle(&mut world, holder);
 }
 
-/// Who allowed a start without the peer before anybody knew how old the leg is has not allowed that.
+/// Nobody allows a start without the peer before the arbiter has told how old the leg is: the operator cannot, and the policy does not.
 #[test]
 fn a_start_that_was_allowed_before_the_arbiter_was_heard_is_allowed_anew() {
     let mut world = missed_a_return(722);
     world.arbiter.reach[0] = false;
+    world.degraded = DegradedPolicy::After(SECOND);
     world.start(0);
     world.wait("a hold", 10 * SECOND, |world| world.status(0).role == RoleKind::Holding);
-    world.command(0, Command::StartDegraded).expect("it holds");
+    assert_eq!(world.command(0, Command::StartDegraded), Err(Refusal::ArbiterFirst));
     world.run(3 * SECOND);
     world.arbiter.reach[0] = true;
     world.run(5 * SECOND);

@@ -122,6 +122,67 @@ fn a_node_whose_data_the_arbiters_config_left_out_goes_on_by_force_alone() {
     settle(&mut world, 0);
 }
 
+/// Both machines lose their power, and see each other before the arbiter answers.
+fn both_start_again(world: &mut World) {
+    world.power_off(0);
+    world.power_off(1);
+    world.heal();
+    world.arbiter.reach = [false; 2];
+    world.start(0);
+    world.start(1);
+    world.run(SECOND);
+    world.arbiter.reach = [true; 2];
+}
+
+/// The one that was promoted by force is the holder by the arbiter's word, and alone: it goes on, and the other leg is kept as it is.
+#[test]
+fn the_side_that_the_arbiter_has_serves_after_both_have_lost_power() {
+    let mut world = torn_apart(840, ArbiterKind::Etcd);
+    both_start_again(&mut world);
+    let kept = world.data(0);
+    world.wait("service", 10 * SECOND, |world| world.is_holder(1));
+    assert_eq!(world.status(0).role, RoleKind::Standby, "{}", world.describe());
+    let theirs = meet(&mut world, 1);
+    world.base = 200;
+    world.load(1, millis(50));
+    world.drain();
+    assert!(world.data(0) == kept, "overwritten: {}", world.describe());
+    resolve(&mut world, 1, theirs, Overwrite::Tracked).expect("it is there");
+    settle(&mut world, 1);
+}
+
+/// The arbiter was restored from before the promotion by force, and names the other side: that one sees at its peer that it is old. What the
+/// operator cannot do he is told, and what he can.
+#[test]
+fn a_side_that_an_older_arbiter_names_waits_for_the_operator() {
+    let mut world = World::new(841, ArbiterKind::Etcd);
+    world.create();
+    world.spread = 24;
+    world.load(0, millis(50));
+    world.cut();
+    world.load(0, 2 * SECOND);
+    world.drain();
+    let backup = world.arbiter.record;
+    promote_by_force(&mut world);
+    world.arbiter.record = backup;
+    both_start_again(&mut world);
+    let is_split =
+        |event: &mirror::events::Event| (event.kind.code(), event.kind.reason()) == ("split", "split");
+    world.wait("a split", 10 * SECOND, |world| world.status(0).events.iter().any(is_split));
+    world.run(5 * SECOND);
+    assert_eq!(world.status(0).role, RoleKind::Holding, "{}", world.describe());
+    assert_eq!(world.command(0, Command::StartDegraded), Err(Refusal::Split));
+    assert_eq!(world.command(0, PROMOTE), Err(Refusal::Split));
+    world.run(5 * SECOND);
+    assert!(world.holder().is_none(), "{}", world.describe());
+    world.command(0, FORCE).expect("the operator's word");
+    world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+    let theirs = meet(&mut world, 0);
+    resolve(&mut world, 0, theirs, Overwrite::Tracked).expect("it is there");
+    world.load(0, millis(50));
+    settle(&mut world, 0);
+}
+
 /// The word is given until the node has time for it.
 pub(crate) fn resolve(
     world: &mut World,

@@ -31,7 +31,9 @@ impl Model {
         let own = self.book.get(state.legs[node].sb);
         let lost: Vec<Config> = self.book.past(lost).entries().to_vec();
         let backup = self.book.past(state.arbiter).current().generation();
-        if lost.iter().any(|config| config.generation() > backup && has_fenced(config, own)) {
+        // Whoever was told by a holder does not go by the arbiter's word.
+        let heard = backup.max(own.config().generation());
+        if lost.iter().any(|config| config.generation() > heard && has_fenced(config, own)) {
             self.report(
                 what,
                 node,
