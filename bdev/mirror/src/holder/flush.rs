@@ -30,7 +30,7 @@ impl Holder {
     fn is_flush(&mut self, key: Key) -> bool {
         !matches!(
             self.flush_mut(key).map(|flush| &flush.errand),
-            Some(Errand::Store { .. } | Errand::Load { .. })
+            Some(Errand::Store { .. } | Errand::Load { .. } | Errand::Renew { .. })
         )
     }
 
@@ -41,7 +41,7 @@ impl Holder {
 
     pub(super) fn send_flush(&mut self, key: Key, ctx: &mut Ctx<'_>) {
         let sides = match self.flush_mut(key).map(|flush| &flush.errand) {
-            Some(Errand::Store { .. } | Errand::Load { .. }) => self.state_sides(),
+            Some(Errand::Store { .. } | Errand::Load { .. } | Errand::Renew { .. }) => self.state_sides(),
             Some(Errand::Flush(_)) | None => self.flushed_sides(),
         };
         for side in Side::BOTH {
@@ -70,7 +70,7 @@ impl Holder {
         flush.failed[side as usize] = None;
         match &flush.errand {
             Errand::Flush(_) => ctx.desk.flush(side, Purpose::Request(key)),
-            Errand::Store { frame, .. } | Errand::Load { frame, .. } => {
+            Errand::Store { frame, .. } | Errand::Load { frame, .. } | Errand::Renew { frame } => {
                 let (from, offset) = frame.clone().expect("sealed before it is sent");
                 ctx.desk.write(side, offset, from, Durability::Durable, Purpose::Request(key));
             }

@@ -16,10 +16,18 @@ use crate::range::ByteRange;
 /// Requests under way at the most.
 pub(crate) const REQUESTS_MAX: u32 = 1024;
 
+/// Who is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    Host(ClientId),
+    /// Nobody: the holder's own idea.
+    Holder,
+}
+
 /// One I/O of a host.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(super) client: ClientId,
+    pub(super) asker: Asker,
     pub(super) shell: IoShell,
     pub(super) work: Work,
     /// Since when a leg has failed what is under way.
@@ -89,6 +97,8 @@ pub(super) enum Errand {
     Store { from: Buf, frame: Option<(Buf, u64)> },
     /// The same with the state that is there already, for a host that wants to know it.
     Load { into: BufMut, found: StateFound, frame: Option<(Buf, u64)> },
+    /// The same again, with the boot ids of now.
+    Renew { frame: Option<(Buf, u64)> },
 }
 
 /// Where a flush is.
@@ -152,7 +162,7 @@ impl Holder {
         };
         let key = self
             .requests
-            .insert(Request { client, shell, work, failing_since: None })
+            .insert(Request { asker: Asker::Host(client), shell, work, failing_since: None })
             .expect("the node asks has_room first");
         self.start(key, ctx);
     }
@@ -250,7 +260,7 @@ impl Holder {
 
     /// Answers a host.
     pub(super) fn reply(&mut self, key: Key, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
-        let Some(Request { client, shell, work, .. }) = self.requests.remove(key) else { return };
+        let Some(Request { asker, shell, work, .. }) = self.requests.remove(key) else { return };
         self.release(Owner::Request(key));
         let now = ctx.now();
         // Once a newer generation is at work, no answer of ours may pass for an acknowledgement (I4).
@@ -258,8 +268,10 @@ impl Holder {
             (Phase::Leaving(_) | Phase::Ended(_), _) => Err(IoError::NotReady(NotReady::Standby)),
             (_, result) => result,
         };
-        self.count(&work, result);
-        self.pace.on_request(now - shell.stamps.queued);
+        if let Asker::Host(_) = asker {
+            self.count(&work, result);
+            self.pace.on_request(now - shell.stamps.queued);
+        }
         let op = match work {
             Work::Read(Read { range, buffer, .. }) => {
                 Op::Read { range, into: buffer.expect("the leg gave the frame back") }
@@ -268,7 +280,10 @@ impl Holder {
             Work::Flush(flush) => self.finished(key, flush, result),
             Work::Status(range, found) => Op::BlockStatus { range, found },
         };
-        ctx.front.push_back((client, shell.complete(op, result, now)));
+        let completed = shell.complete(op, result, now);
+        if let Asker::Host(client) = asker {
+            ctx.front.push_back((client, completed));
+        }
     }
 
     /// The operation of a flush, a store or a load, with what a load found.

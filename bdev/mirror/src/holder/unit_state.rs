@@ -12,13 +12,13 @@
 
 use std::collections::VecDeque;
 
-use bdev::{Durability, IoError, Op, Power, StateFound, StateHealth};
+use bdev::{Durability, Io, IoError, Op, Power, StateFound, StateHealth, Tag};
 use core::time::Duration;
 use engine::{Buf, BufMut, Instant, Key, Progress};
 use uuid::Uuid;
 
 use super::membership::Entry;
-use super::request::{Errand, FlushStage, Work};
+use super::request::{Asker, Errand, Flush, FlushStage, Request, Work};
 use super::{Ctx, Holder, Phase, Sides};
 use crate::decide::SyncPlan;
 use crate::desk::{Purpose, Side};
@@ -229,20 +229,29 @@ impl Holder {
                 self.reply(key, Ok(()), ctx);
                 return Progress::Busy;
             }
+            // A loss of power is told first, to whoever loads it.
+            Errand::Renew { .. } if !self.is_renewal_due(ctx) => {
+                self.reply(key, Ok(()), ctx);
+                return Progress::Busy;
+            }
             Errand::Load { .. } => {
                 if self.unit.confirmed == Confirmed::No {
                     self.unit.power = self.power(ctx);
                 }
                 (self.unit.state.content.clone(), self.unit.state.health)
             }
+            Errand::Renew { .. } => (self.unit.state.content.clone(), self.unit.state.health),
             Errand::Store { from, .. } if from.len() > CONTENT_MAX => {
                 self.reply(key, Err(IoError::OutOfRange), ctx);
                 return Progress::Busy;
             }
             Errand::Store { from, .. } => (from.to_vec(), UnitStateHealth::Whole),
         };
+        // A loss of power is told again until whoever was told of it has stored something.
+        let untold = self.unit.power == Power::Lost && matches!(flush.errand, Errand::Load { .. });
+        let incarnations = if untold { self.unit.state.incarnations } else { self.incarnations(ctx) };
         let next = self.unit.state.successor(self.config().generation());
-        let state = UnitState { incarnations: self.incarnations(ctx), health, content, ..next };
+        let state = UnitState { incarnations, health, content, ..next };
         self.write_state(key, state, Written::First, ctx)
     }
 
@@ -312,6 +321,27 @@ impl Holder {
             && self.try_errand(key, ctx) == Progress::Idle
         {
             self.unit.waiting.push_front(key);
+        }
+        self.renew_state(ctx);
+    }
+
+    /// A node that has joined since the state was written keeps the unit's power from now on: the state says so.
+    fn is_renewal_due(&self, ctx: &Ctx<'_>) -> bool {
+        let told = self.unit.confirmed == Confirmed::Yes && self.unit.power == Power::Kept;
+        let serves = self.phase == Phase::Serving && self.is_both() && self.is_joined();
+        told && serves && self.unit.state.incarnations != self.incarnations(ctx)
+    }
+
+    fn renew_state(&mut self, ctx: &mut Ctx<'_>) {
+        let idle = self.unit.at_work.is_none() && self.unit.waiting.is_empty() && !self.is_copying_state();
+        if !idle || !self.is_renewal_due(ctx) {
+            return;
+        }
+        let (shell, _) = Io::new(Op::Flush, Tag(0), ctx.now()).detach();
+        let work = Work::Flush(Flush::new(Errand::Renew { frame: None }));
+        let request = Request { asker: Asker::Holder, shell, work, failing_since: None };
+        if let Ok(key) = self.requests.insert(request) {
+            self.begin_errand(key, ctx);
         }
     }
 
@@ -398,14 +428,16 @@ impl Errand {
     fn set_frame(&mut self, sealed: Buf, offset: u64) {
         match self {
             Self::Flush(_) => {}
-            Self::Store { frame, .. } | Self::Load { frame, .. } => *frame = Some((sealed, offset)),
+            Self::Store { frame, .. } | Self::Load { frame, .. } | Self::Renew { frame } => {
+                *frame = Some((sealed, offset));
+            }
         }
     }
 
     /// As the operation that it was.
     pub(super) fn into_op(self) -> Op {
         match self {
-            Self::Flush(_) => Op::Flush,
+            Self::Flush(_) | Self::Renew { .. } => Op::Flush,
             Self::Store { from, .. } => Op::StoreState { from },
             Self::Load { into, found, .. } => Op::LoadState { into, found },
         }

@@ -2,7 +2,7 @@
 //! once is never followed by something older, and both legs have it (I17).
 
 use bdev::sim::SimFault;
-use bdev::{Bdev, Channel, Completions, Io, IoError, Op, StateFound, StateHealth, Tag};
+use bdev::{Bdev, Channel, Completions, Io, IoError, Op, Power, StateFound, StateHealth, Tag};
 use core::time::Duration;
 use engine::Progress;
 use mirror::command::Command;
@@ -283,6 +283,17 @@ fn damage(world: &World, index: usize) {
     }
 }
 
+/// What a load says of the power.
+fn power(world: &mut World, holder: usize) -> Power {
+    let mut front = Front::open(world, holder);
+    let into = world.core.pool().alloc(LEN).expect("frames");
+    let op = Op::LoadState { into, found: StateFound::default() };
+    match front.run(world, op, SECOND) {
+        Some((Op::LoadState { found, .. }, Ok(()))) => found.power,
+        _ => panic!("no answer: {}", world.describe()),
+    }
+}
+
 /// What a load says.
 pub(crate) fn found(world: &mut World, holder: usize) -> (StateHealth, Option<u64>) {
     let mut front = Front::open(world, holder);
@@ -355,6 +366,79 @@ fn a_state_that_nobody_can_read_is_not_an_empty_one() {
     drop(front);
     assert_eq!(found(&mut world, 0), (StateHealth::Whole, Some(keeper.known)));
     assert_eq!(world.state_on(0), world.state_on(1), "an older one does not come back");
+}
+
+/// Both machines lose their power, and node 0 begins alone and stores something. For all that it knows its peer was on all the time.
+fn dark(seed: u64) -> World {
+    let (mut world, mut keeper) = stored(seed, 1);
+    world.power_off(0);
+    world.power_off(1);
+    world.start(0);
+    world.run(SECOND);
+    world.command(0, Command::StartDegraded).expect("it holds");
+    world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+    assert_eq!(power(&mut world, 0), Power::Kept, "{}", world.describe());
+    let mut front = Front::open(&world, 0);
+    keeper.store(&mut world, &mut front, SECOND);
+    drop(front);
+    world
+}
+
+/// A node that has joined since something was stored keeps the unit's power, whatever becomes of the one that stored it.
+#[test]
+fn a_node_that_joined_since_the_last_store_keeps_the_power() {
+    let mut world = dark(540);
+    world.start(1);
+    world.wait("sync", 20 * SECOND, |world| world.is_in_sync(0));
+    world.run(SECOND);
+    for _ in 0..2 {
+        world.power_off(0);
+        world.start(0);
+        world.wait("service", 10 * SECOND, |world| world.is_in_sync(0));
+        assert_eq!(power(&mut world, 0), Power::Kept, "{}", world.describe());
+        assert_eq!(world.state_on(0), world.state_on(1));
+    }
+    // The same the other way round, with a member that was away for a moment.
+    world.power_off(1);
+    world.start(1);
+    world.wait("sync", 20 * SECOND, |world| world.is_in_sync(0));
+    world.run(SECOND);
+    world.power_off(0);
+    world.start(0);
+    world.wait("service", 10 * SECOND, |world| world.is_in_sync(0));
+    assert_eq!(power(&mut world, 0), Power::Kept, "{}", world.describe());
+    world.power_off(0);
+    world.power_off(1);
+    world.start(0);
+    world.start(1);
+    world.wait("service", 10 * SECOND, |world| world.is_in_sync(0));
+    assert_eq!(power(&mut world, 0), Power::Lost, "{}", world.describe());
+}
+
+/// Whoever was told of a loss of power and died before it drew its conclusions has not taken it from whoever comes next.
+#[test]
+fn a_loss_of_power_is_told_until_something_is_stored() {
+    let (mut world, mut keeper) = stored(541, 1);
+    world.power_off(0);
+    world.power_off(1);
+    world.start(0);
+    world.start(1);
+    for _ in 0..2 {
+        world.wait("service", 10 * SECOND, |world| world.is_in_sync(0));
+        assert_eq!(power(&mut world, 0), Power::Lost, "{}", world.describe());
+        world.run(SECOND);
+        world.kill(0);
+        world.start(0);
+    }
+    world.wait("service", 10 * SECOND, |world| world.is_in_sync(0));
+    assert_eq!(power(&mut world, 0), Power::Lost, "{}", world.describe());
+    let mut front = Front::open(&world, 0);
+    keeper.store(&mut world, &mut front, SECOND);
+    drop(front);
+    world.kill(0);
+    world.start(0);
+    world.wait("service", 10 * SECOND, |world| world.is_in_sync(0));
+    assert_eq!(power(&mut world, 0), Power::Kept, "{}", world.describe());
 }
 
 /// A leg that counted when this node began to serve without it has what was stored last.
