@@ -64,6 +64,8 @@ pub(crate) enum Purpose {
     ChangeFlush { attempt: u32 },
     /// The flush of a node that is told to stop.
     LastFlush,
+    /// The flush of the own leg that comes before a node reads it.
+    FirstFlush,
     /// The read of a copy.
     CopyRead(Key),
     /// The write of a copy.

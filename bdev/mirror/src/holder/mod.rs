@@ -342,7 +342,11 @@ impl Holder {
             | Purpose::Heartbeat { .. } => {
                 self.on_membership(purpose, &completed, ctx);
             }
-            Purpose::Guarded { .. } | Purpose::Format | Purpose::LastFlush | Purpose::GivenUp => {}
+            Purpose::Guarded { .. }
+            | Purpose::Format
+            | Purpose::FirstFlush
+            | Purpose::LastFlush
+            | Purpose::GivenUp => {}
         }
         self.settle(ctx);
     }

@@ -1,5 +1,16 @@
 //! Start: what is on the own leg? A blank one is formatted, as the first of a new array or as a newcomer in
 //! the peer's; anything foreign or torn is refused, and nothing is written.
+//!
+//! ```text
+//! Flushing --(answered)--> Identifying --(a leg of ours)--> Loading (or stand by)
+//!                               '--(blank)--> AwaitingArray --> Formatting --> the same
+//! ```
+//!
+//! The flush comes before everything: a process that died may have left its last writes in the disk's cache. What is read and gone on
+//! from is stable then, so that a power cut tears the writes of one process at the most: a log stands one torn transaction, and not
+//! that of a dead process beside that of the next one. The flush takes as long as it takes, as the reads behind it do; of a disk that
+//! hangs the operator is told (`own_disk.rs`). He is told of a flush that fails, too, and the leg is read all the same: it has what it had,
+//! and a log that is torn twice after all costs a copy of everything.
 
 use bdev::{Completed, IoError};
 use uuid::{Builder, Uuid};
@@ -8,7 +19,7 @@ use super::{Node, OwnWrite, Role};
 use crate::arbiter::Answer;
 use crate::bitmap::Bitmap;
 use crate::decide::{DataAge, DegradedStart, StandbyReason, misses_acknowledged};
-use crate::desk::Side;
+use crate::desk::{Purpose, Side};
 use crate::events::EventKind;
 use crate::format::copies::Numbering;
 use crate::format::{ArbiterKind, CreateLeg, Layout, LayoutRequest, Lease, LegFlags, Superblock};
@@ -23,6 +34,8 @@ use crate::store::Store;
 
 /// How far the start is.
 pub(super) enum Boot {
+    /// What an earlier process wrote becomes stable.
+    Flushing,
     /// What is on the own leg?
     Identifying(Box<Reader>),
     /// A blank leg waits to see the peer's, whose array it joins.
@@ -36,6 +49,7 @@ pub(super) enum Boot {
 impl Boot {
     pub(super) fn words(&self) -> &'static str {
         match self {
+            Self::Flushing => "flushing this node's leg",
             Self::Identifying(_) => "reading this node's leg",
             Self::AwaitingArray(_) => "this node's leg is blank: waiting for the peer, whose array it joins",
             Self::Formatting(_) => "formatting this node's leg",
@@ -46,6 +60,21 @@ impl Boot {
 
 impl Node {
     pub(super) fn begin_boot(&mut self) {
+        self.role = Role::Booting(Boot::Flushing);
+        self.desk.flush(Side::Own, Purpose::FirstFlush);
+    }
+
+    pub(super) fn on_first_flush(&mut self, result: Result<(), IoError>) {
+        if let Err(error) = result {
+            self.note(EventKind::OwnLegFailed(error));
+        }
+        // It may have been told to stop meanwhile.
+        if matches!(self.role, Role::Booting(Boot::Flushing)) {
+            self.identify();
+        }
+    }
+
+    fn identify(&mut self) {
         let job = self.next_job();
         let reader = Reader::of_identity(Side::Own, job, self.own_geometry.bytes());
         self.role = Role::Booting(Boot::Identifying(Box::new(reader)));
@@ -66,7 +95,7 @@ impl Node {
                     *waiting = reader;
                 }
             }
-            Boot::AwaitingArray(None) => {}
+            Boot::AwaitingArray(None) | Boot::Flushing => {}
         }
     }
 

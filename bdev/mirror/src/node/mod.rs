@@ -208,6 +208,7 @@ impl Node {
             Purpose::GivenUp => {}
             Purpose::Guarded { client, tag } => self.on_guarded_done(client, tag, completed),
             Purpose::Format => self.on_formatted(completed.result),
+            Purpose::FirstFlush => self.on_first_flush(completed.result),
             Purpose::LastFlush => self.on_last_flush(completed.result),
             Purpose::Superblock { .. } if side == Side::Own && self.own_write.is_some() => {
                 self.on_own_superblock(completed.result);

@@ -177,14 +177,6 @@ impl Disk {
         pending.iter().map(unsettled).collect()
     }
 
-    /// Whether power may take back a transaction of the log that a process left in the cache when it died, and another one: its
-    /// successor's that is on its way, or an earlier one's.
-    pub(crate) fn has_left_transactions(&self) -> bool {
-        let log = || self.pending.iter().filter(|pending| pending.area() == Area::Log);
-        let on_their_way = log().filter(|pending| matches!(pending.place, Place::Flying(_))).count();
-        log().count() >= 2 && on_their_way <= 1
-    }
-
     /// The part of a way that decides what is read of the metadata.
     pub(crate) fn metadata_of(&self, way: &Way) -> Way {
         let metadata = |(number, _): &&(Number, Survival)| self.pending[self.at(*number)].is_metadata();

@@ -49,6 +49,55 @@ fn a_holder_whose_disk_hangs_goes_on_over_the_peers_leg() {
     }
 }
 
+/// Nothing is read or written before what an earlier process left in the disk's cache is stable; a disk that hangs then is told of.
+#[test]
+fn a_node_flushes_its_leg_before_it_reads_it() {
+    let mut world = pair(505);
+    world.load(0, millis(50));
+    world.kill(1);
+    world.disks[1].hang();
+    world.start(1);
+    world.load(0, 12 * SECOND);
+    assert_eq!(world.status(1).role, RoleKind::Starting, "{}", world.describe());
+    assert_eq!(world.status(1).reason.as_deref(), Some("flushing this node's leg"));
+    assert!(hangs(&world, 1), "{}", world.describe());
+    world.disks[1].wake();
+    world.load(0, SECOND);
+    settle(&mut world, 0);
+    assert!(!hangs(&world, 1), "{}", world.describe());
+}
+
+/// A flush that fails takes nothing away: the leg is read, and what it says counts.
+#[test]
+fn a_node_whose_first_flush_fails_says_so_and_begins() {
+    let mut world = pair(506);
+    world.load(0, millis(50));
+    world.kill(1);
+    world.load(0, SECOND);
+    world.disks[1].inject(SimFault::FailFlushes { count: 1 });
+    world.start(1);
+    let failed = |event: &mirror::events::Event| matches!(event.kind, EventKind::OwnLegFailed(_));
+    world.wait("a flush", SECOND, |world| world.status(1).events.iter().any(failed));
+    world.load(0, millis(300));
+    settle(&mut world, 0);
+}
+
+/// A node that is told to stop before it has begun does.
+#[test]
+fn a_node_stops_in_the_middle_of_its_first_flush() {
+    let mut world = pair(507);
+    world.kill(1);
+    world.disks[1].hang();
+    world.start(1);
+    world.run(millis(100));
+    let now = world.now;
+    world.nodes[1].as_mut().expect("runs").driver.stop(now);
+    world.run(millis(100));
+    assert_eq!(world.status(1).role, RoleKind::Stopping, "{}", world.describe());
+    world.disks[1].wake();
+    world.wait("its end", SECOND, |world| world.status(1).role == RoleKind::Stopped);
+}
+
 /// What the disk had in flight lands when it wakes, behind what hosts wrote since: it is copied over.
 #[test]
 fn what_lands_late_is_not_kept() {

@@ -53,11 +53,7 @@ impl Opened {
             return Err(format!("the data begin at {}", layout.data_offset));
         }
         let log = replay(&piece(LOG_OFFSET, LOG_LEN), ARRAY, &layout.log);
-        // A process has one on its way at a time. One that died left another in the cache: with both torn nobody knows what the log
-        // said, and everything is copied.
-        if let Replay::Unreadable { newest } = log
-            && !disk.has_left_transactions()
-        {
+        if let Replay::Unreadable { newest } = log {
             return Err(format!("the log is unreadable behind transaction {newest} (I8)"));
         }
         let (bitmap, report) = Bitmap::load(ARRAY, &layout, &piece(BITMAP_OFFSET, layout.bitmap_len()));
