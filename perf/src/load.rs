@@ -29,6 +29,8 @@ pub struct LoadConfig {
     pub seed: u64,
     /// How long nothing may be served before the load gives up.
     pub patience: Duration,
+    /// How long a command may take before its path is given up for another one; as long as the path allows where there is none.
+    pub command: Option<Duration>,
 }
 
 /// Reads in a hundred commands.
@@ -236,7 +238,12 @@ impl Load {
             (Op::Write { range, from: frame.freeze(), durability: Durability::Durable }, Some(stamp))
         };
         let now = self.clock.now();
-        match self.paths[self.active].submit(Io::new(op, Tag(slot as u64), now), now) {
+        let io = Io::new(op, Tag(slot as u64), now);
+        let io = match self.config.command {
+            Some(most) => io.with_deadline(now + most),
+            None => io,
+        };
+        match self.paths[self.active].submit(io, now) {
             Ok(()) => {
                 self.busy.insert(address);
                 self.in_flight[slot] = Some(InFlight { address, path: self.active, stamp });

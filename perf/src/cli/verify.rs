@@ -41,6 +41,10 @@ pub(crate) struct Options {
     /// Milliseconds without an answer after which a path counts as dead.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
     silence_ms: u64,
+    /// Milliseconds that a command may take before its path is given up for another one, as a host's own timeout does: a target that
+    /// answers pings and no commands is found by nothing else. The path's own five seconds when absent.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    command_ms: Option<u64>,
     /// This end's iSCSI name.
     #[arg(long, default_value = "iqn.2026-11.org.gemel:perf")]
     initiator: String,
@@ -69,6 +73,7 @@ fn run(options: &Options) -> Result<Report, Box<dyn std::error::Error>> {
         mix: Mix(options.reads),
         seed: options.seed,
         patience: Duration::from_secs(options.patience),
+        command: options.command_ms.map(Duration::from_millis),
     };
     Ok(Load::new(core, clock, paths, config).run()?)
 }

@@ -33,6 +33,7 @@ fn run(config: RemoteConfig, seed: u64) -> Result<Report, String> {
         mix: Mix(40),
         seed,
         patience: Duration::from_secs(2),
+        command: None,
     };
     Load::new(core, MonotonicClock::start(), vec![channel], load).run().map_err(|error| error.to_string())
 }
