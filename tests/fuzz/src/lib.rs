@@ -4,6 +4,7 @@
 //! `make test` runs each over its corpus and some thousand mutations of it (`tests/tests/fuzz`); `make fuzz` runs each under
 //! libFuzzer with coverage, and `cargo fuzz run NAME` in `tests/` does where cargo-fuzz is installed.
 
+mod chap;
 mod disk;
 mod protocol;
 mod scsi_lists;
@@ -15,9 +16,10 @@ use rpc::{Frames, Incoming};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("deframer", protocol::deframer),
     ("login_keys", protocol::login_keys),
+    ("chap", chap::chap),
     ("connection", protocol::connection),
     ("cdb", scsi_lists::cdb),
     ("parameter_lists", scsi_lists::parameter_lists),

@@ -1,11 +1,11 @@
 //! iSCSI sessions of several connections, at any error recovery level, at either end.
 //!
-//! The input's first byte says which end, and in what pieces bytes come; the second the error recovery level. Then come records: a
-//! connection's number and what becomes of it, a length, and so many bytes. A connection that gets bytes and is not there is made; one that is
-//! cut leaves its tasks to whoever takes them.
+//! The input's first byte says which end, and in what pieces bytes come; the second what this end negotiates for ([`Terms`]). Then come
+//! records: a connection's number and what becomes of it, a length, and so many bytes. A connection that gets bytes and is not there is made;
+//! one that is cut leaves its tasks to whoever takes them.
 
-use iscsi::chap::{Challenge, Requirement, Verifying};
-use iscsi::keys::Digests;
+use iscsi::chap::{Account, Algorithm, Challenge, Credential, Proving, Requirement, Secret, Verifying};
+use iscsi::keys::{Choice, Digests};
 use iscsi::target::{self, Admission, Grant, Logout, LogoutResponse, Response, TaskFunction, TaskResponse};
 use iscsi::{Preferences, Protocol, Transmit, initiator};
 
@@ -46,13 +46,70 @@ fn records(mut input: &[u8]) -> impl Iterator<Item = Record<'_>> {
     })
 }
 
-/// What either end negotiates for.
-pub(super) fn preferences(level: u8) -> Preferences {
-    Preferences {
-        error_recovery_level: u32::from(level % 3),
-        max_connections: 4,
-        default_time2retain: 20,
-        ..Preferences::default()
+/// What an end negotiates for, and how it authenticates, as one byte of the input says: three error recovery levels times the choices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Terms(u8);
+
+impl Terms {
+    /// Data PDUs of a sequence may come in any order.
+    const ANY_PDU: u8 = 1;
+    /// Sequences may.
+    const ANY_SEQUENCE: u8 = 2;
+    /// A session has one connection, not four.
+    const ALONE: u8 = 4;
+    /// The initiator authenticates itself,
+    const CHAP: u8 = 8;
+    /// and the target does.
+    const MUTUAL: u8 = 16;
+    /// All data of a write wait for an R2T.
+    const ASKED: u8 = 32;
+
+    /// Terms of a level with choices.
+    #[cfg(test)]
+    fn of(level: u8, choices: u8) -> Self {
+        Self(choices * 3 + level)
+    }
+
+    fn has(self, choice: u8) -> bool {
+        self.0 / 3 & choice != 0
+    }
+
+    fn preferences(self) -> Preferences {
+        let unless = |choice| if self.has(choice) { Choice::No } else { Choice::Yes };
+        Preferences {
+            error_recovery_level: u32::from(self.0 % 3),
+            max_connections: if self.has(Self::ALONE) { 1 } else { 4 },
+            default_time2retain: 20,
+            data_pdu_in_order: unless(Self::ANY_PDU),
+            data_sequence_in_order: unless(Self::ANY_SEQUENCE),
+            initial_r2t: if self.has(Self::ASKED) { Choice::Yes } else { Choice::No },
+            ..Preferences::default()
+        }
+    }
+
+    fn account(self) -> Account {
+        let credential = |name: &str, secret: &str| Credential {
+            name: name.to_owned(),
+            secret: Secret::new(secret.as_bytes().to_vec()).expect("a secret"),
+        };
+        let target = self.has(Self::MUTUAL).then(|| credential("disk", "what the disk knows"));
+        Account::new(credential("host", "what the host knows"), target).expect("two secrets")
+    }
+
+    fn verifying(self) -> Verifying {
+        let requirement = match (self.has(Self::CHAP), self.has(Self::MUTUAL)) {
+            (false, _) => Requirement::Disabled,
+            (true, false) => Requirement::Required,
+            (true, true) => Requirement::Mutual,
+        };
+        let challenge = Challenge { id: 1, bytes: [1; 32] };
+        Verifying { requirement, accounts: [self.account()].into(), challenge }
+    }
+
+    fn proving(self) -> Option<Proving> {
+        let challenge = Challenge { id: 2, bytes: [2; 32] };
+        let proving = Proving { account: self.account(), challenge, algorithms: Algorithm::ALL.to_vec() };
+        self.has(Self::CHAP).then_some(proving)
     }
 }
 
@@ -63,14 +120,13 @@ fn look(_: usize, transmit: &Transmit) {
 
 /// See the module.
 pub(super) fn target_session(input: &[u8], piece: usize) {
-    let Some((level, input)) = input.split_first() else { return };
-    let mut session = TargetSession::default();
+    let Some((terms, input)) = input.split_first() else { return };
+    let mut session = TargetSession::on(Terms(*terms));
     for Record { slot, act, mut bytes } in records(input) {
         match act {
             Act::Cut => session.cut(slot),
             Act::Bytes => {
-                let config = target::Config { preferences: preferences(*level), queue_depth: 8 };
-                session.live[slot].get_or_insert_with(|| target::Connection::new(config));
+                session.open(slot);
             }
         }
         while !bytes.is_empty() && session.live[slot].is_some() {
@@ -83,13 +139,23 @@ pub(super) fn target_session(input: &[u8], piece: usize) {
     }
 }
 
-#[derive(Default)]
 struct TargetSession {
+    terms: Terms,
     live: [Option<target::Connection>; CONNECTIONS],
     lost: Vec<target::Connection>,
 }
 
 impl TargetSession {
+    fn on(terms: Terms) -> Self {
+        Self { terms, live: Default::default(), lost: Vec::new() }
+    }
+
+    /// The connection at a place, which is made if there is none.
+    fn open(&mut self, slot: usize) -> &mut target::Connection {
+        let config = target::Config { preferences: self.terms.preferences(), queue_depth: 8 };
+        self.live[slot].get_or_insert_with(|| target::Connection::new(config))
+    }
+
     fn settle(&mut self, sent: &mut impl FnMut(usize, &Transmit)) {
         loop {
             let mut moved = false;
@@ -151,11 +217,7 @@ impl TargetSession {
             target::Event::LoginRequest(_) => end.admit_login(Admission {
                 portal_group_tag: 1,
                 target_alias: String::new(),
-                authentication: Verifying {
-                    requirement: Requirement::Disabled,
-                    accounts: [].into(),
-                    challenge: Challenge { id: 1, bytes: [1; 32] },
-                },
+                authentication: self.terms.verifying(),
                 digests: Digests::default(),
                 joins,
             }),
@@ -241,8 +303,8 @@ impl TargetSession {
 
 /// See the module.
 pub(super) fn initiator_session(input: &[u8], piece: usize) {
-    let Some((level, input)) = input.split_first() else { return };
-    let mut session = InitiatorSession::at(*level);
+    let Some((terms, input)) = input.split_first() else { return };
+    let mut session = InitiatorSession::on(Terms(*terms));
     for Record { slot, act, mut bytes } in records(input) {
         if act == Act::Cut {
             session.cut(slot);
@@ -258,7 +320,7 @@ pub(super) fn initiator_session(input: &[u8], piece: usize) {
 }
 
 struct InitiatorSession {
-    level: u8,
+    terms: Terms,
     live: [Option<initiator::Connection>; CONNECTIONS],
     /// Tasks that went on at another connection.
     taken_over: usize,
@@ -267,8 +329,8 @@ struct InitiatorSession {
 }
 
 impl InitiatorSession {
-    fn at(level: u8) -> Self {
-        Self { level, live: Default::default(), taken_over: 0, lost: Default::default() }
+    fn on(terms: Terms) -> Self {
+        Self { terms, live: Default::default(), taken_over: 0, lost: Default::default() }
     }
 
     fn config(&self) -> initiator::Config {
@@ -277,8 +339,8 @@ impl InitiatorSession {
             alias: None,
             target: Some("iqn.2026-11.example:disk".to_owned()),
             isid: [0x80, 1, 2, 3, 4, 5],
-            preferences: preferences(self.level),
-            credentials: None,
+            preferences: self.terms.preferences(),
+            credentials: self.terms.proving(),
         }
     }
 
@@ -379,11 +441,11 @@ mod tests {
     }
 
     impl Talk {
-        fn at(level: u8) -> Self {
+        fn on(terms: Terms) -> Self {
             Self {
-                target: TargetSession::default(),
-                initiator: InitiatorSession::at(level),
-                inputs: [vec![0xfe, level], vec![0xff, level]],
+                target: TargetSession::on(terms),
+                initiator: InitiatorSession::on(terms),
+                inputs: [vec![0xfe, terms.0], vec![0xff, terms.0]],
             }
         }
 
@@ -394,9 +456,7 @@ mod tests {
                 self.initiator.settle(&mut |slot, transmit| said.push((slot, on_the_wire(transmit))));
                 for (slot, bytes) in said {
                     record(&mut self.inputs[0], slot, &bytes);
-                    let preferences = preferences(self.initiator.level);
-                    let config = target::Config { preferences, queue_depth: 8 };
-                    let end = self.target.live[slot].get_or_insert_with(|| target::Connection::new(config));
+                    let end = self.target.open(slot);
                     let mut rest = &bytes[..];
                     while !rest.is_empty() {
                         rest = give(end, rest, usize::MAX);
@@ -425,24 +485,37 @@ mod tests {
     }
 
     /// Two connections log in, commands go over each, the second is cut while they are under way, and comes again.
-    fn talk(level: u8) -> Talk {
-        let mut talk = Talk::at(level);
+    fn talk(terms: Terms) -> Talk {
+        let mut talk = Talk::on(terms);
         talk.initiator.open(0);
-        talk.go_on(4);
+        talk.go_on(6);
+        if terms.has(Terms::ALONE) {
+            return talk;
+        }
         talk.initiator.open(1);
-        talk.go_on(4);
+        talk.go_on(6);
         talk.cut(1);
         talk.initiator.open(1);
-        talk.go_on(5);
+        talk.go_on(7);
         talk
     }
 
-    /// The corpus has them; they lead as far as they should.
+    /// The corpus has it; it leads as far as it should.
+    fn corpus_has(talk: &Talk, name: &str) {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/connection");
+        for (input, end) in talk.inputs.iter().zip(["target", "initiator"]) {
+            let path = folder.join(format!("session-{end}-{name}"));
+            if std::env::var_os("GEMEL_WRITE_SEEDS").is_some() {
+                std::fs::write(&path, input).expect("a file");
+            }
+            assert!(path.exists(), "{}: GEMEL_WRITE_SEEDS=1 writes it", path.display());
+        }
+    }
+
     #[test]
     fn sessions_of_the_corpus_go_on_where_a_connection_was_cut() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/connection");
         for level in 0..3 {
-            let talk = talk(level);
+            let talk = talk(Terms::of(level, 0));
             for slot in [0, 1] {
                 let ends = (&talk.target.live[slot], &talk.initiator.live[slot]);
                 let (Some(target), Some(initiator)) = ends else { panic!("level {level}: {slot} is gone") };
@@ -452,13 +525,30 @@ mod tests {
             }
             let taken = talk.initiator.taken_over;
             assert_eq!(taken > 0, level == 2, "level {level}: {taken} tasks went on");
-            for (input, end) in talk.inputs.iter().zip(["target", "initiator"]) {
-                let path = folder.join(format!("session-{end}-{level}"));
-                if std::env::var_os("GEMEL_WRITE_SEEDS").is_some() {
-                    std::fs::write(&path, input).expect("a file");
-                }
-                assert!(path.exists(), "{}: GEMEL_WRITE_SEEDS=1 writes it", path.display());
-            }
+            corpus_has(&talk, &level.to_string());
+        }
+    }
+
+    /// What an input can choose is agreed on: data in any order, one connection, CHAP of either kind.
+    #[test]
+    fn the_choices_of_an_input_are_agreed_on() {
+        let all = Terms::ANY_PDU | Terms::ANY_SEQUENCE | Terms::ASKED;
+        let named = [
+            ("any-order", all),
+            ("chap", Terms::CHAP | Terms::ALONE),
+            ("mutual-chap", Terms::CHAP | Terms::MUTUAL | all),
+        ];
+        for (level, (name, choices)) in (0..3).flat_map(|level| named.map(|named| (level, named))) {
+            let terms = Terms::of(level, choices);
+            let talk = talk(terms);
+            let Some(initiator) = &talk.initiator.live[0] else { panic!("{name} {level}: no session") };
+            assert!(initiator.is_full_feature(), "{name} {level}: {:?}", initiator.closed());
+            let (agreed, any) = (initiator.parameters(), terms.has(Terms::ANY_PDU));
+            assert_eq!(agreed.data_pdu_in_order.is_yes(), !any, "{name} {level}");
+            assert_eq!(agreed.data_sequence_in_order.is_yes(), !any, "{name} {level}");
+            assert_eq!(agreed.initial_r2t.is_yes(), any, "{name} {level}");
+            assert_eq!(agreed.max_connections, if terms.has(Terms::ALONE) { 1 } else { 4 });
+            corpus_has(&talk, &format!("{name}-{level}"));
         }
     }
 
