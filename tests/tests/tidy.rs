@@ -20,7 +20,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("daemon", &["bdev", "engine", "gateway", "iscsi", "mirror", "net", "rpc", "scsi"]),
     ("ctl", &["mirror", "rpc"]),
     ("perf", &["bdev", "engine", "gateway", "iscsi", "mirror", "net", "rpc"]),
-    ("tests", &["bdev", "engine", "gateway", "iscsi", "mirror", "net", "perf", "rpc", "scsi"]),
+    ("tests", &["bdev", "daemon", "engine", "gateway", "iscsi", "mirror", "net", "perf", "rpc", "scsi"]),
 ];
 
 fn root() -> PathBuf {

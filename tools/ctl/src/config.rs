@@ -58,7 +58,7 @@ pub(crate) fn load(client: &mut Client, file: &Path) -> Result<Value, Failure> {
     }
     let failed = |error| Failure::Load(file.to_owned(), error);
     let make = |call: &Call| client.call(&call.method, call.params.clone());
-    let loaded = config::load(config::parse(&text).map_err(failed)?, make).map_err(failed)?;
+    let loaded = config::load(config::parse(&text).map_err(failed)?, |_| Ok(()), make).map_err(failed)?;
     let left_out = loaded.left_out.iter().map(|left| json!({"what": left.what, "why": left.why}));
     Ok(json!({"calls": loaded.calls, "left_out": left_out.collect::<Value>()}))
 }

@@ -185,7 +185,8 @@ fn read_config(options: &Options) -> Result<Option<Vec<Call>>, Failure> {
 /// Replays a configuration and notes where it is; stops at the first call that fails.
 fn load(node: &SharedNode, path: &Path, calls: Vec<Call>, options: &Options) -> Result<(), Failure> {
     let make = |made: &Call| Ok(call_patiently(node, &made.method, made.params.as_ref())?);
-    let loaded = config::load(calls, make).map_err(|error| format!("{}: {error}", path.display()))?;
+    let check = |call: &Call| methods::check(&call.method, call.params.as_ref());
+    let loaded = config::load(calls, check, make).map_err(|error| format!("{}: {error}", path.display()))?;
     for left in &loaded.left_out {
         tracing::warn!("{}: {} is left out: {}", path.display(), left.what, left.why);
     }

@@ -19,6 +19,14 @@ pub fn parse<T: DeserializeOwned>(params: Option<&Value>) -> Result<T, RpcError>
     parsed.map_err(|error| RpcError::invalid_params(format!("Invalid parameters: {error}")))
 }
 
+/// Checks that parameters are those of a method, and does nothing with them.
+///
+/// # Errors
+/// As [`parse`].
+pub fn check<T: DeserializeOwned>(params: Option<&Value>) -> Result<(), RpcError> {
+    parse::<T>(params).map(drop)
+}
+
 /// Checks that a method without parameters got none.
 ///
 /// # Errors

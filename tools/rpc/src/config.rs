@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::client::ClientError;
+use crate::error::RpcError;
 
 /// One call of a configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,12 +120,17 @@ pub fn parse(text: &str) -> Result<Vec<Call>, LoadError> {
 }
 
 /// A node that a configuration is loaded into.
-struct Loader<F> {
+struct Loader<C, F> {
+    check: C,
     make: F,
     loaded: Loaded,
 }
 
-impl<F: FnMut(&Call) -> Result<Value, ClientError>> Loader<F> {
+impl<C, F> Loader<C, F>
+where
+    C: Fn(&Call) -> Result<(), RpcError>,
+    F: FnMut(&Call) -> Result<Value, ClientError>,
+{
     fn methods(&mut self, params: Option<Value>) -> Result<BTreeSet<String>, LoadError> {
         let answer = (self.make)(&Call { method: "rpc_get_methods".to_owned(), params })?;
         let names = answer.as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -171,6 +177,8 @@ impl<F: FnMut(&Call) -> Result<Value, ClientError>> Loader<F> {
             } else if !starting && !now.contains(&call.method) {
                 return Err(LoadError::TooLate(call.method.clone()));
             }
+            (self.check)(call)
+                .map_err(|error| LoadError::Refused { call: call.name(), error: error.into() })?;
         }
         let (first, then): (Vec<Call>, Vec<Call>) =
             calls.into_iter().partition(|call| starting && now.contains(&call.method));
@@ -187,21 +195,26 @@ impl<F: FnMut(&Call) -> Result<Value, ClientError>> Loader<F> {
     }
 }
 
-/// Makes the calls of a configuration; into a node that has not begun, what is for the start first. `make` calls the node.
+/// Makes the calls of a configuration; into a node that has not begun, what is for the start first. `check` says whether a call is one at all,
+/// and `make` calls the node.
 ///
 /// # Errors
 /// See [`LoadError`]. What was made before the call that was refused stays.
 pub fn load(
     calls: Vec<Call>,
+    check: impl Fn(&Call) -> Result<(), RpcError>,
     make: impl FnMut(&Call) -> Result<Value, ClientError>,
 ) -> Result<Loaded, LoadError> {
-    Loader { make, loaded: Loaded::default() }.load(calls)
+    Loader { check, make, loaded: Loaded::default() }.load(calls)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::RpcError;
+
+    fn any(_: &Call) -> Result<(), RpcError> {
+        Ok(())
+    }
 
     const KNOWN: [&str; 5] = [
         "framework_start_init",
@@ -249,7 +262,7 @@ mod tests {
     #[test]
     fn what_is_for_the_start_comes_first_and_what_only_tunes_may_be_left_out() {
         let mut made = Vec::new();
-        let loaded = load(parse(&saved()).expect("calls"), node(STARTING, &mut made)).expect("loaded");
+        let loaded = load(parse(&saved()).expect("calls"), any, node(STARTING, &mut made)).expect("loaded");
         assert_eq!(
             made,
             [
@@ -266,7 +279,8 @@ mod tests {
     #[test]
     fn what_cannot_be_made_is_refused_before_anything_is() {
         let mut made = Vec::new();
-        let late = load(parse(&saved()).expect("calls"), node(RUNNING, &mut made)).expect_err("too late");
+        let late =
+            load(parse(&saved()).expect("calls"), any, node(RUNNING, &mut made)).expect_err("too late");
         assert!(late.to_string().contains("gemeld --config"), "{late}");
         let calls = vec![
             Call { method: "bdev_malloc_create".to_owned(), params: None },
@@ -275,11 +289,24 @@ mod tests {
                 params: Some(json!({"name": "n", "psk": "secret"})),
             },
         ];
-        let unknown = load(calls, node(RUNNING, &mut made)).expect_err("unknown").to_string();
+        let unknown = load(calls, any, node(RUNNING, &mut made)).expect_err("unknown").to_string();
         assert!(
             unknown.contains("bdev_nvme_attach_controller \"n\"") && !unknown.contains("secret"),
             "{unknown}"
         );
+        assert!(made.is_empty(), "{made:?}");
+    }
+
+    #[test]
+    fn a_call_that_cannot_be_read_is_refused_before_another_is_made() {
+        let mut made = Vec::new();
+        let wrong = |call: &Call| match call.method.as_str() {
+            "bdev_malloc_create" => Err(RpcError::invalid_params("block_size is missing")),
+            _ => Ok(()),
+        };
+        let refused = load(parse(&saved()).expect("calls"), wrong, node(STARTING, &mut made));
+        let refused = refused.expect_err("no block size").to_string();
+        assert!(refused.contains("bdev_malloc_create \"m0\" was refused: block_size"), "{refused}");
         assert!(made.is_empty(), "{made:?}");
     }
 

@@ -12,15 +12,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Method, When, neutral};
+use super::{Method, neutral};
 use crate::node::{CryptoKey, Node};
 use crate::params;
+use crate::params::check;
 use crate::secret::{Hidden, private};
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "accel_crypto_key_create", when: When::Always, run: create },
-    Method { name: "accel_crypto_keys_get", when: When::Always, run: list },
-    Method { name: "accel_crypto_key_destroy", when: When::Always, run: destroy },
+    Method::always("accel_crypto_key_create", check::<Create>, create),
+    Method::always("accel_crypto_keys_get", check::<List>, list),
+    Method::always("accel_crypto_key_destroy", check::<Destroy>, destroy),
 ];
 
 const CREATE: &str = "accel_crypto_key_create";

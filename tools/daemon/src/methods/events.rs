@@ -4,15 +4,16 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Method, When};
+use super::Method;
 use crate::events::{Entry, severity_word, types};
 use crate::node::Node;
 use crate::params;
+use crate::params::{check, none};
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "notify_get_types", when: When::Always, run: notify_types },
-    Method { name: "notify_get_notifications", when: When::Runtime, run: notifications },
-    Method { name: "mirror_get_events", when: When::Runtime, run: mirror_events },
+    Method::always("notify_get_types", none, notify_types),
+    Method::runtime("notify_get_notifications", check::<From>, notifications),
+    Method::runtime("mirror_get_events", check::<Which>, mirror_events),
 ];
 
 fn notify_types(_: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {

@@ -7,16 +7,17 @@ use serde_json::{Value, json};
 use super::{Method, When, allowed, long_table, table};
 use crate::node::{ConfigFile, Node, State};
 use crate::params;
+use crate::params::{check, none};
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "spdk_get_version", when: When::Always, run: version },
-    Method { name: "rpc_get_methods", when: When::Always, run: methods },
-    Method { name: "spdk_kill_instance", when: When::Always, run: kill },
-    Method { name: "framework_start_init", when: When::Startup, run: start_init },
-    Method { name: "framework_wait_init", when: When::Runtime, run: wait_init },
-    Method { name: "framework_get_subsystems", when: When::Runtime, run: subsystems },
-    Method { name: "framework_get_config", when: When::Runtime, run: config },
-    Method { name: "node_get_config_file", when: When::Always, run: config_file },
+    Method::always("spdk_get_version", none, version),
+    Method::always("rpc_get_methods", check::<GetMethods>, methods),
+    Method::always("spdk_kill_instance", check::<Kill>, kill),
+    Method::startup("framework_start_init", none, start_init),
+    Method::runtime("framework_wait_init", none, wait_init),
+    Method::runtime("framework_get_subsystems", none, subsystems),
+    Method::runtime("framework_get_config", check::<GetConfig>, config),
+    Method::always("node_get_config_file", none, config_file),
 ];
 
 /// Subsystems in the order of their start, with what they need.

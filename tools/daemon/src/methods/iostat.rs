@@ -8,15 +8,16 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::Method;
 use super::threads::TICK_RATE;
-use super::{Method, When};
 use crate::node::{Entry, Node};
 use crate::params;
+use crate::params::check;
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "bdev_get_iostat", when: When::Runtime, run: iostat },
-    Method { name: "bdev_reset_iostat", when: When::Runtime, run: reset },
-    Method { name: "bdev_get_latency", when: When::Runtime, run: latency },
+    Method::runtime("bdev_get_iostat", check::<Which>, iostat),
+    Method::runtime("bdev_reset_iostat", check::<Reset>, reset),
+    Method::runtime("bdev_get_latency", check::<Named>, latency),
 ];
 
 /// What to set back to zero after it was read.

@@ -4,11 +4,12 @@ use gateway::export::{Crowd, Limits};
 use rpc::RpcError;
 use serde_json::{Value, json};
 
-use super::{Method, When};
+use super::Method;
 use crate::node::Node;
 use crate::params;
+use crate::params::none;
 
-pub(super) const METHODS: &[Method] = &[Method { name: "node_get_limits", when: When::Always, run: limits }];
+pub(super) const METHODS: &[Method] = &[Method::always("node_get_limits", none, limits)];
 
 /// What was asked of a node's first reactor.
 struct Use {

@@ -13,18 +13,19 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::Method;
 use super::iostat::summary as percentiles;
-use super::{Method, When};
 use crate::capture::{Capture, Plan};
 use crate::node::{LinkEntry, Node};
 use crate::params;
+use crate::params::check;
 use crate::pollers::Polled;
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "link_create", when: When::Runtime, run: create },
-    Method { name: "link_delete", when: When::Runtime, run: delete },
-    Method { name: "link_capture", when: When::Runtime, run: capture },
-    Method { name: "link_get_links", when: When::Runtime, run: links },
+    Method::runtime("link_create", check::<Create>, create),
+    Method::runtime("link_delete", check::<Named>, delete),
+    Method::runtime("link_capture", check::<CaptureParams>, capture),
+    Method::runtime("link_get_links", check::<Which>, links),
 ];
 
 /// The reactor that has the links: the first, which has the portals. What connects over a link lives there too.

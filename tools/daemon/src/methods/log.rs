@@ -4,20 +4,21 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Method, When};
+use super::Method;
 use crate::log::{Flag, Level};
 use crate::node::Node;
 use crate::params;
+use crate::params::{check, none};
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "log_set_level", when: When::Always, run: set_level },
-    Method { name: "log_get_level", when: When::Always, run: level },
-    Method { name: "log_set_print_level", when: When::Always, run: set_print_level },
-    Method { name: "log_get_print_level", when: When::Always, run: print_level },
-    Method { name: "log_set_flag", when: When::Always, run: set_flag },
-    Method { name: "log_clear_flag", when: When::Always, run: clear_flag },
-    Method { name: "log_get_flags", when: When::Always, run: flags },
-    Method { name: "log_enable_timestamps", when: When::Always, run: timestamps },
+    Method::always("log_set_level", check::<Levelled>, set_level),
+    Method::always("log_get_level", none, level),
+    Method::always("log_set_print_level", check::<Levelled>, set_print_level),
+    Method::always("log_get_print_level", none, print_level),
+    Method::always("log_set_flag", check::<Flagged>, set_flag),
+    Method::always("log_clear_flag", check::<Flagged>, clear_flag),
+    Method::always("log_get_flags", none, flags),
+    Method::always("log_enable_timestamps", check::<Enable>, timestamps),
 ];
 
 #[derive(Deserialize)]

@@ -18,26 +18,27 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Method, When, bdev};
+use super::{Method, bdev};
 use crate::etcd::{Courier, EtcdConfig, EtcdError};
 use crate::node::{Entry, Node, ReactorIndex, Resident};
 use crate::params;
+use crate::params::check;
 use crate::pollers::PollCount;
 use crate::reactor::{Array, deliver_to};
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "mirror_create", when: When::Runtime, run: create },
-    Method { name: "mirror_assemble", when: When::Runtime, run: assemble },
-    Method { name: "mirror_get_status", when: When::Runtime, run: status },
-    Method { name: "mirror_promote", when: When::Runtime, run: promote },
-    Method { name: "mirror_may_promote", when: When::Runtime, run: may_promote },
-    Method { name: "mirror_demote", when: When::Runtime, run: demote },
-    Method { name: "mirror_switchover", when: When::Runtime, run: switchover },
-    Method { name: "mirror_start_degraded", when: When::Runtime, run: start_degraded },
-    Method { name: "mirror_degrade", when: When::Runtime, run: degrade },
-    Method { name: "mirror_resync_pause", when: When::Runtime, run: pause },
-    Method { name: "mirror_resync_resume", when: When::Runtime, run: resume },
-    Method { name: "mirror_delete", when: When::Runtime, run: delete },
+    Method::runtime("mirror_create", check::<Make>, create),
+    Method::runtime("mirror_assemble", check::<Make>, assemble),
+    Method::runtime("mirror_get_status", check::<Which>, status),
+    Method::runtime("mirror_promote", check::<Promote>, promote),
+    Method::runtime("mirror_may_promote", check::<Promote>, may_promote),
+    Method::runtime("mirror_demote", check::<Demote>, demote),
+    Method::runtime("mirror_switchover", check::<Named>, switchover),
+    Method::runtime("mirror_start_degraded", check::<Named>, start_degraded),
+    Method::runtime("mirror_degrade", check::<Named>, degrade),
+    Method::runtime("mirror_resync_pause", check::<Named>, pause),
+    Method::runtime("mirror_resync_resume", check::<Named>, resume),
+    Method::runtime("mirror_delete", check::<Named>, delete),
 ];
 
 #[derive(Clone, Copy, Default, Deserialize)]

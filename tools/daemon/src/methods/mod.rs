@@ -41,14 +41,43 @@ enum When {
 struct Method {
     name: &'static str,
     when: When,
-    run: fn(&mut Node, Option<&Value>) -> Result<Value, RpcError>,
+    takes: Takes,
+    run: Run,
+}
+
+/// What reads the parameters of a call and does nothing with them.
+type Takes = fn(Option<&Value>) -> Result<(), RpcError>;
+/// What does a call.
+type Run = fn(&mut Node, Option<&Value>) -> Result<Value, RpcError>;
+/// What begins one.
+type Begin = fn(&mut Node, Option<&Value>) -> Result<Awaited, RpcError>;
+
+impl Method {
+    const fn startup(name: &'static str, takes: Takes, run: Run) -> Self {
+        Self { name, when: When::Startup, takes, run }
+    }
+
+    const fn runtime(name: &'static str, takes: Takes, run: Run) -> Self {
+        Self { name, when: When::Runtime, takes, run }
+    }
+
+    const fn always(name: &'static str, takes: Takes, run: Run) -> Self {
+        Self { name, when: When::Always, takes, run }
+    }
 }
 
 /// One that waits for somebody outside this node, without keeping other calls from it.
 struct LongMethod {
     name: &'static str,
     when: When,
-    begin: fn(&mut Node, Option<&Value>) -> Result<Awaited, RpcError>,
+    takes: Takes,
+    begin: Begin,
+}
+
+impl LongMethod {
+    const fn runtime(name: &'static str, takes: Takes, begin: Begin) -> Self {
+        Self { name, when: When::Runtime, takes, begin }
+    }
 }
 
 /// What a method waits for, and what it makes of it.
@@ -99,6 +128,22 @@ fn table() -> impl Iterator<Item = &'static Method> {
         .chain(sockets::METHODS)
         .chain(tuning::METHODS)
         .chain(iscsi::METHODS)
+}
+
+/// The names of all methods.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    table().map(|method| method.name).chain(long_table().map(|method| method.name))
+}
+
+/// Whether a call is one that a method can read, whatever the node has and is; nothing is done. A method that is not known is for the call
+/// itself to refuse.
+///
+/// # Errors
+/// A parameter is missing, unknown or of another type.
+pub fn check(name: &str, params: Option<&Value>) -> Result<(), RpcError> {
+    let long = long_table().find(|method| method.name == name).map(|method| method.takes);
+    let takes = long.or_else(|| table().find(|method| method.name == name).map(|method| method.takes));
+    takes.map_or(Ok(()), |takes| takes(params))
 }
 
 fn allowed(when: When, state: State) -> bool {
@@ -175,5 +220,34 @@ fn neutral<T: Copy + PartialEq>(
             Err(RpcError::refused(format!("{name} cannot be set: {reason}; leave it out")))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use engine::MonotonicClock;
+    use serde_json::json;
+
+    use super::*;
+    use crate::log::Log;
+
+    /// What a method's row says that it takes is what it reads: both refuse the same, in the same words.
+    #[test]
+    fn each_method_takes_what_its_row_says() {
+        let clock = MonotonicClock::start();
+        let mut node = Node::new(Vec::new(), clock, State::Startup, channel().0, Log::start(false));
+        for given in [json!({"no-such-parameter": 1}), json!(["by position"]), json!({"name": ["no name"]})] {
+            for name in names() {
+                let startup = table().any(|method| method.name == name && method.when == When::Startup);
+                node.state = if startup { State::Startup } else { State::Runtime };
+                let refused = check(name, Some(&given)).expect_err(name);
+                let Begun::Done(Err(error)) = begin(&mut node, name, Some(&given)) else {
+                    panic!("{name} takes {given}")
+                };
+                assert_eq!(error, refused, "{name}");
+            }
+        }
     }
 }

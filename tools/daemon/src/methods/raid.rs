@@ -7,17 +7,18 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Method, When, mirror, neutral};
+use super::{Method, mirror, neutral};
 use crate::node::{Entry, Node, Resident};
 use crate::params;
+use crate::params::check;
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "bdev_raid_set_options", when: When::Always, run: set_options },
-    Method { name: "bdev_raid_get_bdevs", when: When::Runtime, run: list },
-    Method { name: "bdev_raid_create", when: When::Runtime, run: create },
-    Method { name: "bdev_raid_delete", when: When::Runtime, run: delete },
-    Method { name: "bdev_raid_add_base_bdev", when: When::Runtime, run: add_base },
-    Method { name: "bdev_raid_remove_base_bdev", when: When::Runtime, run: remove_base },
+    Method::always("bdev_raid_set_options", check::<Options>, set_options),
+    Method::runtime("bdev_raid_get_bdevs", check::<Which>, list),
+    Method::runtime("bdev_raid_create", check::<Create>, create),
+    Method::runtime("bdev_raid_delete", check::<Delete>, delete),
+    Method::runtime("bdev_raid_add_base_bdev", check::<AddBase>, add_base),
+    Method::runtime("bdev_raid_remove_base_bdev", check::<Named>, remove_base),
 ];
 
 #[derive(Deserialize)]

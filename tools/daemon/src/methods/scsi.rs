@@ -4,12 +4,12 @@ use gateway::NodeConfig;
 use rpc::RpcError;
 use serde_json::{Value, json};
 
-use super::{Method, When};
+use super::Method;
 use crate::node::Node;
 use crate::params;
+use crate::params::none;
 
-pub(super) const METHODS: &[Method] =
-    &[Method { name: "scsi_get_devices", when: When::Runtime, run: devices }];
+pub(super) const METHODS: &[Method] = &[Method::runtime("scsi_get_devices", none, devices)];
 
 fn devices(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     params::none(given)?;

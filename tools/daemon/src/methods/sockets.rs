@@ -4,16 +4,17 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Method, When, neutral};
+use super::{Method, neutral};
 use crate::node::Node;
 use crate::params;
+use crate::params::{check, none};
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "iobuf_set_options", when: When::Startup, run: set_buffers },
-    Method { name: "sock_get_default_impl", when: When::Always, run: implementation },
-    Method { name: "sock_set_default_impl", when: When::Startup, run: set_implementation },
-    Method { name: "sock_impl_get_options", when: When::Always, run: options },
-    Method { name: "sock_impl_set_options", when: When::Startup, run: set_options },
+    Method::startup("iobuf_set_options", check::<Buffers>, set_buffers),
+    Method::always("sock_get_default_impl", none, implementation),
+    Method::startup("sock_set_default_impl", check::<Named>, set_implementation),
+    Method::always("sock_impl_get_options", check::<Named>, options),
+    Method::startup("sock_impl_set_options", check_options, set_options),
 ];
 
 const OURS: &str = "uring";
@@ -79,20 +80,30 @@ const FLAGS: [(&str, bool); 5] = [
 fn options(_: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: Named = params::parse(given)?;
     ours(&given.impl_name)?;
+    Ok(current())
+}
+
+fn current() -> Value {
     let mut shown = json!({
         "recv_buf_size": 0, "send_buf_size": 0, "enable_placement_id": 0, "zerocopy_threshold": 0, "tls_version": 0,
     });
     FLAGS.iter().for_each(|(name, value)| shown[*name] = json!(value));
-    Ok(shown)
+    shown
 }
 
 /// Takes what is so anyway.
-fn set_options(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+fn set_options(_: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    check_options(given)?;
+    Ok(json!(true))
+}
+
+fn check_options(given: Option<&Value>) -> Result<(), RpcError> {
     let Some(Value::Object(wanted)) = given else {
         return Err(RpcError::invalid_params("impl_name is missing"));
     };
     let name = wanted.get("impl_name").and_then(Value::as_str).unwrap_or_default();
-    let current = options(node, Some(&json!({"impl_name": name})))?;
+    ours(name)?;
+    let current = current();
     for (key, value) in wanted.iter().filter(|(key, _)| *key != "impl_name") {
         match current.get(key) {
             None => {
@@ -106,5 +117,5 @@ fn set_options(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError
             }
         }
     }
-    Ok(json!(true))
+    Ok(())
 }

@@ -14,15 +14,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::Method;
 use super::mirror::command;
-use super::{Method, When};
 use crate::node::{Node, Resident};
 use crate::params;
+use crate::params::check;
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "mirror_read_leg", when: When::Runtime, run: read_leg },
-    Method { name: "mirror_get_leg_checksums", when: When::Runtime, run: checksums },
-    Method { name: "mirror_resolve_split", when: When::Runtime, run: resolve },
+    Method::runtime("mirror_read_leg", check::<ReadLeg>, read_leg),
+    Method::runtime("mirror_get_leg_checksums", check::<Checksums>, checksums),
+    Method::runtime("mirror_resolve_split", check::<Resolve>, resolve),
 ];
 
 /// Bytes of one answer of `mirror_read_leg`,

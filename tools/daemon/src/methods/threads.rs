@@ -4,20 +4,21 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Method, When};
+use super::Method;
 use crate::node::{Entry, Node};
 use crate::params;
+use crate::params::{check, none};
 use crate::pollers::PollerInfo;
 use crate::reactor::Reactor;
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "framework_get_reactors", when: When::Runtime, run: reactors },
-    Method { name: "framework_get_scheduler", when: When::Runtime, run: scheduler },
-    Method { name: "framework_set_scheduler", when: When::Always, run: set_scheduler },
-    Method { name: "thread_get_stats", when: When::Runtime, run: threads },
-    Method { name: "thread_get_pollers", when: When::Runtime, run: pollers },
-    Method { name: "thread_get_io_channels", when: When::Runtime, run: channels },
-    Method { name: "thread_set_cpumask", when: When::Runtime, run: set_mask },
+    Method::runtime("framework_get_reactors", none, reactors),
+    Method::runtime("framework_get_scheduler", none, scheduler),
+    Method::always("framework_set_scheduler", check::<Scheduler>, set_scheduler),
+    Method::runtime("thread_get_stats", none, threads),
+    Method::runtime("thread_get_pollers", none, pollers),
+    Method::runtime("thread_get_io_channels", none, channels),
+    Method::runtime("thread_set_cpumask", check::<SetMask>, set_mask),
 ];
 
 /// SPDK's light-weight thread: here each reactor runs one.

@@ -10,17 +10,18 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::Method;
 use super::threads::TICK_RATE;
-use super::{Method, When};
 use crate::node::{Entry, Node};
 use crate::params;
+use crate::params::check;
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "bdev_enable_histogram", when: When::Runtime, run: enable_histogram },
-    Method { name: "bdev_get_histogram", when: When::Runtime, run: histogram },
-    Method { name: "bdev_get_histogram_borders", when: When::Runtime, run: borders },
-    Method { name: "bdev_set_qd_sampling_period", when: When::Runtime, run: set_gauge },
-    Method { name: "bdev_set_qos_limit", when: When::Runtime, run: set_limits },
+    Method::runtime("bdev_enable_histogram", check::<EnableHistogram>, enable_histogram),
+    Method::runtime("bdev_get_histogram", check::<Named>, histogram),
+    Method::runtime("bdev_get_histogram_borders", check::<Borders>, borders),
+    Method::runtime("bdev_set_qd_sampling_period", check::<Gauge>, set_gauge),
+    Method::runtime("bdev_set_qos_limit", check::<Limit>, set_limits),
 ];
 
 #[derive(Deserialize)]

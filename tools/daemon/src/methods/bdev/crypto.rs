@@ -8,14 +8,15 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Method, When, delete, replay, uuid_of};
+use super::{Method, Named, delete, replay, uuid_of};
 use crate::methods::accel;
 use crate::node::{Entry, Node};
 use crate::params;
+use crate::params::check;
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: CREATE, when: When::Runtime, run: create },
-    Method { name: "bdev_crypto_delete", when: When::Runtime, run: crypto_delete },
+    Method::runtime(CREATE, check::<Create>, create),
+    Method::runtime("bdev_crypto_delete", check::<Named>, crypto_delete),
 ];
 
 /// The method that makes one.

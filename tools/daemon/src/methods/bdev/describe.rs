@@ -13,7 +13,7 @@ use crate::params;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct List {
+pub(super) struct List {
     name: Option<String>,
     #[expect(dead_code, reason = "accepted for SPDK's client; devices appear at once")]
     timeout: Option<u64>,

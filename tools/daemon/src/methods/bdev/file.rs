@@ -8,17 +8,18 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Method, Named, When, delete, replay, uuid_of};
+use super::{Method, Named, delete, replay, uuid_of};
 use crate::node::{Entry, Node};
 use crate::params;
+use crate::params::check;
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "bdev_uring_create", when: When::Runtime, run: uring_create },
-    Method { name: "bdev_uring_delete", when: When::Runtime, run: uring_delete },
-    Method { name: "bdev_uring_rescan", when: When::Runtime, run: rescan },
-    Method { name: "bdev_aio_create", when: When::Runtime, run: aio_create },
-    Method { name: "bdev_aio_delete", when: When::Runtime, run: aio_delete },
-    Method { name: "bdev_aio_rescan", when: When::Runtime, run: rescan },
+    Method::runtime("bdev_uring_create", check::<FromFile>, uring_create),
+    Method::runtime("bdev_uring_delete", check::<Named>, uring_delete),
+    Method::runtime("bdev_uring_rescan", check::<Named>, rescan),
+    Method::runtime("bdev_aio_create", check::<Aio>, aio_create),
+    Method::runtime("bdev_aio_delete", check::<Named>, aio_delete),
+    Method::runtime("bdev_aio_rescan", check::<Named>, rescan),
 ];
 
 #[derive(Deserialize)]

@@ -10,23 +10,24 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Method, When, delete, replay, uuid_of};
+use super::{Method, Named, delete, replay, uuid_of};
 use crate::errands::discovered;
 use crate::methods::negotiation::{LENGTHS, PROTOCOL_LEVELS, SECONDS, check_bursts, choose, within};
 use crate::methods::{Awaited, LongMethod};
 use crate::node::{Entry, Node, Resident};
 use crate::params;
+use crate::params::check;
 use crate::pollers::Polled;
 use crate::secret::AccountParams;
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "bdev_iscsi_set_options", when: When::Always, run: set_options },
-    Method { name: "bdev_iscsi_create", when: When::Runtime, run: create },
-    Method { name: "bdev_iscsi_delete", when: When::Runtime, run: iscsi_delete },
+    Method::always("bdev_iscsi_set_options", check::<Options>, set_options),
+    Method::runtime("bdev_iscsi_create", check::<IscsiCreate>, create),
+    Method::runtime("bdev_iscsi_delete", check::<Named>, iscsi_delete),
 ];
 
 pub(in crate::methods) const LONG_METHODS: &[LongMethod] =
-    &[LongMethod { name: "bdev_iscsi_discover", when: When::Runtime, begin: discover }];
+    &[LongMethod::runtime("bdev_iscsi_discover", check::<Discover>, discover)];
 
 /// Connections of one import at the most.
 const CONNECTIONS_MAX: u32 = 16;

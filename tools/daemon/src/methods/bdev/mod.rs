@@ -17,9 +17,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Method, When, neutral};
+use super::{Method, neutral};
 use crate::node::{Entry, Node};
 use crate::params;
+use crate::params::{check, none};
 
 /// Of each kind of device.
 pub(super) fn methods() -> impl Iterator<Item = &'static Method> {
@@ -33,10 +34,10 @@ pub(super) fn methods() -> impl Iterator<Item = &'static Method> {
 }
 
 const COMMON: &[Method] = &[
-    Method { name: "bdev_set_options", when: When::Startup, run: set_options },
-    Method { name: "bdev_get_bdevs", when: When::Runtime, run: describe::list },
-    Method { name: "bdev_examine", when: When::Runtime, run: examine },
-    Method { name: "bdev_wait_for_examine", when: When::Runtime, run: wait_for_examine },
+    Method::startup("bdev_set_options", check::<Options>, set_options),
+    Method::runtime("bdev_get_bdevs", check::<describe::List>, describe::list),
+    Method::runtime("bdev_examine", check::<Named>, examine),
+    Method::runtime("bdev_wait_for_examine", none, wait_for_examine),
 ];
 
 /// Entries such that each comes after what it is made of.

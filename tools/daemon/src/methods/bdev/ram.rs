@@ -7,16 +7,17 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Method, When, delete, replay, uuid_of};
+use super::{Method, Named, delete, replay, uuid_of};
 use crate::node::{Entry, Node};
 use crate::params;
+use crate::params::check;
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "bdev_malloc_create", when: When::Runtime, run: malloc_create },
-    Method { name: "bdev_malloc_delete", when: When::Runtime, run: malloc_delete },
-    Method { name: "bdev_null_create", when: When::Runtime, run: null_create },
-    Method { name: "bdev_null_delete", when: When::Runtime, run: null_delete },
-    Method { name: "bdev_null_resize", when: When::Runtime, run: null_resize },
+    Method::runtime("bdev_malloc_create", check::<Sized>, malloc_create),
+    Method::runtime("bdev_malloc_delete", check::<Named>, malloc_delete),
+    Method::runtime("bdev_null_create", check::<Sized>, null_create),
+    Method::runtime("bdev_null_delete", check::<Named>, null_delete),
+    Method::runtime("bdev_null_resize", check::<Resize>, null_resize),
 ];
 
 #[derive(Deserialize)]

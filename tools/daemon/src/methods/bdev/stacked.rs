@@ -8,19 +8,20 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Method, When, delete, replay, uuid_of};
+use super::{Method, Named, delete, replay, uuid_of};
 use crate::node::{Entry, Node};
 use crate::params;
+use crate::params::check;
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "bdev_delay_create", when: When::Runtime, run: delay_create },
-    Method { name: "bdev_delay_update_latency", when: When::Runtime, run: update_latency },
-    Method { name: "bdev_delay_delete", when: When::Runtime, run: delay_delete },
-    Method { name: "bdev_error_create", when: When::Runtime, run: error_create },
-    Method { name: "bdev_error_delete", when: When::Runtime, run: error_delete },
-    Method { name: "bdev_error_inject_error", when: When::Runtime, run: inject },
-    Method { name: "bdev_passthru_create", when: When::Runtime, run: passthru_create },
-    Method { name: "bdev_passthru_delete", when: When::Runtime, run: passthru_delete },
+    Method::runtime("bdev_delay_create", check::<DelayCreate>, delay_create),
+    Method::runtime("bdev_delay_update_latency", check::<UpdateLatency>, update_latency),
+    Method::runtime("bdev_delay_delete", check::<Named>, delay_delete),
+    Method::runtime("bdev_error_create", check::<ErrorCreate>, error_create),
+    Method::runtime("bdev_error_delete", check::<Named>, error_delete),
+    Method::runtime("bdev_error_inject_error", check::<Inject>, inject),
+    Method::runtime("bdev_passthru_create", check::<Passthru>, passthru_create),
+    Method::runtime("bdev_passthru_delete", check::<Named>, passthru_delete),
 ];
 
 #[derive(Deserialize)]

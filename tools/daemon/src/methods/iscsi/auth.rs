@@ -63,7 +63,7 @@ impl Flags {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CreateGroup {
+pub(super) struct CreateGroup {
     tag: i32,
     #[serde(default)]
     secrets: Vec<AccountParams>,
@@ -82,7 +82,7 @@ pub(super) fn create_group(node: &mut Node, given: Option<&Value>) -> Result<Val
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Tagged {
+pub(super) struct Tagged {
     tag: i32,
 }
 
@@ -111,13 +111,22 @@ pub(super) fn groups(node: &mut Node, given: Option<&Value>) -> Result<Value, Rp
     Ok(groups.into_iter().map(one).collect())
 }
 
-pub(super) fn add_secret(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
-    // SPDK's parameters of a group's user and of the group lie side by side.
+/// A group's tag and a user of it: SPDK's parameters of both lie side by side.
+fn tagged_account(given: Option<&Value>) -> Result<(i32, AccountParams), RpcError> {
     let mut account = given.cloned().unwrap_or_else(|| json!({}));
     let tag = account.as_object_mut().and_then(|account| account.remove("tag"));
     let tag = json!({"tag": tag});
     let Tagged { tag } = params::parse(Some(&tag))?;
-    let account = params::parse::<AccountParams>(Some(&account))?.account()?;
+    Ok((tag, params::parse(Some(&account))?))
+}
+
+pub(super) fn check_add_secret(given: Option<&Value>) -> Result<(), RpcError> {
+    tagged_account(given).map(drop)
+}
+
+pub(super) fn add_secret(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    let (tag, account) = tagged_account(given)?;
+    let account = account.account()?;
     change(node, move |target| target.add_account(tag, account))?;
     remember(node, "iscsi_auth_group_add_secret", given);
     Ok(json!(true))
@@ -125,7 +134,7 @@ pub(super) fn add_secret(node: &mut Node, given: Option<&Value>) -> Result<Value
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RemoveSecret {
+pub(super) struct RemoveSecret {
     tag: i32,
     user: String,
 }
@@ -150,7 +159,7 @@ pub(super) fn remove_secret(node: &mut Node, given: Option<&Value>) -> Result<Va
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SetDiscovery {
+pub(super) struct SetDiscovery {
     #[serde(default)]
     disable_chap: bool,
     #[serde(default)]
@@ -172,7 +181,7 @@ pub(super) fn set_discovery(node: &mut Node, given: Option<&Value>) -> Result<Va
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SetPortalGroup {
+pub(super) struct SetPortalGroup {
     tag: i32,
     #[serde(default)]
     disable_chap: bool,
@@ -194,7 +203,7 @@ pub(super) fn set_portal_group(node: &mut Node, given: Option<&Value>) -> Result
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SetNode {
+pub(super) struct SetNode {
     name: String,
     #[serde(default)]
     disable_chap: bool,

@@ -21,7 +21,7 @@ struct PortalParams {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CreatePortalGroup {
+pub(super) struct CreatePortalGroup {
     tag: i32,
     portals: Vec<PortalParams>,
     #[serde(default)]
@@ -98,7 +98,7 @@ fn portals_json(group: &PortalGroup) -> Value {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Tagged {
+pub(super) struct Tagged {
     tag: i32,
 }
 
@@ -121,7 +121,7 @@ pub(super) fn portal_groups(node: &mut Node, given: Option<&Value>) -> Result<Va
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CreateInitiatorGroup {
+pub(super) struct CreateInitiatorGroup {
     tag: i32,
     initiators: Vec<String>,
     netmasks: Vec<String>,
@@ -157,7 +157,7 @@ fn masks(texts: &[String]) -> Result<Vec<NetMask>, RpcError> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entries {
+pub(super) struct Entries {
     tag: i32,
     #[serde(default)]
     initiators: Vec<String>,

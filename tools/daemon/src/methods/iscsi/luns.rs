@@ -15,7 +15,7 @@ const ADD_LUN: &str = "iscsi_target_node_add_lun";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AddLun {
+pub(super) struct AddLun {
     name: String,
     bdev_name: String,
     lun_id: Option<u16>,
@@ -70,7 +70,7 @@ pub(super) fn add_lun(node: &mut Node, given: Option<&Value>) -> Result<Value, R
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RemoveLun {
+pub(super) struct RemoveLun {
     name: String,
     lun_id: u16,
 }

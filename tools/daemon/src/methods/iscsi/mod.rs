@@ -11,49 +11,58 @@ use gateway::{ExportError, Target};
 use rpc::RpcError;
 use serde_json::{Value, json};
 
-use super::{Method, When};
+use super::Method;
 use crate::node::Node;
+use crate::params::{check, none};
 
 pub(super) const METHODS: &[Method] = &[
-    Method { name: "iscsi_create_portal_group", when: When::Runtime, run: groups::create_portal_group },
-    Method { name: "iscsi_delete_portal_group", when: When::Runtime, run: groups::delete_portal_group },
-    Method { name: "iscsi_get_portal_groups", when: When::Runtime, run: groups::portal_groups },
-    Method { name: "iscsi_create_initiator_group", when: When::Runtime, run: groups::create_initiator_group },
-    Method { name: "iscsi_delete_initiator_group", when: When::Runtime, run: groups::delete_initiator_group },
-    Method { name: "iscsi_get_initiator_groups", when: When::Runtime, run: groups::initiator_groups },
-    Method { name: "iscsi_set_options", when: When::Always, run: options::set },
-    Method { name: "iscsi_get_options", when: When::Always, run: options::get },
-    Method { name: "iscsi_start_portal_group", when: When::Runtime, run: groups::start_portal_group },
-    Method { name: "iscsi_initiator_group_add_initiators", when: When::Runtime, run: groups::add_initiators },
-    Method {
-        name: "iscsi_initiator_group_remove_initiators",
-        when: When::Runtime,
-        run: groups::remove_initiators,
-    },
-    Method { name: "iscsi_target_node_add_pg_ig_maps", when: When::Runtime, run: nodes::add_maps },
-    Method { name: "iscsi_target_node_remove_pg_ig_maps", when: When::Runtime, run: nodes::remove_maps },
-    Method { name: "iscsi_target_node_set_redirect", when: When::Runtime, run: nodes::set_redirect },
-    Method { name: "iscsi_target_node_request_logout", when: When::Runtime, run: nodes::request_logout },
-    Method {
-        name: "iscsi_target_node_give_up_unit_state",
-        when: When::Runtime,
-        run: nodes::give_up_unit_state,
-    },
-    Method { name: "iscsi_create_auth_group", when: When::Runtime, run: auth::create_group },
-    Method { name: "iscsi_delete_auth_group", when: When::Runtime, run: auth::delete_group },
-    Method { name: "iscsi_get_auth_groups", when: When::Runtime, run: auth::groups },
-    Method { name: "iscsi_auth_group_add_secret", when: When::Runtime, run: auth::add_secret },
-    Method { name: "iscsi_auth_group_remove_secret", when: When::Runtime, run: auth::remove_secret },
-    Method { name: "iscsi_set_discovery_auth", when: When::Runtime, run: auth::set_discovery },
-    Method { name: "iscsi_portal_group_set_auth", when: When::Runtime, run: auth::set_portal_group },
-    Method { name: "iscsi_target_node_set_auth", when: When::Runtime, run: auth::set_node },
-    Method { name: "iscsi_create_target_node", when: When::Runtime, run: nodes::create_target_node },
-    Method { name: "iscsi_delete_target_node", when: When::Runtime, run: nodes::delete_target_node },
-    Method { name: "iscsi_target_node_add_lun", when: When::Runtime, run: luns::add_lun },
-    Method { name: "iscsi_target_node_remove_lun", when: When::Runtime, run: luns::remove_lun },
-    Method { name: "iscsi_get_target_nodes", when: When::Runtime, run: nodes::target_nodes },
-    Method { name: "iscsi_get_connections", when: When::Runtime, run: show::connections },
-    Method { name: "lun_get_list", when: When::Runtime, run: show::luns },
+    Method::runtime(
+        "iscsi_create_portal_group",
+        check::<groups::CreatePortalGroup>,
+        groups::create_portal_group,
+    ),
+    Method::runtime("iscsi_delete_portal_group", check::<groups::Tagged>, groups::delete_portal_group),
+    Method::runtime("iscsi_get_portal_groups", none, groups::portal_groups),
+    Method::runtime(
+        "iscsi_create_initiator_group",
+        check::<groups::CreateInitiatorGroup>,
+        groups::create_initiator_group,
+    ),
+    Method::runtime("iscsi_delete_initiator_group", check::<groups::Tagged>, groups::delete_initiator_group),
+    Method::runtime("iscsi_get_initiator_groups", none, groups::initiator_groups),
+    Method::always("iscsi_set_options", check::<options::Options>, options::set),
+    Method::always("iscsi_get_options", none, options::get),
+    Method::runtime("iscsi_start_portal_group", check::<groups::Tagged>, groups::start_portal_group),
+    Method::runtime("iscsi_initiator_group_add_initiators", check::<groups::Entries>, groups::add_initiators),
+    Method::runtime(
+        "iscsi_initiator_group_remove_initiators",
+        check::<groups::Entries>,
+        groups::remove_initiators,
+    ),
+    Method::runtime("iscsi_target_node_add_pg_ig_maps", check::<nodes::Maps>, nodes::add_maps),
+    Method::runtime("iscsi_target_node_remove_pg_ig_maps", check::<nodes::Maps>, nodes::remove_maps),
+    Method::runtime("iscsi_target_node_set_redirect", check::<nodes::SetRedirect>, nodes::set_redirect),
+    Method::runtime("iscsi_target_node_request_logout", check::<nodes::RequestLogout>, nodes::request_logout),
+    Method::runtime(
+        "iscsi_target_node_give_up_unit_state",
+        check::<nodes::GiveUpUnitState>,
+        nodes::give_up_unit_state,
+    ),
+    Method::runtime("iscsi_create_auth_group", check::<auth::CreateGroup>, auth::create_group),
+    Method::runtime("iscsi_delete_auth_group", check::<auth::Tagged>, auth::delete_group),
+    Method::runtime("iscsi_get_auth_groups", none, auth::groups),
+    Method::runtime("iscsi_auth_group_add_secret", auth::check_add_secret, auth::add_secret),
+    Method::runtime("iscsi_auth_group_remove_secret", check::<auth::RemoveSecret>, auth::remove_secret),
+    Method::runtime("iscsi_set_discovery_auth", check::<auth::SetDiscovery>, auth::set_discovery),
+    Method::runtime("iscsi_portal_group_set_auth", check::<auth::SetPortalGroup>, auth::set_portal_group),
+    Method::runtime("iscsi_target_node_set_auth", check::<auth::SetNode>, auth::set_node),
+    Method::runtime("iscsi_create_target_node", check::<nodes::CreateTargetNode>, nodes::create_target_node),
+    Method::runtime("iscsi_delete_target_node", check::<nodes::Named>, nodes::delete_target_node),
+    Method::runtime("iscsi_target_node_add_lun", check::<luns::AddLun>, luns::add_lun),
+    Method::runtime("iscsi_target_node_remove_lun", check::<luns::RemoveLun>, luns::remove_lun),
+    Method::runtime("iscsi_get_target_nodes", none, nodes::target_nodes),
+    Method::runtime("iscsi_get_connections", none, show::connections),
+    Method::runtime("lun_get_list", none, show::luns),
 ];
 
 fn refusal(error: &ExportError) -> RpcError {

@@ -123,7 +123,7 @@ impl From<Mode> for LunMode {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "SPDK's parameters")]
-struct CreateTargetNode {
+pub(super) struct CreateTargetNode {
     name: String,
     alias_name: String,
     pg_ig_maps: Vec<MapParams>,
@@ -247,7 +247,7 @@ pub(super) fn create_target_node(node: &mut Node, given: Option<&Value>) -> Resu
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Named {
+pub(super) struct Named {
     name: String,
 }
 
@@ -298,7 +298,7 @@ pub(super) fn target_nodes(node: &mut Node, given: Option<&Value>) -> Result<Val
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Maps {
+pub(super) struct Maps {
     name: String,
     pg_ig_maps: Vec<MapParams>,
 }
@@ -346,7 +346,7 @@ pub(super) fn remove_maps(node: &mut Node, given: Option<&Value>) -> Result<Valu
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SetRedirect {
+pub(super) struct SetRedirect {
     name: String,
     pg_tag: i32,
     redirect_host: Option<String>,
@@ -384,7 +384,7 @@ pub(super) fn set_redirect(node: &mut Node, given: Option<&Value>) -> Result<Val
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GiveUpUnitState {
+pub(super) struct GiveUpUnitState {
     name: String,
     lun_id: u16,
     /// Whoever was kept out by a reservation gets in.
@@ -406,7 +406,7 @@ pub(super) fn give_up_unit_state(node: &mut Node, given: Option<&Value>) -> Resu
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RequestLogout {
+pub(super) struct RequestLogout {
     name: String,
     pg_tag: Option<i32>,
 }

@@ -15,7 +15,7 @@ use crate::params;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Options {
+pub(super) struct Options {
     /// Seconds of silence after which an initiator is pinged,
     nop_in_interval: Option<u64>,
     /// and seconds that it then has.
