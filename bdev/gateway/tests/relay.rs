@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bdev::fault::{Fault, FaultTarget};
 use bdev::{AccessState, Power};
-use gateway::StandbyMode;
+use gateway::{StandbyMode, Target};
 use host::Host;
 use net::sim::Halt;
 use pair::{CONFLICT, EXCLUSIVE, GOOD, MASKED, NEXUS_LOSS, RESET, TARGET, World, attention, node_ip, portal};
@@ -412,6 +412,26 @@ fn a_peer_that_cannot_be_asked_is_not_waited_for_without_end() {
         told.push(world.write(0, 1, 1));
     }
     assert_eq!(told.last(), Some(&attention(0x040a)), "{told:x?}");
+}
+
+/// The peer cannot be asked, and then nobody serves: the node of a command that waits for that sleeps meanwhile.
+#[test]
+fn a_command_that_waits_for_its_way_is_not_looked_at_in_vain() {
+    let mut world = World::new(StandbyMode::Forward, &[1]);
+    assert_eq!(world.ready(0), GOOD);
+    world.network.halt(node_ip(0), Halt::PowerOff);
+    world.targets[0] = None;
+    world.run_for(Duration::from_secs(3));
+    assert_eq!(world.write(0, 2, 1), NEXUS_LOSS);
+    let write = world.send_write(0, 2, 1);
+    world.run_for(Duration::from_millis(5));
+    world.volumes[1].set(AccessState::Transitioning, AccessState::Transitioning, 0);
+    world.run_for(Duration::from_millis(200));
+    assert_eq!(world.hosts[0].take(write), None, "it waits");
+    let deadline = world.targets[1].as_ref().and_then(Target::next_deadline);
+    assert!(deadline.is_none_or(|deadline| deadline > world.now), "{deadline:?} at {:?}", world.now);
+    world.serve(1, 2);
+    world.until("an answer", |world| world.hosts[0].take(write).is_some());
 }
 
 /// The peer stands still with commands in its hands: whoever serves now does not wait until it is known to be dead.

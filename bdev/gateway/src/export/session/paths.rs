@@ -264,17 +264,21 @@ impl Session {
 
     /// The next step of a job is to find its way.
     pub(super) fn dispatch(&mut self, task: TaskId, now: Instant) {
-        let Some(job) = self.jobs.open.get(&task) else { return };
-        let (Some(place), Some(passage)) = (job.place.clone(), &job.passage) else { return };
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        let (Some(place), Some(passage)) = (job.place.clone(), &mut job.passage) else { return };
         if now < passage.not_before {
             return;
         }
-        let way = self.route_of(&job.command, &place.lun, passage.since, now);
+        // Nobody wakes for a pause that is over.
+        passage.not_before = Instant::EPOCH;
+        let (since, resets) = (passage.since, passage.resets);
+        let (command, is_astray) = (job.command, job.is_astray());
+        let way = self.route_of(&command, &place.lun, since, now);
         // It ends otherwise than by being carried out only when it cannot land any more.
-        if job.is_astray() && !matches!(way, Route::Here) {
+        if is_astray && !matches!(way, Route::Here) {
             return;
         }
-        if let Some(sense) = self.was_reset(&place, passage.resets) {
+        if let Some(sense) = self.was_reset(&place, resets) {
             return self.fail(task, sense);
         }
         match way {
@@ -282,7 +286,7 @@ impl Session {
             Route::Refuse(sense) => self.fail(task, sense),
             Route::Here => self.carry_out(task, &place, now),
             // The peer is said to serve, and cannot be asked or would not: that is unclear, too.
-            Route::Peer if now >= passage.since + HELD_MAX => self.fail(task, Sense::ACCESS_TRANSITION),
+            Route::Peer if now >= since + HELD_MAX => self.fail(task, Sense::ACCESS_TRANSITION),
             Route::Peer => self.pass(task, now),
         }
     }
