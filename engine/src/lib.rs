@@ -16,12 +16,12 @@ pub mod topology;
 
 pub use crate::core::Core;
 pub use clock::{Clock, Instant, MonotonicClock};
-pub use engine_sys::packet;
 pub use engine_sys::{
     Access, BUF_LEN_MAX, Buf, BufMut, Caching, ClassStats, Completion, Extent, File, FileKind, Operation,
     PageBacking, Pages, Pool, PoolConfig, RangeMode, Registered, RingCapabilities, RingClient, RingConfig,
     RingHandle, RingMode, Segment, Socket, UnknownRingMode, Waker, WriteMode,
 };
+pub use engine_sys::{packet, process};
 pub use idle::IdlePolicy;
 pub use mailbox::{Receiver, Sender, mailbox};
 pub use prng::Prng;

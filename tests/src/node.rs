@@ -175,6 +175,11 @@ impl Node {
         path
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by name.
     ///
     /// # Panics

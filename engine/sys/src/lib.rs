@@ -1,4 +1,5 @@
-//! All of Gemel's unsafe code: the huge-page arena, frames, the io_uring ring, files and sockets for it, packet rings, wake-ups.
+//! All of Gemel's unsafe code: the huge-page arena, frames, the io_uring ring, files and sockets for it, packet rings, wake-ups,
+//! what becomes of the process when it crashes.
 //!
 //! Each unsafe block states its reason. What leaves this crate is safe: no caller can reach memory that is not its own or
 //! free a buffer that the kernel still uses.
@@ -8,6 +9,7 @@ pub mod clock;
 pub mod file;
 pub mod packet;
 pub mod pool;
+pub mod process;
 pub mod ring;
 mod segment;
 mod socket;

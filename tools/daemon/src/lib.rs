@@ -3,6 +3,7 @@
 //! The control plane's threads parse JSON-RPC and keep the tables of what was made ([`node`]). What runs lives on reactors
 //! ([`reactor`]); the control plane sends them orders and gets copies back. Nothing of it is on the data path.
 
+pub mod access;
 mod capture;
 pub mod errands;
 pub mod etcd;

@@ -12,8 +12,8 @@ use daemon::log::Log;
 use daemon::node::{ConfigFile, End, SharedNode, State};
 use daemon::notify::Notifier;
 use daemon::reactor::{Duty, Reactor};
-use daemon::server::{Server, call};
-use daemon::{Node, methods};
+use daemon::server::{Server, SocketAccess, call};
+use daemon::{Node, access, methods};
 use engine::{CoreList, IdlePolicy, MonotonicClock, Pool, PoolConfig, ReactorConfig, RingMode};
 use rpc::RpcError;
 use rpc::config::{self, Call};
@@ -28,6 +28,12 @@ struct Options {
     /// Control socket.
     #[arg(short = 'r', long = "socket", visible_alias = "rpc-socket", default_value = "/var/tmp/spdk.sock")]
     socket: PathBuf,
+    /// Mode of the control socket, in octal digits. Whoever may connect controls the node.
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = access::mode)]
+    socket_mode: u32,
+    /// Group of the control socket, by name or number; with `--socket-mode 0660` its members control the node.
+    #[arg(long, value_name = "GROUP", value_parser = access::group)]
+    socket_group: Option<u32>,
     /// Configuration to load at start, in SPDK's JSON format (see `gemel config save`).
     #[arg(short, long, visible_alias = "json")]
     config: Option<PathBuf>,
@@ -48,6 +54,9 @@ struct Options {
     /// Buffer memory in MiB.
     #[arg(short = 's', long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=1024))]
     memory: u32,
+    /// Leave a core dump when the node crashes, for developers: it holds CHAP secrets and keys, and hosts' data.
+    #[arg(long)]
+    core_dumps: bool,
     /// Wait for framework_start_init before anything but start-up methods is allowed.
     #[arg(long, conflicts_with = "config")]
     wait_for_rpc: bool,
@@ -69,8 +78,12 @@ fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error>;
 
 fn run(options: &Options, log: Log) -> Result<(), Failure> {
+    if !options.core_dumps {
+        engine::process::forbid_core_dumps()?;
+    }
     let config = read_config(options)?;
-    let server = Server::bind(&options.socket)?;
+    let may_connect = SocketAccess { mode: options.socket_mode, group: options.socket_group };
+    let server = Server::bind(&options.socket, may_connect)?;
     let pool = Pool::new(PoolConfig::with_memory(options.memory as usize * 1024 * 1024))?;
     tracing::info!("{} MiB of buffers on {}", pool.bytes() >> 20, pool.backing());
     // One clock: times travel with I/Os from reactor to reactor.

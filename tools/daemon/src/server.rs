@@ -2,6 +2,8 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use rpc::{Frames, Incoming, Request, RpcError, response};
 use serde_json::Value;
+use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 
 use crate::methods::{self, Begun};
@@ -34,6 +37,18 @@ pub enum ServerError {
     },
 }
 
+/// Connections that wait to be taken.
+const BACKLOG: i32 = 128;
+
+/// Who may use the control socket: everything about the node can be read and changed there.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketAccess {
+    /// The file's mode.
+    pub mode: u32,
+    /// The file's group; the process's when absent.
+    pub group: Option<u32>,
+}
+
 /// The open socket; dropping it removes the file.
 pub struct Server {
     path: PathBuf,
@@ -42,15 +57,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the socket's lock and listens.
+    /// Takes the socket's lock and listens. The file has its mode and group before anybody can connect.
     ///
     /// # Errors
     /// See [`ServerError`].
-    pub fn bind(path: &Path) -> Result<Self, ServerError> {
+    pub fn bind(path: &Path, access: SocketAccess) -> Result<Self, ServerError> {
         let io_error = |source| ServerError::Io { path: path.to_owned(), source };
         let lock_path = PathBuf::from(format!("{}.lock", path.display()));
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(lock_path).map_err(io_error)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(lock_path)
+            .map_err(io_error)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => ServerError::InUse(path.to_owned()),
             TryLockError::Error(source) => io_error(source),
@@ -60,7 +80,7 @@ impl Server {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
             _ => {}
         }
-        let listener = UnixListener::bind(path).map_err(io_error)?;
+        let listener = listen(path, access).map_err(io_error)?;
         Ok(Self { path: path.to_owned(), listener, _lock: lock })
     }
 
@@ -85,6 +105,16 @@ impl Server {
         })?;
         Ok(())
     }
+}
+
+fn listen(path: &Path, access: SocketAccess) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // Whoever connects to a socket that does not listen yet is refused.
+    std::os::unix::fs::chown(path, None, access.group)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(access.mode))?;
+    socket.listen(BACKLOG)?;
+    Ok(UnixListener::from(OwnedFd::from(socket)))
 }
 
 /// A connection's place among [`CONNECTIONS_MAX`]; it is given back however the connection ends.
@@ -181,4 +211,28 @@ pub fn call(node: &SharedNode, method: &str, params: Option<&Value>) -> Result<V
     note(method, params, &answer);
     methods::keep(&mut held);
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_socket_is_the_owners_alone_unless_somebody_says_otherwise() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("node.sock");
+        let own = std::fs::metadata(folder.path()).expect("a folder").gid();
+        for (mode, group) in [(0o600, None), (0o660, Some(own)), (0o666, None)] {
+            let server = Server::bind(&path, SocketAccess { mode, group }).expect("bound");
+            let file = std::fs::metadata(&path).expect("a socket");
+            assert_eq!((file.mode() & 0o777, file.gid()), (mode, own));
+            UnixStream::connect(&path).expect("it listens");
+            let lock = std::fs::metadata(folder.path().join("node.sock.lock")).expect("a lock");
+            assert_eq!(lock.mode() & 0o777, 0o600);
+            drop(server);
+            assert!(!path.exists());
+        }
+    }
 }
