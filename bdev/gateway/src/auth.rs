@@ -1,5 +1,7 @@
 //! Which CHAP a target asks for, as SPDK configures it.
 
+use std::rc::Rc;
+
 use iscsi::chap::{Account, Algorithm, CHALLENGE_LEN, Challenge, Proving, Requirement};
 
 /// Whether CHAP is asked for, and who may log in with it.
@@ -9,6 +11,28 @@ pub struct AuthPolicy {
     pub requirement: Requirement,
     /// Tag of the authentication group; zero for none.
     pub group: i32,
+}
+
+/// Who may log in, and by which hashes.
+#[derive(Clone, Debug)]
+pub struct AuthGroup {
+    /// The accounts.
+    pub accounts: Rc<[Account]>,
+    /// The hashes of CHAP that will do.
+    pub algorithms: Rc<[Algorithm]>,
+}
+
+impl AuthGroup {
+    /// A group of accounts that takes these hashes.
+    pub fn new(accounts: Vec<Account>, algorithms: &[Algorithm]) -> Self {
+        Self { accounts: accounts.into(), algorithms: algorithms.into() }
+    }
+}
+
+impl From<Vec<Account>> for AuthGroup {
+    fn from(accounts: Vec<Account>) -> Self {
+        Self::new(accounts, &Algorithm::ALL)
+    }
 }
 
 /// How an initiator proves itself with an account.

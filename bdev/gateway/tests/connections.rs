@@ -162,6 +162,26 @@ fn who_may_not_join_is_told_why() {
     assert_eq!(world.ready(0), GOOD);
 }
 
+/// One portal group, two portals: one session.
+#[test]
+fn a_session_has_connections_at_every_portal_of_its_group() {
+    let mut world = World::empty();
+    world.target.add_portal_group(&PortalGroup::new(3, [portal(3262), portal(3263)])).expect("listening");
+    world.target.add_map(TARGET, Map::new(3, 1)).expect("new");
+    world.add_at(portal(3262), 0, several);
+    world.until("a login", |world| world.hosts[0].is_in());
+    world.join(0, 1, portal(3263), several);
+    world.until("a login", |world| world.hosts[1].is_in());
+    let shown = world.target.connections();
+    assert!(shown.iter().all(|connection| connection.tsih == shown[0].tsih), "{shown:?}");
+    assert_eq!((world.run(0, &[0x16, 0, 0, 0, 0, 0], &[]), world.ready(1)), (GOOD, GOOD), "one nexus");
+    // A portal of another group is none of the session's, nor where the session began.
+    let other_group = world.join(0, 2, portal(3260), several);
+    world.until("a refusal", |world| world.hosts[other_group].closed().is_some());
+    assert!(world.hosts[other_group].closed().is_some_and(|why| why.contains("the session does not exist")));
+    assert_eq!((world.ready(0), world.ready(1), world.target.connections().len()), (GOOD, GOOD, 2));
+}
+
 /// A status of before a reset does not come behind its answer, by whatever connection it comes.
 #[test]
 fn a_reset_is_answered_behind_the_statuses_of_the_other_connections() {

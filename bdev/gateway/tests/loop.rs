@@ -11,10 +11,12 @@ use bdev::{
     Tag,
 };
 use engine::Prng;
-use gateway::{AuthPolicy, Limits, Map, PortalGroup, Redirect, Remote, RemoteConfig, Served};
+use gateway::{
+    AuthGroup, AuthPolicy, Limits, Map, NodeConfig, PortalGroup, Redirect, Remote, RemoteConfig, Served,
+};
 use iscsi::Moved;
-use iscsi::chap::{Account, Credential, Requirement, Secret};
-use iscsi::keys::DigestPreference;
+use iscsi::chap::{Account, Algorithm, Credential, Requirement, Secret};
+use iscsi::keys::{DigestPreference, Digests};
 use uuid::Uuid;
 
 use import::{HOST, TARGET, World, config, ip};
@@ -225,6 +227,67 @@ fn both_ends_prove_themselves_before_anything_else() {
             assert!(world.run_until(Duration::from_secs(2), refused));
         }
         world.target.remove_auth_group(1).expect_err("in use");
+    }
+}
+
+#[test]
+fn a_group_takes_the_hashes_that_it_names() {
+    for (offered, taken, up) in [
+        (&Algorithm::ALL[..], &[Algorithm::Sha256][..], true),
+        (&[Algorithm::Md5, Algorithm::Sha256], &[Algorithm::Sha3, Algorithm::Sha256], true),
+        (&[Algorithm::Md5], &[Algorithm::Sha256], false),
+        (&[Algorithm::Md5, Algorithm::Sha1], &[Algorithm::Sha3, Algorithm::Sha256], false),
+    ] {
+        let mut remote = config("10.0.0.1:3260");
+        remote.account = Some(account("the secret of the host", "the secret of the target"));
+        remote.algorithms = offered.to_vec();
+        let mut world = World::new(13, remote, &[HOST]);
+        let accounts = vec![account("the secret of the host", "the secret of the target")];
+        world.target.add_auth_group(1, AuthGroup::new(accounts, taken)).expect("new");
+        // Whoever comes to a group later takes the same.
+        world.target.add_account(1, other_account()).expect("new");
+        let policy = AuthPolicy { requirement: Requirement::Mutual, group: 1 };
+        world.target.set_node_auth(TARGET, policy).expect("both are there");
+        let link = |world: &World| world.channel.link(world.now);
+        match up {
+            true => world.up(),
+            false => assert!(world.run_until(Duration::from_secs(2), |world| {
+                matches!(link(world), Link::Down(LinkDown::Refused(_)))
+            })),
+        }
+    }
+}
+
+fn other_account() -> Account {
+    let secret = Secret::new(b"of somebody else".to_vec()).expect("a secret");
+    Account::new(Credential { name: "other".into(), secret }, None).expect("one secret")
+}
+
+/// Each of the target's four words with each of the import's.
+#[test]
+fn a_targets_digests_are_as_its_administrator_says() {
+    use DigestPreference::{Avoid, Never, Prefer, Require};
+    for (own, far) in [Prefer, Require, Avoid, Never]
+        .into_iter()
+        .flat_map(|own| [Prefer, Require, Avoid, Never].map(|far| (own, far)))
+    {
+        let mut remote = config("10.0.0.1:3260");
+        (remote.preferences.header_digest, remote.preferences.data_digest) = (far, far);
+        let mut world = World::new(14, remote, &[HOST]);
+        let node = world.target.nodes().next().expect("one");
+        world.target.remove_node(TARGET).expect("there");
+        let digests = Digests { header: own, data: own };
+        world.target.add_node(NodeConfig { digests, ..node }).expect("new");
+        let up = |world: &World| world.channel.link(world.now).is_up();
+        match (own, far) {
+            (Require, Never) | (Never, Require) => {
+                assert!(!world.run_until(Duration::from_millis(500), up), "{own:?} {far:?}");
+            }
+            _ => {
+                world.up();
+                world.write(0, 8, 1).expect("written");
+            }
+        }
     }
 }
 

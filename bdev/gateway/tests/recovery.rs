@@ -2,13 +2,14 @@
 
 mod import;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bdev::fault::{Fault, FaultTarget};
 use bdev::{BlockRange, Durability, IoError, Link, LinkDown, Op};
 use engine::Prng;
-use gateway::{RemoteConfig, RungTimes};
-use import::{HOST, World, config, ip};
+use gateway::{Map, PortalGroup, RemoteConfig, RungTimes};
+use import::{HOST, TARGET, World, config, ip};
 
 fn several(connections: u32, level: u32) -> RemoteConfig {
     let mut remote = config("10.0.0.1:3260");
@@ -68,6 +69,49 @@ fn a_session_has_as_many_connections_as_were_asked_for_and_allowed() {
         world.run_until(Duration::from_millis(200), |_| false);
         assert_eq!(world.target.connections().len(), allowed as usize);
     }
+}
+
+/// The portals that an import's connections are at.
+fn portals(world: &World) -> BTreeSet<u16> {
+    world.target.connections().iter().filter_map(|one| Some(one.target_address?.port())).collect()
+}
+
+/// An import over three addresses: the first is nobody's, then come two of the target's.
+fn over_portals(seed: u64, groups: &[(i32, &[&str])]) -> World {
+    let mut remote = several(4, 2);
+    remote.address = "10.0.0.1:3999".parse().expect("address");
+    let others = ["10.0.0.1:3264", "10.0.0.1:3265"];
+    remote.other_addresses = others.map(|other| other.parse().expect("address")).to_vec();
+    let mut world = World::new(seed, remote, &[HOST]);
+    for (tag, portals) in groups {
+        let portals = portals.iter().map(|portal| portal.parse().expect("address"));
+        world.target.add_portal_group(&PortalGroup::new(*tag, portals)).expect("listening");
+        world.target.add_map(TARGET, Map::new(*tag, 1)).expect("new");
+    }
+    world.up();
+    world
+}
+
+#[test]
+fn a_session_begins_where_a_portal_answers_and_has_connections_at_others() {
+    let mut world = over_portals(11, &[(2, &["10.0.0.1:3264", "10.0.0.1:3265"])]);
+    world.run_until(Duration::from_secs(3), |world| portals(world).len() == 2);
+    assert_eq!(portals(&world), [3264, 3265].into());
+    let shown = world.target.connections();
+    assert!(shown.iter().all(|connection| connection.tsih == shown[0].tsih), "{shown:?}");
+    for tag in 0..30 {
+        write_later(&mut world, tag);
+    }
+    assert!(world.run_until(Duration::from_secs(1), |world| world.done.len() == 30));
+    assert!(world.done.drain(..).all(|completed| completed.result.is_ok()));
+}
+
+#[test]
+fn a_portal_of_another_group_is_done_without() {
+    let mut world = over_portals(12, &[(2, &["10.0.0.1:3264"]), (3, &["10.0.0.1:3265"])]);
+    world.run_until(Duration::from_secs(3), |_| false);
+    assert_eq!(portals(&world), [3264].into());
+    world.write(0, 8, 1).expect("the session goes on");
 }
 
 #[test]

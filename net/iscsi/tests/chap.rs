@@ -24,7 +24,12 @@ fn verifying(requirement: Requirement) -> Verifying {
         account(Some("the target's secret")),
         Account { initiator: credential("0xhost", "of a name that looks like a number"), target: None },
     ]);
-    Verifying { requirement, accounts, challenge: Challenge { id: 200, bytes: [0xa5; 32] } }
+    Verifying {
+        requirement,
+        accounts,
+        algorithms: Algorithm::ALL.into(),
+        challenge: Challenge { id: 200, bytes: [0xa5; 32] },
+    }
 }
 
 fn target() -> target::Connection {
@@ -134,10 +139,12 @@ struct Attacker {
 }
 
 impl Attacker {
+    const NAMES: &str =
+        "InitiatorName=iqn.2026-11.example:host\0TargetName=iqn.2026-11.example:disk\0AuthMethod=CHAP,None\0";
+
     fn new(requirement: Requirement) -> Self {
         let mut attacker = Self { target: target(), verifying: verifying(requirement) };
-        let names = "InitiatorName=iqn.2026-11.example:host\0TargetName=iqn.2026-11.example:disk\0AuthMethod=CHAP,None\0";
-        let (status, answer) = attacker.say(0, names);
+        let (status, answer) = attacker.say(0, Self::NAMES);
         assert_eq!((status, get(&answer, "AuthMethod")), (0, Some("CHAP")));
         attacker
     }
@@ -174,6 +181,21 @@ fn algorithms_are_numbers_of_a_list() {
         let (status, answer) = Attacker::new(Requirement::Required).say(0, &format!("CHAP_A={list}\0"));
         assert_eq!((status, answer), (0x0201, Vec::new()), "{list}");
     }
+}
+
+#[test]
+fn a_target_takes_the_hashes_that_it_is_told_to() {
+    let mut strict = verifying(Requirement::Required);
+    strict.algorithms = [Algorithm::Sha3, Algorithm::Sha256].into();
+    for (list, chosen) in [("5,6,7,8", "7"), ("8,7", "8"), ("5,8", "8")] {
+        let mut attacker = Attacker { target: target(), verifying: strict.clone() };
+        attacker.say(0, Attacker::NAMES);
+        let (status, answer) = attacker.say(0, &format!("CHAP_A={list}\0"));
+        assert_eq!((status, get(&answer, "CHAP_A")), (0, Some(chosen)), "{list}");
+    }
+    let mut attacker = Attacker { target: target(), verifying: strict };
+    attacker.say(0, Attacker::NAMES);
+    assert_eq!(attacker.say(0, "CHAP_A=5,6\0"), (0x0201, Vec::new()));
 }
 
 #[test]

@@ -99,6 +99,7 @@ impl Raw {
                     portal_group_tag: 1,
                     target_alias: String::new(),
                     authentication: Verifying {
+                        algorithms: iscsi::chap::Algorithm::ALL.into(),
                         requirement: Requirement::Disabled,
                         accounts: [].into(),
                         challenge: Challenge { id: 1, bytes: [1; 32] },

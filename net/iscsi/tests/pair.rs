@@ -117,6 +117,7 @@ impl Pair {
             refuse: None,
             digests: Digests { header: target.header_digest, data: target.data_digest },
             authentication: Verifying {
+                algorithms: iscsi::chap::Algorithm::ALL.into(),
                 requirement: Requirement::Disabled,
                 accounts: [].into(),
                 challenge: Challenge { id: 1, bytes: [1; 32] },

@@ -71,7 +71,7 @@ impl Terms {
     }
 
     fn has(self, choice: u8) -> bool {
-        self.0 / 3 & choice != 0
+        (self.0 / 3) & choice != 0
     }
 
     fn preferences(self) -> Preferences {
@@ -103,7 +103,8 @@ impl Terms {
             (true, true) => Requirement::Mutual,
         };
         let challenge = Challenge { id: 1, bytes: [1; 32] };
-        Verifying { requirement, accounts: [self.account()].into(), challenge }
+        let accounts = [self.account()].into();
+        Verifying { requirement, accounts, algorithms: Algorithm::ALL.into(), challenge }
     }
 
     fn proving(self) -> Option<Proving> {

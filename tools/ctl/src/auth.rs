@@ -16,6 +16,9 @@ pub(crate) enum Auth {
         tag: i32,
         #[command(flatten)]
         user: User,
+        /// Take these hashes only, of MD5, SHA1, SHA-256 and SHA3-256.
+        #[arg(long, value_name = "HASH", value_delimiter = ',')]
+        chap_algorithms: Option<Vec<String>>,
     },
     /// Delete a group that nothing asks for.
     Delete {
@@ -98,7 +101,8 @@ pub(crate) fn absolute(file: &Path) -> Value {
 }
 
 impl User {
-    fn params(&self) -> Value {
+    /// As a method's account.
+    pub(crate) fn params(&self) -> Value {
         let mut params = json!({"user": self.user, "secret_file": absolute(&self.secret_file)});
         if let (Some(name), Some(file)) = (&self.target_user, &self.target_secret_file) {
             params["muser"] = json!(name);
@@ -128,8 +132,12 @@ pub(crate) fn call(auth: &Auth) -> (&'static str, Option<Value>) {
     };
     match auth {
         Auth::List => ("iscsi_get_auth_groups", None),
-        Auth::Create { tag, user } => {
-            ("iscsi_create_auth_group", Some(json!({"tag": tag, "secrets": [user.params()]})))
+        Auth::Create { tag, user, chap_algorithms } => {
+            let mut params = json!({"tag": tag, "secrets": [user.params()]});
+            if let Some(names) = chap_algorithms {
+                params["chap_algorithms"] = json!(names);
+            }
+            ("iscsi_create_auth_group", Some(params))
         }
         Auth::Delete { tag } => ("iscsi_delete_auth_group", Some(json!({"tag": tag}))),
         Auth::Add { tag, user } => ("iscsi_auth_group_add_secret", with(user.params(), "tag", json!(tag))),

@@ -12,12 +12,23 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::show;
 
+/// Where secrets that were given in calls go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Secrets {
+    /// To a file alone, which is its owner's.
+    ToFile,
+    /// To standard output, too.
+    Shown,
+}
+
 /// Asks each subsystem for the calls that make its objects again; the configuration itself where it goes to standard output.
-pub(crate) fn save(client: &mut Client, file: &Path) -> Result<Value, Failure> {
+pub(crate) fn save(client: &mut Client, file: &Path, secrets: Secrets) -> Result<Value, Failure> {
     let mut subsystems = Vec::new();
+    let with_secrets = secrets == Secrets::Shown || file.as_os_str() != "-";
     for subsystem in client.call("framework_get_subsystems", None)?.as_array().into_iter().flatten() {
         let name = &subsystem["subsystem"];
-        let config = client.call("framework_get_config", Some(json!({"name": name})))?;
+        let config =
+            client.call("framework_get_config", Some(json!({"name": name, "with_secrets": with_secrets})))?;
         subsystems.push(json!({"subsystem": name, "config": config}));
     }
     let saved = json!({"subsystems": subsystems});

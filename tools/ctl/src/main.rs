@@ -125,6 +125,11 @@ enum Command {
         /// The initiator's name to ask by.
         #[arg(long, default_value = "iqn.2026-11.org.gemel:discovery")]
         initiator: String,
+        #[command(flatten)]
+        user: Option<auth::User>,
+        /// Offer these hashes of CHAP, the preferred first, of MD5, SHA1, SHA-256 and SHA3-256.
+        #[arg(long, value_name = "HASH", value_delimiter = ',', requires = "user")]
+        chap_algorithms: Option<Vec<String>>,
     },
     /// What the node has limits for, and how much of it is used.
     Limits,
@@ -156,8 +161,11 @@ enum Bdev {
 enum Config {
     /// Write the running configuration to a file that `gemeld --config` loads.
     Save {
-        /// The file; `-` for standard output.
+        /// The file, which only its owner can read; `-` for standard output.
         file: PathBuf,
+        /// To standard output, too, with the secrets that were given in calls.
+        #[arg(long)]
+        with_secrets: bool,
     },
     /// Make the calls of a saved configuration, SPDK's too. What may only be called at start is for `gemeld --config`.
     Load {
@@ -219,12 +227,21 @@ fn ask(options: &Options, command: &Command) -> Result<String, Failure> {
             (client.call(method, params)?, auth::show)
         }
         Command::Limits => (client.call("node_get_limits", None)?, show::limits),
-        Command::Discover { address, initiator } => {
-            let params = json!({"address": address, "initiator_iqn": initiator});
+        Command::Discover { address, initiator, user, chap_algorithms } => {
+            let mut params = json!({"address": address, "initiator_iqn": initiator});
+            if let Some(user) = user {
+                params["chap"] = user.params();
+            }
+            if let Some(names) = chap_algorithms {
+                params["chap_algorithms"] = json!(names);
+            }
             (client.call("bdev_iscsi_discover", Some(params))?, show::targets)
         }
         Command::Connections => (client.call("iscsi_get_connections", None)?, show::connections),
-        Command::Config(Config::Save { file }) => (config::save(&mut client, file)?, config::saved),
+        Command::Config(Config::Save { file, with_secrets }) => {
+            let secrets = if *with_secrets { config::Secrets::Shown } else { config::Secrets::ToFile };
+            (config::save(&mut client, file, secrets)?, config::saved)
+        }
         Command::Config(Config::Load { file }) => (config::load(&mut client, file)?, config::loaded),
         Command::Pair(pair) => return pair::run(&mut client, options, pair),
         Command::Status { name, watch: true } => {

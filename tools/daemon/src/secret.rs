@@ -14,6 +14,25 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+/// What an answer shows in place of a secret.
+const COVER: &str = "***";
+
+/// The names of parameters that are secrets wherever they are.
+const SECRETS: [&str; 4] = ["secret", "msecret", "key", "key2"];
+
+/// Parameters of a call as anybody may see them: without the secrets that were given in it. Files that hold some stay named.
+pub fn covered(params: &Value) -> Value {
+    let field = |(name, value): (&String, &Value)| match SECRETS.contains(&name.as_str()) {
+        true => (name.clone(), Value::from(COVER)),
+        false => (name.clone(), covered(value)),
+    };
+    match params {
+        Value::Object(fields) => Value::Object(fields.iter().map(field).collect()),
+        Value::Array(list) => list.iter().map(covered).collect(),
+        other => other.clone(),
+    }
+}
+
 /// A secret in a call. What it is shows nowhere, not even in the error that it is none.
 pub struct Hidden(String);
 
@@ -27,6 +46,9 @@ impl Hidden {
 impl<'de> Deserialize<'de> for Hidden {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Value::deserialize(deserializer)? {
+            Value::String(text) if text == COVER => Err(D::Error::custom(
+                "\"***\" stands where a saved configuration does not show a secret: put the secret or a file there, or save it with secrets",
+            )),
             Value::String(text) => Ok(Self(text)),
             _ => Err(D::Error::custom("a secret is a string")),
         }
@@ -146,6 +168,22 @@ mod tests {
             (Some("first secret"), Some("second"), None)
         );
         assert_eq!(find("# nothing\n", "a"), None);
+    }
+
+    #[test]
+    fn what_covers_a_secret_is_none() {
+        let given = json!({"tag": 1, "secrets": [{"user": "u", "secret": "hush hush hush", "muser": "t", "msecret": "hush"}]});
+        let shown = covered(&given);
+        assert_eq!(
+            shown["secrets"][0],
+            json!({"user": "u", "secret": "***", "muser": "t", "msecret": "***"})
+        );
+        assert_eq!(
+            covered(&json!({"name": "k0", "key": ["hush"], "key_file": "/f"})),
+            json!({"name": "k0", "key": "***", "key_file": "/f"})
+        );
+        let refused = crate::params::parse::<AccountParams>(Some(&shown["secrets"][0]));
+        assert!(refused.err().is_some_and(|error| error.message.contains("does not show a secret")));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::node::{Node, Redirect};
 use super::session::{Origin, Session};
 use super::{Entry, Target, Waiting};
 use crate::access::{Caller, LunMask, Verdict};
-use crate::auth::{self, AuthPolicy};
+use crate::auth::{self, AuthGroup, AuthPolicy};
 
 /// What becomes of a login request.
 enum Decision {
@@ -127,8 +127,9 @@ impl Target {
 
     fn verifying(&self, policy: AuthPolicy) -> Result<Verifying, LoginStatus> {
         let challenge = auth::challenge().map_err(|_| LoginStatus::OutOfResources)?;
-        let accounts = self.auth_groups.get(&policy.group).cloned().unwrap_or_else(|| Rc::new([]));
-        Ok(Verifying { requirement: policy.requirement, accounts, challenge })
+        let group = self.auth_groups.get(&policy.group).cloned().unwrap_or_else(|| Vec::new().into());
+        let AuthGroup { accounts, algorithms } = group;
+        Ok(Verifying { requirement: policy.requirement, accounts, algorithms, challenge })
     }
 
     /// Everything is proved and agreed on: what the session replaces ends first.

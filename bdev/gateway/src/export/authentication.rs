@@ -2,27 +2,29 @@
 
 use std::rc::Rc;
 
-use iscsi::chap::Account;
+use iscsi::chap::{Account, Algorithm};
 
 use super::Target;
 use super::node::ExportError;
-use crate::auth::AuthPolicy;
+use crate::auth::{AuthGroup, AuthPolicy};
 
 impl Target {
     /// Adds an authentication group.
     ///
     /// # Errors
     /// The tag is taken, or two accounts have one name.
-    pub fn add_auth_group(&mut self, tag: i32, accounts: Vec<Account>) -> Result<(), ExportError> {
+    pub fn add_auth_group(&mut self, tag: i32, group: impl Into<AuthGroup>) -> Result<(), ExportError> {
+        let group = group.into();
         if self.auth_groups.contains_key(&tag) {
             return Err(ExportError::AuthGroupExists(tag));
         }
-        let mut names: Vec<&str> = accounts.iter().map(|account| account.initiator.name.as_str()).collect();
+        let mut names: Vec<&str> =
+            group.accounts.iter().map(|account| account.initiator.name.as_str()).collect();
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(ExportError::UserExists { tag, user: pair[0].to_owned() });
         }
-        self.auth_groups.insert(tag, accounts.into());
+        self.auth_groups.insert(tag, group);
         Ok(())
     }
 
@@ -60,10 +62,10 @@ impl Target {
     pub fn add_account(&mut self, tag: i32, account: Account) -> Result<(), ExportError> {
         let group = self.auth_groups.get_mut(&tag).ok_or(ExportError::NoAuthGroup(tag))?;
         let user = &account.initiator.name;
-        if group.iter().any(|known| known.initiator.name == *user) {
+        if group.accounts.iter().any(|known| known.initiator.name == *user) {
             return Err(ExportError::UserExists { tag, user: user.clone() });
         }
-        *group = group.iter().cloned().chain([account]).collect();
+        group.accounts = group.accounts.iter().cloned().chain([account]).collect();
         Ok(())
     }
 
@@ -74,17 +76,17 @@ impl Target {
     pub fn remove_account(&mut self, tag: i32, user: &str) -> Result<(), ExportError> {
         let group = self.auth_groups.get_mut(&tag).ok_or(ExportError::NoAuthGroup(tag))?;
         let rest: Rc<[Account]> =
-            group.iter().filter(|account| account.initiator.name != user).cloned().collect();
-        if rest.len() == group.len() {
+            group.accounts.iter().filter(|account| account.initiator.name != user).cloned().collect();
+        if rest.len() == group.accounts.len() {
             return Err(ExportError::NoUser { tag, user: user.to_owned() });
         }
-        *group = rest;
+        group.accounts = rest;
         Ok(())
     }
 
-    /// Names of each group's users, with those whose target proves itself in turn.
-    pub fn auth_groups(&self) -> impl Iterator<Item = (i32, &[Account])> {
-        self.auth_groups.iter().map(|(tag, accounts)| (*tag, &**accounts))
+    /// Each group's users, and the hashes that it takes.
+    pub fn auth_groups(&self) -> impl Iterator<Item = (i32, &[Account], &[Algorithm])> {
+        self.auth_groups.iter().map(|(tag, group)| (*tag, &*group.accounts, &*group.algorithms))
     }
 
     /// Sets the CHAP of discovery sessions.

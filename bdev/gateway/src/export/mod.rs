@@ -36,7 +36,6 @@ use std::rc::Rc;
 use core::net::SocketAddr;
 use core::time::Duration;
 use engine::{Core, Instant, Progress};
-use iscsi::chap::Account;
 use iscsi::target::Grant;
 use iscsi::{Preferences, SessionParameters};
 use net::{Listener, Network, Stream};
@@ -62,7 +61,7 @@ use session::{Patience, Request, Session};
 use storage::Looks;
 
 use crate::access::InitiatorGroup;
-use crate::auth::AuthPolicy;
+use crate::auth::{AuthGroup, AuthPolicy};
 
 /// How many may be there, and how they may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,7 +202,7 @@ pub struct Target {
     portals: Vec<OpenPortal>,
     portal_groups: BTreeMap<i32, PortalGroup>,
     initiator_groups: BTreeMap<i32, InitiatorGroup>,
-    auth_groups: BTreeMap<i32, Rc<[Account]>>,
+    auth_groups: BTreeMap<i32, AuthGroup>,
     discovery_auth: AuthPolicy,
     nodes: BTreeMap<String, Rc<Node>>,
     sessions: BTreeMap<u64, Entry>,

@@ -85,7 +85,7 @@ impl RemoteChannel {
         learnt: Arc<Learnt>,
     ) -> Self {
         let pause = config.retry_min;
-        let route = Route::to(config.address);
+        let route = Route::over(config.address, &config.other_addresses);
         Self {
             core: core.clone(),
             network,
@@ -121,7 +121,7 @@ impl RemoteChannel {
         // Without a random source it is tried again, or the session ends, as after a login that fails.
         let Ok(config) = self.initiator() else { return };
         let State::Live(live) = &mut self.state else { return };
-        let stream = self.network.connect(live.address());
+        let stream = self.network.connect(self.route.member(live.address(), cid));
         live.join(cid, stream, config, now);
     }
 

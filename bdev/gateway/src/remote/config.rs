@@ -18,6 +18,9 @@ pub struct RemoteConfig {
     pub target: String,
     /// The target's portal.
     pub address: SocketAddr,
+    /// Further portals of the same portal group: a session's connections are spread over all, and where one does not answer the next
+    /// one is tried.
+    pub other_addresses: Vec<SocketAddr>,
     /// Logical unit number.
     pub lun: u16,
     /// ISID: stable, so that a reconnection replaces the old session. `None` for one of the device's own
@@ -68,6 +71,7 @@ impl RemoteConfig {
             initiator: initiator.into(),
             target: target.into(),
             address,
+            other_addresses: Vec::new(),
             lun: 0,
             isid: None,
             keep_alive: Duration::from_millis(250),

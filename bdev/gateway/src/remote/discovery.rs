@@ -30,6 +30,8 @@ pub struct DiscoveryConfig {
     pub initiator: String,
     /// How to authenticate.
     pub account: Option<Account>,
+    /// Hashes of CHAP to offer, the preferred first.
+    pub algorithms: Vec<Algorithm>,
     /// The time for all of it.
     pub patience: Duration,
 }
@@ -92,7 +94,7 @@ impl Discovery {
         core: &Core,
         now: Instant,
     ) -> Result<Self, String> {
-        let proving = |account| auth::proving(account, Algorithm::ALL.to_vec());
+        let proving = |account| auth::proving(account, config.algorithms);
         let credentials = config.account.map(proving).transpose();
         let credentials = credentials.map_err(|error| format!("no random source: {error}"))?;
         let connection = Connection::new(Config {

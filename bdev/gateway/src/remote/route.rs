@@ -1,4 +1,4 @@
-//! Which address to connect to: the configured one, or where the target says that it has moved (RFC 7143 section 11.13.5).
+//! Which address to connect to: one of those that are configured, in turn, or where the target says that it has moved (RFC 7143 section 11.13.5).
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -9,26 +9,47 @@ const HOPS_MAX: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Route {
-    /// Where to begin: the configured address, or where the target has moved for good.
-    home: SocketAddr,
+    /// Where to begin: the configured addresses, or where the target has moved for good. There is one at the least.
+    homes: Vec<SocketAddr>,
+    /// Which of them is next.
+    at: usize,
+    /// The last attempt has come to nothing so far.
+    pending: bool,
     /// Where to go this time instead.
     detour: Option<SocketAddr>,
     hops: u32,
 }
 
 impl Route {
-    pub(super) fn to(home: SocketAddr) -> Self {
-        Self { home, detour: None, hops: 0 }
+    pub(super) fn over(home: SocketAddr, others: &[SocketAddr]) -> Self {
+        let homes = std::iter::once(home).chain(others.iter().copied()).collect();
+        Self { homes, at: 0, pending: false, detour: None, hops: 0 }
     }
 
-    /// The address of the next attempt. A temporary redirection counts once.
+    /// The address of the next attempt: another one than that of an attempt that came to nothing, if there are several. A temporary
+    /// redirection counts once.
     pub(super) fn next(&mut self) -> SocketAddr {
-        self.detour.take().unwrap_or(self.home)
+        if let Some(detour) = self.detour.take() {
+            return detour;
+        }
+        if std::mem::replace(&mut self.pending, true) {
+            self.at = (self.at + 1) % self.homes.len();
+        }
+        self.homes[self.at]
+    }
+
+    /// The address of one more connection of a session that began at `first`.
+    pub(super) fn member(&self, first: SocketAddr, cid: u16) -> SocketAddr {
+        match self.homes.iter().position(|home| *home == first) {
+            Some(place) => self.homes[(place + usize::from(cid)) % self.homes.len()],
+            None => first,
+        }
     }
 
     /// A session is up.
     pub(super) fn arrived(&mut self) {
         self.hops = 0;
+        self.pending = false;
     }
 
     /// The target has moved to `address` (`ADDRESS[:PORT][,TAG]`, numerical).
@@ -43,7 +64,7 @@ impl Route {
             return Err("too many redirections in a row");
         }
         match how {
-            Moved::Permanently => self.home = target,
+            Moved::Permanently => *self = Self { hops: self.hops, ..Self::over(target, &[]) },
             Moved::Temporarily => self.detour = Some(target),
         }
         Ok(())
@@ -62,9 +83,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn portals_take_turns_until_one_answers_and_share_a_sessions_connections() {
+        let portals: Vec<SocketAddr> =
+            (1..=3).map(|host| SocketAddr::new(IpAddr::from([10, 0, 0, host]), 3260)).collect();
+        let mut route = Route::over(portals[0], &portals[1..]);
+        assert_eq!(
+            [route.next(), route.next(), route.next(), route.next()],
+            [0, 1, 2, 0].map(|at| portals[at])
+        );
+        route.arrived();
+        assert_eq!(
+            [route.next(), route.next()],
+            [0, 1].map(|at| portals[at]),
+            "where it was, as long as it answers"
+        );
+        let members: Vec<SocketAddr> = (0..4).map(|cid| route.member(portals[1], cid)).collect();
+        assert_eq!(members, [1, 2, 0, 1].map(|at| portals[at]));
+        let elsewhere: SocketAddr = "10.9.9.9:3260".parse().expect("address");
+        assert_eq!(route.member(elsewhere, 1), elsewhere, "where the target sent it");
+        route.follow("10.9.9.9", Moved::Permanently).expect("an address");
+        assert_eq!([route.next(), route.next()], [elsewhere; 2]);
+    }
+
+    #[test]
     fn a_detour_counts_once_and_a_move_for_good() {
         let home: SocketAddr = "10.0.0.1:3260".parse().expect("address");
-        let mut route = Route::to(home);
+        let mut route = Route::over(home, &[]);
         route.follow("10.0.0.2:3261,1", Moved::Temporarily).expect("an address");
         assert_eq!((route.next().to_string(), route.next()), ("10.0.0.2:3261".into(), home));
         route.follow("10.0.0.3", Moved::Permanently).expect("an address");

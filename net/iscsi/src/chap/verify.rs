@@ -41,6 +41,8 @@ pub struct Verifying {
     pub requirement: Requirement,
     /// Who may.
     pub accounts: Rc<[Account]>,
+    /// The hashes that will do.
+    pub algorithms: Rc<[Algorithm]>,
     /// What it is asked.
     pub challenge: Challenge,
 }
@@ -112,8 +114,9 @@ impl Verifier {
 
     fn choose_algorithm(&self, pairs: &Pairs, answer: &mut Vec<u8>) -> Result<State, Failure> {
         let offers = find(pairs, "CHAP_A").ok_or(Failure("CHAP_A is missing"))?;
-        //= rfc7143#section-12.1.3: the initiator lists them in the order of its preference; the first that is known is taken.
-        let algorithm = offers.split(',').find_map(Algorithm::from_text);
+        //= rfc7143#section-12.1.3: the initiator lists them in the order of its preference; the first that will do is taken.
+        let will_do = |algorithm: &Algorithm| self.with.algorithms.contains(algorithm);
+        let algorithm = offers.split(',').filter_map(Algorithm::from_text).find(will_do);
         let algorithm = algorithm.ok_or(Failure("no CHAP algorithm in common"))?;
         emit(answer, "CHAP_A", &algorithm.number().to_string());
         emit(answer, "CHAP_I", &self.with.challenge.id.to_string());

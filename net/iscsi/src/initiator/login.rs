@@ -45,6 +45,8 @@ pub(super) struct Login {
     exchanges: u32,
     tsih: u16,
     cid: u16,
+    /// The portal group that serves the session.
+    portal_group: Option<u16>,
     text: Vec<u8>,
 }
 
@@ -53,6 +55,8 @@ pub(super) struct Login {
 pub(super) struct Membership {
     pub(super) tsih: u16,
     pub(super) cid: u16,
+    /// The portal group that its first connection is served by.
+    pub(super) portal_group: Option<u16>,
     pub(super) parameters: SessionParameters,
 }
 
@@ -64,6 +68,7 @@ impl Login {
     ) -> Self {
         let mut negotiation = Negotiation::new(preferences);
         let (tsih, cid) = joins.as_ref().map_or((0, 0), |session| (session.tsih, session.cid));
+        let portal_group = joins.as_ref().and_then(|session| session.portal_group);
         if let Some(session) = joins {
             negotiation.join(&session.parameters);
         }
@@ -76,6 +81,7 @@ impl Login {
             exchanges: 0,
             tsih,
             cid,
+            portal_group,
             text: Vec::new(),
         }
     }
@@ -87,6 +93,16 @@ impl Login {
 
     pub(super) fn cid(&self) -> u16 {
         self.cid
+    }
+
+    pub(super) fn portal_group(&self) -> Option<u16> {
+        self.portal_group
+    }
+
+    /// The target tells its portal group; false when it is another one than that of the session.
+    fn is_at(&mut self, tag: &str) -> bool {
+        let told = text::parse_number(tag).and_then(|tag| u16::try_from(tag).ok());
+        *self.portal_group.get_or_insert(told.unwrap_or_default()) == told.unwrap_or_default()
     }
 }
 
@@ -184,6 +200,10 @@ impl Connection {
                     text::emit(&mut self.login.replies, key, &answer);
                 }
                 continue;
+            }
+            //= rfc7143#section-13.9: all connections of a session come through one portal group.
+            if key == "TargetPortalGroupTag" && !self.login.is_at(value) {
+                return Err(misbehaved("the portal is one of another portal group than the session's"));
             }
             self.login.negotiation.conclude(key, value).map_err(|error| misbehaved(error.0))?;
         }

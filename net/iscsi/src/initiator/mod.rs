@@ -203,8 +203,12 @@ impl Connection {
     /// One more connection of the session of `leading`, which is in full feature phase and allows more than one. Look at each
     /// of a session's connections after any has moved.
     pub fn joining(config: Config, leading: &Self, cid: u16) -> Self {
-        let membership =
-            Membership { tsih: leading.login.tsih(), cid, parameters: leading.parameters.clone() };
+        let membership = Membership {
+            tsih: leading.login.tsih(),
+            cid,
+            portal_group: leading.login.portal_group(),
+            parameters: leading.parameters.clone(),
+        };
         Self::with(config, leading.numbers.clone(), Some(membership))
     }
 

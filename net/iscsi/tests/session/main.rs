@@ -99,6 +99,22 @@ fn an_abort_gives_up_a_command_that_was_lost_on_its_way() {
 }
 
 #[test]
+fn a_connection_at_a_portal_of_another_group_is_none_of_the_sessions() {
+    let mut world = session(2, several(), 5);
+    world.portal_group = 2;
+    world.join(2);
+    world.drive();
+    let astray = world.links.pop().expect("the third");
+    let why = CloseReason::PeerMisbehaved("the portal is one of another portal group than the session's");
+    assert_eq!(astray.initiator.closed(), Some(&why));
+    // The same identifier, where the session is.
+    world.portal_group = 1;
+    world.join(3);
+    world.drive();
+    assert!(world.links.iter().all(|link| link.initiator.is_full_feature()));
+}
+
+#[test]
 fn one_connection_leaves_and_the_others_go_on() {
     let mut world = session(3, several(), 4);
     world.links[1].initiator.leave();

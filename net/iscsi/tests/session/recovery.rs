@@ -1,7 +1,7 @@
 //! Error recovery level 1: data that are damaged on their way arrive all the same, once, and the connection stays.
 
 use iscsi::keys::{Choice, DigestPreference};
-use iscsi::{Preferences, Protocol, TaskId};
+use iscsi::{CloseReason, Preferences, Protocol, TaskId};
 
 use crate::world::{Damage, World};
 use crate::{session, several};
@@ -40,6 +40,34 @@ pub(crate) fn load(world: &mut World, links: u64, rounds: usize, what: &str) {
         world.completed.clear();
     }
     assert!(world.medium == model, "{what}");
+}
+
+/// What is damaged is the header: nothing of it is believed, at either end and at any level.
+#[test]
+fn a_damaged_header_ends_its_connection_at_any_level() {
+    for (level, to_target) in (0..3).flat_map(|level| [(level, true), (level, false)]) {
+        let digests = Preferences { header_digest: DigestPreference::Require, ..recovering() };
+        let preferences = Preferences { error_recovery_level: level, ..digests };
+        let mut world = World::new(preferences, preferences, u64::from(level));
+        let read = world.submit(0, b'R', 0, 4096).expect("window");
+        let wire = match to_target {
+            true => {
+                world.send_only(0);
+                &mut world.links[0].to_target
+            }
+            false => {
+                world.drive_target_only(0);
+                &mut world.links[0].to_initiator
+            }
+        };
+        // A byte that says nothing of how long the PDU is.
+        wire.bytes[33] ^= 4;
+        world.drive();
+        let link = &world.links[0];
+        let closed = if to_target { link.target.closed() } else { link.initiator.closed() };
+        assert_eq!(closed, Some(&CloseReason::HeaderDigest), "level {level}, to the target: {to_target}");
+        assert!(!world.completed.contains_key(&read));
+    }
 }
 
 #[test]

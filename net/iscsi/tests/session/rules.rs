@@ -55,6 +55,7 @@ impl Proof {
 
 pub(crate) fn authentication(requirement: Requirement) -> Verifying {
     Verifying {
+        algorithms: iscsi::chap::Algorithm::ALL.into(),
         requirement,
         accounts: [account(true)].into(),
         challenge: Challenge { id: 1, bytes: [1; 32] },

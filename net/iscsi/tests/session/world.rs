@@ -115,6 +115,8 @@ pub(crate) struct World {
     /// How the initiator proves who it is, and what the target asks for.
     pub(crate) credentials: Option<Proving>,
     pub(crate) authentication: Verifying,
+    /// The portal group that the next connections come by.
+    pub(crate) portal_group: u16,
     working: Vec<Work>,
     submitted: u32,
 }
@@ -157,10 +159,12 @@ impl World {
             promptness: 100,
             credentials: None,
             authentication: Verifying {
+                algorithms: iscsi::chap::Algorithm::ALL.into(),
                 requirement: Requirement::Disabled,
                 accounts: [].into(),
                 challenge: Challenge { id: 1, bytes: [1; 32] },
             },
+            portal_group: 1,
             working: Vec::new(),
             submitted: 0,
         }
@@ -245,6 +249,15 @@ impl World {
                     None => bytes.extend([byte; 48]),
                 }
             }
+        }
+    }
+
+    /// Puts what a connection's initiator says on its way.
+    pub(crate) fn send_only(&mut self, index: usize) {
+        let link = &mut self.links[index];
+        while let Some(transmit) = link.initiator.poll_transmit() {
+            let packet = Packet::new(&transmit, &self.initiator_buffers);
+            put(&mut link.to_target, &packet, Damage(0), &mut self.prng);
         }
     }
 
@@ -387,7 +400,7 @@ impl World {
                     .find(|link| link.initiator.is_full_feature() || link.target.closed().is_some());
                 let joins = known.filter(|_| request.tsih != 0).map(|link| link.target.membership());
                 self.links[index].target.admit_login(Admission {
-                    portal_group_tag: 1,
+                    portal_group_tag: self.portal_group,
                     target_alias: "disk".into(),
                     authentication: self.authentication.clone(),
                     digests: Digests {

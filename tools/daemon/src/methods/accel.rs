@@ -1,7 +1,7 @@
 //! Keys of crypto devices, under the names that SPDK's acceleration framework has for them. No answer shows one.
 //!
-//! A saved configuration has the key as the call had it: in the clear where it was given like that, so such a file has mode 0600; better, as
-//! `key_file`, a file of mode 0600 that holds the key, and `key2` after it, in hexadecimal digits.
+//! The node's own configuration file has the key as the call had it: in the clear where it was given like that, so the file has mode 0600;
+//! better, as `key_file`, a file of mode 0600 that holds the key, and `key2` after it, in hexadecimal digits.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use super::{Method, When, allowed, long_table, table};
 use crate::node::{ConfigFile, Node, State};
 use crate::params;
 use crate::params::{check, none};
+use crate::secret::covered;
 
 pub(super) const METHODS: &[Method] = &[
     Method::always("spdk_get_version", none, version),
@@ -94,6 +95,9 @@ struct GetConfig {
     #[serde(default)]
     #[expect(dead_code, reason = "accepted for SPDK's client; nothing is batched")]
     with_batches: bool,
+    /// Secrets that were given in calls are not covered; ours.
+    #[serde(default)]
+    with_secrets: bool,
 }
 
 /// The calls that set a subsystem's options.
@@ -102,13 +106,14 @@ fn options(node: &Node, subsystem: &str) -> Vec<(String, Value)> {
     mine.map(|(method, params)| (method.clone(), params.clone())).collect()
 }
 
-/// The calls that make the subsystem's objects again.
+/// The calls that make the subsystem's objects again. What a call gave as a secret shows only to who asks for it.
 fn config(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let given: GetConfig = params::parse(given)?;
-    calls_of(node, &given.name)
+    let calls = calls_of(node, &given.name)?;
+    Ok(if given.with_secrets { calls } else { covered(&calls) })
 }
 
-/// The whole configuration, as it is saved.
+/// The whole configuration, as it is written to the node's own file: with all secrets.
 pub(super) fn document(node: &Node) -> Result<Value, RpcError> {
     let one = |(name, _): &(&str, &[&str])| Ok(json!({"subsystem": name, "config": calls_of(node, name)?}));
     Ok(json!({"subsystems": SUBSYSTEMS.iter().map(one).collect::<Result<Value, RpcError>>()?}))

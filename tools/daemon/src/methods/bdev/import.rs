@@ -1,18 +1,19 @@
 //! LUNs of other nodes.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 use gateway::url::UrlError;
 use gateway::{DiscoveryConfig, LunUrl, Remote, RemoteConfig, Served};
 use iscsi::Preferences;
-use iscsi::chap::Algorithm;
-use iscsi::keys::DigestPreference;
 use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Method, Named, delete, replay, uuid_of};
 use crate::errands::discovered;
-use crate::methods::negotiation::{LENGTHS, PROTOCOL_LEVELS, SECONDS, check_bursts, choose, within};
+use crate::methods::negotiation::{
+    Digest, LENGTHS, PROTOCOL_LEVELS, SECONDS, algorithms, check_bursts, choose, within,
+};
 use crate::methods::{Awaited, LongMethod};
 use crate::node::{Entry, Node, Resident};
 use crate::params;
@@ -85,6 +86,8 @@ struct IscsiCreate {
     error_recovery_level: Option<u32>,
     /// Connections of the session, as many as the target allows; ours.
     connections: Option<u32>,
+    /// Further portals of the URL's portal group, as `ADDRESS[:PORT]`; ours. Connections are spread over all of them.
+    other_portals: Option<Vec<String>>,
     /// Hashes of CHAP to offer, the preferred first; ours. For targets that number them in their own way.
     chap_algorithms: Option<Vec<String>>,
     // What to offer the target, in the words of RFC 7143 section 13; ours. What is absent is as a replication link wants it.
@@ -101,31 +104,6 @@ struct IscsiCreate {
     default_time2wait: Option<u32>,
     default_time2retain: Option<u32>,
     protocol_level: Option<u32>,
-}
-
-/// A digest in words.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Digest {
-    /// With CRC32C if the target can.
-    Prefer,
-    /// Only with CRC32C.
-    Require,
-    /// Without, if the target agrees.
-    Avoid,
-    /// Only without.
-    Never,
-}
-
-impl From<Digest> for DigestPreference {
-    fn from(digest: Digest) -> Self {
-        match digest {
-            Digest::Prefer => Self::Prefer,
-            Digest::Require => Self::Require,
-            Digest::Avoid => Self::Avoid,
-            Digest::Never => Self::Never,
-        }
-    }
 }
 
 impl IscsiCreate {
@@ -156,19 +134,6 @@ impl IscsiCreate {
         let into = &mut preferences.max_recv_data_segment_length;
         within("max_recv_data_segment_length", segment, LENGTHS, into)?;
         check_bursts(preferences)
-    }
-}
-
-fn algorithms(names: &[String]) -> Result<Vec<Algorithm>, RpcError> {
-    let named = |name: &String| {
-        Algorithm::from_name(name).ok_or_else(|| {
-            let known = Algorithm::ALL.map(Algorithm::name).join(", ");
-            RpcError::invalid_params(format!("chap_algorithms: {name:?} is not known: name some of {known}"))
-        })
-    };
-    match names {
-        [] => Err(RpcError::invalid_params("chap_algorithms: without any there is nothing to offer")),
-        names => names.iter().map(named).collect(),
     }
 }
 
@@ -211,6 +176,8 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
             return Err(RpcError::invalid_params(format!("connections must be 1 to {CONNECTIONS_MAX}")));
         }
     }
+    let portals = parsed.other_portals.iter().flatten().map(|portal| address("other_portals", portal));
+    config.other_addresses = portals.collect::<Result<_, _>>()?;
     parsed.offer(&mut config.preferences)?;
     if let Some(names) = &parsed.chap_algorithms {
         config.algorithms = algorithms(names)?;
@@ -246,16 +213,22 @@ struct Discover {
     address: String,
     initiator_iqn: String,
     chap: Option<AccountParams>,
+    /// Hashes of CHAP to offer, the preferred first; ours.
+    chap_algorithms: Option<Vec<String>>,
     timeout_ms: Option<u64>,
+}
+
+/// A portal, numerical.
+fn address(what: &str, text: &str) -> Result<SocketAddr, RpcError> {
+    let none =
+        || RpcError::invalid_params(format!("{what}: {text:?} is no portal: use ADDRESS[:PORT], numerical"));
+    gateway::url::portal(text).ok_or_else(none)
 }
 
 /// The targets that a portal shows, and where they are: what to give to `bdev_iscsi_create`.
 fn discover(node: &mut Node, given: Option<&Value>) -> Result<Awaited, RpcError> {
     let parsed: Discover = params::parse(given)?;
-    let address = gateway::url::portal(&parsed.address).ok_or_else(|| {
-        let address = &parsed.address;
-        RpcError::invalid_params(format!("address: {address:?} is none: use ADDRESS[:PORT], numerical"))
-    })?;
+    let address = address("address", &parsed.address)?;
     let millis = parsed.timeout_ms.unwrap_or(DISCOVERY_MS);
     if !(1..=DISCOVERY_MS_MAX).contains(&millis) {
         return Err(RpcError::invalid_params(format!("timeout_ms must be 1 to {DISCOVERY_MS_MAX}")));
@@ -264,6 +237,10 @@ fn discover(node: &mut Node, given: Option<&Value>) -> Result<Awaited, RpcError>
         address,
         initiator: parsed.initiator_iqn,
         account: parsed.chap.as_ref().map(AccountParams::account).transpose()?,
+        algorithms: match &parsed.chap_algorithms {
+            Some(names) => algorithms(names)?,
+            None => RemoteConfig::ALGORITHMS.to_vec(),
+        },
         patience: Duration::from_millis(millis),
     };
     let waiting = node.discover(config)?;

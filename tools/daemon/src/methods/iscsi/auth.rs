@@ -1,11 +1,12 @@
 //! CHAP: authentication groups, and where they are asked for.
 
-use gateway::AuthPolicy;
-use iscsi::chap::Requirement;
+use gateway::{AuthGroup, AuthPolicy};
+use iscsi::chap::{Algorithm, Requirement};
 use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::super::negotiation::algorithms;
 use super::{change, forget, remember, replace};
 use crate::node::Node;
 use crate::params;
@@ -67,6 +68,8 @@ pub(super) struct CreateGroup {
     tag: i32,
     #[serde(default)]
     secrets: Vec<AccountParams>,
+    /// The hashes that will do; ours. All when absent.
+    chap_algorithms: Option<Vec<String>>,
 }
 
 pub(super) fn create_group(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
@@ -75,7 +78,9 @@ pub(super) fn create_group(node: &mut Node, given: Option<&Value>) -> Result<Val
         return Err(RpcError::invalid_params("tag must be 1 or more"));
     }
     let accounts = parsed.secrets.iter().map(AccountParams::account).collect::<Result<_, _>>()?;
-    change(node, move |target| target.add_auth_group(parsed.tag, accounts))?;
+    let taken = parsed.chap_algorithms.as_deref().map_or_else(|| Ok(Algorithm::ALL.to_vec()), algorithms)?;
+    // The target's tables are its reactor's: the group is made there.
+    change(node, move |target| target.add_auth_group(parsed.tag, AuthGroup::new(accounts, &taken)))?;
     remember(node, "iscsi_create_auth_group", given);
     Ok(json!(true))
 }
@@ -97,17 +102,23 @@ pub(super) fn delete_group(node: &mut Node, given: Option<&Value>) -> Result<Val
 pub(super) fn groups(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     params::none(given)?;
     let groups = node.target(|target| {
+        let hashes = |taken: &[Algorithm]| taken.iter().map(|one| one.name()).collect::<Vec<_>>();
         let names = |account: &iscsi::chap::Account| {
             (account.initiator.name.clone(), account.target.as_ref().map(|target| target.name.clone()))
         };
-        let one = |(tag, accounts): (i32, &[_])| (tag, accounts.iter().map(names).collect::<Vec<_>>());
+        let one = |(tag, accounts, taken): (i32, &[_], &[_])| {
+            (tag, accounts.iter().map(names).collect::<Vec<_>>(), hashes(taken))
+        };
         target.auth_groups().map(one).collect::<Vec<_>>()
     })?;
     let user = |(user, muser): (String, Option<String>)| match muser {
         None => json!({"user": user, "secret": "***"}),
         Some(muser) => json!({"user": user, "secret": "***", "muser": muser, "msecret": "***"}),
     };
-    let one = |(tag, users): (i32, Vec<_>)| json!({"tag": tag, "secrets": users.into_iter().map(user).collect::<Value>()});
+    let one = |(tag, users, hashes): (i32, Vec<_>, Vec<_>)| {
+        let users: Value = users.into_iter().map(user).collect();
+        json!({"tag": tag, "secrets": users, "chap_algorithms": hashes})
+    };
     Ok(groups.into_iter().map(one).collect())
 }
 

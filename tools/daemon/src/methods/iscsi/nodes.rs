@@ -17,6 +17,7 @@ use scsi::{Medium, ZeroCount};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::super::negotiation::Digest;
 use super::auth::Flags;
 use super::{change, forget, remember};
 use crate::node::Node;
@@ -122,7 +123,6 @@ impl From<Mode> for LunMode {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "SPDK's parameters")]
 pub(super) struct CreateTargetNode {
     name: String,
     alias_name: String,
@@ -140,11 +140,44 @@ pub(super) struct CreateTargetNode {
     #[serde(default)]
     chap_group: i32,
     #[serde(default)]
-    header_digest: bool,
+    header_digest: DigestWish,
     #[serde(default)]
-    data_digest: bool,
+    data_digest: DigestWish,
     /// The node that serves the same LUNs, too; ours.
     peer: Option<Peer>,
+}
+
+/// A digest of the target's sessions: SPDK's yes or no, or a word; ours.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(untagged, expecting = "use true, false, or one of prefer, require, avoid, never")]
+enum DigestWish {
+    Required(bool),
+    Word(Digest),
+}
+
+impl Default for DigestWish {
+    fn default() -> Self {
+        Self::Required(false)
+    }
+}
+
+impl DigestWish {
+    fn preference(self) -> DigestPreference {
+        match self {
+            Self::Required(true) => DigestPreference::Require,
+            Self::Required(false) => DigestPreference::Avoid,
+            Self::Word(digest) => digest.into(),
+        }
+    }
+
+    /// As SPDK shows it where it has a way to.
+    fn shown(preference: DigestPreference) -> Value {
+        match preference {
+            DigestPreference::Require => json!(true),
+            DigestPreference::Avoid => json!(false),
+            other => json!(Digest::word(other)),
+        }
+    }
 }
 
 /// What becomes of commands while the peer serves.
@@ -228,7 +261,6 @@ pub(super) fn create_target_node(node: &mut Node, given: Option<&Value>) -> Resu
         }
     }
     let maps = parsed.pg_ig_maps.into_iter().map(MapParams::map).collect();
-    let digest = |required| if required { DigestPreference::Require } else { DigestPreference::Avoid };
     let config = NodeConfig {
         name: parsed.name,
         alias: parsed.alias_name,
@@ -236,7 +268,7 @@ pub(super) fn create_target_node(node: &mut Node, given: Option<&Value>) -> Resu
         luns,
         queue_depth: parsed.queue_depth,
         auth,
-        digests: Digests { header: digest(parsed.header_digest), data: digest(parsed.data_digest) },
+        digests: Digests { header: parsed.header_digest.preference(), data: parsed.data_digest.preference() },
         redirects: BTreeMap::new(),
         peer: parsed.peer.as_ref().map(Peer::config).transpose()?,
     };
@@ -273,7 +305,6 @@ pub(super) fn target_nodes(node: &mut Node, given: Option<&Value>) -> Result<Val
     params::none(given)?;
     let lun =
         |(number, config): (&u16, &LunConfig)| json!({"bdev_name": config.bdev.name(), "lun_id": number});
-    let required = |digest| digest == DigestPreference::Require;
     let one = |config: NodeConfig| {
         let Flags { disable_chap, require_chap, mutual_chap, chap_group } = Flags::of(config.auth);
         json!({
@@ -289,7 +320,8 @@ pub(super) fn target_nodes(node: &mut Node, given: Option<&Value>) -> Result<Val
             })),
             "disable_chap": disable_chap, "require_chap": require_chap, "mutual_chap": mutual_chap,
             "chap_group": chap_group,
-            "header_digest": required(config.digests.header), "data_digest": required(config.digests.data),
+            "header_digest": DigestWish::shown(config.digests.header),
+            "data_digest": DigestWish::shown(config.digests.data),
         })
     };
     let nodes: Vec<NodeConfig> = node.target(|target| target.nodes().collect())?;

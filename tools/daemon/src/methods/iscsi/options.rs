@@ -8,9 +8,11 @@ use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::negotiation::{LENGTHS, PROTOCOL_LEVELS, SECONDS, check_bursts, choose, within};
+use super::super::negotiation::{
+    LENGTHS, PROTOCOL_LEVELS, SECONDS, check_bursts, choose, shorten_first_burst, within,
+};
 use super::auth::Flags;
-use crate::node::Node;
+use crate::node::{Node, State};
 use crate::params;
 
 #[derive(Deserialize)]
@@ -125,8 +127,7 @@ impl Options {
         within("max_connections_per_session", connections, (1, 64), &mut preferences.max_connections)?;
         let level = self.error_recovery_level;
         within("error_recovery_level", level, (0, 2), &mut preferences.error_recovery_level)?;
-        within("protocol_level", self.protocol_level, PROTOCOL_LEVELS, &mut preferences.protocol_level)?;
-        check_bursts(preferences)
+        within("protocol_level", self.protocol_level, PROTOCOL_LEVELS, &mut preferences.protocol_level)
     }
 
     /// The CHAP of discovery sessions, where any of it is given.
@@ -145,7 +146,11 @@ pub(super) fn set(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcEr
     let parsed: Options = params::parse(given)?;
     let discovery = parsed.discovery();
     let policy = discovery.map(Flags::policy).transpose()?;
-    let config = parsed.config(node.target(|target: &mut Target| target.config())?)?;
+    let mut config = parsed.config(node.target(|target: &mut Target| target.config())?)?;
+    match node.state {
+        State::Startup => shorten_first_burst(&mut config.preferences),
+        State::Runtime => check_bursts(&config.preferences)?,
+    }
     if let (Some(policy), Some(flags)) = (policy, discovery) {
         super::change(node, move |target| target.set_discovery_auth(policy))?;
         // Options are replayed before the groups that they would name.
