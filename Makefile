@@ -55,8 +55,8 @@ conformance: setup ## libiscsi's suite against a LUN: make conformance URL=iscsi
 compliance: ## RFC 7143 and 7144: each requirement with the code that cites it and its tests
 	@$(CARGO) run -q -p tests --bin compliance
 
-pdu: ## The suite at PDU level against a LUN that may be overwritten: make pdu URL=iscsi://... [CASE=part of a name]
-	@$(CARGO) run -q -p tests --bin pdu -- "$(URL)" $(CASE)
+pdu: ## The suite at PDU level against a LUN that may be overwritten: make pdu URL=iscsi://... [SUITE=chap or disorder] [CASE=part of a name]
+	@$(CARGO) run -q -p tests --bin pdu -- "$(URL)" $(SUITE:%=--%) $(CASE)
 
 fuzz: ## The fuzz targets under libFuzzer: TARGET=name or all, CPU=600 seconds each
 	@tests/scripts/fuzz.sh $(or $(CPU),600) $(TARGET)

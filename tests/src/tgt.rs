@@ -127,6 +127,18 @@ impl Tgt {
         self.must(&[&update[..], &["--value", value]].concat());
     }
 
+    /// Asks for CHAP in discovery sessions, and proves itself to those that ask back.
+    ///
+    /// # Panics
+    /// When tgtadm refuses.
+    pub fn require_chap_of_discovery(&self, initiator: [&str; 2], target: [&str; 2]) {
+        for [user, password] in [initiator, target] {
+            self.must(&["--op", "new", "--mode", "account", "--user", user, "--password", password]);
+        }
+        self.must(&["--op", "bind", "--mode", "account", "--user", initiator[0]]);
+        self.must(&["--op", "bind", "--mode", "account", "--user", target[0], "--outgoing"]);
+    }
+
     /// Asks initiators for CHAP, and proves itself to those that ask back.
     ///
     /// # Panics

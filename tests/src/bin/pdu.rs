@@ -1,5 +1,6 @@
-//! `pdu URL [--chap] [NAME]`: the suite at PDU level against one LUN, whose first 2 MiB it overwrites; NAME is a part of the names
-//! of the cases to run. A node under test has to allow more logins a second than it does by itself (`iscsi_set_options`).
+//! `pdu URL [--chap | --disorder] [NAME]`: the suite at PDU level against one LUN, whose first 2 MiB it overwrites; NAME is a part of the names
+//! of the cases to run. `--disorder` runs the cases of data in any order, for a target that is set up to take them (of a node's
+//! `iscsi_set_options`, `data_pdu_in_order` and `data_sequence_in_order` false). A node under test has to allow more logins a second than it does by itself (`iscsi_set_options`).
 
 use std::net::ToSocketAddrs;
 use std::process::ExitCode;
@@ -18,19 +19,21 @@ fn subject(url: &str) -> Option<Subject> {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let Some(subject) = arguments.first().and_then(|url| subject(url)) else {
-        eprintln!("usage: pdu iscsi://HOST:PORT/TARGET/LUN [--chap] [NAME]");
+        eprintln!("usage: pdu iscsi://HOST:PORT/TARGET/LUN [--chap | --disorder] [NAME]");
         return ExitCode::from(2);
     };
-    let with_chap = arguments.iter().any(|argument| argument == "--chap");
-    let cases: Vec<&Case> = match with_chap {
-        true => pdu::chap_cases().collect(),
-        false => pdu::cases()
+    let has = |option: &str| arguments.iter().any(|argument| argument == option);
+    let cases: Vec<&Case> = match (has("--chap"), has("--disorder")) {
+        (true, _) => pdu::chap_cases().collect(),
+        (_, true) => pdu::disorder_cases().collect(),
+        _ => pdu::cases()
             .chain(pdu::digest_cases())
             .chain(pdu::feature_cases())
             .chain(pdu::recovery_cases())
             .collect(),
     };
-    let name = arguments.iter().skip(1).find(|argument| *argument != "--chap").map_or("", String::as_str);
+    let name =
+        arguments.iter().skip(1).find(|argument| !argument.starts_with("--")).map_or("", String::as_str);
     let cases: Vec<&Case> = cases.into_iter().filter(|case| case.name.contains(name)).collect();
     let failures = pdu::run(&subject, cases.iter().copied());
     for (case, why) in &failures {

@@ -119,13 +119,18 @@ fn statsn_counts_every_status(subject: &Subject) -> Outcome {
 
 fn an_expstatsn_of_fancy_disturbs_nobody(subject: &Subject) -> Outcome {
     let mut session = Session::open(subject, &[])?;
-    for offset in [0_u32, 1 << 30, 3] {
+    // Late, and beyond what was sent, by little and by much.
+    for offset in
+        [0_u32, 1 << 30, 3, 1_u32.wrapping_neg(), 1000_u32.wrapping_neg(), (1_u32 << 30).wrapping_neg()]
+    {
         let itt = session.new_itt();
         let number = session.exp_stat_sn().wrapping_sub(offset);
         let pdu = session.number_pdu(ping(out::NOP), itt).put32(28, number);
         session.link.send(&pdu);
         session.must_be(back::NOP, itt)?;
     }
+    session.must_write(0, &io::pattern(1, 9))?;
+    ensure!(session.must_read(0, 1)? == io::pattern(1, 9), "other data");
     Ok(())
 }
 

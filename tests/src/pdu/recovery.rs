@@ -20,6 +20,7 @@ pub(super) const CASES: &[Case] = table! {
     "7.2.1" a_command_that_was_lost_comes_again_with_its_number
     "11.16.3" an_r_data_snack_brings_data_in_other_segments_and_its_tag
     "11.16" data_and_status_are_sent_again_when_asked_for
+    "7.8" a_wrong_header_digest_ends_the_connection_at_any_level
 };
 
 const LEVEL_2: [(&str, &str); 3] =
@@ -30,6 +31,29 @@ fn open(subject: &Subject, keys: &[(&str, &str)]) -> Result<Session, String> {
     let session = Session::open(subject, &keys)?;
     ensure!(session.number("ErrorRecoveryLevel")? == 2, "level {:?}", session.answered("ErrorRecoveryLevel"));
     Ok(session)
+}
+
+/// A header that cannot be believed says nothing, not even how long its PDU is: what comes behind it is not looked at.
+fn a_wrong_header_digest_ends_the_connection_at_any_level(subject: &Subject) -> Outcome {
+    for level in [1, 2] {
+        let name = level.to_string();
+        let keys =
+            [("ErrorRecoveryLevel", name.as_str()), ("HeaderDigest", "CRC32C"), ("DataDigest", "None")];
+        let mut session = Session::open(subject, &keys)?;
+        ensure!(session.number("ErrorRecoveryLevel")? == level, "level {level} is not agreed on");
+        ensure!(session.answered("HeaderDigest") == Some("CRC32C"), "no header digest");
+        let itt = session.new_itt();
+        let ping = |itt| Pdu::new(out::NOP, 0x80).put32(20, NO_TAG).put32(16, itt);
+        let damaged = session.number_pdu(ping(itt), itt);
+        let mut bytes = damaged.bytes(session.link.digests);
+        bytes[20] ^= 1;
+        let behind = session.new_itt();
+        bytes.extend(session.number_pdu(ping(behind), behind).bytes(session.link.digests));
+        session.link.send_raw(&bytes);
+        let said = session.until_closed().map_err(|why| format!("level {level}: {why}"))?;
+        ensure!(said.iter().all(|pdu| pdu.opcode() != back::NOP), "level {level}: it was answered: {said:?}");
+    }
+    Session::open(subject, &[])?.must_read(0, 1).map(|_| ())
 }
 
 /// A write that has its first R2T, on a session whose connection is lost.

@@ -182,6 +182,140 @@ fn an_import_authenticates_and_a_saved_configuration_does_too_without_showing_a_
     assert!(up(&near), "{}", near.log());
 }
 
+/// Secrets that calls gave, and where nobody may see them: every answer, the log with all of its lines, the list of processes.
+#[test]
+fn a_secret_that_was_given_in_a_call_shows_nowhere_but_in_a_file_of_its_owner() {
+    const HUSH: &str = "hush-hush-7f3a";
+    let node = Node::start(&[]);
+    node.must("log_set_level", json!({"level": "DEBUG"}));
+    node.must("log_set_flag", json!({"flag": "all"}));
+    let account = |who: &str| json!({"user": format!("{who}0"), "secret": format!("{HUSH}-{who}"), "muser": format!("{who}1"), "msecret": format!("{HUSH}-not-{who}")});
+    node.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 4096}));
+    node.must(
+        "iscsi_create_auth_group",
+        json!({"tag": 1, "secrets": [account("group")], "chap_algorithms": ["sha-256"]}),
+    );
+    let mut added = account("added");
+    added["tag"] = json!(1);
+    node.must("iscsi_auth_group_add_secret", added);
+    let key = "5e".repeat(32);
+    node.must("accel_crypto_key_create", json!({"name": "k0", "cipher": "AES_XTS", "key": key}));
+    node.export("m0");
+    node.must(
+        "bdev_iscsi_create",
+        json!({"name": "r0", "initiator_iqn": "iqn.2026-11.example:near",
+        "url": "iscsi://127.0.0.1:9/iqn.2026-11.example:nobody/0", "chap": account("import")}),
+    );
+    let refused = node.call("iscsi_create_auth_group", json!({"tag": 1, "secrets": [account("again")]}));
+    assert!(!refused.expect_err("the tag is taken").to_string().contains(HUSH));
+    let hidden = |text: &str, what: &str| {
+        assert!(!text.contains(HUSH) && !text.contains(&key), "{what}: {text}");
+    };
+    for method in node.must("rpc_get_methods", Value::Null).as_array().expect("a list") {
+        let name = method.as_str().expect("a name");
+        for params in [Value::Null, json!({"name": "r0"}), json!({"name": "m0"})] {
+            if name.contains("_get") || name.ends_with("_list") {
+                hidden(&format!("{:?}", node.call(name, params)), name);
+            }
+        }
+    }
+    for subsystem in ["accel", "bdev", "iscsi", "link"] {
+        let config = node.must("framework_get_config", json!({"name": subsystem})).to_string();
+        hidden(&config, subsystem);
+        assert!(subsystem == "link" || config.contains("***"), "{config}");
+    }
+    let shown = must(gemel(&node, &["config", "save", "-"]));
+    hidden(&shown, "gemel config save -");
+    hidden(&node.log(), "the log");
+    assert_eq!(shown_to_all(HUSH), [""; 0], "what any user sees with ps");
+    // What is shown makes no node whose secret is three stars.
+    let copy = node.folder.path().join("shown.json");
+    std::fs::write(&copy, &shown).expect("written");
+    let load = |node: &Node, file: &std::path::Path| {
+        gemel(node, &["config", "load", file.to_str().expect("a path")])
+    };
+    let other = Node::start(&[]);
+    let said = load(&other, &copy);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("does not show a secret"), "{said}");
+    // The file of its owner makes the same node.
+    let saved = node.save_config();
+    let text = std::fs::read_to_string(&saved).expect("text");
+    assert!(text.contains(&format!("{HUSH}-import")) && text.contains(&key), "{text}");
+    assert_eq!(
+        must(gemel(&node, &["config", "save", "--with-secrets", "-"])).matches(HUSH).count(),
+        text.matches(HUSH).count()
+    );
+    let (folder, status) = node.stop();
+    assert!(status.success());
+    let groups = |node: &Node| node.must("iscsi_get_auth_groups", Value::Null);
+    let again = Node::start_in(folder, &["--config", saved.to_str().expect("a path")]);
+    assert_eq!(groups(&again)[0]["chap_algorithms"], json!(["SHA-256"]));
+    assert_eq!(groups(&again)[0]["secrets"].as_array().map(Vec::len), Some(2));
+}
+
+/// A crash of a node leaves no secrets in a file, and its socket is its owner's, whatever the umask is.
+#[test]
+fn a_node_leaves_no_core_and_its_socket_is_private() {
+    let limit = |node: &Node| {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", node.pid())).expect("limits");
+        let core =
+            limits.lines().find(|line| line.starts_with("Max core file size")).expect("cores").to_owned();
+        core.split_whitespace().nth(5).expect("the hard limit").to_owned()
+    };
+    let mode = |node: &Node| std::fs::metadata(node.socket()).expect("a socket").permissions().mode() & 0o777;
+    let shell =
+        ["sh", "-c", "umask 0; ulimit -c unlimited 2>/dev/null; exec \"$@\"", "sh"].map(str::to_owned);
+    let start =
+        |arguments: &[&str]| Node::start_at(&shell, tempfile::tempdir().expect("a folder"), arguments);
+    let node = start(&[]);
+    assert_eq!((limit(&node).as_str(), mode(&node)), ("0", 0o600));
+    let group = "0";
+    let open = start(&["--core-dumps", "--socket-mode", "0660", "--socket-group", group]);
+    assert_eq!(mode(&open), 0o660);
+    assert_ne!(limit(&open), "0", "a developer asked for it");
+    for (wrong, word) in
+        [(["--socket-mode", "0999"], "octal"), (["--socket-group", "no-such-group"], "no-such-group")]
+    {
+        let said = Command::new(tests::node::binary("gemeld")).args(wrong).output().expect("gemeld");
+        assert!(String::from_utf8_lossy(&said.stderr).contains(word), "{said:?}");
+    }
+}
+
+/// `gemel discover` proves who asks, and the portal who answers.
+#[test]
+fn a_discovery_authenticates_both_ends_with_secrets_out_of_a_file() {
+    let (far, url) = target();
+    let near = Node::start(&[]);
+    let file = near.folder.path().join("secrets");
+    std::fs::write(&file, "finder finders-keepers\nportal portals-keepers\n").expect("written");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("mode");
+    let file = file.to_str().expect("a path");
+    let user = ["--user", "finder", "--secret-file", file];
+    let mutual = [&user[..], &["--target-user", "portal", "--target-secret-file", file]].concat();
+    let create = [&["auth", "create", "3", "--chap-algorithms", "SHA-256,SHA3-256"], &mutual[..]].concat();
+    must(gemel(&far, &create));
+    let portal = url.trim_start_matches("iscsi://").split('/').next().expect("a portal").to_owned();
+    let ask = |with: &[&str]| {
+        let output = gemel(&near, &[&["discover", &portal], with].concat());
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    must(gemel(&far, &["auth", "discovery", "required", "--group", "3"]));
+    assert!(!ask(&[]).contains(TARGET));
+    assert!(ask(&user).contains(TARGET) && ask(&mutual).contains(TARGET), "{}", ask(&user));
+    assert!(ask(&[&user[..], &["--chap-algorithms", "sha-256"]].concat()).contains(TARGET));
+    assert!(
+        !ask(&[&user[..], &["--chap-algorithms", "MD5,SHA1"]].concat()).contains(TARGET),
+        "hashes that the group does not take"
+    );
+    must(gemel(&far, &["auth", "discovery", "mutual", "--group", "3"]));
+    assert!(!ask(&user).contains(TARGET), "the portal is to be asked, too");
+    assert!(ask(&mutual).contains(TARGET));
+    std::fs::write(file, "finder finders-keepers\nportal another-keeper\n").expect("written");
+    assert!(ask(&mutual).contains("name or secret is wrong"), "{}", ask(&mutual));
+    assert!(!near.log().contains("keepers") && !far.log().contains("keepers"));
+}
+
 /// The command lines of this machine that show a text.
 fn shown_to_all(text: &str) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").expect("Linux").flatten();

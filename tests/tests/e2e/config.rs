@@ -61,6 +61,51 @@ fn a_configuration_that_cannot_be_loaded_ends_the_node_with_the_reason() {
     assert!(!folder.path().join("socket").exists(), "nothing is left behind");
 }
 
+/// Before FirstBurstLength was held to MaxBurstLength, a node saved what it had been told.
+#[test]
+fn a_configuration_of_an_earlier_program_loads_with_a_first_burst_that_fits() {
+    let folder = TempDir::new().expect("a folder");
+    let config = folder.path().join("config.json");
+    let call = json!({"method": "iscsi_set_options", "params": {"first_burst_length": 1 << 20, "max_burst_length": 65536}});
+    let text = json!({"subsystems": [{"subsystem": "iscsi", "config": [call]}]}).to_string();
+    std::fs::write(&config, text).expect("written");
+    let node = Node::start_in(folder, &["--config", config.to_str().expect("a path")]);
+    let options = node.must("iscsi_get_options", Value::Null);
+    assert_eq!(
+        (&options["first_burst_length"], &options["max_burst_length"]),
+        (&json!(65536), &json!(65536))
+    );
+    assert!(node.log().contains("first_burst_length is 65536 and not 1048576"), "{}", node.log());
+    // Whoever asks for it now is told.
+    let refused = node.call("iscsi_set_options", json!({"first_burst_length": 1 << 20})).expect_err("longer");
+    assert!(refused.to_string().contains("must not be more"), "{refused}");
+}
+
+/// What no method can read ends the start before anything is made.
+#[test]
+fn a_call_that_cannot_be_read_is_told_before_any_is_made() {
+    let folder = TempDir::new().expect("a folder");
+    let (config, leg) = (folder.path().join("config.json"), folder.path().join("capture"));
+    let calls = json!([
+        {"method": "bdev_uring_create", "params": {"name": "d0", "filename": leg, "block_size": 512}},
+        {"method": "bdev_malloc_create", "params": {"name": "m0", "block_sise": 512, "num_blocks": 2048}},
+    ]);
+    std::fs::write(&config, json!({"subsystems": [{"subsystem": "bdev", "config": calls}]}).to_string())
+        .expect("written");
+    let output = Command::new(binary("gemeld"))
+        .arg("--socket")
+        .arg(folder.path().join("socket"))
+        .args(["--memory", "16", "--config"])
+        .arg(&config)
+        .output()
+        .expect("gemeld");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains("block_sise"),
+        "{said}, and not of the file that is missing"
+    );
+}
+
 #[test]
 fn a_second_node_does_not_take_the_socket_or_the_file_of_the_first() {
     let first = Node::start(&[]);

@@ -242,3 +242,61 @@ fn a_lost_connection_comes_again_after_time2wait_and_its_session_lasts_for_time2
     let (took, same) = lost_and_found(2, 0);
     assert!(!same && took >= seconds(2) && took < seconds(8), "nothing is retained: {took:?}, same: {same}");
 }
+
+/// A target's digests in the administrator's words, and a session over two portals of one group.
+#[test]
+fn a_target_has_digests_of_its_own_and_a_session_at_two_portals() {
+    let (far, near) = (Node::start(&[]), Node::start(&[]));
+    far.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 4096}));
+    let portal = json!({"host": "127.0.0.1", "port": "0"});
+    far.must("iscsi_create_portal_group", json!({"tag": 1, "portals": [portal, portal]}));
+    far.must(
+        "iscsi_create_initiator_group",
+        json!({"tag": 1, "initiators": ["ANY"], "netmasks": ["127.0.0.1"]}),
+    );
+    let target = |digest: Value| {
+        json!({"name": "iqn.2026-11.org.gemel:m0", "alias_name": "m0", "pg_ig_maps": [{"pg_tag": 1, "ig_tag": 1}],
+               "luns": [{"bdev_name": "m0", "lun_id": 0}], "queue_depth": 64, "header_digest": digest, "data_digest": "prefer"})
+    };
+    let refused =
+        far.call("iscsi_create_target_node", target(json!("sometimes"))).expect_err("no word").to_string();
+    assert!(refused.contains("prefer, require, avoid, never"), "{refused}");
+    for (word, shown) in
+        [(json!("require"), json!(true)), (json!(false), json!(false)), (json!("never"), json!("never"))]
+    {
+        far.must("iscsi_create_target_node", target(word));
+        let nodes = far.must("iscsi_get_target_nodes", Value::Null);
+        assert_eq!((&nodes[0]["header_digest"], &nodes[0]["data_digest"]), (&shown, &json!("prefer")));
+        if shown != "never" {
+            far.must("iscsi_delete_target_node", json!({"name": "iqn.2026-11.org.gemel:m0"}));
+        }
+    }
+    let groups = far.must("iscsi_get_portal_groups", Value::Null);
+    let ports: Vec<&str> =
+        (0..2).map(|at| groups[0]["portals"][at]["port"].as_str().expect("a port")).collect();
+    let import = |name: &str, header: &str| {
+        json!({"name": name, "initiator_iqn": format!("iqn.2026-11.example:{name}"), "connections": 2,
+               "url": format!("iscsi://127.0.0.1:{}/iqn.2026-11.org.gemel:m0/0", ports[0]),
+               "other_portals": [format!("127.0.0.1:{}", ports[1])], "header_digest": header, "data_digest": "require"})
+    };
+    near.must("bdev_iscsi_create", import("r0", "avoid"));
+    let at = |far: &Node| -> Vec<Value> {
+        let shown = far.must("iscsi_get_connections", Value::Null);
+        shown.as_array().expect("a list").iter().map(|one| one["target_addr"].clone()).collect()
+    };
+    let both = (0..100).any(|_| {
+        pause(Duration::from_millis(20));
+        let seen = at(&far);
+        seen.len() == 2 && seen[0] != seen[1]
+    });
+    assert!(both, "{:?}", at(&far));
+    near.must("bdev_iscsi_create", import("r1", "require"));
+    pause(Duration::from_millis(300));
+    assert_eq!(at(&far).len(), 2, "who needs a header digest is not let in");
+    let bad = near.call(
+        "bdev_iscsi_create",
+        json!({"name": "r2", "initiator_iqn": "iqn.2026-11.example:r2",
+        "url": "iscsi://127.0.0.1/iqn.x/0", "other_portals": ["nowhere"]}),
+    );
+    assert!(bad.expect_err("no portal").to_string().contains("other_portals"));
+}

@@ -1,5 +1,6 @@
 //! This project's initiator against tgt: every negotiable choice, both digests, CHAP. A verifying load judges the data.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use engine::{Core, MonotonicClock, Pool, PoolConfig, RingConfig, RingHandle, Waker};
@@ -11,6 +12,7 @@ use perf::{Load, LoadConfig, Mix, Report};
 use serde_json::json;
 use tests::host::Host;
 use tests::node::{Node, pause};
+use tests::pair::gemel;
 use tests::tgt::{TARGET, Tgt};
 
 use super::negotiation::carries_data;
@@ -158,6 +160,27 @@ fn a_node_that_is_told_to_offer_md5_imports_a_lun_of_tgt_with_mutual_chap() {
         node.must("bdev_get_bdevs", json!({"name": "r0"}))[0]["num_blocks"] == 131_072
     });
     assert!(up, "{}", node.log());
+}
+
+/// tgt gives SHA-1 the number of SHA-256: a discovery has to be told what to offer, as an import has.
+#[test]
+fn tgt_is_discovered_with_chap() {
+    let Some(tgt) = Tgt::start() else { return };
+    tgt.require_chap_of_discovery(HOST, DISK);
+    let node = Node::start(&[]);
+    let file = node.folder.path().join("secrets");
+    std::fs::write(&file, format!("{}\n{}\n", HOST.join(" "), DISK.join(" "))).expect("written");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("mode");
+    let (file, portal) = (file.to_str().expect("a path"), tgt.portal.to_string());
+    let ask = |with: &[&str]| {
+        let output = gemel(&node, &[&["discover", &portal], with].concat());
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    let user = ["--user", HOST[0], "--secret-file", file, "--chap-algorithms", "MD5"];
+    let mutual = [&user[..], &["--target-user", DISK[0], "--target-secret-file", file]].concat();
+    assert!(!ask(&[]).contains(TARGET));
+    assert!(ask(&user).contains(TARGET), "{}", ask(&user));
+    assert!(ask(&mutual).contains(TARGET), "{}", ask(&mutual));
 }
 
 #[test]

@@ -146,6 +146,19 @@ fn a_segment_length_that_changes_is_negotiated() {
     assert_eq!(node.must("iscsi_get_options", Value::Null)["max_recv_data_segment_length"], before * 2);
 }
 
+/// The suite lets a target do without an alias; one that has one tells it.
+#[test]
+fn a_target_tells_the_alias_that_it_has_and_a_portal_has_none() {
+    let (_node, subject) = node();
+    let names = [("InitiatorName", INITIATOR), ("TargetName", &subject.target), ("SessionType", "Normal")];
+    let discovery = [("InitiatorName", INITIATOR), ("SessionType", "Discovery")];
+    for (names, alias) in [(&names[..], Some("m0")), (&discovery, None)] {
+        let mut login = Login::connect(&subject).expect("a connection");
+        let answer = login.exchange(TO_FULL_FEATURE, names).expect("an answer");
+        assert_eq!((answer.status(), answer.get("TargetAlias")), (0, alias));
+    }
+}
+
 #[test]
 fn a_redirection_is_for_now_or_for_good_and_says_where_to() {
     let (node, subject) = node();
@@ -160,8 +173,7 @@ fn a_redirection_is_for_now_or_for_good_and_says_where_to() {
             [("InitiatorName", INITIATOR), ("TargetName", &subject.target), ("SessionType", "Normal")];
         let answer = login.exchange(TO_FULL_FEATURE, &names).expect("an answer");
         assert_eq!(answer.status(), status);
-        let address = answer.get("TargetAddress").expect("where to");
-        assert_eq!(address.split(',').next(), Some("127.0.0.9:3261"), "{address}");
+        assert_eq!(answer.get("TargetAddress"), Some("127.0.0.9:3261"), "without a portal group tag");
         assert_eq!(answer.pdu.flags() & 0x80, 0, "it does not go on");
         assert!(matches!(login.link.receive(), Ok(Received::Closed)));
         // A discovery session is not sent away.
