@@ -4,7 +4,7 @@ CARGO ?= cargo
 BIN ?= target/release
 .DEFAULT_GOAL := help
 
-.PHONY: help run build install test check fmt lint doc e2e conformance compliance pdu fuzz sim sim-bugs links bench bench-link compare setup
+.PHONY: help run build install test check fmt lint doc e2e conformance compliance pdu fuzz sim sim-bugs links bench bench-link compare ratchet setup
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,12 @@ bench-link: ## Mirrored writes and resync over the dedicated NIC against kernel 
 compare: setup ## This target against tgt and URLs (TARGETS="spdk=iscsi://..."), in turns, with raw bounds; writes perf/results/compare.json and README's table: ROUNDS=5 SECONDS_EACH=2
 	$(CARGO) build --release -p daemon -p ctl -p perf
 	@perf/compare/run.py --readme --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS_EACH),2) $(TARGETS:%=--target %)
+
+ratchet: setup ## Count the instructions and allocations of a 4 KiB operation under valgrind, and write perf/ratchet.txt, which `make test` holds them against
+	$(CARGO) build -p perf --bin gemel-ratchet
+	$(CARGO) build --release -p perf --bin gemel-ratchet
+	@target/debug/gemel-ratchet write perf/ratchet.txt
+	@target/release/gemel-ratchet write perf/ratchet.txt
 
 setup: ## Install what the tests need, or say what is missing
 	@tests/scripts/setup.sh

@@ -21,7 +21,7 @@ pub use engine_sys::{
     PageBacking, Pages, Pool, PoolConfig, RangeMode, Registered, RingCapabilities, RingClient, RingConfig,
     RingHandle, RingMode, Segment, Socket, UnknownRingMode, Waker, WriteMode,
 };
-pub use engine_sys::{packet, process};
+pub use engine_sys::{allocations, packet, process};
 pub use idle::IdlePolicy;
 pub use mailbox::{Receiver, Sender, mailbox};
 pub use prng::Prng;

@@ -2,13 +2,14 @@
 //!
 //! [`run`] measures: a [`workload`] says what to ask for and [`run::Loop`] when, [`target`] what is driven, [`cost`] what both
 //! ends spend, [`report`] shows it; [`sweep`] and [`compare`] judge several runs, [`raw`] is what the machine can do without any
-//! of this. [`load`] verifies: [`stamp`] says what a block holds, [`ledger`] what each block may hold, over one or several paths.
+//! of this. [`ratchet`] counts instructions, so that no change makes an operation dearer unseen. [`load`] verifies: [`stamp`] says what a block holds, [`ledger`] what each block may hold, over one or several paths.
 
 pub mod compare;
 pub mod cost;
 pub mod ledger;
 pub mod load;
 mod pair;
+pub mod ratchet;
 pub mod raw;
 pub mod report;
 pub mod run;

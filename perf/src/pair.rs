@@ -127,7 +127,8 @@ impl Pair {
     }
 }
 
-fn setup(who: LegIndex) -> Setup {
+/// A node of a new pair.
+pub(crate) fn setup(who: LegIndex) -> Setup {
     let create = OnBlank::Create { arbiter: ArbiterKind::Biased, data_size: None, max_crash_resync: None };
     Setup {
         arbiter: ArbiterLink::None,
@@ -193,7 +194,8 @@ impl Channel for PairChannel {
     }
 }
 
-fn in_sync(holder: &Driver) -> bool {
+/// True when the holder has both legs.
+pub(crate) fn in_sync(holder: &Driver) -> bool {
     let status = holder.status();
     let joined = status.peer.is_some_and(|peer| peer.sight == PeerSight::Joined);
     status.role == RoleKind::Holder && joined && status.dirty_bytes == 0

@@ -9,6 +9,7 @@ need iscsi-ls libiscsi-bin
 need tgtd tgt
 need mkfs.ext4 e2fsprogs
 need fio fio
+need valgrind valgrind
 need python3 python3
 need etcd etcd-server
 need etcdctl etcd-client

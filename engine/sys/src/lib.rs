@@ -4,6 +4,7 @@
 //! Each unsafe block states its reason. What leaves this crate is safe: no caller can reach memory that is not its own or
 //! free a buffer that the kernel still uses.
 
+pub mod allocations;
 mod arena;
 pub mod clock;
 pub mod file;

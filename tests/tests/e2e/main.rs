@@ -26,6 +26,7 @@ mod pacemaker;
 mod pair;
 mod peer;
 mod perf;
+mod ratchet;
 mod repeater;
 mod restart;
 mod service;
