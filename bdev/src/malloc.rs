@@ -107,7 +107,19 @@ impl MallocBdev {
         }
     }
 
+    /// Blocks that lie in one stripe: which, and where in it.
+    fn alone(&self, range: BlockRange) -> Option<(&RwLock<Stripe>, Range<usize>)> {
+        let block_size = self.geometry.block_size as usize;
+        let start = usize::try_from(range.lba).ok()? * block_size;
+        let at = start % STRIPE..start % STRIPE + range.blocks as usize * block_size;
+        (range.blocks > 0 && at.end <= STRIPE).then(|| Some((self.stripes.get(start / STRIPE)?, at)))?
+    }
+
     fn read(&self, range: BlockRange, into: &mut [u8]) {
+        if let Some((stripe, at)) = self.alone(range) {
+            let stripe = stripe.read().unwrap_or_else(PoisonError::into_inner);
+            return into.copy_from_slice(&stripe.bytes[at]);
+        }
         // All stripes of the range are held at once: nobody sees a part of a write.
         let mut guards = Vec::new();
         self.pieces(range, |stripe, from, to, len| {
@@ -128,6 +140,9 @@ impl MallocBdev {
     }
 
     fn write(&self, range: BlockRange, from: &[u8]) {
+        if let Some((stripe, at)) = self.alone(range) {
+            return self.put(&mut stripe.write().unwrap_or_else(PoisonError::into_inner), at.start, from);
+        }
         for (mut stripe, to, at, len) in self.locked(range) {
             self.put(&mut stripe, to, &from[at..at + len]);
         }

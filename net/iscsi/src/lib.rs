@@ -24,10 +24,12 @@ pub mod protocol;
 mod roundtrip;
 pub mod serial;
 pub mod target;
+pub mod task_map;
 pub mod text;
 
 pub use keys::{Preferences, SessionParameters};
 pub use protocol::{Body, CloseReason, Moved, OUTGOING_MAX, Protocol, TaskId, Transmit, Want};
+pub use task_map::TaskMap;
 
 /// The well-known port of iSCSI (RFC 7143 section 13).
 pub const PORT: u16 = 3260;

@@ -70,6 +70,8 @@ pub(super) struct RemoteChannel {
     /// were swept away by a reset that was about others.
     again: VecDeque<(Io, Instant)>,
     done: Completions,
+    /// Empty between turns: its memory is used again.
+    events: Vec<(u16, Event)>,
     route: Route,
     /// What was done for the sake of late I/Os of sessions that are over.
     rungs: VecDeque<Rung>,
@@ -97,6 +99,7 @@ impl RemoteChannel {
             pause,
             again: VecDeque::new(),
             done: Completions::new(),
+            events: Vec::new(),
             route,
             rungs: VecDeque::new(),
             parting: None,
@@ -171,7 +174,7 @@ impl RemoteChannel {
     /// Goes on with a logout that was asked for.
     fn see_off(&mut self, now: Instant) -> Progress {
         let Some((live, until)) = &mut self.parting else { return Progress::Idle };
-        let (mut progress, _) = live.receive(now);
+        let mut progress = live.receive(now, &mut Vec::new());
         progress |= live.transmit(now, self.core.pool());
         if live.is_over() || now >= *until {
             live.close();
@@ -192,7 +195,7 @@ impl RemoteChannel {
         let State::Live(mut live) = std::mem::replace(&mut self.state, down) else { return None };
         // Nobody may take them: what the last session told is enough then.
         self.rungs = live.ladder.take_news();
-        for flight in std::mem::take(&mut live.flights.open).into_values() {
+        for (_, flight) in std::mem::take(&mut live.flights.open) {
             if let Some(io) = flight.io {
                 let error = if now >= flight.deadline { IoError::TimedOut } else { IoError::LinkDown };
                 self.done.push_back(io.complete(Err(error), now));
@@ -416,10 +419,12 @@ impl RemoteChannel {
 
     fn exchange(&mut self, now: Instant) -> Progress {
         let State::Live(live) = &mut self.state else { return Progress::Idle };
-        let (progress, events) = live.receive(now);
-        for (cid, event) in events {
+        let mut events = std::mem::take(&mut self.events);
+        let progress = live.receive(now, &mut events);
+        for (cid, event) in events.drain(..) {
             self.on_event(cid, event, now);
         }
+        self.events = events;
         for _ in 0..self.again.len() {
             let Some((io, deadline)) = self.again.pop_front() else { break };
             if now >= deadline {

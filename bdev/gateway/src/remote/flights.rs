@@ -1,11 +1,9 @@
 //! What is under way on a session, and the commands that it is made of.
 
-use std::collections::BTreeMap;
-
 use bdev::{Durability, Io, Op};
 use engine::{Buf, BufMut, Instant};
-use iscsi::TaskId;
 use iscsi::initiator::{Command, Direction};
+use iscsi::{TaskId, TaskMap};
 use scsi::initiator as cdb;
 
 use crate::payload::Parts;
@@ -54,7 +52,7 @@ impl Flight {
 
 #[derive(Default)]
 pub(super) struct Flights {
-    pub(super) open: BTreeMap<TaskId, Flight>,
+    pub(super) open: TaskMap<Flight>,
 }
 
 impl Buffers for Flights {

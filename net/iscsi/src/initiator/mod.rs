@@ -16,7 +16,7 @@ mod receive;
 mod recovery;
 mod task;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -26,6 +26,7 @@ use crate::digest::Digest;
 use crate::keys::{Preferences, SessionParameters};
 use crate::pdu::{Header, NO_TAG, flag, opcode};
 use crate::protocol::{Body, CloseReason, OUTGOING_MAX, Protocol, TaskId, Transmit, Want};
+use crate::task_map::TaskMap;
 use abandoned::Abandoned;
 use login::{Login, Membership, Stage};
 use numbers::Numbering;
@@ -174,7 +175,7 @@ pub struct Connection {
     deframer: Deframer,
     login: Login,
     parameters: SessionParameters,
-    tasks: BTreeMap<TaskId, Task>,
+    tasks: TaskMap<Task>,
     abandoned: Abandoned,
     numbers: Numbering,
     statuses: Statuses,
@@ -220,7 +221,7 @@ impl Connection {
             deframer: Deframer::new(),
             login,
             parameters: SessionParameters::default(),
-            tasks: BTreeMap::new(),
+            tasks: TaskMap::default(),
             abandoned: Abandoned::default(),
             numbers,
             statuses: Statuses::default(),

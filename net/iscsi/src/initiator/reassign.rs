@@ -7,7 +7,6 @@
 //!   the target has not           --> the command again, with its number
 //! ```
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::task::{Outgoing, Task};
@@ -30,10 +29,9 @@ impl Connection {
     pub fn take_over(&mut self, lost: &mut Self) {
         lost.outgoing.clear();
         let arriving = lost.arriving.take();
-        let (arrived, missed): (BTreeMap<TaskId, Task>, BTreeMap<TaskId, Task>) =
-            core::mem::take(&mut lost.tasks)
-                .into_iter()
-                .partition(|(_, open)| self.numbers.has_arrived(open.cmd_sn()));
+        let (arrived, missed): (Vec<(TaskId, Task)>, Vec<(TaskId, Task)>) = core::mem::take(&mut lost.tasks)
+            .into_iter()
+            .partition(|(_, open)| self.numbers.has_arrived(open.cmd_sn()));
         self.send_missed(missed);
         self.send_missed_text(lost.text_request.take());
         for (task, mut open) in arrived {
@@ -44,9 +42,8 @@ impl Connection {
     }
 
     /// Commands that the target has never seen: they come with the numbers that they have, in order.
-    fn send_missed(&mut self, missed: BTreeMap<TaskId, Task>) {
+    fn send_missed(&mut self, mut missed: Vec<(TaskId, Task)>) {
         //= rfc7143#section-7.2.1: a command that is not acknowledged is sent again: its connection was logged out.
-        let mut missed: Vec<(TaskId, Task)> = missed.into_iter().collect();
         let next = self.numbers.next();
         missed.sort_by_key(|(_, open)| core::cmp::Reverse(next.wrapping_sub(open.cmd_sn())));
         for (task, open) in missed {

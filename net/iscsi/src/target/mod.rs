@@ -25,7 +25,7 @@ mod task;
 mod text;
 mod types;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::deframe::Deframer;
@@ -33,6 +33,7 @@ use crate::keys::SessionParameters;
 use crate::pdu::{Header, NO_TAG, flag, opcode};
 pub use crate::protocol::Moved;
 use crate::protocol::{CloseReason, OUTGOING_MAX, Protocol, TaskId, Transmit, Want};
+use crate::task_map::TaskMap;
 use login::Login;
 pub use login::{Admission, Grant, LoginRequest, LoginStatus, Membership, SessionType};
 use numbers::Numbering;
@@ -68,7 +69,7 @@ pub struct Connection {
     login: Login,
     parameters: SessionParameters,
     session_type: SessionType,
-    tasks: BTreeMap<TaskId, Task>,
+    tasks: TaskMap<Task>,
     stat_sn: u32,
     /// The highest ExpStatSN of the initiator.
     acknowledged: u32,
@@ -108,7 +109,7 @@ impl Connection {
             login: Login::new(config.preferences),
             parameters: SessionParameters::default(),
             session_type: SessionType::Normal,
-            tasks: BTreeMap::new(),
+            tasks: TaskMap::default(),
             stat_sn: 1,
             acknowledged: 1,
             numbers: Numbering::new(config.queue_depth),

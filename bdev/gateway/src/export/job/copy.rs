@@ -23,7 +23,7 @@ use super::super::lun::LunMode;
 use super::super::node::{Node, Place};
 use super::super::state::{Mode, Shared, Span};
 use super::super::tokens::Watched;
-use super::{After, Context, Start, Step, steps};
+use super::{After, Context, Start, Step, Steps, steps};
 use crate::access::LunMask;
 
 /// Bytes of a piece.
@@ -68,11 +68,7 @@ fn answer(
     Ok(Start::Data(data))
 }
 
-pub(super) fn collected(
-    command: &Command,
-    list: &[u8],
-    context: &Context<'_>,
-) -> Result<VecDeque<Step>, Sense> {
+pub(super) fn collected(command: &Command, list: &[u8], context: &Context<'_>) -> Result<Steps, Sense> {
     let (parsed, origin) = match command {
         Command::ExtendedCopyLid4 { .. } => (copy::parse_lid4(list)?, Origin::Lid4),
         _ => (copy::parse(list)?, Origin::Lid1),

@@ -1,14 +1,12 @@
 //! LOG SENSE, LOG SELECT, diagnostics and identifying information.
 
-use std::collections::VecDeque;
-
 use bdev::BlockRange;
 use scsi::command::SelfTest;
 use scsi::identifying::{self, Kind};
 use scsi::log::{self, Counters, Request};
 use scsi::{Command, Sense, Unit};
 
-use super::{Context, Start, Step, Wish, steps};
+use super::{Context, Start, Step, Steps, Wish, steps};
 
 pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
     let unit = context.unit;
@@ -55,7 +53,7 @@ fn sense(request: &Request, allocation: u32, context: &Context<'_>) -> Result<St
 }
 
 /// The parameter list is in.
-pub(super) fn collected(command: &Command, list: &[u8], unit: &Unit) -> Result<VecDeque<Step>, Sense> {
+pub(super) fn collected(command: &Command, list: &[u8], unit: &Unit) -> Result<Steps, Sense> {
     match command {
         Command::LogSelect { page, subpage, .. } => log::select(*page, *subpage, list, unit)?,
         // The supported pages page asks for itself, and has no more bytes.
@@ -68,5 +66,5 @@ pub(super) fn collected(command: &Command, list: &[u8], unit: &Unit) -> Result<V
         Command::SetIdentifying { kind, .. } => return Ok([set(*kind, list)].into()),
         _ => return Err(Sense::INTERNAL_FAILURE),
     }
-    Ok(VecDeque::new())
+    Ok(Steps::default())
 }

@@ -13,11 +13,11 @@ mod pieces;
 mod provisioning;
 mod reservation;
 mod step;
+mod steps;
 mod token;
 mod transfer;
 mod unit;
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bdev::{BlockRange, Capabilities, IoError};
@@ -40,6 +40,7 @@ pub(super) use copy::check_shown;
 pub(super) use pieces::Walk;
 pub(super) use reservation::ReserveOut;
 pub(super) use step::{After, Step};
+pub(super) use steps::Steps;
 pub(super) use transfer::scratch_len;
 
 /// A change that a command wants of what the unit keeps, reservations apart.
@@ -61,7 +62,7 @@ pub(super) enum Start {
     /// Answer with these bytes.
     Data(Vec<u8>),
     /// Do this, then answer.
-    Steps(VecDeque<Step>),
+    Steps(Steps),
     /// First take this many bytes from the initiator.
     Collect(u32),
     /// End it.
@@ -167,11 +168,7 @@ fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
 const PORT_GROUPS_MAX: u32 = 4096;
 
 /// The data of a command are in: what to do with them.
-pub(super) fn collected(
-    command: &Command,
-    context: &Context<'_>,
-    data: PayloadMut,
-) -> Result<VecDeque<Step>, Sense> {
+pub(super) fn collected(command: &Command, context: &Context<'_>, data: PayloadMut) -> Result<Steps, Sense> {
     match command {
         Command::Unmap { .. } => provisioning::unmap(data.list(), context.unit, context.mode()),
         Command::WriteSame { transfer, .. } => provisioning::same(transfer, context, data.list()),

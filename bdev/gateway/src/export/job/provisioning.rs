@@ -1,7 +1,6 @@
 //! UNMAP, WRITE SAME and GET LBA STATUS.
 
 use std::cell::OnceCell;
-use std::collections::VecDeque;
 
 use bdev::{BlockRange, Capabilities, Durability, Op};
 use engine::{Buf, Pool};
@@ -10,7 +9,7 @@ use scsi::{Command, Provisioning, Sense, Transfer, Unit, ZeroCount};
 
 use super::step::LookUp;
 use super::transfer::durability;
-use super::{Context, Start, Step, steps};
+use super::{Context, Start, Step, Steps, steps};
 use crate::export::LunMode;
 
 /// Runs that one GET LBA STATUS looks up.
@@ -87,26 +86,22 @@ fn status(lba: u64, allocation: u32, context: &Context<'_>) -> Result<Start, Sen
 }
 
 /// The ranges of an UNMAP parameter list. Where writes are durable when they are answered, so is this: no flush follows.
-pub(super) fn unmap(list: &[u8], unit: &Unit, mode: LunMode) -> Result<VecDeque<Step>, Sense> {
-    let mut discards = VecDeque::new();
+pub(super) fn unmap(list: &[u8], unit: &Unit, mode: LunMode) -> Result<Steps, Sense> {
+    let mut discards = Steps::default();
     for (lba, blocks) in parameter::unmap_ranges(list)? {
         unit.check_range(lba, blocks)?;
         if blocks > 0 {
             discards.push_back(Step::Discard(BlockRange::new(lba, blocks)));
         }
     }
-    if mode == LunMode::SyncDurable && !discards.is_empty() {
+    if mode == LunMode::SyncDurable && discards.front().is_some() {
         discards.push_back(Step::Flush);
     }
     Ok(discards)
 }
 
 /// The block of a WRITE SAME is in.
-pub(super) fn same(
-    transfer: &Transfer,
-    context: &Context<'_>,
-    pattern: &[u8],
-) -> Result<VecDeque<Step>, Sense> {
+pub(super) fn same(transfer: &Transfer, context: &Context<'_>, pattern: &[u8]) -> Result<Steps, Sense> {
     let range = same_range(transfer, context.unit)?;
     let durability = durability(transfer, context.mode());
     if pattern.iter().all(|byte| *byte == 0) {

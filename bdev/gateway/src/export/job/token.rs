@@ -10,7 +10,7 @@ use scsi::{Command, Sense};
 use super::super::node::{Lun, Node, Place};
 use super::super::state::Span;
 use super::copy::{self, Copying, Record, Run};
-use super::{Context, Start, Step, steps};
+use super::{Context, Start, Step, Steps, steps};
 use crate::auth;
 
 pub(super) fn begin(command: &Command) -> Result<Start, Sense> {
@@ -26,11 +26,7 @@ pub(super) fn begin(command: &Command) -> Result<Start, Sense> {
     }
 }
 
-pub(super) fn collected(
-    command: &Command,
-    list: &[u8],
-    context: &Context<'_>,
-) -> Result<VecDeque<Step>, Sense> {
+pub(super) fn collected(command: &Command, list: &[u8], context: &Context<'_>) -> Result<Steps, Sense> {
     match command {
         Command::PopulateToken { list: id, .. } => {
             let populate = token::populate(list, context.unit)?;
@@ -116,7 +112,7 @@ fn skip(extents: &mut VecDeque<Extent>, mut bytes: u64) -> bool {
     false
 }
 
-fn write_using(id: u32, write: &WriteUsing, context: &Context<'_>) -> Result<VecDeque<Step>, Sense> {
+fn write_using(id: u32, write: &WriteUsing, context: &Context<'_>) -> Result<Steps, Sense> {
     let size = context.unit.block_size;
     let destination = Place { number: context.number, lun: context.lun.clone() };
     let wanted = extents(&write.ranges, size);

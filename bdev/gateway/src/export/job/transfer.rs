@@ -1,14 +1,12 @@
 //! Reading, writing and verifying runs of blocks.
 
-use std::collections::VecDeque;
-
 use bdev::{BlockRange, Capabilities, Durability};
 use scsi::inquiry::COMPARE_AND_WRITE_BLOCKS_MAX;
 use scsi::{ByteCheck, Command, Sense, Transfer, Unit};
 
 use super::pieces::{OrWrite, Piece, Reading, Walk, frame_blocks, pieces_of};
 use super::step::{CompareAndWrite, Comparer};
-use super::{Context, LunMode, Start, Step, steps};
+use super::{Context, LunMode, Start, Step, Steps, steps};
 use crate::payload::{FRAME, PayloadMut};
 
 pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
@@ -124,11 +122,7 @@ pub(in crate::export) fn scratch_len(command: &Command, len: usize, block_size: 
 }
 
 /// The data are in.
-pub(super) fn collected(
-    command: &Command,
-    context: &Context<'_>,
-    data: PayloadMut,
-) -> Result<VecDeque<Step>, Sense> {
+pub(super) fn collected(command: &Command, context: &Context<'_>, data: PayloadMut) -> Result<Steps, Sense> {
     let block_size = context.unit.block_size;
     let blocks = u32::try_from(data.len()).expect("no longer than a command may") / block_size;
     let range = |transfer: &Transfer| BlockRange::new(transfer.lba, blocks.min(transfer.blocks));
@@ -201,9 +195,9 @@ mod tests {
         let port = Port { number: 1, name: String::new(), all: Vec::new(), management, queries };
         let unit = config.unit(port, Modes::default(), 8 << 20);
         let transfer = Transfer { lba: 1, blocks: u32::MAX, fua: false };
-        let Ok(Start::Steps(steps)) = verify_medium(&transfer, &unit) else { panic!("inside") };
-        assert_eq!(steps.len(), 1);
-        let Some(Step::Examine(mut walk)) = steps.into_iter().next() else { panic!("a look") };
+        let Ok(Start::Steps(mut steps)) = verify_medium(&transfer, &unit) else { panic!("inside") };
+        let Some(Step::Examine(mut walk)) = steps.pop_front() else { panic!("a look") };
+        assert!(steps.front().is_none(), "one step");
         let mut next = transfer.lba;
         loop {
             let piece = walk.piece();

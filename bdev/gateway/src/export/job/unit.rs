@@ -1,13 +1,11 @@
 //! Commands about the unit itself: what it senses, its medium, its settings, sanitizing.
 
-use std::collections::VecDeque;
-
 use scsi::command::SanitizeMethod;
 use scsi::mode::{Save, WriteBack};
 use scsi::sanitization::{Order, Sanitization};
 use scsi::{Immediate, Medium, Removal, Sanitize, Sense, SenseFormat, StartStop, parameter};
 
-use super::{Context, Start, Step, Wish, steps};
+use super::{Context, Start, Step, Steps, Wish, steps};
 
 /// What REQUEST SENSE shows: a unit attention that waits, or why the unit is not ready (SPC-4 section 6.39).
 pub(super) fn request_sense(descriptor: bool, allocation: u32, context: &Context<'_>) -> Vec<u8> {
@@ -55,7 +53,7 @@ pub(super) fn mode_select(
     save: Save,
     list: &[u8],
     context: &Context<'_>,
-) -> Result<VecDeque<Step>, Sense> {
+) -> Result<Steps, Sense> {
     let settings = scsi::mode::select(long, list, context.unit)?;
     // What was answered before is stable when the host hears that there is no cache any more.
     let flush = context.flush().filter(|_| settings.write_back == WriteBack::Off);
@@ -71,16 +69,12 @@ pub(super) fn sanitize(command: &Sanitize) -> Result<Start, Sense> {
     }
 }
 
-pub(super) fn overwrite(
-    command: &Sanitize,
-    list: &[u8],
-    context: &Context<'_>,
-) -> Result<VecDeque<Step>, Sense> {
+pub(super) fn overwrite(command: &Sanitize, list: &[u8], context: &Context<'_>) -> Result<Steps, Sense> {
     Ok(begin(command, Order::Overwrite(parameter::overwrite(list, context.unit.block_size)?)))
 }
 
 /// It is kept first, and begun by the unit then.
-fn begin(command: &Sanitize, order: Order) -> VecDeque<Step> {
+fn begin(command: &Sanitize, order: Order) -> Steps {
     let kept = Step::Alter(Box::new(Wish::Sanitize(Sanitization::new(order, command.exit))));
     let waits = (command.immediate == Immediate::No).then_some(Step::Sanitized);
     [kept].into_iter().chain(waits).collect()

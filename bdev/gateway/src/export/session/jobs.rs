@@ -1,14 +1,14 @@
 //! Jobs: commands that take I/Os or data, from their first step to their status on the wire.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use bdev::{AccessState, Channel, Completed, Io, IoError, Tag};
 use engine::{Core, Instant, Pool, Progress};
-use iscsi::TaskId;
 use iscsi::target::Response;
+use iscsi::{TaskId, TaskMap};
 use scsi::{Sense, SenseFormat};
 
-use super::super::job::{self, After, Step};
+use super::super::job::{self, After, Step, Steps};
 use super::super::long::{Ticket, Turn, Wanted};
 use super::super::node::{Lun, Place, port_group};
 use super::super::state::Standing;
@@ -41,7 +41,7 @@ pub(super) struct Job {
     pub(super) command: scsi::Command,
     pub(super) expected_len: u32,
     pub(super) stage: Stage,
-    pub(super) steps: VecDeque<Step>,
+    pub(super) steps: Steps,
     pub(super) in_flight: bool,
     pub(super) aborted: bool,
     /// How its nexus hears of that.
@@ -80,7 +80,7 @@ impl Job {
 
 #[derive(Default)]
 pub(super) struct Jobs {
-    pub(super) open: BTreeMap<TaskId, Job>,
+    pub(super) open: TaskMap<Job>,
     /// Bytes of frames whose time the initiator decides (`frames.rs`).
     pub(super) held: usize,
     /// Bytes that have come of what the initiator was asked for.
@@ -363,7 +363,7 @@ impl Job {
         stage: Stage,
         began: Instant,
     ) -> Self {
-        let steps = VecDeque::new();
+        let steps = Steps::default();
         Self {
             place,
             began,

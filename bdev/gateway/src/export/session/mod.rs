@@ -275,7 +275,11 @@ impl Session {
             self.watch_silence(now);
         }
         if !self.is_over() {
-            progress |= self.receive(now, requests);
+            let received = self.receive(now, requests);
+            if received.is_busy() {
+                // What a device has at once is answered in this turn.
+                progress |= received | self.poll_channels(now);
+            }
             self.watch_silence(now);
             self.watch_data(now);
             progress |= self.watch_turns(now);
@@ -388,9 +392,11 @@ impl Session {
             link.end("internal error: a response without its buffer");
             return Progress::Busy;
         };
-        for task in std::mem::take(&mut link.sender.ended) {
+        let mut ended = std::mem::take(&mut link.sender.ended);
+        for task in ended.drain(..) {
             self.end_answered(task, now);
         }
+        self.links.at(index).sender.ended = ended;
         // What was pushed leaves in this turn, not in the next.
         let link = self.links.at(index);
         let progress = Progress::from_count(count) | link.stream.poll(now);

@@ -230,10 +230,10 @@ impl Live {
         self.members.iter_mut().for_each(|member| member.stream.close());
     }
 
-    /// Takes what has come; gives what happened, on which connection.
-    pub(super) fn receive(&mut self, now: Instant) -> (Progress, Vec<(u16, Event)>) {
+    /// Takes what has come; adds what happened, on which connection.
+    pub(super) fn receive(&mut self, now: Instant, events: &mut Vec<(u16, Event)>) -> Progress {
         let mut progress = Progress::Idle;
-        let mut events = Vec::new();
+        let before = events.len();
         for member in &mut self.members {
             progress |= member.stream.poll(now);
             let (stream, connection) = (&mut *member.stream, &mut member.connection);
@@ -242,7 +242,7 @@ impl Live {
                 events.push((member.cid, event));
             }
         }
-        (progress | Progress::from_count(events.len()), events)
+        progress | Progress::from_count(events.len() - before)
     }
 
     pub(super) fn transmit(&mut self, now: Instant, pool: &Pool) -> Progress {
