@@ -4,7 +4,8 @@
 //! blocked thread costs tens of microseconds, so the window must exceed the round trip of a chain of nodes. While polling,
 //! it yields the core where somebody else wants it, and otherwise pauses. It learns which from the yields themselves: one
 //! that comes back at once found nobody, one that keeps it away for long met a thread that never yields. So reactors of
-//! other processes count too.
+//! other processes count too. Beside such a thread it sleeps at once: a thread that polls away its share of the core waits for a whole
+//! slice of the other's when there is work, one that sleeps is let in.
 
 use ::core::str::FromStr;
 use ::core::time::Duration;
@@ -103,7 +104,7 @@ enum Neighbours {
     Yielding { slow: u32 },
     /// Nobody: pause this often before looking again.
     Absent { pauses: u32 },
-    /// Somebody who does not give the core back: do not yield before then.
+    /// Somebody who does not give the core back: neither yield nor poll before then.
     Hogging { until: Instant },
 }
 
@@ -153,6 +154,7 @@ impl Idler {
                 *pauses -= 1;
                 Rest::Pause
             }
+            Neighbours::Hogging { until } if now < *until => Rest::Sleep,
             Neighbours::Hogging { .. } | Neighbours::Absent { .. } | Neighbours::Yielding { .. } => {
                 self.always_yield(now)
             }
@@ -220,6 +222,19 @@ mod tests {
         assert_eq!(idler.on_idle(at(40)), Rest::Yield, "somebody wants the core");
         idler.on_yielded(at(40), at(41));
         assert_eq!(idler.on_idle(at(41)), Rest::Pause, "nobody any more");
+    }
+
+    #[test]
+    fn adaptive_sleeps_beside_a_thread_that_does_not_give_the_core_back() {
+        let mut idler = Idler::new(IdlePolicy::default());
+        idler.on_yielded(at(0), at(4_000));
+        assert_eq!(idler.on_idle(at(4_000)), Rest::Yield, "once is no habit");
+        idler.on_yielded(at(4_000), at(8_000));
+        assert_eq!(idler.on_idle(at(8_000)), Rest::Sleep);
+        idler.on_busy();
+        assert_eq!(idler.on_idle(at(57_999)), Rest::Sleep, "work does not change who is there");
+        idler.on_busy();
+        assert_eq!(idler.on_idle(at(58_000)), Rest::Yield, "it looks again");
     }
 
     #[test]
