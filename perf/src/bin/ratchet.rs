@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use engine::allocations::CountingAllocator;
 use perf::ratchet::Subject;
-use perf::ratchet::callgrind;
+use perf::ratchet::callgrind::{self, CallgrindError};
 use perf::ratchet::counts::{Counts, Row, profile};
 
 #[global_allocator]
@@ -26,6 +26,11 @@ enum Task {
         /// Only this one, as `ram-read-1`
         subject: Option<String>,
     },
+    /// Print how often the payload is copied in user space, and by whom
+    Copies {
+        /// Which, as `mirror-write-hot-1`
+        subject: String,
+    },
     /// Count them under valgrind; exit status 2 where a count differs from the file's by too much
     Check {
         /// The file of counts
@@ -41,6 +46,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Run { subject } => run(subject.as_deref()),
+        Task::Copies { subject } => copies(&subject),
         Task::Check { file } => check(&file),
         Task::Write { file } => write(&file),
     };
@@ -51,27 +57,39 @@ fn main() -> ExitCode {
 }
 
 fn run(only: Option<&str>) -> Result<ExitCode, String> {
-    let mut found = false;
-    for subject in Subject::all().filter(|subject| only.is_none_or(|only| subject.to_string() == only)) {
-        println!("{}", subject.carry_out().line());
-        found = true;
+    match only {
+        None => Subject::all().for_each(|subject| println!("{}", subject.carry_out().line())),
+        Some(name) => println!("{}", named(name)?.carry_out().line()),
     }
-    let names: Vec<String> = Subject::all().map(|subject| subject.to_string()).collect();
-    if found {
-        Ok(ExitCode::SUCCESS)
-    } else {
-        Err(format!("there is none of that name: {}", names.join(", ")))
-    }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn count() -> Result<Vec<Row>, String> {
+fn named(name: &str) -> Result<Subject, String> {
+    let names = || Subject::all().map(|subject| subject.to_string()).collect::<Vec<_>>().join(", ");
+    let found = Subject::all().find(|subject| subject.to_string() == name);
+    found.ok_or_else(|| format!("there is none of that name: {}", names()))
+}
+
+/// Under valgrind, which writes into a folder that is gone afterwards.
+fn with_folder<T>(count: impl FnOnce(&Path, &Path) -> Result<T, CallgrindError>) -> Result<T, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let folder = std::env::temp_dir().join(format!("gemel-ratchet-{}", std::process::id()));
     std::fs::create_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let rows = callgrind::count(&program, &folder);
+    let counted = count(&program, &folder);
     // What is left in a temporary folder is no reason to fail.
     let _ = std::fs::remove_dir_all(&folder);
-    rows.map_err(|error| error.to_string())
+    counted.map_err(|error| error.to_string())
+}
+
+fn count() -> Result<Vec<Row>, String> {
+    with_folder(callgrind::count)
+}
+
+fn copies(name: &str) -> Result<ExitCode, String> {
+    let subject = named(name)?;
+    let counted = with_folder(|program, folder| perf::ratchet::copies::count(program, subject, folder))?;
+    counted.iter().for_each(|copies| println!("{copies}"));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn read(file: &Path) -> Result<Counts, String> {

@@ -52,9 +52,20 @@ pub fn count(program: &Path, folder: &Path) -> Result<Vec<Row>, CallgrindError> 
 
 /// Runs it; gives what it says itself.
 fn run(program: &Path, subject: Subject, out: &Path) -> Result<Counted, CallgrindError> {
+    let options = ["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*::counted*"];
+    valgrind(program, subject, &options, &format!("--callgrind-out-file={}", out.display()))
+}
+
+/// Runs it under any of valgrind's tools.
+pub(super) fn valgrind(
+    program: &Path,
+    subject: Subject,
+    options: &[&str],
+    out: &str,
+) -> Result<Counted, CallgrindError> {
     let ended = Command::new("valgrind")
-        .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*::counted*"])
-        .arg(format!("--callgrind-out-file={}", out.display()))
+        .args(options)
+        .arg(out)
         .arg(program)
         .args(["run", &subject.to_string()])
         .env("GLIBC_TUNABLES", TUNABLES)

@@ -1,10 +1,11 @@
 //! What a 4 KiB operation costs in instructions and in memory asked for: figures that no other program on the machine changes.
 //!
 //! [`Work`] is done in one thread over a transport of its own and on virtual time, so that two runs of a build count the same. The
-//! program `gemel-ratchet` does it under callgrind ([`callgrind`]) and holds what was counted against a file ([`counts`]), which is
+//! program `gemel-ratchet` does it under callgrind ([`callgrind`]; [`copies`] says what is copied) and holds what was counted against a file ([`counts`]), which is
 //! raised only on purpose and lowered with each gain.
 
 pub mod callgrind;
+pub mod copies;
 pub mod counts;
 mod node;
 mod piece;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bdev::malloc::MallocBdev;
 use bdev::{Bdev, Geometry};
-use engine::{Core, Instant};
+use engine::{Core, Instant, Progress};
 use gateway::{
     InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PortalGroup, Remote, RemoteConfig, Served,
     Target, TargetConfig,
@@ -73,14 +73,14 @@ impl Node {
     }
 
     /// One turn of its reactor, as the daemon's shard takes it.
-    pub(super) fn poll(&mut self, now: Instant) {
+    pub(super) fn poll(&mut self, now: Instant) -> Progress {
         if let Some(half) = &mut self.half {
             let _ = half.import.poll(now);
             let _ = half.driver.poll(now);
             // Nobody reads the log.
             while half.driver.next_event().is_some() {}
         }
-        let _ = self.target.poll(now);
+        self.target.poll(now)
     }
 
     /// True when it serves, and what is mirrored is in sync.

@@ -27,6 +27,27 @@ fn an_operation_costs_what_the_file_of_counts_says() {
     }
 }
 
+/// From the socket into the frame that goes to both legs, and never again; what is read is sent from where the medium put it.
+#[test]
+fn a_payload_is_copied_once_on_its_way_in_and_never_on_its_way_out() {
+    if !has_tool("valgrind") {
+        return;
+    }
+    let node_of = |subject: &str, part: &str| {
+        let ended =
+            Command::new(binary("gemel-ratchet")).args(["copies", subject]).output().expect("it is built");
+        let told = String::from_utf8(ended.stdout).expect("text");
+        let line = told.lines().find(|line| line.starts_with(part)).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{told}{}", String::from_utf8_lossy(&ended.stderr)))
+    };
+    for part in ["node", "peer"] {
+        let told = node_of("mirror-write-hot-1", part);
+        assert!(told.contains("stack 1.00 medium 1.00"), "{told}");
+    }
+    let told = node_of("ram-read-1", "node");
+    assert!(told.contains("stack 0.00 medium 1.00"), "{told}");
+}
+
 #[test]
 fn a_damaged_file_of_counts_is_said_to_be_so() {
     let folder = tempfile::tempdir().expect("a folder");
