@@ -4,7 +4,7 @@ CARGO ?= cargo
 BIN ?= target/release
 .DEFAULT_GOAL := help
 
-.PHONY: help run build install test check fmt lint doc e2e conformance compliance pdu fuzz sim sim-bugs links bench bench-link compare ratchet setup
+.PHONY: help run build install test check fmt lint doc e2e conformance compliance pdu fuzz sim sim-bugs links bench bench-idle bench-scale bench-link compare compare-mirror ratchet setup
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,9 +65,17 @@ e2e: setup ## Tests with real processes and real initiators
 	$(CARGO) build --workspace --bins
 	$(CARGO) test -p tests --test e2e
 
-bench: ## Time 4 KiB commands of a real initiator against a RAM disk
-	$(CARGO) build --release -p daemon -p ctl
-	@tests/scripts/bench.sh
+bench: ## 4 KiB commands against a RAM disk, compared with the stored run as ratios, and what moved: ROUNDS=5 SECONDS_EACH=2, WRITE=1 stores this run
+	$(CARGO) build --release -p daemon -p ctl -p perf
+	@perf/compare/bench.py --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS_EACH),2) $(if $(WRITE),--write)
+
+bench-idle: ## What a node costs asleep, with more reactors than cores, and beside a hog: ROUNDS=3 SECONDS_EACH=2
+	$(CARGO) build --release -p daemon -p ctl -p perf
+	@perf/compare/idle.py --readme --rounds $(or $(ROUNDS),3) --seconds $(or $(SECONDS_EACH),2)
+
+bench-scale: ## Memory and set-up time of up to 1,000 sessions, 256 LUNs and 64 arrays, and of a start
+	$(CARGO) build --release -p daemon -p ctl -p perf
+	@perf/compare/scale.py --readme
 
 bench-link: ## Mirrored writes and resync over the dedicated NIC against kernel TCP, interleaved (root): ROUNDS=5 SECONDS_EACH=4
 	$(CARGO) build --release -p daemon -p ctl -p perf
@@ -76,6 +84,10 @@ bench-link: ## Mirrored writes and resync over the dedicated NIC against kernel 
 compare: setup ## This target against tgt and URLs (TARGETS="spdk=iscsi://..."), in turns, with raw bounds; writes perf/results/compare.json and README's table: ROUNDS=5 SECONDS_EACH=2
 	$(CARGO) build --release -p daemon -p ctl -p perf
 	@perf/compare/run.py --readme --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS_EACH),2) $(TARGETS:%=--target %)
+
+compare-mirror: ## What mirroring costs beside the machine's own bounds: writes, intent log, resync; writes perf/results/mirror.json and README's table: ROUNDS=5 SECONDS_EACH=2
+	$(CARGO) build --release -p daemon -p ctl -p perf
+	@perf/compare/mirror.py --readme --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS_EACH),2)
 
 ratchet: setup ## Count the instructions and allocations of a 4 KiB operation under valgrind, and write perf/ratchet.txt, which `make test` holds them against
 	$(CARGO) build -p perf --bin gemel-ratchet

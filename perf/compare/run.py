@@ -12,20 +12,16 @@ other targets are WRITTEN TO.
 import argparse
 import json
 import os
-import platform
-import random
 import re
 import shutil
 import signal
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from common import ROOT, Noise, free_port, machine, noise_line, output, pinned, range_of, ratio, summary, until, write_readme
+
 RAM = 512 << 20
 OURS, SPIN = "gemel", "gemel-spin"
 SPAN = "256m"
@@ -42,32 +38,6 @@ JOBS = {
 # The same with libiscsi's own load, which reads alone and tells the rate alone.
 LIBISCSI = {"4 KiB random read, depth 1, libiscsi": 1, "4 KiB random read, depth 32, libiscsi": 32}
 FILE_JOB = "4 KiB random read of a file on disk, depth 1"
-
-
-def pinned(core, command):
-    """A command on one core, where there are two."""
-    return ["taskset", "-c", str(core), *command] if os.cpu_count() > 1 else command
-
-
-def output(command, timeout=120):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
-    if done.returncode != 0:
-        sys.exit(f"compare: {' '.join(map(str, command))}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def until(what, ready, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > end:
-            sys.exit(f"compare: {what} does not come up within {seconds:.0f} s")
-        time.sleep(0.02)
 
 
 class Target:
@@ -204,24 +174,6 @@ def fio(disk, seconds):
     return figures
 
 
-def steal():
-    """Ticks in all, and those in which another guest had the processor."""
-    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    return sum(fields), fields[7]
-
-
-def summary(values):
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
-
-
-def ratio(pairs):
-    """Ratio of medians with a 95 % percentile bootstrap over rounds, as gemel-perf compare does it."""
-    of = lambda some: statistics.median([b for _, b in some]) / statistics.median([a for a, _ in some])
-    picker = random.Random(1)
-    draws = sorted(of(picker.choices(pairs, k=len(pairs))) for _ in range(4000))
-    return {"value": of(pairs), "low": draws[100], "high": draws[-101]}
-
-
 def digest(rounds, names):
     """Medians and ranges of each job and target, and the ratios of this project's to each other."""
     jobs = {}
@@ -243,11 +195,6 @@ def pairs_of(names):
     """Each of this project's targets with each of the others."""
     own = (OURS, SPIN)
     return [(one, other) for one in names if one in own for other in names if other not in own]
-
-
-def range_of(figure, digits=0):
-    show = lambda value: f"{value:,.{digits}f}"
-    return f"{show(figure['median'])} ({show(figure['least'])} to {show(figure['most'])})"
 
 
 def table(result):
@@ -279,20 +226,9 @@ def table(result):
     for key, word in (("memcpy_bytes_per_second", "copies of 4 KiB, GB/s"), ("crc32c_bytes_per_second", "CRC32C of 4 KiB, GB/s")):
         lines.append(f"| {word} | {range_of({name: value / 1e9 for name, value in raw[key].items()}, 1)} |")
     noise = result["noise"]
-    lines += ["", f"Noise: the bare round trip alone spread over {noise['round_trip_most_to_least']:.2f} to 1 in these rounds, the load average was "
-              f"{noise['load_average_before']:.1f} before and {noise['load_average_after']:.1f} after, {noise['steal_share'] * 100:.1f} % of the "
-              f"processors' time was other guests', and everything ran at nice {noise['nice']}. {result['rounds']} rounds of {result['seconds']} s each; {result['machine']}."]
+    lines += ["", f"Noise: the bare round trip alone spread over {noise['round_trip_most_to_least']:.2f} to 1 in these rounds, "
+              + noise_line(noise, result)]
     return "\n".join(lines)
-
-
-def write_readme(text):
-    readme = ROOT / "README.md"
-    begin, end = "<!-- perf/compare: written by make compare -->", "<!-- perf/compare: end -->"
-    old = readme.read_text()
-    if begin not in old or end not in old:
-        sys.exit(f"compare: README.md has no {begin} ... {end}")
-    head, rest = old.split(begin, 1)
-    readme.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}")
 
 
 def make_file(folder):
@@ -371,11 +307,11 @@ def main():
             peer = tgt(work)
             targets += [peer] if peer else []
             targets += [Target(name, url) for name, url in others]
-            (before, stolen), load = steal(), os.getloadavg()[0]
+            noise = Noise()
             for number in range(given.rounds):
                 rounds.append(one_round(number, binaries, targets, on_disk, disk, given.seconds, given.jobs))
                 print(f"compare: round {number + 1} of {given.rounds}", file=sys.stderr)
-            (after, stolen_after), load_after = steal(), os.getloadavg()[0]
+            noise = noise.end()
         finally:
             for target in targets:
                 target.stop()
@@ -386,26 +322,20 @@ def main():
     names = [target.name for target in targets]
     result = {
         "format": "gemel-compare/1",
-        "machine": f"Linux {platform.release()}, {os.cpu_count()} processors",
+        "machine": machine(),
         "rounds": given.rounds,
         "seconds": given.seconds,
         "targets": names,
         "jobs": digest(rounds, names),
         "raw": bounds,
-        "noise": {
-            "round_trip_most_to_least": trip["most"] / trip["least"],
-            "load_average_before": load,
-            "load_average_after": load_after,
-            "nice": os.nice(0),
-            "steal_share": (stolen_after - stolen) / max(1, after - before),
-        },
+        "noise": {"round_trip_most_to_least": trip["most"] / trip["least"], **noise},
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(result, indent=2) + "\n")
     text = table(result)
     print(text)
     if given.readme:
-        write_readme(text)
+        write_readme(text, "compare", "make compare")
 
 
 if __name__ == "__main__":

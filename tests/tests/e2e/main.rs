@@ -3,6 +3,7 @@
 mod access;
 mod arbiter;
 mod bad_input;
+mod benches;
 mod blocks;
 mod chap;
 mod cluster;

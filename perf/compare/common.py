@@ -1,0 +1,98 @@
+"""What the comparisons have in common: processes on cores, medians with their ranges and ratios, the machine's noise, README's tables."""
+
+import os
+import platform
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def pinned(core, command):
+    """A command on one core, where there are two."""
+    return ["taskset", "-c", str(core), *command] if os.cpu_count() > 1 else command
+
+
+def output(command, timeout=120):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    if done.returncode != 0:
+        sys.exit(f"{sys.argv[0]}: {' '.join(map(str, command))}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def until(what, ready, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > end:
+            sys.exit(f"{sys.argv[0]}: {what} does not come up within {seconds:.0f} s")
+        time.sleep(0.02)
+
+
+def steal():
+    """Ticks in all, and those in which another guest had the processor."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(fields), fields[7]
+
+
+def summary(values):
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+def ratio(pairs):
+    """Ratio of medians with a 95 % percentile bootstrap over rounds, as gemel-perf compare does it."""
+    of = lambda some: statistics.median([b for _, b in some]) / statistics.median([a for a, _ in some])
+    picker = random.Random(1)
+    draws = sorted(of(picker.choices(pairs, k=len(pairs))) for _ in range(4000))
+    return {"value": of(pairs), "low": draws[100], "high": draws[-101]}
+
+
+def range_of(figure, digits=0):
+    show = lambda value: f"{value:,.{digits}f}"
+    return f"{show(figure['median'])} ({show(figure['least'])} to {show(figure['most'])})"
+
+
+def write_readme(text, name, command, readme=ROOT / "README.md"):
+    """Puts a table in its place in a document, between the comments that are there for it."""
+    begin, end = f"<!-- perf/{name}: written by {command} -->", f"<!-- perf/{name}: end -->"
+    old = readme.read_text()
+    if begin not in old or end not in old:
+        sys.exit(f"{sys.argv[0]}: {readme} has no {begin} ... {end}")
+    head, rest = old.split(begin, 1)
+    readme.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}")
+
+
+def machine():
+    return f"Linux {platform.release()}, {os.cpu_count()} processors"
+
+
+class Noise:
+    """What else the machine did meanwhile."""
+
+    def __init__(self):
+        (self.before, self.stolen), self.load = steal(), os.getloadavg()[0]
+
+    def end(self):
+        after, stolen = steal()
+        return {
+            "load_average_before": self.load,
+            "load_average_after": os.getloadavg()[0],
+            "nice": os.nice(0),
+            "steal_share": (stolen - self.stolen) / max(1, after - self.before),
+        }
+
+
+def noise_line(noise, result):
+    return (f"the load average was {noise['load_average_before']:.1f} before and {noise['load_average_after']:.1f} after, "
+            f"{noise['steal_share'] * 100:.1f} % of the processors' time was other guests', and everything ran at nice {noise['nice']}. "
+            f"{result['rounds']} rounds of {result['seconds']} s each; {result['machine']}.")
