@@ -23,6 +23,8 @@ use crate::node::skipped_because;
 pub enum Way {
     /// Between the nodes.
     Link,
+    /// The same once more, where there is a second link.
+    Second,
     /// From a node to the initiators.
     Front(usize),
     /// From a node to etcd.
@@ -86,6 +88,9 @@ fn ends(way: Way) -> [End; 2] {
     match way {
         Way::Link => {
             [0, 1].map(|space| End { space, device: "repl", address: format!("10.61.0.{}", space + 1) })
+        }
+        Way::Second => {
+            [0, 1].map(|space| End { space, device: "repl2", address: format!("10.64.0.{}", space + 1) })
         }
         Way::Front(index) => node(index, "front", 62),
         Way::Control(index) => node(index, "control", 63),
@@ -162,6 +167,14 @@ impl Net {
         }
     }
 
+    /// A second link between the nodes, on which their kernels have addresses.
+    ///
+    /// # Panics
+    /// When it cannot be set up.
+    pub fn add_second_link(&self) {
+        self.connect(Way::Second);
+    }
+
     /// The nodes reach each other over the host as well, from address to address of their ways to it.
     pub fn join_controls(&self) {
         let host = &self.spaces[HOST];
@@ -189,7 +202,7 @@ impl Net {
     /// A node's address on a way.
     pub fn address(&self, way: Way, node: usize) -> String {
         let [near, far] = ends(way);
-        if way == Way::Link && node == 1 { far.address } else { near.address }
+        if matches!(way, Way::Link | Way::Second) && node == 1 { far.address } else { near.address }
     }
 
     /// The host's address on a way of a node.

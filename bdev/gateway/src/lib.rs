@@ -17,5 +17,8 @@ pub use export::{
     LunProvisioning, Map, NodeConfig, PORTAL_GROUP_TAG_MAX, PeerConfig, Percent, Portal, PortalGroup,
     Redirect, StandbyMode, Target, TargetConfig, Visibility,
 };
-pub use remote::{Discovered, Discovery, DiscoveryConfig, Remote, RemoteConfig, Rung, RungTimes, Served};
+pub use remote::{
+    Discovered, Discovery, DiscoveryConfig, Remote, RemoteConfig, Rung, RungTimes, Served, Way, WayNews,
+    WayState,
+};
 pub use url::LunUrl;

@@ -81,7 +81,9 @@ fn over_portals(seed: u64, groups: &[(i32, &[&str])]) -> World {
     let mut remote = several(4, 2);
     remote.address = "10.0.0.1:3999".parse().expect("address");
     let others = ["10.0.0.1:3264", "10.0.0.1:3265"];
-    remote.other_addresses = others.map(|other| other.parse().expect("address")).to_vec();
+    for other in others {
+        remote.add_way(other.parse().expect("address"));
+    }
     let mut world = World::new(seed, remote, &[HOST]);
     for (tag, portals) in groups {
         let portals = portals.iter().map(|portal| portal.parse().expect("address"));

@@ -74,7 +74,7 @@ fn way_to_peer(node: usize, standby: StandbyMode, target: &mut Target) -> PeerCo
     target.set_portal_group_auth(RELAYS, Some(policy)).expect("it is there");
     let (alua, account) = (Management::Implicit, Some(account(node)));
     let address = SocketAddr::new(address(1 - node), RELAY_PORT);
-    PeerConfig { address, portal_group: RELAYS, standby, alua, account }
+    PeerConfig { addresses: vec![address], portal_group: RELAYS, standby, alua, account }
 }
 
 /// What runs on a node.

@@ -277,7 +277,7 @@ fn a_target_has_digests_of_its_own_and_a_session_at_two_portals() {
     let import = |name: &str, header: &str| {
         json!({"name": name, "initiator_iqn": format!("iqn.2026-11.example:{name}"), "connections": 2,
                "url": format!("iscsi://127.0.0.1:{}/iqn.2026-11.org.gemel:m0/0", ports[0]),
-               "other_portals": [format!("127.0.0.1:{}", ports[1])], "header_digest": header, "data_digest": "require"})
+               "more_addresses": [format!("127.0.0.1:{}", ports[1])], "header_digest": header, "data_digest": "require"})
     };
     near.must("bdev_iscsi_create", import("r0", "avoid"));
     let at = |far: &Node| -> Vec<Value> {
@@ -296,7 +296,7 @@ fn a_target_has_digests_of_its_own_and_a_session_at_two_portals() {
     let bad = near.call(
         "bdev_iscsi_create",
         json!({"name": "r2", "initiator_iqn": "iqn.2026-11.example:r2",
-        "url": "iscsi://127.0.0.1/iqn.x/0", "other_portals": ["nowhere"]}),
+        "url": "iscsi://127.0.0.1/iqn.x/0", "more_addresses": ["nowhere"]}),
     );
-    assert!(bad.expect_err("no portal").to_string().contains("other_portals"));
+    assert!(bad.expect_err("no portal").to_string().contains("more_addresses"));
 }

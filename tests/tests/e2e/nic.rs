@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::net::{Net, Plug, Way};
+use tests::net::{Net, Plug, Toward, Way};
 use tests::node::{Node, command_at, has_tool, pause};
 use tests::pair::{LEG, Pair, Unusual, gemel};
 use tests::tgt::{TARGET, Tgt};
@@ -38,10 +38,28 @@ impl Bench {
         Some(Self::on(net))
     }
 
+    /// As [`Bench::behind_a_switch`], with a second link, over kernel TCP.
+    fn with_two_links() -> Option<Self> {
+        if !has_tool("nft") {
+            return None;
+        }
+        let net = Net::start()?;
+        net.put_switch();
+        net.add_second_link();
+        let second = [0, 1].map(|node| format!("{}:3261", net.address(Way::Second, node)));
+        let more = [0, 1].map(|node| ["--listen", &second[node], "--peer", &second[1 - node]]);
+        Some(Self::with(net, more.each_ref().map(|more| &more[..])))
+    }
+
     fn on(net: Net) -> Self {
+        Self::with(net, [&[]; 2])
+    }
+
+    /// With more arguments of each node's command.
+    fn with(net: Net, more: [&[&str]; 2]) -> Self {
         let nics = [0, 1].map(|node| format!("{}/24", net.address(Way::Link, node)));
-        let create = ["--nic", "repl", "--nic-address", &nics[0]];
-        let join = ["--nic", "repl", "--nic-address", &nics[1]];
+        let create = [&["--nic", "repl", "--nic-address", &nics[0]][..], more[0]].concat();
+        let join = [&["--nic", "repl", "--nic-address", &nics[1]][..], more[1]].concat();
         let unusual = Unusual { create: &create, join: &join, net: Some(&net), ..Unusual::default() };
         let pair = Pair::build(unusual, |_| {}, None);
         pair.wait_in_sync(0);
@@ -233,6 +251,62 @@ fn a_switch_that_loses_frames_is_used_all_the_same_and_one_that_loses_all_heals_
     lose(0);
     bench.pair.wait_in_sync(0);
     bench.heals_by_delta(load);
+}
+
+/// Whether the ways of a node's import to the peer are up: over the link of its own, and over kernel TCP.
+fn ways_up(node: &Node) -> [bool; 2] {
+    let ways = node.must("link_get_ways", Value::Null);
+    assert_eq!((&ways[0]["link"], &ways[1]["link"]), (&json!("repl"), &Value::Null), "{ways:#}");
+    [0, 1].map(|way| ways[way]["state"] == "up")
+}
+
+/// One of two links is cut, then the other, and a plug is pulled: hosts hardly notice, and no leg is given up.
+#[test]
+fn a_pair_with_two_links_stays_whole_when_either_is_cut() {
+    let Some(bench) = Bench::with_two_links() else { return };
+    let nodes = || [0, 1].map(|node| bench.pair.node(node));
+    let until = |what: &str, wanted: [bool; 2]| {
+        let found = (0..250).any(|_| {
+            pause(Duration::from_millis(20));
+            nodes().into_iter().all(|node| ways_up(node) == wanted)
+        });
+        assert!(found, "{what}: {:#}", bench.pair.node(0).must("link_get_ways", Value::Null));
+    };
+    until("both ways", [true; 2]);
+    let generation = bench.pair.status(0)["generation"].clone();
+    assert!(generation.is_u64(), "{:#}", bench.pair.status(0));
+    let load = bench.load(8);
+    [0, 1].into_iter().for_each(|node| bench.net.lose_frames(node, 1000));
+    until("the second alone", [false, true]);
+    let shown = String::from_utf8(gemel(bench.pair.node(0), &["link", "status"]).stdout).expect("text");
+    assert!(shown.contains("repl (veth), up") && shown.contains("10.64.0.2:3261  kernel TCP"), "{shown}");
+    [0, 1].into_iter().for_each(|node| bench.net.lose_frames(node, 0));
+    until("both again", [true; 2]);
+    bench.net.cut(Way::Second, Toward::Both);
+    until("the first alone", [true, false]);
+    bench.net.heal(Way::Second);
+    until("both again", [true; 2]);
+    bench.net.set_plugged(1, Plug::Out);
+    until("the second alone", [false, true]);
+    bench.net.set_plugged(1, Plug::In);
+    until("both again", [true; 2]);
+    let report = verified(load);
+    println!("three cuts: longest stall {:.0} ms", stall(&report));
+    assert!(stall(&report) < 1000.0, "{report}");
+    let status = bench.pair.status(0);
+    assert_eq!(
+        (&status["generation"], &status["legs"][1]["in_sync"]),
+        (&generation, &json!(true)),
+        "{status:#}"
+    );
+    let events = bench.pair.node(0).must("notify_get_notifications", Value::Null);
+    let count =
+        |kind: &str| events.as_array().into_iter().flatten().filter(|one| one["type"] == kind).count();
+    assert_eq!((count("import_way_lost"), count("import_way_back")), (3, 4), "{events:#}");
+    let Bench { mut pair, net } = bench;
+    pair.stop_both(0);
+    pair.compare(&status);
+    drop(net);
 }
 
 /// Node 0 has the link to itself; what is in the other namespace uses its kernel's TCP.

@@ -182,46 +182,90 @@ fn status(answer: &Value) -> String {
 #[derive(Args)]
 pub(crate) struct Nic {
     /// A network interface for replication alone: the node polls it and runs TCP itself. `--listen` and `--peer` are in its
-    /// network then. Kernel TCP when absent.
+    /// network then. Once for each such link; kernel TCP when absent.
     #[arg(long, requires = "nic_address")]
-    nic: Option<String>,
+    nic: Vec<String>,
     /// This node's address on that interface with its prefix length, as 10.0.0.1/24; the kernel must not have it.
     #[arg(long, requires = "nic")]
-    nic_address: Option<String>,
+    nic_address: Vec<String>,
     /// The longest packet in bytes, the same on both nodes.
     #[arg(long, default_value_t = 9000, requires = "nic")]
     nic_mtu: u32,
 }
 
 impl Nic {
-    /// The call that makes the link; `None` where there is none to make. A link that is there already is used.
-    pub(crate) fn link(&self, client: &mut Client, listen: SocketAddr) -> Result<Option<Value>, Failure> {
-        let (Some(interface), Some(address)) = (&self.nic, &self.nic_address) else { return Ok(None) };
-        if address.split('/').next() != Some(listen.ip().to_string().as_str()) {
-            return Err(Failure::Usage(format!("--listen {listen} is not at --nic-address {address}")));
+    /// The calls that make the links. One that is there already is used.
+    pub(crate) fn links(&self, client: &mut Client, listen: &[SocketAddr]) -> Result<Vec<Value>, Failure> {
+        if self.nic.len() != self.nic_address.len() {
+            let counts = (self.nic.len(), self.nic_address.len());
+            let why = format!("--nic and --nic-address go together: there are {} and {}", counts.0, counts.1);
+            return Err(Failure::Usage(why));
         }
-        let links = client.call("link_get_links", None)?;
-        let is_there = |link: &Value| {
-            let has = link["addresses"].as_array().is_some_and(|all| all.iter().any(|one| one == address));
-            link["interface"] == *interface && has
+        if self.nic.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(address) = self.nic_address.iter().find(|address| position(address, listen).is_none()) {
+            return Err(Failure::Usage(format!("no --listen is at --nic-address {address}")));
+        }
+        let there = client.call("link_get_links", None)?;
+        let is_there = |interface: &String, address: &String| {
+            there.as_array().into_iter().flatten().any(|link| {
+                let has =
+                    link["addresses"].as_array().is_some_and(|all| all.iter().any(|one| one == address));
+                link["interface"] == *interface && has
+            })
         };
-        if links.as_array().into_iter().flatten().any(is_there) {
-            return Ok(None);
-        }
-        let addresses = [address];
-        Ok(Some(
-            json!({"name": interface, "interface": interface, "addresses": addresses, "mtu": self.nic_mtu}),
-        ))
+        let mtu = self.nic_mtu;
+        let wanted = self.nic.iter().zip(&self.nic_address).filter(|(nic, address)| !is_there(nic, address));
+        let call = |(nic, address): (&String, &String)| json!({"name": nic, "interface": nic, "addresses": [address], "mtu": mtu});
+        Ok(wanted.map(call).collect())
     }
 
     /// What the other node's command gets: options with their values.
-    pub(crate) fn for_peer(&self, peer: SocketAddr) -> Vec<(&'static str, String)> {
-        let Some(address) = &self.nic_address else { return Vec::new() };
-        let prefix = address.split('/').nth(1).unwrap_or_default();
-        vec![
-            ("nic", "INTERFACE".to_owned()),
-            ("nic-address", format!("{}/{prefix}", peer.ip())),
-            ("nic-mtu", self.nic_mtu.to_string()),
-        ]
+    pub(crate) fn for_peer(
+        &self,
+        listen: &[SocketAddr],
+        peers: &[SocketAddr],
+    ) -> Vec<(&'static str, String)> {
+        let one = |address: &String| {
+            let peer = peers.get(position(address, listen)?)?;
+            let prefix = address.split('/').nth(1).unwrap_or_default();
+            Some([("nic", "INTERFACE".to_owned()), ("nic-address", format!("{}/{prefix}", peer.ip()))])
+        };
+        let mut options: Vec<_> = self.nic_address.iter().filter_map(one).flatten().collect();
+        if !options.is_empty() {
+            options.push(("nic-mtu", self.nic_mtu.to_string()));
+        }
+        options
     }
+}
+
+/// Which of these is at an address with a prefix length.
+fn position(address: &str, listen: &[SocketAddr]) -> Option<usize> {
+    let ip = address.split('/').next()?;
+    listen.iter().position(|listen| listen.ip().to_string() == ip)
+}
+
+/// The ways of imports beside the links, where all links are asked for.
+pub(crate) fn with_ways(
+    client: &mut Client,
+    links: &Links,
+    answer: &Value,
+) -> Result<Option<Value>, Failure> {
+    let Links::Status { name: None } = links else { return Ok(None) };
+    let ways = client.call("link_get_ways", None)?;
+    Ok(Some(json!({"links": answer, "ways": ways})))
+}
+
+/// Both as text.
+pub(crate) fn status_with_ways(answer: &Value) -> String {
+    let links = status(&answer["links"]);
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["import", "way to", "over", "state", "round trip"]);
+    for way in answer["ways"].as_array().into_iter().flatten() {
+        let over = way["link"].as_str().unwrap_or("kernel TCP").to_owned();
+        let took = way["round_trip_us"].as_u64().map_or_else(|| "-".to_owned(), |took| format!("{took} us"));
+        table.add_row([text(&way["import"]), text(&way["address"]), over, text(&way["state"]), took]);
+    }
+    if table.is_empty() { links } else { format!("{links}\n\n{}", table.trim_fmt()) }
 }

@@ -217,9 +217,12 @@ fn ask(options: &Options, command: &Command) -> Result<String, Failure> {
         Command::Target(target) => call(&mut client, target.call())?,
         Command::Link(link) => {
             let (answer, show) = call(&mut client, link.call())?;
-            match link::wait_for_capture(&mut client, link)? {
-                Some(capture) => (capture, link::captured),
-                None => (answer, show),
+            let captured = link::wait_for_capture(&mut client, link)?;
+            let ways = link::with_ways(&mut client, link, &answer)?;
+            match (captured, ways) {
+                (Some(capture), _) => (capture, link::captured),
+                (None, Some(all)) => (all, link::status_with_ways),
+                (None, None) => (answer, show),
             }
         }
         Command::Auth(auth) => {

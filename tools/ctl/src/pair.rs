@@ -49,12 +49,13 @@ pub(crate) struct Place {
     /// bdev of the node.
     #[arg(long)]
     leg: String,
-    /// Where this node shows its leg to the peer.
-    #[arg(long)]
-    listen: SocketAddr,
+    /// Where this node shows its leg to the peer. Given twice, with `--peer` in the same order, for a second link: both are used, and the
+    /// cut of one is a short pause.
+    #[arg(long, required = true)]
+    listen: Vec<SocketAddr>,
     /// Where the peer shows its leg.
-    #[arg(long)]
-    peer: SocketAddr,
+    #[arg(long, required = true)]
+    peer: Vec<SocketAddr>,
     /// Where hosts reach the volume on this node.
     #[arg(long)]
     portal: SocketAddr,
@@ -114,6 +115,13 @@ impl Durability {
 }
 
 impl Place {
+    fn links_differ(&self) -> Failure {
+        let (listen, peer) = (self.listen.len(), self.peer.len());
+        Failure::Usage(format!(
+            "--listen and --peer go together, once for each link: there are {listen} and {peer}"
+        ))
+    }
+
     fn secret_file(&self) -> PathBuf {
         self.secret_file.clone().unwrap_or_else(|| PathBuf::from(format!("{}.chap", self.name)))
     }
@@ -307,19 +315,26 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
     let name = &place.name;
     let (disk, content) = open_leg(builder, place)?;
     let way = format!("{name}_peer");
-    let url = format!("iscsi://{}/{}/0", place.peer, iqn(name, &index.other().leg()));
+    let [peer, more_peers @ ..] = &place.peer[..] else { return Err(place.links_differ()) };
+    if place.listen.len() != place.peer.len() {
+        return Err(place.links_differ());
+    }
+    let url = format!("iscsi://{peer}/{}/0", iqn(name, &index.other().leg()));
     let initiator = iqn(name, &index.node());
     let stall_ms = place.max_stall_ms.unwrap_or(place.profile.stall_ms());
     let Patience { silence_ms, io_timeout_ms, grace_ms } = Patience::of(stall_ms);
     make_secrets(pair, place)?;
-    if let Some(link) = place.nic.link(builder.client, place.listen)? {
+    for link in place.nic.links(builder.client, &place.listen)? {
         let undo = ("link_delete", json!({"name": link["name"]}));
         builder.make("link_create", link, undo)?;
     }
-    let import = json!({
+    let mut import = json!({
         "name": way, "initiator_iqn": initiator, "url": url, "silence_ms": silence_ms,
         "chap": place.chap(index),
     });
+    if !more_peers.is_empty() {
+        import["more_addresses"] = json!(more_peers);
+    }
     builder.make("bdev_iscsi_create", import, ("bdev_iscsi_delete", json!({"name": way})))?;
     let mut mirror = json!({
         "name": name, "leg": disk, "peer": way, "index": index.0, "content": content.word(),
@@ -423,7 +438,7 @@ struct Shown<'a> {
     name: &'a str,
     alias: &'a str,
     bdev: &'a str,
-    at: SocketAddr,
+    at: &'a [SocketAddr],
     /// Initiators' names, and their networks.
     who: [Value; 2],
     durability: &'a str,
@@ -453,7 +468,8 @@ fn target(builder: &mut Builder<'_>, shown: &Shown<'_>) -> Result<i64, Failure> 
     let Shown { name, alias, bdev, at, who, durability, chap, more } = shown;
     let chap = chap.as_ref().map(|account| authentication(builder, account)).transpose()?;
     let portal = next_tag(builder.client, "iscsi_get_portal_groups")?;
-    let portals = json!([{"host": at.ip().to_string(), "port": at.port().to_string()}]);
+    let portals = at.iter().map(|at| json!({"host": at.ip().to_string(), "port": at.port().to_string()}));
+    let portals: Vec<Value> = portals.collect();
     let made = json!({"tag": portal, "portals": portals});
     builder.make("iscsi_create_portal_group", made, ("iscsi_delete_portal_group", json!({"tag": portal})))?;
     if let Some(chap) = &chap {
@@ -483,8 +499,8 @@ fn show_leg(builder: &mut Builder<'_>, place: &Place, index: Index) -> Result<i6
         name: &name,
         alias: "leg",
         bdev: &bdev,
-        at: place.listen,
-        who: [json!([peer]), json!([place.peer.ip().to_string()])],
+        at: &place.listen,
+        who: [json!([peer]), json!(place.peer.iter().map(|peer| peer.ip().to_string()).collect::<Vec<_>>())],
         durability: "sync-cached",
         chap: Some(place.chap(index.other())),
         more: json!({}),
@@ -510,11 +526,14 @@ fn show_volume(
         Alua::Explicit => "explicit",
     };
     // The portal group asks for the leg's CHAP of those that are relayed, too.
-    let peer = json!({
-        "address": place.peer.to_string(), "pg_tag": replication, "standby": standby, "alua": alua,
+    let mut peer = json!({
+        "address": place.peer.first(), "pg_tag": replication, "standby": standby, "alua": alua,
         "chap": place.chap(index),
     });
-    let (at, durability, more) = (place.portal, place.durability.word(), json!({"peer": peer}));
+    if let Some(more) = place.peer.get(1..).filter(|more| !more.is_empty()) {
+        peer["more_addresses"] = json!(more);
+    }
+    let (at, durability, more) = (&[place.portal], place.durability.word(), json!({"peer": peer}));
     target(
         builder,
         &Shown { name: &name, alias: &place.name, bdev: &place.name, at, who, durability, chap: None, more },

@@ -176,7 +176,7 @@ impl Node {
             let discovery = Discovery::over(config, &mut residents.routes.clone(), &residents.core, now);
             discovery.map(|discovery| Errand::Discovering(Box::new(discovery)))
         };
-        self.begin(self.place_for(address.ip()), &address.to_string(), begin)
+        self.begin(self.place_for(&[address]), &address.to_string(), begin)
     }
 
     /// Has an errand done on a reactor.

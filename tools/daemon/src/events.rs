@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use ::mirror::events::{Codes, Event, EventKind, Severity};
 use engine::Instant;
 use engine::packet::LinkState;
-use gateway::{Departure, Rung};
+use gateway::{Departure, Rung, WayNews};
 use iscsi::CloseReason;
 use net::smol::{LinkNews, PathCheck};
 use serde_json::{Value, json};
@@ -28,6 +28,8 @@ const CONNECTION_CLOSED: &str = "iscsi_connection_closed";
 const UNIT_STATE_TYPES: [&str; 2] = ["unit-state-unreadable", "unit-state-given-up"];
 /// An I/O behind an import had no answer in its time, and this was done about it.
 const IMPORT_TYPES: [&str; 3] = ["import_abort_task", "import_lun_reset", "import_session_drop"];
+/// A way of an import was cut while another stayed, or is used again.
+const WAY_TYPES: [&str; 2] = ["import_way_lost", "import_way_back"];
 /// A link's interface came or went, or a path of it became known.
 const LINK_TYPES: [&str; 2] = ["link_carrier", "link_path"];
 
@@ -40,6 +42,8 @@ pub enum News {
     Link(String, LinkNews),
     /// An import, and what was done for the sake of a late I/O.
     Late(String, Rung),
+    /// An import, and what became of one of its ways.
+    Way(String, WayNews),
     /// A connection was closed.
     Departed(Departure),
     /// What is kept of a device's LUNs cannot be read.
@@ -98,7 +102,13 @@ pub(crate) fn wall() -> SystemTime {
 /// All types that entries can have.
 pub fn types() -> impl Iterator<Item = &'static str> {
     let others = UNIT_STATE_TYPES.into_iter().chain([CONNECTION_CLOSED]);
-    DEVICE_TYPES.into_iter().chain(LINK_TYPES).chain(IMPORT_TYPES).chain(others).chain(EventKind::CODES)
+    DEVICE_TYPES
+        .into_iter()
+        .chain(LINK_TYPES)
+        .chain(IMPORT_TYPES)
+        .chain(WAY_TYPES)
+        .chain(others)
+        .chain(EventKind::CODES)
 }
 
 impl EventLog {
@@ -114,6 +124,7 @@ impl EventLog {
                 News::Mirror(mirror, event) => self.mirror(mirror, event, now),
                 News::Link(link, news) => self.link(link, &news),
                 News::Late(import, rung) => self.late(import, rung),
+                News::Way(import, news) => self.way(import, &news),
                 News::Departed(departure) => self.departed(&departure),
                 News::Unreadable(device) => self.unreadable(device),
                 News::MoreDeparted(count) => {
@@ -216,6 +227,33 @@ impl EventLog {
             subject: import,
             text: text.to_owned(),
             data: Value::Null,
+            is_mirrors: false,
+        });
+    }
+
+    fn way(&mut self, import: String, news: &WayNews) {
+        let (code, reason, severity, address, text) = match news {
+            WayNews::Lost(address, why) => {
+                let text = format!("the way to {address} is lost ({why}): everything goes over the others");
+                (WAY_TYPES[0], "lost", Severity::Warning, address, text)
+            }
+            WayNews::Back(address) => {
+                (WAY_TYPES[1], "back", Severity::Info, address, format!("the way to {address} is used"))
+            }
+        };
+        match severity {
+            Severity::Info => tracing::info!("{import}: {text}"),
+            Severity::Warning | Severity::Alarm => tracing::warn!("{import}: {text}"),
+        }
+        self.push(Entry {
+            id: 0,
+            time: wall(),
+            code,
+            reason,
+            severity,
+            subject: import,
+            text,
+            data: json!({"address": address}),
             is_mirrors: false,
         });
     }

@@ -15,7 +15,7 @@ use bdev::fault::FaultPlan;
 use bdev::meter::Metered;
 use bdev::null::NullBdev;
 use bdev::uring::UringBdev;
-use core::net::IpAddr;
+use core::net::SocketAddr;
 use core::time::Duration;
 use engine::{Clock, Instant, MonotonicClock};
 use gateway::Target;
@@ -259,9 +259,12 @@ impl Node {
         self.errands
     }
 
-    /// Where something goes that talks to `address`: to the reactor of the link that reaches it, else as [`Node::place`] says.
-    pub fn place_for(&self, address: IpAddr) -> ReactorIndex {
-        let link = self.links.values().find(|link| link.addresses.iter().any(|net| net.contains(address)));
+    /// Where something goes that talks to these addresses: to the reactor of the link that reaches one, else as [`Node::place`] says.
+    pub fn place_for(&self, addresses: &[SocketAddr]) -> ReactorIndex {
+        let near = |link: &&LinkEntry| {
+            addresses.iter().any(|address| link.addresses.iter().any(|net| net.contains(address.ip())))
+        };
+        let link = self.links.values().find(near);
         link.map_or_else(|| self.place(), |link| link.reactor)
     }
 
@@ -422,7 +425,7 @@ impl Node {
         End::NotYet
     }
 
-    fn each<T: Send + 'static>(
+    pub(crate) fn each<T: Send + 'static>(
         &self,
         what: impl FnOnce(&mut Residents, Instant) -> T + Clone + Send + 'static,
     ) -> Vec<T> {

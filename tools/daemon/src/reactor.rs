@@ -15,7 +15,7 @@ use engine::{
     Core, Instant, MonotonicClock, Pinning, Pool, Progress, ReactorConfig, ReactorSnapshot, ReactorThread,
     RingCapabilities, Sender, Shard,
 };
-use gateway::{Served, Target, TargetConfig};
+use gateway::{Served, Target, TargetConfig, Way};
 use mirror::arbiter::{Answer, Ticket};
 use mirror::driver::Driver;
 use net::Routes;
@@ -156,6 +156,11 @@ impl Residents {
         }
     }
 
+    /// The ways of imports.
+    pub fn ways(&self) -> Vec<(String, Vec<Way>)> {
+        self.imports.iter().map(|(name, import)| (name.clone(), import.what.ways())).collect()
+    }
+
     /// Logs all imports out.
     pub fn leave_imports(&mut self, now: Instant) {
         let names: Vec<String> = self.imports.keys().cloned().collect();
@@ -245,6 +250,9 @@ impl Residents {
             for rung in import.what.take_rungs() {
                 // The log outlives the reactors.
                 let _ = self.events.as_ref().map(|events| events.send(News::Late(name.clone(), rung)));
+            }
+            for news in import.what.take_way_news() {
+                let _ = self.events.as_ref().map(|events| events.send(News::Way(name.clone(), news)));
             }
         }
         progress |= self.leaving.iter_mut().fold(Progress::Idle, |sum, import| sum | import.poll(now));

@@ -71,9 +71,11 @@ impl Target {
     /// Whether a portal group is where a target's peer comes to, and this is the peer.
     pub(super) fn is_peer(&self, portal_group: i32, address: IpAddr) -> bool {
         self.nodes.values().any(|node| {
-            node.config.borrow().peer.as_ref().is_some_and(|peer| {
-                peer.portal_group == portal_group && peer.address.ip() == address.to_canonical()
-            })
+            node.config
+                .borrow()
+                .peer
+                .as_ref()
+                .is_some_and(|peer| peer.portal_group == portal_group && peer.is_at(address.to_canonical()))
         })
     }
 

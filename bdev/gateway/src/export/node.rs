@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use bdev::{Access, NodeSide};
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use engine::LatencySummary;
 use iscsi::chap::Account;
 use iscsi::keys::Digests;
@@ -116,8 +116,8 @@ pub struct NodeConfig {
 /// The other node of a pair, as a target node of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
-    /// A portal of its replication link: relayed sessions go there,
-    pub address: SocketAddr,
+    /// Its portals on the replication links, the preferred one first: relayed sessions go to one that answers,
+    pub addresses: Vec<SocketAddr>,
     /// and its own come in here, through this portal group. No host is let in that way. They authenticate as the portal
     /// group asks, or, where it asks for nothing of its own, as the target does.
     pub portal_group: i32,
@@ -127,6 +127,13 @@ pub struct PeerConfig {
     pub alua: Management,
     /// How relayed sessions authenticate there; with the target's credential, the peer must prove itself, too.
     pub account: Option<Account>,
+}
+
+impl PeerConfig {
+    /// True for an address of the peer's.
+    pub(super) fn is_at(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|address| address.ip() == ip)
+    }
 }
 
 /// Where logins are sent.

@@ -194,11 +194,12 @@ pub(super) struct Relay {
     nexus: Nexus,
     target: String,
     state: State,
+    dials: usize,
 }
 
 impl Relay {
     pub(super) fn new(nexus: Nexus, target: String) -> Self {
-        Self { nexus, target, state: State::Down { not_before: Instant::EPOCH } }
+        Self { nexus, target, state: State::Down { not_before: Instant::EPOCH }, dials: 0 }
     }
 
     /// True when the target should make a stream to the peer now: asks once.
@@ -208,6 +209,11 @@ impl Relay {
             self.state = State::Dialling;
         }
         due
+    }
+
+    /// Streams that were asked for before: the next one goes to another address, where the peer has several.
+    pub(super) fn dials(&self) -> usize {
+        self.dials
     }
 
     /// A stream to the peer's portal.
@@ -232,6 +238,7 @@ impl Relay {
             preferences,
             credentials,
         });
+        self.dials += 1;
         self.state = State::Live(Box::new(Live {
             was_in: Was::Out,
             stream,

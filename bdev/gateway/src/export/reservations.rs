@@ -47,8 +47,14 @@ impl Target {
         let Some(peer) = peer else { return };
         match peer.account.map(|account| auth::proving(account, Algorithm::ALL.to_vec())).transpose() {
             Ok(credentials) => {
-                let stream = self.network.connect(peer.address);
-                entry.session.attach_relay(stream, credentials, now);
+                let at = entry.session.relay_dials() % peer.addresses.len().max(1);
+                match peer.addresses.get(at) {
+                    Some(address) => {
+                        let stream = self.network.connect(*address);
+                        entry.session.attach_relay(stream, credentials, now);
+                    }
+                    None => entry.session.put_off_relay(now),
+                }
             }
             Err(_) => entry.session.put_off_relay(now),
         }
@@ -63,7 +69,7 @@ impl Target {
         let session = &mut entry.session;
         let from = session.stream().peer_addr().map(|address| address.ip());
         let named = relay::port_of(&who.initiator_alias).is_some();
-        if named && session.portal_group == peer.portal_group && from == Some(peer.address.ip()) {
+        if named && session.portal_group == peer.portal_group && from.is_some_and(|ip| peer.is_at(ip)) {
             session.become_relayed();
         }
     }

@@ -24,6 +24,7 @@ use scsi::initiator as cdb;
 
 use super::flights::{Flight, Lateness, Payload, command, is_repeatable, parameter_list};
 use super::live::ladder::Rung;
+use super::live::ways::{Way, WayNews, WayState};
 use super::live::{Live, Verdict};
 use super::route::Route;
 use super::{Learnt, RemoteConfig};
@@ -87,7 +88,7 @@ impl RemoteChannel {
         learnt: Arc<Learnt>,
     ) -> Self {
         let pause = config.retry_min;
-        let route = Route::over(config.address, &config.other_addresses);
+        let route = Route::to(config.ways());
         Self {
             core: core.clone(),
             network,
@@ -113,7 +114,8 @@ impl RemoteChannel {
         };
         let address = self.route.next();
         let stream = self.network.connect(address);
-        self.state = State::Live(Box::new(Live::new(address, stream, Connection::new(config), now)));
+        let ways = self.route.ways_with(address);
+        self.state = State::Live(Box::new(Live::new(ways, address, stream, Connection::new(config), now)));
     }
 
     /// Makes one more connection of the session, where one is due.
@@ -124,8 +126,9 @@ impl RemoteChannel {
         // Without a random source it is tried again, or the session ends, as after a login that fails.
         let Ok(config) = self.initiator() else { return };
         let State::Live(live) = &mut self.state else { return };
-        let stream = self.network.connect(self.route.member(live.address(), cid));
-        live.join(cid, stream, config, now);
+        let way = live.next_way();
+        let stream = self.network.connect(way);
+        live.join(cid, way, stream, config, now);
     }
 
     fn initiator(&self) -> Result<initiator::Config, getrandom::Error> {
@@ -232,6 +235,23 @@ impl RemoteChannel {
         rungs
     }
 
+    /// What became of ways while the session stayed, since somebody asked.
+    pub(super) fn take_way_news(&mut self) -> VecDeque<WayNews> {
+        match &mut self.state {
+            State::Live(live) => live.take_way_news(),
+            State::Down { .. } | State::Gone => VecDeque::new(),
+        }
+    }
+
+    /// The ways to the target, in the order that they are configured in.
+    pub(super) fn ways(&self) -> Vec<Way> {
+        if let State::Live(live) = &self.state {
+            return live.ways().collect();
+        }
+        let down = |address| Way { address, state: WayState::Down, tasks: 0, round_trip: None };
+        self.route.homes().iter().copied().map(down).collect()
+    }
+
     /// True when nothing is left of the session, by this end's wish.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self.state, State::Gone)
@@ -321,7 +341,7 @@ impl RemoteChannel {
                 }
             }
             Event::Completed(task, completion) => self.on_completed(task, &completion, now),
-            Event::Pong => live.on_pong(cid),
+            Event::Pong => live.on_pong(cid, now),
             Event::LogoutRequested { seconds } => self.part(seconds, now),
             Event::Removed { response, time2wait, .. } => {
                 if let Err(response) = live.on_removed(cid, response, time2wait, now) {

@@ -18,9 +18,9 @@ pub struct RemoteConfig {
     pub target: String,
     /// The target's portal.
     pub address: SocketAddr,
-    /// Further portals of the same portal group: a session's connections are spread over all, and where one does not answer the next
-    /// one is tried.
-    pub other_addresses: Vec<SocketAddr>,
+    /// More portals of the same group, over other links: all of them are used, and what was under way on one that is cut goes on at
+    /// another. [`RemoteConfig::add_way`] adds one.
+    pub more_addresses: Vec<SocketAddr>,
     /// Logical unit number.
     pub lun: u16,
     /// ISID: stable, so that a reconnection replaces the old session. `None` for one of the device's own
@@ -71,7 +71,7 @@ impl RemoteConfig {
             initiator: initiator.into(),
             target: target.into(),
             address,
-            other_addresses: Vec::new(),
+            more_addresses: Vec::new(),
             lun: 0,
             isid: None,
             keep_alive: Duration::from_millis(250),
@@ -95,6 +95,25 @@ impl RemoteConfig {
         let [high, rest @ ..] = hash.to_be_bytes();
         let lun = lun.to_be_bytes();
         [0x80, rest[0] ^ high, rest[1], rest[2], lun[0], lun[1]]
+    }
+
+    /// All portals, each once.
+    pub fn ways(&self) -> Vec<SocketAddr> {
+        let mut ways = vec![self.address];
+        for address in &self.more_addresses {
+            if !ways.contains(address) {
+                ways.push(*address);
+            }
+        }
+        ways
+    }
+
+    /// One more portal of the same group. The session has a connection to each, and offers what it needs to survive the end of one.
+    pub fn add_way(&mut self, address: SocketAddr) {
+        self.more_addresses.push(address);
+        let ways = u32::try_from(self.ways().len()).unwrap_or(u32::MAX);
+        self.preferences.max_connections = self.preferences.max_connections.max(ways);
+        self.offer_recovery(2);
     }
 
     /// Offers an error recovery level. At level 2 what is under way waits as long as the target does for a connection to come

@@ -3,7 +3,7 @@
 //! One session, kept up for ever: connect, log in, ask for the capacity, serve; on any failure everything in flight comes
 //! back at once and the next attempt follows after a back-off. It never waits on a dead peer: a keep-alive without answer or
 //! an I/O past a deadline of its own drops the session. One without, at a target that answers pings, is aborted first (`live/ladder.rs`).
-//! A device that is deleted logs out first.
+//! A device that is deleted logs out first. The session may have several ways to the target (`live/ways.rs`).
 
 mod channel;
 mod config;
@@ -25,6 +25,7 @@ use channel::RemoteChannel;
 pub use config::RemoteConfig;
 pub use discovery::{Discovered, Discovery, DiscoveryConfig};
 pub use live::ladder::{Rung, RungTimes};
+pub use live::ways::{Way, WayNews, WayState};
 pub use served::Served;
 
 /// What the last session learnt, for the control half.

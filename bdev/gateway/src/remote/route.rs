@@ -1,4 +1,4 @@
-//! Which address to connect to: one of those that are configured, in turn, or where the target says that it has moved (RFC 7143 section 11.13.5).
+//! Which address to connect to: one of those configured, in turn, or where the target says that it has moved (RFC 7143 section 11.13.5).
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ const HOPS_MAX: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Route {
-    /// Where to begin: the configured addresses, or where the target has moved for good. There is one at the least.
+    /// Where to begin: the configured addresses, or where the target has moved for good. One at the least.
     homes: Vec<SocketAddr>,
     /// Which of them is next.
     at: usize,
@@ -21,9 +21,20 @@ pub(super) struct Route {
 }
 
 impl Route {
-    pub(super) fn over(home: SocketAddr, others: &[SocketAddr]) -> Self {
-        let homes = std::iter::once(home).chain(others.iter().copied()).collect();
+    /// # Panics
+    /// Without an address.
+    pub(super) fn to(homes: Vec<SocketAddr>) -> Self {
+        assert!(!homes.is_empty(), "a target is somewhere");
         Self { homes, at: 0, pending: false, detour: None, hops: 0 }
+    }
+
+    pub(super) fn homes(&self) -> &[SocketAddr] {
+        &self.homes
+    }
+
+    /// The addresses of a session that has one of them: all of home, or the one that it was sent to.
+    pub(super) fn ways_with(&self, address: SocketAddr) -> Vec<SocketAddr> {
+        if self.homes.contains(&address) { self.homes.clone() } else { vec![address] }
     }
 
     /// The address of the next attempt: another one than that of an attempt that came to nothing, if there are several. A temporary
@@ -32,18 +43,10 @@ impl Route {
         if let Some(detour) = self.detour.take() {
             return detour;
         }
-        if std::mem::replace(&mut self.pending, true) {
+        if core::mem::replace(&mut self.pending, true) {
             self.at = (self.at + 1) % self.homes.len();
         }
         self.homes[self.at]
-    }
-
-    /// The address of one more connection of a session that began at `first`.
-    pub(super) fn member(&self, first: SocketAddr, cid: u16) -> SocketAddr {
-        match self.homes.iter().position(|home| *home == first) {
-            Some(place) => self.homes[(place + usize::from(cid)) % self.homes.len()],
-            None => first,
-        }
     }
 
     /// A session is up.
@@ -64,7 +67,7 @@ impl Route {
             return Err("too many redirections in a row");
         }
         match how {
-            Moved::Permanently => *self = Self { hops: self.hops, ..Self::over(target, &[]) },
+            Moved::Permanently => *self = Self { hops: self.hops, ..Self::to(vec![target]) },
             Moved::Temporarily => self.detour = Some(target),
         }
         Ok(())
@@ -83,10 +86,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn portals_take_turns_until_one_answers_and_share_a_sessions_connections() {
+    fn portals_take_turns_until_one_answers() {
         let portals: Vec<SocketAddr> =
             (1..=3).map(|host| SocketAddr::new(IpAddr::from([10, 0, 0, host]), 3260)).collect();
-        let mut route = Route::over(portals[0], &portals[1..]);
+        let mut route = Route::to(portals.clone());
         assert_eq!(
             [route.next(), route.next(), route.next(), route.next()],
             [0, 1, 2, 0].map(|at| portals[at])
@@ -97,10 +100,7 @@ mod tests {
             [0, 1].map(|at| portals[at]),
             "where it was, as long as it answers"
         );
-        let members: Vec<SocketAddr> = (0..4).map(|cid| route.member(portals[1], cid)).collect();
-        assert_eq!(members, [1, 2, 0, 1].map(|at| portals[at]));
         let elsewhere: SocketAddr = "10.9.9.9:3260".parse().expect("address");
-        assert_eq!(route.member(elsewhere, 1), elsewhere, "where the target sent it");
         route.follow("10.9.9.9", Moved::Permanently).expect("an address");
         assert_eq!([route.next(), route.next()], [elsewhere; 2]);
     }
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn a_detour_counts_once_and_a_move_for_good() {
         let home: SocketAddr = "10.0.0.1:3260".parse().expect("address");
-        let mut route = Route::over(home, &[]);
+        let mut route = Route::to(vec![home]);
         route.follow("10.0.0.2:3261,1", Moved::Temporarily).expect("an address");
         assert_eq!((route.next().to_string(), route.next()), ("10.0.0.2:3261".into(), home));
         route.follow("10.0.0.3", Moved::Permanently).expect("an address");
@@ -119,5 +119,17 @@ mod tests {
         route.follow("10.0.0.4", Moved::Temporarily).expect("an address");
         route.follow("10.0.0.4", Moved::Temporarily).expect_err("in a circle");
         route.follow("10.0.0.4", Moved::Temporarily).expect("from the beginning");
+    }
+
+    #[test]
+    fn a_detour_is_a_way_of_its_own() {
+        let [one, other]: [SocketAddr; 2] =
+            ["10.0.0.1:3260", "10.0.1.1:3260"].map(|text| text.parse().expect("address"));
+        let mut route = Route::to(vec![one, other]);
+        assert_eq!(route.next(), one);
+        assert_eq!(route.ways_with(other), [one, other]);
+        route.follow("10.0.0.2:3260", Moved::Temporarily).expect("an address");
+        let detour = route.next();
+        assert_eq!((route.ways_with(detour), route.next()), (vec![detour], other));
     }
 }

@@ -14,6 +14,7 @@ use net::tcp::{TcpConfig, TcpNetwork};
 use super::Remote;
 use super::channel::RemoteChannel;
 use super::live::ladder::Rung;
+use super::live::ways::{Way, WayNews};
 
 /// I/Os of all users under way at the most.
 const IN_FLIGHT_MAX: u32 = 1024;
@@ -69,6 +70,16 @@ impl Served {
     /// What was done for the sake of late I/Os since somebody asked.
     pub fn take_rungs(&mut self) -> VecDeque<Rung> {
         self.channel.take_rungs()
+    }
+
+    /// What became of ways while the session stayed, since somebody asked.
+    pub fn take_way_news(&mut self) -> VecDeque<WayNews> {
+        self.channel.take_way_news()
+    }
+
+    /// The ways to the target now.
+    pub fn ways(&self) -> Vec<Way> {
+        self.channel.ways()
     }
 
     /// Logs out and takes nothing any more; poll until [`Served::is_gone`].

@@ -13,7 +13,8 @@ use gateway::{
     InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PortalGroup, Remote, RemoteConfig, Target,
     TargetConfig,
 };
-use net::sim::{SimConfig, SimNet};
+use net::sim::{SimConfig, SimNet, SimNetwork};
+use net::{Listener, Network, Stream};
 use uuid::Uuid;
 
 pub(crate) const TARGET: &str = "iqn.2026-11.example:t0";
@@ -32,6 +33,36 @@ pub(crate) struct World {
 
 pub(crate) fn ip(host: u8) -> core::net::IpAddr {
     [10, 0, 0, host].into()
+}
+
+/// A host's address on the second link.
+pub(crate) fn ip_there(host: u8) -> core::net::IpAddr {
+    [10, 0, 1, host].into()
+}
+
+/// A host with two links, 10.0.0.0/24 and 10.0.1.0/24.
+pub(crate) struct Homes([SimNetwork; 2]);
+
+impl Homes {
+    pub(crate) fn new(network: &SimNet, host: u8) -> Self {
+        Self([network.host(ip(host)), network.host(ip_there(host))])
+    }
+
+    /// The link that an address is on.
+    fn on(&self, address: core::net::SocketAddr) -> &SimNetwork {
+        let there = matches!(address.ip(), core::net::IpAddr::V4(v4) if v4.octets()[2] == 1);
+        &self.0[usize::from(there)]
+    }
+}
+
+impl Network for Homes {
+    fn listen(&self, address: core::net::SocketAddr) -> std::io::Result<Box<dyn Listener>> {
+        self.on(address).listen(address)
+    }
+
+    fn connect(&self, address: core::net::SocketAddr) -> Box<dyn Stream> {
+        self.on(address).connect(address)
+    }
 }
 
 pub(crate) fn config(address: &str) -> RemoteConfig {
@@ -55,8 +86,9 @@ impl World {
         let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
         let medium = MallocBdev::new("m0", Uuid::from_u128(7), geometry);
         let fault = FaultBdev::new("f0", "fault", Uuid::from_u128(7), medium.clone());
-        let mut target = Target::new(&core, Box::new(network.host(ip(1))), TargetConfig::default());
-        let portals = vec!["10.0.0.1:3260".parse().expect("address")];
+        let homes = Homes::new(&network, 1);
+        let mut target = Target::new(&core, Box::new(homes), TargetConfig::default());
+        let portals = ["10.0.0.1:3260", "10.0.1.1:3260"].map(|portal| portal.parse().expect("address"));
         target.add_portal_group(&PortalGroup::new(1, portals)).expect("listening");
         let initiators = initiators.iter().map(|name| (*name).to_owned()).collect();
         target
@@ -72,7 +104,7 @@ impl World {
         };
         target.add_node(node).expect("new");
         let remote = Remote::new("r0", Uuid::nil(), remote);
-        let channel = remote.open_over(&core, Box::new(network.host(ip(2))));
+        let channel = remote.open_over(&core, Box::new(Homes::new(&network, 2)));
         let now = Instant::from_nanos(1_000_000_000);
         Self { core, network, now, target, channel, medium, fault, done: Completions::new() }
     }

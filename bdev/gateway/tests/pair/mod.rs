@@ -118,7 +118,13 @@ impl World {
             removable.options.medium = Medium::Removable;
             let luns = BTreeMap::from([(0, lun(&volumes)), (1, removable)]);
             let address = portal(1 - index, 3261);
-            let peer = PeerConfig { address, portal_group: 1, standby, alua, account: Some(account(index)) };
+            let peer = PeerConfig {
+                addresses: vec![address],
+                portal_group: 1,
+                standby,
+                alua,
+                account: Some(account(index)),
+            };
             let masked = Map { luns: LunMask::Only([0].into()), ..Map::new(2, 2) };
             let (alias, maps, peer) = ("t0".into(), vec![Map::new(2, 1), masked], Some(peer));
             let node = NodeConfig { alias, maps, luns, queue_depth: 32, peer, ..NodeConfig::new(TARGET) };

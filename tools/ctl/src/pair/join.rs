@@ -40,8 +40,10 @@ pub(super) fn command(place: &Place, uuid: &str) -> String {
     let mut words = Words(format!("gemel pair join {}", place.name));
     words.option("uuid", uuid);
     words.option("leg", "FILE");
-    words.option("listen", place.peer);
-    words.option("peer", place.listen);
+    for (listen, peer) in place.peer.iter().zip(&place.listen) {
+        words.option("listen", listen);
+        words.option("peer", peer);
+    }
     words.option("portal", "ADDRESS:PORT");
     words.option("allow", &place.allow);
     words.chosen("durability", &place.durability);
@@ -52,7 +54,7 @@ pub(super) fn command(place: &Place, uuid: &str) -> String {
     words.given("max-stall-ms", place.max_stall_ms);
     words.given("disk-timeout-ms", place.disk_timeout_ms);
     words.file("secret-file", place.secret_file.as_deref());
-    for (name, value) in place.nic.for_peer(place.peer) {
+    for (name, value) in place.nic.for_peer(&place.listen, &place.peer) {
         words.option(name, value);
     }
     etcd(&mut words, &place.etcd);
@@ -157,7 +159,7 @@ mod tests {
         let line = created(&BOTH);
         let place = joined(&line);
         assert_eq!(
-            (place.listen.to_string(), place.peer.to_string()),
+            (place.listen[0].to_string(), place.peer[0].to_string()),
             ("10.0.0.2:3261".into(), "10.0.0.1:3261".into())
         );
         assert!(BOTH.iter().step_by(2).all(|option| line.contains(option)), "{line}");
@@ -175,12 +177,26 @@ mod tests {
         let place = joined(&line);
         assert!(line.contains("--nic INTERFACE --nic-address 10.0.0.2/24"), "{line}");
         assert_eq!(
-            place.nic.for_peer(place.peer),
+            place.nic.for_peer(&place.listen, &place.peer),
             [
                 ("nic", "INTERFACE".to_owned()),
                 ("nic-address", "10.0.0.1/24".into()),
                 ("nic-mtu", "9000".into())
             ]
         );
+    }
+
+    /// One over an interface of its own, the other over kernel TCP.
+    #[test]
+    fn two_links_are_told_in_their_order() {
+        let second = ["--listen", "10.9.0.1:3261", "--peer", "10.9.0.2:3261"];
+        let nic = ["--nic", "eth1", "--nic-address", "10.9.0.1/24"];
+        let line = created(&[&second[..], &nic].concat());
+        assert!(line.contains("--listen 10.9.0.2:3261 --peer 10.9.0.1:3261"), "{line}");
+        assert!(line.contains("--nic INTERFACE --nic-address 10.9.0.2/24"), "{line}");
+        let ends = |ends: &[std::net::SocketAddr]| ends.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let place = joined(&line);
+        assert_eq!(ends(&place.listen), ["10.0.0.2:3261", "10.9.0.2:3261"]);
+        assert_eq!(ends(&place.peer), ["10.0.0.1:3261", "10.9.0.1:3261"]);
     }
 }

@@ -19,6 +19,7 @@ mod sockets;
 mod split;
 mod threads;
 mod tuning;
+mod ways;
 
 use std::path::Path;
 
@@ -120,6 +121,7 @@ fn table() -> impl Iterator<Item = &'static Method> {
         .chain(split::METHODS)
         .chain(limits::METHODS)
         .chain(link::METHODS)
+        .chain(ways::METHODS)
         .chain(events::METHODS)
         .chain(raid::METHODS)
         .chain(threads::METHODS)

@@ -539,6 +539,11 @@ impl Session {
         }
     }
 
+    /// Streams to the peer that there were.
+    pub(in crate::export) fn relay_dials(&self) -> usize {
+        self.relay.as_ref().map_or(0, |relay| relay.dials())
+    }
+
     /// The session is over: nobody needs the peer any more.
     pub(super) fn drop_relay(&mut self, now: Instant) {
         let Some(mut relay) = self.relay.take() else { return };

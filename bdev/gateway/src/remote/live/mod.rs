@@ -10,6 +10,7 @@
 
 pub(super) mod ladder;
 mod late;
+pub(super) mod ways;
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -25,9 +26,10 @@ use super::channel::Phase;
 use super::flights::{Flights, Lateness};
 use crate::wire::{self, Sender};
 use ladder::Ladder;
+use ways::{Pulse, Ways};
 
 /// What a connection is to the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
     /// It logs in.
     Joining,
@@ -37,6 +39,8 @@ enum Standing {
 
 struct Member {
     cid: u16,
+    /// The portal that it goes to.
+    way: SocketAddr,
     stream: Box<dyn Stream>,
     connection: Connection,
     sender: Sender,
@@ -45,6 +49,10 @@ struct Member {
     ping_sent: Option<Instant>,
     /// When to send the next.
     next_ping: Instant,
+    /// When the last answered ping had been sent.
+    alive_at: Instant,
+    /// and how long it took.
+    round_trip: Option<Duration>,
 }
 
 /// How far the recovery of a connection is.
@@ -71,7 +79,7 @@ struct Loss {
 
 /// See the module.
 pub(super) struct Live {
-    address: SocketAddr,
+    ways: Ways,
     members: Vec<Member>,
     losses: Vec<Loss>,
     pub(super) flights: Flights,
@@ -117,15 +125,18 @@ pub(super) enum Verdict {
 }
 
 impl Member {
-    fn new(cid: u16, stream: Box<dyn Stream>, connection: Connection, now: Instant) -> Self {
+    fn new(cid: u16, way: SocketAddr, stream: Box<dyn Stream>, connection: Connection, now: Instant) -> Self {
         Self {
             cid,
+            way,
             stream,
             connection,
             sender: Sender::default(),
             standing: Standing::Joining,
             ping_sent: Some(now),
             next_ping: now,
+            alive_at: now,
+            round_trip: None,
         }
     }
 
@@ -147,15 +158,17 @@ impl Member {
 }
 
 impl Live {
+    /// A session that begins on `first` of these ways.
     pub(super) fn new(
-        address: SocketAddr,
+        ways: Vec<SocketAddr>,
+        first: SocketAddr,
         stream: Box<dyn Stream>,
         connection: Connection,
         now: Instant,
     ) -> Self {
         Self {
-            address,
-            members: vec![Member::new(0, stream, connection, now)],
+            ways: Ways::new(ways, first),
+            members: vec![Member::new(0, first, stream, connection, now)],
             losses: Vec::new(),
             flights: Flights::default(),
             ladder: Ladder::default(),
@@ -163,10 +176,6 @@ impl Live {
             alive_at: now,
             next_join: None,
         }
-    }
-
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// How long to wait before the session is made again where it ends unexpectedly; zero before it has begun.
@@ -267,6 +276,7 @@ impl Live {
         if !leading {
             self.members[at].ping_sent = None;
             self.next_join = Some(now);
+            self.tell_back(self.members[at].way);
         }
         let same = |loss: &Loss| loss.cid == cid && loss.recovery == Recovery::Reinstating;
         while let Some(lost) = self.losses.iter().position(same) {
@@ -282,9 +292,11 @@ impl Live {
         self.next_join = Some(now);
     }
 
-    pub(super) fn on_pong(&mut self, cid: u16) {
-        let sent = self.member(cid).and_then(|member| member.ping_sent.take());
-        self.alive_at = self.alive_at.max(sent.unwrap_or(self.alive_at));
+    pub(super) fn on_pong(&mut self, cid: u16, now: Instant) {
+        let Some(member) = self.member(cid) else { return };
+        let Some(sent) = member.ping_sent.take() else { return };
+        (member.alive_at, member.round_trip) = (sent, Some(now.saturating_since(sent)));
+        self.alive_at = self.alive_at.max(sent);
     }
 
     /// A logout for recovery was answered; an error: there is nothing to recover.
@@ -307,7 +319,8 @@ impl Live {
 
     /// Pings, notices death, and goes on with recoveries.
     pub(super) fn watch(&mut self, now: Instant, config: &RemoteConfig) -> Verdict {
-        while let Some((at, end)) = self.first_end(now, config.silence_max) {
+        let pulse = Pulse::of(config.keep_alive, self.ways.count());
+        while let Some((at, end)) = self.first_end(now, config.silence_max, pulse) {
             if let verdict @ (Verdict::Down(_) | Verdict::Moved(..)) = self.on_end(at, &end, now, config) {
                 return verdict;
             }
@@ -324,13 +337,16 @@ impl Live {
                 return Verdict::Down(cause);
             }
             self.recover(now);
-            self.ping(now, config.keep_alive);
+            self.ping(now, pulse.every);
         }
         Verdict::Alive
     }
 
-    fn first_end(&self, now: Instant, silence_max: Duration) -> Option<(usize, End)> {
-        self.members.iter().enumerate().find_map(|(at, member)| Some((at, member.end(now, silence_max)?)))
+    fn first_end(&self, now: Instant, silence_max: Duration, pulse: Pulse) -> Option<(usize, End)> {
+        self.members.iter().enumerate().find_map(|(at, member)| {
+            let outdone = || self.is_outdone(member, now, pulse.outdone).then_some(End::Silent);
+            Some((at, member.end(now, silence_max).or_else(outdone)?))
+        })
     }
 
     fn on_end(&mut self, at: usize, end: &End, now: Instant, config: &RemoteConfig) -> Verdict {
@@ -358,9 +374,11 @@ impl Live {
                 }
             }
             (Phase::Up(_), Standing::Serving) => {
-                if !self.members[at].connection.reassigns() {
+                let without_a_way = self.ways.count() > 1 && self.is_last(at);
+                if !self.members[at].connection.reassigns() || without_a_way {
                     return Verdict::Down(end.cause());
                 }
+                self.tell_lost(self.members[at].way, end);
                 self.lose(at, now, config);
             }
         }
@@ -406,11 +424,11 @@ impl Live {
         }
     }
 
-    fn ping(&mut self, now: Instant, keep_alive: Duration) {
+    fn ping(&mut self, now: Instant, every: Duration) {
         for member in self.members.iter_mut().filter(|member| member.serves()) {
             if member.ping_sent.is_none() && now >= member.next_ping {
                 member.connection.ping();
-                (member.ping_sent, member.next_ping) = (Some(now), now + keep_alive);
+                (member.ping_sent, member.next_ping) = (Some(now), now + every);
             }
         }
     }
@@ -432,7 +450,8 @@ impl Live {
             return Some(loss.cid);
         }
         self.next_join.filter(|at| now >= *at)?;
-        let agreed = self.members[0].connection.parameters().max_connections.min(connections) as usize;
+        let wanted = connections.max(u32::try_from(self.ways.count()).unwrap_or(1));
+        let agreed = self.members[0].connection.parameters().max_connections.min(wanted) as usize;
         let taken = self.members.iter().map(|member| member.cid);
         let taken: Vec<u16> = taken.chain(self.losses.iter().map(|loss| loss.cid)).collect();
         if taken.len() >= agreed {
@@ -443,11 +462,18 @@ impl Live {
     }
 
     /// Makes it.
-    pub(super) fn join(&mut self, cid: u16, stream: Box<dyn Stream>, config: Config, now: Instant) {
+    pub(super) fn join(
+        &mut self,
+        cid: u16,
+        way: SocketAddr,
+        stream: Box<dyn Stream>,
+        config: Config,
+        now: Instant,
+    ) {
         let members = self.members.iter().map(|member| &member.connection);
         let Some(of) = members.chain(self.losses.iter().map(|loss| &loss.connection)).next() else { return };
         let connection = Connection::joining(config, of, cid);
-        self.members.push(Member::new(cid, stream, connection, now));
+        self.members.push(Member::new(cid, way, stream, connection, now));
     }
 
     pub(super) fn next_deadline(&self, silence_max: Duration) -> Option<Instant> {

@@ -77,6 +77,9 @@ struct IscsiCreate {
     name: String,
     initiator_iqn: String,
     url: String,
+    /// More portals of the same group, as `ADDRESS[:PORT]`: ways over other links. All are used, and I/Os outlive the cut of one; ours.
+    #[serde(default)]
+    more_addresses: Vec<String>,
     uuid: Option<String>,
     /// The far end counts as dead after so many milliseconds without a sign of life; ours.
     silence_ms: Option<u64>,
@@ -86,8 +89,6 @@ struct IscsiCreate {
     error_recovery_level: Option<u32>,
     /// Connections of the session, as many as the target allows; ours.
     connections: Option<u32>,
-    /// Further portals of the URL's portal group, as `ADDRESS[:PORT]`; ours. Connections are spread over all of them.
-    other_portals: Option<Vec<String>>,
     /// Hashes of CHAP to offer, the preferred first; ours. For targets that number them in their own way.
     chap_algorithms: Option<Vec<String>>,
     // What to offer the target, in the words of RFC 7143 section 13; ours. What is absent is as a replication link wants it.
@@ -164,6 +165,12 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
         *time = option(name).map_or(*time, Duration::from_millis);
     }
     config.account = parsed.chap.as_ref().map(AccountParams::account).transpose()?;
+    for text in &parsed.more_addresses {
+        config.add_way(address("more_addresses", text)?);
+    }
+    if config.ways().len() > CONNECTIONS_MAX as usize {
+        return Err(RpcError::invalid_params(format!("there can be {CONNECTIONS_MAX} addresses")));
+    }
     match parsed.error_recovery_level {
         None => {}
         Some(level @ 0..=2) => config.offer_recovery(level),
@@ -171,22 +178,23 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     }
     match parsed.connections {
         None => {}
-        Some(connections @ 1..=CONNECTIONS_MAX) => config.preferences.max_connections = connections,
+        Some(connections @ 1..=CONNECTIONS_MAX) => {
+            let least = config.preferences.max_connections;
+            config.preferences.max_connections = connections.max(least);
+        }
         Some(_) => {
             return Err(RpcError::invalid_params(format!("connections must be 1 to {CONNECTIONS_MAX}")));
         }
     }
-    let portals = parsed.other_portals.iter().flatten().map(|portal| address("other_portals", portal));
-    config.other_addresses = portals.collect::<Result<_, _>>()?;
     parsed.offer(&mut config.preferences)?;
     if let Some(names) = &parsed.chap_algorithms {
         config.algorithms = algorithms(names)?;
     }
     node.check_new(&parsed.name)?;
-    let portal = config.address;
+    let ways = config.ways();
     let remote = Remote::new(parsed.name.as_str(), uuid, config);
     let made = replay("bdev_iscsi_create", given, &*remote);
-    let (reactor, key) = (node.place_for(portal.ip()), parsed.name.clone());
+    let (reactor, key) = (node.place_for(&ways), parsed.name.clone());
     let bdev = node.on(reactor, move |residents, _| {
         let network = Box::new(residents.routes.clone());
         let (bdev, import) = Served::over(&remote, network, &residents.core);

@@ -203,6 +203,9 @@ enum Alua {
 struct Peer {
     /// Address and port of the peer's end of the replication link.
     address: String,
+    /// More of them, over other links, for when that one does not answer.
+    #[serde(default)]
+    more_addresses: Vec<String>,
     /// The portal group of this node's end.
     pg_tag: i32,
     #[serde(default)]
@@ -215,8 +218,10 @@ struct Peer {
 
 impl Peer {
     fn config(&self) -> Result<PeerConfig, RpcError> {
-        let bad =
-            |_| RpcError::invalid_params(format!("peer.address: {:?} is no address and port", self.address));
+        let parse = |text: &String| {
+            let bad = |_| RpcError::invalid_params(format!("peer: {text:?} is no address and port"));
+            text.parse::<SocketAddr>().map_err(bad)
+        };
         let standby = match self.standby {
             Standby::Forward => StandbyMode::Forward,
             Standby::Refuse => StandbyMode::Refuse,
@@ -225,9 +230,10 @@ impl Peer {
             Alua::Implicit => Management::Implicit,
             Alua::Explicit => Management::ImplicitAndExplicit,
         };
-        let address = self.address.parse().map_err(bad)?;
+        let addresses = core::iter::once(&self.address).chain(&self.more_addresses).map(parse);
+        let addresses = addresses.collect::<Result<_, _>>()?;
         let account = self.chap.as_ref().map(AccountParams::account).transpose()?;
-        Ok(PeerConfig { address, portal_group: self.pg_tag, standby, alua, account })
+        Ok(PeerConfig { addresses, portal_group: self.pg_tag, standby, alua, account })
     }
 }
 
@@ -314,7 +320,7 @@ pub(super) fn target_nodes(node: &mut Node, given: Option<&Value>) -> Result<Val
             "luns": config.luns.iter().map(lun).collect::<Value>(),
             "queue_depth": config.queue_depth,
             "peer": config.peer.map(|peer| json!({
-                "address": peer.address.to_string(), "pg_tag": peer.portal_group,
+                "address": peer.addresses.first(), "more_addresses": peer.addresses.get(1..), "pg_tag": peer.portal_group,
                 "standby": if peer.standby == StandbyMode::Forward { "forward" } else { "refuse" },
                 "alua": if peer.alua == Management::Implicit { "implicit" } else { "explicit" },
             })),

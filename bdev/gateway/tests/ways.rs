@@ -1,0 +1,190 @@
+//! An import with two ways to its target: both are used, and a cut of one is a pause, not an end.
+
+mod import;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bdev::fault::FaultTarget;
+use bdev::{BlockRange, Channel, Completions, Durability, Io, Link, Op, Tag};
+use gateway::{Remote, RemoteConfig, Served, Way, WayNews, WayState};
+use import::{HOST, Homes, World, config, ip, ip_there};
+use uuid::Uuid;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// An import of the target's LUN by host 3.
+struct Bench {
+    world: World,
+    import: Served,
+    user: Box<dyn Channel>,
+    done: Completions,
+    next: u64,
+}
+
+fn two_ways() -> RemoteConfig {
+    let mut two = config("10.0.0.1:3260");
+    two.add_way("10.0.1.1:3260".parse().expect("address"));
+    two
+}
+
+impl Bench {
+    fn new(seed: u64) -> Self {
+        Self::with(seed, two_ways())
+    }
+
+    fn with(seed: u64, remote: RemoteConfig) -> Self {
+        let world = World::new(seed, config("10.0.0.1:3260"), &[HOST]);
+        let remote = Remote::new("r3", Uuid::from_u128(3), remote);
+        let (bdev, import) = Served::over(&remote, Box::new(Homes::new(&world.network, 3)), &world.core);
+        let user = bdev::Bdev::open(bdev, &world.core).expect("opens");
+        let mut bench = Self { world, import, user, done: Completions::new(), next: 0 };
+        bench.until("two ways", Duration::from_secs(2), |bench| bench.states() == [WayState::Up; 2]);
+        assert!(matches!(bench.import.take_way_news().make_contiguous(), [WayNews::Back(_)]));
+        bench
+    }
+
+    fn step(&mut self) {
+        self.world.step();
+        let _ = self.import.poll(self.world.now);
+        let _ = self.user.poll(self.world.now, &mut self.done);
+    }
+
+    fn until(&mut self, what: &str, limit: Duration, mut ready: impl FnMut(&mut Self) -> bool) -> Duration {
+        let begin = self.world.now;
+        while !ready(self) {
+            self.step();
+            assert!(self.world.now - begin < limit, "{what}: {:?} {:?}", self.import.ways(), self.session());
+        }
+        self.world.now - begin
+    }
+
+    fn states(&self) -> [WayState; 2] {
+        let ways: [Way; 2] = self.import.ways().try_into().expect("two");
+        ways.map(|way| way.state)
+    }
+
+    fn session(&self) -> Link {
+        self.user.link(self.world.now)
+    }
+
+    fn submit(&mut self, byte: u8) {
+        let mut from = self.world.core.pool().alloc(4096).expect("a frame");
+        from.fill(byte);
+        let range = BlockRange::new(self.next % 64 * 8, 8);
+        let write = Op::Write { range, from: from.freeze(), durability: Durability::Durable };
+        self.next += 1;
+        let (tag, now) = (Tag(self.next), self.world.now);
+        self.user.submit(Io::new(write, tag, now), now).expect("room");
+    }
+
+    /// Eight writes at a time for so long; the longest that nothing was answered.
+    fn write_for(&mut self, time: Duration) -> Duration {
+        let until = self.world.now + time;
+        let (mut under_way, mut last, mut longest) = (0, self.world.now, Duration::ZERO);
+        while self.world.now < until || under_way > 0 {
+            while under_way < 8 && self.world.now < until {
+                self.submit(7);
+                under_way += 1;
+            }
+            self.step();
+            while let Some(completed) = self.done.pop_front() {
+                assert_eq!(completed.result, Ok(()));
+                longest = longest.max(self.world.now - last);
+                (under_way, last) = (under_way - 1, self.world.now);
+            }
+            assert!(self.world.now - last < Duration::from_secs(3), "stands: {:?}", self.import.ways());
+        }
+        longest
+    }
+
+    fn cut(&self, way: usize) {
+        let host = [ip, ip_there][way];
+        self.world.network.partition(host(1), host(3));
+    }
+
+    fn heal(&self, way: usize) {
+        let host = [ip, ip_there][way];
+        self.world.network.heal(host(1), host(3));
+    }
+
+    fn sessions(&self) -> BTreeSet<u16> {
+        self.world.target.connections().iter().map(|one| one.tsih).collect()
+    }
+}
+
+#[test]
+fn both_ways_are_used() {
+    let mut bench = Bench::new(31);
+    bench.world.fault.plan().set_latency(FaultTarget::Write, 2 * MS);
+    (0..16).for_each(|byte| bench.submit(byte));
+    let busy = |bench: &mut Bench| bench.import.ways().iter().all(|way| way.tasks == 8);
+    bench.until("eight on each", 2 * MS, busy);
+    bench.until("the answers", 100 * MS, |bench| bench.done.len() == 16);
+}
+
+/// The session, and with it what the target knows of the initiator, is the same one all the time.
+#[test]
+fn a_cut_of_either_way_is_a_short_pause() {
+    for seed in 0..4 {
+        let mut bench = Bench::new(seed);
+        let sessions = bench.sessions();
+        bench.world.fault.plan().set_latency(FaultTarget::Write, MS / 5);
+        bench.write_for(20 * MS);
+        for way in [0, 1, 0] {
+            bench.cut(way);
+            let longest = bench.write_for(400 * MS);
+            assert!(longest > 50 * MS && longest <= 250 * MS, "seed {seed}, way {way}: {longest:?}");
+            assert_eq!(bench.states()[way], WayState::Down);
+            let news = bench.import.take_way_news();
+            assert!(matches!(&news[0], WayNews::Lost(_, why) if why.contains("silent")), "{news:?}");
+            bench.heal(way);
+            bench.until("both again", Duration::from_secs(3), |bench| bench.states() == [WayState::Up; 2]);
+            assert!(matches!(bench.import.take_way_news()[0], WayNews::Back(_)));
+            assert!(bench.write_for(20 * MS) < 20 * MS);
+        }
+        assert_eq!(bench.sessions(), sessions);
+    }
+}
+
+/// Answers that came before a cut are not acknowledged after it: the target keeps them for Time2Retain, and no longer.
+#[test]
+fn what_a_lost_connection_leaves_is_forgotten_in_time() {
+    let mut brief = two_ways();
+    brief.preferences.default_time2retain = 1;
+    let mut bench = Bench::with(9, brief);
+    bench.write_for(20 * MS);
+    bench.cut(0);
+    let cut = bench.world.now;
+    bench.write_for(400 * MS);
+    let at_work = |bench: &Bench| bench.world.target.luns()[0].active;
+    bench.until("nothing at work", Duration::from_secs(2), |bench| at_work(bench) == 0);
+    assert!(bench.world.now - cut > Duration::from_secs(1), "it was kept for the other connection");
+}
+
+/// One that says nothing on either way is dead after its silence, and not before: nothing is taken from way to way meanwhile.
+#[test]
+fn a_target_that_stands_still_is_silent_and_no_way_is_lost() {
+    let mut bench = Bench::new(40);
+    [ip(1), ip_there(1)].into_iter().for_each(|host| bench.world.network.freeze(host));
+    let frozen = bench.world.now;
+    bench.until("most of the silence", Duration::from_secs(1), |bench| bench.world.now - frozen > 900 * MS);
+    assert_eq!((bench.states(), bench.import.take_way_news().len()), ([WayState::Up; 2], 0));
+    bench.until("silence", 200 * MS, |bench| !bench.session().is_up());
+    [ip(1), ip_there(1)].into_iter().for_each(|host| bench.world.network.thaw(host));
+    bench.until("two ways", Duration::from_secs(5), |bench| bench.states() == [WayState::Up; 2]);
+}
+
+#[test]
+fn a_session_begins_on_whichever_way_there_is() {
+    let mut bench = Bench::new(41);
+    [0, 1].into_iter().for_each(|way| bench.cut(way));
+    bench.until("silence", Duration::from_secs(2), |bench| !bench.session().is_up());
+    bench.heal(1);
+    let took = bench.until("a session", Duration::from_secs(4), |bench| bench.session().is_up());
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+    assert_ne!(bench.states()[0], WayState::Up);
+    bench.heal(0);
+    bench.until("two ways", Duration::from_secs(4), |bench| bench.states() == [WayState::Up; 2]);
+    assert!(bench.write_for(20 * MS) < 20 * MS);
+}
