@@ -136,6 +136,7 @@ impl Target {
             }
             if change.aborted.contains(&*nexus) {
                 entry.session.abort_all(&unit, Aborter::Another, now);
+                entry.session.end_copies(&unit);
             }
         }
         self.preemptions.push(Preemption { by, task, unit, aborted: change.aborted });

@@ -72,6 +72,7 @@ impl Target {
                 }
             }
             if kind != ResetKind::ClearTaskSet {
+                self.sessions.values_mut().for_each(|entry| entry.session.end_copies(unit));
                 unit.reset();
                 unit.forget_all();
             }

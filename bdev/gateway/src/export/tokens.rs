@@ -11,10 +11,12 @@ use core::time::Duration;
 use engine::Instant;
 use scsi::Sense;
 use scsi::copy::token::{Populate, Range, SECRET_LEN, Token};
+use scsi::reservation::Nexus;
 
 use super::logical_unit::LogicalUnit;
 use super::node::{Lun, Place};
 use super::state::Span;
+use crate::access::LunMask;
 
 /// Tokens that are remembered; the oldest go.
 const TOKENS_MAX: usize = 256;
@@ -47,6 +49,11 @@ impl Watched {
         }
     }
 
+    /// Nobody may read the blocks by the token any more, whoever is at it.
+    fn revoke(&self) {
+        self.state.set(Blocks::Changed);
+    }
+
     /// Whether the blocks are still what they were.
     ///
     /// # Errors
@@ -65,6 +72,17 @@ pub(super) struct Meaning {
     pub(super) place: Place,
     pub(super) ranges: Vec<Range>,
     pub(super) watched: Rc<Watched>,
+    /// Name of the initiator that made it.
+    maker: Option<String>,
+}
+
+impl Meaning {
+    /// Whether an initiator may read by the token what its mask shows, or does not. A token that was handed over is the right to read;
+    /// one's own is worth no more than what one sees.
+    pub(super) fn may_be_read(&self, by: Option<&Nexus>, mask: &LunMask) -> bool {
+        let own = by.is_some_and(|nexus| self.maker.as_deref() == Some(nexus.initiator.name()));
+        !own || mask.shows(self.place.number)
+    }
 }
 
 struct Entry {
@@ -86,7 +104,7 @@ impl Tokens {
     /// A token for blocks that nobody is writing.
     pub(super) fn create(
         &mut self,
-        place: &Place,
+        (place, maker): (&Place, Option<&Nexus>),
         populate: &Populate,
         secret: &[u8; SECRET_LEN],
         now: Instant,
@@ -102,7 +120,12 @@ impl Tokens {
         }
         self.given.push_back(Entry {
             token: token.clone(),
-            meaning: Meaning { place: place.clone(), ranges: populate.ranges.clone(), watched },
+            meaning: Meaning {
+                place: place.clone(),
+                ranges: populate.ranges.clone(),
+                watched,
+                maker: maker.map(|nexus| nexus.initiator.name().to_owned()),
+            },
             epoch: place.lun.unit.epoch(),
             timeout: Duration::from_secs(populate.timeout.into()),
             used: now,
@@ -132,7 +155,9 @@ impl Tokens {
 
     /// A LUN is gone, and what stood for its blocks.
     pub(super) fn forget(&mut self, lun: &Rc<Lun>) {
-        self.given.retain(|entry| !Rc::ptr_eq(&entry.meaning.place.lun, lun));
+        let is_of = |entry: &Entry| Rc::ptr_eq(&entry.meaning.place.lun, lun);
+        self.given.iter().filter(|entry| is_of(entry)).for_each(|entry| entry.meaning.watched.revoke());
+        self.given.retain(|entry| !is_of(entry));
     }
 
     /// The token is not needed any more.

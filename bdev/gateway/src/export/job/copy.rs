@@ -17,6 +17,7 @@ use engine::{Buf, BufMut, Pool};
 use scsi::copy::{
     self, Amount, CopyList, CopyState, CopyStatus, Origin, Results, SEGMENT_LEN_MAX, Segment, THIS_UNIT,
 };
+use scsi::reservation::Nexus;
 use scsi::{Command, Immediate, Sense, reservation};
 
 use super::super::lun::LunMode;
@@ -28,6 +29,10 @@ use crate::access::LunMask;
 
 /// Bytes of a piece.
 const PIECE: u64 = 256 << 10;
+/// READ(16),
+const READ: u8 = 0x88;
+/// and WRITE(16): what an initiator would have to send itself.
+const WRITE: u8 = 0x8a;
 
 pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, Sense> {
     match command {
@@ -173,19 +178,19 @@ fn run(segment: &Segment, places: &[Option<Place>], context: &Context<'_>) -> Re
             .ok_or(Sense::COPY_OUT_OF_RANGE)
     };
     let (from, to) = (fits(&source, segment.source)?, fits(&destination, segment.destination)?);
-    may(&source, 0x88, context)?;
-    may(&destination, 0x8a, context)?;
+    may(&source, READ, context.reserver)?;
+    may(&destination, WRITE, context.reserver)?;
     Ok(Run { source: Source::Place(source), from, destination, to, left })
 }
 
 /// Whether the initiator might send the place this read or write itself.
-fn may(place: &Place, opcode: u8, context: &Context<'_>) -> Result<(), Sense> {
+fn may(place: &Place, opcode: u8, initiator: Option<&Nexus>) -> Result<(), Sense> {
     let lun = &place.lun;
     let mut cdb = [0; 16];
     cdb[0] = opcode;
     let demand = reservation::demand(&cdb);
-    let reserved = context.reserver.is_some_and(|nexus| lun.unit.admit(nexus, demand).is_err());
-    let protected = opcode == 0x8a && lun.is_write_protected();
+    let reserved = initiator.is_some_and(|nexus| lun.unit.admit(nexus, demand).is_err());
+    let protected = opcode == WRITE && lun.is_write_protected();
     if reserved || protected || lun.unit.medium.get().refusal().is_some() {
         return Err(Sense::COPY_TARGET_UNREACHABLE);
     }
@@ -320,6 +325,26 @@ impl Copying {
             Stage::Reading => run.source.place().unwrap_or(&run.destination),
             Stage::Merging(_) | Stage::Writing(_) => &run.destination,
         })
+    }
+
+    /// Whether any of what it has yet to copy is from such a place, or to one.
+    pub(super) fn touches(&self, at: &dyn Fn(&Place) -> bool) -> bool {
+        self.runs.iter().any(|run| at(&run.destination) || run.source.place().is_some_and(at))
+    }
+
+    /// Whether its initiator might do its next I/O itself: since the last one somebody may have reserved the unit, or protected it. What
+    /// a token stands for is read for whoever has it.
+    ///
+    /// # Errors
+    /// It might not: that is the end.
+    pub(in crate::export) fn check(&self, initiator: Option<&Nexus>) -> Result<(), Sense> {
+        let Some(run) = self.runs.front() else { return Ok(()) };
+        let allowed = match (&self.stage, &run.source) {
+            (Stage::Reading, Source::Place(place)) => may(place, READ, initiator),
+            (Stage::Reading, Source::Watched(..)) => Ok(()),
+            _ => may(&run.destination, WRITE, initiator),
+        };
+        allowed.inspect_err(|sense| self.record.change(|status| status.state = CopyState::Failed(*sense)))
     }
 
     pub(super) fn hold(&self) -> Option<(Span, Mode)> {

@@ -3,7 +3,7 @@
 use bdev::{BlockRange, BlockStatus, Completed, Durability, FenceKey, IoError, Op};
 use engine::{Buf, BufMut, Pool};
 use scsi::parameter::{LbaStatus, ProvisioningStatus, lba_status};
-use scsi::reservation::Report;
+use scsi::reservation::{Nexus, Report};
 use scsi::{ByteCheck, Sense};
 
 use super::super::node::Place;
@@ -175,6 +175,19 @@ impl Step {
     /// Where its I/O goes, if not to the job's own LUN.
     pub(in crate::export) fn place(&self) -> Option<&Place> {
         if let Self::Copy(copying) = self { copying.place() } else { None }
+    }
+
+    /// Whether it copies from such a place, or to one, now or later.
+    pub(in crate::export) fn touches(&self, at: &dyn Fn(&Place) -> bool) -> bool {
+        if let Self::Copy(copying) = self { copying.touches(at) } else { false }
+    }
+
+    /// Whether the initiator may still have it done: see [`Copying::check`].
+    ///
+    /// # Errors
+    /// It may not.
+    pub(in crate::export) fn check(&self, initiator: Option<&Nexus>) -> Result<(), Sense> {
+        if let Self::Copy(copying) = self { copying.check(initiator) } else { Ok(()) }
     }
 
     /// The blocks that it is at, and whether alone.

@@ -1,13 +1,13 @@
 //! POPULATE TOKEN and WRITE USING TOKEN.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 
 use scsi::copy::token::{self, Delete, Populate, Range, Source, WriteUsing};
 use scsi::copy::{CopyState, Origin};
+use scsi::reservation::Nexus;
 use scsi::{Command, Sense};
 
-use super::super::node::{Lun, Node, Place};
+use super::super::node::{Node, Place};
 use super::super::state::Span;
 use super::copy::{self, Copying, Record, Run};
 use super::{Context, Start, Step, Steps, steps};
@@ -70,11 +70,11 @@ impl Populating {
     pub(in crate::export) fn make(
         &self,
         node: &Node,
-        place: &Place,
+        (place, maker): (&Place, Option<&Nexus>),
         now: engine::Instant,
     ) -> Result<(), Sense> {
         let secret = auth::secret().map_err(|_| Sense::INTERNAL_FAILURE)?;
-        let token = node.tokens.borrow_mut().create(place, &self.populate, &secret, now);
+        let token = node.tokens.borrow_mut().create((place, maker), &self.populate, &secret, now);
         let blocks: u64 = self.populate.ranges.iter().map(|range| u64::from(range.blocks)).sum();
         self.record.change(|status| {
             status.bytes = blocks * u64::from(status.block_size);
@@ -130,8 +130,7 @@ fn write_using(id: u32, write: &WriteUsing, context: &Context<'_>) -> Result<Ste
         Source::Token(token) => {
             let meaning = context.node.tokens.borrow_mut().find(token, context.now)?;
             // It is the same LUN as it was, and its medium is there.
-            let same = |lun: Rc<Lun>| Rc::ptr_eq(&lun, &meaning.place.lun);
-            if !context.node.lun(meaning.place.number).is_some_and(same) {
+            if !context.node.has(&meaning.place) || !meaning.may_be_read(context.reserver, context.mask) {
                 return Err(Sense::TOKEN_REVOKED);
             }
             if meaning.place.lun.unit.medium.get().refusal().is_some() {

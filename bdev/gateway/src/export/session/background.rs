@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::super::job::{After, Step};
 use super::super::logical_unit::LogicalUnit;
-use super::super::node::{Lun, Place};
+use super::super::node::Place;
 use super::Session;
 use super::footing::Footing;
 use super::jobs::Sent;
@@ -36,8 +36,8 @@ enum State {
 
 impl Background {
     fn is_at(&self, unit: &Rc<LogicalUnit>) -> bool {
-        let at = |lun: &Rc<Lun>| Rc::ptr_eq(&lun.unit, unit);
-        at(&self.place.lun) || self.step.as_ref().and_then(Step::place).is_some_and(|place| at(&place.lun))
+        let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
+        at(&self.place) || self.step.as_ref().is_some_and(|step| step.touches(&at))
     }
 }
 
@@ -63,8 +63,11 @@ impl Session {
             return;
         };
         let (State::Waiting, Some(step)) = (background.state, &background.step) else { return };
-        let Place { number: lun_number, lun } = step.place().unwrap_or(&background.place).clone();
-        if lun.unit.sanitize_refusal().is_some() {
+        let place = step.place().unwrap_or(&background.place).clone();
+        let is_there = self.node.as_ref().is_some_and(|node| node.has(&place));
+        let refused = step.check(self.nexus.as_deref()).is_err();
+        let Place { number: lun_number, lun } = place;
+        if refused || !is_there || lun.unit.sanitize_refusal().is_some() {
             return self.background.retain(|background| background.number != number);
         }
         if !background.footing.is_complete(step, &lun, self.core.pool()) {

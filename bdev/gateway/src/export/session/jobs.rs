@@ -154,7 +154,15 @@ impl Session {
             Step::Report(..) => return self.report_reservations(task),
             _ => {}
         }
-        let Some(Place { number, lun }) = step.place().or(job.place.as_ref()).cloned() else { return };
+        let Some(place) = step.place().or(job.place.as_ref()).cloned() else { return };
+        if let Err(sense) = step.check(self.nexus.as_deref()) {
+            return self.fail(task, sense);
+        }
+        // What is not there any more is not opened again.
+        if !self.node.as_ref().is_some_and(|node| node.has(&place)) {
+            return self.fail(task, Sense::LUN_NOT_SUPPORTED);
+        }
+        let Place { number, lun } = place;
         let sanitizing = lun.unit.sanitize_refusal();
         match (step, sanitizing) {
             (Step::Sanitized, None) => return self.succeed(task, None),
@@ -188,7 +196,8 @@ impl Session {
         }
         if let Step::Populate(populating) = step {
             let Some(node) = self.node.clone() else { return };
-            return match populating.make(&node, &Place { number, lun }, now) {
+            let by = (&Place { number, lun }, self.nexus.as_deref());
+            return match populating.make(&node, by, now) {
                 Ok(()) => self.succeed(task, None),
                 Err(sense) => self.fail(task, sense),
             };
@@ -415,6 +424,25 @@ impl Job {
 
     fn is_waiting(&self) -> bool {
         matches!(self.stage, Stage::Working) && !self.in_flight && !self.aborted && self.dormant.is_none()
+    }
+
+    /// How it ends when such a place is not there any more for its initiator; `None` when it has nothing to do there.
+    pub(super) fn end_without(&self, at: &dyn Fn(&Place) -> bool) -> Option<Sense> {
+        if self.place.as_ref().is_some_and(at) {
+            return Some(Sense::LUN_NOT_SUPPORTED);
+        }
+        self.copies_at(at).then_some(Sense::COPY_TARGET_UNREACHABLE)
+    }
+
+    /// Whether it copies from such a place, or to one, now or later.
+    pub(super) fn copies_at(&self, at: &dyn Fn(&Place) -> bool) -> bool {
+        self.steps.iter().any(|step| step.touches(at))
+    }
+
+    /// Whether it has been ended while its last I/O is under way, which may be at such a place.
+    pub(super) fn is_ending_at(&self, at: &dyn Fn(&Place) -> bool) -> bool {
+        let is_there = || self.place.as_ref().is_some_and(at);
+        (self.aborted && is_there()) || (self.in_flight && self.verdict.is_some() && self.copies_at(at))
     }
 
     /// The LUN has one open command less.

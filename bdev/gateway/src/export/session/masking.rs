@@ -5,8 +5,9 @@ use std::rc::Rc;
 use iscsi::TaskId;
 use scsi::{Removal, Sense, SenseFormat};
 
+use super::super::logical_unit::LogicalUnit;
 use super::super::node::{Lun, Node, Place};
-use super::jobs::{Job, Stage};
+use super::jobs::Stage;
 use super::{Origin, Session};
 use crate::access::LunMask;
 
@@ -50,6 +51,9 @@ impl Session {
         if self.mask.shows(number) {
             self.hide(number, lun);
             self.tell_of_inventory(number);
+        } else {
+            // A token of it may be in use all the same.
+            self.leave(lun);
         }
         self.leaving.extend(self.channels.remove(&number));
         self.units.remove(&number);
@@ -69,35 +73,47 @@ impl Session {
 
     /// A LUN is gone: so is what the nexus has there, but for its registration, which another path of its may use.
     fn hide(&mut self, number: u16, lun: &Rc<Lun>) {
-        let at = |place: &Place| place.number == number;
-        let is_at = |job: &Job| {
-            let step = job.steps.front().and_then(|step| step.place());
-            job.place.as_ref().is_some_and(at) || step.is_some_and(at)
-        };
-        let open = self.jobs.open.iter();
-        let tasks: Vec<TaskId> = open.filter(|(_, job)| is_at(job)).map(|(task, _)| *task).collect();
-        for task in tasks {
-            self.end_hidden(task);
-        }
-        if let Some(stalled) = self.stalled.take_if(|stalled| at(&stalled.place)) {
+        self.leave(lun);
+        if let Some(stalled) = self.stalled.take_if(|stalled| stalled.place.number == number) {
             self.refuse(stalled.task(), Sense::LUN_NOT_SUPPORTED, SenseFormat::Fixed);
         }
-        self.abort_background(&lun.unit);
         if let Some(nexus) = &self.nexus {
             lun.unit.change_older(|table| table.forget_older(nexus));
         }
         lun.unit.set_removal(self.id, Removal::Allowed);
     }
 
-    /// Says that the LUN is not there, once an I/O that is under way has come back, or cannot land any more; an answer that is on
-    /// its way already stays.
-    fn end_hidden(&mut self, task: TaskId) {
+    /// Ends what is under way at a LUN: commands there, and copies from it or to it by commands at others.
+    fn leave(&mut self, lun: &Rc<Lun>) {
+        let at = |place: &Place| Rc::ptr_eq(&place.lun, lun);
+        let open = self.jobs.open.iter();
+        let ends = open.filter_map(|(task, job)| Some((*task, job.end_without(&at)?)));
+        let ends: Vec<(TaskId, Sense)> = ends.collect();
+        for (task, sense) in ends {
+            self.end_with(task, sense);
+        }
+        self.abort_background(&lun.unit);
+    }
+
+    /// Ends copies from a unit or to it, of commands at other ones: the nexus was preempted there, or the unit reset.
+    pub(in crate::export) fn end_copies(&mut self, unit: &Rc<LogicalUnit>) {
+        let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
+        let open = self.jobs.open.iter();
+        let copies: Vec<TaskId> = open.filter(|(_, job)| job.copies_at(&at)).map(|(task, _)| *task).collect();
+        for task in copies {
+            self.end_with(task, Sense::COPY_TARGET_UNREACHABLE);
+        }
+    }
+
+    /// Ends a command so, once an I/O that is under way has come back, or cannot land any more; an answer that is on its way already
+    /// stays.
+    fn end_with(&mut self, task: TaskId, sense: Sense) {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         if job.in_flight || job.is_astray() {
             job.in_flight = true;
-            job.verdict = Some(Sense::LUN_NOT_SUPPORTED);
+            job.verdict = Some(sense);
         } else if !matches!(job.stage, Stage::Answering(_)) {
-            self.fail(task, Sense::LUN_NOT_SUPPORTED);
+            self.fail(task, sense);
         }
     }
 }

@@ -188,10 +188,9 @@ impl Session {
             || self.stalled.as_ref().is_some_and(|stalled| at(&stalled.place))
     }
 
-    /// True while an aborted command of the nexus is still at work at the unit.
+    /// True while an aborted command of the nexus, or a copy that was ended, is still at work at the unit.
     pub(in crate::export) fn is_aborting(&self, unit: &Rc<LogicalUnit>) -> bool {
         let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
-        let jobs = self.jobs.open.values().any(|job| job.aborted && job.place.as_ref().is_some_and(at));
-        jobs || self.is_aborting_background(unit)
+        self.jobs.open.values().any(|job| job.is_ending_at(&at)) || self.is_aborting_background(unit)
     }
 }
