@@ -1,6 +1,6 @@
 //! Between a stream and a protocol: payload bytes are copied once, from the stream's window into the task's frame.
 
-use engine::{Pool, Segment};
+use engine::{BUF_LEN_MAX, Buf, Pool, Segment};
 use iscsi::digest::Trailer;
 use iscsi::{Body, Protocol, TaskId, Transmit, Want};
 use net::Stream;
@@ -57,16 +57,22 @@ pub(crate) fn receive<P: Protocol>(
 /// PDUs made in one turn at the most.
 const PDUS_PER_TURN: usize = 256;
 
+/// Frames that one stream may have for data segments of no task (echoes, texts, long sense data): nobody's share counts them, and a
+/// peer that takes nothing keeps them.
+const MADE_MAX: usize = 2;
+
 /// The sending half of one end.
 #[derive(Default)]
 pub(crate) struct Sender {
     /// A PDU that waits for a frame.
     held: Option<Transmit>,
+    /// The frames of data segments of no task that the stream has.
+    made: Vec<Buf>,
     /// Tasks that are over with what was sent; the owner takes them.
     pub(crate) ended: Vec<TaskId>,
 }
 
-/// A PDU names a task whose buffer is gone: a programmer's error that costs the connection, not the process.
+/// A PDU names a task whose buffer is gone, or is longer than any frame: a programmer's error that costs the connection, not the process.
 #[derive(Debug)]
 pub(crate) struct NoBuffer;
 
@@ -79,6 +85,7 @@ impl Sender {
         buffers: &impl Buffers,
         pool: &Pool,
     ) -> Result<usize, NoBuffer> {
+        self.made.retain(Buf::is_shared);
         for count in 0..PDUS_PER_TURN {
             if stream.free_segments() < SEGMENTS_PER_PDU {
                 return Ok(count);
@@ -86,7 +93,7 @@ impl Sender {
             let Some(transmit) = self.held.take().or_else(|| protocol.poll_transmit()) else {
                 return Ok(count);
             };
-            let Some((body, trailer)) = body_segments(&transmit, buffers, pool)? else {
+            let Some((body, trailer)) = self.body_segments(&transmit, buffers, pool)? else {
                 self.held = Some(transmit);
                 return Ok(count);
             };
@@ -99,31 +106,44 @@ impl Sender {
         }
         Ok(PDUS_PER_TURN)
     }
+
+    /// The data segment and what follows it; `None` when there is no frame for it now.
+    fn body_segments(
+        &mut self,
+        transmit: &Transmit,
+        buffers: &impl Buffers,
+        pool: &Pool,
+    ) -> Result<Option<DataSegments>, NoBuffer> {
+        let (first, second) = match &transmit.body {
+            Body::None => return Ok(Some(([None, None], Trailer::of(&[], transmit.data_digest)))),
+            Body::Inline(bytes) if bytes.len() <= Segment::INLINE_MAX => (Segment::inline(bytes), None),
+            Body::Inline(bytes) if bytes.len() > BUF_LEN_MAX => return Err(NoBuffer),
+            Body::Inline(bytes) => match self.make(bytes, pool) {
+                Some(frame) => (Segment::Frame(frame), None),
+                None => return Ok(None),
+            },
+            Body::Task { task, offset, len } => {
+                let (first, second) = buffers.load(*task, *offset as usize, *len as usize).ok_or(NoBuffer)?;
+                (Segment::Frame(first), second.map(Segment::Frame))
+            }
+        };
+        let more = second.as_ref().map_or(&[][..], Segment::as_bytes);
+        let trailer = Trailer::of_parts([first.as_bytes(), more], transmit.data_digest);
+        Ok(Some(([Some(first), second], trailer)))
+    }
+
+    /// A frame with these bytes; `None` while the stream has as many as it may, or the pool has none.
+    fn make(&mut self, bytes: &[u8], pool: &Pool) -> Option<Buf> {
+        if self.made.len() == MADE_MAX {
+            return None;
+        }
+        let mut frame = pool.alloc(bytes.len())?;
+        frame.copy_from_slice(bytes);
+        let frame = frame.freeze();
+        self.made.push(frame.clone());
+        Some(frame)
+    }
 }
 
 /// A data segment, in as many frames as it is in, and what follows it.
 type DataSegments = ([Option<Segment>; 2], Trailer);
-
-/// The data segment and what follows it; `None` when the pool has no frame for it now.
-fn body_segments(
-    transmit: &Transmit,
-    buffers: &impl Buffers,
-    pool: &Pool,
-) -> Result<Option<DataSegments>, NoBuffer> {
-    let (first, second) = match &transmit.body {
-        Body::None => return Ok(Some(([None, None], Trailer::of(&[], transmit.data_digest)))),
-        Body::Inline(bytes) if bytes.len() <= Segment::INLINE_MAX => (Segment::inline(bytes), None),
-        Body::Inline(bytes) => {
-            let Some(mut frame) = pool.alloc(bytes.len()) else { return Ok(None) };
-            frame.copy_from_slice(bytes);
-            (Segment::Frame(frame.freeze()), None)
-        }
-        Body::Task { task, offset, len } => {
-            let (first, second) = buffers.load(*task, *offset as usize, *len as usize).ok_or(NoBuffer)?;
-            (Segment::Frame(first), second.map(Segment::Frame))
-        }
-    };
-    let more = second.as_ref().map_or(&[][..], Segment::as_bytes);
-    let trailer = Trailer::of_parts([first.as_bytes(), more], transmit.data_digest);
-    Ok(Some(([Some(first), second], trailer)))
-}

@@ -28,7 +28,7 @@ pub mod task_map;
 pub mod text;
 
 pub use keys::{Preferences, SessionParameters};
-pub use protocol::{Body, CloseReason, Moved, OUTGOING_MAX, Protocol, TaskId, Transmit, Want};
+pub use protocol::{Body, CloseReason, INLINE_MAX, Moved, OUTGOING_MAX, Protocol, TaskId, Transmit, Want};
 pub use task_map::TaskMap;
 
 /// The well-known port of iSCSI (RFC 7143 section 13).

@@ -15,6 +15,12 @@ pub struct TaskId(pub u32);
 /// makes nothing grow.
 pub const OUTGOING_MAX: usize = 256;
 
+/// Bytes of data that wait to be sent and lie in no task's buffer (echoes, texts); with more of them nothing is read.
+pub(crate) const OUTGOING_BYTES_MAX: usize = 256 << 10;
+
+/// The longest [`Body::Inline`] in bytes.
+pub const INLINE_MAX: usize = 64 << 10;
+
 /// What a connection wants from its stream next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
@@ -39,7 +45,7 @@ pub enum Want {
 pub enum Body {
     /// Nothing.
     None,
-    /// These bytes.
+    /// These bytes, [`INLINE_MAX`] at the most.
     Inline(Vec<u8>),
     /// A part of the task's buffer.
     Task {
@@ -50,6 +56,13 @@ pub enum Body {
         /// How many bytes.
         len: u32,
     },
+}
+
+impl Body {
+    /// Bytes that it holds itself.
+    pub(crate) fn held_len(&self) -> usize {
+        if let Self::Inline(bytes) = self { bytes.len() } else { 0 }
+    }
 }
 
 /// One PDU to send: header, body, then [`digest::Trailer`] of the body.

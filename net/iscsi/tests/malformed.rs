@@ -36,6 +36,7 @@ fn preferences() -> Preferences {
         max_burst_length: 2048,
         first_burst_length: 1024,
         max_recv_data_segment_length: 65536,
+        error_recovery_level: 2,
         ..Preferences::default()
     }
 }
@@ -410,6 +411,45 @@ fn answers_that_nobody_takes_stop_the_reading() {
     assert_eq!(raw.target.want(), Want::Nothing);
     assert_eq!(raw.answers().len(), OUTGOING_MAX);
     raw.lives();
+}
+
+/// Long echoes are bounded in bytes: those that wait to be taken, and those that were sent and may be wanted again.
+#[test]
+fn echoes_that_nobody_takes_or_acknowledges_are_bounded() {
+    const LEN: usize = 64 << 10;
+    const BOUND: usize = (256 << 10) / LEN;
+    let takes = Preferences { max_recv_data_segment_length: 1 << 18, ..Preferences::default() };
+    for level in [0, 1] {
+        let mut raw = Raw::logged_in(Preferences { error_recovery_level: level, ..takes });
+        let ping = Header::new(opcode::NOP_OUT, flag::FINAL).with_immediate().with_itt(0x55).with_ttt(NO_TAG);
+        let mut asked = 0;
+        while raw.target.want() != Want::Nothing {
+            raw.give(&ping.with_data_len(LEN).0);
+            raw.give(&[7; LEN]);
+            asked += 1;
+        }
+        assert_eq!(asked, BOUND, "level {level}");
+        let answers = raw.answers();
+        assert!(answers.iter().all(|answer| answer.data_len() == LEN));
+        assert_eq!(answers.len(), asked);
+        raw.lives();
+    }
+    // What was sent.
+    let mut raw = Raw::logged_in(Preferences { error_recovery_level: 1, ..takes });
+    let ping = Header::new(opcode::NOP_OUT, flag::FINAL).with_immediate().with_itt(0x55).with_ttt(NO_TAG);
+    let mut last = 0;
+    for _ in 0..64 {
+        last = raw.send(ping, &[7; LEN])[0].stat_sn();
+    }
+    let mut again = |count: u32| {
+        let [high, low] = [(last + 1 - count) >> 16, (last + 1 - count) & 0xffff];
+        let half = |word: u32| u16::try_from(word).expect("16 bits");
+        let snack = Header::new(opcode::SNACK, flag::FINAL | 1).with_itt(NO_TAG).with_ttt(NO_TAG);
+        let snack = snack.with_u16(40, half(high)).with_u16(42, half(low)).with_u16(46, half(count));
+        raw.send(snack, &[])
+    };
+    assert_eq!(again(2).len(), 2);
+    assert_eq!(rejected(&again(32)), SNACK, "the oldest were forgotten");
 }
 
 /// The status of a task that is ended in the middle of its data says how many PDUs of them came before it.

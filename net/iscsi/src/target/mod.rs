@@ -32,13 +32,13 @@ use crate::deframe::Deframer;
 use crate::keys::SessionParameters;
 use crate::pdu::{Header, NO_TAG, flag, opcode};
 pub use crate::protocol::Moved;
-use crate::protocol::{CloseReason, OUTGOING_MAX, Protocol, TaskId, Transmit, Want};
+use crate::protocol::{CloseReason, Protocol, TaskId, Transmit, Want};
 use crate::task_map::TaskMap;
 use login::Login;
 pub use login::{Admission, Grant, LoginRequest, LoginStatus, Membership, SessionType};
 use numbers::Numbering;
 use order::{Arrival, DataOut, Held};
-use outgoing::{Layout, Outgoing};
+use outgoing::{Layout, Outgoing, Queue};
 pub use reassign::Orphan;
 use recovery::Unacknowledged;
 use task::Task;
@@ -50,7 +50,7 @@ pub use types::{
 
 /// Immediate (unnumbered) commands that may be open beside the numbered ones.
 const IMMEDIATE_MAX: usize = 16;
-/// Longest data segment of a text or NOP PDU that is kept, in bytes.
+/// Longest data segment of a text request that is kept, in bytes.
 const CONTROL_DATA_MAX: usize = 16 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub struct Connection {
     requests: Vec<TaskId>,
     unacknowledged: Unacknowledged,
     next_ttt: u32,
-    outgoing: VecDeque<Outgoing>,
+    outgoing: Queue,
     events: VecDeque<Event>,
     closed: Option<CloseReason>,
     text: Exchange,
@@ -121,7 +121,7 @@ impl Connection {
             requests: Vec::new(),
             unacknowledged: Unacknowledged::default(),
             next_ttt: 1,
-            outgoing: VecDeque::new(),
+            outgoing: Queue::default(),
             events: VecDeque::new(),
             closed: None,
             text: Exchange::None,
@@ -296,7 +296,7 @@ impl Protocol for Connection {
         match self.phase {
             Phase::Closed => Want::Nothing,
             Phase::Login if self.login.is_waiting() || !self.outgoing.is_empty() => Want::Nothing,
-            _ if self.is_full_of_held() || self.outgoing.len() >= OUTGOING_MAX => Want::Nothing,
+            _ if self.is_full_of_held() || self.outgoing.is_full() => Want::Nothing,
             _ => self.deframer.want(),
         }
     }

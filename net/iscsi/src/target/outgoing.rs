@@ -1,9 +1,11 @@
 //! What is to be sent, in order, and how read data are cut into PDUs.
 
+use alloc::collections::VecDeque;
+
 use super::Response;
 use crate::keys::SessionParameters;
 use crate::pdu::Header;
-use crate::protocol::{Body, CloseReason, TaskId};
+use crate::protocol::{Body, CloseReason, OUTGOING_BYTES_MAX, OUTGOING_MAX, TaskId};
 
 /// Something to send, in order.
 #[derive(Debug)]
@@ -77,6 +79,14 @@ impl Outgoing {
         }
     }
 
+    /// Bytes of its data segment, where they lie in no task's buffer.
+    fn body_len(&self) -> usize {
+        match self {
+            Self::Control { body, .. } | Self::Again { body, .. } => body.held_len(),
+            _ => 0,
+        }
+    }
+
     pub(super) fn task(&self) -> Option<TaskId> {
         match self {
             Self::R2t { task, .. }
@@ -85,6 +95,58 @@ impl Outgoing {
             | Self::Response { task, .. } => Some(*task),
             _ => None,
         }
+    }
+}
+
+/// What waits to be sent. Of what was made here, and lies in no buffer of a task, it knows the bytes.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waiting: VecDeque<Outgoing>,
+    bytes: usize,
+}
+
+impl core::ops::Deref for Queue {
+    type Target = VecDeque<Outgoing>;
+
+    fn deref(&self) -> &VecDeque<Outgoing> {
+        &self.waiting
+    }
+}
+
+impl Queue {
+    /// True when nothing more may come that is answered: see [`OUTGOING_MAX`].
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= OUTGOING_MAX || self.bytes >= OUTGOING_BYTES_MAX
+    }
+
+    pub(super) fn push_back(&mut self, outgoing: Outgoing) {
+        self.bytes += outgoing.body_len();
+        self.waiting.push_back(outgoing);
+    }
+
+    /// What is to be sent next, before everything else.
+    pub(super) fn push_front(&mut self, outgoing: Outgoing) {
+        self.bytes += outgoing.body_len();
+        self.waiting.push_front(outgoing);
+    }
+
+    pub(super) fn extend(&mut self, outgoing: impl IntoIterator<Item = Outgoing>) {
+        outgoing.into_iter().for_each(|outgoing| self.push_back(outgoing));
+    }
+
+    pub(super) fn pop_front(&mut self) -> Option<Outgoing> {
+        self.remove(0)
+    }
+
+    pub(super) fn remove(&mut self, at: usize) -> Option<Outgoing> {
+        let removed = self.waiting.remove(at)?;
+        self.bytes -= removed.body_len();
+        Some(removed)
+    }
+
+    pub(super) fn retain(&mut self, keeps: impl FnMut(&Outgoing) -> bool) {
+        self.waiting.retain(keeps);
+        self.bytes = self.waiting.iter().map(Outgoing::body_len).sum();
     }
 }
 

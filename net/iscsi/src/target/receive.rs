@@ -11,7 +11,16 @@ use super::{
 };
 use crate::deframe::{Sink, Step};
 use crate::pdu::{BHS_LEN, Header, NO_TAG, RejectReason, flag, opcode};
-use crate::protocol::{Body, CloseReason, TaskId};
+use crate::protocol::{Body, CloseReason, INLINE_MAX, TaskId};
+
+/// The longest data segment that is kept of a request other than a command.
+fn data_max(header: &Header) -> usize {
+    match header.opcode() {
+        opcode::NOP_OUT => INLINE_MAX,
+        opcode::TEXT => CONTROL_DATA_MAX,
+        _ => 0,
+    }
+}
 
 impl Connection {
     pub(super) fn on_step(&mut self, mut step: Step) {
@@ -66,12 +75,7 @@ impl Connection {
             (_, opcode::DATA_OUT) => Some(self.on_data_out_header(&header)),
             (_, opcode::NOP_OUT | opcode::TEXT | opcode::TASK_MANAGEMENT | opcode::LOGOUT) => {
                 self.arrival = self.arrival(&header);
-                let keeps = match header.opcode() {
-                    opcode::NOP_OUT => true,
-                    opcode::TEXT => header.data_len() <= CONTROL_DATA_MAX,
-                    _ => false,
-                };
-                let keeps = keeps && self.arrival != Arrival::Ignored;
+                let keeps = header.data_len() <= data_max(&header) && self.arrival != Arrival::Ignored;
                 Some(if keeps { Sink::Internal } else { Sink::Discard })
             }
             _ => Some(Sink::Discard),
@@ -141,10 +145,11 @@ impl Connection {
         }
         self.numbers.get().update_window();
         match header.opcode() {
-            opcode::NOP_OUT => self.on_nop_out(&header, data),
-            opcode::TEXT if header.data_len() > CONTROL_DATA_MAX => {
+            // An echo is kept until it is taken, and at some levels until it is acknowledged.
+            opcode::NOP_OUT | opcode::TEXT if header.data_len() > data_max(&header) => {
                 self.reject(&header, RejectReason::OutOfResources);
             }
+            opcode::NOP_OUT => self.on_nop_out(&header, data),
             opcode::TEXT => self.on_text(&header, data),
             opcode::TASK_MANAGEMENT => self.on_task_management(&header),
             _ => self.on_logout(&header),

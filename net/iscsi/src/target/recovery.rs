@@ -15,6 +15,8 @@ use crate::serial;
 
 /// Answers that are kept without an acknowledgement; the oldest go.
 const KEPT_MAX: usize = 1024;
+/// Bytes of their data segments.
+const KEPT_BYTES_MAX: usize = 256 << 10;
 
 /// Kinds of SNACK (RFC 7143 section 11.16.1).
 pub(crate) mod kind {
@@ -59,7 +61,11 @@ struct Kept {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Unacknowledged(VecDeque<Kept>);
+pub(super) struct Unacknowledged {
+    answers: VecDeque<Kept>,
+    /// Of their data segments.
+    bytes: usize,
+}
 
 impl Kept {
     fn is_of(&self, task: TaskId) -> bool {
@@ -70,12 +76,29 @@ impl Kept {
 impl Unacknowledged {
     /// Takes an answered task out; its answer is kept no more.
     pub(super) fn take(&mut self, task: TaskId) -> Option<Answered> {
-        let at = self.0.iter().position(|kept| kept.is_of(task))?;
-        self.0.remove(at)?.answered
+        let at = self.answers.iter().position(|kept| kept.is_of(task))?;
+        self.remove(at)?.answered
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Kept> {
+        let kept = self.answers.remove(at)?;
+        self.bytes -= kept.body.held_len();
+        Some(kept)
+    }
+
+    fn push(&mut self, kept: Kept) {
+        self.bytes += kept.body.held_len();
+        self.answers.push_back(kept);
+    }
+
+    /// True when one with such a body makes them too many.
+    fn is_full_for(&self, body: &Body) -> bool {
+        let is_too_long = self.bytes + body.held_len() > KEPT_BYTES_MAX;
+        self.answers.len() >= KEPT_MAX || (is_too_long && !self.answers.is_empty())
     }
 
     fn find(&self, task: TaskId) -> Option<&Answered> {
-        self.0.iter().filter_map(|kept| kept.answered.as_ref()).find(|answered| answered.task == task)
+        self.answers.iter().filter_map(|kept| kept.answered.as_ref()).find(|answered| answered.task == task)
     }
 }
 
@@ -101,7 +124,7 @@ impl Connection {
     }
 
     fn kept(&self) -> impl Iterator<Item = (TaskId, &Task)> {
-        let answered = self.unacknowledged.0.iter().filter_map(|kept| kept.answered.as_ref());
+        let answered = self.unacknowledged.answers.iter().filter_map(|kept| kept.answered.as_ref());
         let open = self.tasks.iter().map(|(task, open)| (*task, open));
         open.chain(answered.map(|answered| (answered.task, &answered.open)))
     }
@@ -111,15 +134,15 @@ impl Connection {
         if !self.recovers() || self.phase == Phase::Login {
             return;
         }
-        if self.unacknowledged.0.len() >= KEPT_MAX {
+        while self.unacknowledged.is_full_for(body) {
             self.forget_oldest();
         }
         let kept = Kept { stat_sn: header.stat_sn(), header: *header, body: body.clone(), answered };
-        self.unacknowledged.0.push_back(kept);
+        self.unacknowledged.push(kept);
     }
 
     fn forget_oldest(&mut self) {
-        let kept = self.unacknowledged.0.pop_front();
+        let kept = self.unacknowledged.remove(0);
         if let Some(answered) = kept.and_then(|kept| kept.answered) {
             self.outgoing.retain(|outgoing| outgoing.task() != Some(answered.task));
             self.events.push_back(Event::Ended(answered.task));
@@ -129,7 +152,7 @@ impl Connection {
     /// The task's name is given to another one, or its data are gone: its answer is sent again, but without data. False: it was not
     /// answered here.
     pub fn forget_answered(&mut self, task: TaskId) -> bool {
-        let kept = self.unacknowledged.0.iter_mut().find(|kept| kept.is_of(task));
+        let kept = self.unacknowledged.answers.iter_mut().find(|kept| kept.is_of(task));
         kept.and_then(|kept| kept.answered.take()).is_some()
     }
 
@@ -156,7 +179,12 @@ impl Connection {
             self.acknowledged = exp_stat_sn;
         }
         // Empty where nothing is kept.
-        while self.unacknowledged.0.front().is_some_and(|kept| serial::before(kept.stat_sn, exp_stat_sn)) {
+        while self
+            .unacknowledged
+            .answers
+            .front()
+            .is_some_and(|kept| serial::before(kept.stat_sn, exp_stat_sn))
+        {
             self.forget_oldest();
         }
     }
@@ -179,7 +207,7 @@ impl Connection {
     /// The initiator has so many Data-In PDUs of a task: it does not ask for them again.
     fn on_data_ack(&mut self, header: &Header) {
         let open = self.tasks.values_mut().map(|open| &mut open.receipt);
-        let answered = self.unacknowledged.0.iter_mut().filter_map(|kept| kept.answered.as_mut());
+        let answered = self.unacknowledged.answers.iter_mut().filter_map(|kept| kept.answered.as_mut());
         let mut receipts = open.chain(answered.map(|answered| &mut answered.open.receipt));
         // Of a task that is over nobody cares.
         if let Some(receipt) = receipts.find(|receipt| receipt.ttt == Some(header.ttt())) {
@@ -246,7 +274,7 @@ impl Connection {
             return Some(());
         }
         let parameters = &self.parameters;
-        let kept = self.unacknowledged.0.iter_mut().find(|kept| kept.is_of(task))?;
+        let kept = self.unacknowledged.answers.iter_mut().find(|kept| kept.is_of(task))?;
         let answered = kept.answered.as_mut()?;
         let layout = answered.layout?.again_from(answered.open.receipt.data_sn, parameters)?;
         answered.layout = Some(layout);
@@ -285,7 +313,7 @@ impl Connection {
         //= rfc7143#section-7.1.4.2: a status that was lost is sent again on the same connection.
         let again: alloc::vec::Vec<Outgoing> = self
             .unacknowledged
-            .0
+            .answers
             .iter()
             .filter(wanted)
             .map(|kept| Outgoing::Again { header: kept.header, body: kept.body.clone() })

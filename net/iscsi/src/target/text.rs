@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use super::{Connection, Event, SendTargets, SessionType};
 use crate::keys::{Stranger, stranger};
 use crate::pdu::{Header, NO_TAG, RejectReason, flag, opcode};
-use crate::protocol::{Body, TaskId};
+use crate::protocol::{Body, INLINE_MAX, TaskId};
 use crate::text::{self, Pairs};
 
 /// Bytes of a request's text that are kept.
@@ -159,7 +159,7 @@ impl Connection {
     }
 
     pub(super) fn send_text(&mut self, itt: u32, mut text: Vec<u8>) {
-        let limit = self.parameters.max_send_data_segment_length as usize;
+        let limit = INLINE_MAX.min(self.parameters.max_send_data_segment_length as usize);
         let mut header = Header::new(opcode::TEXT_RESPONSE, flag::FINAL).with_itt(itt).with_ttt(NO_TAG);
         if text.len() > limit {
             let rest = text.split_off(limit);
