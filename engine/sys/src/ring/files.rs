@@ -1,6 +1,8 @@
 //! Registered descriptors: the kernel looks a file or socket up once, not for each operation.
 //!
-//! A registration lasts as long as its [`Registered`]; without room or support, operations name the descriptor itself.
+//! A registration lasts as long as its [`Registered`]; without room or support, operations name the descriptor itself. An entry names
+//! a place, and the kernel looks there when it takes the entry: a place is given to another descriptor only when every entry that
+//! was queued before has been taken.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -46,13 +48,15 @@ pub(super) struct Files {
     /// By descriptor: its place and how many registrations there are.
     places: Vec<Option<(u32, u32)>>,
     free: Vec<u32>,
+    /// Places that nobody has any more, and entries name perhaps.
+    leaving: Vec<u32>,
 }
 
 impl Files {
     /// Registers an empty table.
     pub(super) fn new(uring: &IoUring) -> io::Result<Self> {
         uring.submitter().register_files_sparse(FILES_MAX)?;
-        Ok(Self { places: Vec::new(), free: (0..FILES_MAX).rev().collect() })
+        Ok(Self { places: Vec::new(), free: (0..FILES_MAX).rev().collect(), leaving: Vec::new() })
     }
 
     /// How to name a descriptor.
@@ -79,19 +83,33 @@ impl Files {
         true
     }
 
-    fn remove(&mut self, uring: &IoUring, raw: RawFd) {
+    /// Takes a registration back. A place that nobody has any more is named by entries perhaps, which the kernel has not taken: it
+    /// stays what it is until [`Files::clear`].
+    fn remove(&mut self, raw: RawFd) {
         let Some(place) = usize::try_from(raw).ok().and_then(|raw| self.places.get_mut(raw)) else { return };
         match place {
             Some((_, count)) if *count > 1 => *count -= 1,
             Some((slot, _)) => {
-                // A slot that cannot be emptied keeps its file open and is not used again.
-                if uring.submitter().register_files_update(*slot, &[-1]).is_ok() {
-                    self.free.push(*slot);
-                }
+                self.leaving.push(*slot);
                 *place = None;
             }
             None => {}
         }
+    }
+
+    /// Empties the places that were left: every entry that names one has been taken.
+    pub(super) fn clear(&mut self, uring: &IoUring) {
+        for slot in self.leaving.drain(..) {
+            // A slot that cannot be emptied keeps its file open and is not used again.
+            if uring.submitter().register_files_update(slot, &[-1]).is_ok() {
+                self.free.push(slot);
+            }
+        }
+    }
+
+    /// True while there are such places.
+    pub(super) fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
     }
 }
 
@@ -141,7 +159,9 @@ impl Drop for Registered {
     fn drop(&mut self) {
         let ring = &mut *self.handle.ring.borrow_mut();
         if let Some(files) = &mut ring.files {
-            files.remove(&ring.uring, self.owner.raw());
+            files.remove(self.owner.raw());
         }
+        // What was queued is for what is here now: the descriptor may close behind this, and its place go to another.
+        ring.clear_places();
     }
 }

@@ -147,6 +147,7 @@ impl RingHandle {
     pub fn turn(&self) -> io::Result<usize> {
         let mut ring = self.ring.borrow_mut();
         ring.enter_if_needed()?;
+        ring.clear_places();
         Ok(ring.reap())
     }
 
@@ -159,6 +160,7 @@ impl RingHandle {
         let mut ring = self.ring.borrow_mut();
         ring.arm_wake();
         ring.sleep(timeout)?;
+        ring.clear_places();
         Ok(ring.reap())
     }
 
@@ -257,6 +259,19 @@ impl Ring {
             }
             Err(error) if is_transient(&error) => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Frees the places of registrations that are no more, once the kernel has taken every entry that may name them. Where it takes none
+    /// now, a later turn does it.
+    fn clear_places(&mut self) {
+        if !self.files.as_ref().is_some_and(Files::has_leaving) {
+            return;
+        }
+        // An error that lasts shows in the next turn.
+        let entered = self.unsubmitted == 0 || self.enter_if_needed().is_ok();
+        if let Some(files) = self.files.as_mut().filter(|_| entered && self.unsubmitted == 0) {
+            files.clear(&self.uring);
         }
     }
 

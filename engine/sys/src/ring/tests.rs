@@ -325,3 +325,43 @@ fn registered_descriptors_serve_and_their_places_come_back() {
         File::open(temp.path(), Access::ReadWrite, 4096).expect("closed");
     }
 }
+
+/// Both ends of a connection: ours for the ring, the other one to look at.
+fn connection() -> (Socket, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let ours = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+    let (other, _) = listener.accept().expect("accept");
+    (Socket::from_fd(ours.into()), other)
+}
+
+/// The place of a connection that is over is given to the next one only when no entry that names it is still to be handed over.
+#[test]
+fn what_was_queued_for_one_connection_is_not_done_on_the_next() {
+    let (ring, pool) = ring(RingMode::Probe);
+    if !ring.capabilities().fixed_files {
+        eprintln!("skipped: this kernel has no registered files");
+        return;
+    }
+    let ((old, mut old_other), (new, mut new_other)) = (connection(), connection());
+    let registered = ring.register_socket(&old).expect("room");
+    let client = ring.attach();
+    let segments = vec![Segment::inline(b"for the old one")];
+    client.submit(1, Operation::Send { socket: old.clone(), segments, skip: 0 }).expect("room");
+    let into = pool.alloc(64).expect("frame");
+    client.submit(2, Operation::Receive { socket: old.clone(), into }).expect("room");
+    drop((client, registered, old));
+    let _registered = ring.register_socket(&new).expect("room");
+    new_other.write_all(b"for the new one").expect("sent");
+    ring.turn().expect("turn");
+    let client = ring.attach();
+    let into = pool.alloc(64).expect("frame");
+    client.submit(3, Operation::Receive { socket: new, into }).expect("room");
+    let completion = complete(&ring, &client);
+    assert_eq!(completion.result.expect("received"), 15, "nobody else took it");
+    new_other.set_nonblocking(true).expect("a socket");
+    let nothing = new_other.read(&mut [0; 64]).expect_err("nothing was sent to the new one");
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+    let mut sent = [0; 15];
+    old_other.read_exact(&mut sent).expect("what was queued has left");
+    assert_eq!(&sent, b"for the old one");
+}
