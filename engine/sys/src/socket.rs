@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 use std::io;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -86,12 +86,10 @@ impl Socket {
         self.as_stream()?.peer_addr()
     }
 
-    /// Ends both directions; operations in flight complete. Errors do not matter: the connection is over either way.
+    /// Ends both directions; operations in flight complete. It takes no descriptor: where there are none left, connections end, too. Errors do not matter: the connection is over either way.
     pub fn shutdown(&self) {
-        if let Ok(stream) = self.as_stream() {
-            // Not connected any more is what we want.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        // SAFETY: no pointer is passed, and the descriptor is open as long as `self`. Not connected any more is what we want.
+        let _ = unsafe { libc::shutdown(self.raw(), libc::SHUT_RDWR) };
     }
 
     /// A second descriptor as the standard library's type, for calls that are off the data path.
