@@ -119,3 +119,27 @@ fn what_is_longer_than_a_frame_has_that_room_too() {
         assert_eq!(world.target.luns()[0].active, 0);
     }
 }
+
+/// Echoes that a host does not take are nobody's share of the pool: they are in two frames of it at the most.
+#[test]
+fn echoes_that_nobody_takes_leave_the_pool_to_others() {
+    for len in [60_000_u32, 200_000] {
+        let mut world = starved(2, 8);
+        world.hosts[0].stop_listening();
+        let mut ping = vec![0; 48 + len as usize];
+        (ping[0], ping[1]) = (0x40, 0x80);
+        ping[5..8].copy_from_slice(&len.to_be_bytes()[1..]);
+        ping[16..24].copy_from_slice(&[0, 0, 0x77, 0x77, 0xff, 0xff, 0xff, 0xff]);
+        for _ in 0..40 {
+            world.hosts[0].send_raw(&ping);
+        }
+        world.run_for(Duration::from_secs(1));
+        for blocks in [100_u32, 2048] {
+            let mut cdb = [0; 16];
+            cdb[0] = 0x88;
+            cdb[10..14].copy_from_slice(&blocks.to_be_bytes());
+            let read = world.hosts[1].send(&cdb, &[], blocks * 512);
+            assert_eq!(world.end(1, read), GOOD, "{len} bytes, {blocks} blocks");
+        }
+    }
+}

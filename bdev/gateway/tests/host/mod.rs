@@ -27,6 +27,8 @@ enum DataOut {
 enum HostState {
     Awake,
     Asleep,
+    /// It sends, and takes nothing.
+    Deaf,
 }
 
 /// What a host does about the unit attentions that it finds when it has logged in.
@@ -108,7 +110,7 @@ impl Host {
             return;
         }
         let _ = self.stream.poll(now);
-        loop {
+        while self.state != HostState::Deaf {
             let count = self.stream.receive(&mut |window| match self.connection.want() {
                 Want::Nothing => 0,
                 Want::Bytes(len) => {
@@ -197,6 +199,11 @@ impl Host {
     /// Neither sends nor takes anything until it wakes.
     pub(crate) fn sleep(&mut self) {
         self.state = HostState::Asleep;
+    }
+
+    /// Sends what it has to send, and takes nothing.
+    pub(crate) fn stop_listening(&mut self) {
+        self.state = HostState::Deaf;
     }
 
     pub(crate) fn wake(&mut self) {
