@@ -73,7 +73,8 @@ impl Three {
         let mut list = vec![0; 48];
         (list[0], list[3], list[16]) = (1, 0x20, 0xff);
         list[15] = u8::from(by == By::Background);
-        list[20..24].copy_from_slice(&7u32.to_be_bytes());
+        // No list identifier: nobody asks how it ended.
+        list[1] = 0x18;
         (list[43], list[45]) = (64, 28);
         list.extend(names.iter().flat_map(cscd));
         list.extend([2, 0, 0, 24, 0, 0, 0, 1, 0, 0]);
@@ -279,4 +280,21 @@ fn a_reset_of_a_unit_ends_copies_to_it_through_others() {
     assert_eq!(three.world.end(0, copy), UNREACHABLE);
     three.world.until("the reset", |world| world.hosts[1].take_managed(reset) == Some(0));
     assert_eq!(three.second_piece(), 0);
+}
+
+/// Whoever sends copies without end has a few at a time.
+#[test]
+fn copies_in_the_background_are_bounded_and_leave_the_pool_to_others() {
+    let mut three = Three::new(2);
+    three.world.fault.plan().arm(FaultTarget::Read, Fault::Silence, u32::MAX);
+    for number in 0..20 {
+        let copy = three.copy(By::Background, 0, 2);
+        let expected = if number < 8 { GOOD } else { attention(0x0016) };
+        assert_eq!(three.world.end(0, copy), expected, "copy {number}");
+    }
+    assert_eq!(three.write(1, 1, 0, 3), GOOD);
+    three.world.fault.plan().clear(FaultTarget::Read);
+    three.world.run_for(Duration::from_millis(100));
+    let copy = three.copy(By::Background, 0, 2);
+    assert_eq!(three.world.end(0, copy), GOOD, "they have ended");
 }

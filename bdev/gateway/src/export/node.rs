@@ -275,6 +275,8 @@ pub(super) struct Node {
     pub(super) luns: RefCell<BTreeMap<u16, Rc<Lun>>>,
     /// ROD tokens.
     pub(super) tokens: RefCell<Tokens>,
+    /// As many others have it as there are copies in the background.
+    pub(super) behind: Rc<()>,
 }
 
 impl NodeConfig {
@@ -298,7 +300,12 @@ impl Node {
     pub(super) fn new(config: NodeConfig, units: &mut LogicalUnits) -> Self {
         let lun = |(number, config): (&u16, &LunConfig)| (*number, Rc::new(Lun::new(config.clone(), units)));
         let luns = config.luns.iter().map(lun).collect();
-        Self { config: RefCell::new(config), luns: RefCell::new(luns), tokens: RefCell::default() }
+        Self {
+            config: RefCell::new(config),
+            luns: RefCell::new(luns),
+            tokens: RefCell::default(),
+            behind: Rc::default(),
+        }
     }
 
     pub(super) fn lun(&self, number: u16) -> Option<Rc<Lun>> {

@@ -23,6 +23,8 @@ pub const SEGMENTS_MAX: usize = 64;
 pub const DESCRIPTORS_LEN_MAX: usize = 4096;
 /// Most bytes that one segment descriptor copies.
 pub const SEGMENT_LEN_MAX: u32 = 64 << 20;
+/// Copies that go on at once, whose commands do not wait for them.
+pub const CONCURRENT_MAX: u8 = 64;
 /// Bytes of the longest parameter list: header and descriptors.
 pub const LIST_LEN_MAX: u32 = HEADER4_LEN as u32 + DESCRIPTORS_LEN_MAX as u32;
 /// CSCD descriptor ID of the logical unit that the command is for.

@@ -7,8 +7,8 @@ use super::token::{
     BYTES_MAX, BYTES_OPTIMAL, CHANGE_VULNERABLE, RANGES_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX, ZERO,
 };
 use super::{
-    BLOCK_TO_BLOCK, BLOCK_TO_BLOCK_OFFSET, CSCDS_MAX, DESCRIPTORS_LEN_MAX, IDENTIFICATION, SEGMENT_LEN_MAX,
-    SEGMENTS_MAX,
+    BLOCK_TO_BLOCK, BLOCK_TO_BLOCK_OFFSET, CONCURRENT_MAX, CSCDS_MAX, DESCRIPTORS_LEN_MAX, IDENTIFICATION,
+    SEGMENT_LEN_MAX, SEGMENTS_MAX,
 };
 use crate::unit::Unit;
 
@@ -21,9 +21,8 @@ pub fn operating_parameters() -> Vec<u8> {
     data[10..12].copy_from_slice(&(SEGMENTS_MAX as u16).to_be_bytes());
     data[12..16].copy_from_slice(&(DESCRIPTORS_LEN_MAX as u32).to_be_bytes());
     data[16..20].copy_from_slice(&SEGMENT_LEN_MAX.to_be_bytes());
-    // As many copies at once as a session has commands.
-    data[35] = u8::MAX;
-    data[36] = u8::MAX;
+    data[35] = CONCURRENT_MAX;
+    data[36] = CONCURRENT_MAX;
     // Data segment granularity: 512 bytes.
     data[37] = 9;
     let implemented = [BLOCK_TO_BLOCK, BLOCK_TO_BLOCK_OFFSET, IDENTIFICATION];
@@ -65,7 +64,7 @@ pub(crate) fn third_party_copy(unit: &Unit) -> Vec<u8> {
         descriptor(0x0108, &token_types()),
         // General copy operations: total and maximum concurrent copies, segment length in bytes, granularity.
         descriptor(0x8001, &{
-            let mut payload = vec![0, 0, 0, u8::MAX, 0, 0, 0, u8::MAX];
+            let mut payload = vec![0, 0, 0, CONCURRENT_MAX, 0, 0, 0, CONCURRENT_MAX];
             payload.extend_from_slice(&SEGMENT_LEN_MAX.to_be_bytes());
             payload.extend_from_slice(&[9, 9, 0, 0]);
             payload.resize(32, 0);

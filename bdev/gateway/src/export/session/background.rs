@@ -1,6 +1,8 @@
 //! Copies whose command has ended (IMMED): each goes on by itself, as long as its session does.
 
-use engine::{Instant, Progress};
+use engine::{BUF_LEN_MAX, Instant, Progress};
+use scsi::Sense;
+use scsi::copy::CONCURRENT_MAX;
 
 use bdev::Completed;
 use std::rc::Rc;
@@ -10,8 +12,11 @@ use super::super::logical_unit::LogicalUnit;
 use super::super::node::Place;
 use super::Session;
 use super::footing::Footing;
+use super::frames::may_hold;
 use super::jobs::Sent;
 
+/// Of one session; [`CONCURRENT_MAX`] of a target.
+const OPEN_MAX: usize = 8;
 /// Set in the tags of their I/Os; tags of tasks have 32 bits.
 const BACKGROUND: u64 = 1 << 32;
 
@@ -24,6 +29,8 @@ pub(super) struct Background {
     step: Option<Step>,
     footing: Footing,
     state: State,
+    /// Its place among those of the target.
+    _behind: Rc<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +42,11 @@ enum State {
 }
 
 impl Background {
+    /// True while it has frames.
+    fn is_at_work(&self) -> bool {
+        self.state != State::Waiting || self.footing.has_frames()
+    }
+
     fn is_at(&self, unit: &Rc<LogicalUnit>) -> bool {
         let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
         at(&self.place) || self.step.as_ref().is_some_and(|step| step.touches(&at))
@@ -43,7 +55,21 @@ impl Background {
 
 impl Session {
     /// Takes the steps of a command that does not wait for them.
-    pub(super) fn continue_in_background(&mut self, place: Place, step: Step, now: Instant) {
+    ///
+    /// # Errors
+    /// The session, or the target, has as many as it may.
+    pub(super) fn continue_in_background(
+        &mut self,
+        place: Place,
+        step: Step,
+        now: Instant,
+    ) -> Result<(), Sense> {
+        let node = self.node.as_ref().ok_or(Sense::INTERNAL_FAILURE)?;
+        let of_target = Rc::strong_count(&node.behind) - 1;
+        if self.background.len() >= OPEN_MAX || of_target >= usize::from(CONCURRENT_MAX) {
+            return Err(Sense::OPERATION_IN_PROGRESS);
+        }
+        let behind = node.behind.clone();
         self.last_background = self.last_background.wrapping_add(1);
         let number = self.last_background;
         let background = Background {
@@ -52,12 +78,17 @@ impl Session {
             step: Some(step),
             footing: Footing::default(),
             state: State::Waiting,
+            _behind: behind,
         };
         self.background.push(background);
         self.advance_background(number, now);
+        Ok(())
     }
 
     fn advance_background(&mut self, number: u32, now: Instant) {
+        let at_work = self.background.iter().filter(|background| background.is_at_work()).count();
+        let held = self.jobs.held + at_work * BUF_LEN_MAX;
+        let may_begin = may_hold(held, self.core.pool(), BUF_LEN_MAX);
         let Some(background) = self.background.iter_mut().find(|background| background.number == number)
         else {
             return;
@@ -69,6 +100,10 @@ impl Session {
         let Place { number: lun_number, lun } = place;
         if refused || !is_there || lun.unit.sanitize_refusal().is_some() {
             return self.background.retain(|background| background.number != number);
+        }
+        // What is waited for at the blocks keeps its frames: they are the session's share.
+        if !(may_begin || background.footing.has_frames()) {
+            return;
         }
         if !background.footing.is_complete(step, &lun, self.core.pool()) {
             return;

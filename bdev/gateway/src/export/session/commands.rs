@@ -181,7 +181,7 @@ impl Session {
 
     /// Format of sense data at a raw LUN.
     fn sense_format(&self, lun: u64) -> SenseFormat {
-        let lun = scsi::lun::decode(lun).and_then(|number| self.node.as_ref()?.lun(number));
+        let lun = scsi::lun::decode(lun).and_then(|number| self.lun(number));
         lun.map_or(SenseFormat::Fixed, |lun| lun.unit.settings().sense_format)
     }
 
@@ -433,8 +433,10 @@ impl Session {
                     && copying.is_in_background()
                     && let Some(step) = steps.pop_front()
                 {
-                    self.continue_in_background(Place { number, lun }, step, now);
-                    return self.succeed(task, None);
+                    return match self.continue_in_background(Place { number, lun }, step, now) {
+                        Ok(()) => self.succeed(task, None),
+                        Err(sense) => self.fail(task, sense),
+                    };
                 }
                 if let Some(job) = self.jobs.open.get_mut(&task) {
                     job.steps = steps;
