@@ -150,6 +150,9 @@ impl Queue {
     }
 }
 
+/// The longest data segment in bytes, whatever the initiator takes: of frames of that length it is in two at the most.
+const SEGMENT_MAX: u32 = 1 << 20;
+
 /// What read data look like on the wire, so that a part can be sent again. It changes only where the initiator says so: by an
 /// R-Data SNACK, or when the task goes on at another connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +172,7 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn new(len: u32, parameters: &SessionParameters) -> Self {
         let (segment, burst) = (parameters.max_send_data_segment_length, parameters.max_burst_length);
+        let segment = segment.min(SEGMENT_MAX);
         Self { len, segment, burst, first_sn: 0, start: 0 }
     }
 
@@ -237,6 +241,17 @@ mod tests {
         assert_eq!(offsets.iter().map(|offset| layout.segment(*offset)).sum::<u32>(), 2100);
         assert!(layout.ends_at(1000) && layout.ends_at(2100) && !layout.ends_at(600));
         assert_eq!(layout.count(), 5);
+    }
+
+    #[test]
+    fn a_segment_is_in_two_frames_at_the_most_whatever_the_initiator_takes() {
+        let parameters = SessionParameters {
+            max_burst_length: 1 << 22,
+            max_send_data_segment_length: (1 << 24) - 1,
+            ..SessionParameters::default()
+        };
+        let layout = Layout::new(1 << 22, &parameters);
+        assert_eq!((layout.segment(0), layout.count()), (1 << 20, 4));
     }
 
     #[test]
