@@ -103,7 +103,8 @@ pub enum Verdict {
     NotListed,
 }
 
-/// Who asks to be let in. Name and alias are what the initiator says; CHAP proves it, where it is asked for.
+/// Who asks to be let in. Name and alias are what the initiator says. CHAP proves that it is one of the users of the authentication group,
+/// not that it is the one of that name: whoever has any of its secrets may use any of these names.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
     /// InitiatorName.

@@ -370,3 +370,37 @@ fn one_address_and_one_initiator_leave_places_to_others() {
     assert!(crowd.connections_per_address <= 6, "{crowd:?}");
     assert!(join(&mut world, 6, &|_| {}), "another host");
 }
+
+/// Discovery sessions need no secret, and sessions of hosts have their places beside however many of them.
+#[test]
+fn discovery_sessions_are_few_in_all_and_end_when_they_ask_for_nothing() {
+    let mut world = World::new(1);
+    let limits = Limits { connections: 20, ..Limits::default() };
+    world.target.set_config(gateway::TargetConfig { limits, ..world.target.config() });
+    let finders: Vec<usize> = (10..40)
+        .map(|at| {
+            let finder = world.add(at, |config| config.target = None);
+            world.until("a discovery session", |world| world.hosts[finder].is_in());
+            finder
+        })
+        .collect();
+    world.run_for(Duration::from_millis(20));
+    let open = |world: &World| finders.iter().filter(|host| world.hosts[**host].closed().is_none()).count();
+    assert_eq!(open(&world), 16, "the oldest have gone");
+    let late = world.add(5, |_| {});
+    world.until("a login", |world| world.hosts[late].is_in());
+    // One of them asks, and stays; the others answer pings, and do not.
+    let asking = *finders.last().expect("some");
+    let pass = |world: &mut World, seconds: u32| {
+        for _ in 0..200 * seconds {
+            world.now += Duration::from_millis(5);
+            world.step();
+        }
+    };
+    pass(&mut world, 20);
+    world.hosts[asking].connection().send_targets("All");
+    pass(&mut world, 12);
+    assert_eq!((open(&world), world.hosts[asking].closed()), (1, None));
+    pass(&mut world, 20);
+    assert_eq!((open(&world), world.hosts[late].closed()), (0, None));
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bdev::StateHealth;
 use bdev::fault::{Fault, FaultTarget};
-use gateway::StandbyMode;
+use gateway::{Limits, StandbyMode, TargetConfig};
 use host::Host;
 use net::sim::Halt;
 use pair::{CONFLICT, EXCLUSIVE, GOOD, MASKED, TARGET, World, attention, node_ip};
@@ -224,4 +224,19 @@ fn a_reservation_comes_before_a_length_that_is_wrong() {
     };
     each(None);
     each(Some(CONFLICT));
+}
+
+/// Connections of hosts, however many, and logins, however fast, keep the peer from nothing.
+#[test]
+fn the_peer_comes_in_where_there_is_no_place_for_hosts() {
+    let mut world = World::new(StandbyMode::Forward, &[0, 1]);
+    assert_eq!(world.write(1, 9, 7), GOOD);
+    let serving = world.targets[0].as_mut().expect("lives");
+    let limits = Limits { connections: 1, logins: 1, login_burst: 0, ..Limits::default() };
+    serving.set_config(TargetConfig { limits, ..serving.config() });
+    world.network.reset(node_ip(0), node_ip(1));
+    assert_eq!((world.write(1, 9, 8), world.read(0, 9)), (GOOD, 8));
+    world.add_host(0);
+    world.run_for(Duration::from_millis(100));
+    assert!(!world.hosts[2].is_in(), "a host has to wait");
 }

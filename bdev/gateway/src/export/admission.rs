@@ -143,6 +143,9 @@ impl Target {
         let others = |entry: &Entry| entry.session.node.is_some() && entry.session.tsih != 0;
         let sessions = self.sessions.values().filter(|entry| others(entry)).count() - predecessors.len();
         let enough = self.has_enough(id, &who, &predecessors);
+        if who.session_type == SessionType::Discovery && !enough {
+            self.make_room_for_discovery();
+        }
         let used: BTreeSet<u16> = self.sessions.values().map(|entry| entry.session.tsih).collect();
         self.last_tsih = next_tsih(self.last_tsih, &used);
         if let Some(entry) = self.sessions.get_mut(&id) {

@@ -5,10 +5,32 @@
 use std::collections::BTreeMap;
 
 use core::net::IpAddr;
+use core::time::Duration;
+use engine::Instant;
 use iscsi::target::{LoginRequest, SessionType};
 
 use super::session::{Origin, Session};
-use super::{Target, guard};
+use super::{Entry, Target, guard};
+
+/// Discovery sessions in all: the oldest makes room for one more. They need no secret, and places are for those that have one.
+const DISCOVERY_MAX: usize = 16;
+/// For how long one may ask for nothing.
+const DISCOVERY_IDLE: Duration = Duration::from_secs(30);
+
+impl Entry {
+    /// Ends a discovery session that asks for nothing any more; so much it has asked for in this turn.
+    pub(super) fn watch_discovery(&mut self, asked: usize, now: Instant) {
+        if !self.session.is_of(SessionType::Discovery) {
+            return;
+        }
+        if asked > 0 {
+            self.idle_until = None;
+        }
+        if now >= *self.idle_until.get_or_insert(now + DISCOVERY_IDLE) {
+            self.session.end("a discovery session that asks for nothing");
+        }
+    }
+}
 
 /// The most that one has of what has a limit for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,6 +121,16 @@ impl Target {
                 };
                 self.of_kind(SessionType::Normal).filter(same).count() >= limits.sessions_per_initiator
             }
+        }
+    }
+
+    /// One more discovery session comes in.
+    pub(super) fn make_room_for_discovery(&mut self) {
+        let open = self.of_kind(SessionType::Discovery).filter(|session| !session.is_over());
+        let open: Vec<u64> = open.map(|session| session.id).collect();
+        let oldest = open.iter().min().filter(|_| open.len() >= DISCOVERY_MAX);
+        if let Some(entry) = oldest.and_then(|oldest| self.sessions.get_mut(oldest)) {
+            entry.session.end("a newer discovery session");
         }
     }
 

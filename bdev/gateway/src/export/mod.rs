@@ -33,7 +33,7 @@ mod tokens;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use engine::{Core, Instant, Progress};
 use iscsi::target::Grant;
@@ -159,6 +159,8 @@ struct OpenPortal {
 struct Entry {
     session: Session,
     login_until: Option<Instant>,
+    /// When a discovery session ends that asks for nothing.
+    idle_until: Option<Instant>,
     /// A login that is complete, and what it waits for.
     waiting: Option<Waiting>,
 }
@@ -275,9 +277,11 @@ impl Target {
         for (id, entry) in &mut self.sessions {
             let mut own = Vec::new();
             progress |= entry.session.poll(now, &mut own);
+            let asked = own.len();
             requests.extend(own.into_iter().map(|request| (*id, request)));
             if entry.session.is_full_feature() {
                 entry.login_until = None;
+                entry.watch_discovery(asked, now);
             } else if entry.login_until.is_some_and(|until| now >= until) {
                 entry.session.end("the login took too long");
             }
@@ -299,7 +303,10 @@ impl Target {
 
     /// When to poll next at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = |entry: &Entry| Instant::earliest(entry.login_until, entry.session.next_deadline());
+        let deadlines = |entry: &Entry| {
+            let until = Instant::earliest(entry.login_until, entry.idle_until);
+            Instant::earliest(until, entry.session.next_deadline())
+        };
         let sessions = self.sessions.values().filter_map(deadlines).min();
         [sessions, self.units.next_deadline(), self.next_look()].into_iter().flatten().min()
     }
@@ -350,19 +357,9 @@ impl Target {
     fn welcome(&mut self, group: i32, mut stream: Box<dyn Stream>, now: Instant) {
         let limits = self.config.limits;
         let Some(address) = stream.peer_addr().map(|address| address.ip()) else { return stream.close() };
-        if !self.is_peer(group, address) && self.is_crowded(address) {
+        // Whatever hosts do, the link of the pair comes up.
+        if !self.is_peer(group, address) && !self.has_room_for(address, now) {
             return stream.close();
-        }
-        let address = guard::origin_of(address);
-        let pending: Vec<Pending> = self.sessions.iter().filter_map(pending).collect();
-        match self.guard.judge(&limits, &pending, address, now) {
-            guard::Verdict::Welcome if self.count_connections() < limits.connections => {}
-            guard::Verdict::Instead(oldest) => {
-                if let Some(entry) = self.sessions.get_mut(&oldest) {
-                    entry.session.end("another login from a crowded address");
-                }
-            }
-            guard::Verdict::Welcome | guard::Verdict::TurnedAway => return stream.close(),
         }
         let config = iscsi::target::Config { preferences: self.config.preferences, queue_depth: 1 };
         let patience = Patience { quiet: limits.quiet, silence: limits.silence };
@@ -370,7 +367,26 @@ impl Target {
         let resources = (&self.core, &self.long_commands);
         let session = Session::new(resources, stream, config, group, self.next_id, patience);
         let login_until = Some(now + limits.login_timeout);
-        self.sessions.insert(self.next_id, Entry { session, login_until, waiting: None });
+        self.sessions.insert(self.next_id, Entry { session, login_until, idle_until: None, waiting: None });
+    }
+
+    /// Whether one more connection from an address may log in; one that does already makes room for it perhaps.
+    fn has_room_for(&mut self, address: IpAddr, now: Instant) -> bool {
+        let limits = self.config.limits;
+        if self.is_crowded(address) {
+            return false;
+        }
+        let pending: Vec<Pending> = self.sessions.iter().filter_map(pending).collect();
+        match self.guard.judge(&limits, &pending, guard::origin_of(address), now) {
+            guard::Verdict::Welcome => self.count_connections() < limits.connections,
+            guard::Verdict::Instead(oldest) => {
+                if let Some(entry) = self.sessions.get_mut(&oldest) {
+                    entry.session.end("another login from a crowded address");
+                }
+                true
+            }
+            guard::Verdict::TurnedAway => false,
+        }
     }
 
     fn on_request(&mut self, id: u64, request: Request, now: Instant) {
