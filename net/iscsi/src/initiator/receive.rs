@@ -111,6 +111,10 @@ impl Connection {
             return true;
         }
         if self.recovers() {
+            if self.statuses.is_too_far_ahead(header.stat_sn()) {
+                self.misbehaved("a status number far beyond those that are missing");
+                return false;
+            }
             let damaged = self.tasks.get(&TaskId(header.itt())).is_some_and(Task::is_damaged);
             return self.statuses.take(header.stat_sn(), if damaged { Receipt::Later } else { Receipt::Now });
         }

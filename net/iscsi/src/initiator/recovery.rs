@@ -20,6 +20,8 @@ mod kind {
 const DATA_DIGEST: u8 = 2;
 /// Answers of one connection that are asked for again at the most, without one that arrives.
 const REPAIRS_MAX: u32 = 256;
+/// How far beyond the next in order a status number may be, while that is missing: as much as a target keeps.
+const AHEAD_MAX: u32 = 1024;
 
 /// When an answer is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,11 @@ pub(super) struct Statuses {
 }
 
 impl Statuses {
+    /// True for a number that is further ahead than a target may be of what it has no acknowledgement for.
+    pub(super) fn is_too_far_ahead(&self, stat_sn: u32) -> bool {
+        !serial::before(stat_sn, self.expected.wrapping_add(AHEAD_MAX))
+    }
+
     /// Takes a number; false when it was taken before.
     pub(super) fn take(&mut self, stat_sn: u32, receipt: Receipt) -> bool {
         if serial::before(stat_sn, self.expected) || self.ahead.contains(&stat_sn) {
@@ -178,5 +185,23 @@ impl Connection {
             let again = Outgoing::Control { header: *header, body: body.clone() };
             self.outgoing.push_back(again);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_beyond_a_missing_one_are_kept_within_bounds() {
+        let mut statuses = Statuses { expected: u32::MAX - 2, ..Statuses::default() };
+        for ahead in 1..AHEAD_MAX {
+            let number = statuses.expected.wrapping_add(ahead);
+            assert!(!statuses.is_too_far_ahead(number) && statuses.take(number, Receipt::Now));
+        }
+        assert!(statuses.is_too_far_ahead(statuses.expected.wrapping_add(AHEAD_MAX)));
+        assert!(!statuses.is_too_far_ahead(statuses.expected.wrapping_sub(1)), "one that came before");
+        assert!(statuses.take(u32::MAX - 2, Receipt::Now));
+        assert_eq!((statuses.expected, statuses.ahead.len()), (AHEAD_MAX - 3, 0));
     }
 }
