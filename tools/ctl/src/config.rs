@@ -51,7 +51,10 @@ fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
     let mut open = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(new)?;
     open.write_all(text.as_bytes())?;
     open.sync_all()?;
-    std::fs::rename(new, file)
+    std::fs::rename(new, file)?;
+    // Or the old one may be back after a loss of power.
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder)?.sync_all()
 }
 
 /// What `save` did.

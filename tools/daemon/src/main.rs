@@ -101,6 +101,8 @@ fn run(options: &Options, log: Log) -> Result<(), Failure> {
         node.on(reactor, move |residents, _| residents.report_to(events))?;
     }
     let node: SharedNode = Arc::new(Mutex::new(node));
+    // Before anything is served: sessions that a configuration's first calls let in end in order, too.
+    end_on_signal(ender)?;
     if let (Some(path), Some(calls)) = (&options.config, config)
         && let Err(error) = load(&node, path, calls, options)
     {
@@ -114,7 +116,6 @@ fn run(options: &Options, log: Log) -> Result<(), Failure> {
         options.poll,
         options.socket.display()
     );
-    end_on_signal(ender)?;
     let manager = Notifier::from_environment()?;
     if let Some(manager) = &manager {
         manager.ready(&format!("control socket {}", options.socket.display()));

@@ -31,7 +31,55 @@ pub enum Incoming {
 #[derive(Debug, Default)]
 pub struct Frames {
     buffer: Vec<u8>,
+    /// How far the text at hand has been looked at, and what it is in the middle of.
+    scan: Scan,
+    /// Bytes of it that were no whole text.
+    tried: usize,
 }
+
+/// Where the text at hand ends: so much is seen of it, and it is parsed once, however many pieces it comes in.
+#[derive(Debug, Default)]
+struct Scan {
+    seen: usize,
+    depth: usize,
+    inside: Inside,
+    is_whole: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Inside {
+    #[default]
+    Structure,
+    Text,
+    /// Behind a backslash.
+    Escape,
+}
+
+impl Scan {
+    fn look(&mut self, buffer: &[u8]) {
+        for byte in &buffer[self.seen..] {
+            self.inside = match (self.inside, byte) {
+                (Inside::Text, b'\\') => Inside::Escape,
+                (Inside::Text, b'"') => Inside::Structure,
+                (Inside::Text | Inside::Escape, _) => Inside::Text,
+                (Inside::Structure, b'"') => Inside::Text,
+                (Inside::Structure, _) => Inside::Structure,
+            };
+            match (self.inside, byte) {
+                (Inside::Structure, b'{' | b'[') => self.depth += 1,
+                (Inside::Structure, b'}' | b']') => {
+                    self.depth = self.depth.saturating_sub(1);
+                    self.is_whole |= self.depth == 0;
+                }
+                _ => {}
+            }
+        }
+        self.seen = buffer.len();
+    }
+}
+
+/// A text of so few bytes is always tried: it may be a number, which has no end of its own.
+const SHORT: usize = 64;
 
 /// The stream cannot be understood any more: close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,18 +96,30 @@ impl Frames {
     /// # Errors
     /// No JSON, or a text that is too long.
     pub fn next_text(&mut self) -> Result<Option<Incoming>, Garbage> {
+        self.scan.look(&self.buffer);
+        // Garbage is found when there is twice as much of it, and a request when it is whole.
+        let is_due = self.buffer.len() <= SHORT || self.buffer.len() >= 2 * self.tried;
+        if !self.scan.is_whole && !is_due && self.buffer.len() <= REQUEST_MAX {
+            return Ok(None);
+        }
         let mut stream = serde_json::Deserializer::from_slice(&self.buffer).into_iter::<Value>();
         let value = match stream.next() {
             None => {
-                self.buffer.clear();
+                *self = Self::default();
                 return Ok(None);
             }
             Some(Ok(value)) => value,
-            Some(Err(error)) if error.is_eof() && self.buffer.len() <= REQUEST_MAX => return Ok(None),
+            Some(Err(error)) if error.is_eof() && self.buffer.len() <= REQUEST_MAX => {
+                self.tried = self.buffer.len();
+                // What looked whole, and is not, is not believed again.
+                self.scan.is_whole = false;
+                return Ok(None);
+            }
             Some(Err(_)) => return Err(Garbage),
         };
         let used = stream.byte_offset();
         self.buffer.drain(..used);
+        (self.scan, self.tried) = (Scan::default(), 0);
         Ok(Some(match value {
             Value::Array(list) => Incoming::Batch(list.into_iter().map(request).collect()),
             value => Incoming::Single(request(value)),
@@ -113,6 +173,21 @@ mod tests {
         let Ok(Some(Incoming::Single(Ok(second)))) = frames.next_text() else { panic!("a request") };
         assert_eq!((second.method.as_str(), second.id, second.params), ("b", None, None));
         assert_eq!(frames.next_text(), Ok(None));
+    }
+
+    #[test]
+    fn a_long_text_in_pieces_is_looked_at_once() {
+        let filler = r#"\"}]{[ "#.repeat(20_000);
+        let text = format!(r#"{{"method":"a","id":7,"params":{{"x":"{filler}"}}}}"#);
+        let began = std::time::Instant::now();
+        let mut frames = Frames::default();
+        let mut got = Vec::new();
+        for byte in text.bytes() {
+            frames.extend(&[byte]);
+            got.extend(frames.next_text().expect("JSON"));
+        }
+        assert_eq!(got.len(), 1);
+        assert!(began.elapsed() < core::time::Duration::from_secs(5), "not from its beginning for each byte");
     }
 
     #[test]
