@@ -71,9 +71,10 @@ fn a_session_has_as_many_connections_as_were_asked_for_and_allowed() {
     }
 }
 
-/// The portals that an import's connections are at.
+/// The portals that an import's connections serve at.
 fn portals(world: &World) -> BTreeSet<u16> {
-    world.target.connections().iter().filter_map(|one| Some(one.target_address?.port())).collect()
+    let serving = world.target.connections().into_iter().filter(|one| one.full_feature);
+    serving.filter_map(|one| Some(one.target_address?.port())).collect()
 }
 
 /// An import over three addresses: the first is nobody's, then come two of the target's.

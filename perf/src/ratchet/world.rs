@@ -113,12 +113,12 @@ impl World {
     #[inline(never)]
     fn node_turn(&mut self) {
         // Looked at, so that this function is still there while it polls: the profilers go by it.
-        black_box(self.nodes[0].poll(self.now));
+        let _ = black_box(self.nodes[0].poll(self.now));
     }
 
     #[inline(never)]
     fn peer_turn(&mut self) {
-        black_box(self.nodes[1].poll(self.now));
+        let _ = black_box(self.nodes[1].poll(self.now));
     }
 
     fn start(&mut self, work: Work, left: &mut Left) {

@@ -29,9 +29,9 @@ impl Connection {
     pub fn take_over(&mut self, lost: &mut Self) {
         lost.outgoing.clear();
         let arriving = lost.arriving.take();
-        let (arrived, missed): (Vec<(TaskId, Task)>, Vec<(TaskId, Task)>) = core::mem::take(&mut lost.tasks)
+        let (arrived, missed) = core::mem::take(&mut lost.tasks)
             .into_iter()
-            .partition(|(_, open)| self.numbers.has_arrived(open.cmd_sn()));
+            .partition::<Vec<(TaskId, Task)>, _>(|(_, open)| self.numbers.has_arrived(open.cmd_sn()));
         self.send_missed(missed);
         self.send_missed_text(lost.text_request.take());
         for (task, mut open) in arrived {

@@ -17,6 +17,11 @@ impl Steps {
         self.first.as_ref()
     }
 
+    /// All, in order.
+    pub(in crate::export) fn iter(&self) -> impl Iterator<Item = &Step> {
+        self.first.iter().chain(&self.rest)
+    }
+
     /// It is done.
     pub(in crate::export) fn pop_front(&mut self) -> Option<Step> {
         let done = self.first.take();
