@@ -6,12 +6,14 @@ use gateway::{Way, WayState};
 use rpc::RpcError;
 use serde_json::{Value, json};
 
-use super::{Method, When};
+use super::Method;
 use crate::node::Node;
+use crate::params::none;
 
-pub(super) const METHODS: &[Method] = &[Method { name: "link_get_ways", when: When::Runtime, run: ways }];
+pub(super) const METHODS: &[Method] = &[Method::runtime("link_get_ways", none, ways)];
 
-fn ways(node: &mut Node, _: Option<&Value>) -> Result<Value, RpcError> {
+fn ways(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
+    none(given)?;
     let all: BTreeMap<String, Vec<Way>> =
         node.each(|residents, _| residents.ways()).into_iter().flatten().collect();
     let of = |(import, ways): (&String, &Vec<Way>)| {
