@@ -301,7 +301,7 @@ fn a_discovery_authenticates_both_ends_with_secrets_out_of_a_file() {
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     };
     must(gemel(&far, &["auth", "discovery", "required", "--group", "3"]));
-    assert!(!ask(&[]).contains(TARGET));
+    assert!(ask(&[]).contains("uthentication"), "{}", ask(&[]));
     assert!(ask(&user).contains(TARGET) && ask(&mutual).contains(TARGET), "{}", ask(&user));
     assert!(ask(&[&user[..], &["--chap-algorithms", "sha-256"]].concat()).contains(TARGET));
     assert!(

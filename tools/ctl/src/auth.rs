@@ -73,6 +73,26 @@ pub(crate) struct User {
     target_secret_file: Option<PathBuf>,
 }
 
+/// Who asks another node, where it wants to know.
+#[derive(Args)]
+pub(crate) struct Asker {
+    /// This end's CHAP name.
+    #[arg(long, requires = "secret_file")]
+    user: Option<String>,
+    /// File with its secret: lines `NAME SECRET`, or nothing but the secret; mode 0600.
+    #[arg(long, requires = "user")]
+    secret_file: Option<PathBuf>,
+    /// The other end's CHAP name, for mutual CHAP.
+    #[arg(long, requires = "user", requires = "target_secret_file")]
+    target_user: Option<String>,
+    /// File with the other end's secret.
+    #[arg(long, requires = "target_user")]
+    target_secret_file: Option<PathBuf>,
+    /// Offer these hashes, the preferred first, of MD5, SHA1, SHA-256 and SHA3-256.
+    #[arg(long, value_name = "HASH", value_delimiter = ',', requires = "user")]
+    chap_algorithms: Option<Vec<String>>,
+}
+
 #[derive(Args)]
 pub(crate) struct Policy {
     /// What is needed.
@@ -101,14 +121,32 @@ pub(crate) fn absolute(file: &Path) -> Value {
 }
 
 impl User {
-    /// As a method's account.
-    pub(crate) fn params(&self) -> Value {
-        let mut params = json!({"user": self.user, "secret_file": absolute(&self.secret_file)});
-        if let (Some(name), Some(file)) = (&self.target_user, &self.target_secret_file) {
-            params["muser"] = json!(name);
-            params["msecret_file"] = absolute(file);
+    fn params(&self) -> Value {
+        let target = self.target_user.as_deref().zip(self.target_secret_file.as_deref());
+        account((&self.user, &self.secret_file), target)
+    }
+}
+
+/// A method's account: names, and the files with their secrets.
+fn account((user, file): (&str, &Path), target: Option<(&str, &Path)>) -> Value {
+    let mut params = json!({"user": user, "secret_file": absolute(file)});
+    if let Some((name, file)) = target {
+        params["muser"] = json!(name);
+        params["msecret_file"] = absolute(file);
+    }
+    params
+}
+
+impl Asker {
+    /// Adds who asks to the parameters of a method.
+    pub(crate) fn add_to(&self, params: &mut Value) {
+        let target = self.target_user.as_deref().zip(self.target_secret_file.as_deref());
+        if let Some(own) = self.user.as_deref().zip(self.secret_file.as_deref()) {
+            params["chap"] = account(own, target);
         }
-        params
+        if let Some(names) = &self.chap_algorithms {
+            params["chap_algorithms"] = json!(names);
+        }
     }
 }
 

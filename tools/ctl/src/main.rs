@@ -126,10 +126,7 @@ enum Command {
         #[arg(long, default_value = "iqn.2026-11.org.gemel:discovery")]
         initiator: String,
         #[command(flatten)]
-        user: Option<auth::User>,
-        /// Offer these hashes of CHAP, the preferred first, of MD5, SHA1, SHA-256 and SHA3-256.
-        #[arg(long, value_name = "HASH", value_delimiter = ',', requires = "user")]
-        chap_algorithms: Option<Vec<String>>,
+        asker: auth::Asker,
     },
     /// What the node has limits for, and how much of it is used.
     Limits,
@@ -230,14 +227,9 @@ fn ask(options: &Options, command: &Command) -> Result<String, Failure> {
             (client.call(method, params)?, auth::show)
         }
         Command::Limits => (client.call("node_get_limits", None)?, show::limits),
-        Command::Discover { address, initiator, user, chap_algorithms } => {
+        Command::Discover { address, initiator, asker } => {
             let mut params = json!({"address": address, "initiator_iqn": initiator});
-            if let Some(user) = user {
-                params["chap"] = user.params();
-            }
-            if let Some(names) = chap_algorithms {
-                params["chap_algorithms"] = json!(names);
-            }
+            asker.add_to(&mut params);
             (client.call("bdev_iscsi_discover", Some(params))?, show::targets)
         }
         Command::Connections => (client.call("iscsi_get_connections", None)?, show::connections),
