@@ -104,7 +104,7 @@ pub enum Verdict {
 }
 
 /// Who asks to be let in. Name and alias are what the initiator says. CHAP proves that it is one of the users of the authentication group,
-/// not that it is the one of that name: whoever has any of its secrets may use any of these names.
+/// and the one of that name only where users are tied to names ([`crate::User::initiators`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
     /// InitiatorName.

@@ -16,22 +16,50 @@ pub struct AuthPolicy {
 /// Who may log in, and by which hashes.
 #[derive(Clone, Debug)]
 pub struct AuthGroup {
-    /// The accounts.
-    pub accounts: Rc<[Account]>,
+    /// The users.
+    pub users: Rc<[User]>,
     /// The hashes of CHAP that will do.
     pub algorithms: Rc<[Algorithm]>,
 }
 
 impl AuthGroup {
-    /// A group of accounts that takes these hashes.
-    pub fn new(accounts: Vec<Account>, algorithms: &[Algorithm]) -> Self {
-        Self { accounts: accounts.into(), algorithms: algorithms.into() }
+    /// A group of users that takes these hashes.
+    pub fn new(users: Vec<User>, algorithms: &[Algorithm]) -> Self {
+        Self { users: users.into(), algorithms: algorithms.into() }
     }
 }
 
-impl From<Vec<Account>> for AuthGroup {
-    fn from(accounts: Vec<Account>) -> Self {
-        Self::new(accounts, &Algorithm::ALL)
+impl From<Vec<User>> for AuthGroup {
+    fn from(users: Vec<User>) -> Self {
+        Self::new(users, &Algorithm::ALL)
+    }
+}
+
+/// A user of an authentication group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// What proves him.
+    pub account: Account,
+    /// Names of the initiators that he may be; of any, where there are none.
+    pub initiators: Vec<String>,
+}
+
+impl User {
+    /// CHAP_N.
+    pub fn name(&self) -> &str {
+        &self.account.initiator.name
+    }
+
+    /// Whether his secret is good for an initiator of this name.
+    pub(crate) fn may_be(&self, initiator: &str) -> bool {
+        self.initiators.is_empty() || self.initiators.iter().any(|name| name.eq_ignore_ascii_case(initiator))
+    }
+}
+
+impl From<Account> for User {
+    /// One who may be any initiator.
+    fn from(account: Account) -> Self {
+        Self { account, initiators: Vec::new() }
     }
 }
 

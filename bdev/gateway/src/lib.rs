@@ -11,7 +11,7 @@ pub mod url;
 mod wire;
 
 pub use access::{InitiatorGroup, LunMask, NetMask};
-pub use auth::{AuthGroup, AuthPolicy};
+pub use auth::{AuthGroup, AuthPolicy, User};
 pub use export::{
     ConnectionInfo, Departure, ExportError, Limits, LunAccess, LunConfig, LunInfo, LunMode, LunOptions,
     LunProvisioning, Map, NodeConfig, PORTAL_GROUP_TAG_MAX, PeerConfig, Percent, Portal, PortalGroup,

@@ -6,9 +6,12 @@ use core::net::SocketAddr;
 use std::time::Duration;
 
 use bdev::fault::{Fault, FaultTarget};
-use gateway::{InitiatorGroup, Limits, LunMask, Map, Portal, PortalGroup, Redirect, Visibility};
+use gateway::{
+    AuthPolicy, InitiatorGroup, Limits, LunMask, Map, Portal, PortalGroup, Redirect, User, Visibility,
+};
 use host::{GOOD, Host, TARGET, World, attention, portal};
 use iscsi::Moved;
+use iscsi::chap::{Account, Algorithm, Challenge, Credential, Proving, Requirement, Secret};
 use iscsi::initiator::Event;
 use net::Network;
 
@@ -403,4 +406,34 @@ fn discovery_sessions_are_few_in_all_and_end_when_they_ask_for_nothing() {
     assert_eq!((open(&world), world.hosts[asking].closed()), (1, None));
     pass(&mut world, 20);
     assert_eq!((open(&world), world.hosts[late].closed()), (0, None));
+}
+
+/// A user who is tied to a name is good for no other one: neither to begin a session, nor to join or replace another host's.
+#[test]
+fn a_user_who_is_tied_to_an_initiator_is_no_other_one() {
+    let account = |user: &str| {
+        let secret = Secret::new(format!("the secret of {user}").into_bytes()).expect("a secret");
+        Account::new(Credential { name: user.into(), secret }, None).expect("one secret")
+    };
+    let name = |host: u8| format!("iqn.2026-11.example:h{host}");
+    let tied = |user: &str, host: u8| User { account: account(user), initiators: vec![name(host)] };
+    let mut world = World::empty();
+    let users = vec![tied("a", 0), tied("b", 1), account("any").into()];
+    world.target.add_auth_group(1, users).expect("new");
+    let policy = AuthPolicy { requirement: Requirement::Required, group: 1 };
+    world.target.set_node_auth(TARGET, policy).expect("both are there");
+    let mut enters = |user: &str, as_host: u8| {
+        let host = world.add(as_host, |config| {
+            let challenge = Challenge { id: 1, bytes: [7; 32] };
+            let algorithms = vec![Algorithm::Md5];
+            config.credentials = Some(Proving { account: account(user), challenge, algorithms });
+        });
+        world.until("a decision", |world| world.hosts[host].is_in() || world.hosts[host].closed().is_some());
+        (world.hosts[host].is_in(), world.hosts[0].closed().is_none())
+    };
+    assert_eq!(enters("a", 0), (true, true));
+    assert_eq!(enters("b", 0), (false, true), "his own secret, and another's name");
+    assert_eq!(enters("b", 1), (true, true));
+    assert_eq!(enters("any", 2), (true, true), "who is tied to none is good for all, as before");
+    assert_eq!(enters("a", 2), (false, true));
 }

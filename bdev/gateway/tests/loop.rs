@@ -215,7 +215,7 @@ fn both_ends_prove_themselves_before_anything_else() {
         let mut remote = config("10.0.0.1:3260");
         remote.account = Some(account(own, far));
         let mut world = World::new(9, remote, &[HOST]);
-        world.target.add_auth_group(1, vec![account(secrets[0], secrets[1])]).expect("new");
+        world.target.add_auth_group(1, vec![account(secrets[0], secrets[1]).into()]).expect("new");
         let policy = AuthPolicy { requirement: Requirement::Mutual, group: 1 };
         world.target.set_node_auth(TARGET, policy).expect("both are there");
         if up {
@@ -242,10 +242,10 @@ fn a_group_takes_the_hashes_that_it_names() {
         remote.account = Some(account("the secret of the host", "the secret of the target"));
         remote.algorithms = offered.to_vec();
         let mut world = World::new(13, remote, &[HOST]);
-        let accounts = vec![account("the secret of the host", "the secret of the target")];
-        world.target.add_auth_group(1, AuthGroup::new(accounts, taken)).expect("new");
+        let users = vec![account("the secret of the host", "the secret of the target").into()];
+        world.target.add_auth_group(1, AuthGroup::new(users, taken)).expect("new");
         // Whoever comes to a group later takes the same.
-        world.target.add_account(1, other_account()).expect("new");
+        world.target.add_account(1, other_account().into()).expect("new");
         let policy = AuthPolicy { requirement: Requirement::Mutual, group: 1 };
         world.target.set_node_auth(TARGET, policy).expect("both are there");
         let link = |world: &World| world.channel.link(world.now);
@@ -298,7 +298,7 @@ fn nobody_ends_anothers_session_without_its_secret() {
     let mut world = World::new(10, remote, &[HOST]);
     world
         .target
-        .add_auth_group(1, vec![account("the secret of the host", "the secret of the target")])
+        .add_auth_group(1, vec![account("the secret of the host", "the secret of the target").into()])
         .expect("new");
     let policy = AuthPolicy { requirement: Requirement::Required, group: 1 };
     world.target.set_node_auth(TARGET, policy).expect("both are there");

@@ -69,7 +69,7 @@ fn account(from: usize) -> Account {
 fn way_to_peer(node: usize, standby: StandbyMode, target: &mut Target) -> PeerConfig {
     let portal = SocketAddr::new(address(node), RELAY_PORT);
     target.add_portal_group(&PortalGroup::new(RELAYS, [portal])).expect("the port is free");
-    target.add_auth_group(RELAYS, vec![account(1 - node)]).expect("a new tag");
+    target.add_auth_group(RELAYS, vec![account(1 - node).into()]).expect("a new tag");
     let policy = AuthPolicy { requirement: Requirement::Mutual, group: RELAYS };
     target.set_portal_group_auth(RELAYS, Some(policy)).expect("it is there");
     let (alua, account) = (Management::Implicit, Some(account(node)));

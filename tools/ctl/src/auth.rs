@@ -71,6 +71,9 @@ pub(crate) struct User {
     /// File with the target's secret.
     #[arg(long, requires = "target_user")]
     target_secret_file: Option<PathBuf>,
+    /// The initiator's name that the user may log in with, and no other one; may be given several times.
+    #[arg(long)]
+    initiator: Vec<String>,
 }
 
 /// Who asks another node, where it wants to know.
@@ -123,7 +126,11 @@ pub(crate) fn absolute(file: &Path) -> Value {
 impl User {
     fn params(&self) -> Value {
         let target = self.target_user.as_deref().zip(self.target_secret_file.as_deref());
-        account((&self.user, &self.secret_file), target)
+        let mut params = account((&self.user, &self.secret_file), target);
+        if !self.initiator.is_empty() {
+            params["initiators"] = json!(self.initiator);
+        }
+        params
     }
 }
 

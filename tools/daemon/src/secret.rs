@@ -8,6 +8,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use gateway::User;
 use iscsi::chap::{Account, Credential, Secret};
 use rpc::RpcError;
 use serde::de::Error as _;
@@ -67,14 +68,37 @@ pub struct AccountParams {
     muser: Option<String>,
     msecret: Option<Hidden>,
     msecret_file: Option<PathBuf>,
+    /// Initiators that a user of a group may be; of any, where there are none.
+    #[serde(default)]
+    initiators: Vec<String>,
 }
 
 impl AccountParams {
-    /// The account, with the secrets that its files hold now.
+    /// A user of an authentication group.
     ///
     /// # Errors
-    /// A secret is missing, given twice, or its file cannot be used.
+    /// As [`AccountParams::account`], and what he is tied to is no initiator's name.
+    pub fn user(&self) -> Result<User, RpcError> {
+        for name in &self.initiators {
+            iscsi::name::check(name)
+                .map_err(|error| RpcError::invalid_params(format!("initiators: {name:?}: {error}")))?;
+        }
+        Ok(User { account: self.read()?, initiators: self.initiators.clone() })
+    }
+
+    /// The account of an import or a peer.
+    ///
+    /// # Errors
+    /// A secret is missing, given twice, or its file cannot be used; or there are initiators, which only users of a group are tied to.
     pub fn account(&self) -> Result<Account, RpcError> {
+        match self.initiators.is_empty() {
+            true => self.read(),
+            false => Err(RpcError::invalid_params("initiators: for users of an authentication group only")),
+        }
+    }
+
+    /// The account, with the secrets that its files hold now.
+    fn read(&self) -> Result<Account, RpcError> {
         let initiator = credential("secret", &self.user, self.secret.as_ref(), self.secret_file.as_deref())?
             .ok_or_else(|| RpcError::invalid_params(format!("user {:?} has no secret", self.user)))?;
         let name = self.muser.as_deref().unwrap_or_default();

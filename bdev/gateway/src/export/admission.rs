@@ -11,7 +11,7 @@ use super::node::{Node, Redirect};
 use super::session::{Origin, Session};
 use super::{Entry, Target, Waiting};
 use crate::access::{Caller, LunMask, Verdict};
-use crate::auth::{self, AuthGroup, AuthPolicy};
+use crate::auth::{self, AuthGroup, AuthPolicy, User};
 
 /// What becomes of a login request.
 enum Decision {
@@ -95,14 +95,14 @@ impl Target {
         }
         if who.session_type == SessionType::Discovery {
             let own = self.portal_groups.get(&session.portal_group).and_then(|group| group.auth);
-            return self.admit(None, own.unwrap_or(self.discovery_auth));
+            return self.admit(None, own.unwrap_or(self.discovery_auth), |user| user.may_be(&who.initiator));
         }
         let node = who.target.as_deref().and_then(|name| self.named(name).ok());
         if let Some(node) = node.as_ref().filter(|_| session.origin == Origin::Peer) {
             // The peer has let him in and knows what he may see; it proves that it is the peer.
             let own = self.portal_groups.get(&session.portal_group).and_then(|group| group.auth);
             let policy = own.unwrap_or(node.config.borrow().auth);
-            return self.admit(Some((node.clone(), LunMask::All)), policy);
+            return self.admit(Some((node.clone(), LunMask::All)), policy, |_| true);
         }
         let shown = |node: &Rc<Node>| {
             node.config.borrow().maps.iter().any(|map| map.portal_group == session.portal_group)
@@ -115,20 +115,31 @@ impl Target {
             return Decision::Redirect(*redirect);
         }
         let policy = node.config.borrow().auth;
-        self.admit(Some((node, mask)), policy)
+        self.admit(Some((node, mask)), policy, |user| user.may_be(&who.initiator))
     }
 
-    fn admit(&self, place: Option<(Rc<Node>, LunMask)>, policy: AuthPolicy) -> Decision {
-        match self.verifying(policy) {
+    fn admit(
+        &self,
+        place: Option<(Rc<Node>, LunMask)>,
+        policy: AuthPolicy,
+        may_be_he: impl Fn(&User) -> bool,
+    ) -> Decision {
+        match self.verifying(policy, may_be_he) {
             Ok(authentication) => Decision::Admit { place, authentication },
             Err(status) => Decision::Refuse(status),
         }
     }
 
-    fn verifying(&self, policy: AuthPolicy) -> Result<Verifying, LoginStatus> {
+    /// Who may prove himself: of the users of the policy's group those that may be who logs in.
+    fn verifying(
+        &self,
+        policy: AuthPolicy,
+        may_be_he: impl Fn(&User) -> bool,
+    ) -> Result<Verifying, LoginStatus> {
         let challenge = auth::challenge().map_err(|_| LoginStatus::OutOfResources)?;
         let group = self.auth_groups.get(&policy.group).cloned().unwrap_or_else(|| Vec::new().into());
-        let AuthGroup { accounts, algorithms } = group;
+        let AuthGroup { users, algorithms } = group;
+        let accounts = users.iter().filter(|user| may_be_he(user)).map(|user| user.account.clone()).collect();
         Ok(Verifying { requirement: policy.requirement, accounts, algorithms, challenge })
     }
 

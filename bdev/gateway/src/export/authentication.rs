@@ -2,24 +2,23 @@
 
 use std::rc::Rc;
 
-use iscsi::chap::{Account, Algorithm};
+use iscsi::chap::Algorithm;
 
 use super::Target;
 use super::node::ExportError;
-use crate::auth::{AuthGroup, AuthPolicy};
+use crate::auth::{AuthGroup, AuthPolicy, User};
 
 impl Target {
     /// Adds an authentication group.
     ///
     /// # Errors
-    /// The tag is taken, or two accounts have one name.
+    /// The tag is taken, or two users have one name.
     pub fn add_auth_group(&mut self, tag: i32, group: impl Into<AuthGroup>) -> Result<(), ExportError> {
         let group = group.into();
         if self.auth_groups.contains_key(&tag) {
             return Err(ExportError::AuthGroupExists(tag));
         }
-        let mut names: Vec<&str> =
-            group.accounts.iter().map(|account| account.initiator.name.as_str()).collect();
+        let mut names: Vec<&str> = group.users.iter().map(User::name).collect();
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(ExportError::UserExists { tag, user: pair[0].to_owned() });
@@ -55,17 +54,16 @@ impl Target {
         portal.or_else(|| node().map(|node| format!("target {}", node.name())))
     }
 
-    /// Adds an account to a group. Logins under way keep the accounts that they began with.
+    /// Adds a user to a group. Logins under way keep the users that they began with.
     ///
     /// # Errors
     /// There is no such group, or it has the user.
-    pub fn add_account(&mut self, tag: i32, account: Account) -> Result<(), ExportError> {
+    pub fn add_account(&mut self, tag: i32, user: User) -> Result<(), ExportError> {
         let group = self.auth_groups.get_mut(&tag).ok_or(ExportError::NoAuthGroup(tag))?;
-        let user = &account.initiator.name;
-        if group.accounts.iter().any(|known| known.initiator.name == *user) {
-            return Err(ExportError::UserExists { tag, user: user.clone() });
+        if group.users.iter().any(|known| known.name() == user.name()) {
+            return Err(ExportError::UserExists { tag, user: user.name().to_owned() });
         }
-        group.accounts = group.accounts.iter().cloned().chain([account]).collect();
+        group.users = group.users.iter().cloned().chain([user]).collect();
         Ok(())
     }
 
@@ -75,18 +73,17 @@ impl Target {
     /// There is no such group or user.
     pub fn remove_account(&mut self, tag: i32, user: &str) -> Result<(), ExportError> {
         let group = self.auth_groups.get_mut(&tag).ok_or(ExportError::NoAuthGroup(tag))?;
-        let rest: Rc<[Account]> =
-            group.accounts.iter().filter(|account| account.initiator.name != user).cloned().collect();
-        if rest.len() == group.accounts.len() {
+        let rest: Rc<[User]> = group.users.iter().filter(|known| known.name() != user).cloned().collect();
+        if rest.len() == group.users.len() {
             return Err(ExportError::NoUser { tag, user: user.to_owned() });
         }
-        group.accounts = rest;
+        group.users = rest;
         Ok(())
     }
 
     /// Each group's users, and the hashes that it takes.
-    pub fn auth_groups(&self) -> impl Iterator<Item = (i32, &[Account], &[Algorithm])> {
-        self.auth_groups.iter().map(|(tag, group)| (*tag, &*group.accounts, &*group.algorithms))
+    pub fn auth_groups(&self) -> impl Iterator<Item = (i32, &[User], &[Algorithm])> {
+        self.auth_groups.iter().map(|(tag, group)| (*tag, &*group.users, &*group.algorithms))
     }
 
     /// Sets the CHAP of discovery sessions.

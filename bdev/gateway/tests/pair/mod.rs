@@ -104,7 +104,7 @@ impl World {
                 let group = PortalGroup::new(tag, [portal(index, port)]);
                 target.add_portal_group(&group).expect("listening");
             }
-            target.add_auth_group(1, vec![account(1 - index)]).expect("new");
+            target.add_auth_group(1, vec![account(1 - index).into()]).expect("new");
             let policy = AuthPolicy { requirement: Requirement::Mutual, group: 1 };
             target.set_portal_group_auth(1, Some(policy)).expect("it is there");
             let names = (0..4).map(|host| format!("iqn.2026-11.example:h{host}")).collect();

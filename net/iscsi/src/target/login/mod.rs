@@ -6,7 +6,7 @@
 //!
 //! The owner decides twice: who may try, with which authentication ([`Admission`]); and, when everything is proved and agreed
 //! on, whether the session begins ([`Grant`]). A session that the new one replaces is ended between the two, so that nobody
-//! ends another's session without a secret of the target; each user of an authentication group has one that is good for every name.
+//! ends another's session without a secret of the target, and which of them are good for an initiator's name the owner knows.
 
 mod types;
 

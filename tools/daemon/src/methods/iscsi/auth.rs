@@ -77,10 +77,10 @@ pub(super) fn create_group(node: &mut Node, given: Option<&Value>) -> Result<Val
     if parsed.tag < 1 {
         return Err(RpcError::invalid_params("tag must be 1 or more"));
     }
-    let accounts = parsed.secrets.iter().map(AccountParams::account).collect::<Result<_, _>>()?;
+    let users = parsed.secrets.iter().map(AccountParams::user).collect::<Result<_, _>>()?;
     let taken = parsed.chap_algorithms.as_deref().map_or_else(|| Ok(Algorithm::ALL.to_vec()), algorithms)?;
     // The target's tables are its reactor's: the group is made there.
-    change(node, move |target| target.add_auth_group(parsed.tag, AuthGroup::new(accounts, &taken)))?;
+    change(node, move |target| target.add_auth_group(parsed.tag, AuthGroup::new(users, &taken)))?;
     remember(node, "iscsi_create_auth_group", given);
     Ok(json!(true))
 }
@@ -98,22 +98,37 @@ pub(super) fn delete_group(node: &mut Node, given: Option<&Value>) -> Result<Val
     Ok(json!(true))
 }
 
+/// A user as he is shown.
+struct Named {
+    user: String,
+    muser: Option<String>,
+    initiators: Vec<String>,
+}
+
 /// Who is in each group; secrets stay covered.
 pub(super) fn groups(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     params::none(given)?;
     let groups = node.target(|target| {
         let hashes = |taken: &[Algorithm]| taken.iter().map(|one| one.name()).collect::<Vec<_>>();
-        let names = |account: &iscsi::chap::Account| {
-            (account.initiator.name.clone(), account.target.as_ref().map(|target| target.name.clone()))
+        let names = |user: &gateway::User| Named {
+            user: user.name().to_owned(),
+            muser: user.account.target.as_ref().map(|target| target.name.clone()),
+            initiators: user.initiators.clone(),
         };
-        let one = |(tag, accounts, taken): (i32, &[_], &[_])| {
-            (tag, accounts.iter().map(names).collect::<Vec<_>>(), hashes(taken))
+        let one = |(tag, users, taken): (i32, &[_], &[_])| {
+            (tag, users.iter().map(names).collect::<Vec<_>>(), hashes(taken))
         };
         target.auth_groups().map(one).collect::<Vec<_>>()
     })?;
-    let user = |(user, muser): (String, Option<String>)| match muser {
-        None => json!({"user": user, "secret": "***"}),
-        Some(muser) => json!({"user": user, "secret": "***", "muser": muser, "msecret": "***"}),
+    let user = |Named { user, muser, initiators }: Named| {
+        let mut shown = json!({"user": user, "secret": "***"});
+        if let Some(muser) = muser {
+            (shown["muser"], shown["msecret"]) = (json!(muser), json!("***"));
+        }
+        if !initiators.is_empty() {
+            shown["initiators"] = json!(initiators);
+        }
+        shown
     };
     let one = |(tag, users, hashes): (i32, Vec<_>, Vec<_>)| {
         let users: Value = users.into_iter().map(user).collect();
@@ -137,8 +152,8 @@ pub(super) fn check_add_secret(given: Option<&Value>) -> Result<(), RpcError> {
 
 pub(super) fn add_secret(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let (tag, account) = tagged_account(given)?;
-    let account = account.account()?;
-    change(node, move |target| target.add_account(tag, account))?;
+    let user = account.user()?;
+    change(node, move |target| target.add_account(tag, user))?;
     remember(node, "iscsi_auth_group_add_secret", given);
     Ok(json!(true))
 }
