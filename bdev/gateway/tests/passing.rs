@@ -235,6 +235,7 @@ fn the_peer_comes_in_where_there_is_no_place_for_hosts() {
     let limits = Limits { connections: 1, logins: 1, login_burst: 0, ..Limits::default() };
     serving.set_config(TargetConfig { limits, ..serving.config() });
     world.network.reset(node_ip(0), node_ip(1));
+    assert_eq!(world.write(1, 9, 8), attention(0x2907), "the way was lost");
     assert_eq!((world.write(1, 9, 8), world.read(0, 9)), (GOOD, 8));
     world.add_host(0);
     world.run_for(Duration::from_millis(100));
