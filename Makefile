@@ -4,7 +4,7 @@ CARGO ?= cargo
 BIN ?= target/release
 .DEFAULT_GOAL := help
 
-.PHONY: help run build install test check fmt lint doc e2e conformance compliance pdu fuzz sim sim-bugs links bench bench-idle bench-scale bench-link compare compare-mirror ratchet setup
+.PHONY: help run build install test check fmt lint doc e2e conformance compliance pdu fuzz sim sim-bugs links bench bench-idle bench-scale bench-link soak-link compare compare-mirror ratchet setup
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ sim-bugs: ## Break each rule of the mirror in turn, and count the simulator's se
 
 links: ## The parts on simulated links and disks: sessions, import and export, the mirror's pair
 	$(CARGO) test -p iscsi --test pair
-	$(CARGO) test -p gateway --test loop
+	$(CARGO) test -p gateway --test loop --test ways --test smoltcp
 	GEMEL_DEEP=1 $(CARGO) test -p mirror --test model
 	GEMEL_SEEDS=$${SEEDS:-200} GEMEL_SEED=$${SEED:-1} $(CARGO) test -p mirror --test pair
 
@@ -80,6 +80,10 @@ bench-scale: ## Memory and set-up time of up to 1,000 sessions, 256 LUNs and 64 
 bench-link: ## Mirrored writes and resync over the dedicated NIC against kernel TCP, interleaved (root): ROUNDS=5 SECONDS_EACH=4
 	$(CARGO) build --release -p daemon -p ctl -p perf
 	@perf/replication.sh $(or $(ROUNDS),5) $(or $(SECONDS_EACH),4)
+
+soak-link: setup ## Move SIZE=20G of verified data each way between the dedicated NIC's TCP and kernel sockets, with digests: tgt, libiscsi (root)
+	$(CARGO) build --release -p daemon -p ctl -p perf
+	@perf/soak-link.sh $(or $(SIZE),20G)
 
 compare: setup ## This target against tgt and URLs (TARGETS="spdk=iscsi://..."), in turns, with raw bounds; writes perf/results/compare.json and README's table: ROUNDS=5 SECONDS_EACH=2
 	$(CARGO) build --release -p daemon -p ctl -p perf

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Mirrored writes over the dedicated NIC (smoltcp on packet rings) against kernel TCP on the same veth, interleaved: rounds of one node
-# alone, a pair over the one, a pair over the other; then both again over a switch that loses one frame in a thousand, and in a hundred.
-# There the kernel's floor of a retransmission is 5 ms, as an administrator would set it. Each node has a core; legs are in memory.
-# Needs root, iproute2, nft and python3.
+# alone, a pair over kernel TCP, a pair over the NIC, the same with AF_XDP, and with packets of 1500 bytes; then kernel TCP and the NIC again over
+# a switch that loses one frame in a thousand, and in a hundred. There the kernel's floor of a retransmission is 5 ms, as an administrator would
+# set it. Each node has a core; legs are in memory. Needs root, iproute2, nft and python3.
 #   perf/replication.sh [ROUNDS] [SECONDS]      BIN=target/release   writes perf/results/replication.json
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,8 +55,10 @@ url=iscsi://127.0.0.1:3260/iqn.2026-11.org.gemel:vol0/0
 pair() { # KIND LOSS
     local here=() there=()
     wire "$2"
-    if [ "$1" = smoltcp ]; then
-        here=(--nic repl --nic-address 10.61.0.1/24) there=(--nic repl --nic-address 10.61.0.2/24)
+    if [ "$1" != kernel ]; then
+        local how=()
+        case $1 in smoltcp-xdp) how=(--nic-device xdp) ;; smoltcp-1500) how=(--nic-mtu 1500) ;; esac
+        here=(--nic repl --nic-address 10.61.0.1/24 "${how[@]}") there=(--nic repl --nic-address 10.61.0.2/24 "${how[@]}")
     else
         ip -n "$a" addr add 10.61.0.1/24 dev repl; ip -n "$b" addr add 10.61.0.2/24 dev repl
         [ "$2" = 0 ] || for space in "$a" "$b"; do ip -n "$space" route change 10.61.0.0/24 dev repl rto_min 5ms; done
@@ -78,10 +80,10 @@ alone() {
         "pg_ig_maps":[{"pg_tag":1,"ig_tag":1}],"luns":[{"bdev_name":"d0","lun_id":0}],"durability":"sync-durable"}' >/dev/null
 }
 for round in $(seq "$rounds"); do
-    for kind in alone kernel smoltcp; do
+    for kind in alone kernel smoltcp smoltcp-xdp smoltcp-1500; do
         case $kind in alone) alone ;; *) pair "$kind" 0 ;; esac
         for depth in 1 32; do record "$round" "$kind" "depth $depth" "$(load $depth)"; done
-        if [ $kind != alone ]; then
+        if [ $kind = kernel ] || [ $kind = smoltcp ]; then
             # The whole leg is copied to a blank one.
             config=$work/b.json; gemel b config save "$config" >/dev/null
             kill -9 "${pids[1]}"; wait "${pids[1]}" 2>/dev/null || :
@@ -115,7 +117,7 @@ def values(kind, what, key):
 def line(values):
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 figures = {kind: {"p50_us at depth 1": line(values(kind, "depth 1", "p50_us")), "iops at depth 32": line(values(kind, "depth 32", "iops"))}
-           for kind in ("alone", "kernel", "smoltcp")}
+           for kind in ("alone", "kernel", "smoltcp", "smoltcp-xdp", "smoltcp-1500")}
 for kind in ("kernel", "smoltcp"):
     figures[kind]["resync bytes/s"] = line(values(kind, "resync", "bytes_per_second"))
 # Ratios of each round's neighbours: the machine's moods are in both.
@@ -126,6 +128,10 @@ ratios = {
     "iops at depth 32, smoltcp/kernel": line([s / k for _, k, s in each("depth 32", "iops")]),
     "resync, smoltcp/kernel": line([s / k for k, s in zip(values("kernel", "resync", "bytes_per_second"), values("smoltcp", "resync", "bytes_per_second"))]),
 }
+versus = lambda what, key, one, other: line([a / b for a, b in zip(values(one, what, key), values(other, what, key))])
+for name, kind in (("AF_XDP/packet rings", "smoltcp-xdp"), ("MTU 1500/9000", "smoltcp-1500")):
+    ratios[f"latency at depth 1, {name}"] = versus("depth 1", "p50_us", kind, "smoltcp")
+    ratios[f"iops at depth 32, {name}"] = versus("depth 32", "iops", kind, "smoltcp")
 for loss in (1, 10):
     share = f"{loss / 10} % of frames lost"
     for kind in ("kernel", "smoltcp"):
@@ -139,3 +145,5 @@ result = {"rounds": max(r["round"] for r in records), "figures": figures, "ratio
 json.dump(result, open(sys.argv[2], "w"), indent=2)
 print(json.dumps(result, indent=2))
 P
+
+perf/chart.py perf/results/replication.json perf/results/replication.svg

@@ -254,6 +254,36 @@ impl Net {
         must(&["netns", "exec", space, "sysctl", "-qw", &quiet]);
     }
 
+    /// Interfaces of the link that spread their frames over so many queues; both nodes have it to themselves.
+    ///
+    /// # Panics
+    /// When they cannot be set up.
+    pub fn spread_link(&self, queues: u32) {
+        let [near, far] = ends(Way::Link);
+        let [here, there] = [&near, &far].map(|end| self.spaces[end.space].as_str());
+        must(&["-n", here, "link", "del", near.device]);
+        let count = queues.to_string();
+        let queues = ["numrxqueues", &count, "numtxqueues", &count];
+        let one = [&["link", "add", near.device, "netns", here][..], &queues, &["type", "veth", "peer"]];
+        let other = [&["name", far.device, "netns", there][..], &queues];
+        must(&[one.concat(), other.concat()].concat());
+        for (space, end) in [(here, &near), (there, &far)] {
+            must(&["-n", space, "link", "set", end.device, "up"]);
+            self.dedicate(end.space);
+        }
+    }
+
+    /// A TAP of a node's, whose kernel has the address at its end.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn add_tap(&self, node: usize, device: &str, address: &str) {
+        let space = self.spaces[node].as_str();
+        must(&["-n", space, "tuntap", "add", "dev", device, "mode", "tap", "vnet_hdr"]);
+        must(&["-n", space, "addr", "add", address, "dev", device]);
+        must(&["-n", space, "link", "set", device, "mtu", "9000", "up"]);
+    }
+
     /// Both interfaces of the link go away, and others of the same names come.
     ///
     /// # Panics

@@ -1,8 +1,8 @@
 //! smoltcp's time: the world's, run faster.
 //!
 //! Its timers are constants of a wide-area network: a retransmission timeout of at least 1 s and at most 60 s, 1 s between
-//! two questions for a neighbour, 60 s for a neighbour's answer, 10 s of TIME-WAIT. On a clock that runs 200 times as fast
-//! they are 5 ms, 300 ms, 5 ms, 300 ms and 50 ms, and a round trip is measured 200 times as finely.
+//! two questions for a neighbour, 60 s for a neighbour's answer, 10 s of TIME-WAIT. On a clock that runs 500 times as fast
+//! they are 2 ms, 120 ms, 2 ms, 120 ms and 20 ms, and a round trip is measured 500 times as finely.
 
 use core::time::Duration;
 

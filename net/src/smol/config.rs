@@ -8,6 +8,8 @@ use core::time::Duration;
 use engine::packet::PacketError;
 use thiserror::Error;
 
+use super::kernel::DeviceKind;
+
 /// An address with the length of its network's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IpNet {
@@ -41,11 +43,40 @@ impl fmt::Display for IpNet {
     }
 }
 
+/// What a loss is taken for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Congestion {
+    /// A loss: as much stays under way as the far end has room for. For a link that replication has for itself.
+    #[default]
+    None,
+    /// Others who need the path, too: less is sent for a while (RFC 5681). For a path with a slower part in it, or with others on it.
+    Reno,
+}
+
+/// Not a way to deal with congestion.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is no congestion control: use none or reno")]
+pub struct UnknownCongestion(String);
+
+impl FromStr for Congestion {
+    type Err = UnknownCongestion;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCongestion> {
+        match text {
+            "none" => Ok(Self::None),
+            "reno" => Ok(Self::Reno),
+            other => Err(UnknownCongestion(other.to_owned())),
+        }
+    }
+}
+
 /// What a link is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkConfig {
     /// The interface.
     pub interface: String,
+    /// What carries its frames.
+    pub device: DeviceKind,
     /// Its addresses; the kernel must have none of them.
     pub addresses: Vec<IpNet>,
     /// The way to other networks, for each family at the most one.
@@ -60,6 +91,8 @@ pub struct LinkConfig {
     pub buffer: usize,
     /// Frames that each ring of the interface holds.
     pub ring_frames: u32,
+    /// What a loss is taken for.
+    pub congestion: Congestion,
     /// The shortest retransmission timeout.
     pub min_rto: Duration,
     /// How long an acknowledgement waits for data that it can ride on.
@@ -75,6 +108,7 @@ impl LinkConfig {
     pub fn new(interface: &str, seed: u64) -> Self {
         Self {
             interface: interface.to_owned(),
+            device: DeviceKind::default(),
             addresses: Vec::new(),
             gateways: Vec::new(),
             mtu: 9000,
@@ -82,8 +116,9 @@ impl LinkConfig {
             sockets: 16,
             buffer: 512 << 10,
             ring_frames: 256,
-            min_rto: Duration::from_millis(5),
-            ack_delay: Duration::from_millis(2),
+            congestion: Congestion::default(),
+            min_rto: Duration::from_millis(2),
+            ack_delay: Duration::from_micros(800),
             connect_timeout: Duration::from_secs(5),
             seed,
         }

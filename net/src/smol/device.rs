@@ -1,5 +1,6 @@
 //! The seam between the stack and whatever carries Ethernet frames, and its adapter to smoltcp's.
 
+pub use engine::packet::Transmit;
 use engine::packet::{ChecksumState, LinkState, PacketStats, Received, SendRequest};
 use smoltcp::phy::{
     Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium, PacketMeta, RxToken, TxToken,
@@ -11,7 +12,7 @@ use super::offload::{self, Direction, Ledger};
 /// What a device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Properties {
-    /// What kind of device: `packet`, `memory`.
+    /// What kind of device: `packet`, `xdp-zero-copy`, `xdp-copy`, `tap`, `memory`.
     pub kind: &'static str,
     /// Its driver; empty where nobody tells.
     pub driver: String,
@@ -23,18 +24,8 @@ pub struct Properties {
     pub segmentation: Option<usize>,
     /// What of that the hardware does, by ethtool's names.
     pub offloads: Vec<&'static str>,
-}
-
-/// The sending half of a device.
-pub trait Transmit {
-    /// True when a frame can be reserved.
-    fn has_room(&self) -> bool;
-
-    /// The bytes of the next frame; `None` when there is no room, or no frame is so long.
-    fn reserve(&mut self, len: usize) -> Option<&mut [u8]>;
-
-    /// The frame that was reserved, of `len` bytes, is complete.
-    fn commit(&mut self, len: usize, request: SendRequest);
+    /// Better devices that were asked for, each with the reason why it is not there.
+    pub fallbacks: Vec<String>,
 }
 
 /// Carries Ethernet frames; polled.

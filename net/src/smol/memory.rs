@@ -30,6 +30,8 @@ struct Wire {
     state: LinkState,
     /// By the end that they go to.
     ways: [VecDeque<Travelling>; 2],
+    /// Whether anything gets there.
+    cut: [bool; 2],
 }
 
 impl Wire {
@@ -37,7 +39,7 @@ impl Wire {
         let too_long = frame.len() > self.mtu + ETHERNET;
         let lost = self.prng.below(1000) < self.loss_permille;
         let full = self.ways[to].len() >= FRAMES_MAX;
-        if too_long || lost || full || self.state != LinkState::Up {
+        if too_long || lost || full || self.cut[to] || self.state != LinkState::Up {
             return;
         }
         if self.prng.below(1000) < self.corrupt_permille {
@@ -78,6 +80,7 @@ impl MemoryWire {
             mtu: 9000,
             state: LinkState::Up,
             ways: [VecDeque::new(), VecDeque::new()],
+            cut: [false; 2],
         };
         Self { wire: Rc::new(RefCell::new(wire)) }
     }
@@ -93,6 +96,7 @@ impl MemoryWire {
             mtu: 9000,
             segmentation: None,
             offloads: Vec::new(),
+            fallbacks: Vec::new(),
         };
         let sender =
             Sender { wire: self.wire.clone(), to: 1 - end, frame: Vec::new(), stats: PacketStats::default() };
@@ -122,6 +126,17 @@ impl MemoryWire {
     /// Longer packets do not pass.
     pub fn limit(&self, mtu: usize) {
         self.wire.borrow_mut().mtu = mtu;
+    }
+
+    /// Nothing gets to these ends from now on, and nobody is told.
+    pub fn cut(&self, ends: [bool; 2]) {
+        self.wire.borrow_mut().cut = ends;
+    }
+
+    /// When the first frame that is on its way arrives.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let wire = self.wire.borrow();
+        wire.ways.iter().filter_map(|way| way.front()).map(|first| first.due).min()
     }
 
     /// What both ends say of their carrier; nothing passes but when it is up.

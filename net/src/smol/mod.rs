@@ -18,10 +18,10 @@
 mod clock;
 mod config;
 mod device;
+mod kernel;
 mod listener;
 mod memory;
 mod offload;
-mod packet;
 mod path;
 mod socket;
 mod stack;
@@ -40,8 +40,9 @@ use crate::stillborn::Stillborn;
 use crate::stream::{CloseReason, Listener, Network, Stream};
 use stack::Stack;
 
-pub use config::{IpNet, LinkConfig, LinkError, UnknownNet};
+pub use config::{Congestion, IpNet, LinkConfig, LinkError, UnknownCongestion, UnknownNet};
 pub use device::{FrameDevice, Properties, Transmit};
+pub use kernel::{DeviceKind, UnknownDevice};
 pub use memory::{MemoryDevice, MemoryWire};
 pub use offload::{Direction, See, Tap};
 pub use path::PathCheck;
@@ -67,15 +68,15 @@ struct Again {
 const SEARCH: Duration = Duration::from_millis(500);
 
 impl Link {
-    /// Opens a packet socket on the configured interface.
+    /// Opens the configured device on the interface.
     ///
     /// # Errors
     /// See [`LinkError`].
     pub fn open(config: &LinkConfig, core: &Core, now: Instant) -> Result<Self, LinkError> {
         config.check()?;
-        let device = packet::open(config, core)?;
+        let device = kernel::open(config, core)?;
         let again = Again { config: config.clone(), core: core.clone(), next: now };
-        Ok(Self { again: Some(again), ..Self::over(config, Box::new(device), now)? })
+        Ok(Self { again: Some(again), ..Self::over(config, device, now)? })
     }
 
     /// The same over a given device.
@@ -99,9 +100,9 @@ impl Link {
         again.next = now + SEARCH;
         let mut stack = self.stack.borrow_mut();
         if stack.is_gone()
-            && let Ok(device) = packet::open(&again.config, &again.core)
+            && let Ok(device) = kernel::open(&again.config, &again.core)
         {
-            stack.replace(Box::new(device));
+            stack.replace(device);
         }
     }
 

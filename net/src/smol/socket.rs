@@ -7,7 +7,7 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 
 use super::clock::Clock;
-use super::config::LinkConfig;
+use super::config::{Congestion, LinkConfig};
 
 /// How long a socket may take to end in order before it is reset.
 const LINGER: Duration = Duration::from_secs(1);
@@ -102,6 +102,9 @@ fn socket(config: &LinkConfig, clock: Clock) -> Socket<'static> {
     let mut socket = Socket::new(buffer(), buffer());
     socket.set_nagle_enabled(false);
     socket.set_ack_delay(Some(clock.duration(config.ack_delay)));
-    socket.set_congestion_control(CongestionControl::Reno);
+    socket.set_congestion_control(match config.congestion {
+        Congestion::None => CongestionControl::None,
+        Congestion::Reno => CongestionControl::Reno,
+    });
     socket
 }

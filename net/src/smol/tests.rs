@@ -27,11 +27,17 @@ fn config(end: u8, seed: u64) -> LinkConfig {
 
 impl Bench {
     fn new(seed: u64) -> Self {
+        Self::with(seed, Congestion::default(), Duration::from_millis(5))
+    }
+
+    /// With these ways to deal with a loss.
+    fn with(seed: u64, congestion: Congestion, min_rto: Duration) -> Self {
         let wire = MemoryWire::new(Duration::from_micros(20), seed);
         let now = Instant::from(Duration::from_secs(1));
         let links = [0, 1].map(|end| {
             let device = Box::new(wire.end(usize::from(end)));
-            Link::over(&config(end, seed), device, now).expect("a link")
+            let config = LinkConfig { congestion, min_rto, ack_delay: min_rto * 2 / 5, ..config(end, seed) };
+            Link::over(&config, device, now).expect("a link")
         });
         Self { wire, links, now }
     }
@@ -327,4 +333,52 @@ fn an_idle_link_lets_its_reactor_sleep() {
         let due = link.next_deadline().expect("it looks after its interface");
         assert!(due > bench.now, "{:?}", due.saturating_since(bench.now));
     }
+}
+
+/// Requests of 4 KiB and answers of 48 bytes, 32 at a time: how long so many of them take.
+fn closed_loop(bench: &mut Bench, a: &mut dyn Stream, b: &mut dyn Stream, rounds: usize) -> Duration {
+    let pool = Pool::for_tests();
+    let request = pool.alloc_zeroed(4096).expect("a frame").freeze();
+    let answer = pool.alloc_zeroed(48).expect("a frame").freeze();
+    let (mut sent, mut asked, mut told, mut answered) = (0, 0, 0, 0);
+    bench.until(Duration::from_secs(60), |now| {
+        let _ = (a.poll(now), b.poll(now));
+        asked += b.receive(&mut |window| window.len());
+        while told < asked / 4096 {
+            b.push(Segment::Frame(answer.clone()));
+            told += 1;
+        }
+        answered += a.receive(&mut |window| window.len());
+        while sent < rounds.min(answered / 48 + 32) {
+            a.push(Segment::Frame(request.clone()));
+            sent += 1;
+        }
+        let _ = (a.poll(now), b.poll(now));
+        answered == rounds * 48
+    })
+}
+
+/// What a loss costs depends on the shortest timeout, and on whether it is taken for congestion: the defaults are for a link that
+/// replication has for itself. Without any loss neither matters.
+#[test]
+fn a_lossy_link_keeps_most_of_its_rate() {
+    let rounds = 10_000;
+    let took = |congestion: Congestion, min_rto: Duration, permille: u64| {
+        let runs = (0..3).map(|seed| {
+            let mut bench = Bench::with(seed, congestion, min_rto);
+            let (mut a, mut b, _listener) = bench.pair(false);
+            closed_loop(&mut bench, &mut *a, &mut *b, 2000);
+            bench.wire.lose(permille);
+            closed_loop(&mut bench, &mut *a, &mut *b, rounds)
+        });
+        runs.sum::<Duration>()
+    };
+    let LinkConfig { congestion, min_rto, .. } = LinkConfig::new("test", 1);
+    let whole = took(congestion, min_rto, 0);
+    assert_eq!(whole, took(Congestion::Reno, 5 * MS, 0));
+    let [rarely, often] = [1, 10].map(|permille| took(congestion, min_rto, permille));
+    // On a wire of 20 us a loss costs a hundred round trips, where it is noticed by the timer alone.
+    assert!(rarely < whole * 3 / 2 && often < whole * 3, "{whole:?}, {rarely:?}, {often:?}");
+    let slow = took(Congestion::Reno, 5 * MS, 10);
+    assert!(slow > often * 3, "{often:?}, {slow:?}");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::net::{Net, Plug, Toward, Way};
-use tests::node::{Node, command_at, has_tool, pause};
+use tests::node::{Node, binary, command_at, has_tool, pause};
 use tests::pair::{LEG, Pair, Unusual, gemel};
 use tests::tgt::{TARGET, Tgt};
 
@@ -139,6 +139,80 @@ fn a_pair_mirrors_over_interfaces_of_its_own_and_starts_again_so() {
     bench.pair.wait_in_sync(0);
     assert_eq!(bench.link(1)["addresses"], json!(["10.61.0.2/24"]));
     bench.pair.stop_both(0);
+}
+
+/// AF_XDP in place of packet rings, without a copy where the interface can; here it cannot, and the link says so.
+#[test]
+fn a_pair_mirrors_over_af_xdp() {
+    let Some(net) = Net::start() else { return };
+    [0, 1].into_iter().for_each(|node| net.dedicate(node));
+    let bench = Bench::with(net, [&["--nic-device", "xdp"]; 2]);
+    verified(bench.load(2));
+    for node in [0, 1] {
+        let link = bench.link(node);
+        assert_eq!(
+            (&link["device"], &link["peers"][0]["path"]),
+            (&json!("xdp-copy"), &json!("whole")),
+            "{link:#}"
+        );
+        let reason = link["fallbacks"][0].as_str().expect("a reason");
+        assert!(reason.starts_with("xdp-zero-copy: ") && reason.contains("not supported"), "{reason}");
+        let counters = &link["counters"];
+        let wrong = ["checksum_errors", "unusable_frames", "refused_frames"];
+        assert!(wrong.iter().all(|key| counters[*key] == 0), "{link:#}");
+        assert!(counters["received_frames"].as_u64() > Some(100), "{link:#}");
+    }
+    let Bench { mut pair, net } = bench;
+    let status = pair.status(0);
+    pair.stop_both(0);
+    pair.compare(&status);
+    drop(net);
+}
+
+/// An interface with several queues cannot be had by AF_XDP: packet rings carry the link, and it says why.
+#[test]
+fn a_link_that_af_xdp_cannot_have_gets_packet_rings_with_the_reason() {
+    let Some((node, net)) = half() else { return };
+    net.spread_link(2);
+    let params = json!({"name": "l0", "interface": "repl", "addresses": ["10.61.0.1/24"], "device": "xdp"});
+    node.must("link_create", params);
+    let shown = link(&node);
+    assert_eq!((&shown["device"], shown["fallbacks"].as_array().map(Vec::len)), (&json!("packet"), Some(2)));
+    for reason in shown["fallbacks"].as_array().into_iter().flatten() {
+        assert!(
+            reason.as_str().is_some_and(|reason| reason.contains("ethtool -L repl combined 1")),
+            "{reason}"
+        );
+    }
+    assert!(node.log().contains("its device is packet; xdp-copy: interface repl has 2 receive queues"));
+}
+
+/// An initiator of the same machine's kernel, at the other end of a TAP.
+#[test]
+fn a_tap_is_a_link_to_the_kernel_of_the_same_machine() {
+    let Some((node, net)) = half() else { return };
+    net.add_tap(0, "tap0", "10.65.0.1/24");
+    let create = |interface: &str, address: &str| {
+        let params = json!({"name": "t0", "interface": interface, "addresses": [address], "device": "tap"});
+        node.call("link_create", params)
+    };
+    let refused = |interface: &str, address: &str, words: &str| {
+        let error = create(interface, address).expect_err(words).to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    refused("repl", "10.65.0.2/24", "is no TAP");
+    refused("tap0", "10.65.0.1/24", "the kernel has 10.65.0.1 too");
+    create("tap0", "10.65.0.2/24").expect("a link");
+    export(&node, "10.65.0.2");
+    let report = verified(perf(&net.node(0), &format!("iscsi://10.65.0.2/{EXPORTED}/0"), 2));
+    assert!(report["iops"].as_f64() > Some(0.0), "{report}");
+    let link = link(&node);
+    assert_eq!((&link["device"], &link["state"]), (&json!("tap"), &json!("up")), "{link:#}");
+    let counters = &link["counters"];
+    assert!(
+        counters["checksum_errors"] == 0 && counters["copied_in_bytes"].as_u64() > Some(1 << 20),
+        "{link:#}"
+    );
 }
 
 /// While a load runs, its frames are written to a file that Wireshark reads.
@@ -343,6 +417,21 @@ fn what_cannot_be_a_link_is_refused_in_words() {
     make_link(&node, 1500);
 }
 
+const EXPORTED: &str = "iqn.2026-11.org.gemel:m0";
+
+/// A RAM disk of 32 MiB at a portal of this address.
+fn export(node: &Node, host: &str) {
+    node.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 65536}));
+    let portals = [json!({"host": host, "port": "3260"})];
+    node.must("iscsi_create_portal_group", json!({"tag": 1, "portals": portals}));
+    node.must("iscsi_create_initiator_group", json!({"tag": 1, "initiators": ["ANY"], "netmasks": ["ANY"]}));
+    node.must(
+        "iscsi_create_target_node",
+        json!({"name": EXPORTED, "alias_name": "m0", "pg_ig_maps": [{"pg_tag": 1, "ig_tag": 1}],
+               "luns": [{"bdev_name": "m0", "lun_id": 0}], "queue_depth": 64}),
+    );
+}
+
 /// Another implementation's initiator, over the kernel's TCP, at our target over smoltcp.
 #[test]
 fn hosts_with_kernel_sockets_use_a_portal_of_a_link() {
@@ -351,18 +440,7 @@ fn hosts_with_kernel_sockets_use_a_portal_of_a_link() {
     }
     let Some((node, net)) = half() else { return };
     make_link(&node, 1500);
-    node.must("bdev_malloc_create", json!({"name": "m0", "block_size": 512, "num_blocks": 65536}));
-    node.must(
-        "iscsi_create_portal_group",
-        json!({"tag": 1, "portals": [{"host": "10.61.0.1", "port": "3260"}]}),
-    );
-    node.must("iscsi_create_initiator_group", json!({"tag": 1, "initiators": ["ANY"], "netmasks": ["ANY"]}));
-    let name = "iqn.2026-11.org.gemel:m0";
-    node.must(
-        "iscsi_create_target_node",
-        json!({"name": name, "alias_name": "m0", "pg_ig_maps": [{"pg_tag": 1, "ig_tag": 1}],
-               "luns": [{"bdev_name": "m0", "lun_id": 0}], "queue_depth": 64}),
-    );
+    export(&node, "10.61.0.1");
     let run = |program: &str, arguments: &[&str]| {
         let [first, rest @ ..] = &net.node(1)[..] else { panic!("a command") };
         let output = Command::new(first).args(rest).arg(program).args(arguments).output().expect(program);
@@ -371,8 +449,11 @@ fn hosts_with_kernel_sockets_use_a_portal_of_a_link() {
         text
     };
     let listing = run("iscsi-ls", &["-s", "iscsi://10.61.0.1"]);
-    assert!(listing.contains(&format!("Target:{name}")) && listing.contains("DIRECT_ACCESS"), "{listing}");
-    let url = format!("iscsi://10.61.0.1/{name}/0");
+    assert!(
+        listing.contains(&format!("Target:{EXPORTED}")) && listing.contains("DIRECT_ACCESS"),
+        "{listing}"
+    );
+    let url = format!("iscsi://10.61.0.1/{EXPORTED}/0");
     // Long transfers, which both ends send in frames longer than the MTU.
     let report = verified(perf(&net.node(1), &url, 2));
     assert!(report["iops"].as_f64() > Some(0.0), "{report}");
@@ -380,6 +461,26 @@ fn hosts_with_kernel_sockets_use_a_portal_of_a_link() {
     let link = link(&node);
     assert_eq!(link["counters"]["checksum_errors"], 0, "{link:#}");
     assert_eq!(link["peers"], json!([{"host": "10.61.0.2", "path": "whole"}]), "{link:#}");
+}
+
+/// What `make soak-link` does with more data: ours and others' TCP on both sides, and whatever moves is verified.
+#[test]
+fn data_move_between_ours_and_kernel_sockets_without_an_error() {
+    if !["tgtd", "iscsi-perf", "python3"].into_iter().all(has_tool) {
+        return;
+    }
+    let Some(net) = Net::start() else { return };
+    drop(net);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../perf/soak-link.sh");
+    let programs = binary("gemeld");
+    let output = Command::new(script)
+        .arg("64M")
+        .env("BIN", programs.parent().expect("a folder"))
+        .output()
+        .expect("the script");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("sent again, no error"), "{said}");
 }
 
 /// Our initiator over smoltcp at another implementation's target, which uses the kernel's TCP.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use rpc::Client;
 use serde_json::{Value, json};
@@ -28,6 +28,10 @@ pub(crate) enum Links {
         /// The network interface.
         #[arg(long)]
         interface: String,
+        /// What carries its frames: the kernel's packet rings, AF_XDP (packet rings where that is not to be had), AF_XDP only if the NIC can
+        /// do it without a copy, or the far end of a TAP.
+        #[arg(long, value_enum, default_value_t = Device::Packet)]
+        device: Device,
         /// An address of the link's with its prefix length, as 10.0.0.1/24; the kernel must not have it.
         #[arg(long = "address", required = true)]
         addresses: Vec<String>,
@@ -37,6 +41,9 @@ pub(crate) enum Links {
         /// The longest packet in bytes.
         #[arg(long, default_value_t = 9000)]
         mtu: u32,
+        /// What a loss is taken for: a loss, on a link that replication has for itself, or a sign of others who need the path.
+        #[arg(long, value_enum, default_value_t = Congestion::None)]
+        congestion: Congestion,
         /// The shortest retransmission timeout in microseconds.
         #[arg(long)]
         min_rto_us: Option<u64>,
@@ -64,6 +71,42 @@ pub(crate) enum Links {
     },
 }
 
+/// What carries a link's frames.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    Packet,
+    Xdp,
+    Auto,
+    Tap,
+}
+
+impl Device {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Packet => "packet",
+            Self::Xdp => "xdp",
+            Self::Auto => "auto",
+            Self::Tap => "tap",
+        }
+    }
+}
+
+/// What a loss is taken for.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Congestion {
+    None,
+    Reno,
+}
+
+impl Congestion {
+    fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Reno => "reno",
+        }
+    }
+}
+
 impl Links {
     pub(crate) fn call(&self) -> Call {
         match self {
@@ -71,9 +114,21 @@ impl Links {
                 let params = name.as_ref().map(|name| json!({"name": name}));
                 ("link_get_links", params, status)
             }
-            Self::Create { name, interface, addresses, gateways, mtu, min_rto_us, sockets } => {
+            Self::Create {
+                name,
+                interface,
+                device,
+                addresses,
+                gateways,
+                mtu,
+                congestion,
+                min_rto_us,
+                sockets,
+            } => {
                 let mut params =
                     json!({"name": name, "interface": interface, "addresses": addresses, "mtu": mtu});
+                params["device"] = json!(device.word());
+                params["congestion"] = json!(congestion.word());
                 if !gateways.is_empty() {
                     params["gateways"] = json!(gateways);
                 }
@@ -149,6 +204,7 @@ fn status(answer: &Value) -> String {
         let rows = [
             ("interface", format!("{} ({driver}), {}", text(&link["interface"]), text(&link["state"]))),
             ("device", format!("{}, address {}", text(&link["device"]), text(&link["hardware_address"]))),
+            ("in place of", list(&link["fallbacks"], text)),
             ("addresses", list(&link["addresses"], text)),
             ("mtu", format!("{} of {}", link["mtu"], link["interface_mtu"])),
             ("offloads", list(&link["offloads"], text)),
@@ -191,6 +247,10 @@ pub(crate) struct Nic {
     /// The longest packet in bytes, the same on both nodes.
     #[arg(long, default_value_t = 9000, requires = "nic")]
     nic_mtu: u32,
+    /// What carries its frames: the kernel's packet rings, AF_XDP (packet rings where that is not to be had), AF_XDP only if the NIC can
+    /// do it without a copy, or the far end of a TAP.
+    #[arg(long, value_enum, default_value_t = Device::Packet, requires = "nic")]
+    nic_device: Device,
 }
 
 impl Nic {
@@ -215,9 +275,9 @@ impl Nic {
                 link["interface"] == *interface && has
             })
         };
-        let mtu = self.nic_mtu;
+        let (mtu, device) = (self.nic_mtu, self.nic_device.word());
         let wanted = self.nic.iter().zip(&self.nic_address).filter(|(nic, address)| !is_there(nic, address));
-        let call = |(nic, address): (&String, &String)| json!({"name": nic, "interface": nic, "addresses": [address], "mtu": mtu});
+        let call = |(nic, address): (&String, &String)| json!({"name": nic, "interface": nic, "addresses": [address], "mtu": mtu, "device": device});
         Ok(wanted.map(call).collect())
     }
 
@@ -235,6 +295,7 @@ impl Nic {
         let mut options: Vec<_> = self.nic_address.iter().filter_map(one).flatten().collect();
         if !options.is_empty() {
             options.push(("nic-mtu", self.nic_mtu.to_string()));
+            options.push(("nic-device", self.nic_device.word().to_owned()));
         }
         options
     }

@@ -127,6 +127,40 @@ impl Interface {
     }
 }
 
+impl Interface {
+    /// # Errors
+    /// Its MTU is below `wanted`.
+    pub(super) fn check_mtu(&self, wanted: u32) -> Result<(), PacketError> {
+        if self.mtu >= wanted {
+            return Ok(());
+        }
+        Err(PacketError::Mtu { interface: self.name.clone(), has: self.mtu, wanted })
+    }
+}
+
+/// Makes an open `/dev/net/tun` the far end of the TAP of this name, with a `virtio_net_hdr` on each frame.
+pub(super) fn take_tap(fd: RawFd, name: &str) -> io::Result<()> {
+    let mut request = Request::new(name).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request.raw.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).expect("flags are short");
+    request.ask(fd, libc::TUNSETIFF)
+}
+
+/// `ETHTOOL_GCHANNELS`: the counts of receive, transmit, other and combined queues follow four limits.
+const CHANNELS: u32 = 0x3c;
+
+/// Queues that frames arrive on; one where the driver does not tell.
+pub(super) fn receive_queues(interface: &Interface) -> io::Result<u32> {
+    let socket = any_socket()?;
+    let Some(mut request) = Request::new(&interface.name) else { return Ok(1) };
+    let mut data = [0_u32; 9];
+    data[0] = CHANNELS;
+    match request.ask_ethtool(socket.as_raw_fd(), &mut data) {
+        Ok(()) => Ok((data[5] + data[8]).max(1)),
+        Err(_) => Ok(1),
+    }
+}
+
 fn any_socket() -> io::Result<OwnedFd> {
     // SAFETY: no pointer is passed.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };

@@ -5,6 +5,9 @@
 //! directions, segmented by the NIC or where they leave the machine. Own transmissions are not seen
 //! (`PACKET_IGNORE_OUTGOING`).
 //!
+//! Beside it are two other ways to the same frames, behind one trait ([`KernelDevice`]): an AF_XDP socket (`xdp/`), and the far end of a
+//! TAP interface of this machine (`tap.rs`).
+//!
 //! Invariants:
 //! - a received frame belongs to this process from its status word saying so until [`PacketDevice::receive`] or
 //!   [`PacketDevice::kick`] is called next, which give it back;
@@ -14,7 +17,9 @@ mod interface;
 mod option;
 mod receive;
 mod ring;
+mod tap;
 mod transmit;
+mod xdp;
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -25,7 +30,9 @@ use thiserror::Error;
 
 pub use interface::{Interface, LinkState, kernel_addresses};
 pub use receive::{ChecksumState, Received, Receiver};
+pub use tap::{TapDevice, TapSender};
 pub use transmit::{PartialChecksum, SegmentFormat, Segmentation, SendRequest, Transmitter};
+pub use xdp::{XdpDevice, XdpMode, XdpSender};
 
 use crate::socket::Socket;
 use ring::Geometry;
@@ -75,6 +82,20 @@ pub enum PacketError {
         /// What was asked for.
         wanted: u32,
     },
+    /// The interface spreads its frames.
+    #[error(
+        "interface {interface} has {queues} receive queues, and AF_XDP takes the frames of one here: `ethtool -L {interface} combined 1`, or \
+         rx 1 where it has no combined ones"
+    )]
+    Queues {
+        /// Which.
+        interface: String,
+        /// How many.
+        queues: u32,
+    },
+    /// The interface is no TAP.
+    #[error("interface {0} is no TAP that is free: `ip tuntap add dev {0} mode tap vnet_hdr` makes one")]
+    NotTap(String),
     /// Anything else that the system refuses.
     #[error("interface {interface}: {what}: {source}")]
     System {
@@ -108,6 +129,69 @@ pub struct PacketStats {
     pub refused: u64,
 }
 
+impl PacketStats {
+    fn new(received: receive::Counts, sent: transmit::Counts, ring_drops: u64) -> Self {
+        Self {
+            received: received.frames,
+            received_bytes: received.bytes,
+            ring_drops,
+            unusable: received.unusable,
+            sent: sent.frames,
+            sent_bytes: sent.bytes,
+            kicks: sent.kicks,
+            refused: sent.refused,
+        }
+    }
+}
+
+/// The sending half of a device.
+pub trait Transmit {
+    /// True when a frame can be reserved.
+    fn has_room(&self) -> bool;
+
+    /// The bytes of the next frame; `None` when there is no room, or no frame is so long.
+    fn reserve(&mut self, len: usize) -> Option<&mut [u8]>;
+
+    /// The frame that was reserved, of `len` bytes, is complete.
+    ///
+    /// # Panics
+    /// When no frame of that length was reserved.
+    fn commit(&mut self, len: usize, request: SendRequest);
+}
+
+/// A way to an interface's frames by a descriptor of the kernel's.
+pub trait KernelDevice {
+    /// Its sending half.
+    type Sender: Transmit + 'static;
+
+    /// The interface, as it was when it was opened.
+    fn interface(&self) -> &Interface;
+
+    /// The next received frame, with the other half, so that it can be answered while it is looked at.
+    fn receive(&mut self) -> Option<(Received<'_>, &mut Self::Sender)>;
+
+    /// The sending half.
+    fn transmitter(&mut self) -> &mut Self::Sender;
+
+    /// Ends a turn: gives the last received frame back and hands what was committed to the kernel.
+    ///
+    /// # Errors
+    /// The system's; `NetworkDown` when the interface is down. What was committed stays, and leaves with a later call.
+    fn kick(&mut self) -> io::Result<()>;
+
+    /// True while committed frames wait for a [`KernelDevice::kick`].
+    fn is_pending(&self) -> bool;
+
+    /// Whether the interface carries frames now.
+    fn link_state(&self) -> LinkState;
+
+    /// What passed since it was opened.
+    fn stats(&mut self) -> PacketStats;
+
+    /// The descriptor, to wait on in a ring: it is readable when a frame was received.
+    fn socket(&self) -> &Socket;
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct PacketDevice {
@@ -125,10 +209,7 @@ impl PacketDevice {
     /// See [`PacketError`].
     pub fn open(config: &PacketConfig) -> Result<Self, PacketError> {
         let interface = Interface::find(&config.interface)?;
-        if interface.mtu < config.mtu {
-            let (has, wanted) = (interface.mtu, config.mtu);
-            return Err(PacketError::Mtu { interface: interface.name, has, wanted });
-        }
+        interface.check_mtu(config.mtu)?;
         let fail = |what| {
             let interface = interface.name.clone();
             move |source| PacketError::System { interface, what, source }
@@ -162,62 +243,45 @@ impl PacketDevice {
             ring_drops: 0,
         })
     }
+}
 
-    /// The interface, as it was when it was opened.
-    pub fn interface(&self) -> &Interface {
+impl KernelDevice for PacketDevice {
+    type Sender = Transmitter;
+
+    fn interface(&self) -> &Interface {
         &self.interface
     }
 
-    /// The next received frame, with the other half, so that it can be answered while it is looked at.
-    pub fn receive(&mut self) -> Option<(Received<'_>, &mut Transmitter)> {
+    fn receive(&mut self) -> Option<(Received<'_>, &mut Transmitter)> {
         let Self { receiver, transmitter, .. } = self;
         receiver.next().map(|received| (received, transmitter))
     }
 
-    /// The sending half.
-    pub fn transmitter(&mut self) -> &mut Transmitter {
+    fn transmitter(&mut self) -> &mut Transmitter {
         &mut self.transmitter
     }
 
-    /// Ends a turn: gives the last received frame back and hands what was committed to the kernel, in one call.
-    ///
-    /// # Errors
-    /// The system's; `NetworkDown` when the interface is down. What was committed stays, and leaves with a later call.
-    pub fn kick(&mut self) -> io::Result<()> {
+    fn kick(&mut self) -> io::Result<()> {
         self.receiver.give_back();
         self.transmitter.kick()
     }
 
-    /// True while committed frames wait for a [`PacketDevice::kick`].
-    pub fn is_pending(&self) -> bool {
+    fn is_pending(&self) -> bool {
         self.transmitter.is_pending()
     }
 
-    /// Whether the interface carries frames now.
-    pub fn link_state(&self) -> LinkState {
+    fn link_state(&self) -> LinkState {
         // A pending error would end every wait at once.
         option::clear_error(self.socket.raw());
         interface::state_of(self.socket.raw(), &self.interface)
     }
 
-    /// What passed since it was opened.
-    pub fn stats(&mut self) -> PacketStats {
+    fn stats(&mut self) -> PacketStats {
         self.ring_drops += option::take_drops(self.socket.raw());
-        let (receiver, transmitter) = (self.receiver.counts(), self.transmitter.counts());
-        PacketStats {
-            received: receiver.frames,
-            received_bytes: receiver.bytes,
-            ring_drops: self.ring_drops,
-            unusable: receiver.unusable,
-            sent: transmitter.frames,
-            sent_bytes: transmitter.bytes,
-            kicks: transmitter.kicks,
-            refused: transmitter.refused,
-        }
+        PacketStats::new(self.receiver.counts(), self.transmitter.counts(), self.ring_drops)
     }
 
-    /// The socket, to wait on in a ring: it is readable when a frame was received.
-    pub fn socket(&self) -> &Socket {
+    fn socket(&self) -> &Socket {
         &self.socket
     }
 }

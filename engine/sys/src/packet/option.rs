@@ -65,8 +65,8 @@ pub(super) fn bind(fd: RawFd, interface: u32) -> io::Result<()> {
 fn get<T: Copy>(fd: RawFd, level: libc::c_int, name: libc::c_int, zero: T) -> Option<T> {
     let mut value = zero;
     let mut len = libc::socklen_t::try_from(size_of::<T>()).expect("an option is short");
-    // SAFETY: the pointer and length are of one value, which the call fills; every bit pattern of the two types that this is
-    // called with is valid.
+    // SAFETY: the pointer and length are of one value, which the call fills; every bit pattern of the types that this is
+    // called with is valid: they are numbers.
     let result = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) };
     (result == 0).then_some(value)
 }
@@ -76,6 +76,40 @@ pub(super) fn take_drops(fd: RawFd) -> u64 {
     let zero = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let stats = get(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, zero);
     stats.map_or(0, |stats| u64::from(stats.tp_drops))
+}
+
+pub(super) fn set_xdp<T>(fd: RawFd, name: libc::c_int, value: &T) -> io::Result<()> {
+    set(fd, libc::SOL_XDP, name, value)
+}
+
+/// Where the rings of an AF_XDP socket are.
+pub(super) fn xdp_offsets(fd: RawFd) -> io::Result<libc::xdp_mmap_offsets> {
+    // SAFETY: all-zero is a valid `xdp_mmap_offsets`.
+    let zero: libc::xdp_mmap_offsets = unsafe { core::mem::zeroed() };
+    get(fd, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, zero).ok_or_else(io::Error::last_os_error)
+}
+
+/// Frames that an AF_XDP socket dropped so far.
+pub(super) fn xdp_drops(fd: RawFd) -> u64 {
+    // SAFETY: all-zero is a valid `xdp_statistics`.
+    let zero: libc::xdp_statistics = unsafe { core::mem::zeroed() };
+    let stats = get(fd, libc::SOL_XDP, libc::XDP_STATISTICS, zero);
+    stats.map_or(0, |stats| stats.rx_dropped + stats.rx_ring_full + stats.rx_fill_ring_empty_descs)
+}
+
+/// Frames of one queue of the interface, from now on.
+pub(super) fn bind_xdp(fd: RawFd, interface: u32, queue: u32, flags: u16) -> io::Result<()> {
+    let address = libc::sockaddr_xdp {
+        sxdp_family: libc::sa_family_t::try_from(libc::AF_XDP).expect("a small constant"),
+        sxdp_flags: flags,
+        sxdp_ifindex: interface,
+        sxdp_queue_id: queue,
+        sxdp_shared_umem_fd: 0,
+    };
+    let len = libc::socklen_t::try_from(size_of::<libc::sockaddr_xdp>()).expect("an address is short");
+    // SAFETY: the pointer and length are of one address, which is only read during the call.
+    let result = unsafe { libc::bind(fd, (&raw const address).cast(), len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Takes the error that an interface going down leaves behind.

@@ -20,6 +20,13 @@ pub enum ChecksumState {
     Unverified,
 }
 
+impl ChecksumState {
+    /// By the flags of a `virtio_net_hdr`.
+    pub(super) fn of(flags: u8) -> Self {
+        if flags & (NEEDS_CHECKSUM | DATA_VALID) != 0 { Self::Trusted } else { Self::Unverified }
+    }
+}
+
 /// A received frame, in the ring.
 #[derive(Clone, Copy, Debug)]
 pub struct Received<'a> {
@@ -108,7 +115,6 @@ impl Receiver {
         }
         // SAFETY: the `virtio_net_hdr` lies right before the Ethernet header, in the frame.
         let flags = unsafe { frame.as_ptr().add(offset - VNET_HEADER).read() };
-        let trusted = flags & (NEEDS_CHECKSUM | DATA_VALID) != 0;
-        Some((offset, len, if trusted { ChecksumState::Trusted } else { ChecksumState::Unverified }))
+        Some((offset, len, ChecksumState::of(flags)))
     }
 }

@@ -5,6 +5,7 @@ use core::slice;
 use std::io;
 use std::os::fd::RawFd;
 
+use super::Transmit;
 use super::receive::VNET_HEADER;
 use super::ring::{FRAME, Ring};
 
@@ -111,46 +112,6 @@ impl Transmitter {
         self.told == Told::NotYet
     }
 
-    /// True when a frame can be written now.
-    pub fn has_room(&self) -> bool {
-        self.ring.status() & (libc::TP_STATUS_SEND_REQUEST | libc::TP_STATUS_SENDING) == 0
-    }
-
-    /// The next frame's bytes, to be written before [`Transmitter::commit`]. `None` when the ring is full, or no frame is so
-    /// long.
-    pub fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
-        if len > Self::FRAME_MAX || !self.has_room() {
-            return None;
-        }
-        let data = DATA + VNET_HEADER;
-        // SAFETY: the bytes lie in the frame (`FRAME_MAX`), and the kernel is done with it (`has_room`) and does not look at
-        // it before `commit` sets its status, which needs `&mut self`. They are initialised: the kernel maps zeroes.
-        Some(unsafe { slice::from_raw_parts_mut(self.ring.frame().as_ptr().add(data), len) })
-    }
-
-    /// The reserved frame of `len` bytes is complete; it leaves with the next kick.
-    ///
-    /// # Panics
-    /// When no frame of that length could be reserved.
-    pub fn commit(&mut self, len: usize, request: SendRequest) {
-        assert!(len <= Self::FRAME_MAX && self.has_room(), "committed a frame that was not reserved");
-        self.counts.refused += u64::from(self.ring.status() & libc::TP_STATUS_WRONG_FORMAT != 0);
-        let frame = self.ring.frame().as_ptr();
-        let vnet = request.header();
-        let total = u32::try_from(len + VNET_HEADER).expect("a frame is short");
-        // SAFETY: the frame is this process's (`has_room`); the header's fields and the `virtio_net_hdr` lie in it, and it
-        // is aligned to a page.
-        unsafe {
-            (&raw mut (*frame.cast::<libc::tpacket2_hdr>()).tp_len).write(total);
-            frame.add(DATA).copy_from_nonoverlapping(vnet.as_ptr(), VNET_HEADER);
-        }
-        self.ring.set_status(libc::TP_STATUS_SEND_REQUEST);
-        self.ring.advance();
-        self.counts.frames += 1;
-        self.counts.bytes += len as u64;
-        self.told = Told::NotYet;
-    }
-
     /// Tells the kernel of everything committed.
     pub(super) fn kick(&mut self) -> io::Result<()> {
         if self.told == Told::Everything {
@@ -170,5 +131,40 @@ impl Transmitter {
             Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR) => Ok(()),
             _ => Err(error),
         }
+    }
+}
+
+impl Transmit for Transmitter {
+    fn has_room(&self) -> bool {
+        self.ring.status() & (libc::TP_STATUS_SEND_REQUEST | libc::TP_STATUS_SENDING) == 0
+    }
+
+    fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        if len > Self::FRAME_MAX || !self.has_room() {
+            return None;
+        }
+        let data = DATA + VNET_HEADER;
+        // SAFETY: the bytes lie in the frame (`FRAME_MAX`), and the kernel is done with it (`has_room`) and does not look at
+        // it before `commit` sets its status, which needs `&mut self`. They are initialised: the kernel maps zeroes.
+        Some(unsafe { slice::from_raw_parts_mut(self.ring.frame().as_ptr().add(data), len) })
+    }
+
+    fn commit(&mut self, len: usize, request: SendRequest) {
+        assert!(len <= Self::FRAME_MAX && self.has_room(), "committed a frame that was not reserved");
+        self.counts.refused += u64::from(self.ring.status() & libc::TP_STATUS_WRONG_FORMAT != 0);
+        let frame = self.ring.frame().as_ptr();
+        let vnet = request.header();
+        let total = u32::try_from(len + VNET_HEADER).expect("a frame is short");
+        // SAFETY: the frame is this process's (`has_room`); the header's fields and the `virtio_net_hdr` lie in it, and it
+        // is aligned to a page.
+        unsafe {
+            (&raw mut (*frame.cast::<libc::tpacket2_hdr>()).tp_len).write(total);
+            frame.add(DATA).copy_from_nonoverlapping(vnet.as_ptr(), VNET_HEADER);
+        }
+        self.ring.set_status(libc::TP_STATUS_SEND_REQUEST);
+        self.ring.advance();
+        self.counts.frames += 1;
+        self.counts.bytes += len as u64;
+        self.told = Told::NotYet;
     }
 }

@@ -181,7 +181,8 @@ mod tests {
             [
                 ("nic", "INTERFACE".to_owned()),
                 ("nic-address", "10.0.0.1/24".into()),
-                ("nic-mtu", "9000".into())
+                ("nic-mtu", "9000".into()),
+                ("nic-device", "packet".into())
             ]
         );
     }

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 
 use engine::Clock;
 use engine::packet::LinkState;
-use net::smol::{IpNet, Link, LinkConfig, LinkError, LinkStatus, PathCheck, UnknownNet};
+use net::smol::{
+    Congestion, DeviceKind, IpNet, Link, LinkConfig, LinkError, LinkStatus, PathCheck, UnknownCongestion,
+    UnknownDevice, UnknownNet,
+};
 use rpc::RpcError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,15 +34,6 @@ pub(super) const METHODS: &[Method] = &[
 /// The reactor that has the links: the first, which has the portals. What connects over a link lives there too.
 const REACTOR: usize = 0;
 
-/// What carries its frames.
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Device {
-    /// The kernel's packet rings.
-    #[default]
-    Packet,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Create {
@@ -51,9 +45,8 @@ struct Create {
     /// The way to other networks, for each of IPv4 and IPv6 at the most one.
     #[serde(default)]
     gateways: Vec<IpAddr>,
-    #[serde(default)]
-    #[expect(dead_code, reason = "there is one kind so far; parsed so that another is refused")]
-    device: Device,
+    /// What carries its frames: `packet` when absent, `xdp`, `auto` or `tap`.
+    device: Option<String>,
     /// The longest packet in bytes; 9000 when absent.
     mtu: Option<u32>,
     /// Its Ethernet address, `02:00:00:00:00:01`; one of its own, derived from the interface's, when absent.
@@ -64,6 +57,8 @@ struct Create {
     buffer_kb: Option<usize>,
     /// Frames of a ring.
     ring_frames: Option<u32>,
+    /// What a loss is taken for: `none` when absent, or `reno`.
+    congestion: Option<String>,
     /// The shortest retransmission timeout in microseconds.
     min_rto_us: Option<u64>,
     /// How long an acknowledgement may wait, in microseconds.
@@ -79,6 +74,7 @@ impl Create {
         let ack_delay =
             self.ack_delay_us.map_or(defaults.ack_delay.min(min_rto * 2 / 5), Duration::from_micros);
         Ok(LinkConfig {
+            device: self.device.as_deref().map(device).transpose()?.unwrap_or_default(),
             addresses: nets.collect::<Result<_, _>>()?,
             gateways: self.gateways.clone(),
             mtu: self.mtu.unwrap_or(defaults.mtu),
@@ -90,11 +86,21 @@ impl Create {
             } else {
                 256
             }),
+            congestion: self.congestion.as_deref().map(congestion).transpose()?.unwrap_or_default(),
             min_rto,
             ack_delay,
             ..defaults
         })
     }
+}
+
+fn device(text: &str) -> Result<DeviceKind, RpcError> {
+    text.parse().map_err(|error: UnknownDevice| RpcError::invalid_params(format!("device: {error}")))
+}
+
+fn congestion(text: &str) -> Result<Congestion, RpcError> {
+    let bad = |error: UnknownCongestion| RpcError::invalid_params(format!("congestion: {error}"));
+    text.parse().map_err(bad)
 }
 
 /// A version 4 UUID has fixed bits: those of another one cover them.
@@ -135,10 +141,14 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
     let opened = node.on(REACTOR, move |residents, now| {
         let link = Link::open(&config, &residents.core, now)?;
         residents.routes.add(&name, link.network());
+        let device = link.status().device;
         residents.links.insert(name, Polled::new(link));
-        Ok::<_, LinkError>(())
+        Ok::<_, LinkError>(device)
     })?;
-    opened.map_err(|error| refused(&error))?;
+    let device = opened.map_err(|error| refused(&error))?;
+    for reason in &device.fallbacks {
+        tracing::warn!("link {}: its device is {}; {reason}", parsed.name, device.kind);
+    }
     let created_by = ("link_create".to_owned(), given.cloned().unwrap_or_default());
     node.links
         .insert(parsed.name.clone(), LinkEntry { reactor: REACTOR, addresses, created_by, capture: None });
@@ -294,6 +304,7 @@ fn describe(name: &str, entry: &LinkEntry, status: &LinkStatus) -> Value {
         "interface": entry.created_by.1["interface"],
         "state": state(status.state),
         "device": device.kind,
+        "fallbacks": device.fallbacks,
         "driver": device.driver,
         "mtu": status.mtu,
         "interface_mtu": device.mtu,

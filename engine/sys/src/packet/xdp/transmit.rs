@@ -1,0 +1,142 @@
+//! The sending half: slots of adjacent chunks, so that a frame's bytes are in one piece for whoever writes them.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use super::super::transmit::Counts;
+use super::super::{SendRequest, Transmit};
+use super::ring::{Consumer, Producer};
+use super::umem::{CHUNK, Umem};
+
+/// Calls of one kick at the most: in copy mode one takes 32 chunks.
+const CALLS_MAX: usize = 32;
+
+/// See the module.
+#[derive(Debug)]
+pub struct XdpSender {
+    umem: Rc<Umem>,
+    fd: RawFd,
+    ring: Producer<libc::xdp_desc>,
+    completed: Consumer<u64>,
+    /// Where the slots begin, and how many chunks each one is.
+    base: usize,
+    chunks: usize,
+    /// Chunks of each slot that the kernel has.
+    away: Vec<u8>,
+    free: Vec<usize>,
+    /// Committed and not yet taken by the kernel.
+    untold: bool,
+    counts: Counts,
+}
+
+impl XdpSender {
+    /// `fd` stays open as long as the device.
+    pub(super) fn new(
+        umem: Rc<Umem>,
+        fd: RawFd,
+        (ring, completed): (Producer<libc::xdp_desc>, Consumer<u64>),
+        base: usize,
+        (slots, chunks): (usize, usize),
+    ) -> Self {
+        let free = (0..slots).rev().collect();
+        let (away, counts) = (vec![0; slots], Counts::default());
+        Self { umem, fd, ring, completed, base, chunks, away, free, untold: false, counts }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        self.untold
+    }
+
+    fn slot(&self, index: usize) -> usize {
+        self.base + index * self.chunks * CHUNK
+    }
+
+    /// Takes back what was sent.
+    pub(super) fn reclaim(&mut self) {
+        let mut taken = 0;
+        while let Some(address) = self.completed.peek(taken) {
+            taken += 1;
+            let at = usize::try_from(address).unwrap_or(usize::MAX).saturating_sub(self.base);
+            let index = at / (self.chunks * CHUNK);
+            let Some(away) = self.away.get_mut(index).filter(|away| **away > 0) else { continue };
+            *away -= 1;
+            if *away == 0 {
+                self.free.push(index);
+            }
+        }
+        if taken > 0 {
+            self.completed.take(taken);
+        }
+    }
+
+    /// Tells the kernel of everything committed.
+    pub(super) fn kick(&mut self) -> io::Result<()> {
+        self.reclaim();
+        if !self.untold {
+            return Ok(());
+        }
+        self.ring.publish();
+        for _ in 0..CALLS_MAX {
+            if !self.ring.needs_wake_up() {
+                break;
+            }
+            self.counts.kicks += 1;
+            // SAFETY: no buffer and no address are passed; the descriptor is open.
+            let sent = unsafe {
+                libc::sendto(self.fd, core::ptr::null(), 0, libc::MSG_DONTWAIT, core::ptr::null(), 0)
+            };
+            if sent >= 0 {
+                break;
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                // There is more than one call takes.
+                Some(libc::EAGAIN) => self.reclaim(),
+                // Later: the NIC's queue is full.
+                Some(libc::EBUSY | libc::ENOBUFS | libc::EINTR) => return Ok(()),
+                _ => return Err(error),
+            }
+        }
+        self.untold = false;
+        Ok(())
+    }
+}
+
+impl Transmit for XdpSender {
+    fn has_room(&self) -> bool {
+        !self.free.is_empty() && self.ring.room() as usize >= self.chunks
+    }
+
+    fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        if len > self.chunks * CHUNK || !self.has_room() {
+            return None;
+        }
+        let at = self.slot(*self.free.last()?);
+        // SAFETY: a free slot's chunks are this process's until they are pushed to the ring, which needs `&mut self`, and no other
+        // slice of them is made before.
+        Some(unsafe { self.umem.bytes_mut(at, len) })
+    }
+
+    fn commit(&mut self, len: usize, request: SendRequest) {
+        assert_eq!(request, SendRequest::default(), "nothing is left to this device");
+        assert!((1..=self.chunks * CHUNK).contains(&len), "committed a frame that was not reserved");
+        let index = self.free.pop().expect("a slot was reserved");
+        let at = self.slot(index);
+        let pieces = len.div_ceil(CHUNK);
+        for piece in 0..pieces {
+            let begin = piece * CHUNK;
+            let options = if piece + 1 < pieces { libc::XDP_PKT_CONTD } else { 0 };
+            let len = u32::try_from(CHUNK.min(len - begin)).expect("a chunk is short");
+            self.ring.push(libc::xdp_desc { addr: (at + begin) as u64, len, options });
+        }
+        self.away[index] = u8::try_from(pieces).expect("a slot is a few chunks");
+        self.counts.frames += 1;
+        self.counts.bytes += len as u64;
+        self.untold = true;
+    }
+}

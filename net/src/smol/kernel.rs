@@ -1,0 +1,241 @@
+//! The kernel's ways to an interface's frames as devices, and which of them a link gets.
+
+use core::fmt;
+use core::str::FromStr;
+
+use engine::packet::{
+    Interface, KernelDevice, LinkState, PacketConfig, PacketDevice, PacketError, PacketStats, Received,
+    TapDevice, TapSender, Transmitter, XdpDevice, XdpMode, kernel_addresses,
+};
+use engine::{Core, Operation, RingClient};
+use thiserror::Error;
+
+use super::config::{LinkConfig, LinkError};
+use super::device::{FrameDevice, Properties, Transmit};
+
+const ARRIVAL: u64 = 1;
+
+/// What is to carry a link's frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The kernel's packet rings, on any interface.
+    #[default]
+    Packet,
+    /// AF_XDP, without a copy where the NIC can do that, else with one; packet rings where neither is to be had.
+    Xdp,
+    /// AF_XDP without a copy; packet rings where it is not to be had.
+    Auto,
+    /// The far end of a TAP: the other end of the wire is this machine's kernel.
+    Tap,
+}
+
+impl DeviceKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Packet, Self::Xdp, Self::Auto, Self::Tap];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Packet => "packet",
+            Self::Xdp => "xdp",
+            Self::Auto => "auto",
+            Self::Tap => "tap",
+        }
+    }
+
+    /// Modes of AF_XDP to try before packet rings.
+    fn modes(self) -> &'static [XdpMode] {
+        match self {
+            Self::Xdp => &[XdpMode::ZeroCopy, XdpMode::Copy],
+            Self::Auto => &[XdpMode::ZeroCopy],
+            Self::Packet | Self::Tap => &[],
+        }
+    }
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Not a kind of device.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is no kind of device: use packet, xdp, auto or tap")]
+pub struct UnknownDevice(String);
+
+impl FromStr for DeviceKind {
+    type Err = UnknownDevice;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDevice> {
+        Self::ALL.into_iter().find(|kind| kind.word() == text).ok_or_else(|| UnknownDevice(text.to_owned()))
+    }
+}
+
+/// Whether the ring waits for a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    None,
+    Armed,
+}
+
+/// A device of the kernel's whose reactor can sleep.
+struct KernelLink<D> {
+    device: D,
+    properties: Properties,
+    client: RingClient,
+    wait: Wait,
+}
+
+/// The longest packet that IPv4 can say the length of, with its Ethernet header.
+const SEGMENTATION: usize = 65_535 + 14;
+
+/// The device that is asked for, or what is in its place, with the reasons.
+pub(super) fn open(config: &LinkConfig, core: &Core) -> Result<Box<dyn FrameDevice>, LinkError> {
+    check_addresses(config)?;
+    let ring = core.ring().ok_or_else(|| LinkError::System {
+        what: "a link",
+        source: std::io::Error::new(std::io::ErrorKind::Unsupported, "this core has no io_uring"),
+    })?;
+    let interface = Interface::find(&config.interface)?;
+    let asked = PacketConfig {
+        interface: config.interface.clone(),
+        mtu: config.mtu,
+        address: config.hardware_address.unwrap_or_else(|| derived(interface.address)),
+        receive_frames: config.ring_frames,
+        transmit_frames: config.ring_frames / 2,
+    };
+    let mut fallbacks = Vec::new();
+    let found = |kind, device: &Interface, segmentation, fallbacks| Properties {
+        kind,
+        driver: device.driver.clone(),
+        address: asked.address,
+        mtu: device.mtu,
+        segmentation,
+        offloads: device.offloads.clone(),
+        fallbacks,
+    };
+    for mode in config.device.modes() {
+        match XdpDevice::open(&asked, *mode) {
+            Ok(device) => {
+                let properties = found(mode.word(), device.interface(), None, fallbacks);
+                return Ok(KernelLink::boxed(device, properties, ring.attach()));
+            }
+            Err(error) => fallbacks.push(format!("{}: {}", mode.word(), told(&error))),
+        }
+    }
+    if config.device == DeviceKind::Tap {
+        let device = TapDevice::open(&asked)?;
+        let segmentation = Some(SEGMENTATION.min(TapSender::FRAME_MAX));
+        let properties = found("tap", device.interface(), segmentation, fallbacks);
+        return Ok(KernelLink::boxed(device, properties, ring.attach()));
+    }
+    let device = PacketDevice::open(&asked)?;
+    let segmentation = Some(SEGMENTATION.min(Transmitter::FRAME_MAX));
+    let properties = found("packet", device.interface(), segmentation, fallbacks);
+    Ok(KernelLink::boxed(device, properties, ring.attach()))
+}
+
+/// Why a device cannot be had, for an operator who knows which interface it is about.
+fn told(error: &PacketError) -> String {
+    match error {
+        PacketError::System { what, source, .. } => format!("{what}: {source}"),
+        PacketError::NotPermitted => "it needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// An address of this link alone, so that the kernel drops at once what is not for it: the interface's, administered here
+/// (IEEE 802, section 8.2.2), or another one where that is so already.
+fn derived(mut address: [u8; 6]) -> [u8; 6] {
+    address[0] = if address[0] & 2 == 0 { address[0] | 2 } else { address[0] ^ 0x40 };
+    address[0] &= !1;
+    address
+}
+
+fn check_addresses(config: &LinkConfig) -> Result<(), LinkError> {
+    let known = kernel_addresses()
+        .map_err(|source| LinkError::System { what: "the addresses of this machine", source })?;
+    let taken =
+        known.into_iter().find(|(_, address)| config.addresses.iter().any(|net| net.address == *address));
+    match taken {
+        Some((interface, address)) => Err(LinkError::AddressTaken { address, interface }),
+        None => Ok(()),
+    }
+}
+
+impl<D: KernelDevice + 'static> KernelLink<D> {
+    fn boxed(device: D, properties: Properties, client: RingClient) -> Box<dyn FrameDevice> {
+        Box::new(Self { device, properties, client, wait: Wait::None })
+    }
+}
+
+impl<D: KernelDevice> FrameDevice for KernelLink<D> {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn receive(&mut self) -> Option<(Received<'_>, &mut dyn Transmit)> {
+        let (received, transmitter) = self.device.receive()?;
+        Some((received, transmitter))
+    }
+
+    fn transmitter(&mut self) -> &mut dyn Transmit {
+        self.device.transmitter()
+    }
+
+    fn flush(&mut self) {
+        // The interface is down: the stack sees that in its state.
+        let _ = self.device.kick();
+    }
+
+    fn is_pending(&self) -> bool {
+        self.device.is_pending()
+    }
+
+    fn state(&mut self) -> LinkState {
+        self.device.link_state()
+    }
+
+    fn stats(&mut self) -> PacketStats {
+        self.device.stats()
+    }
+
+    fn prepare_sleep(&mut self) {
+        while self.client.take().is_some() {
+            self.wait = Wait::None;
+        }
+        let operation = || Operation::Readable { socket: self.device.socket().clone() };
+        if self.wait == Wait::None && self.client.submit(ARRIVAL, operation()).is_ok() {
+            self.wait = Wait::Armed;
+        }
+    }
+}
+
+impl<D> Drop for KernelLink<D> {
+    fn drop(&mut self) {
+        // A wait would keep the socket open.
+        self.client.cancel(ARRIVAL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_devices_parse_as_they_print() {
+        for kind in DeviceKind::ALL {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+        let error = "dpdk".parse::<DeviceKind>().expect_err("none").to_string();
+        assert!(error.contains("packet, xdp, auto or tap"), "{error}");
+    }
+
+    #[test]
+    fn a_link_has_a_unicast_address_of_its_own() {
+        for first in 0..=255 {
+            let address = derived([first & !1, 1, 2, 3, 4, 5]);
+            assert!(address[0] & 3 == 2 && address[0] != first & !1, "{address:?}");
+        }
+    }
+}
