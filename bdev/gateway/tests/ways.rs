@@ -147,6 +147,28 @@ fn a_cut_of_either_way_is_a_short_pause() {
     }
 }
 
+/// A way that has so much to carry that a ping takes longer than a cut is not cut.
+#[test]
+fn a_slow_way_is_not_taken_for_one_that_is_cut() {
+    let mut bench = Bench::new(12);
+    for (from, to) in [(1, 3), (3, 1)] {
+        bench.world.network.slow_down(ip_there(from), ip_there(to), 40 * MS);
+    }
+    bench.until("pings on the slow way", Duration::from_secs(1), |bench| {
+        bench.import.ways()[1].round_trip.is_some_and(|took| took > 70 * MS)
+    });
+    let from = bench.world.core.pool().alloc_zeroed(64 << 10).expect("a frame").freeze();
+    for _ in 0..64 {
+        let (range, from) = (BlockRange::new(0, 128), from.clone());
+        let write = Op::Write { range, from, durability: Durability::Accepted };
+        let now = bench.world.now;
+        bench.user.submit(Io::new(write, Tag(1), now), now).expect("room");
+    }
+    let took = bench.until("the answers", Duration::from_secs(3), |bench| bench.done.len() == 64);
+    assert!(took > 200 * MS, "{took:?}: not slow");
+    assert_eq!((bench.states(), bench.import.take_way_news().len()), ([WayState::Up; 2], 0));
+}
+
 /// Answers that came before a cut are not acknowledged after it: the target keeps them for Time2Retain, and no longer.
 #[test]
 fn what_a_lost_connection_leaves_is_forgotten_in_time() {

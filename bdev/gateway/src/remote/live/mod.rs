@@ -53,6 +53,8 @@ struct Member {
     alive_at: Instant,
     /// and how long it took.
     round_trip: Option<Duration>,
+    /// When bytes came last.
+    heard_at: Instant,
 }
 
 /// How far the recovery of a connection is.
@@ -137,6 +139,7 @@ impl Member {
             next_ping: now,
             alive_at: now,
             round_trip: None,
+            heard_at: now,
         }
     }
 
@@ -246,7 +249,11 @@ impl Live {
         for member in &mut self.members {
             progress |= member.stream.poll(now);
             let (stream, connection) = (&mut *member.stream, &mut member.connection);
-            progress |= Progress::from_count(wire::receive(stream, connection, &mut self.flights, |_| false));
+            let taken = wire::receive(stream, connection, &mut self.flights, |_| false);
+            if taken > 0 {
+                member.heard_at = now;
+            }
+            progress |= Progress::from_count(taken);
             while let Some(event) = connection.poll_event() {
                 events.push((member.cid, event));
             }

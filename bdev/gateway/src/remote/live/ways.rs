@@ -4,7 +4,8 @@
 //! what was under way there goes on at another connection (error recovery level 2), so that whoever is behind the target sees one
 //! initiator, and neither a new one nor the same command twice.
 //!
-//! A way counts as cut when a ping on it has no answer, while one that was sent later on another way has. A target that stands still says
+//! A way counts as cut when a ping on it has no answer, nor anything else comes by it, while a ping that was sent later on another way has. One
+//! that is slow, with much before the ping, is not cut. A target that stands still says
 //! nothing on any: that is the session's own silence.
 
 use core::net::SocketAddr;
@@ -105,7 +106,7 @@ impl Live {
 
     /// True for a connection whose way is cut, as far as another one shows.
     pub(super) fn is_outdone(&self, member: &Member, now: Instant, outdone: Duration) -> bool {
-        let late = |sent: &Instant| now.saturating_since(*sent) >= outdone;
+        let late = |sent: &Instant| now.saturating_since(member.heard_at.max(*sent)) >= outdone;
         let Some(sent) = member.ping_sent.filter(late).filter(|_| member.serves()) else { return false };
         let answers = |other: &Member| other.way != member.way && other.serves() && other.alive_at >= sent;
         self.members.iter().any(answers)
