@@ -193,7 +193,8 @@ impl Desk {
 
     fn blocks(&self, side: Side, bytes: ByteRange) -> BlockRange {
         let size = u64::from(self.block_size[side as usize]);
-        debug_assert!(
+        // A block too few would be a write that is acknowledged and never made.
+        assert!(
             bytes.start.is_multiple_of(size) && bytes.len.is_multiple_of(size),
             "{bytes} in blocks of {size}"
         );
@@ -255,9 +256,9 @@ impl Desk {
         self.submit(side, Op::WriteZeroes { range, durability }, purpose);
     }
 
-    /// The own leg's block size.
-    pub(crate) fn own_block_size(&self) -> u32 {
-        self.block_size[Side::Own as usize]
+    /// A leg's block size.
+    pub(crate) fn block_size(&self, side: Side) -> u32 {
+        self.block_size[side as usize]
     }
 
     /// Asks the own leg which of its bytes are backed.

@@ -3,6 +3,7 @@
 
 use thiserror::Error;
 
+use crate::format::layout::LayoutError;
 use crate::format::{Access, Config, ConfigId, LegFlags, LegMask, LegRecord, Relation, Superblock, compare};
 use crate::mutation::{Mutation, is_broken};
 use crate::probe::{LegFound, ProbeError};
@@ -78,6 +79,9 @@ pub enum Refusal {
     /// Data size, block size or log differ.
     #[error("the peer's leg has another geometry than the array")]
     Geometry,
+    /// It cannot take all that the array writes.
+    #[error("the peer's leg: {0}")]
+    Blocks(LayoutError),
     /// Newer features: it may not be written.
     #[error("the peer's leg has features {ro_compat:#x} that this program may not write: use a newer one")]
     ReadOnly {

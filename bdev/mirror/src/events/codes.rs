@@ -275,6 +275,7 @@ impl Codes for Refusal {
             Self::Clone => "peer-is-clone",
             Self::SamePlace => "same-place",
             Self::Geometry => "other-geometry",
+            Self::Blocks(_) => "other-blocks",
             Self::ReadOnly { .. } => "newer-features",
             Self::Unprovable => "unprovable",
             Self::NoData => "no-data",

@@ -136,6 +136,16 @@ pub enum LayoutError {
         /// The least possible.
         least: u64,
     },
+    /// Its device's blocks are not the array's, nor parts of them.
+    #[error(
+        "its device has blocks of {device} bytes, and the array's have {array}: not all of them could be written; give a device with blocks of {array} bytes"
+    )]
+    DeviceBlocks {
+        /// The device's block size.
+        device: u32,
+        /// The array's.
+        array: u32,
+    },
     /// More extents than can be numbered.
     #[error("a data area of {0} bytes is too large for the intent log")]
     TooLarge(u64),
@@ -173,6 +183,19 @@ impl Layout {
         let (block_size, data_size) = (self.block_size, Some(self.data_size));
         let planned = Self::plan(LayoutRequest { leg_size, block_size, data_size, max_crash_resync: None })?;
         Ok(Self { log: self.log, ..planned })
+    }
+
+    /// Checks that each of the array's blocks is whole blocks of a device of this block size.
+    ///
+    /// # Errors
+    /// [`LayoutError::DeviceBlocks`].
+    pub const fn check_blocks(&self, device: u32) -> Result<(), LayoutError> {
+        let array = self.block_size;
+        if device != 0 && array.is_multiple_of(device) {
+            Ok(())
+        } else {
+            Err(LayoutError::DeviceBlocks { device, array })
+        }
     }
 
     /// True when both describe the same array: everything equal but the leg's own size and data offset.

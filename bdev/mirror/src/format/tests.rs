@@ -376,3 +376,19 @@ fn formatting_writes_superblocks_last_and_never_the_first_bytes() {
     });
     assert_eq!(lowest.min(), Some(layout::SUPERBLOCK_OFFSET));
 }
+
+#[test]
+fn a_device_holds_a_leg_if_the_arrays_blocks_are_whole_ones_there() {
+    for (array, device, fits) in [
+        (512, 512, true),
+        (512, 4096, false),
+        (4096, 512, true),
+        (4096, 4096, true),
+        (4096, 8192, false),
+        (512, 0, false),
+    ] {
+        let layout = Layout { block_size: array, ..example_layout() };
+        let wanted = if fits { Ok(()) } else { Err(LayoutError::DeviceBlocks { device, array }) };
+        assert_eq!(layout.check_blocks(device), wanted);
+    }
+}

@@ -188,7 +188,7 @@ impl Holder {
     /// Asks the own leg which blocks are backed. Where it is out, or does not say, they count as backed.
     fn ask_status(&mut self, key: Key, range: BlockRange, ctx: &mut Ctx<'_>) {
         // Another block size would need another count.
-        let alike = ctx.desk.own_block_size() == self.layout.block_size;
+        let alike = ctx.desk.block_size(Side::Own) == self.layout.block_size;
         if !alike || !self.in_sync().has(Side::Own) || !self.may_read(ctx.now()) {
             return self.end_status(key, None, ctx);
         }

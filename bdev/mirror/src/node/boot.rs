@@ -165,6 +165,9 @@ impl Node {
 
     /// The own leg is known.
     fn adopt(&mut self, superblock: Superblock) {
+        if let Err(error) = superblock.layout.check_blocks(self.own_geometry.block_size) {
+            return self.fail(error.to_string());
+        }
         let linked = match superblock.arbiter {
             ArbiterKind::Etcd => ArbiterLink::Etcd,
             ArbiterKind::Biased | ArbiterKind::Manual | ArbiterKind::ClusterManager => ArbiterLink::None,
@@ -267,7 +270,8 @@ impl Node {
     }
 
     fn join(&mut self, array: &Superblock) {
-        match array.layout.joining(self.own_geometry.bytes()) {
+        let fits = array.layout.check_blocks(self.own_geometry.block_size);
+        match fits.and_then(|()| array.layout.joining(self.own_geometry.bytes())) {
             Err(error) => self.fail(error.to_string()),
             Ok(layout) => {
                 let base = self.new_leg(layout, array.arbiter);

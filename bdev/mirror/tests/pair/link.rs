@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bdev::hop::HopBdev;
 use bdev::{
-    Bdev, Capabilities, Channel, Completed, Completions, Geometry, Io, IoError, Link, LinkDown, Op,
-    OpenError, Refused, Tag,
+    Bdev, BlockRange, Capabilities, Channel, Completed, Completions, Geometry, Io, IoError, Link, LinkDown,
+    Op, OpenError, Refused, Tag,
 };
 use core::time::Duration;
 use engine::{Core, Instant, Pool, Prng, Progress};
@@ -214,7 +214,13 @@ impl Channel for WireChannel {
     fn submit(&mut self, io: Io, now: Instant) -> Result<(), Refused> {
         self.follow(now);
         let Some(session) = &mut self.current else { return Err(io.refuse(IoError::LinkDown)) };
-        let copy = Io::new(copy_of(io.op(), self.core.pool()), Tag(self.next), now);
+        let mut op = copy_of(io.op(), self.core.pool());
+        if let (Op::Read { range, .. }, Link::Up { geometry: far, .. }) = (&mut op, session.far.link(now)) {
+            // Whatever its size is said to be, a block is where it is.
+            let scale = self.wire.geometry.block_size / far.block_size;
+            *range = BlockRange::new(range.lba * u64::from(scale), range.blocks * scale);
+        }
+        let copy = Io::new(op, Tag(self.next), now);
         session.send(copy, now, Duration::from_micros(self.prng.below(150)));
         self.open.insert(self.next, io);
         self.next += 1;
@@ -240,7 +246,12 @@ impl Channel for WireChannel {
     fn link(&self, now: Instant) -> Link {
         match &self.current {
             Some(Session { far, .. }) => match far.link(now) {
-                Link::Up { geometry, .. } => Link::Up { session: self.session, geometry, alive_at: now },
+                Link::Up { geometry, .. } => {
+                    let Geometry { block_size, physical_block_size, .. } = self.wire.geometry;
+                    let blocks = geometry.bytes() / u64::from(block_size);
+                    let geometry = Geometry { block_size, physical_block_size, blocks };
+                    Link::Up { session: self.session, geometry, alive_at: now }
+                }
                 down @ Link::Down(_) => down,
             },
             None => Link::Down(LinkDown::Lost("cut".to_owned())),

@@ -1,6 +1,7 @@
 //! Two nodes on virtual time: the production core under crashes, cuts and lost disks.
 
 mod arbiter;
+mod blocks;
 mod crash;
 mod crash_roles;
 mod cut;

@@ -24,8 +24,12 @@ pub(crate) const BLOCK: u64 = 4096;
 pub(crate) const ARRAY: Uuid = Uuid::from_u128(77);
 /// Bytes of a leg.
 pub(crate) const LEG_BYTES: usize = 24 << 20;
-pub(crate) const LEG: Geometry =
-    Geometry { block_size: 512, physical_block_size: 4096, blocks: LEG_BYTES as u64 / 512 };
+pub(crate) const LEG: Geometry = leg_of(512);
+
+/// A leg whose device has blocks of this size.
+const fn leg_of(block_size: u32) -> Geometry {
+    Geometry { block_size, physical_block_size: 4096, blocks: LEG_BYTES as u64 / block_size as u64 }
+}
 
 /// A running node.
 pub(crate) struct Running {
@@ -81,9 +85,9 @@ pub(crate) struct World {
 /// The tag of the I/Os of [`World::ask`].
 const ASKED: u64 = u64::MAX / 2;
 
-fn disk(index: usize, seed: u64) -> Arc<SimBdev> {
+fn disk(index: usize, seed: u64, leg: Geometry) -> Arc<SimBdev> {
     let config = SimConfig { seed: seed ^ (index as u64 + 1) << 32, ..SimConfig::default() };
-    SimBdev::new(format!("disk{index}"), Uuid::from_u128(index as u128 + 1), LEG, config)
+    SimBdev::new(format!("disk{index}"), Uuid::from_u128(index as u128 + 1), leg, config)
 }
 
 impl World {
@@ -93,7 +97,7 @@ impl World {
             now: Instant::EPOCH + Duration::from_secs(1),
             core: Core::for_tests(pool),
             prng: Prng::from_seed(seed),
-            disks: [disk(0, seed), disk(1, seed)],
+            disks: [disk(0, seed, LEG), disk(1, seed, LEG)],
             wires: [Wire::new(LEG), Wire::new(LEG)],
             nodes: [None, None],
             connected: true,
@@ -236,7 +240,19 @@ impl World {
     }
 
     pub(crate) fn replace_disk(&mut self, index: usize) {
-        self.disks[index] = disk(index, self.seed ^ 0xabc);
+        self.disks[index] = disk(index, self.seed ^ 0xabc, LEG);
+    }
+
+    /// A blank disk with blocks of this size, and the way that the other node has to it.
+    pub(crate) fn exchange_disk(&mut self, index: usize, block_size: u32) {
+        self.disks[index] = disk(index, self.seed ^ 0xdef, leg_of(block_size));
+        self.exchange_wire(1 - index, block_size);
+    }
+
+    /// This node's way to its peer's leg says that it has blocks of this size.
+    pub(crate) fn exchange_wire(&mut self, index: usize, block_size: u32) {
+        self.wires[index] = Wire::new(leg_of(block_size));
+        self.rewire();
     }
 
     pub(crate) fn step(&mut self) {

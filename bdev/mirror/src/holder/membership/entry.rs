@@ -8,7 +8,9 @@ use super::super::change::Kind;
 use super::super::{Ctx, Doubt, Holder};
 use super::{Differences, Entry, Membership, Outstanding, PeerLeg};
 use crate::bitmap::{ClearedBy, Urgency};
-use crate::decide::{Able, EntryVerdict, SecondLook, SyncPlan, on_found, on_second_look, unite};
+use crate::decide::{
+    Able, Bar, EntryVerdict, Refusal, SecondLook, SyncPlan, on_found, on_second_look, unite,
+};
 use crate::desk::{Purpose, Side};
 use crate::events::{BarCause, EventKind};
 use crate::format::copies::Numbering;
@@ -42,6 +44,7 @@ impl Holder {
         let ours = self.says(leg, ctx.own.current());
         let verdict = on_found(&ours, leg);
         let verdict = self.on_diverged(&ours, leg, verdict);
+        let verdict = self.as_blocks_allow(verdict, ctx);
         if verdict != EntryVerdict::TakenOver {
             self.doubt = Doubt::None;
         }
@@ -78,6 +81,16 @@ impl Holder {
         match entry {
             Entry::Member => self.fence(entry, ctx),
             Entry::Resync(plan) => self.arm(plan, &leg.superblock, ctx),
+        }
+    }
+
+    /// A leg whose device has larger blocks than the array is not let in: it would miss writes that it says it has.
+    fn as_blocks_allow(&self, verdict: EntryVerdict, ctx: &Ctx<'_>) -> EntryVerdict {
+        match (verdict, self.layout.check_blocks(ctx.desk.block_size(Side::Peer))) {
+            (EntryVerdict::Member | EntryVerdict::Resync(_), Err(error)) => {
+                EntryVerdict::Bar(Bar::Refused(Refusal::Blocks(error)))
+            }
+            (verdict, _) => verdict,
         }
     }
 
