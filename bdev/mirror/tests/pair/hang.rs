@@ -253,6 +253,30 @@ fn a_link_that_blinks_meanwhile_is_no_deadlock() {
     settle(&mut world, 0);
 }
 
+/// The same where the peer was away for long enough to be left out, which the disk did not write down.
+#[test]
+fn a_link_that_is_lost_for_longer_meanwhile_is_no_deadlock() {
+    // With data in caches the config begins with a flush, which nobody hears of.
+    for (policy, accepted) in [(ArbiterKind::Etcd, 0), (ArbiterKind::Etcd, 50), (ArbiterKind::Biased, 50)] {
+        let mut world = World::new(584, policy);
+        world.create();
+        world.accepted = accepted;
+        world.load(0, millis(20));
+        world.disks[0].hang();
+        world.load(0, SECOND);
+        world.cut();
+        world.load(0, millis(600));
+        world.heal();
+        world.load(0, 14 * SECOND);
+        let acks = world.acks;
+        world.load(0, SECOND);
+        assert!(world.acks > acks + 100, "{policy:?} {accepted}: {}", world.describe());
+        world.disks[0].wake();
+        world.load(0, SECOND);
+        settle(&mut world, 0);
+    }
+}
+
 /// Where a config without the own leg is the operator's, nothing is given up: a disk that comes back costs nothing.
 #[test]
 fn an_operator_who_decides_finds_everything_as_it_was() {

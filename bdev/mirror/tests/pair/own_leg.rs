@@ -317,3 +317,42 @@ fn a_holder_that_dies_while_its_own_leg_comes_back_loses_nothing() {
         settle(&mut world, 0);
     }
 }
+
+/// The config without the peer is the arbiter's, and cannot be written: when the peer is back it is the own leg that goes.
+#[test]
+fn a_config_that_cannot_be_written_is_not_in_the_way_of_a_peer_that_is_back() {
+    let mut world = World::new(460, ArbiterKind::Etcd);
+    world.create();
+    world.load(0, millis(20));
+    world.cut();
+    world.disks[0].inject(SimFault::FailWrites { count: 1_000_000 });
+    world.load(0, millis(600));
+    assert_eq!(world.arbiter.config().map(|config| config.in_sync), Some(LegMask::ZERO), "it is asked first");
+    world.heal();
+    world.load(0, 5 * SECOND);
+    let acks = world.acks;
+    world.load(0, millis(100));
+    assert!(world.acks > acks && world.errors == 0, "{}", world.describe());
+    assert_eq!(world.in_sync(0), LegMask::ONE, "{}", world.describe());
+    world.disks[0].heal();
+    settle(&mut world, 0);
+}
+
+/// Without an arbiter it may be on the own leg all the same, which would serve alone when its node starts anew: hosts wait.
+#[test]
+fn a_config_that_may_have_been_written_is_waited_for() {
+    let mut world = pair(461);
+    world.load(0, millis(20));
+    world.cut();
+    world.disks[0].inject(SimFault::FailWrites { count: 1_000_000 });
+    world.load(0, millis(600));
+    world.heal();
+    world.load(0, SECOND);
+    let acks = world.acks;
+    world.load(0, SECOND);
+    assert_eq!((world.acks, world.errors), (acks, 0), "{}", world.describe());
+    world.disks[0].heal();
+    world.load(0, SECOND);
+    assert!(world.acks > acks, "{}", world.describe());
+    settle(&mut world, 0);
+}

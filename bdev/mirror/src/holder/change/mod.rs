@@ -168,6 +168,7 @@ impl Holder {
 
     /// Starts a change that is due, and the next step of the one under way.
     pub(in crate::holder) fn drive_change(&mut self, ctx: &mut Ctx<'_>) {
+        self.drop_unheard();
         if self.change.is_none() {
             self.degrade_if_due(ctx);
         }
@@ -335,6 +336,10 @@ impl Holder {
                 self.truth = change.next.clone();
                 self.change = None;
                 self.own_leg = OwnLeg::Counted;
+                self.own_leg_failed(Reason::IoError, error, ctx);
+            }
+            (Side::Own, Kind::Degrade { out: Side::Peer, .. }) if self.gives_way(error) => {
+                self.suspended = self.change.take();
                 self.own_leg_failed(Reason::IoError, error, ctx);
             }
             (Side::Own, _) => {

@@ -1,8 +1,10 @@
 //! A change that the peer, or the arbiter, may have heard of though it never took effect here: its config is part of the history
 //! of the next one (I3), or it goes on when the peer comes back with it.
 
+use bdev::IoError;
+
 use super::{Change, Extent, Kind, Stage};
-use crate::decide::Step;
+use crate::decide::{FailureVerdict, Step, on_write_failure};
 use crate::desk::Side;
 use crate::format::{ArbiterKind, Superblock};
 use crate::holder::{Ctx, Holder, Truth};
@@ -38,6 +40,27 @@ impl Holder {
         self.change = Some(change);
         self.joined(ctx);
         self.take_effect(kind, Extent::First, ctx);
+    }
+
+    /// The peer is there again, and nobody has heard of a config without it: there is none. The flush that it begins with may never
+    /// end, on a disk that hangs.
+    pub(super) fn drop_unheard(&mut self) {
+        let joined = self.is_joined();
+        self.change.take_if(|change| {
+            let without_peer = matches!(change.kind, Kind::Degrade { out: Side::Peer, .. });
+            joined && without_peer && change.steps.next() == Some(Step::Flush(Side::Own))
+        });
+    }
+
+    /// The own leg does not take a config without the peer, which is there again and has everything: there is to be one without
+    /// the own leg. Only where the arbiter's word counts at the next start: what a disk says that it has not written it may have,
+    /// and by its own superblock this node would serve alone then.
+    pub(super) fn gives_way(&self, error: IoError) -> bool {
+        let verdict = on_write_failure(self.arbiter, self.config(), self.who, error);
+        self.is_joined()
+            && self.is_both()
+            && matches!(verdict, FailureVerdict::AskArbiter(_))
+            && self.arbiter == ArbiterKind::Etcd
     }
 
     /// The peer went away before it took its step: what is durable stands, the rest is off.
