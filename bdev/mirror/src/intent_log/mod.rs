@@ -125,6 +125,8 @@ pub struct IntentLog {
     base_seq: u64,
     flushes_begun: u64,
     flushes_done: u64,
+    /// Slots that the last write which was refused for want of room needs.
+    needed: usize,
     usage: LogUsage,
 }
 
@@ -193,6 +195,7 @@ impl IntentLog {
             base_seq: 1,
             flushes_begun: 0,
             flushes_done: 0,
+            needed: 0,
             usage,
         }
     }
@@ -252,8 +255,10 @@ impl IntentLog {
         assert!(range.len <= self.max_write_bytes(), "a write of {range} has to be split");
         let missing = numbers(extents).filter(|&extent| self.index.get(extent).is_none()).count();
         if missing > self.free.len() || matches!(self.phase, Phase::Rewriting(_) | Phase::Closed) {
+            self.needed = missing;
             return Admission::Full;
         }
+        self.needed = 0;
         self.usage.misses += missing as u64;
         self.usage.hits += extents.count - missing as u64;
         for extent in numbers(extents) {
@@ -362,6 +367,11 @@ impl IntentLog {
         (slots / 20).max(8).min(slots / 4)
     }
 
+    /// Slots to be made free: a write that waits may need more than the reserve.
+    fn room_wanted(&self) -> usize {
+        self.reserve().max(self.needed)
+    }
+
     /// Free slots, counting those that the outstanding transaction frees.
     fn free_soon(&self) -> usize {
         self.free.len() + self.in_state(SlotState::Leaving).count()
@@ -377,7 +387,7 @@ impl IntentLog {
         if let Phase::Salvaging(_) | Phase::Rewriting(_) = self.phase {
             relief.want_marks = u32::from(!self.may_write(bitmap));
         }
-        if self.free_soon() >= self.reserve() {
+        if self.free_soon() >= self.room_wanted() {
             return relief;
         }
         let oldest =
@@ -442,7 +452,7 @@ impl IntentLog {
             updates.push(Update { slot, extent: self.slots[usize::from(slot)].extent });
         }
         let activated = updates.len();
-        let wanted = self.reserve().saturating_sub(self.free.len()).min(UPDATES_MAX - activated);
+        let wanted = self.room_wanted().saturating_sub(self.free.len()).min(UPDATES_MAX - activated);
         updates.extend(self.victims(bitmap).take(wanted).map(|slot| Update { slot, extent: FREE }));
         for Update { slot, .. } in &updates[activated..] {
             self.index.remove(*slot);

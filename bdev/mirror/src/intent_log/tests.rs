@@ -305,6 +305,19 @@ fn a_write_over_many_extents_gets_all_or_nothing() {
     bench.log.cancel(permit);
 }
 
+/// A small table keeps fewer slots free than the longest write needs.
+#[test]
+fn the_longest_write_gets_its_room_in_a_full_table() {
+    let mut bench = Bench::new(small());
+    for extent in 0..100 {
+        bench.write(extent * 2, Durability::Durable);
+    }
+    let range = ByteRange::new(20 << 20, bench.log.max_write_bytes());
+    assert_eq!(bench.log.admit(range), Admission::Full);
+    assert!(bench.commit(), "it makes room");
+    assert!(matches!(bench.log.admit(range), Admission::NeedsTransaction(_)));
+}
+
 #[test]
 fn a_stream_finds_its_next_extents_active() {
     let mut bench = Bench::new(layout(1 << 30, 256 << 20));
