@@ -6,18 +6,34 @@ use engine::Key;
 
 use super::request::{Errand, Flush, FlushStage, Work};
 use super::{Ctx, Holder, Sides};
-use crate::decide::Judgement;
+use crate::decide::{Judgement, is_passing};
 use crate::desk::{Purpose, Side};
 
 impl Flush {
     pub(super) fn new(errand: Errand) -> Self {
-        Self { errand, waiting: Sides::empty(), failed: [None; 2], attempt: 0, stage: FlushStage::Flying }
+        let (waiting, stage) = (Sides::empty(), FlushStage::Flying);
+        Self { errand, waiting, failed: [None; 2], attempt: 0, stage, untold: None }
     }
 }
 
 impl Holder {
     pub(super) fn new_flush(&mut self) -> Flush {
-        Flush::new(Errand::Flush(self.log.begin_flush()))
+        let untold = self.untold.take();
+        Flush { untold, ..Flush::new(Errand::Flush(self.log.begin_flush())) }
+    }
+
+    /// A flush that no host has asked for failed on the last leg, which says so once, and may have lost what hosts wrote: the
+    /// flushes of hosts that are under way fail with it, and so does the next one (I18).
+    pub(super) fn owe_flush_error(&mut self, error: IoError) {
+        if is_passing(error) {
+            return;
+        }
+        self.untold = Some(error);
+        for (_, request) in self.requests.iter_mut() {
+            if let Work::Flush(flush) = &mut request.work {
+                flush.untold = Some(error);
+            }
+        }
     }
 
     fn flush_mut(&mut self, key: Key) -> Option<&mut Flush> {
@@ -109,6 +125,8 @@ impl Holder {
                 Judgement::Report => reported = Some(error),
             }
         }
+        let untold = self.flush_mut(key).and_then(|flush| flush.untold.take());
+        let reported = reported.or(untold.filter(|_| self.is_flush(key)));
         if let (None, Some(Errand::Flush(ticket))) =
             (reported, self.flush_mut(key).map(|flush| &flush.errand))
         {

@@ -49,6 +49,8 @@ pub(super) struct Journal {
     /// After a failure: when to try again, and since when nothing succeeded.
     not_before: Option<Instant>,
     failing_since: Option<Instant>,
+    /// The same for flushes alone.
+    unflushed_since: Option<Instant>,
 }
 
 impl Journal {
@@ -204,16 +206,29 @@ impl Holder {
             return;
         };
         if let Some((side, error)) = failed {
-            let patience = self.journal_patience(ctx);
-            let _: Judgement = self.judge(side, error, attempt, patience, ctx);
-            return;
+            return self.own_flush_failed(side, error, attempt, ctx);
         }
-        self.journal.failing_since = None;
+        self.journal.unflushed_since = None;
         self.log.end_flush(ticket);
         match purpose {
             FlushFor::Log => {}
             FlushFor::Rejoin => self.on_rejoin_flushed(ctx),
             FlushFor::Close => self.on_close_flushed(ctx),
+        }
+    }
+
+    /// Without a flush no extent leaves the log: where that is full, and the leg is the last one, writes wait for it no longer
+    /// than they may.
+    fn own_flush_failed(&mut self, side: Side, error: IoError, attempt: u32, ctx: &mut Ctx<'_>) {
+        let now = ctx.now();
+        self.journal.not_before = Some(now + RETRY);
+        let first = *self.journal.unflushed_since.get_or_insert(now);
+        let patience = Patience::since(first, ctx.setup.timing.stall, now);
+        if self.judge(side, error, attempt, patience, ctx) == Judgement::Report {
+            self.owe_flush_error(error);
+            if patience == Patience::Over {
+                self.fail_unadmitted(error, ctx);
+            }
         }
     }
 }

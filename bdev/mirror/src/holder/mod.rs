@@ -137,6 +137,8 @@ pub(crate) struct Holder {
     /// When the superblocks are to be numbered anew.
     mark_at: Option<Instant>,
     journal: Journal,
+    /// The error of a flush that no host has asked for, until one flushes.
+    untold: Option<IoError>,
     resync: Resync,
     unit: Unit,
     /// The generation in which this holder began.
@@ -222,6 +224,7 @@ impl Holder {
             next_heartbeat: Instant::EPOCH,
             mark_at: None,
             journal: Journal::default(),
+            untold: None,
             resync: Resync::new(),
             unit,
             opened_in: 0,

@@ -86,6 +86,8 @@ pub(super) struct Flush {
     /// The way to the peer's leg that it took.
     pub(super) attempt: u32,
     pub(super) stage: FlushStage,
+    /// What an earlier flush, of nobody's, has failed with.
+    pub(super) untold: Option<IoError>,
 }
 
 /// What every leg is asked for alike.

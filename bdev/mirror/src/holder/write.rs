@@ -219,7 +219,18 @@ impl Holder {
 
     /// The log cannot be written and this is the last leg: the writes that wait for it fail.
     pub(super) fn fail_unlogged(&mut self, error: IoError, ctx: &mut Ctx<'_>) {
-        let waiting: Vec<_> = self.admitting.drain(..).chain(core::mem::take(&mut self.logging)).collect();
+        let logging = core::mem::take(&mut self.logging);
+        self.fail_unadmitted(error, ctx);
+        self.fail_unsent(logging, error, ctx);
+    }
+
+    /// The log is full and stays so: the writes that wait for room in it fail.
+    pub(super) fn fail_unadmitted(&mut self, error: IoError, ctx: &mut Ctx<'_>) {
+        let admitting = self.admitting.drain(..).collect();
+        self.fail_unsent(admitting, error, ctx);
+    }
+
+    fn fail_unsent(&mut self, waiting: Vec<Key>, error: IoError, ctx: &mut Ctx<'_>) {
         for key in waiting {
             let Some(write) = self.write_mut(key) else { continue };
             if let Some(permit) = write.permit.take() {

@@ -9,6 +9,7 @@ mod disk;
 mod failover;
 mod hang;
 mod last_copy;
+mod last_leg;
 mod link;
 mod medium;
 mod opened;

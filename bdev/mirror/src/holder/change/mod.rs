@@ -289,6 +289,9 @@ impl Holder {
             Flushed::Again => self.retry_change_at = Some(ctx.now() + RETRY),
         }
         change.stage = Stage::Ready;
+        if let Err(error) = result {
+            self.owe_flush_error(error);
+        }
         match (side, result) {
             (_, Ok(())) => {}
             (Side::Own, Err(error)) => ctx.note(EventKind::OwnLegFailed(error)),

@@ -1,0 +1,73 @@
+//! The last leg in sync has trouble: hosts hear of it, and wait no longer than they may.
+
+use bdev::sim::SimFault;
+use bdev::{IoError, Op};
+use mirror::format::{ArbiterKind, LegMask};
+
+use super::world::World;
+use super::{SECOND, millis, pair, settle};
+
+/// A holder without its peer, whose hosts flush nothing.
+fn alone(seed: u64) -> World {
+    let mut world = pair(seed);
+    world.load(0, millis(20));
+    world.kill(1);
+    world.load(0, SECOND);
+    world.drain();
+    assert_eq!(world.in_sync(0), LegMask::ZERO, "{}", world.describe());
+    world.accepted = 100;
+    world
+}
+
+fn fails_once(world: &mut World) {
+    assert!(
+        matches!(world.ask(0, Op::Flush), Err(IoError::Medium { .. } | IoError::Os(_))),
+        "nobody was told"
+    );
+    assert_eq!(world.ask(0, Op::Flush), Ok(()), "once");
+}
+
+/// The log is short of room, and the flush that makes some fails: the disk tells that once, and it is the host's to know (I18).
+#[test]
+fn a_flush_that_failed_for_the_log_is_told_to_the_next_host_that_flushes() {
+    let mut world = alone(910);
+    world.disks[0].inject(SimFault::FailFlushes { count: 1 });
+    world.load(0, SECOND);
+    world.drain();
+    fails_once(&mut world);
+    world.start(1);
+    settle(&mut world, 0);
+}
+
+/// The same where the flush was that of the config that made it the last one.
+#[test]
+fn a_flush_that_failed_before_a_config_is_told_to_the_next_host_that_flushes() {
+    let mut world = World::new(911, ArbiterKind::Biased);
+    world.create();
+    (world.accepted, world.spread) = (100, 60);
+    world.load(0, millis(20));
+    world.drain();
+    world.disks[0].inject(SimFault::FailFlushes { count: 1 });
+    world.cut();
+    world.wait("config", 5 * SECOND, |world| world.in_sync(0) == LegMask::ZERO);
+    fails_once(&mut world);
+    world.heal();
+    settle(&mut world, 0);
+}
+
+/// No extent leaves a log that is full: writes that wait for room end.
+#[test]
+fn a_last_leg_that_never_flushes_fails_writes_and_hangs_none() {
+    let mut world = alone(912);
+    world.disks[0].inject(SimFault::FailFlushes { count: 1_000_000 });
+    world.load(0, 8 * SECOND);
+    assert!(world.errors > 0, "{}", world.describe());
+    world.disks[0].heal();
+    world.load(0, millis(500));
+    world.drain();
+    let acks = world.acks;
+    world.load(0, millis(100));
+    assert!(world.acks > acks, "{}", world.describe());
+    world.start(1);
+    settle(&mut world, 0);
+}
