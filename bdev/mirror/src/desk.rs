@@ -66,6 +66,8 @@ pub(crate) enum Purpose {
     LastFlush,
     /// The flush of the own leg that comes before a node reads it.
     FirstFlush,
+    /// The flush of what copies are made from.
+    SourceFlush { attempt: u32 },
     /// The read of a copy.
     CopyRead(Key),
     /// The write of a copy.

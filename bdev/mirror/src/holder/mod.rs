@@ -333,6 +333,7 @@ impl Holder {
             Purpose::Page { page } => self.on_page(page, completed.result, ctx),
             Purpose::Flush => self.on_flushed(side, completed.result, ctx),
             Purpose::ChangeFlush { attempt } => self.on_change_flushed(side, attempt, completed.result, ctx),
+            Purpose::SourceFlush { attempt } => self.on_source_flushed(side, attempt, completed.result, ctx),
             Purpose::CopyRead(key) => self.on_copy_read(key, completed, ctx),
             Purpose::CopyWrite(key) => self.on_copy_written(key, completed.result, ctx),
             Purpose::Superblock { attempt } => self.on_superblock(side, attempt, completed.result, ctx),

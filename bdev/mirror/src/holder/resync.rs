@@ -1,6 +1,8 @@
 //! Resync: copies what the bitmap says from the leg in sync to the other one, in one pass, under range locks
 //! (R5). A copy is written durably on its target; what the source has only in its cache stays in the log
-//! until a flush, and both legs are flushed before the target counts.
+//! until a flush, and both legs are flushed before the target counts. What no log has, because it was written while
+//! the own leg was out, or over another holder, is flushed on the source before the first copy: a source that loses its cache has
+//! everything that was copied, or a mark that says what it may lack.
 //!
 //! Trouble on the target never touches the front end (I14). The bitmap is the checkpoint: a resync that was
 //! cut off goes on where it was.
@@ -10,6 +12,7 @@ use core::time::Duration;
 use engine::{Instant, Key, Slots};
 
 use super::journal::FlushFor;
+use super::request::{Request, Work};
 use super::{Ctx, Holder, Opening, Phase};
 use crate::bitmap::ClearedBy;
 use crate::decide::is_passing;
@@ -43,10 +46,22 @@ struct Copying {
     attempt: u32,
 }
 
+/// The cache of the leg that copies are made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SourceCache {
+    /// It may have what no log has.
+    Unflushed,
+    /// It is being flushed.
+    Flushing { attempt: u32 },
+    /// What it has is in the log.
+    Flushed,
+}
+
 /// What a resync is doing, or did.
 #[derive(Debug)]
 pub(super) struct Resync {
     copies: Slots<Copying>,
+    source: SourceCache,
     cursor: u64,
     pub(super) throttle: Throttle,
     pub(super) progress: Option<Progress>,
@@ -83,6 +98,7 @@ impl Resync {
     pub(super) fn new() -> Self {
         Self {
             copies: Slots::with_capacity(COPIES_MAX),
+            source: SourceCache::Unflushed,
             cursor: 0,
             throttle: Throttle::Running,
             progress: None,
@@ -100,7 +116,7 @@ impl Resync {
 
     fn begin(&mut self, now: Instant, total: u64) {
         if self.progress.is_none() {
-            self.cursor = 0;
+            (self.cursor, self.source) = (0, SourceCache::Unflushed);
             self.progress = Some(Progress { began: now, until: now, total, copied: 0 });
         }
     }
@@ -142,6 +158,9 @@ impl Holder {
             }
             return;
         }
+        if self.resync.source != SourceCache::Flushed {
+            return self.flush_source(target.other(), ctx);
+        }
         while !self.resync.copies.is_full() {
             let Some(range) = self.next_run(ctx) else { return };
             if !self.pace.take(range.len) {
@@ -152,6 +171,40 @@ impl Holder {
             let Ok(key) = self.resync.copies.insert(copying) else { return };
             if self.locks.acquire(Owner::Copy(key), range, Mode::Copy) == Grant::Now {
                 self.read_copy(key, ctx);
+            }
+        }
+    }
+
+    /// Begins the flush, unless the source still has a write that it may put into its cache behind it, and that no log has: all
+    /// later ones are in the log.
+    fn flush_source(&mut self, source: Side, ctx: &mut Ctx<'_>) {
+        let escapes =
+            |request: &Request| matches!(&request.work, Work::Write(write) if write.escapes_the_log(source));
+        if self.resync.source != SourceCache::Unflushed || self.requests.iter().any(|(_, r)| escapes(r)) {
+            return;
+        }
+        let attempt = ctx.desk.new_attempt();
+        self.resync.source = SourceCache::Flushing { attempt };
+        ctx.desk.flush(source, Purpose::SourceFlush { attempt });
+    }
+
+    pub(super) fn on_source_flushed(
+        &mut self,
+        source: Side,
+        attempt: u32,
+        result: Result<(), IoError>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let due = self.resync.source == SourceCache::Flushing { attempt };
+        if !due || self.resync_target() != Some(source.other()) {
+            return;
+        }
+        match result {
+            Ok(()) => self.resync.source = SourceCache::Flushed,
+            Err(error) => {
+                self.resync.source = SourceCache::Unflushed;
+                self.owe_flush_error(error);
+                self.source_failed(source, ByteRange::new(0, 0), error, ctx);
             }
         }
     }

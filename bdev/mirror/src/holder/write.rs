@@ -101,6 +101,11 @@ impl Write {
         self.waiting.has(side) && self.asked[side as usize] == Durability::Accepted
     }
 
+    /// The same, and no log has it.
+    pub(super) fn escapes_the_log(&self, side: Side) -> bool {
+        self.permit.is_none() && self.may_reach_cache(side)
+    }
+
     pub(super) fn go(&mut self, next: WriteStage) {
         debug_assert!(self.stage == next || self.stage.may_become(next), "{:?} to {next:?}", self.stage);
         self.stage = next;

@@ -2,6 +2,7 @@
 
 mod arbiter;
 mod blocks;
+mod copies;
 mod crash;
 mod crash_roles;
 mod cut;

@@ -114,7 +114,8 @@ impl Holder {
     }
 
     pub(in crate::holder) fn go_away(&mut self, reason: Reason, ctx: &mut Ctx<'_>) {
-        if self.is_target_current() {
+        // It may have lost its cache when it is back, and what it has was copied, or is to be.
+        if self.copy_target().is_some() {
             self.mark_exposed();
         }
         if self.in_sync().has(Side::Peer) && self.lost_since.is_none() {
