@@ -56,9 +56,9 @@ pub struct PageWrite {
 /// What a bitmap was like on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
-    /// Pages with one damaged slot.
+    /// Pages whose older slot is damaged.
     pub mended: u32,
-    /// Pages without a whole slot, taken as all ones.
+    /// Pages without a whole slot, or whose newer one is damaged, taken as all ones.
     pub lost: u32,
 }
 

@@ -52,10 +52,9 @@ pub(super) struct Found {
 pub enum PageHealth {
     /// Nothing damaged.
     Whole,
-    /// One slot damaged: torn by a crash, or rotten. Its bits are added to the other's, because nobody can
-    /// tell which.
+    /// The older slot damaged. Its bits are added to the other's.
     Mended,
-    /// No slot whole: all ones (I9).
+    /// No slot whole, or the newer one is damaged: all ones (I9).
     Lost,
 }
 
@@ -78,16 +77,17 @@ pub(super) fn decode(slots: [&Block; 2], array: Uuid, page: u32) -> Found {
     }
 }
 
+/// The other slot may be the older one, or a newer one that is torn, or rotten. Of a newer one nobody can say which bits it had:
+/// torn, they were not relied on; rotten, they were.
 fn one_slot(seq: u64, whole: &Block, other: &Block, error: HeaderError) -> Found {
     let words = payload(whole);
     match error {
         HeaderError::Blank if seq == 1 => Found { seq, words, health: PageHealth::Whole },
-        // No crash makes a written slot blank: whatever did may have taken the newest bits.
-        HeaderError::Blank => Found { seq, words: [u64::MAX; PAGE_WORDS], health: PageHealth::Lost },
-        _ => {
+        HeaderError::Corrupt if seq.checked_sub(1) == Some(header::claimed_seq(other)) => {
             let damaged = payload(other);
             let words = core::array::from_fn(|i| words[i] | damaged[i]);
             Found { seq, words, health: PageHealth::Mended }
         }
+        _ => Found { seq, words: [u64::MAX; PAGE_WORDS], health: PageHealth::Lost },
     }
 }

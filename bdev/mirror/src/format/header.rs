@@ -132,6 +132,11 @@ pub fn open(block: &Block, kind: BlockKind, at: At) -> Result<Header, HeaderErro
     if array == at.array { Ok(header) } else { Err(HeaderError::OtherArray(array)) }
 }
 
+/// The sequence number that a damaged block says it has.
+pub fn claimed_seq(block: &Block) -> u64 {
+    SEQ.u64(block)
+}
+
 /// [`open`] for whoever does not know the array yet: gives the array uuid that the block names.
 ///
 /// # Errors
