@@ -163,10 +163,11 @@ fn context_words(block: &Block) -> impl Iterator<Item = u32> {
 }
 
 /// Every extent that a damaged block may have activated, read without trusting anything: a superset is
-/// harmless.
+/// harmless. The context says once more what the updates say, where it reaches that far.
 pub(super) fn salvage(block: &Block, geometry: &LogGeometry) -> Vec<u32> {
     let updates = (0..UPDATES_MAX).map(|i| get_update(block, i).extent);
-    let mut extents: Vec<u32> = updates.filter(|&extent| extent < geometry.extents).collect();
+    let named = updates.chain(context_words(block));
+    let mut extents: Vec<u32> = named.filter(|&extent| extent < geometry.extents).collect();
     extents.sort_unstable();
     extents.dedup();
     extents

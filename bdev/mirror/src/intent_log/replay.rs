@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::codec::{self, FREE, Transaction};
 use crate::format::header::HeaderError;
 use crate::format::layout::{LOG_BLOCKS, LOG_LEN, LogGeometry};
-use crate::format::{BLOCK_SIZE, Block};
+use crate::format::{BLOCK_SIZE, Block, is_zero};
 
 /// What a ring says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +68,20 @@ pub fn replay(ring: &[u8], array: Uuid, geometry: &LogGeometry) -> Replay {
     ring.replay()
 }
 
+/// What a disk writes at once at the least.
+const SECTOR: usize = 512;
+
+/// What is where the next transaction would go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tail {
+    /// Nothing new.
+    None,
+    /// A transaction that is torn, or rotten: what it may have activated is still there to be read.
+    Torn,
+    /// Something that no crash leaves: whatever wrote it may have taken a transaction with it.
+    Gone,
+}
+
 struct Ring<'a> {
     array: Uuid,
     geometry: &'a LogGeometry,
@@ -98,11 +112,33 @@ impl Ring<'_> {
             return unreadable;
         }
         let Some(table) = self.rebuild(&newest) else { return unreadable };
-        let torn = self.is_damaged(newest.seq + 1);
-        let salvaged =
-            if torn { codec::salvage(self.block(newest.seq + 1), self.geometry) } else { Vec::new() };
+        let salvaged = match self.after(newest.seq) {
+            Tail::None => Vec::new(),
+            Tail::Torn => codec::salvage(self.block(newest.seq + 1), self.geometry),
+            Tail::Gone => return unreadable,
+        };
         let Transaction { seq, generation, base_seq, .. } = newest;
         Replay::Table(Replayed { seq, generation, base_seq, table, salvaged })
+    }
+
+    /// What is behind the newest whole transaction. A tear mixes it with what was there before: an older transaction, or in a
+    /// ring that has not been filled yet nothing.
+    fn after(&self, newest: u64) -> Tail {
+        let filled = newest >= LOG_BLOCKS;
+        match self.read(newest + 1) {
+            Ok(_) => Tail::None,
+            Err(HeaderError::Blank) if !filled => Tail::None,
+            Err(HeaderError::NotOurs) if !filled && is_zero(&self.block(newest + 1)[..SECTOR]) => Tail::Torn,
+            Err(HeaderError::Corrupt) => Tail::Torn,
+            Err(
+                HeaderError::Blank
+                | HeaderError::NotOurs
+                | HeaderError::OtherArray(_)
+                | HeaderError::Misdirected(_)
+                | HeaderError::OtherKind(_)
+                | HeaderError::Version(_),
+            ) => Tail::Gone,
+        }
     }
 
     /// The table after `newest`; `None` when a transaction that it takes is not whole.

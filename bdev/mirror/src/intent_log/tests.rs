@@ -409,7 +409,7 @@ fn a_torn_tail_is_kept_until_it_is_marked() {
     let torn = bench.log.next_transaction(1, &bench.bitmap).expect("a miss");
     // Header and updates are new, the end of the context is not.
     bench.ring.write(&torn.write, 0b0000_1111);
-    assert_eq!(bench.ring.extents(&bench.layout), [1, 9]);
+    assert_eq!(bench.ring.extents(&bench.layout), [0, 1, 9], "what was not written reads as extent 0");
     let mut bench = Bench::start(bench.layout, bench.ring);
     let Admission::NeedsTransaction(permit) = bench.log.admit(bench.extent(30)) else { panic!("a miss") };
     assert!(!bench.commit(), "the next transaction would overwrite what the torn one says");
@@ -448,6 +448,46 @@ fn two_damaged_blocks_behind_the_newest_are_not_a_crash() {
     assert!(bench.is_logged(18), "salvaged from the rotten newest one");
     bench.ring.rot(found.seq - 1, 2000);
     assert_eq!(bench.ring.replay(&bench.layout), Replay::Unreadable { newest: found.seq - 2 });
+}
+
+fn says(ring: &Ring, layout: &Layout, extent: u32) -> bool {
+    match ring.replay(layout) {
+        Replay::Table(replayed) => replayed.extents().contains(&extent),
+        Replay::Unreadable { .. } => true,
+    }
+}
+
+/// What no crash leaves of a transaction is no torn tail: what it activated was written to.
+#[test]
+fn a_newest_transaction_that_is_gone_is_not_forgotten() {
+    for transactions in [20, 300] {
+        let mut bench = Bench::new(small());
+        for i in 0..transactions {
+            bench.write(i * 2 % 200, Durability::Durable);
+        }
+        let Replay::Table(found) = bench.ring.replay(&bench.layout) else { panic!("whole") };
+        let extent = u32::try_from((transactions - 1) * 2 % 200).expect("small");
+        assert!(found.extents().contains(&extent));
+        let at = |seq: u64| usize::try_from(seq % LOG_BLOCKS).expect("below 256") * BLOCK_SIZE;
+        let newest = at(found.seq);
+        let mut rotten = bench.ring.clone();
+        let update = header::HEADER_LEN + 16;
+        rotten.0[newest + update..newest + update + 6].fill(0xff);
+        assert!(says(&rotten, &bench.layout, extent), "{transactions}: rot in what it activates");
+        let mut misdirected = bench.ring.clone();
+        misdirected.0.copy_within(at(found.seq - 1)..at(found.seq - 1) + BLOCK_SIZE, newest);
+        assert!(says(&misdirected, &bench.layout, extent), "{transactions}: another one over it");
+        let mut foreign = bench.ring.clone();
+        foreign.0[newest..newest + BLOCK_SIZE].fill(0xa5);
+        assert!(says(&foreign, &bench.layout, extent), "{transactions}: something else over it");
+        let mut trimmed = bench.ring.clone();
+        trimmed.0[newest..newest + BLOCK_SIZE].fill(0);
+        assert_eq!(
+            says(&trimmed, &bench.layout, extent),
+            transactions > LOG_BLOCKS,
+            "{transactions}: zeroed"
+        );
+    }
 }
 
 #[test]
