@@ -90,7 +90,7 @@ struct InFlight {
     side: Side,
     purpose: Purpose,
     since: Instant,
-    /// What the core reads, or read before it writes it back: whoever gives it up needs another frame.
+    /// What the core reads: whoever gives it up needs another frame.
     reads: Option<BlockRange>,
 }
 
@@ -207,17 +207,6 @@ impl Desk {
     /// Sends any operation.
     pub(crate) fn submit(&mut self, side: Side, op: Op, purpose: Purpose) {
         let reads = if let Op::Read { range, .. } = &op { Some(*range) } else { None };
-        self.send(side, op, purpose, reads);
-    }
-
-    /// Writes what a read got from the peer's leg back to the own one. Given up, it comes back as a read without data.
-    pub(crate) fn write_back(&mut self, offset: u64, from: Buf, purpose: Purpose) {
-        let range = self.blocks(Side::Own, ByteRange::new(offset, from.len() as u64));
-        let op = Op::Write { range, from, durability: Durability::Durable };
-        self.send(Side::Own, op, purpose, Some(range));
-    }
-
-    fn send(&mut self, side: Side, op: Op, purpose: Purpose, reads: Option<BlockRange>) {
         let entry = InFlight { side, purpose, since: self.now, reads };
         let key = self.purposes.insert(entry).expect("requests are bounded by has_room");
         let mut io = Io::new(op, Tag(key.to_bits()), self.now);

@@ -3,7 +3,7 @@
 //! back.
 
 use bdev::{BlockRange, Completed, Durability, IoError, Op};
-use engine::{BufMut, Instant, Key};
+use engine::{Instant, Key};
 
 use super::request::{Read, ReadStage, Work};
 use super::{Ctx, Holder, Phase, Sides};
@@ -104,18 +104,10 @@ impl Holder {
     pub(super) fn on_read(&mut self, key: Key, side: Side, completed: Completed, ctx: &mut Ctx<'_>) {
         let Some(read) = self.read_mut(key) else { return };
         let (stage, first_error, since) = (read.stage, read.first_error, read.since);
-        let given_up = matches!(completed.op, Op::Read { .. });
-        read.buffer = frame_of(completed.op);
+        if let Op::Read { into, .. } = completed.op {
+            read.buffer = Some(into);
+        }
         match (stage, completed.result) {
-            (ReadStage::Mending, Err(error)) if given_up => {
-                // The disk still has the frame with the data.
-                self.leg_failed(Side::Own, error, ctx);
-                self.end_mend(key, Reach::Marked);
-                if let Some(read) = self.read_mut(key) {
-                    read.first_error = Some(error);
-                }
-                self.route_read(key, ctx);
-            }
             (ReadStage::Mending, Ok(())) => {
                 self.counters.mended += 1;
                 self.end_mend(key, Reach::BothLegs);
@@ -162,6 +154,14 @@ impl Holder {
     /// Writes what the peer gave back to the own leg. The read's lock keeps writes away. It is a write like any
     /// other to the log (R1): where its extents are not active yet, a later read mends.
     fn mend(&mut self, key: Key, ctx: &mut Ctx<'_>) {
+        // The leg may hold on to what it writes; the host gets its own frame back.
+        let data = self.read_mut(key).and_then(|read| read.buffer.as_ref());
+        let copy = data.and_then(|data| {
+            let mut copy = ctx.desk.frame(data.len())?;
+            copy.copy_from_slice(data);
+            Some(copy)
+        });
+        let Some(copy) = copy else { return self.reply(key, Ok(()), ctx) };
         let Some(bytes) = self.read_mut(key).map(|read| read.bytes) else { return };
         let admission =
             if bytes.len <= self.log.max_write_bytes() { self.log.admit(bytes) } else { Admission::Full };
@@ -179,8 +179,7 @@ impl Holder {
         let place = self.on_leg(Side::Own, bytes);
         let Some(read) = self.read_mut(key) else { return };
         read.stage = ReadStage::Mending;
-        let frame = read.buffer.take().expect("just read");
-        ctx.desk.write_back(place.start, frame.freeze(), Purpose::Request(key));
+        ctx.desk.write(Side::Own, place.start, copy.freeze(), Durability::Durable, Purpose::Request(key));
     }
 
     fn end_mend(&mut self, key: Key, reach: Reach) {
@@ -213,15 +212,6 @@ impl Holder {
 /// True for an error that the same blocks would give again: worth to be mended.
 const fn is_lasting(error: IoError) -> bool {
     !matches!(error, IoError::Busy | IoError::NotReady(_) | IoError::Aborted | IoError::TimedOut)
-}
-
-/// The frame that an operation carried.
-fn frame_of(op: Op) -> Option<BufMut> {
-    match op {
-        Op::Read { into, .. } => Some(into),
-        Op::Write { from, .. } => from.try_unique().ok(),
-        _ => None,
-    }
 }
 
 /// The part of the data area that a heartbeat reads.

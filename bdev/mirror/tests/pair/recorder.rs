@@ -8,7 +8,7 @@ use bdev::sim::SimBdev;
 use bdev::{
     Bdev, Capabilities, Channel, Completions, Durability, Geometry, Io, Link, Op, OpenError, Refused,
 };
-use engine::{Core, Instant, Progress};
+use engine::{Buf, Core, Instant, Progress};
 use mirror::format::History;
 use uuid::Uuid;
 
@@ -194,7 +194,7 @@ impl Bdev for Recorder {
 
     fn open(self: Arc<Self>, core: &Core) -> Result<Box<dyn Channel>, OpenError> {
         let inner = self.inner.clone().open(core)?;
-        Ok(Box::new(RecordingChannel { device: self, inner, open: BTreeMap::new() }))
+        Ok(Box::new(RecordingChannel { device: self, inner, open: BTreeMap::new(), held: None }))
     }
 }
 
@@ -203,6 +203,8 @@ struct RecordingChannel {
     inner: Box<dyn Channel>,
     /// By the owner's tag: the number, and whether it is a flush.
     open: BTreeMap<u64, (Number, bool)>,
+    /// What was written last: as a link's queue does, the device may look at it when it has answered.
+    held: Option<Buf>,
 }
 
 impl Channel for RecordingChannel {
@@ -210,6 +212,9 @@ impl Channel for RecordingChannel {
         let block_size = u64::from(self.device.inner.geometry().block_size);
         let (tag, is_flush) = (io.tag.0, matches!(io.op(), Op::Flush));
         let number = self.device.journal.begin(self.device.leg, io.op(), block_size);
+        if let Op::Write { from, .. } = io.op() {
+            self.held = Some(from.clone());
+        }
         let sent = self.inner.submit(io, now);
         match (number, &sent) {
             (Some(number), Ok(())) => drop(self.open.insert(tag, (number, is_flush))),
