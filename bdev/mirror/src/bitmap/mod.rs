@@ -235,6 +235,14 @@ impl Bitmap {
         Some(run.bytes(self.granule_shift, self.data_size))
     }
 
+    /// The first part of a range whose granules are all out of sync, or none of them.
+    pub fn leading_run(&self, range: ByteRange) -> ByteRange {
+        let first = range.start >> self.granule_shift;
+        let other = if self.is_any_set(ByteRange::new(range.start, 1)) { Bit::Clear } else { Bit::Set };
+        let end = self.find(first, other).map_or(range.end(), |past| past << self.granule_shift);
+        ByteRange::new(range.start, range.end().min(end) - range.start)
+    }
+
     /// All runs of out-of-sync granules, whole, in order.
     pub fn runs(&self) -> impl Iterator<Item = ByteRange> {
         let mut from = 0;

@@ -166,11 +166,25 @@ impl Holder {
         if !self.has_journal() {
             return self.send_write(key, ctx);
         }
+        self.cut_to_alike(key);
         if let Some(write) = self.write_mut(key) {
             write.go(WriteStage::Admitting);
             self.admitting.push_back(key);
         }
         self.drive_admissions(ctx);
+    }
+
+    /// While a leg is copied to, a piece has granules that are out of sync there, or none: a write of both kinds would make those
+    /// stale that have been copied, and a host that repeats it faster than they are would keep the copy from its end (I13).
+    fn cut_to_alike(&mut self, key: Key) {
+        let Some(piece) = self.write_mut(key).map(|write| write.piece) else { return };
+        if self.copy_target().is_none() {
+            return;
+        }
+        let alike = self.bitmap.leading_run(piece);
+        if let Some(write) = self.write_mut(key) {
+            write.piece = alike;
+        }
     }
 
     /// Admits the writes that wait, oldest first, as far as the log has room.

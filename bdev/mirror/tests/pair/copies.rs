@@ -2,6 +2,7 @@
 //! flushed may be lost, and the legs do not differ for it.
 
 use bdev::sim::SimFault;
+use bdev::{BlockRange, Durability, Op};
 use mirror::command::Command;
 use mirror::format::{ArbiterKind, LegIndex, LegMask};
 use mirror::holder::resync::Throttle;
@@ -128,5 +129,40 @@ fn a_source_that_does_not_flush_is_asked_again() {
     world.disks[1].inject(SimFault::FailFlushes { count: 2 });
     world.load(0, 2 * SECOND);
     world.accepted = 0;
+    settle(&mut world, 0);
+}
+
+/// A pair of which the first eight MiB are partly copied to the peer's leg, and stay so.
+fn half_copied(seed: u64) -> World {
+    let mut world = World::new(seed, ArbiterKind::Biased);
+    world.create();
+    world.kill(1);
+    world.run(SECOND);
+    for at in 0..8 {
+        write_large(&mut world, at * 2048);
+    }
+    world.start(1);
+    stop_in_the_middle(&mut world, 0);
+    world
+}
+
+/// A MiB at this block of 512 bytes.
+fn write_large(world: &mut World, lba: u64) {
+    let mut from = world.core.pool().alloc(1 << 20).expect("frames");
+    from.fill(7);
+    let (range, from) = (BlockRange::new(lba, 2048), from.freeze());
+    assert_eq!(world.ask(0, Op::Write { range, from, durability: Durability::Durable }), Ok(()));
+}
+
+/// Else a host that writes the same again and again undoes every copy before the next one (I13).
+#[test]
+fn a_write_over_granules_some_of_which_are_copied_makes_none_of_those_stale() {
+    let mut world = half_copied(840);
+    let dirty = world.status(0).dirty_bytes;
+    for at in 0..15 {
+        write_large(&mut world, at * 1024);
+    }
+    assert_eq!(world.status(0).dirty_bytes, dirty, "{}", world.describe());
+    throttle(&mut world, 0, Throttle::Running);
     settle(&mut world, 0);
 }
