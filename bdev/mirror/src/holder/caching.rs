@@ -21,7 +21,7 @@ use engine::Key;
 use super::change::{Change, Kind};
 use super::request::{Request, Work};
 use super::{Ctx, Holder, Phase, Truth};
-use crate::decide::{Able, FailureVerdict, LastCopy, on_write_failure};
+use crate::decide::{Able, FailureVerdict, LastCopy, Patience, on_write_failure};
 use crate::desk::{Purpose, Side};
 use crate::format::{LegMask, RunState};
 use crate::mutation::{Mutation, is_broken};
@@ -120,6 +120,7 @@ impl Holder {
         }
         if self.may_cache() {
             for key in core::mem::take(&mut self.uncached) {
+                self.has_progress(key);
                 self.admit(key, ctx);
             }
             return;
@@ -136,10 +137,20 @@ impl Holder {
             [true, true] => Able::Both,
             [true, false] => Able::Only(Side::Own),
             [false, true] => Able::Only(Side::Peer),
-            [false, false] => return,
+            [false, false] => return self.fail_uncached_in_time(ctx),
         };
         self.begin_change(Kind::Cache, self.truth.cached(), able);
         self.drive_change(ctx);
+    }
+
+    /// Nobody can be told: who has waited for as long as hosts may be kept waiting hears of it.
+    fn fail_uncached_in_time(&mut self, ctx: &mut Ctx<'_>) {
+        for key in core::mem::take(&mut self.uncached) {
+            match self.patience(key, ctx) {
+                Patience::Left => self.uncached.push(key),
+                Patience::Over => self.reply(key, Err(IoError::LinkDown), ctx),
+            }
+        }
     }
 
     /// The own superblock does not take it: a leg that fails like any other.

@@ -97,7 +97,8 @@ impl Holder {
         let again = self.waiting.again.iter().map(|(at, ..)| *at).min();
         let ends = |key: &Key| Some(self.requests.get(*key)?.failing_since? + setup.timing.stall);
         let over = self.waiting.parked.iter().filter(|_| !self.is_both()).filter_map(ends).min();
-        Instant::earliest(again, over)
+        let uncached = self.uncached.iter().filter_map(ends).min();
+        Instant::earliest(again, Instant::earliest(over, uncached))
     }
 
     /// What a failed write or flush of a leg means now, and sets that in motion. A failure on an older way to the

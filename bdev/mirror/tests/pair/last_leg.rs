@@ -71,3 +71,26 @@ fn a_last_leg_that_never_flushes_fails_writes_and_hangs_none() {
     world.start(1);
     settle(&mut world, 0);
 }
+
+/// Only the peer's leg counts, and it is away: who waits for both superblocks to say that there is data in caches does not wait for ever.
+#[test]
+fn a_write_that_may_be_cached_waits_for_a_peer_no_longer_than_others() {
+    let mut world = World::new(913, ArbiterKind::Biased);
+    world.create();
+    (world.accepted, world.spread) = (0, 20);
+    world.load(0, millis(20));
+    world.disks[0].inject(SimFault::FailWrites { count: 1_000_000 });
+    world.load(0, SECOND);
+    world.drain();
+    assert_eq!(world.in_sync(0), LegMask::ONE, "{}", world.describe());
+    world.cut();
+    world.run(millis(50));
+    world.accepted = 100;
+    world.write(0);
+    world.run(8 * SECOND);
+    assert!(world.open.is_empty() && world.errors == 1, "{}", world.describe());
+    world.heal();
+    world.disks[0].heal();
+    world.load(0, SECOND);
+    settle(&mut world, 0);
+}
