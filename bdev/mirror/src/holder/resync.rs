@@ -235,14 +235,15 @@ impl Holder {
     pub(super) fn on_copy_read(&mut self, key: Key, completed: Completed, ctx: &mut Ctx<'_>) {
         let Some(copying) = self.resync.copies.get(key) else { return };
         let (range, target, attempt) = (copying.range, copying.target, copying.attempt);
+        // What an older copy meets says nothing about this one.
+        if attempt != self.attempt || self.resync_target() != Some(target) {
+            return self.end_copy(key);
+        }
         if let Err(error) = completed.result {
             self.end_copy(key);
             return self.source_failed(target.other(), range, error, ctx);
         }
         let Op::Read { into, .. } = completed.op else { return self.end_copy(key) };
-        if attempt != self.attempt || self.resync_target() != Some(target) {
-            return self.end_copy(key);
-        }
         if is_broken(Mutation::R5ClearBeforeCopy) {
             self.bitmap.clear(range, ClearedBy::CopiedAndFlushed);
         }

@@ -4,6 +4,7 @@
 use bdev::sim::SimFault;
 use bdev::{BlockRange, Durability, Op};
 use mirror::command::Command;
+use mirror::events::EventKind;
 use mirror::format::{ArbiterKind, LegIndex, LegMask};
 use mirror::holder::resync::Throttle;
 use mirror::status::PeerSight;
@@ -163,6 +164,29 @@ fn a_write_over_granules_some_of_which_are_copied_makes_none_of_those_stale() {
         write_large(&mut world, at * 1024);
     }
     assert_eq!(world.status(0).dirty_bytes, dirty, "{}", world.describe());
+    throttle(&mut world, 0, Throttle::Running);
+    settle(&mut world, 0);
+}
+
+/// Reads for copies that began before the link was lost fail when it is there again: the copy that goes on is another one.
+#[test]
+fn a_source_that_failed_an_older_copy_has_not_failed_this_one() {
+    let mut world = half_copied(841);
+    world.disks[0].slow_down(millis(400));
+    throttle(&mut world, 0, Throttle::Running);
+    world.run(millis(1));
+    throttle(&mut world, 0, Throttle::Paused);
+    world.disks[0].slow_down(millis(0));
+    world.cut();
+    world.run(millis(1));
+    world.heal();
+    world.wait("the copy", SECOND / 3, |world| is_copying(world, 0, 0));
+    world.disks[0].inject(SimFault::FailReads { count: 4 });
+    world.run(millis(500));
+    world.disks[0].heal();
+    assert!(is_copying(&world, 0, 0), "{}", world.describe());
+    let barred = |event: &mirror::events::Event| matches!(event.kind, EventKind::ResyncStopped { .. });
+    assert!(!world.status(0).events.iter().any(barred), "{}", world.describe());
     throttle(&mut world, 0, Throttle::Running);
     settle(&mut world, 0);
 }
