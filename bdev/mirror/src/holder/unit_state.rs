@@ -225,7 +225,12 @@ impl Holder {
                 self.reply(key, Ok(()), ctx);
                 return Progress::Busy;
             }
-            Errand::Load { .. } if self.unit.confirmed == Confirmed::Yes && self.may_read(ctx.now()) => {
+            // Where only the peer's leg counts, no lease says that its node has not gone on: that leg is asked.
+            Errand::Load { .. }
+                if self.unit.confirmed == Confirmed::Yes
+                    && self.in_sync().has(Side::Own)
+                    && self.may_read(ctx.now()) =>
+            {
                 self.reply(key, Ok(()), ctx);
                 return Progress::Busy;
             }

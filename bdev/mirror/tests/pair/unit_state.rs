@@ -458,3 +458,23 @@ fn a_state_that_the_leg_that_serves_has_lost_comes_back_with_the_other_one() {
     assert_eq!(found(&mut world, 0), (StateHealth::Whole, Some(1)), "{}", world.describe());
     assert_eq!(world.state_on(0), world.state_on(1));
 }
+
+/// The peer's leg counts alone, and its node may have gone on: what this one remembers is no answer.
+#[test]
+fn a_holder_that_cannot_reach_the_leg_that_counts_says_nothing_of_the_state() {
+    let (mut world, _) = stored(540, 3);
+    world.disks[0].inject(SimFault::FailWrites { count: 1_000_000 });
+    world.load(0, SECOND);
+    world.drain();
+    assert_eq!(found(&mut world, 0), (StateHealth::Whole, Some(3)), "{}", world.describe());
+    world.cut();
+    let mut front = Front::open(&world, 0);
+    let into = world.core.pool().alloc(LEN).expect("frames");
+    let answer = front.run(&mut world, Op::LoadState { into, found: StateFound::default() }, SECOND);
+    assert!(answer.is_none(), "{:?}", answer.map(|(_, result)| result));
+    world.disks[0].heal();
+    world.heal();
+    world.load(0, SECOND);
+    settle(&mut world, 0);
+    assert_eq!(found(&mut world, 0), (StateHealth::Whole, Some(3)), "{}", world.describe());
+}
