@@ -423,9 +423,9 @@ impl Holder {
     fn drive_leaving(&mut self, ending: Ending, ctx: &mut Ctx<'_>) {
         self.abandon_requests(ctx);
         let quiet = self.requests.is_empty() && ctx.desk.own_in_flight() == 0 && !ctx.own.is_busy();
-        // Whoever comes after this holder may be the next one on this node: nothing of the old one is left for it.
-        let over = ending == Ending::Superseded || ctx.desk.in_flight(Side::Peer) == 0;
-        if quiet && over {
+        // Whoever comes after this holder may be the next one on this node: nothing of the old one is left for it, whose answer
+        // could pass for one to the new one.
+        if quiet && ctx.desk.in_flight(Side::Peer) == 0 {
             self.phase = Phase::Ended(ending);
         }
     }
