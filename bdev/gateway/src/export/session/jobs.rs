@@ -88,6 +88,11 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
+    /// True while something of a job is under way here: an I/O, or a change of what a unit keeps.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.open.values().any(|job| job.in_flight && job.passage.is_none())
+    }
+
     /// A job holds a frame for `len` bytes, in place of what it held before; zero for none. What is more than a frame has its own bound.
     pub(super) fn charge(&mut self, task: TaskId, len: usize) {
         let Some(job) = self.open.get_mut(&task) else { return };

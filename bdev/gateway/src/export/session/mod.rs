@@ -229,10 +229,11 @@ impl Session {
         Some(Departure { address: link.stream.peer_addr(), initiator, why })
     }
 
-    /// True when no I/O is under way, here or at the peer.
+    /// True when nothing is under way, here or at the peer: no I/O, and no change of what a unit keeps, which is in force when it
+    /// is stored, whatever has become of the session by then.
     pub(super) fn is_drained(&self) -> bool {
         let idle = self.channels.values().all(|attached| attached.in_flight == 0);
-        idle && self.leaving.is_empty() && !self.has_passed()
+        idle && self.leaving.is_empty() && !self.has_passed() && !self.jobs.is_at_work()
     }
 
     /// Ends the session from this side.
