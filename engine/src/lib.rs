@@ -7,6 +7,7 @@ pub mod clock;
 pub mod core;
 pub mod idle;
 pub mod mailbox;
+pub mod mutation;
 pub mod prng;
 pub mod progress;
 pub mod reactor;

@@ -33,6 +33,9 @@ struct Options {
     /// Of the seeds, those alone whose plans have a fault of this name (a row of the coverage).
     #[arg(long)]
     fault: Option<String>,
+    /// Of the seeds, those alone whose hosts contend by reservations.
+    #[arg(long)]
+    contended: bool,
     /// Do not shrink what fails.
     #[arg(long)]
     no_shrink: bool,
@@ -42,7 +45,7 @@ impl Options {
     fn is_wanted(&self, plan: &Plan) -> bool {
         let has =
             |name: &String| plan.events.iter().any(|event| format!("{:?}", event.fault.point()) == *name);
-        self.fault.as_ref().is_none_or(has)
+        self.fault.as_ref().is_none_or(has) && (!self.contended || plan.contenders > 0)
     }
 }
 
@@ -79,12 +82,14 @@ fn main() -> ExitCode {
         missing.iter().map(|(point, phase)| format!("{point:?} in {phase:?}")).collect();
     println!("never met: {}", if missing.is_empty() { "nothing".to_owned() } else { missing.join(", ") });
     println!(
-        "seeds {} to {}: {} operations of hosts ({} of them through the standby), {} writes aborted, {} seeds failed",
+        "seeds {} to {}: {} operations of hosts ({} of them through the standby), {} writes aborted, {} changes of reservations, {} kept out by them, {} seeds failed",
         options.first,
         options.first + options.seeds - 1,
         sum.tally.good,
         sum.tally.passed_on,
         sum.tally.aborted,
+        sum.tally.claims,
+        sum.tally.kept_out,
         sum.failed.len()
     );
     for (seed, what) in &sum.failed {
@@ -195,6 +200,9 @@ mod mutations {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
                 if seed >= end {
                     return;
+                }
+                if !options.is_wanted(&Plan::of(seed)) {
+                    continue;
                 }
                 // A seed that fails without it proves nothing.
                 if let Err(failure) = run(seed, Some(rule))

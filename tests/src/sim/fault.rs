@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use mirror::command::Demotion;
+
 use super::coverage::Phase;
 
 /// A node, by what it is when the fault strikes.
@@ -162,6 +164,14 @@ pub enum Fault {
     ForceBehind(Gone, Keeps, Upset),
     /// The operator gives the array to the peer.
     Switchover,
+    /// The operator has the holder stand by, and one of the two serve soon after.
+    Demote(Demotion),
+    /// Both nodes die, and the holder starts by itself without its peer when it has waited for so long.
+    StartAlone(Duration),
+    /// A host wants the other node to serve (SET TARGET PORT GROUPS).
+    ChooseGroup,
+    /// The operator holds a resync up.
+    PauseResync(Duration),
 }
 
 /// A fault without its figures: a row of the coverage.
@@ -195,11 +205,15 @@ pub enum Point {
     ForcePromote,
     ForceBehind,
     Switchover,
+    Demote,
+    StartAlone,
+    ChooseGroup,
+    PauseResync,
 }
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 31] = [
         Self::Kill,
         Self::PowerCut,
         Self::Pause,
@@ -227,6 +241,10 @@ impl Point {
         Self::ForcePromote,
         Self::ForceBehind,
         Self::Switchover,
+        Self::Demote,
+        Self::StartAlone,
+        Self::ChooseGroup,
+        Self::PauseResync,
     ];
 }
 
@@ -261,6 +279,10 @@ impl Fault {
             Self::ForcePromote => Point::ForcePromote,
             Self::ForceBehind(..) => Point::ForceBehind,
             Self::Switchover => Point::Switchover,
+            Self::Demote(_) => Point::Demote,
+            Self::StartAlone(_) => Point::StartAlone,
+            Self::ChooseGroup => Point::ChooseGroup,
+            Self::PauseResync(_) => Point::PauseResync,
         }
     }
 }

@@ -6,14 +6,16 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use bdev::{BlockRange, Channel, Completed, Completions, Durability, FenceKey, Io, IoError, Op, Tag};
-use engine::{BufMut, Core, Instant, Prng};
+use engine::{Core, Instant, Prng};
 use gateway::{Remote, RemoteConfig, StandbyMode};
 use net::sim::SimNet;
 use uuid::Uuid;
 
 use super::history::{History, Outcome, Value};
 use super::machine::{self, FRONT_PORT};
+use super::orders::{Number, Orders};
 use super::plan::Load;
+use super::spc::{Demand, Nexus};
 use super::tally::Tally;
 
 /// Bytes of a block.
@@ -38,6 +40,8 @@ struct Open {
     service: super::history::Service,
     invoked: Instant,
     what: What,
+    /// What a reservation of somebody else may keep out.
+    watched: Option<Number>,
 }
 
 enum What {
@@ -355,7 +359,14 @@ impl Host {
         self.next_tag += 1;
         let tag = self.next_tag;
         let session = self.paths[node].session;
-        let open = Open { node, session, service: (node, env.runs[node]), invoked: now, what };
+        let demand = match &op {
+            Op::Read { .. } => Some(Demand::Read),
+            Op::Write { .. } | Op::Flush => Some(Demand::Write),
+            _ => None,
+        };
+        let nexus = Nexus { host: self.number, node };
+        let watched = demand.map(|demand| env.orders.watch(nexus, demand));
+        let open = Open { node, session, service: (node, env.runs[node]), invoked: now, what, watched };
         self.open.insert(tag, open);
         if let Err(refused) = self.paths[node].channel.submit(Io::new(op, Tag(tag), now), now) {
             let why = refused.why;
@@ -365,6 +376,13 @@ impl Host {
 
     fn on_done(&mut self, completed: Completed, now: Instant, env: &mut Env<'_>) -> Result<(), String> {
         let open = self.open.remove(&completed.tag.0).ok_or("an I/O was answered twice")?;
+        if let Some(watched) = open.watched {
+            match completed.result {
+                Ok(()) => env.orders.passed(watched)?,
+                Err(IoError::Fenced) => env.kept_out(watched, open.node)?,
+                Err(_) => env.orders.unwatch(watched),
+            }
+        }
         if let Err(error) = completed.result {
             self.on_error(&open, error, now, env);
             return Ok(());
@@ -424,6 +442,7 @@ impl Host {
 pub(crate) struct Env<'a> {
     pub(crate) net: &'a SimNet,
     pub(crate) history: &'a mut History,
+    pub(crate) orders: &'a mut Orders,
     pub(crate) load: &'a Load,
     pub(crate) standby: StandbyMode,
     /// Granules of the volume.
@@ -432,6 +451,32 @@ pub(crate) struct Env<'a> {
     pub(crate) runs: [u64; 2],
     /// The node that serves, or served last.
     pub(crate) serving: usize,
+    /// The holder of the newest config that a node goes by.
+    pub(crate) holder: Option<usize>,
+}
+
+impl Env<'_> {
+    /// A node that has been succeeded and does not know it yet refuses by the table that it had: it lets nobody in by that.
+    pub(crate) fn is_of_the_past(&self, node: usize) -> bool {
+        self.holder.is_some_and(|holder| holder != node) && self.standby == StandbyMode::Refuse
+    }
+
+    /// A node answered with RESERVATION CONFLICT.
+    ///
+    /// # Errors
+    /// No reservation says so.
+    pub(crate) fn kept_out(&mut self, watched: Number, node: usize) -> Result<(), String> {
+        if self.is_of_the_past(node) {
+            self.orders.unwatch(watched);
+            return Ok(());
+        }
+        self.orders.kept_out(watched)
+    }
+
+    /// Whom reservations keep out has changed, or may have.
+    pub(crate) fn look_at_bars(&mut self) {
+        self.history.barred.clone_from(self.orders.barred());
+    }
 }
 
 fn range_of(blocks: &Range<u64>) -> BlockRange {
@@ -439,7 +484,7 @@ fn range_of(blocks: &Range<u64>) -> BlockRange {
 }
 
 /// Every word of a block says whose it is.
-fn fill(frame: &mut BufMut, blocks: &Range<u64>, value: Value) {
+pub(crate) fn fill(frame: &mut [u8], blocks: &Range<u64>, value: Value) {
     for (block, bytes) in blocks.clone().zip(frame.chunks_exact_mut(BLOCK)) {
         for (index, word) in bytes.chunks_exact_mut(8).enumerate() {
             let content = if index % 2 == 0 { value } else { block };

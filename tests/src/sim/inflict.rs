@@ -10,9 +10,11 @@ use mirror::command::Command;
 use mirror::decide::PromoteMode;
 use mirror::format::layout::{LOG_OFFSET, SUPERBLOCK_OFFSET};
 use mirror::format::{ArbiterKind, BLOCK_BYTES, LegIndex, LegMask};
+use mirror::holder::resync::Throttle;
 use mirror::status::RoleKind;
 use net::sim::Halt;
 
+use super::contender::Contender;
 use super::coverage::Phase;
 use super::disks::Damaged;
 use super::fault::{Event, Fault, Still, Way, Who};
@@ -23,6 +25,8 @@ use super::world::{Check, Stopped, World};
 
 /// How long an event waits for its phase.
 const PHASE_WAIT: Duration = Duration::from_secs(4);
+/// How long one waits that needs an array that is whole.
+const WHOLE_WAIT: Duration = Duration::from_secs(20);
 /// Metadata offsets of the logical unit's state.
 const UNIT_STATE: core::ops::Range<u64> = 128 << 10..256 << 10;
 
@@ -35,6 +39,7 @@ pub(crate) enum Undo {
     HastenDisk(usize),
     WakeDisk(usize),
     HastenArbiter,
+    Resume,
 }
 
 /// How a process ends.
@@ -55,13 +60,21 @@ impl World {
         }
         for event in core::mem::take(&mut self.waiting) {
             let late = now >= self.began + event.at + PHASE_WAIT;
-            if late || event.during.is_none_or(|phase| self.is_in(phase)) {
+            if self.waits_for_a_better_moment(&event) {
+                self.waiting.push(event);
+            } else if late || event.during.is_none_or(|phase| self.is_in(phase)) {
                 self.inflict(&event)?;
             } else {
                 self.waiting.push(event);
             }
         }
         Ok(())
+    }
+
+    /// What tears the array apart waits until it is whole.
+    fn waits_for_a_better_moment(&self, event: &Event) -> bool {
+        let early = self.now < self.began + event.at + WHOLE_WAIT;
+        early && matches!(event.fault, Fault::ForceBehind(..)) && !self.may_be_torn_apart()
     }
 
     fn is_writing(&self, from: u64, to: u64) -> bool {
@@ -72,7 +85,10 @@ impl World {
     fn is_in(&self, phase: Phase) -> bool {
         match phase {
             Phase::Idle => !Phase::ALL[1..].iter().any(|phase| self.is_in(*phase)),
-            Phase::Write => self.hosts.iter().any(host::Host::is_writing),
+            Phase::Write => {
+                self.hosts.iter().any(host::Host::is_writing)
+                    || self.contenders.iter().any(Contender::is_writing)
+            }
             Phase::LogWrite => self.is_writing(LOG_OFFSET, LOG_OFFSET + (1 << 20)),
             Phase::Resync => self.views.iter().flatten().any(|view| view.resync),
             Phase::ConfigChange => {
@@ -197,6 +213,13 @@ impl World {
             Fault::LoseArbiter => self.arbiter.record = None,
             // Also one that is refused has struck: during a resync each is.
             Fault::Switchover => _ = self.command(self.serving, Command::Switchover),
+            Fault::Demote(how) => self.demote(how),
+            Fault::StartAlone(after) => return self.start_alone(after),
+            Fault::ChooseGroup => return Ok(self.choose_group()),
+            Fault::PauseResync(time) => {
+                self.command(self.serving, Command::Resync(Throttle::Paused));
+                self.undos.push((self.now + time, Undo::Resume));
+            }
             Fault::Promote => self.promote_soon(PromoteMode::Ordinary)?,
             Fault::ForcePromote => self.promote_soon(PromoteMode::Forced)?,
             Fault::ForceBehind(gone, keeps, upset) => return Ok(self.tear_apart(gone, keeps, upset)),
@@ -257,7 +280,7 @@ impl World {
         }
         self.net.thaw(machine::address(node));
         (machine.life, machine.due) = (Life::Down(again), again);
-        self.views[node] = None;
+        (self.views[node], self.alone[node]) = (None, None);
     }
 
     /// The machine of a process that was told to stop is often switched off, too. What stopped in order has flushed its leg
@@ -313,7 +336,7 @@ impl World {
         let (holder, peer) = (at(self.serving), at(1 - self.serving));
         let hosts = |who: Who, both: bool| {
             let nodes = self.nodes(who);
-            let hosts = (0..self.plan.load.hosts).map(host::address);
+            let hosts = self.plan.initiators().map(host::address);
             hosts
                 .flat_map(|host| nodes.iter().map(move |node| (at(*node), host)))
                 .flat_map(|(node, host)| [Some((node, host)), both.then_some((host, node))])
@@ -333,7 +356,7 @@ impl World {
     /// The last host sees the old holder, and the others its peer.
     fn isolate(&mut self, time: Duration) {
         let holder = machine::address(self.serving);
-        let others = (0..self.plan.load.hosts.saturating_sub(1)).map(host::address);
+        let others = (0..self.plan.initiators().end.saturating_sub(1)).map(host::address);
         let others: Vec<IpAddr> = others.chain([machine::address(1 - self.serving)]).collect();
         for other in &others {
             self.net.reset(holder, *other);
@@ -379,6 +402,7 @@ impl World {
             Undo::HastenDisk(node) => self.machines[node].disk.slow_down(Duration::ZERO),
             Undo::WakeDisk(node) => self.machines[node].disk.wake(),
             Undo::HastenArbiter => self.arbiter.slow = Duration::ZERO,
+            Undo::Resume => self.resume(),
         }
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct Front {
     pub(crate) mode: LunMode,
     /// What the node that does not serve does with their commands.
     pub(crate) standby: StandbyMode,
+    /// Who chooses which node serves.
+    pub(crate) alua: Management,
 }
 
 /// With which a node and its peer prove themselves to each other on the way that the node goes.
@@ -66,13 +68,14 @@ fn account(from: usize) -> Account {
 }
 
 /// The way to the peer for what hosts ask of this node.
-fn way_to_peer(node: usize, standby: StandbyMode, target: &mut Target) -> PeerConfig {
+fn way_to_peer(node: usize, front: Front, target: &mut Target) -> PeerConfig {
+    let Front { standby, alua, .. } = front;
     let portal = SocketAddr::new(address(node), RELAY_PORT);
     target.add_portal_group(&PortalGroup::new(RELAYS, [portal])).expect("the port is free");
     target.add_auth_group(RELAYS, vec![account(1 - node).into()]).expect("a new tag");
     let policy = AuthPolicy { requirement: Requirement::Mutual, group: RELAYS };
     target.set_portal_group_auth(RELAYS, Some(policy)).expect("it is there");
-    let (alua, account) = (Management::Implicit, Some(account(node)));
+    let account = Some(account(node));
     let address = SocketAddr::new(address(1 - node), RELAY_PORT);
     PeerConfig { addresses: vec![address], portal_group: RELAYS, standby, alua, account }
 }
@@ -100,7 +103,7 @@ impl Process {
         let mut target = Target::new(core, Box::new(net.host(address(node))), TargetConfig::default());
         let leg = LunConfig::new(volumes.guarded, LunMode::SyncCached);
         let volume = LunConfig::new(volumes.front, front.mode);
-        let way = way_to_peer(node, front.standby, &mut target);
+        let way = way_to_peer(node, front, &mut target);
         let shows: [(i32, u16, String, LunConfig, String, Option<PeerConfig>); 2] = [
             (1, FRONT_PORT, volume_name(), volume, "ANY".to_owned(), Some(way)),
             (2, LEG_PORT, leg_name(node), leg, node_name(1 - node), None),

@@ -10,14 +10,17 @@
 //! ```
 //!
 //! What is checked, and where: front end linearizable per block (`history`), legs and stores (`checks`), two data sets (`apart`),
-//! the record of reservations (`records`), that every change of state leaves an event (`told`), answers and the end (`world`).
+//! reservations (`orders`, after the model in `spc`), their record (`records`), that every change of state leaves an event (`told`), answers and the end (`world`).
 //! `Plan::shrunk` of a failing seed becomes a test in `tests/sim/found.rs`.
 
 mod acts;
 mod apart;
 mod arbiter;
 mod checks;
+mod claims;
 mod clock;
+mod commanded;
+mod contender;
 mod coverage;
 mod disks;
 mod elsewhere;
@@ -26,9 +29,11 @@ mod fork;
 mod history;
 mod host;
 mod inflict;
+mod initiator;
 mod journal;
 mod machine;
 mod operator;
+mod orders;
 mod phases;
 mod plan;
 mod records;
@@ -37,6 +42,7 @@ mod resolve;
 mod runner;
 mod setback;
 mod shrink;
+mod spc;
 mod split;
 mod swarm;
 mod tally;

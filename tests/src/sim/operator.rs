@@ -38,6 +38,8 @@ impl World {
         match self.machines[node].life {
             Life::Down(_) => true,
             Life::Still(..) | Life::Stopping(_) => false,
+            // It may serve by itself.
+            Life::Up if self.alone[node].is_some() && self.role(node) != Some(RoleKind::Standby) => false,
             Life::Up => {
                 matches!(self.role(node), Some(RoleKind::Standby | RoleKind::Holding | RoleKind::Failed))
             }
@@ -117,6 +119,9 @@ impl World {
         if self.plan.policy == ArbiterKind::Etcd {
             return Ok(());
         }
+        if self.demoted.take_if(|at| *at <= self.now).is_some() {
+            self.serve_somewhere();
+        }
         for node in 0..2 {
             match self.role(node) {
                 Some(RoleKind::Frozen) if self.is_out_of_the_way(1 - node) => {
@@ -128,6 +133,13 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// The peer, or the node that served last.
+    pub(crate) fn serve_somewhere(&mut self) {
+        if !self.promote_if_right(PromoteMode::Ordinary) {
+            self.promote_node_if_right(self.serving, PromoteMode::Ordinary);
+        }
     }
 
     /// A cluster manager sees to it that somebody serves.

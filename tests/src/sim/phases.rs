@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 
-use mirror::decide::PromoteMode;
 use mirror::format::ArbiterKind;
 use mirror::status::RoleKind;
 
 use super::checks;
+use super::contender::{Aim, Contender};
 use super::fault::{Fault, Still};
 use super::host::{Host, Mode};
 use super::inflict::Undo;
@@ -26,8 +26,15 @@ impl World {
         self.quiet()
     }
 
+    /// What became of everybody's operations.
+    pub(crate) fn tally(&self) -> Tally {
+        let contenders = self.contenders.iter().map(|contender| contender.tally);
+        self.hosts.iter().map(|host| host.tally).chain(contenders).sum()
+    }
+
     fn create(&mut self) -> Check {
         self.hosts.iter_mut().for_each(|host| host.due = engine::Instant::FAR_FUTURE);
+        self.contenders.iter_mut().for_each(|contender| contender.due = engine::Instant::FAR_FUTURE);
         self.start(0);
         self.start(1);
         if !self.run(20 * SECOND, |world| world.in_sync().is_some())? {
@@ -47,6 +54,7 @@ impl World {
         self.began = self.now;
         self.events = self.plan.events.iter().copied().collect();
         self.hosts.iter_mut().for_each(|host| host.due = self.now);
+        self.contenders.iter_mut().for_each(|contender| contender.due = self.now);
         self.run(self.plan.length, |_| false)?;
         // What strikes late, and what goes on for minutes, belongs to this phase, too.
         let busy = |world: &mut Self| {
@@ -75,6 +83,7 @@ impl World {
                 (self.machines[node].life, self.machines[node].due) = (Life::Up, self.now);
             }
         }
+        self.resume();
         self.repair_arbiter();
     }
 
@@ -134,13 +143,14 @@ impl World {
             }
         }
         if self.plan.policy != ArbiterKind::Etcd {
-            self.promote_if_right(PromoteMode::Ordinary);
+            self.serve_somewhere();
         }
     }
 
     /// The load ends; every block is read once more through the front end; the legs are compared.
     fn quiet(&mut self) -> Check {
         self.hosts.iter_mut().for_each(|host| host.mode = Mode::Drain);
+        self.clear_reservations()?;
         if !self.run(30 * SECOND, |world| world.hosts.iter().all(Host::is_quiet))? {
             return Err(format!("liveness: a host waits for an answer{}", self.describe()));
         }
@@ -156,7 +166,7 @@ impl World {
         self.check_reservations()?;
         self.look_at_legs("at the end")?;
         self.history.check().map_err(|why| format!("I1: {why}"))?;
-        let Tally { good, passed_on, bad, aborted } = self.hosts.iter().map(|host| host.tally).sum();
+        let Tally { good, passed_on, bad, aborted, .. } = self.tally();
         let keys = self.hosts.iter().flat_map(Host::granted).count();
         self.note(
             "world",
@@ -165,5 +175,26 @@ impl World {
             ),
         );
         Ok(())
+    }
+
+    /// Whoever contended for the unit leaves it to all.
+    fn clear_reservations(&mut self) -> Check {
+        if self.contenders.is_empty() {
+            return Ok(());
+        }
+        self.rest()?;
+        (self.contenders[0].aim, self.contenders[0].due) = (Aim::Clear, self.now);
+        if !self.run(30 * SECOND, |world| world.orders.is_free())? {
+            return Err(format!("liveness: reservations are not cleared{}", self.orders.describe()));
+        }
+        self.rest()
+    }
+
+    fn rest(&mut self) -> Check {
+        self.contenders.iter_mut().for_each(|contender| contender.aim = Aim::Rest);
+        match self.run(30 * SECOND, |world| world.contenders.iter().all(Contender::is_quiet))? {
+            true => Ok(()),
+            false => Err(format!("liveness: a contender waits for an answer{}", self.describe())),
+        }
     }
 }

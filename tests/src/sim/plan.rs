@@ -66,6 +66,8 @@ pub struct Plan {
     pub patience: Patience,
     /// What hosts do.
     pub load: Load,
+    /// Hosts beyond them that contend for the unit by reservations.
+    pub contenders: usize,
     /// Latency of the links.
     pub net: Span,
     /// Latency of the disks.
@@ -84,6 +86,11 @@ impl Plan {
     /// The plan of a seed.
     pub fn of(seed: u64) -> Self {
         swarm::plan(seed)
+    }
+
+    /// Everybody who uses the unit.
+    pub(super) fn initiators(&self) -> core::ops::Range<usize> {
+        0..self.load.hosts + self.contenders
     }
 
     /// The same with these of its events alone, and so many operations of each host: what `shrink` found.

@@ -6,6 +6,7 @@ use scsi::kept::Kept;
 
 use super::host::Registration;
 use super::records;
+use super::spc::{Held, Kind, Nexus, Table};
 use super::world::{Check, World};
 
 impl World {
@@ -58,13 +59,45 @@ impl World {
         Ok(())
     }
 
+    /// A command about reservations was answered: every leg that counts has a table that explains it.
+    pub(crate) fn check_claimed(&self) -> Check {
+        for node in self.counted() {
+            if self.damage[node].leg_lost {
+                continue;
+            }
+            let Some(kept) = self.kept(node)? else { continue };
+            let table =
+                table_of(&kept).ok_or_else(|| format!("I17: node {node} has keys of nobody: {kept:?}"))?;
+            if !self.orders.may_be(&table) {
+                let what = self.orders.describe();
+                return Err(format!("I17: the leg of node {node}, which counts, has {table:?}{what}"));
+            }
+        }
+        Ok(())
+    }
+
     /// The end: both legs have the same table, with everything in it that was granted.
     pub(crate) fn check_reservations(&self) -> Check {
         let [a, b] = [self.kept(0)?, self.kept(1)?];
         if a != b && a.is_some() && b.is_some() {
             return Err(format!("I17: the legs' reservations differ: {a:?} and {b:?}"));
         }
+        if !self.contenders.is_empty() {
+            self.check_claimed()?;
+        }
         let mut granted = self.hosts.iter().flat_map(super::host::Host::granted);
         granted.try_for_each(|registration| self.check_granted(registration))
     }
+}
+
+/// As the model has it; nothing where a key is none of a contender's.
+fn table_of(kept: &Kept) -> Option<Table> {
+    let keys = kept.reservations.registrations();
+    let registrations = keys.map(|(_, key)| Some((Nexus::of_key(key)?, key))).collect::<Option<_>>()?;
+    let reservation = match kept.reservations.reservation() {
+        None => None,
+        Some((kind, 0)) => Some((Kind::of_code(kind as u8)?, Held::ByAll)),
+        Some((kind, key)) => Some((Kind::of_code(kind as u8)?, Held::By(Nexus::of_key(key)?))),
+    };
+    Some(Table { registrations, reservation })
 }

@@ -73,7 +73,7 @@ impl Runner {
             let mut world = World::new(plan.clone(), &self.core, journal.clone());
             let verdict = world.play();
             coverage = world.coverage.clone();
-            tally = world.hosts.iter().map(|host| host.tally).sum();
+            tally = world.tally();
             verdict
         }));
         let verdict = match played {

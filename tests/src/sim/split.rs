@@ -9,33 +9,30 @@
 //! Hosts use one node alone from `Forcing` on: the operator sees to that, as he must where nothing fences. What he is not relied
 //! on for is checked all the time, in `apart`; how he keeps one: `resolve`.
 
+mod tear;
+
 use core::time::Duration;
 
 use engine::Instant;
 use mirror::command::Command;
 use mirror::decide::{HoldReason, HolderState, PromoteMode};
 use mirror::events::{Codes, EventKind};
-use mirror::format::{ConfigId, LegIndex, LegMask};
+use mirror::format::ConfigId;
 use mirror::status::RoleKind;
 
-use super::checks::{self, Side};
+use super::checks::Side;
 use super::fault::{Fault, Gone, Keeps, Upset, Way};
 use super::fork::{Acknowledged, DataSet};
-use super::host::{self, Registration};
-use super::inflict::Death;
+use super::host::Registration;
 use super::machine::{self, Life};
-use super::world::{Check, Damage, World};
+use super::world::{Check, World};
 
-/// Until the operator brings it back.
-const AWAY: Duration = Duration::from_secs(3600);
 /// How often the operator looks, with everything at work, before something should have come of it.
 const LOOKS: u32 = 400;
 /// The same, before there are two data sets: then it is given up.
 const FIRST_LOOKS: u32 = 50;
 /// Between two commands that were taken.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
-/// How long a write takes the disk of a leg that is not to become whole.
-const SLOW_COPY: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
@@ -145,77 +142,11 @@ impl World {
             | Fault::SlowDisk(who, ..)
             | Fault::StickWrites(who, ..)
             | Fault::HangDisk(who, _) => here(who),
+            Fault::PauseResync(_) => true,
             Fault::Reset(Way::Nodes) | Fault::Corrupt(_) | Fault::SlowWay(..) | Fault::SlowArbiter(..) => {
                 true
             }
             _ => false,
-        }
-    }
-
-    /// Begins; false: the array is not in a state for it.
-    pub(crate) fn tear_apart(&mut self, gone: Gone, keeps: Keeps, upset: Upset) -> bool {
-        let old = self.serving;
-        let whole = self.damage.iter().all(|damage| *damage == Damage::default())
-            && (0..2).all(|node| self.records.is_whole(node));
-        let sound = |machine: &machine::Machine| machine.life == Life::Up && !machine.disk.has_bad_blocks();
-        let up = self.machines.iter().all(sound);
-        let serves =
-            self.role(old) == Some(RoleKind::Holder) && self.role(1 - old) == Some(RoleKind::Standby);
-        let newest = self.newest_config().filter(|config| config.holder.index() == old);
-        let Some(newest) = newest.filter(|_| whole && up && serves && self.promote_at.is_none()) else {
-            return false;
-        };
-        for (_, undo) in core::mem::take(&mut self.undos) {
-            self.undo(undo);
-        }
-        let counted = newest.in_sync == LegMask::both() && self.has_everything(1 - old);
-        let had = counted.then(|| self.history.all_acknowledged());
-        self.keep_apart(old);
-        // By itself the peer would take over.
-        self.pass_arbiter(1 - old, false);
-        if self.prng.percent(40) {
-            let down = Duration::from_millis(100 + self.prng.below(2000));
-            self.end_node(1 - old, down, Death::Process);
-        }
-        self.split = Some(Box::new(Split {
-            old,
-            gone,
-            keeps,
-            upset,
-            caught: if self.prng.percent(35) { Caught::Some } else { Caught::None },
-            stage: Stage::Apart,
-            not_before: self.now + self.a_while(),
-            looks_left: FIRST_LOOKS,
-            told: Told::NotYet,
-            had,
-            other: None,
-            granted: Vec::new(),
-        }));
-        true
-    }
-
-    fn a_while(&mut self) -> Duration {
-        Duration::from_millis(300 + self.prng.below(2700))
-    }
-
-    fn keep_apart(&mut self, old: usize) {
-        self.net.partition(machine::address(old), machine::address(1 - old));
-    }
-
-    fn pass_arbiter(&mut self, node: usize, passes: bool) {
-        (self.arbiter.asks_pass[node], self.arbiter.answers_pass[node]) = (passes, passes);
-    }
-
-    pub(super) fn keep_hosts_off(&mut self, node: usize) {
-        for host in (0..self.plan.load.hosts).map(host::address) {
-            self.net.reset(host, machine::address(node));
-            self.net.partition(host, machine::address(node));
-        }
-    }
-
-    pub(super) fn let_hosts_in(&mut self, node: usize) {
-        for host in (0..self.plan.load.hosts).map(host::address) {
-            self.net.heal(host, machine::address(node));
         }
     }
 
@@ -285,75 +216,6 @@ impl World {
             Stage::Choosing => self.give_word(split),
             Stage::Resolving => self.see_to_the_end(split),
         }
-    }
-
-    /// The holder did not go on alone.
-    fn give_up(&mut self, split: &Split) -> bool {
-        self.net.heal(machine::address(0), machine::address(1));
-        self.pass_arbiter(1 - split.old, true);
-        self.machines[1 - split.old].disk.slow_down(Duration::ZERO);
-        false
-    }
-
-    fn go_on_alone(&mut self, split: &mut Split) -> Check<bool> {
-        let old = split.old;
-        if self.role(old) == Some(RoleKind::Frozen) {
-            self.command(old, Command::Degrade);
-        }
-        self.serve_again(old);
-        // Its own superblock says so: before that it goes by no such config, whatever the arbiter has heard.
-        let alone = LegMask::only(LegIndex::BOTH[old]);
-        let own = checks::superblock(&self.machines[old].disk).map(|superblock| *superblock.config());
-        let is_alone = own.is_some_and(|config| config.in_sync == alone) && self.newest_config() == own;
-        if self.role(old) != Some(RoleKind::Holder) || !is_alone || self.machines[1 - old].life != Life::Up {
-            return Ok(true);
-        }
-        if split.caught == Caught::None {
-            return self.leave(split);
-        }
-        self.machines[1 - old].disk.slow_down(SLOW_COPY);
-        self.net.heal(machine::address(0), machine::address(1));
-        split.enter(Stage::Copying, self.now);
-        split.looks_left = FIRST_LOOKS;
-        Ok(true)
-    }
-
-    fn copy(&mut self, split: &mut Split) -> Check<bool> {
-        let alone = LegMask::only(LegIndex::BOTH[split.old]);
-        if self.newest_config().is_none_or(|config| config.in_sync != alone) {
-            return Ok(self.give_up(split));
-        }
-        if !self.views[split.old].is_some_and(|view| view.resync) {
-            return Ok(true);
-        }
-        self.machines[1 - split.old].disk.slow_down(Duration::ZERO);
-        self.keep_apart(split.old);
-        self.leave(split)
-    }
-
-    /// The peer is being copied to: the operator does not wait long.
-    pub(crate) fn on_resync(&mut self, node: usize) {
-        let Some(split) = &self.split else { return };
-        if split.stage == Stage::Copying && node == split.old {
-            let soon = self.now + Duration::from_millis(self.prng.below(100));
-            self.operator_at = self.operator_at.min(soon);
-        }
-    }
-
-    /// The holder is out of the way, and hosts cannot reach it.
-    fn leave(&mut self, split: &mut Split) -> Check<bool> {
-        let old = split.old;
-        self.look_at_legs("before a promotion by force")?;
-        split.granted = self.hosts.iter().flat_map(host::Host::granted).collect();
-        self.keep_hosts_off(old);
-        match split.gone {
-            Gone::Down => self.end_node(old, AWAY, Death::Process),
-            Gone::CutOff => self.pass_arbiter(old, false),
-        }
-        self.pass_arbiter(1 - old, true);
-        self.serving = 1 - old;
-        split.enter(Stage::Forcing, self.now + self.a_while());
-        Ok(true)
     }
 
     fn force(&mut self, split: &mut Split) -> bool {

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use engine::Prng;
 use gateway::{LunMode, StandbyMode};
+use mirror::command::Demotion;
 use mirror::format::ArbiterKind;
 
 use super::acts::Act;
@@ -43,7 +44,9 @@ pub(crate) fn plan(seed: u64) -> Plan {
     let load_for = millis(prng, 1500, 9000);
     let registers = pick(prng, &[0, 0, 2, 6]);
     let rots = record_rots(seed, load_for);
-    let registers = if rots.is_empty() { registers } else { 6 };
+    let contenders = if split.is_none() && rots.is_empty() { contenders(seed) } else { 0 };
+    // Changes of reservations are there to be struck.
+    let registers = if rots.is_empty() && contenders == 0 { registers } else { 6 };
     let act = prng.percent(25).then(|| Act::draw(prng));
     let mut events = match act {
         Some(_) if prng.percent(60) => Vec::new(),
@@ -51,6 +54,7 @@ pub(crate) fn plan(seed: u64) -> Plan {
     };
     events.extend(force(seed, load_for));
     events.extend(hang(seed, load_for));
+    events.extend(wishes(seed, policy, contenders, load_for));
     let behind = split.map(|split| split.event(load_for));
     events.extend(behind);
     events.extend(rots);
@@ -76,11 +80,15 @@ pub(crate) fn plan(seed: u64) -> Plan {
         mode,
         standby: standby(seed),
         patience: if prng.percent(30) { Patience::Fast } else { Patience::Ordinary },
-        load: Load {
-            register_percent: registers,
-            patience: patience_of_hosts(seed),
-            ..load(prng, length, act)
-        },
+        load: beside(
+            contenders,
+            Load {
+                register_percent: registers,
+                patience: patience_of_hosts(seed),
+                ..load(prng, length, act)
+            },
+        ),
+        contenders,
         net: span(prng, &[(20, 200), (20, 200), (100, 3000), (5, 20)]),
         disk: span(prng, &[(10, 200), (10, 200), (50, 5000), (1, 10)]),
         drift_ppm: [0, 1].map(|_| prng.below(2 * drift + 1) as i64 - drift as i64),
@@ -167,6 +175,42 @@ fn hang(seed: u64, load_for: Duration) -> Option<Event> {
     prng.percent(6).then_some(Event { at, during, fault })
 }
 
+/// Hosts that contend by reservations; dice of its own, too.
+fn contenders(seed: u64) -> usize {
+    let prng = &mut Prng::from_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xc0e7);
+    let count = 2 + prng.below(2) as usize;
+    if prng.percent(12) { count } else { 0 }
+}
+
+/// The load of other hosts: where some contend, one other one is kept out most of the time, and registers nothing.
+fn beside(contenders: usize, load: Load) -> Load {
+    match contenders {
+        0 => load,
+        _ => Load { hosts: 1, readers: 0, register_percent: 0, large_percent: 0, granules: 2, ..load },
+    }
+}
+
+/// What an operator or a host may wish; dice of its own, too.
+fn wishes(seed: u64, policy: ArbiterKind, contenders: usize, load_for: Duration) -> Vec<Event> {
+    let prng = &mut Prng::from_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x3154);
+    let most = u64::try_from(load_for.as_millis()).expect("short");
+    let mut wishes = vec![Point::StartAlone, Point::PauseResync];
+    // Where an arbiter decides nobody is demoted without being succeeded: that is a switchover.
+    wishes.extend((policy != ArbiterKind::Etcd).then_some(Point::Demote));
+    wishes.extend((contenders > 0).then_some(Point::ChooseGroup));
+    let (at, kind) = (millis(prng, 0, most), pick(prng, &wishes));
+    let during = match kind {
+        Point::PauseResync => Some(Phase::Resync),
+        _ => prng.percent(60).then(|| pick(prng, &Phase::ALL)),
+    };
+    let mut events = vec![Event { at, during, fault: fault(prng, &[kind]) }];
+    if during == Some(Phase::Resync) {
+        let before = at.saturating_sub(millis(prng, 300, 2500));
+        events.insert(0, Event { at: before, during: None, fault: cause(prng) });
+    }
+    if prng.percent(if contenders > 0 { 40 } else { 12 }) { events } else { Vec::new() }
+}
+
 /// When hosts begin to abort; dice of its own, too.
 fn patience_of_hosts(seed: u64) -> Duration {
     let prng = &mut Prng::from_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xab07);
@@ -219,6 +263,7 @@ fn events(prng: &mut Prng, policy: ArbiterKind, registers: u64, length: Duration
         Point::Promote => policy != ArbiterKind::Etcd,
         // Drawn apart.
         Point::ForcePromote | Point::ForceBehind | Point::HangDisk => false,
+        Point::Demote | Point::StartAlone | Point::ChooseGroup | Point::PauseResync => false,
         _ => true,
     };
     let all: Vec<Point> = Point::ALL.into_iter().filter(fits).collect();
@@ -313,6 +358,10 @@ fn fault(prng: &mut Prng, kinds: &[Point]) -> Fault {
         Point::ForcePromote => Fault::ForcePromote,
         Point::ForceBehind => behind_by_force(prng),
         Point::Switchover => Fault::Switchover,
+        Point::Demote => Fault::Demote(pick(prng, &[Demotion::Orderly, Demotion::AtOnce])),
+        Point::StartAlone => Fault::StartAlone(millis(prng, 200, 2500)),
+        Point::ChooseGroup => Fault::ChooseGroup,
+        Point::PauseResync => Fault::PauseResync(millis(prng, 50, 3000)),
     }
 }
 

@@ -14,6 +14,10 @@ pub struct Tally {
     pub bad: u64,
     /// Of them, writes that their hosts aborted, and that are known to be over.
     pub aborted: u64,
+    /// Commands about reservations that were answered with GOOD.
+    pub claims: u64,
+    /// Reads and writes that a reservation kept out.
+    pub kept_out: u64,
 }
 
 impl AddAssign for Tally {
@@ -22,6 +26,8 @@ impl AddAssign for Tally {
         self.passed_on += more.passed_on;
         self.bad += more.bad;
         self.aborted += more.aborted;
+        self.claims += more.claims;
+        self.kept_out += more.kept_out;
     }
 }
 

@@ -14,11 +14,13 @@ use mirror::format::{ArbiterKind, ArrayName, Config, LegFlags, LegIndex, LegMask
 use mirror::setup::{ArbiterLink, Content, DegradedPolicy, OnBlank, Setup, Timing};
 use mirror::status::{PeerSight, RoleKind, Status};
 use net::sim::{Pace, SimNet};
+use scsi::alua::Management;
 use uuid::Uuid;
 
 use super::arbiter::Arbiter;
 use super::checks::Checks;
 use super::clock::Clock;
+use super::contender::Contender;
 use super::coverage::Coverage;
 use super::fault::{Event, Still};
 use super::history::History;
@@ -26,6 +28,7 @@ use super::host::{Env, Host};
 use super::inflict::Undo;
 use super::journal::Journal;
 use super::machine::{self, Flush, Front, Life, Machine, Process};
+use super::orders::Orders;
 use super::plan::{Patience, Plan};
 use super::records::Records;
 use super::setback::{Backup, Sessions, SetBack};
@@ -68,6 +71,8 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) machines: [Machine; 2],
     pub(crate) hosts: Vec<Host>,
+    pub(crate) contenders: Vec<Contender>,
+    pub(crate) orders: Orders,
     pub(crate) arbiter: Arbiter,
     pub(crate) history: History,
     pub(crate) coverage: Coverage,
@@ -83,6 +88,10 @@ pub(crate) struct World {
     pub(crate) operator_at: Instant,
     /// When the operator promotes the peer, and how.
     pub(crate) promote_at: Option<(Instant, PromoteMode)>,
+    /// When somebody is to serve again, whose holder was demoted.
+    pub(crate) demoted: Option<Instant>,
+    /// After how long a node that starts next goes on without its peer.
+    pub(crate) alone: [Option<Duration>; 2],
     /// The node that serves, or served last.
     pub(crate) serving: usize,
     /// An image of each leg, for one that is set back.
@@ -133,6 +142,10 @@ impl World {
         });
         let hosts =
             (0..plan.load.hosts).map(|number| Host::new(number, core, &net, seed, &plan.load)).collect();
+        let first = plan.load.hosts;
+        let contenders = (first..first + plan.contenders)
+            .map(|number| Contender::new(number, seed, plan.load.ops))
+            .collect();
         Self {
             journal,
             core: core.clone(),
@@ -140,6 +153,8 @@ impl World {
             now: Instant::EPOCH + Duration::from_secs(1),
             machines,
             hosts,
+            contenders,
+            orders: Orders::default(),
             arbiter: Arbiter::new(seed),
             history: History::new(plan.standby),
             coverage: Coverage::default(),
@@ -153,6 +168,8 @@ impl World {
             began: Instant::EPOCH,
             operator_at: Instant::EPOCH,
             promote_at: None,
+            demoted: None,
+            alone: [None; 2],
             serving: 0,
             backups: [None, None],
             sessions: [Sessions::default(); 2],
@@ -190,7 +207,7 @@ impl World {
                 ArbiterKind::Etcd => ArbiterLink::Etcd,
                 _ => ArbiterLink::None,
             },
-            degraded: DegradedPolicy::Ask,
+            degraded: self.alone[node].map_or(DegradedPolicy::Ask, DegradedPolicy::After),
             timing: match self.plan.patience {
                 Patience::Ordinary => Timing::default(),
                 Patience::Fast => Timing::fast(),
@@ -211,7 +228,12 @@ impl World {
     pub(crate) fn start(&mut self, node: usize) {
         self.on_start_with_record(node);
         let setup = self.setup(node);
-        let front = Front { mode: self.plan.mode, standby: self.plan.standby };
+        // Hosts that contend choose, too.
+        let alua = match self.plan.contenders {
+            0 => Management::Implicit,
+            _ => Management::ImplicitAndExplicit,
+        };
+        let front = Front { mode: self.plan.mode, standby: self.plan.standby, alua };
         self.machines[node].start(setup, front, &self.core, &self.net, self.now);
         self.note(&format!("node {node}"), format_args!("starts, run {}", self.machines[node].run));
     }
@@ -299,7 +321,8 @@ impl World {
         let events = self.events.front().map(|event| self.began + event.at);
         let undos = self.undos.iter().map(|(at, _)| *at);
         let some = others.into_iter().flatten().chain(events).chain(undos);
-        machines.chain(hosts).chain(some).min().expect("the operator looks for ever")
+        let contenders = self.contenders.iter().map(|contender| contender.due);
+        machines.chain(hosts).chain(contenders).chain(some).min().expect("the operator looks for ever")
     }
 
     fn dispatch(&mut self) -> Check {
@@ -316,6 +339,11 @@ impl World {
                 self.turn_host(at)?;
             }
         }
+        for at in 0..self.contenders.len() {
+            if self.contenders[at].due <= self.now {
+                self.turn_contender(at)?;
+            }
+        }
         self.strike()?;
         if self.operator_at <= self.now {
             self.operator_at = self.now + OPERATOR;
@@ -329,8 +357,10 @@ impl World {
             for machine in self.machines.iter_mut().filter(|machine| machine::address(machine.node) == ip) {
                 machine.wake(self.now);
             }
-            for host in self.hosts.iter_mut().filter(|host| host.ip == ip) {
-                host.due = host.due.min(self.now);
+            let hosts = self.hosts.iter_mut().map(|host| (host.ip, &mut host.due));
+            let others = self.contenders.iter_mut().map(|it| (it.ip, &mut it.due));
+            for (_, due) in hosts.chain(others).filter(|(of, _)| *of == ip) {
+                *due = (*due).min(self.now);
             }
         }
     }
@@ -445,18 +475,42 @@ impl World {
         }
     }
 
-    fn turn_host(&mut self, at: usize) -> Check {
-        let runs = [self.machines[0].run, self.machines[1].run];
-        let mut env = Env {
+    /// What a host's turn is given.
+    fn env(&mut self) -> Env<'_> {
+        let configs = self.views.iter().flatten().filter_map(|view| view.config);
+        let newest = configs.max_by_key(Config::generation);
+        Env {
             net: &self.net,
             history: &mut self.history,
+            orders: &mut self.orders,
             load: &self.plan.load,
             standby: self.plan.standby,
             granules: self.granules.max(1),
-            runs,
+            runs: [self.machines[0].run, self.machines[1].run],
             serving: self.serving,
-        };
-        self.hosts[at].turn(self.now, &mut env)?;
+            holder: newest.map(|config| config.holder.index()),
+        }
+    }
+
+    fn turn_contender(&mut self, at: usize) -> Check {
+        let mut all = core::mem::take(&mut self.contenders);
+        let (now, mut env) = (self.now, self.env());
+        let turned = all[at].turn(now, &mut env);
+        self.contenders = all;
+        let news = self.contenders[at].take_news();
+        for news in &news {
+            self.note(&format!("host {}", self.plan.load.hosts + at), format_args!("{news}"));
+        }
+        turned?;
+        if news.is_empty() { Ok(()) } else { self.check_claimed() }
+    }
+
+    fn turn_host(&mut self, at: usize) -> Check {
+        let mut all = core::mem::take(&mut self.hosts);
+        let (now, mut env) = (self.now, self.env());
+        let turned = all[at].turn(now, &mut env);
+        self.hosts = all;
+        turned?;
         for (node, invoked) in self.hosts[at].take_served() {
             if self.plan.standby == StandbyMode::Refuse {
                 self.check_let_in(node, invoked)?;

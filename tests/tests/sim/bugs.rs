@@ -4,7 +4,7 @@ use mirror::mutation::{Broken, Mutation};
 use tests::sim::{Plan, Runner, SHOWN_ELSEWHERE, shrink};
 
 /// For each rule a seed that is clean, and was not with the rule broken when it was last looked for.
-const SHOWN: [(Mutation, u64); 22] = [
+const SHOWN: [(Mutation, u64); 24] = [
     (Mutation::R1DataBeforeLog, 30),
     (Mutation::R2WritesOverlap, 8),
     (Mutation::R3AckWithoutConfig, 4),
@@ -27,6 +27,8 @@ const SHOWN: [(Mutation, u64); 22] = [
     (Mutation::ForceTakesAll, 26),
     (Mutation::SplitUnseen, 26),
     (Mutation::LossUnseen, 162),
+    (Mutation::StateOnOneLeg, 1),
+    (Mutation::PreemptWithoutAbort, 298),
 ];
 
 /// Whatever changes the time that anything takes changes what seeds show: then the first ones are tried.

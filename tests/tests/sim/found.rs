@@ -43,6 +43,7 @@ pub(super) fn plan(seed: u64, policy: ArbiterKind, events: &[Event]) -> Plan {
         standby: StandbyMode::Refuse,
         patience: Patience::Ordinary,
         load,
+        contenders: 0,
         net: (us(20), us(200)),
         disk: (us(10), us(200)),
         drift_ppm: [0, 0],

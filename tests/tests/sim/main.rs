@@ -1,6 +1,7 @@
 //! The simulator in `make test`: a bounded number of seeds, the runs that once failed, and that runs repeat.
 
 mod bugs;
+mod contention;
 mod found;
 mod records;
 mod split;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use engine::mutation::{Mutation, is_broken};
 use engine::{Instant, Progress};
 use iscsi::TaskId;
 use iscsi::chap::Algorithm;
@@ -134,7 +135,7 @@ impl Target {
             for (_, sense) in change.attentions.iter().filter(|(told, _)| *told == *nexus) {
                 entry.session.establish(&unit, *sense);
             }
-            if change.aborted.contains(&*nexus) {
+            if change.aborted.contains(&*nexus) && !is_broken(Mutation::PreemptWithoutAbort) {
                 entry.session.abort_all(&unit, Aborter::Another, now);
                 entry.session.end_copies(&unit);
             }

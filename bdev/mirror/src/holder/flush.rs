@@ -8,6 +8,7 @@ use super::request::{Errand, Flush, FlushStage, Work};
 use super::{Ctx, Holder, Sides};
 use crate::decide::{Judgement, is_passing};
 use crate::desk::{Purpose, Side};
+use crate::mutation::{Mutation, is_broken};
 
 impl Flush {
     pub(super) fn new(errand: Errand) -> Self {
@@ -57,6 +58,7 @@ impl Holder {
 
     pub(super) fn send_flush(&mut self, key: Key, ctx: &mut Ctx<'_>) {
         let sides = match self.flush_mut(key).map(|flush| &flush.errand) {
+            Some(Errand::Store { .. }) if is_broken(Mutation::StateOnOneLeg) => Sides::only(Side::Own),
             Some(Errand::Store { .. } | Errand::Load { .. } | Errand::Renew { .. }) => self.state_sides(),
             Some(Errand::Flush(_)) | None => self.flushed_sides(),
         };
