@@ -119,7 +119,7 @@ impl Orders {
 
     /// Nobody holds it, in whatever order.
     pub(crate) fn is_free(&self) -> bool {
-        self.courses.iter().all(|course| course.table.reservation.is_none())
+        self.reachable().iter().all(|course| course.table.reservation.is_none())
     }
 
     /// So much may be that somebody should look what there is.
