@@ -246,7 +246,7 @@ fn an_etcd_restored_from_a_backup_is_not_believed() {
     pair.wait(0, "the reason", |status| status["reason"].as_str().is_some_and(|why| why.contains("backup")));
     let refused = gemel(pair.node(0), &["may-promote", "vol0"]);
     assert!(!refused.status.success(), "{held}");
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("waiting:"), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("arbiter-first:"), "{refused:?}");
     let told = gemel(pair.node(0), &["promote", "vol0", "--force"]);
     let told = String::from_utf8_lossy(&told.stderr).into_owned();
     assert!(told.contains("2^32") && told.contains("FORCED") && told.contains("Add --yes"), "{told}");

@@ -8,14 +8,14 @@ const SHOWN: [(Mutation, u64); 24] = [
     (Mutation::R1DataBeforeLog, 30),
     (Mutation::R2WritesOverlap, 8),
     (Mutation::R3AckWithoutConfig, 4),
-    (Mutation::R4LeaveUnflushed, 117),
+    (Mutation::R4LeaveUnflushed, 169),
     (Mutation::R5ClearBeforeCopy, 49),
-    (Mutation::R5CopyUnlocked, 50),
-    (Mutation::R6LeaveUnmarked, 18),
-    (Mutation::R7PartClears, 15),
+    (Mutation::R5CopyUnlocked, 138),
+    (Mutation::R6LeaveUnmarked, 29),
+    (Mutation::R7PartClears, 20),
     (Mutation::R8ActFirst, 1),
     (Mutation::R9SameSlot, 12),
-    (Mutation::R10FenceUndrained, 64),
+    (Mutation::R10FenceUndrained, 67),
     (Mutation::R11RestartKeepsGeneration, 21),
     (Mutation::R12CleanUnflushed, 3),
     (Mutation::DegradeWithoutMarks, 169),
@@ -28,7 +28,7 @@ const SHOWN: [(Mutation, u64); 24] = [
     (Mutation::SplitUnseen, 26),
     (Mutation::LossUnseen, 162),
     (Mutation::StateOnOneLeg, 1),
-    (Mutation::PreemptWithoutAbort, 298),
+    (Mutation::PreemptWithoutAbort, 77),
 ];
 
 /// Whatever changes the time that anything takes changes what seeds show: then the first ones are tried.
