@@ -172,8 +172,17 @@ impl Orders {
 
     /// So much is uncertain that nobody should add to it.
     pub(crate) fn is_unclear(&self) -> bool {
-        let lost = self.pending.values().filter(|pending| pending.standing == Standing::Lost);
-        lost.count() >= LOST_MAX
+        self.lost_commands().count() >= LOST_MAX
+    }
+
+    /// Something was lost that may still take effect.
+    pub(crate) fn is_lossy(&self) -> bool {
+        self.lost_commands().next().is_some()
+    }
+
+    fn lost_commands(&self) -> impl Iterator<Item = Number> + '_ {
+        let lost = self.pending.iter().filter(|(_, pending)| pending.standing == Standing::Lost);
+        lost.map(|(number, _)| *number)
     }
 
     /// It was not even sent.
@@ -205,6 +214,15 @@ impl Orders {
         self.forget(number);
         self.lift_bars();
         Ok(())
+    }
+
+    /// Whatever was lost has taken effect by now, or never will.
+    ///
+    /// # Errors
+    /// There are too many orders.
+    pub(crate) fn lost_are_over(&mut self) -> Result<(), String> {
+        let lost: Vec<Number> = self.lost_commands().collect();
+        lost.into_iter().try_for_each(|number| self.over(number))
     }
 
     fn forget(&mut self, number: Number) {

@@ -16,6 +16,9 @@ use super::world::{Check, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Longer than a target keeps what a lost session sent (Time2Retain).
+const KEPT: Duration = Duration::from_secs(25);
+
 impl World {
     /// All of it.
     pub(crate) fn play(&mut self) -> Check {
@@ -183,6 +186,10 @@ impl World {
             return Ok(());
         }
         self.rest()?;
+        if self.orders.is_lossy() {
+            self.run(KEPT, |_| false)?;
+            self.orders.lost_are_over()?;
+        }
         (self.contenders[0].aim, self.contenders[0].due) = (Aim::Clear, self.now);
         if !self.run(30 * SECOND, |world| world.orders.is_free())? {
             return Err(format!("liveness: reservations are not cleared{}", self.orders.describe()));

@@ -9,7 +9,7 @@ const SHOWN: [(Mutation, u64); 24] = [
     (Mutation::R2WritesOverlap, 8),
     (Mutation::R3AckWithoutConfig, 4),
     (Mutation::R4LeaveUnflushed, 169),
-    (Mutation::R5ClearBeforeCopy, 49),
+    (Mutation::R5ClearBeforeCopy, 452),
     (Mutation::R5CopyUnlocked, 138),
     (Mutation::R6LeaveUnmarked, 29),
     (Mutation::R7PartClears, 20),
