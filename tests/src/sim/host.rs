@@ -453,12 +453,15 @@ pub(crate) struct Env<'a> {
     pub(crate) serving: usize,
     /// The holder of the newest config that a node goes by.
     pub(crate) holder: Option<usize>,
+    /// Nodes that go by a config of their own as the holder, whether anybody succeeded them or not.
+    pub(crate) holding: [bool; 2],
 }
 
 impl Env<'_> {
     /// A node that has been succeeded and does not know it yet refuses by the table that it had: it lets nobody in by that.
     pub(crate) fn is_of_the_past(&self, node: usize) -> bool {
-        self.holder.is_some_and(|holder| holder != node) && self.standby == StandbyMode::Refuse
+        let is_itself = self.standby == StandbyMode::Refuse || self.holding[node];
+        self.holder.is_some_and(|holder| holder != node) && is_itself
     }
 
     /// A node answered with RESERVATION CONFLICT.

@@ -489,6 +489,10 @@ impl World {
             runs: [self.machines[0].run, self.machines[1].run],
             serving: self.serving,
             holder: newest.map(|config| config.holder.index()),
+            holding: [0, 1].map(|node| {
+                let role = self.views[node].as_ref().map(|view| view.role);
+                matches!(role, Some(RoleKind::Holder | RoleKind::Frozen))
+            }),
         }
     }
 
