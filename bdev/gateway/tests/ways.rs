@@ -147,6 +147,18 @@ fn a_cut_of_either_way_is_a_short_pause() {
     }
 }
 
+/// The target lets the lost commands go on later than a new connection is tried for the first time.
+#[test]
+fn a_way_is_used_again_however_long_its_commands_wait() {
+    let mut slow = two_ways();
+    slow.preferences.default_time2wait = 2;
+    let mut bench = Bench::with(51, slow);
+    bench.cut(1);
+    bench.until("the cut", Duration::from_secs(1), |bench| bench.states()[1] == WayState::Down);
+    bench.heal(1);
+    bench.until("both again", Duration::from_secs(5), |bench| bench.states() == [WayState::Up; 2]);
+}
+
 /// A way that has so much to carry that a ping takes longer than a cut is not cut.
 #[test]
 fn a_slow_way_is_not_taken_for_one_that_is_cut() {

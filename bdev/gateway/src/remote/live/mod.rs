@@ -428,6 +428,8 @@ impl Live {
         let ready = |loss: &mut Loss| matches!(loss.recovery, Recovery::Removed { from } if now >= from);
         for mut loss in self.losses.extract_if(.., ready) {
             server.connection.take_over(&mut loss.connection);
+            // Its place is free: there was none when a connection was due meanwhile.
+            self.next_join.get_or_insert(now);
         }
     }
 
