@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bdev::fault::FaultTarget;
 use bdev::{BlockRange, Channel, Completions, Durability, Io, Link, Op, Tag};
+use engine::Buf;
 use gateway::{Remote, RemoteConfig, Served, Way, WayNews, WayState};
 use import::{HOST, Homes, World, config, ip, ip_there};
 use uuid::Uuid;
@@ -68,28 +69,45 @@ impl Bench {
         self.user.link(self.world.now)
     }
 
-    fn submit(&mut self, byte: u8) {
-        let mut from = self.world.core.pool().alloc(4096).expect("a frame");
-        from.fill(byte);
-        let range = BlockRange::new(self.next % 64 * 8, 8);
-        let write = Op::Write { range, from: from.freeze(), durability: Durability::Durable };
+    fn frame(&self, len: usize) -> Buf {
+        let mut frame = self.world.core.pool().alloc(len).expect("a frame");
+        frame.fill(7);
+        frame.freeze()
+    }
+
+    fn submit(&mut self, from: &Buf) {
+        let blocks = (from.len() / 512) as u32;
+        let range = BlockRange::new(self.next % 32 * u64::from(blocks), blocks);
+        let write = Op::Write { range, from: from.clone(), durability: Durability::Durable };
         self.next += 1;
         let (tag, now) = (Tag(self.next), self.world.now);
         self.user.submit(Io::new(write, tag, now), now).expect("room");
     }
 
-    /// Eight writes at a time for so long; the longest that nothing was answered.
+    /// Eight short writes at a time for so long; the longest that nothing was answered.
     fn write_for(&mut self, time: Duration) -> Duration {
+        let from = self.frame(4096);
+        self.keep_writing(8, &from, time)
+    }
+
+    /// The same of so many writes at a time.
+    fn keep_writing(&mut self, depth: usize, from: &Buf, time: Duration) -> Duration {
         let until = self.world.now + time;
         let (mut under_way, mut last, mut longest) = (0, self.world.now, Duration::ZERO);
         while self.world.now < until || under_way > 0 {
-            while under_way < 8 && self.world.now < until {
-                self.submit(7);
+            while under_way < depth && self.world.now < until {
+                self.submit(from);
                 under_way += 1;
             }
             self.step();
             while let Some(completed) = self.done.pop_front() {
-                assert_eq!(completed.result, Ok(()));
+                assert_eq!(
+                    completed.result,
+                    Ok(()),
+                    "{:?} {:?}",
+                    self.import.take_way_news(),
+                    self.session()
+                );
                 longest = longest.max(self.world.now - last);
                 (under_way, last) = (under_way - 1, self.world.now);
             }
@@ -117,7 +135,8 @@ impl Bench {
 fn both_ways_are_used() {
     let mut bench = Bench::new(31);
     bench.world.fault.plan().set_latency(FaultTarget::Write, 2 * MS);
-    (0..16).for_each(|byte| bench.submit(byte));
+    let from = bench.frame(4096);
+    (0..16).for_each(|_| bench.submit(&from));
     let busy = |bench: &mut Bench| bench.import.ways().iter().all(|way| way.tasks == 8);
     bench.until("eight on each", 2 * MS, busy);
     bench.until("the answers", 100 * MS, |bench| bench.done.len() == 16);
@@ -144,6 +163,49 @@ fn a_cut_of_either_way_is_a_short_pause() {
             assert!(bench.write_for(20 * MS) < 20 * MS);
         }
         assert_eq!(bench.sessions(), sessions);
+    }
+}
+
+/// What waits for the commands that were lost is more than the target keeps: it hears the other way all the same.
+#[test]
+fn a_cut_under_load_is_a_short_pause_too() {
+    for way in [0, 1] {
+        let mut bench = Bench::new(50);
+        let sessions = bench.sessions();
+        bench.world.fault.plan().set_latency(FaultTarget::Write, MS);
+        let from = bench.frame(256 << 10);
+        bench.keep_writing(64, &from, 20 * MS);
+        (0..64).for_each(|_| bench.submit(&from));
+        (0..20).for_each(|_| bench.step());
+        bench.cut(way);
+        bench.until("the answers", Duration::from_secs(2), |bench| bench.done.len() == 64);
+        assert!(bench.done.drain(..).all(|completed| completed.result == Ok(())), "way {way}");
+        assert_eq!(bench.sessions(), sessions, "way {way}");
+        bench.heal(way);
+        bench.until("both again", Duration::from_secs(3), |bench| bench.states() == [WayState::Up; 2]);
+        bench.cut(way);
+        let longest = bench.keep_writing(64, &from, 400 * MS);
+        assert!(longest > 50 * MS && longest <= 300 * MS, "way {way}: {longest:?}");
+        assert_eq!(bench.sessions(), sessions, "way {way}");
+    }
+}
+
+/// Nothing has its turn before a command that was lost: it is not sent for the target to keep. What was lost and had its turn holds up nothing.
+#[test]
+fn commands_wait_here_while_the_target_waits_for_a_lost_one() {
+    for lost in [1, 0] {
+        let mut slow = two_ways();
+        slow.preferences.default_time2wait = 2;
+        let mut bench = Bench::with(52, slow);
+        let from = bench.frame(4096);
+        bench.cut(1);
+        (0..2 * lost).for_each(|_| bench.submit(&from));
+        bench.until("the cut", Duration::from_secs(1), |bench| bench.states()[1] == WayState::Down);
+        let cut = bench.world.now;
+        (0..8).for_each(|_| bench.submit(&from));
+        bench.until("half a second", Duration::from_secs(1), |bench| bench.world.now - cut > 500 * MS);
+        assert_eq!((bench.import.ways()[0].tasks, bench.done.len()), if lost == 1 { (0, 1) } else { (0, 8) });
+        bench.until("the answers", Duration::from_secs(2), |bench| bench.done.len() == 8 + 2 * lost);
     }
 }
 

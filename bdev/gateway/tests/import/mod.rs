@@ -8,7 +8,7 @@ use std::time::Duration;
 use bdev::fault::FaultBdev;
 use bdev::malloc::MallocBdev;
 use bdev::{Bdev, BlockRange, Channel, Completed, Completions, Durability, Geometry, Io, IoError, Op, Tag};
-use engine::{Core, Instant, Pool};
+use engine::{Core, Instant, Pages, Pool, PoolConfig};
 use gateway::{
     InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PortalGroup, Remote, RemoteConfig, Target,
     TargetConfig,
@@ -81,7 +81,8 @@ impl World {
         initiators: &[&str],
         wrap: impl FnOnce(Arc<FaultBdev>) -> Arc<dyn Bdev>,
     ) -> Self {
-        let core = Core::for_tests(Pool::for_tests());
+        let pool = Pool::new(PoolConfig { frames: [512, 64, 64], pages: Pages::Ordinary });
+        let core = Core::for_tests(pool.expect("memory"));
         let network = SimNet::new(SimConfig { seed, ..SimConfig::default() });
         let geometry = Geometry { block_size: 512, physical_block_size: 4096, blocks: 16384 };
         let medium = MallocBdev::new("m0", Uuid::from_u128(7), geometry);
@@ -95,13 +96,8 @@ impl World {
             .add_initiator_group(InitiatorGroup { tag: 1, initiators, netmasks: vec![NetMask::Any] })
             .expect("new");
         let luns = BTreeMap::from([(0, LunConfig::new(wrap(fault.clone()), LunMode::SyncCached))]);
-        let node = NodeConfig {
-            alias: "t0".into(),
-            maps: vec![Map::new(1, 1)],
-            luns,
-            queue_depth: 32,
-            ..NodeConfig::new(TARGET)
-        };
+        let node =
+            NodeConfig { alias: "t0".into(), maps: vec![Map::new(1, 1)], luns, ..NodeConfig::new(TARGET) };
         target.add_node(node).expect("new");
         let remote = Remote::new("r0", Uuid::nil(), remote);
         let channel = remote.open_over(&core, Box::new(Homes::new(&network, 2)));

@@ -41,6 +41,11 @@ impl Connection {
         }
     }
 
+    /// True while a command of this connection has not come to the target: those with later numbers have no turn there.
+    pub fn has_missed(&self) -> bool {
+        self.tasks.values().any(|open| !self.numbers.has_arrived(open.cmd_sn()))
+    }
+
     /// Commands that the target has never seen: they come with the numbers that they have, in order.
     fn send_missed(&mut self, mut missed: Vec<(TaskId, Task)>) {
         //= rfc7143#section-7.2.1: a command that is not acknowledged is sent again: its connection was logged out.

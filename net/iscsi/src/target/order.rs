@@ -16,8 +16,9 @@ use crate::pdu::{Header, RejectReason, opcode};
 use crate::protocol::TaskId;
 use crate::serial;
 
-/// Bytes of data of requests that wait. Beyond that the connection is not read, unless what they wait for comes by it: then data are
-/// dropped, and asked for again.
+/// Bytes of data of requests that wait. Beyond that data are dropped, and asked for again, where the level allows that: what they wait
+/// for may come by this connection yet, again or in place of one that broke off. At level 0 the connection is not read, unless what
+/// they wait for is known to come by it.
 const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// A request as it came, with its data.
@@ -216,7 +217,7 @@ impl Connection {
         };
         match self.held_bytes > HELD_BYTES_MAX {
             false => Room::Some,
-            true if awaits() => Room::None,
+            true if self.recovers() || awaits() => Room::None,
             true => Room::Later,
         }
     }

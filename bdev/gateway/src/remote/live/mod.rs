@@ -202,7 +202,9 @@ impl Live {
 
     /// Sends a command on the connection with the least to do.
     pub(super) fn submit(&mut self, command: Command) -> Result<TaskId, NotSent> {
-        if self.ladder.is_resetting() {
+        // Its turn would be after what was lost, and the target would have to keep it.
+        let has_no_turn = self.losses.iter().any(|loss| loss.connection.has_missed());
+        if self.ladder.is_resetting() || has_no_turn {
             return Err(NotSent::WindowClosed);
         }
         let recovers = !self.losses.is_empty();
