@@ -72,8 +72,12 @@ impl Phy {
         Self { device, ledger: Ledger::default(), mtu: mtu as usize, segmentation }
     }
 
-    /// Goes on with another device, as like the first as to one interface's of the same name.
+    /// Goes on with another device of an interface of the same name. It may do more or less than the one before: an [`Interface`] over
+    /// this has to be made again.
+    ///
+    /// [`Interface`]: smoltcp::iface::Interface
     pub(super) fn replace(&mut self, device: Box<dyn FrameDevice>) {
+        self.segmentation = device.properties().segmentation;
         self.device = device;
     }
 }

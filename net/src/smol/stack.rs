@@ -34,6 +34,33 @@ const EADDRINUSE: i32 = 98;
 const ENOBUFS: i32 = 105;
 const EINVAL: i32 = 22;
 
+/// What the configuration says, over this device as it is now: what the device does is asked once.
+fn interface_over(
+    phy: &mut Phy,
+    config: &LinkConfig,
+    random_seed: u64,
+    now: smoltcp::time::Instant,
+) -> Interface {
+    let address = EthernetAddress(phy.device.properties().address);
+    let mut settings = Config::new(HardwareAddress::Ethernet(address));
+    settings.random_seed = random_seed;
+    let mut interface = Interface::new(settings, phy, now);
+    interface.update_ip_addrs(|addresses| {
+        for net in &config.addresses {
+            // The configuration was checked: they fit.
+            let _ = addresses.push(IpCidr::new(net.address.into(), net.prefix));
+        }
+    });
+    for gateway in &config.gateways {
+        // There is at most one of each family, and room for both.
+        let _ = match gateway {
+            IpAddr::V4(v4) => interface.routes_mut().add_default_ipv4_route(*v4).map(drop),
+            IpAddr::V6(v6) => interface.routes_mut().add_default_ipv6_route(*v6).map(drop),
+        };
+    }
+    interface
+}
+
 /// See the module.
 pub(super) struct Stack {
     config: LinkConfig,
@@ -58,25 +85,9 @@ impl Stack {
     pub(super) fn new(config: &LinkConfig, device: Box<dyn FrameDevice>, now: Instant) -> Self {
         let clock = Clock::new(config.min_rto);
         let mtu = config.mtu.min(device.properties().mtu);
-        let address = HardwareAddress::Ethernet(EthernetAddress(device.properties().address));
         let mut prng = Prng::from_seed(config.seed);
-        let mut settings = Config::new(address);
-        settings.random_seed = prng.next_u64();
         let mut phy = Phy::new(device, mtu);
-        let mut interface = Interface::new(settings, &mut phy, clock.instant(now));
-        interface.update_ip_addrs(|addresses| {
-            for net in &config.addresses {
-                // The configuration was checked: they fit.
-                let _ = addresses.push(IpCidr::new(net.address.into(), net.prefix));
-            }
-        });
-        for gateway in &config.gateways {
-            // There is at most one of each family, and room for both.
-            let _ = match gateway {
-                IpAddr::V4(v4) => interface.routes_mut().add_default_ipv4_route(*v4).map(drop),
-                IpAddr::V6(v6) => interface.routes_mut().add_default_ipv6_route(*v6).map(drop),
-            };
-        }
+        let interface = interface_over(&mut phy, config, prng.next_u64(), clock.instant(now));
         let mut sockets = Sockets::new(config, clock);
         let ident = prng.below(1 << 16) as u16;
         let paths = Paths::new(&mut sockets.set, mtu, ident);
@@ -184,9 +195,9 @@ impl Stack {
 
     /// The interface is there again: goes on with its device.
     pub(super) fn replace(&mut self, device: Box<dyn FrameDevice>) {
-        let address = EthernetAddress(device.properties().address);
-        self.interface.set_hardware_addr(HardwareAddress::Ethernet(address));
         self.phy.replace(device);
+        let at = self.clock.instant(self.now);
+        self.interface = interface_over(&mut self.phy, &self.config, self.prng.next_u64(), at);
         // The next look sees its state, and tells.
         self.next_look = self.now;
     }

@@ -197,6 +197,66 @@ fn a_lost_carrier_ends_connections_at_once_and_a_new_one_is_made_when_it_is_back
     });
 }
 
+/// A device that would cut long frames and complete checksums, with nobody at the other end.
+struct Cutting {
+    dead: MemoryDevice,
+    properties: Properties,
+}
+
+impl Cutting {
+    fn new() -> Self {
+        let wire = MemoryWire::new(MS, 0);
+        wire.set_state(LinkState::Gone);
+        let dead = wire.end(0);
+        let properties = Properties { segmentation: Some(65_549), ..dead.properties().clone() };
+        Self { dead, properties }
+    }
+}
+
+impl FrameDevice for Cutting {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn receive(&mut self) -> Option<(engine::packet::Received<'_>, &mut dyn Transmit)> {
+        self.dead.receive()
+    }
+
+    fn transmitter(&mut self) -> &mut dyn Transmit {
+        self.dead.transmitter()
+    }
+
+    fn flush(&mut self) {}
+
+    fn is_pending(&self) -> bool {
+        false
+    }
+
+    fn state(&mut self) -> LinkState {
+        self.dead.state()
+    }
+
+    fn stats(&mut self) -> engine::packet::PacketStats {
+        self.dead.stats()
+    }
+}
+
+/// Its memory device takes no frame whose checksum is left to it.
+#[test]
+fn an_interface_may_come_back_with_another_kind_of_device() {
+    let mut bench = Bench::new(9);
+    bench.links[0] = Link::over(&config(0, 9), Box::new(Cutting::new()), bench.now).expect("a link");
+    bench.turn(|_| {});
+    assert!(bench.links[0].stack.borrow().is_gone());
+    let device = Box::new(bench.wire.end(0));
+    bench.links[0].stack.borrow_mut().replace(device);
+    bench.turn(|_| {});
+    for v6 in [false, true] {
+        let (mut a, mut b, _listener) = bench.pair(v6);
+        transfer(&mut bench, &mut *a, &mut *b, 200_000);
+    }
+}
+
 #[test]
 fn a_path_that_is_too_narrow_is_named() {
     let mut bench = Bench::new(4);
