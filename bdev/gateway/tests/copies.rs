@@ -9,6 +9,7 @@ use std::time::Duration;
 use bdev::fault::{Fault, FaultBdev, FaultTarget};
 use bdev::malloc::MallocBdev;
 use bdev::{BlockRange, Geometry};
+use engine::{Pages, Pool, PoolConfig};
 use gateway::{InitiatorGroup, LunConfig, LunMask, LunMode, Map, NetMask};
 use host::{GOOD, TARGET, World, attention};
 use iscsi::TaskId;
@@ -41,12 +42,15 @@ enum By {
 
 impl Three {
     fn new(hosts: u8) -> Self {
-        let mut world = World::new(hosts);
+        Self::of(World::new(hosts))
+    }
+
+    fn of(mut world: World) -> Self {
         let medium = medium(9);
         let fault = FaultBdev::new("f2", "fault", Uuid::from_u128(9), medium.clone());
         world.target.add_lun(TARGET, 2, LunConfig::new(fault.clone(), LunMode::SyncDurable)).expect("new");
         let mut three = Self { world, fault, medium };
-        for host in 0..usize::from(hosts) {
+        for host in 0..three.world.hosts.len() {
             for lun in [0, 1, 2] {
                 three.world.run_at(host, lun, &[0; 6], &[]);
             }
@@ -68,6 +72,14 @@ impl Three {
 
     /// A copy of everything from one LUN's beginning to another's, by a command at LUN 0.
     fn copy(&mut self, by: By, from: u16, to: u16) -> TaskId {
+        let mut segment = vec![2, 0, 0, 24, 0, 0, 0, 1, 0, 0];
+        segment.extend(BLOCKS.to_be_bytes());
+        segment.extend([0; 16]);
+        self.copy_segment(by, from, to, &segment)
+    }
+
+    /// The same of what a segment descriptor says.
+    fn copy_segment(&mut self, by: By, from: u16, to: u16, segment: &[u8]) -> TaskId {
         let names = [self.naa(from), self.naa(to)];
         let cscd = |name: &[u8; 8]| [&[0xe4, 0, 0, 0, 1, 3, 0, 8][..], name, &[0; 16]].concat();
         let mut list = vec![0; 48];
@@ -75,11 +87,9 @@ impl Three {
         list[15] = u8::from(by == By::Background);
         // No list identifier: nobody asks how it ended.
         list[1] = 0x18;
-        (list[43], list[45]) = (64, 28);
+        (list[43], list[45]) = (64, u8::try_from(segment.len()).expect("short"));
         list.extend(names.iter().flat_map(cscd));
-        list.extend([2, 0, 0, 24, 0, 0, 0, 1, 0, 0]);
-        list.extend(BLOCKS.to_be_bytes());
-        list.extend([0; 16]);
+        list.extend(segment);
         let mut cdb = [0; 16];
         (cdb[0], cdb[1], cdb[13]) = (0x83, 0x01, u8::try_from(list.len()).expect("short"));
         self.world.hosts[0].send(&cdb, &list, 0)
@@ -297,4 +307,35 @@ fn copies_in_the_background_are_bounded_and_leave_the_pool_to_others() {
     three.world.run_for(Duration::from_millis(100));
     let copy = three.copy(By::Background, 0, 2);
     assert_eq!(three.world.end(0, copy), GOOD, "they have ended");
+}
+
+/// Its session's share of the pool is held by what waits for the blocks that it has.
+#[test]
+fn a_copy_in_the_background_goes_on_at_the_blocks_that_it_holds() {
+    const LEN: u32 = 1 << 20;
+    let few = PoolConfig { frames: [64, 16, 7], pages: Pages::Ordinary };
+    let mut world = World::empty_on(Pool::new(few).expect("memory"));
+    world.add(0, |_| {});
+    world.until("a login", |world| world.hosts[0].is_in());
+    let mut three = Three::of(world);
+    assert_eq!(three.write(0, 2, 0, 5), GOOD);
+    three.world.fault.plan().arm(FaultTarget::Read, Fault::Silence, 1);
+    // 200 000 bytes, from the beginning to byte 100.
+    let mut segment = vec![0x0a, 0, 0, 28, 0, 0, 0, 1];
+    segment.extend(200_000_u32.to_be_bytes());
+    segment.extend([0; 19]);
+    segment.push(100);
+    let copy = three.copy_segment(By::Background, 2, 0, &segment);
+    assert_eq!(three.world.end(0, copy), GOOD);
+    three.run();
+    let mut cdb = [0; 16];
+    cdb[0] = 0x88;
+    cdb[10..14].copy_from_slice(&(LEN / 512).to_be_bytes());
+    let reads: Vec<TaskId> = (0..8).map(|_| three.world.hosts[0].send(&cdb, &[], LEN)).collect();
+    three.run();
+    three.world.fault.plan().clear(FaultTarget::Read);
+    for read in reads {
+        assert_eq!(three.world.end(0, read), GOOD);
+    }
+    assert_eq!(three.world.medium.snapshot(BlockRange::new(0, 1))[99..102], [0, 5, 5]);
 }

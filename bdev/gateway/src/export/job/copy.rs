@@ -327,6 +327,11 @@ impl Copying {
         })
     }
 
+    /// Whether it has a piece in its hands.
+    pub(super) fn has_piece(&self) -> bool {
+        matches!(self.stage, Stage::Merging(_) | Stage::Writing(_))
+    }
+
     /// Whether any of what it has yet to copy is from such a place, or to one.
     pub(super) fn touches(&self, at: &dyn Fn(&Place) -> bool) -> bool {
         self.runs.iter().any(|run| at(&run.destination) || run.source.place().is_some_and(at))

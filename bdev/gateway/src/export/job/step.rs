@@ -177,6 +177,11 @@ impl Step {
         if let Self::Copy(copying) = self { copying.place() } else { None }
     }
 
+    /// Whether it is a copy whose frames were taken by the step before it.
+    pub(in crate::export) fn goes_on(&self) -> bool {
+        if let Self::Copy(copying) = self { copying.has_piece() } else { false }
+    }
+
     /// Whether it copies from such a place, or to one, now or later.
     pub(in crate::export) fn touches(&self, at: &dyn Fn(&Place) -> bool) -> bool {
         if let Self::Copy(copying) = self { copying.touches(at) } else { false }

@@ -42,9 +42,10 @@ enum State {
 }
 
 impl Background {
-    /// True while it has frames.
+    /// True while it has frames: for its I/O, or with the piece that it copies. It may hold blocks then, so it waits for no share.
     fn is_at_work(&self) -> bool {
-        self.state != State::Waiting || self.footing.has_frames()
+        let goes_on = || self.step.as_ref().is_some_and(Step::goes_on);
+        self.state != State::Waiting || self.footing.has_frames() || goes_on()
     }
 
     fn is_at(&self, unit: &Rc<LogicalUnit>) -> bool {
@@ -102,7 +103,7 @@ impl Session {
             return self.background.retain(|background| background.number != number);
         }
         // What is waited for at the blocks keeps its frames: they are the session's share.
-        if !(may_begin || background.footing.has_frames()) {
+        if !(may_begin || background.is_at_work()) {
             return;
         }
         if !background.footing.is_complete(step, &lun, self.core.pool()) {
