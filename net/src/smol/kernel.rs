@@ -84,6 +84,8 @@ struct KernelLink<D> {
     properties: Properties,
     client: RingClient,
     wait: Wait,
+    /// As somebody asked last.
+    state: LinkState,
 }
 
 /// The longest packet that IPv4 can say the length of, with its Ethernet header.
@@ -165,7 +167,7 @@ fn check_addresses(config: &LinkConfig) -> Result<(), LinkError> {
 
 impl<D: KernelDevice + 'static> KernelLink<D> {
     fn boxed(device: D, properties: Properties, client: RingClient) -> Box<dyn FrameDevice> {
-        Box::new(Self { device, properties, client, wait: Wait::None })
+        Box::new(Self { device, properties, client, wait: Wait::None, state: LinkState::Up })
     }
 }
 
@@ -193,7 +195,8 @@ impl<D: KernelDevice> FrameDevice for KernelLink<D> {
     }
 
     fn state(&mut self) -> LinkState {
-        self.device.link_state()
+        self.state = self.device.link_state();
+        self.state
     }
 
     fn stats(&mut self) -> PacketStats {
@@ -203,6 +206,10 @@ impl<D: KernelDevice> FrameDevice for KernelLink<D> {
     fn prepare_sleep(&mut self) {
         while self.client.take().is_some() {
             self.wait = Wait::None;
+        }
+        // The descriptor of a TAP that was deleted is ready for ever.
+        if self.state == LinkState::Gone {
+            return;
         }
         let operation = || Operation::Readable { socket: self.device.socket().clone() };
         if self.wait == Wait::None && self.client.submit(ARRIVAL, operation()).is_ok() {
@@ -220,6 +227,11 @@ impl<D> Drop for KernelLink<D> {
 
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
+    use engine::packet::SendRequest;
+    use engine::{Pool, RingConfig, RingHandle, Socket, Waker};
+
     use super::*;
 
     #[test]
@@ -229,6 +241,92 @@ mod tests {
         }
         let error = "dpdk".parse::<DeviceKind>().expect_err("none").to_string();
         assert!(error.contains("packet, xdp, auto or tap"), "{error}");
+    }
+
+    /// What a TAP is that may be deleted: its descriptor is ready for ever then. Nothing passes.
+    struct Deleted {
+        socket: Socket,
+        state: LinkState,
+        sender: Nobody,
+    }
+
+    struct Nobody;
+
+    impl Transmit for Nobody {
+        fn has_room(&self) -> bool {
+            false
+        }
+
+        fn reserve(&mut self, _: usize) -> Option<&mut [u8]> {
+            None
+        }
+
+        fn commit(&mut self, _: usize, _: SendRequest) {}
+    }
+
+    impl KernelDevice for Deleted {
+        type Sender = Nobody;
+
+        fn interface(&self) -> &Interface {
+            unreachable!("it was asked before")
+        }
+
+        fn receive(&mut self) -> Option<(Received<'_>, &mut Nobody)> {
+            None
+        }
+
+        fn transmitter(&mut self) -> &mut Nobody {
+            &mut self.sender
+        }
+
+        fn kick(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn is_pending(&self) -> bool {
+            false
+        }
+
+        fn link_state(&self) -> LinkState {
+            self.state
+        }
+
+        fn stats(&mut self) -> PacketStats {
+            PacketStats::default()
+        }
+
+        fn socket(&self) -> &Socket {
+            &self.socket
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_frames_of_an_interface_that_has_gone() {
+        let waker = Waker::new().expect("eventfd");
+        let ring = RingHandle::new(RingConfig::default(), &Pool::for_tests(), waker).expect("io_uring");
+        let properties = Properties {
+            kind: "tap",
+            driver: String::new(),
+            address: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            segmentation: None,
+            offloads: Vec::new(),
+            fallbacks: Vec::new(),
+        };
+        // One that never was connected is hung up.
+        let socket = Socket::unconnected("127.0.0.1:0".parse().expect("address")).expect("a socket");
+        let device = Deleted { socket, state: LinkState::Up, sender: Nobody };
+        let mut link =
+            KernelLink { device, properties, client: ring.attach(), wait: Wait::None, state: LinkState::Up };
+        assert_eq!(link.state(), LinkState::Up);
+        link.prepare_sleep();
+        assert!(ring.wait(Some(Duration::from_secs(10))).expect("wait") > 0, "it is ready");
+        link.prepare_sleep();
+        assert!(ring.wait(Some(Duration::from_secs(10))).expect("wait") > 0, "and again");
+        link.device.state = LinkState::Gone;
+        assert_eq!(link.state(), LinkState::Gone);
+        link.prepare_sleep();
+        assert_eq!(ring.wait(Some(Duration::from_millis(20))).expect("wait"), 0, "nobody waits for it");
     }
 
     #[test]
