@@ -127,6 +127,7 @@ impl XdpDevice {
         }
         let fd = socket().map_err(fail("AF_XDP socket"))?;
         let raw = fd.as_raw_fd();
+        option::set_send_buffer(raw, super::SEND_BUFFER);
         let plan = Plan::new(config);
         let umem = Umem::new(plan.receive_chunks + plan.slots * plan.slot_chunks);
         let umem = Rc::new(umem.map_err(fail("memory for frames"))?);

@@ -83,7 +83,8 @@ impl XdpSender {
         self.ring.publish();
         for _ in 0..CALLS_MAX {
             if !self.ring.needs_wake_up() {
-                break;
+                self.untold = false;
+                return Ok(());
             }
             self.counts.kicks += 1;
             // SAFETY: no buffer and no address are passed; the descriptor is open.
@@ -91,18 +92,19 @@ impl XdpSender {
                 libc::sendto(self.fd, core::ptr::null(), 0, libc::MSG_DONTWAIT, core::ptr::null(), 0)
             };
             if sent >= 0 {
-                break;
+                self.untold = false;
+                return Ok(());
             }
             let error = io::Error::last_os_error();
             match error.raw_os_error() {
-                // There is more than one call takes.
+                // There is more than one call takes, or than the socket or the NIC has room for.
                 Some(libc::EAGAIN) => self.reclaim(),
                 // Later: the NIC's queue is full.
                 Some(libc::EBUSY | libc::ENOBUFS | libc::EINTR) => return Ok(()),
                 _ => return Err(error),
             }
         }
-        self.untold = false;
+        // The rest with a later call.
         Ok(())
     }
 }
@@ -138,5 +140,53 @@ impl Transmit for XdpSender {
         self.counts.frames += 1;
         self.counts.bytes += len as u64;
         self.untold = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::{AsRawFd, FromRawFd};
+    use std::os::unix::fs::FileExt;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    const PAGE: u64 = 4096;
+    const OFFSETS: libc::xdp_ring_offset =
+        libc::xdp_ring_offset { producer: 0, consumer: 64, desc: 256, flags: 128 };
+
+    /// Memory as the kernel's, with two rings, of which the first wants to be told.
+    fn memory() -> File {
+        // SAFETY: the name is a constant string.
+        let fd = unsafe { libc::memfd_create(c"rings".as_ptr(), libc::MFD_CLOEXEC) };
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
+        // SAFETY: the descriptor was just made and nobody else has it.
+        let memory = unsafe { File::from_raw_fd(fd) };
+        memory.set_len(2 * PAGE).expect("two pages");
+        memory.write_all_at(&libc::XDP_RING_NEED_WAKEUP.to_ne_bytes(), OFFSETS.flags).expect("flags");
+        memory
+    }
+
+    #[test]
+    fn frames_that_the_kernel_has_no_room_for_are_told_of_again() {
+        let memory = memory();
+        let raw = memory.as_raw_fd();
+        let ring = Producer::map(raw, 0, &OFFSETS, 8).expect("a ring");
+        let completed = Consumer::map(raw, PAGE, &OFFSETS, 8).expect("a ring");
+        let umem = Rc::new(Umem::new(8).expect("memory"));
+        // Whose buffer fills like a socket's of the kind: EAGAIN.
+        let (socket, kernel) = UnixDatagram::pair().expect("a pair");
+        socket.set_nonblocking(true).expect("set");
+        kernel.set_nonblocking(true).expect("set");
+        while socket.send(&[]).is_ok() {}
+        let mut sender = XdpSender::new(umem, socket.as_raw_fd(), (ring, completed), 0, (8, 1));
+        sender.reserve(60).expect("room").fill(1);
+        sender.commit(60, SendRequest::default());
+        sender.kick().expect("no error");
+        assert!(sender.is_pending(), "the frame has not left");
+        while kernel.recv(&mut []).is_ok() {}
+        sender.kick().expect("no error");
+        assert!(!sender.is_pending());
     }
 }
