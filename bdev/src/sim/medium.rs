@@ -49,6 +49,7 @@ struct Armed {
     busy_writes: u32,
     fail_writes_in: Vec<BlockRange>,
     fail_flushes: u32,
+    lose_flushes: u32,
     lose_writes: u32,
     tear_writes: u32,
     misdirect_writes: u32,
@@ -121,6 +122,7 @@ impl Medium {
             SimFault::BusyWrites { count } => self.armed.busy_writes += count,
             SimFault::FailWritesIn { range } => self.armed.fail_writes_in.push(range),
             SimFault::FailFlushes { count } => self.armed.fail_flushes += count,
+            SimFault::LoseFlushes { count } => self.armed.lose_flushes += count,
             SimFault::LoseWrites { count } => self.armed.lose_writes += count,
             SimFault::TearWrites { count } => self.armed.tear_writes += count,
             SimFault::MisdirectWrites { count } => self.armed.misdirect_writes += count,
@@ -197,6 +199,13 @@ impl Medium {
         }
     }
 
+    /// Nothing of what is not stable is left.
+    fn lose_cache(&mut self) {
+        for (sector, stable) in std::mem::take(&mut self.unstable) {
+            self.visible[sector * SECTOR..(sector + 1) * SECTOR].copy_from_slice(&stable);
+        }
+    }
+
     /// The process dies, the machine lives. Of the writes in flight, some had reached the kernel: they happen.
     pub(super) fn kill(&mut self) {
         self.epoch += 1;
@@ -238,6 +247,10 @@ impl Medium {
             Op::WriteZeroes { range, durability } => self.write(*range, None, *durability),
             Op::Discard { range } => self.write(*range, None, Durability::Accepted),
             Op::Flush if draw(&mut self.armed.fail_flushes) => Err(IoError::Medium { lba: 0 }),
+            Op::Flush if draw(&mut self.armed.lose_flushes) => {
+                self.lose_cache();
+                Err(IoError::Medium { lba: 0 })
+            }
             Op::Flush => {
                 self.unstable.clear();
                 Ok(())

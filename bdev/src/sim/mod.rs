@@ -68,6 +68,12 @@ pub enum SimFault {
         /// How many.
         count: u32,
     },
+    /// The next flushes fail, and what they should have made stable is lost: the block is what it was, and a flush after them
+    /// succeeds. So do systems that tell of a failed write once.
+    LoseFlushes {
+        /// How many.
+        count: u32,
+    },
     /// The next writes complete and store nothing.
     LoseWrites {
         /// How many.
