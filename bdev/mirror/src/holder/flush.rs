@@ -6,8 +6,10 @@ use engine::Key;
 
 use super::request::{Errand, Flush, FlushStage, Work};
 use super::{Ctx, Holder, Sides};
-use crate::decide::{Judgement, is_passing};
+use crate::decide::{Judgement, Patience, is_passing};
 use crate::desk::{Purpose, Side};
+use crate::format::Reason;
+use crate::intent_log::FlushTicket;
 use crate::mutation::{Mutation, is_broken};
 
 impl Flush {
@@ -34,6 +36,42 @@ impl Holder {
             if let Work::Flush(flush) = &mut request.work {
                 flush.untold = Some(error);
             }
+        }
+    }
+
+    /// A flush that no host has asked for failed, whatever has become of its purpose.
+    pub(super) fn unasked_flush_failed(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) {
+        if self.in_sync() == Sides::only(side) {
+            self.owe_flush_error(error);
+        }
+        self.flush_lost(side, error, ctx);
+    }
+
+    /// A flush of a leg failed. The leg says so once, and may have lost what hosts wrote: where the peer's counts, too, the own one
+    /// is to go out.
+    fn flush_lost(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) {
+        if is_passing(error) {
+            return;
+        }
+        if side == Side::Own && self.in_sync() != Sides::OWN {
+            self.own_leg_failed(Reason::IoError, error, ctx);
+            self.own_lost = self.own_failure.map(|_| error);
+        }
+    }
+
+    /// The own leg is the only one that counts now, whatever it has lost: hosts are told.
+    pub(super) fn own_leg_is_last(&mut self) {
+        if self.in_sync() == Sides::OWN
+            && let Some(error) = self.own_lost.take()
+        {
+            self.owe_flush_error(error);
+        }
+    }
+
+    /// Every leg in sync has flushed. What an own leg has lost that is to go out stays in the log until it is marked.
+    pub(super) fn flushed(&mut self, ticket: FlushTicket) {
+        if self.own_lost.is_none() {
+            self.log.end_flush(ticket);
         }
     }
 
@@ -104,21 +142,36 @@ impl Holder {
             // A leg that comes back lacks what it failed: it gets the state anew.
             self.unit.forget_returning();
         }
+        if let Err(error) = result
+            && self.is_flush(key)
+        {
+            self.flush_lost(side, error, ctx);
+        }
         if answered {
             self.judge_flush(key, ctx);
         }
     }
 
+    /// How a leg failed it, if it did: with what, on which way to the peer's, and what that means now.
+    fn judge_leg(
+        &mut self,
+        key: Key,
+        side: Side,
+        patience: Patience,
+        ctx: &mut Ctx<'_>,
+    ) -> Option<(IoError, u32, Judgement)> {
+        let flush = self.flush_mut(key)?;
+        let (error, attempt) = (flush.failed[side as usize]?, flush.attempt);
+        Some((error, attempt, self.judge(side, error, attempt, patience, ctx)))
+    }
+
     pub(super) fn judge_flush(&mut self, key: Key, ctx: &mut Ctx<'_>) {
         let mut reported = None;
         let patience = self.patience(key, ctx);
-        for side in [Side::Peer, Side::Own] {
-            let Some((Some(error), attempt)) =
-                self.flush_mut(key).map(|flush| (flush.failed[side as usize], flush.attempt))
-            else {
-                continue;
-            };
-            match self.judge(side, error, attempt, patience, ctx) {
+        let judged = [Side::Peer, Side::Own].map(|side| (side, self.judge_leg(key, side, patience, ctx)));
+        for (side, judged) in judged {
+            let Some((error, attempt, judgement)) = judged else { continue };
+            match judgement {
                 Judgement::Wait if self.is_back(side, attempt) => return self.send_again(key, side, ctx),
                 Judgement::Wait if reported.is_some() => {}
                 Judgement::Wait => return self.park(key),
@@ -127,13 +180,17 @@ impl Holder {
                 Judgement::Report => reported = Some(error),
             }
         }
+        // What it has lost, a later flush does not bring back.
+        if reported.is_none() && self.own_lost.is_some() && self.is_both() && self.is_flush(key) {
+            return self.park(key);
+        }
         let untold = self.flush_mut(key).and_then(|flush| flush.untold.take());
         let reported = reported.or(untold.filter(|_| self.is_flush(key)));
         if let (None, Some(Errand::Flush(ticket))) =
             (reported, self.flush_mut(key).map(|flush| &flush.errand))
         {
             let ticket = *ticket;
-            self.log.end_flush(ticket);
+            self.flushed(ticket);
         }
         match reported {
             None if self.is_flush(key) => self.acknowledge(key, ctx),

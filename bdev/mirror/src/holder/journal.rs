@@ -35,7 +35,7 @@ struct OwnFlush {
     ticket: FlushTicket,
     purpose: FlushFor,
     waiting: Sides,
-    failed: Option<(Side, IoError)>,
+    failed: [Option<IoError>; 2],
     /// The way to the peer's leg that it took.
     attempt: u32,
 }
@@ -185,7 +185,7 @@ impl Holder {
         }
         let ticket = self.log.begin_flush();
         self.journal.flush =
-            Some(OwnFlush { ticket, purpose, waiting: sides, failed: None, attempt: self.attempt });
+            Some(OwnFlush { ticket, purpose, waiting: sides, failed: [None; 2], attempt: self.attempt });
         for side in Side::BOTH {
             if sides.has(side) {
                 ctx.desk.flush(side, Purpose::Flush);
@@ -196,20 +196,26 @@ impl Holder {
     pub(super) fn on_flushed(&mut self, side: Side, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
         let Some(flush) = &mut self.journal.flush else { return };
         flush.waiting -= Sides::only(side);
+        flush.failed[side as usize] = result.err();
+        let answered = flush.waiting.is_empty();
         if let Err(error) = result {
-            flush.failed = Some((side, error));
+            self.unasked_flush_failed(side, error, ctx);
         }
-        if !flush.waiting.is_empty() {
+        if !answered {
             return;
         }
         let Some(OwnFlush { ticket, purpose, failed, attempt, .. }) = self.journal.flush.take() else {
             return;
         };
-        if let Some((side, error)) = failed {
-            return self.own_flush_failed(side, error, attempt, ctx);
+        if failed != [None; 2] {
+            return self.own_flush_failed(failed, attempt, ctx);
+        }
+        if self.own_lost.is_some() {
+            self.journal.not_before = Some(ctx.now() + RETRY);
+            return;
         }
         self.journal.unflushed_since = None;
-        self.log.end_flush(ticket);
+        self.flushed(ticket);
         match purpose {
             FlushFor::Log => {}
             FlushFor::Rejoin => self.on_rejoin_flushed(ctx),
@@ -219,14 +225,15 @@ impl Holder {
 
     /// Without a flush no extent leaves the log: where that is full, and the leg is the last one, writes wait for it no longer
     /// than they may.
-    fn own_flush_failed(&mut self, side: Side, error: IoError, attempt: u32, ctx: &mut Ctx<'_>) {
+    fn own_flush_failed(&mut self, failed: [Option<IoError>; 2], attempt: u32, ctx: &mut Ctx<'_>) {
         let now = ctx.now();
         self.journal.not_before = Some(now + RETRY);
         let first = *self.journal.unflushed_since.get_or_insert(now);
         let patience = Patience::since(first, ctx.setup.timing.stall, now);
-        if self.judge(side, error, attempt, patience, ctx) == Judgement::Report {
-            self.owe_flush_error(error);
-            if patience == Patience::Over {
+        for side in Side::BOTH {
+            let Some(error) = failed[side as usize] else { continue };
+            let judgement = self.judge(side, error, attempt, patience, ctx);
+            if judgement == Judgement::Report && patience == Patience::Over {
                 self.fail_unadmitted(error, ctx);
             }
         }

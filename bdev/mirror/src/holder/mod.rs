@@ -113,6 +113,8 @@ pub(crate) struct Holder {
     /// What is known of a peer's leg that has diverged.
     split: split::Split,
     own_failure: Option<Reason>,
+    /// A flush of the own leg failed with it while the peer's counts, too (`flush.rs`).
+    own_lost: Option<IoError>,
     own_leg: OwnLeg,
     own_pauses: Pauses,
     doubt: Doubt,
@@ -206,6 +208,7 @@ impl Holder {
             lost_reason: Reason::LinkLost,
             split: split::Split::None,
             own_failure: None,
+            own_lost: None,
             own_leg: OwnLeg::Counted,
             own_pauses: Pauses::default(),
             doubt: Doubt::None,

@@ -135,7 +135,7 @@ impl Holder {
         let now = ctx.now();
         let pause = self.own_pauses.next(ctx.setup.timing.retry, now);
         self.own_leg = OwnLeg::Out { until: now + pause };
-        self.own_failure = None;
+        (self.own_failure, self.own_lost) = (None, None);
         self.unit.forget_returning();
         self.resync.cut_off();
         self.go_on_without_log(ctx);

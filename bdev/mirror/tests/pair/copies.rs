@@ -37,7 +37,7 @@ fn throttle(world: &mut World, holder: usize, throttle: Throttle) {
     world.command(holder, Command::Resync(throttle)).expect("it holds");
 }
 
-fn is_copying(world: &World, holder: usize, least: u64) -> bool {
+pub(crate) fn is_copying(world: &World, holder: usize, least: u64) -> bool {
     world.is_holder(holder) && world.status(holder).resync.is_some_and(|copy| copy.copied >= least)
 }
 

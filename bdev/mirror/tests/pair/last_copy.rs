@@ -10,7 +10,7 @@ use super::world::World;
 use super::{SECOND, millis, settle};
 
 /// A pair whose last writes are in both caches.
-fn cached(seed: u64) -> World {
+pub(crate) fn cached(seed: u64) -> World {
     let mut world = World::new(seed, ArbiterKind::Etcd);
     world.create();
     (world.accepted, world.spread) = (100, 60);

@@ -8,7 +8,7 @@ use super::world::World;
 use super::{SECOND, millis, pair, settle};
 
 /// A holder without its peer, whose hosts flush nothing.
-fn alone(seed: u64) -> World {
+pub(crate) fn alone(seed: u64) -> World {
     let mut world = pair(seed);
     world.load(0, millis(20));
     world.kill(1);
@@ -19,7 +19,7 @@ fn alone(seed: u64) -> World {
     world
 }
 
-fn fails_once(world: &mut World) {
+pub(crate) fn fails_once(world: &mut World) {
     assert!(
         matches!(world.ask(0, Op::Flush), Err(IoError::Medium { .. } | IoError::Os(_))),
         "nobody was told"

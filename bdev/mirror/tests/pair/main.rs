@@ -12,6 +12,7 @@ mod hang;
 mod last_copy;
 mod last_leg;
 mod link;
+mod lost_flush;
 mod medium;
 mod opened;
 mod operator;

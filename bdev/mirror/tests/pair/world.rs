@@ -524,9 +524,18 @@ impl World {
 
     /// Sends any I/O to a node, and waits for its end and not a step longer.
     pub(crate) fn ask(&mut self, index: usize, op: Op) -> Result<(), IoError> {
+        self.send(index, op);
+        self.answer()
+    }
+
+    /// Sends it, and waits for nothing: [`World::answer`] does.
+    pub(crate) fn send(&mut self, index: usize, op: Op) {
         let io = Io::new(op, Tag(ASKED), self.now);
         let running = self.nodes[index].as_mut().expect("runs");
         assert!(running.host.submit(io, self.now).is_ok(), "a lane has room");
+    }
+
+    pub(crate) fn answer(&mut self) -> Result<(), IoError> {
         self.wait("an answer", Duration::from_secs(5), |world| world.answer.is_some());
         self.answer.take().expect("waited for")
     }

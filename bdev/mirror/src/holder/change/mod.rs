@@ -259,6 +259,7 @@ impl Holder {
         if acts || over {
             let new_config = self.truth.config().id != change.next.config().id;
             self.truth = change.next.clone();
+            self.own_leg_is_last();
             self.suspended
                 .take_if(|suspended| suspended.next.config().generation() < self.truth.config().generation());
             if new_config {
@@ -281,6 +282,9 @@ impl Holder {
         result: Result<(), IoError>,
         ctx: &mut Ctx<'_>,
     ) {
+        if let Err(error) = result {
+            self.unasked_flush_failed(side, error, ctx);
+        }
         let is_due = |change: &&mut Change| change.steps.next() == Some(Step::Flush(side));
         let Some(change) = self.change.as_mut().filter(is_due) else { return };
         match change.flushing.ended(attempt, result) {
@@ -289,13 +293,9 @@ impl Holder {
             Flushed::Again => self.retry_change_at = Some(ctx.now() + RETRY),
         }
         change.stage = Stage::Ready;
-        if let Err(error) = result {
+        if let (Side::Peer, Err(error)) = (side, result) {
             self.owe_flush_error(error);
-        }
-        match (side, result) {
-            (_, Ok(())) => {}
-            (Side::Own, Err(error)) => ctx.note(EventKind::OwnLegFailed(error)),
-            (Side::Peer, Err(error)) => ctx.note(EventKind::PeerFailed(error)),
+            ctx.note(EventKind::PeerFailed(error));
         }
     }
 
