@@ -195,6 +195,9 @@ impl Holder {
         result: Result<(), IoError>,
         ctx: &mut Ctx<'_>,
     ) {
+        if let Err(error) = result {
+            self.unasked_flush_failed(source, error, ctx);
+        }
         let due = self.resync.source == SourceCache::Flushing { attempt };
         if !due || self.resync_target() != Some(source.other()) {
             return;
@@ -203,7 +206,6 @@ impl Holder {
             Ok(()) => self.resync.source = SourceCache::Flushed,
             Err(error) => {
                 self.resync.source = SourceCache::Unflushed;
-                self.owe_flush_error(error);
                 self.source_failed(source, ByteRange::new(0, 0), error, ctx);
             }
         }

@@ -73,6 +73,21 @@ fn a_flush_before_a_config_that_failed_when_the_peer_came_back() {
     }
 }
 
+#[test]
+fn a_flush_of_a_source_that_fails_when_the_copy_is_cut_off() {
+    let mut world = alone(950);
+    world.load(0, millis(20));
+    world.drain();
+    world.disks[0].slow_down(millis(100));
+    world.start(1);
+    world.wait("a copy", 10 * SECOND, |world| is_copying(world, 0, 0));
+    next_flush_loses(&mut world);
+    world.cut();
+    world.disks[0].slow_down(millis(0));
+    world.run(millis(200));
+    everybody_knows(&mut world);
+}
+
 /// Everything is copied, and both legs are being flushed before the peer's counts; its disk takes its time.
 fn is_about_to_rejoin(world: &mut World) {
     world.disks[1].slow_down(millis(30));
