@@ -11,6 +11,7 @@ use crate::desk::{Purpose, Side};
 use crate::format::Reason;
 use crate::intent_log::FlushTicket;
 use crate::mutation::{Mutation, is_broken};
+use crate::range::ByteRange;
 
 impl Flush {
     pub(super) fn new(errand: Errand) -> Self {
@@ -48,12 +49,14 @@ impl Holder {
     }
 
     /// A flush of a leg failed. The leg says so once, and may have lost what hosts wrote: where the peer's counts, too, the own one
-    /// is to go out.
+    /// is to go out, and what is copied to has what its source lacks now, perhaps (I5).
     fn flush_lost(&mut self, side: Side, error: IoError, ctx: &mut Ctx<'_>) {
         if is_passing(error) {
             return;
         }
-        if side == Side::Own && self.in_sync() != Sides::OWN {
+        if self.copy_target() == Some(side.other()) {
+            self.source_failed(side, ByteRange::new(0, 0), error, ctx);
+        } else if side == Side::Own && self.in_sync() != Sides::OWN {
             self.own_leg_failed(Reason::IoError, error, ctx);
             self.own_lost = self.own_failure.map(|_| error);
         }

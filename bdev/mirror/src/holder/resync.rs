@@ -276,7 +276,13 @@ impl Holder {
     }
 
     /// The source cannot be read here: the target cannot be brought in sync now.
-    fn source_failed(&mut self, source: Side, range: ByteRange, error: IoError, ctx: &mut Ctx<'_>) {
+    pub(super) fn source_failed(
+        &mut self,
+        source: Side,
+        range: ByteRange,
+        error: IoError,
+        ctx: &mut Ctx<'_>,
+    ) {
         match source {
             Side::Peer if is_passing(error) => self.lose_peer(error, ctx),
             Side::Peer => {

@@ -33,7 +33,7 @@ fn without_own_leg(world: &mut World) {
     world.accepted = 100;
 }
 
-fn throttle(world: &mut World, holder: usize, throttle: Throttle) {
+pub(crate) fn throttle(world: &mut World, holder: usize, throttle: Throttle) {
     world.command(holder, Command::Resync(throttle)).expect("it holds");
 }
 

@@ -5,13 +5,14 @@ use bdev::Op;
 use bdev::sim::SimFault;
 use mirror::events::EventKind;
 use mirror::format::LegMask;
+use mirror::holder::resync::Throttle;
 use mirror::status::PeerSight;
 
-use super::copies::is_copying;
+use super::copies::{is_copying, throttle};
 use super::last_copy::cached;
 use super::last_leg::{alone, fails_once};
 use super::world::World;
-use super::{SECOND, millis, settle};
+use super::{SECOND, millis, pair, settle};
 
 /// The next flush of the holder's disk that ends.
 fn next_flush_loses(world: &mut World) {
@@ -154,4 +155,25 @@ fn an_own_leg_that_is_to_go_out_and_stays_alone_is_told_of() {
         world.heal();
         settle(&mut world, 0);
     }
+}
+
+/// What only the copy has now is copied back over it: no log keeps it any more.
+#[test]
+fn what_a_source_lost_while_it_was_copied_is_marked() {
+    let mut world = pair(964);
+    world.spread = 60;
+    world.load(0, millis(20));
+    world.kill(1);
+    world.load(0, SECOND);
+    throttle(&mut world, 0, Throttle::Paused);
+    world.start(1);
+    world.wait("a copy", 5 * SECOND, |world| is_copying(world, 0, 0));
+    (world.base, world.spread, world.accepted) = (400, 100, 100);
+    world.load(0, millis(20));
+    world.drain();
+    next_flush_loses(&mut world);
+    fails_once(&mut world);
+    world.give_up();
+    throttle(&mut world, 0, Throttle::Running);
+    settle(&mut world, 0);
 }
