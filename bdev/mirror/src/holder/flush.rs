@@ -74,6 +74,7 @@ impl Holder {
     /// Every leg in sync has flushed. What an own leg has lost that is to go out stays in the log until it is marked.
     pub(super) fn flushed(&mut self, ticket: FlushTicket) {
         if self.own_lost.is_none() {
+            self.journal.has_flushed();
             self.log.end_flush(ticket);
         }
     }

@@ -49,7 +49,7 @@ pub(super) struct Journal {
     /// After a failure: when to try again, and since when nothing succeeded.
     not_before: Option<Instant>,
     failing_since: Option<Instant>,
-    /// The same for flushes alone.
+    /// The same for flushes of the last leg in sync alone.
     unflushed_since: Option<Instant>,
 }
 
@@ -60,6 +60,11 @@ impl Journal {
 
     pub(super) fn has_pages_out(&self) -> bool {
         self.pages != 0
+    }
+
+    /// Every leg in sync has flushed.
+    pub(super) fn has_flushed(&mut self) {
+        self.unflushed_since = None;
     }
 
     pub(super) fn retry_at(&self) -> Option<Instant> {
@@ -214,7 +219,6 @@ impl Holder {
             self.journal.not_before = Some(ctx.now() + RETRY);
             return;
         }
-        self.journal.unflushed_since = None;
         self.flushed(ticket);
         match purpose {
             FlushFor::Log => {}
@@ -228,11 +232,14 @@ impl Holder {
     fn own_flush_failed(&mut self, failed: [Option<IoError>; 2], attempt: u32, ctx: &mut Ctx<'_>) {
         let now = ctx.now();
         self.journal.not_before = Some(now + RETRY);
-        let first = *self.journal.unflushed_since.get_or_insert(now);
+        let first = self.journal.unflushed_since.unwrap_or(now);
         let patience = Patience::since(first, ctx.setup.timing.stall, now);
         for side in Side::BOTH {
             let Some(error) = failed[side as usize] else { continue };
             let judgement = self.judge(side, error, attempt, patience, ctx);
+            if self.in_sync() == Sides::only(side) {
+                self.journal.unflushed_since = Some(first);
+            }
             if judgement == Judgement::Report && patience == Patience::Over {
                 self.fail_unadmitted(error, ctx);
             }

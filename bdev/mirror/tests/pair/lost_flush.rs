@@ -177,3 +177,19 @@ fn what_a_source_lost_while_it_was_copied_is_marked() {
     throttle(&mut world, 0, Throttle::Running);
     settle(&mut world, 0);
 }
+
+/// That the peer's leg could not be flushed once is no reason to give up on the own one's first failure, long after.
+#[test]
+fn writes_that_wait_for_room_wait_from_the_last_legs_failure_on() {
+    let mut world = alone(965);
+    is_about_to_rejoin(&mut world);
+    world.cut();
+    world.run(3 * SECOND);
+    world.disks[0].inject(SimFault::FailFlushes { count: 30 });
+    world.load(0, 3 * SECOND);
+    world.drain();
+    assert_eq!(world.errors, 0, "{}", world.describe());
+    fails_once(&mut world);
+    world.heal();
+    settle(&mut world, 0);
+}
