@@ -97,7 +97,7 @@ impl Holder {
         let again = self.waiting.again.iter().map(|(at, ..)| *at).min();
         let ends = |key: &Key| Some(self.requests.get(*key)?.failing_since? + setup.timing.stall);
         let over = self.waiting.parked.iter().filter(|_| !self.is_both()).filter_map(ends).min();
-        let uncached = self.uncached.iter().filter_map(ends).min();
+        let uncached = self.uncached.iter().filter(|_| self.change.is_none()).filter_map(ends).min();
         Instant::earliest(again, Instant::earliest(over, uncached))
     }
 

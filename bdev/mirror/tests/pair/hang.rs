@@ -301,7 +301,7 @@ fn an_operator_who_decides_finds_everything_as_it_was() {
 }
 
 /// Turns of the node that are due when they come: nearly all where a node does not sleep.
-fn spins(world: &mut World, time: core::time::Duration) -> u64 {
+pub(crate) fn spins(world: &mut World, time: core::time::Duration) -> u64 {
     let (mut turns, mut due) = (0, 0);
     let until = world.now + time;
     while world.now < until {

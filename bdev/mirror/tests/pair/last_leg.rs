@@ -4,6 +4,7 @@ use bdev::sim::SimFault;
 use bdev::{IoError, Op};
 use mirror::format::{ArbiterKind, LegMask};
 
+use super::hang::spins;
 use super::world::World;
 use super::{SECOND, millis, pair, settle};
 
@@ -72,10 +73,9 @@ fn a_last_leg_that_never_flushes_fails_writes_and_hangs_none() {
     settle(&mut world, 0);
 }
 
-/// Only the peer's leg counts, and it is away: who waits for both superblocks to say that there is data in caches does not wait for ever.
-#[test]
-fn a_write_that_may_be_cached_waits_for_a_peer_no_longer_than_others() {
-    let mut world = World::new(913, ArbiterKind::Biased);
+/// Only the peer's leg counts, and it is away.
+fn without_either(seed: u64) -> World {
+    let mut world = World::new(seed, ArbiterKind::Biased);
     world.create();
     (world.accepted, world.spread) = (0, 20);
     world.load(0, millis(20));
@@ -86,6 +86,13 @@ fn a_write_that_may_be_cached_waits_for_a_peer_no_longer_than_others() {
     world.cut();
     world.run(millis(50));
     world.accepted = 100;
+    world
+}
+
+/// Who waits for both superblocks to say that there is data in caches does not wait for ever.
+#[test]
+fn a_write_that_may_be_cached_waits_for_a_peer_no_longer_than_others() {
+    let mut world = without_either(913);
     world.write(0);
     world.run(8 * SECOND);
     assert!(world.open.is_empty() && world.errors == 1, "{}", world.describe());
@@ -93,4 +100,20 @@ fn a_write_that_may_be_cached_waits_for_a_peer_no_longer_than_others() {
     world.disks[0].heal();
     world.load(0, SECOND);
     settle(&mut world, 0);
+}
+
+/// The peer is back, and slow: what such a write waits for is the change that is under way, however long it has waited.
+#[test]
+fn a_node_sleeps_while_a_write_waits_for_a_change() {
+    for slow in [140, 150, 160] {
+        let mut world = without_either(914);
+        world.disks[0].heal();
+        world.write(0);
+        world.disks[1].slow_down(millis(slow));
+        world.heal();
+        let most = (0..40).map(|_| spins(&mut world, millis(100))).max();
+        assert!(most < Some(20), "{slow} ms: {most:?}: {}", world.describe());
+        world.disks[1].slow_down(millis(0));
+        settle(&mut world, 0);
+    }
 }
