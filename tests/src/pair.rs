@@ -437,8 +437,9 @@ impl Pair {
 /// # Panics
 /// When it does not.
 pub fn must(output: Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
+    let [told, errors] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success(), "{told}{errors}");
+    told.into_owned()
 }
 
 impl Drop for Pair {
