@@ -437,9 +437,9 @@ impl Pair {
 /// # Panics
 /// When it does not.
 pub fn must(output: Output) -> String {
-    let [told, errors] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
-    assert!(output.status.success(), "{told}{errors}");
-    told.into_owned()
+    let told = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    told
 }
 
 impl Drop for Pair {
