@@ -77,6 +77,28 @@ pub struct Entry {
     is_mirrors: bool,
 }
 
+impl Entry {
+    /// One of now, without figures, of what is no mirror: what and why, in codes and in words.
+    fn now(
+        (code, reason): (&'static str, &'static str),
+        severity: Severity,
+        subject: String,
+        text: String,
+    ) -> Self {
+        Self {
+            id: 0,
+            time: wall(),
+            code,
+            reason,
+            severity,
+            subject,
+            text,
+            data: Value::Null,
+            is_mirrors: false,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct EventLog {
@@ -84,6 +106,14 @@ pub struct EventLog {
     inbox: Receiver<News>,
     kept: VecDeque<Entry>,
     next_id: u64,
+}
+
+/// To the log, where what the operator has to see is a warning.
+fn log(severity: Severity, text: core::fmt::Arguments<'_>) {
+    match severity {
+        Severity::Info => tracing::info!("{text}"),
+        Severity::Warning | Severity::Alarm => tracing::warn!("{text}"),
+    }
 }
 
 impl Default for EventLog {
@@ -166,21 +196,8 @@ impl EventLog {
                 }
             }
         };
-        match severity {
-            Severity::Info => tracing::info!("link {link}: {news}"),
-            Severity::Warning | Severity::Alarm => tracing::warn!("link {link}: {news}"),
-        }
-        self.push(Entry {
-            id: 0,
-            time: wall(),
-            code,
-            reason,
-            severity,
-            subject: link,
-            text: news.to_string(),
-            data,
-            is_mirrors: false,
-        });
+        log(severity, format_args!("link {link}: {news}"));
+        self.push(Entry { data, ..Entry::now((code, reason), severity, link, news.to_string()) });
     }
 
     fn departed(&mut self, departure: &Departure) {
@@ -193,15 +210,8 @@ impl EventLog {
         let text = format!("connection of {who} closed: {}", departure.why);
         tracing::warn!("iscsi: {text}");
         self.push(Entry {
-            id: 0,
-            time: wall(),
-            code: CONNECTION_CLOSED,
-            reason: why_closed(&departure.why),
-            severity: Severity::Warning,
-            subject: address,
-            text,
             data: json!({"initiator": departure.initiator}),
-            is_mirrors: false,
+            ..Entry::now((CONNECTION_CLOSED, why_closed(&departure.why)), Severity::Warning, address, text)
         });
     }
 
@@ -218,17 +228,7 @@ impl EventLog {
             ),
         };
         tracing::warn!("{import}: {text}");
-        self.push(Entry {
-            id: 0,
-            time: wall(),
-            code,
-            reason: "no-answer",
-            severity: Severity::Warning,
-            subject: import,
-            text: text.to_owned(),
-            data: Value::Null,
-            is_mirrors: false,
-        });
+        self.push(Entry::now((code, "no-answer"), Severity::Warning, import, text.to_owned()));
     }
 
     fn way(&mut self, import: String, news: &WayNews) {
@@ -241,20 +241,10 @@ impl EventLog {
                 (WAY_TYPES[1], "back", Severity::Info, address, format!("the way to {address} is used"))
             }
         };
-        match severity {
-            Severity::Info => tracing::info!("{import}: {text}"),
-            Severity::Warning | Severity::Alarm => tracing::warn!("{import}: {text}"),
-        }
+        log(severity, format_args!("{import}: {text}"));
         self.push(Entry {
-            id: 0,
-            time: wall(),
-            code,
-            reason,
-            severity,
-            subject: import,
-            text,
             data: json!({"address": address}),
-            is_mirrors: false,
+            ..Entry::now((code, reason), severity, import, text)
         });
     }
 
@@ -284,15 +274,8 @@ impl EventLog {
         text: &str,
     ) {
         self.push(Entry {
-            id: 0,
-            time: wall(),
-            code,
-            reason,
-            severity,
-            subject: device,
-            text: text.to_owned(),
-            data: Value::Null,
             is_mirrors: true,
+            ..Entry::now((code, reason), severity, device, text.to_owned())
         });
     }
 
@@ -307,17 +290,7 @@ impl EventLog {
     }
 
     fn device(&mut self, name: &str, code: &'static str, text: &str) {
-        self.push(Entry {
-            id: 0,
-            time: wall(),
-            code,
-            reason: "command",
-            severity: Severity::Info,
-            subject: name.to_owned(),
-            text: text.to_owned(),
-            data: Value::Null,
-            is_mirrors: false,
-        });
+        self.push(Entry::now((code, "command"), Severity::Info, name.to_owned(), text.to_owned()));
     }
 
     fn push(&mut self, entry: Entry) {
