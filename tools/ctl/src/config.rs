@@ -1,8 +1,6 @@
 //! `gemel config`: the node's configuration to a file and from one.
 
-use std::fs::OpenOptions;
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Read;
 use std::path::Path;
 
 use rpc::Client;
@@ -45,16 +43,7 @@ fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
     if file.exists() && !file.is_file() {
         return std::fs::write(file, text);
     }
-    let mut name = file.as_os_str().to_owned();
-    name.push(".new");
-    let new = Path::new(&name);
-    let mut open = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(new)?;
-    open.write_all(text.as_bytes())?;
-    open.sync_all()?;
-    std::fs::rename(new, file)?;
-    // Or the old one may be back after a loss of power.
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(folder)?.sync_all()
+    rpc::private::replace(file, text)
 }
 
 /// What `save` did.

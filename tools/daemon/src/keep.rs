@@ -3,9 +3,7 @@
 //! Owner: the node, under its lock. Invariant: the file holds one whole configuration at any moment; a crash leaves the old one
 //! or the new one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -50,22 +48,14 @@ impl Keeper {
     }
 }
 
-/// Replaces the file in one step. It may hold secrets: others cannot read it.
 fn write(path: &Path, config: &Value) -> io::Result<()> {
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    let fresh = PathBuf::from(fresh);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(serde_json::to_string_pretty(config)?.as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    rpc::private::replace(path, &(serde_json::to_string_pretty(config)? + "\n"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;

@@ -4,6 +4,7 @@ pub mod client;
 pub mod config;
 pub mod error;
 pub mod message;
+pub mod private;
 
 pub use client::{Client, ClientError};
 pub use error::RpcError;
