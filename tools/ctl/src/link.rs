@@ -80,31 +80,11 @@ pub(crate) enum Device {
     Tap,
 }
 
-impl Device {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Packet => "packet",
-            Self::Xdp => "xdp",
-            Self::Auto => "auto",
-            Self::Tap => "tap",
-        }
-    }
-}
-
 /// What a loss is taken for.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Congestion {
     None,
     Reno,
-}
-
-impl Congestion {
-    fn word(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Reno => "reno",
-        }
-    }
 }
 
 impl Links {
@@ -127,8 +107,8 @@ impl Links {
             } => {
                 let mut params =
                     json!({"name": name, "interface": interface, "addresses": addresses, "mtu": mtu});
-                params["device"] = json!(device.word());
-                params["congestion"] = json!(congestion.word());
+                params["device"] = json!(show::choice(device));
+                params["congestion"] = json!(show::choice(congestion));
                 if !gateways.is_empty() {
                     params["gateways"] = json!(gateways);
                 }
@@ -275,7 +255,7 @@ impl Nic {
                 link["interface"] == *interface && has
             })
         };
-        let (mtu, device) = (self.nic_mtu, self.nic_device.word());
+        let (mtu, device) = (self.nic_mtu, show::choice(&self.nic_device));
         let wanted = self.nic.iter().zip(&self.nic_address).filter(|(nic, address)| !is_there(nic, address));
         let call = |(nic, address): (&String, &String)| json!({"name": nic, "interface": nic, "addresses": [address], "mtu": mtu, "device": device});
         Ok(wanted.map(call).collect())
@@ -295,7 +275,7 @@ impl Nic {
         let mut options: Vec<_> = self.nic_address.iter().filter_map(one).flatten().collect();
         if !options.is_empty() {
             options.push(("nic-mtu", self.nic_mtu.to_string()));
-            options.push(("nic-device", self.nic_device.word().to_owned()));
+            options.push(("nic-device", show::choice(&self.nic_device)));
         }
         options
     }

@@ -105,15 +105,6 @@ enum Durability {
     SyncCached,
 }
 
-impl Durability {
-    fn word(self) -> &'static str {
-        match self {
-            Self::SyncDurable => "sync-durable",
-            Self::SyncCached => "sync-cached",
-        }
-    }
-}
-
 impl Place {
     fn links_differ(&self) -> Failure {
         let (listen, peer) = (self.listen.len(), self.peer.len());
@@ -207,13 +198,6 @@ impl Profile {
         match self {
             Self::Default => 2000,
             Self::Fast => 700,
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Fast => "fast",
         }
     }
 }
@@ -339,7 +323,7 @@ fn build(builder: &mut Builder<'_>, pair: &Pair, place: &Place, index: Index) ->
     let mut mirror = json!({
         "name": name, "leg": disk, "peer": way, "index": index.0, "content": content.word(),
         "io_timeout_ms": io_timeout_ms, "grace_ms": grace_ms, "stall_ms": stall_ms,
-        "profile": place.profile.word(),
+        "profile": show::choice(&place.profile),
     });
     for (key, millis) in
         [("degraded_start_ms", place.degraded_start_ms), ("disk_timeout_ms", place.disk_timeout_ms)]
@@ -533,7 +517,7 @@ fn show_volume(
     if let Some(more) = place.peer.get(1..).filter(|more| !more.is_empty()) {
         peer["more_addresses"] = json!(more);
     }
-    let (at, durability, more) = (&[place.portal], place.durability.word(), json!({"peer": peer}));
+    let (at, durability, more) = (&[place.portal], &show::choice(&place.durability), json!({"peer": peer}));
     target(
         builder,
         &Shown { name: &name, alias: &place.name, bdev: &place.name, at, who, durability, chap: None, more },

@@ -1,7 +1,13 @@
 //! Answers as tables.
 
+use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
+
+/// A choice, in the word that the command line and the node's methods have for it.
+pub(crate) fn choice(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
 
 /// Indented JSON.
 pub(crate) fn pretty(answer: &Value) -> String {

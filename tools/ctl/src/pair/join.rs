@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::ValueEnum;
 
 use super::{Etcd, Place};
+use crate::show;
 
 /// Words of a command line.
 struct Words(String);
@@ -27,7 +28,7 @@ impl Words {
     }
 
     fn chosen(&mut self, name: &str, value: &impl ValueEnum) {
-        self.given(name, value.to_possible_value().map(|value| value.get_name().to_owned()));
+        self.option(name, show::choice(value));
     }
 
     fn file(&mut self, name: &str, path: Option<&Path>) {
