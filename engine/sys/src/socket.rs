@@ -6,6 +6,17 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+/// A new socket of this family and type, which no program that is started inherits.
+pub(crate) fn descriptor(family: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: no pointer is passed.
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// A socket, shared by every operation on it: it cannot close while one is in flight.
 #[derive(Clone, Debug)]
 pub struct Socket {
@@ -27,13 +38,7 @@ impl Socket {
     /// The system's: no descriptors left.
     pub fn unconnected(address: SocketAddr) -> io::Result<Self> {
         let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        // SAFETY: no pointer is passed.
-        let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor was just made and nobody else has it.
-        Ok(unsafe { Self::from_raw(fd) })
+        Ok(Self::from_fd(descriptor(family, libc::SOCK_STREAM)?))
     }
 
     /// # Safety
@@ -86,7 +91,8 @@ impl Socket {
         self.as_stream()?.peer_addr()
     }
 
-    /// Ends both directions; operations in flight complete. It takes no descriptor: where there are none left, connections end, too. Errors do not matter: the connection is over either way.
+    /// Ends both directions; operations in flight complete. It takes no descriptor: where there are none left, connections end, too.
+    /// Errors do not matter: the connection is over either way.
     pub fn shutdown(&self) {
         // SAFETY: no pointer is passed, and the descriptor is open as long as `self`. Not connected any more is what we want.
         let _ = unsafe { libc::shutdown(self.raw(), libc::SHUT_RDWR) };

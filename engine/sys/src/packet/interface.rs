@@ -3,9 +3,10 @@
 use core::ffi::CStr;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::PacketError;
+use crate::socket::descriptor;
 
 /// A network interface at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,13 +163,7 @@ pub(super) fn receive_queues(interface: &Interface) -> io::Result<u32> {
 }
 
 fn any_socket() -> io::Result<OwnedFd> {
-    // SAFETY: no pointer is passed.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just made and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    descriptor(libc::AF_INET, libc::SOCK_DGRAM)
 }
 
 fn driver(fd: RawFd, request: &mut Request) -> String {

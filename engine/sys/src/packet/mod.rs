@@ -22,7 +22,7 @@ mod transmit;
 mod xdp;
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -34,7 +34,7 @@ pub use tap::{TapDevice, TapSender};
 pub use transmit::{PartialChecksum, SegmentFormat, Segmentation, SendRequest, Transmitter};
 pub use xdp::{XdpDevice, XdpMode, XdpSender};
 
-use crate::socket::Socket;
+use crate::socket::{Socket, descriptor};
 use ring::Geometry;
 
 /// What to open.
@@ -129,6 +129,16 @@ pub struct PacketStats {
     pub refused: u64,
 }
 
+impl PacketError {
+    /// Of a call that a process without privileges may not make.
+    fn of(interface: String, what: &'static str, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted,
+            _ => Self::System { interface, what, source },
+        }
+    }
+}
+
 impl PacketStats {
     fn new(received: receive::Counts, sent: transmit::Counts, ring_drops: u64) -> Self {
         Self {
@@ -214,10 +224,8 @@ impl PacketDevice {
             let interface = interface.name.clone();
             move |source| PacketError::System { interface, what, source }
         };
-        let fd = packet_socket().map_err(|source| match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => PacketError::NotPermitted,
-            _ => fail("packet socket")(source),
-        })?;
+        let fd = packet_socket()
+            .map_err(|source| PacketError::of(interface.name.clone(), "packet socket", source))?;
         let raw = fd.as_raw_fd();
         option::set_flag(raw, libc::PACKET_VERSION, VERSION_2).map_err(fail("TPACKET_V2"))?;
         option::set_flag(raw, libc::PACKET_VNET_HDR, 1).map_err(fail("PACKET_VNET_HDR"))?;
@@ -292,15 +300,8 @@ const VERSION_2: libc::c_int = 1;
 const SEND_BUFFER: libc::c_int = 8 << 20;
 
 fn packet_socket() -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // Bound to a protocol later, so that no frame of another interface comes in before the rings are there.
-    // SAFETY: no pointer is passed.
-    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just made and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    descriptor(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK)
 }
 
 fn map_rings(fd: RawFd, bytes: usize) -> io::Result<MmapRaw> {

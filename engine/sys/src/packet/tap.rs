@@ -57,10 +57,9 @@ impl TapDevice {
         let fail = |what| {
             let interface = interface.name.clone();
             move |source: io::Error| match source.raw_os_error() {
-                Some(libc::EPERM | libc::EACCES) => PacketError::NotPermitted,
                 // Of another kind, or another process has its far end.
                 Some(libc::EINVAL | libc::EBUSY) => PacketError::NotTap(interface),
-                _ => PacketError::System { interface, what, source },
+                _ => PacketError::of(interface, what, source),
             }
         };
         let options = |options: &mut OpenOptions| {

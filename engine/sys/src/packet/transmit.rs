@@ -81,9 +81,16 @@ pub(super) struct Counts {
 
 /// Whether committed frames wait for the kernel to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Everything,
     NotYet,
+}
+
+/// Tells the kernel that there are frames in a socket's ring.
+pub(super) fn tell(fd: RawFd) -> io::Result<()> {
+    // SAFETY: no buffer and no address are passed; the descriptor is its owner's, who is there.
+    let sent = unsafe { libc::sendto(fd, core::ptr::null(), 0, libc::MSG_DONTWAIT, core::ptr::null(), 0) };
+    if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// See the module.
@@ -118,14 +125,10 @@ impl Transmitter {
             return Ok(());
         }
         self.counts.kicks += 1;
-        // SAFETY: no buffer and no address are passed; the descriptor is open.
-        let sent =
-            unsafe { libc::sendto(self.fd, core::ptr::null(), 0, libc::MSG_DONTWAIT, core::ptr::null(), 0) };
-        if sent >= 0 {
+        let Err(error) = tell(self.fd) else {
             self.told = Told::Everything;
             return Ok(());
-        }
-        let error = io::Error::last_os_error();
+        };
         match error.raw_os_error() {
             // Later: the NIC's queue is full.
             Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR) => Ok(()),

@@ -17,13 +17,13 @@ mod transmit;
 mod umem;
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use super::interface::{self, Interface, LinkState};
 use super::option;
 use super::{KernelDevice, PacketConfig, PacketError, PacketStats, Received};
-use crate::socket::Socket;
+use crate::socket::{Socket, descriptor};
 use program::Attached;
 use receive::XdpReceiver;
 use ring::{Consumer, Producer};
@@ -116,16 +116,13 @@ impl XdpDevice {
         interface.check_mtu(config.mtu)?;
         let fail = |what| {
             let interface = interface.name.clone();
-            move |source: io::Error| match source.raw_os_error() {
-                Some(libc::EPERM | libc::EACCES) => PacketError::NotPermitted,
-                _ => PacketError::System { interface, what, source },
-            }
+            move |source| PacketError::of(interface, what, source)
         };
         let queues = interface::receive_queues(&interface).map_err(fail("asking for its queues"))?;
         if queues != 1 {
             return Err(PacketError::Queues { interface: interface.name, queues });
         }
-        let fd = socket().map_err(fail("AF_XDP socket"))?;
+        let fd = descriptor(libc::AF_XDP, libc::SOCK_RAW).map_err(fail("AF_XDP socket"))?;
         let raw = fd.as_raw_fd();
         option::set_send_buffer(raw, super::SEND_BUFFER);
         let plan = Plan::new(config);
@@ -230,14 +227,4 @@ fn wake_receiver(fd: RawFd) {
             core::ptr::null_mut(),
         )
     };
-}
-
-fn socket() -> io::Result<OwnedFd> {
-    // SAFETY: no pointer is passed.
-    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just made and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

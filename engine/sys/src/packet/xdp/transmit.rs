@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use super::super::transmit::Counts;
+use super::super::transmit::{Counts, Told, tell};
 use super::super::{SendRequest, Transmit};
 use super::ring::{Consumer, Producer};
 use super::umem::{CHUNK, Umem};
@@ -25,8 +25,7 @@ pub struct XdpSender {
     /// Chunks of each slot that the kernel has.
     away: Vec<u8>,
     free: Vec<usize>,
-    /// Committed and not yet taken by the kernel.
-    untold: bool,
+    told: Told,
     counts: Counts,
 }
 
@@ -41,7 +40,7 @@ impl XdpSender {
     ) -> Self {
         let free = (0..slots).rev().collect();
         let (away, counts) = (vec![0; slots], Counts::default());
-        Self { umem, fd, ring, completed, base, chunks, away, free, untold: false, counts }
+        Self { umem, fd, ring, completed, base, chunks, away, free, told: Told::Everything, counts }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -49,7 +48,7 @@ impl XdpSender {
     }
 
     pub(super) fn is_pending(&self) -> bool {
-        self.untold
+        self.told == Told::NotYet
     }
 
     fn slot(&self, index: usize) -> usize {
@@ -77,25 +76,20 @@ impl XdpSender {
     /// Tells the kernel of everything committed.
     pub(super) fn kick(&mut self) -> io::Result<()> {
         self.reclaim();
-        if !self.untold {
+        if self.told == Told::Everything {
             return Ok(());
         }
         self.ring.publish();
         for _ in 0..CALLS_MAX {
             if !self.ring.needs_wake_up() {
-                self.untold = false;
+                self.told = Told::Everything;
                 return Ok(());
             }
             self.counts.kicks += 1;
-            // SAFETY: no buffer and no address are passed; the descriptor is open.
-            let sent = unsafe {
-                libc::sendto(self.fd, core::ptr::null(), 0, libc::MSG_DONTWAIT, core::ptr::null(), 0)
-            };
-            if sent >= 0 {
-                self.untold = false;
+            let Err(error) = tell(self.fd) else {
+                self.told = Told::Everything;
                 return Ok(());
-            }
-            let error = io::Error::last_os_error();
+            };
             match error.raw_os_error() {
                 // There is more than one call takes, or than the socket or the NIC has room for.
                 Some(libc::EAGAIN) => self.reclaim(),
@@ -139,7 +133,7 @@ impl Transmit for XdpSender {
         self.away[index] = u8::try_from(pieces).expect("a slot is a few chunks");
         self.counts.frames += 1;
         self.counts.bytes += len as u64;
-        self.untold = true;
+        self.told = Told::NotYet;
     }
 }
 
