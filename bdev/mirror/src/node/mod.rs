@@ -472,9 +472,7 @@ impl Node {
                 Ok(Promotion { generation, data: DataAge::Unproven })
             }
             Role::Holding(hold) if self.resumes(mode) => Err(hold.waits()),
-            Role::Holding(_) | Role::Standby(_) => {
-                self.outlook(mode, holder, &self.known(), self.doubt()).map_err(|why| self.as_refusal(why))
-            }
+            Role::Holding(_) | Role::Standby(_) => self.outlook(mode, holder, &self.known(), self.doubt()),
         }
     }
 

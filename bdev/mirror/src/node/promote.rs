@@ -57,7 +57,7 @@ impl Node {
         if !self.is_arbitrated() {
             return self.promote_from(mode, holder, Standing::Current, None);
         }
-        self.outlook(mode, holder, &self.known(), self.doubt()).map_err(|why| self.as_refusal(why))?;
+        self.outlook(mode, holder, &self.known(), self.doubt())?;
         // The arbiter first: its config is what the promotion starts from. What is known meanwhile stays known.
         self.watch.wanted = Some(Wanted { mode, holder });
         if let Role::Holding(hold) = &self.role {
@@ -82,10 +82,9 @@ impl Node {
             return Err(Refusal::NoLeg);
         }
         let promotion = match self.is_arbitrated() {
-            true => self.outlook(mode, holder, &standing, self.watch.doubt),
-            false => self.outlook(mode, holder, &self.known(), self.doubt()),
+            true => self.outlook(mode, holder, &standing, self.watch.doubt)?,
+            false => self.outlook(mode, holder, &self.known(), self.doubt())?,
         };
-        let promotion = promotion.map_err(|why| self.as_refusal(why))?;
         let Some(guard) = &mut self.guard else { return Err(Refusal::NoLeg) };
         // A fence of the peer that is under way comes first.
         if guard.fence_step() != FenceStep::Idle {
@@ -113,17 +112,18 @@ impl Node {
         holder: HolderState,
         standing: &Standing,
         doubt: DataAge,
-    ) -> Result<Promotion, PromoteRefusal> {
-        let promotion = may_promote(self.own(), standing, mode, self.holder_session(), holder)?;
+    ) -> Result<Promotion, Refusal> {
+        let promotion = may_promote(self.own(), standing, mode, self.holder_session(), holder);
+        let promotion = promotion.map_err(|why| self.as_refusal(why))?;
         let data = promotion.data.max(doubt);
         if mode == PromoteMode::Ordinary && data > DataAge::Unproven {
-            return Err(PromoteRefusal::NotInSync);
+            return Err(PromoteRefusal::NotInSync.into());
         }
         Ok(Promotion { data, ..promotion })
     }
 
     /// Who holds by config is not the holder before it serves.
-    pub(super) fn as_refusal(&self, why: PromoteRefusal) -> Refusal {
+    fn as_refusal(&self, why: PromoteRefusal) -> Refusal {
         match (why, &self.role) {
             (PromoteRefusal::AlreadyHolder, Role::Holding(hold)) => hold.waits(),
             (PromoteRefusal::AlreadyHolder, _) => Refusal::Waiting,
