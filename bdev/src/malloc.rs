@@ -112,7 +112,10 @@ impl MallocBdev {
         let block_size = self.geometry.block_size as usize;
         let start = usize::try_from(range.lba).ok()? * block_size;
         let at = start % STRIPE..start % STRIPE + range.blocks as usize * block_size;
-        (range.blocks > 0 && at.end <= STRIPE).then(|| Some((self.stripes.get(start / STRIPE)?, at)))?
+        if range.blocks == 0 || at.end > STRIPE {
+            return None;
+        }
+        Some((self.stripes.get(start / STRIPE)?, at))
     }
 
     fn read(&self, range: BlockRange, into: &mut [u8]) {

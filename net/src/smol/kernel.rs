@@ -127,8 +127,7 @@ pub(super) fn open(config: &LinkConfig, core: &Core) -> Result<Box<dyn FrameDevi
     }
     if config.device == DeviceKind::Tap {
         let device = TapDevice::open(&asked)?;
-        let segmentation = Some(SEGMENTATION.min(TapSender::FRAME_MAX));
-        let properties = found("tap", device.interface(), segmentation, fallbacks);
+        let properties = found("tap", device.interface(), Some(TapSender::FRAME_MAX), fallbacks);
         return Ok(KernelLink::boxed(device, properties, ring.attach()));
     }
     let device = PacketDevice::open(&asked)?;

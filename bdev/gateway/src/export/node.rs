@@ -314,7 +314,7 @@ impl Node {
 
     /// True as long as a place is there: its LUN has not been removed, nor another one come in its place.
     pub(super) fn has(&self, place: &Place) -> bool {
-        self.lun(place.number).is_some_and(|lun| Rc::ptr_eq(&lun, &place.lun))
+        self.luns.borrow().get(&place.number).is_some_and(|lun| Rc::ptr_eq(lun, &place.lun))
     }
 
     /// Which node of a pair this one is, as the first LUN's device says.

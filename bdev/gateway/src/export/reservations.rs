@@ -46,18 +46,15 @@ impl Target {
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         let peer = entry.session.node.as_ref().and_then(|node| node.config.borrow().peer.clone());
         let Some(peer) = peer else { return };
-        match peer.account.map(|account| auth::proving(account, Algorithm::ALL.to_vec())).transpose() {
-            Ok(credentials) => {
-                let at = entry.session.relay_dials() % peer.addresses.len().max(1);
-                match peer.addresses.get(at) {
-                    Some(address) => {
-                        let stream = self.network.connect(*address);
-                        entry.session.attach_relay(stream, credentials, now);
-                    }
-                    None => entry.session.put_off_relay(now),
-                }
+        let at = entry.session.relay_dials() % peer.addresses.len().max(1);
+        let credentials =
+            peer.account.map(|account| auth::proving(account, Algorithm::ALL.to_vec())).transpose();
+        match (credentials, peer.addresses.get(at)) {
+            (Ok(credentials), Some(address)) => {
+                let stream = self.network.connect(*address);
+                entry.session.attach_relay(stream, credentials, now);
             }
-            Err(_) => entry.session.put_off_relay(now),
+            (Err(_), _) | (_, None) => entry.session.put_off_relay(now),
         }
     }
 

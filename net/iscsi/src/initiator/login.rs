@@ -101,8 +101,8 @@ impl Login {
 
     /// The target tells its portal group; false when it is another one than that of the session.
     fn is_at(&mut self, tag: &str) -> bool {
-        let told = text::parse_number(tag).and_then(|tag| u16::try_from(tag).ok());
-        *self.portal_group.get_or_insert(told.unwrap_or_default()) == told.unwrap_or_default()
+        let told = text::parse_number(tag).and_then(|tag| u16::try_from(tag).ok()).unwrap_or_default();
+        *self.portal_group.get_or_insert(told) == told
     }
 }
 
