@@ -1,5 +1,6 @@
 """What the comparisons have in common: processes on cores, medians with their ranges and ratios, the machine's noise, README's tables."""
 
+import json
 import os
 import platform
 import random
@@ -78,6 +79,21 @@ def write_readme(text, name, command, readme=ROOT / "README.md"):
         sys.exit(f"{sys.argv[0]}: {readme} has no {begin} ... {end}")
     head, rest = old.split(begin, 1)
     readme.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}")
+
+
+def publish(result, table, given, *place):
+    """Stores a result, prints its table, and puts that into its place in a document where that is asked for."""
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(table)
+    if given.readme:
+        write_readme(table, *place)
+
+
+def cpu_of(pid):
+    """Seconds of processor time that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def machine():

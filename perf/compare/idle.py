@@ -7,7 +7,6 @@ sleeping pair, rates where reactors outnumber cores, and beside a hog. Writes pe
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import ROOT, Noise, machine, noise_line, output, pinned, range_of, summary, write_readme
+from common import ROOT, Noise, cpu_of, machine, noise_line, output, pinned, publish, range_of, summary
 from initiator import Session
 from mirror import Pair
 from one import TARGET, One
@@ -61,11 +60,6 @@ def asleep(binaries, work, sessions, seconds):
     finally:
         pair.stop()
     return found
-
-
-def cpu_of(pid):
-    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def crowded(binaries, work, seconds, policies):
@@ -156,12 +150,7 @@ def main():
         "format": "gemel-idle/1", "machine": machine(), "rounds": given.rounds, "seconds": given.seconds,
         "sessions": given.sessions, "figures": rows_of(rounds), "each": rounds, "noise": noise.end(),
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
-    text = table(result)
-    print(text)
-    if given.readme:
-        write_readme(text, "idle", "make bench-idle", ROOT / "perf/README.md")
+    publish(result, table(result), given, "idle", "make bench-idle", ROOT / "perf/README.md")
 
 
 if __name__ == "__main__":

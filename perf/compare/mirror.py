@@ -22,7 +22,7 @@ import threading
 import time
 from pathlib import Path
 
-from common import ROOT, Noise, free_port, machine, noise_line, output, pinned, range_of, ratio, summary, until, write_readme
+from common import ROOT, Noise, free_port, machine, noise_line, output, pinned, publish, range_of, ratio, summary, until
 
 GRANULE = 64 << 10
 HOT = "16m"
@@ -64,6 +64,17 @@ class Node:
             self.process.wait()
 
 
+def pair_up(gemel, name, legs, secrets, options=()):
+    """Makes a pair of the nodes "a" and "b", which run; `gemel` is told the node and the words. Gives where the LUN is at the first."""
+    listen, peer, front, other = (f"127.0.0.1:{free_port()}" for _ in range(4))
+    secrets = ["--secret-file", secrets]
+    made = json.loads(gemel("a", "--json", "pair", "create", name, "--leg", legs["a"], "--listen", listen, "--peer", peer,
+                            "--portal", front, *secrets, *options))
+    gemel("b", "pair", "join", name, "--uuid", made["uuid"], "--leg", legs["b"], "--listen", peer, "--peer", listen,
+          "--portal", other, *secrets)
+    return front
+
+
 class Pair:
     """Two nodes; legs are files in a folder."""
 
@@ -74,19 +85,13 @@ class Pair:
         self.work, self.binaries, self.size = work, binaries, size
         self.legs = {name: Path(legs) / f"{work.name}-{name}.leg" for name in "ab"}
         self.nodes = {name: Node(binaries, work, name, number(node), arguments) for node, name in enumerate("ab")}
-        listen, peer, front, other = (free_port() for _ in range(4))
-        at = lambda port: f"127.0.0.1:{port}"
-        self.url = f"iscsi://{at(front)}/iqn.2026-11.org.gemel:{NAME}/0"
-        secrets = ["--secret-file", work / "chap"]
-        a, b = self.nodes["a"], self.nodes["b"]
-        a.start()
-        made = json.loads(a.gemel("--json", "pair", "create", NAME, "--leg", f"{self.legs['a']}:{size}", "--listen", at(listen),
-                                  "--peer", at(peer), "--portal", at(front), *secrets, *options))
-        b.start()
-        b.gemel("pair", "join", NAME, "--uuid", made["uuid"], "--leg", f"{self.legs['b']}:{size}", "--listen", at(peer),
-                "--peer", at(listen), "--portal", at(other), *secrets)
+        for node in self.nodes.values():
+            node.start()
+        gemel = lambda node, *words: self.nodes[node].gemel(*words)
+        front = pair_up(gemel, NAME, {name: f"{leg}:{size}" for name, leg in self.legs.items()}, work / "chap", options)
+        self.url = f"iscsi://{front}/iqn.2026-11.org.gemel:{NAME}/0"
         self.settle()
-        b.gemel("config", "save", work / "b.json")
+        gemel("b", "config", "save", work / "b.json")
 
     def settle(self, seconds=300.0):
         """Until both legs are in sync."""
@@ -374,12 +379,7 @@ def main():
         "each": rounds,
         "noise": noise.end(),
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
-    text = table(result)
-    print(text)
-    if given.readme:
-        write_readme(text, "mirror", "make compare-mirror")
+    publish(result, table(result), given, "mirror", "make compare-mirror")
 
 
 if __name__ == "__main__":

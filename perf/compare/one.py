@@ -1,12 +1,11 @@
 """One node with RAM disks, as the measurements of a node by itself need it."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
 
-from common import free_port, until
+from common import cpu_of, free_port, until
 
 TARGET = "iqn.2026-11.org.gemel:one"
 
@@ -67,8 +66,7 @@ class One:
 
     def cpu(self):
         """Seconds of processor time that it has had."""
-        fields = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_of(self.process.pid)
 
     def memory(self):
         """Bytes that are its own and in memory: its frames are from the start on."""

@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import ROOT, Noise, free_port, machine, noise_line, output, pinned, range_of, ratio, summary, until, write_readme
+from common import ROOT, Noise, free_port, machine, noise_line, output, pinned, publish, range_of, ratio, summary, until
 
 RAM = 512 << 20
 OURS, SPIN = "gemel", "gemel-spin"
@@ -330,12 +330,7 @@ def main():
         "raw": bounds,
         "noise": {"round_trip_most_to_least": trip["most"] / trip["least"], **noise},
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
-    text = table(result)
-    print(text)
-    if given.readme:
-        write_readme(text, "compare", "make compare")
+    publish(result, table(result), given, "compare", "make compare")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import ROOT, Noise, free_port, machine, noise_line, output, until, write_readme
+from common import ROOT, Noise, machine, output, publish, until
 from initiator import Refused, Session
-from mirror import Pair
+from mirror import Pair, pair_up
 from one import TARGET, One
 
 MANY = {
@@ -89,12 +89,8 @@ def arrays(binaries, work, counts):
     gemel = lambda name, *arguments: output([binaries / "gemel", "--socket", nodes[name].control, *map(str, arguments)])
 
     def one_more(number):
-        at = [f"127.0.0.1:{free_port()}" for _ in range(4)]
-        secrets, name = ["--secret-file", work / f"chap{number}"], f"vol{number}"
-        made = json.loads(gemel("a", "--json", "pair", "create", name, "--leg", f"{work}/a{number}:16M", "--listen", at[0],
-                                "--peer", at[1], "--portal", at[2], *secrets))
-        gemel("b", "pair", "join", name, "--uuid", made["uuid"], "--leg", f"{work}/b{number}:16M", "--listen", at[1],
-              "--peer", at[0], "--portal", at[3], *secrets)
+        name, legs = f"vol{number}", {node: f"{work}/{node}{number}:16M" for node in nodes}
+        pair_up(gemel, name, legs, work / f"chap{number}")
 
         def in_sync():
             status = json.loads(gemel("a", "rpc", "mirror_get_status"))
@@ -175,12 +171,7 @@ def main():
             "start with so many LUNs, to the first block read": starts(binaries, work, given.luns),
         }
     result = {"format": "gemel-scale/1", "machine": machine(), "grown": grown, "noise": noise.end()}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
-    text = table(result)
-    print(text)
-    if given.readme:
-        write_readme(text, "scale", "make bench-scale", ROOT / "perf/README.md")
+    publish(result, table(result), given, "scale", "make bench-scale", ROOT / "perf/README.md")
 
 
 if __name__ == "__main__":
