@@ -1,11 +1,16 @@
 //! Reservations between hosts: who is told, what is aborted, what goes with a session.
 
 mod host;
+mod volume;
+
+use std::sync::Arc;
 
 use bdev::fault::{Fault, FaultTarget};
+use bdev::{AccessState, NodeSide};
 use host::{GOOD, World, attention};
 use iscsi::TaskId;
 use scsi::status;
+use volume::{Kept, Volume};
 
 const REGISTER: u8 = 0;
 const RESERVE: u8 = 1;
@@ -88,4 +93,39 @@ fn what_cannot_survive_a_loss_of_power_is_not_promised() {
     let report = world.hosts[0].send(&[0x5e, 2, 0, 0, 0, 0, 0, 0, 8, 0], &[], 8);
     assert_eq!(world.end(0, report), GOOD);
     assert_eq!(world.hosts[0].data(report)[..4], [0, 8, 0x0c, 0x80]);
+}
+
+/// Two nodes share the reservations: the one that answers with a conflict has to be the one that serves, which a read shows.
+#[test]
+fn a_node_that_does_not_serve_any_more_tells_nobody_of_a_conflict() {
+    let kept = Arc::new(Kept::default());
+    let mut world = World::with_lun(2, |medium| {
+        let volume = Volume::new(medium, kept, NodeSide::First);
+        volume.set(AccessState::Optimized, AccessState::NonOptimized, 1);
+        volume
+    });
+    for host in [0, 1] {
+        while world.ready(host) != GOOD {}
+    }
+    world.must_reserve_out(0, REGISTER, 0, [0, 1]);
+    world.must_reserve_out(0, RESERVE, EXCLUSIVE, [1, 0]);
+    let refused: [fn(&mut World) -> TaskId; 3] = [
+        |world| world.write(1),
+        |world| world.reserve_out(1, PREEMPT_AND_ABORT, EXCLUSIVE, [2, 1]),
+        |world| world.hosts[1].send(&[0x16, 0, 0, 0, 0, 0], &[], 0),
+    ];
+    for refused in refused {
+        world.fault.plan().arm(FaultTarget::Read, Fault::Silence, 1);
+        let task = refused(&mut world);
+        for _ in 0..2_000 {
+            world.step();
+        }
+        assert_eq!(world.hosts[1].take(task), None, "the node does not know whether it still serves");
+        world.fault.plan().clear(FaultTarget::Read);
+        assert_eq!(world.end(1, task), CONFLICT);
+        world.fault.plan().arm(FaultTarget::Read, Fault::Error, 1);
+        let task = refused(&mut world);
+        assert_eq!(world.end(1, task), attention(0x1100), "nobody knows");
+        world.fault.plan().clear(FaultTarget::Read);
+    }
 }

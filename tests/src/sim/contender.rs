@@ -354,19 +354,16 @@ impl Contender {
             }
             (What::Write { value, watched, .. }, End::Conflict) => {
                 env.history.give_up(value, Outcome::Ended, now);
-                env.kept_out(watched, node)?;
+                env.orders.kept_out(watched)?;
                 self.tally.kept_out += 1;
             }
             (What::Read { watched, .. }, End::Conflict) => {
-                env.kept_out(watched, node)?;
+                env.orders.kept_out(watched)?;
                 self.tally.kept_out += 1;
             }
             (What::Claim { ask, number }, End::Good) => {
                 let answer = claims::decode(ask, &ended.data)?;
                 self.on_claimed(node, ask, number, &answer, now, env)?;
-            }
-            (What::Claim { number, .. }, End::Conflict) if env.is_of_the_past(node) => {
-                env.orders.refused(number)?;
             }
             (What::Claim { ask, number }, End::Conflict) => {
                 self.on_claimed(node, ask, number, &Answer::Conflict, now, env)?;

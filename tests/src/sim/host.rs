@@ -379,7 +379,7 @@ impl Host {
         if let Some(watched) = open.watched {
             match completed.result {
                 Ok(()) => env.orders.passed(watched)?,
-                Err(IoError::Fenced) => env.kept_out(watched, open.node)?,
+                Err(IoError::Fenced) => env.orders.kept_out(watched)?,
                 Err(_) => env.orders.unwatch(watched),
             }
         }
@@ -451,31 +451,9 @@ pub(crate) struct Env<'a> {
     pub(crate) runs: [u64; 2],
     /// The node that serves, or served last.
     pub(crate) serving: usize,
-    /// The holder of the newest config that a node goes by.
-    pub(crate) holder: Option<usize>,
-    /// Nodes that go by a config of their own as the holder, whether anybody succeeded them or not.
-    pub(crate) holding: [bool; 2],
 }
 
 impl Env<'_> {
-    /// A node that has been succeeded and does not know it yet refuses by the table that it had: it lets nobody in by that.
-    pub(crate) fn is_of_the_past(&self, node: usize) -> bool {
-        let is_itself = self.standby == StandbyMode::Refuse || self.holding[node];
-        self.holder.is_some_and(|holder| holder != node) && is_itself
-    }
-
-    /// A node answered with RESERVATION CONFLICT.
-    ///
-    /// # Errors
-    /// No reservation says so.
-    pub(crate) fn kept_out(&mut self, watched: Number, node: usize) -> Result<(), String> {
-        if self.is_of_the_past(node) {
-            self.orders.unwatch(watched);
-            return Ok(());
-        }
-        self.orders.kept_out(watched)
-    }
-
     /// Whom reservations keep out has changed, or may have.
     pub(crate) fn look_at_bars(&mut self) {
         self.history.barred.clone_from(self.orders.barred());

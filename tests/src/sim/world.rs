@@ -477,8 +477,6 @@ impl World {
 
     /// What a host's turn is given.
     fn env(&mut self) -> Env<'_> {
-        let configs = self.views.iter().flatten().filter_map(|view| view.config);
-        let newest = configs.max_by_key(Config::generation);
         Env {
             net: &self.net,
             history: &mut self.history,
@@ -488,11 +486,6 @@ impl World {
             granules: self.granules.max(1),
             runs: [self.machines[0].run, self.machines[1].run],
             serving: self.serving,
-            holder: newest.map(|config| config.holder.index()),
-            holding: [0, 1].map(|node| {
-                let role = self.views[node].as_ref().map(|view| view.role);
-                matches!(role, Some(RoleKind::Holder | RoleKind::Frozen))
-            }),
         }
     }
 

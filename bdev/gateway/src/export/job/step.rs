@@ -55,6 +55,8 @@ pub(in crate::export) enum Step {
     Alter(Box<Wish>),
     /// No I/O: the data of PERSISTENT RESERVE IN, cut at the allocation length.
     Report(Report, u16),
+    /// No I/O: the end, by somebody else's reservation.
+    Conflict,
     /// Look what is behind the blocks.
     Status(LookUp),
     /// A piece of a copy, at LUNs of its own.
@@ -119,7 +121,12 @@ impl Step {
     pub(in crate::export) fn does_io(&self) -> bool {
         !matches!(
             self,
-            Self::Reserve(_) | Self::Alter(_) | Self::Report(..) | Self::Populate(_) | Self::Sanitized
+            Self::Reserve(_)
+                | Self::Alter(_)
+                | Self::Report(..)
+                | Self::Conflict
+                | Self::Populate(_)
+                | Self::Sanitized
         )
     }
 
@@ -166,9 +173,12 @@ impl Step {
                 Some(Op::BlockStatus { range: BlockRange::new(*at, blocks), found: None })
             }
             Self::Copy(copying) => copying.op(pool),
-            Self::Reserve(_) | Self::Alter(_) | Self::Report(..) | Self::Populate(_) | Self::Sanitized => {
-                None
-            }
+            Self::Reserve(_)
+            | Self::Alter(_)
+            | Self::Report(..)
+            | Self::Conflict
+            | Self::Populate(_)
+            | Self::Sanitized => None,
         }
     }
 
@@ -224,6 +234,7 @@ impl Step {
             | Self::Reserve(_)
             | Self::Alter(_)
             | Self::Report(..)
+            | Self::Conflict
             | Self::Status(_)
             | Self::Sanitized => None,
         }
@@ -255,6 +266,7 @@ impl Step {
             | Self::CompareEach(..)
             | Self::Status(_)
             | Self::Report(..)
+            | Self::Conflict
             | Self::Sanitized => Writing::No,
             _ => Writing::Yes,
         }

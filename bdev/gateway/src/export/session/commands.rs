@@ -139,8 +139,8 @@ impl Session {
     /// Begins a command that is carried out here.
     pub(super) fn begin(&mut self, arrival: Arrival, parsed: scsi::Command, place: Place, now: Instant) {
         let (task, cdb) = (arrival.task(), arrival.command.cdb);
-        if self.is_kept_out(task, &cdb, &place.lun) {
-            return;
+        if let Some(refusal) = self.kept_out(&cdb, &place.lun) {
+            return self.bar_arrival(arrival, parsed, &place, refusal, now);
         }
         if let Some(sense) = self.stands_in_the_way(&place, &cdb, &parsed) {
             return self.refuse(task, sense, place.lun.unit.settings().sense_format);

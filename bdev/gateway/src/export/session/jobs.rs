@@ -18,6 +18,7 @@ use super::footing::Footing;
 use super::frames::{Parked, may_hold};
 use super::management::Hears;
 use super::paths::Passage;
+use super::reservation;
 use super::turns::Pace;
 use crate::payload::{FRAME, Parts, Payload, PayloadMut};
 use crate::translate::Writing;
@@ -154,9 +155,10 @@ impl Session {
         }
         let Some(step) = job.steps.front() else { return self.succeed(task, None) };
         match step {
-            Step::Reserve(_) => return self.reserve_out(task),
+            Step::Reserve(_) => return self.reserve_out(task, now),
             Step::Alter(_) => return self.alter(task, now),
             Step::Report(..) => return self.report_reservations(task),
+            Step::Conflict => return self.respond(task, reservation::conflict()),
             _ => {}
         }
         let Some(place) = step.place().or(job.place.as_ref()).cloned() else { return };

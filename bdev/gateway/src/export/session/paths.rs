@@ -310,8 +310,8 @@ impl Session {
             return self.begin(passage.arrival, command, place.clone(), now);
         };
         job.standing = passage.arrival.standing;
-        if self.is_kept_out(task, &passage.arrival.command.cdb, &place.lun) {
-            return;
+        if let Some(refusal) = self.kept_out(&passage.arrival.command.cdb, &place.lun) {
+            return self.bar(task, refusal, now);
         }
         let Some(data) = data.try_unique() else { return self.fail(task, Sense::INTERNAL_FAILURE) };
         self.take_collected(task, data, now);

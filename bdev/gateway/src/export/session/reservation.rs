@@ -7,9 +7,9 @@ use engine::Instant;
 use iscsi::TaskId;
 use iscsi::target::Response;
 use scsi::reservation::{self, PowerLoss, Refusal, Request};
-use scsi::{Sense, SenseFormat, status};
+use scsi::{Sense, status};
 
-use super::super::job::{self, ReserveOut, Step, Walk};
+use super::super::job::{ReserveOut, Step, Walk};
 use super::super::logical_unit::{Alteration, LogicalUnit};
 use super::super::node::{Lun, Place};
 use super::super::reservations::Changing;
@@ -18,22 +18,50 @@ use super::jobs::{Job, Stage};
 use super::management::{Aborter, Hears};
 use super::{Request as Ask, Session};
 
-fn response_to(refusal: Refusal) -> Response {
-    match refusal {
-        Refusal::Conflict => Response { status: status::RESERVATION_CONFLICT, ..Response::default() },
-        Refusal::Check(sense) => job::failure(sense, SenseFormat::Fixed),
-    }
+/// How a command ends that somebody else's reservation keeps out.
+pub(super) fn conflict() -> Response {
+    Response { status: status::RESERVATION_CONFLICT, ..Response::default() }
+}
+
+/// What comes before an answer out of the unit's table of reservations: where the table is the array's, a read, which only a node
+/// that still serves ends well.
+fn look_first(unit: &LogicalUnit) -> Option<Step> {
+    let is_shared = unit.capabilities().power_loss == PowerLoss::Persists;
+    is_shared.then(|| Step::Examine(Walk::short(BlockRange::new(0, 1))))
 }
 
 impl Session {
-    /// A reservation of somebody else keeps the command out: it is answered.
-    pub(super) fn is_kept_out(&mut self, task: TaskId, cdb: &[u8; 16], lun: &Lun) -> bool {
-        let Some(nexus) = &self.nexus else { return false };
-        match lun.unit.admit(nexus, reservation::demand(cdb)) {
-            Ok(()) => false,
-            Err(refusal) => {
-                self.respond(task, response_to(refusal));
-                true
+    /// What keeps a command out, if anything does: a reservation of somebody else.
+    pub(super) fn kept_out(&self, cdb: &[u8; 16], lun: &Lun) -> Option<Refusal> {
+        let nexus = self.nexus.as_ref()?;
+        lun.unit.admit(nexus, reservation::demand(cdb)).err()
+    }
+
+    /// Refuses a command that has no job yet.
+    pub(super) fn bar_arrival(
+        &mut self,
+        arrival: Arrival,
+        command: scsi::Command,
+        place: &Place,
+        refusal: Refusal,
+        now: Instant,
+    ) {
+        let task = arrival.task();
+        self.open_job(task, Job::of(arrival, place.clone(), command, Stage::Working));
+        self.bar(task, refusal, now);
+    }
+
+    /// Refuses a job. A holder that has been succeeded without knowing it must not tell of the past, and cluster software acts on a
+    /// conflict: where reservations are the array's, a read finds that out before the conflict is told.
+    pub(super) fn bar(&mut self, task: TaskId, refusal: Refusal, now: Instant) {
+        let Some(job) = self.jobs.open.get_mut(&task) else { return };
+        match refusal {
+            Refusal::Check(sense) => self.fail(task, sense),
+            Refusal::Conflict => {
+                job.steps.clear();
+                job.steps.extend(job.place.as_ref().and_then(|place| look_first(&place.lun.unit)));
+                job.steps.push_back(Step::Conflict);
+                self.advance(task, now);
             }
         }
     }
@@ -54,9 +82,7 @@ impl Session {
             Request::Out { .. } => return Some(arrival),
             Request::In { report, allocation } => {
                 let mut job = Job::of(arrival, place.clone(), command, Stage::Working);
-                // A holder that has been succeeded without knowing it must not tell of the past: the read says so.
-                let keeps = unit.capabilities().power_loss == PowerLoss::Persists;
-                job.steps.extend(keeps.then_some(Step::Examine(Walk::short(BlockRange::new(0, 1)))));
+                job.steps.extend(look_first(unit));
                 job.steps.push_back(Step::Report(report, allocation));
                 self.open_job(task, job);
                 self.advance(task, now);
@@ -65,13 +91,15 @@ impl Session {
             Request::Reserve => unit.change_older(|table| table.reserve(&nexus)),
             Request::Release => unit.change_older(|table| table.release(&nexus)),
         };
-        let response = done.map_or_else(response_to, |()| Response::default());
-        self.links.respond(task, response);
+        match done {
+            Ok(()) => self.links.respond(task, Response::default()),
+            Err(refusal) => self.bar_arrival(arrival, command, place, refusal, now),
+        }
         None
     }
 
     /// The next step of a job is PERSISTENT RESERVE OUT: waits while another one is under way.
-    pub(super) fn reserve_out(&mut self, task: TaskId) {
+    pub(super) fn reserve_out(&mut self, task: TaskId, now: Instant) {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         let (Some(Step::Reserve(out)), Some(place), Some(nexus)) =
             (job.steps.front(), job.place.clone(), self.nexus.clone())
@@ -100,7 +128,7 @@ impl Session {
             }
             Err(refusal) => {
                 unit.give_up_change();
-                self.respond(task, response_to(refusal));
+                self.bar(task, refusal, now);
             }
         }
     }
