@@ -1,5 +1,5 @@
 //! All of Gemel's unsafe code: the huge-page arena, frames, the io_uring ring, files and sockets for it, packet rings, wake-ups,
-//! what becomes of the process when it crashes.
+//! what becomes of the process when it crashes, how long a thread's slices are.
 //!
 //! Each unsafe block states its reason. What leaves this crate is safe: no caller can reach memory that is not its own or
 //! free a buffer that the kernel still uses.
@@ -12,6 +12,7 @@ pub mod packet;
 pub mod pool;
 pub mod process;
 pub mod ring;
+pub mod schedule;
 mod segment;
 mod socket;
 mod waker;
