@@ -15,6 +15,16 @@ pub enum AccessState {
 }
 
 impl AccessState {
+    /// In words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Optimized => "optimized",
+            Self::NonOptimized => "non-optimized",
+            Self::Transitioning => "transitioning",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
     fn from_code(code: u8) -> Self {
         match code {
             0 => Self::Optimized,

@@ -11,6 +11,8 @@ pub enum NotReady {
     Starting,
     /// I/O is frozen until the arbiter or the operator decides.
     Frozen,
+    /// The device is on its way to the other node, and nothing of the I/O was begun: it may be asked again, of whoever serves then.
+    Moving,
 }
 
 /// Why an I/O failed.

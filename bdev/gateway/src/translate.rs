@@ -29,6 +29,7 @@ pub fn to_scsi(error: IoError, writing: Writing) -> Outcome {
         IoError::NotReady(NotReady::Standby) => Sense::PORT_STANDBY,
         IoError::NotReady(NotReady::Starting) => Sense::BECOMING_READY,
         IoError::NotReady(NotReady::Frozen) => Sense::PORT_UNAVAILABLE,
+        IoError::NotReady(NotReady::Moving) => Sense::ACCESS_TRANSITION,
         IoError::Aborted => Sense::TERMINATED,
         IoError::Fenced => return Outcome::Status(status::RESERVATION_CONFLICT),
         IoError::Busy => return Outcome::Status(status::BUSY),
@@ -69,6 +70,7 @@ pub fn from_scsi(code: u8, sense_data: &[u8], lba: u64) -> Result<(), IoError> {
 fn from_sense((key, code): (u8, u16), lba: u64) -> IoError {
     let is = |wanted: SenseKey| key == wanted as u8;
     match code {
+        0x040a => IoError::NotReady(NotReady::Moving),
         0x040b => IoError::NotReady(NotReady::Standby),
         0x040c => IoError::NotReady(NotReady::Frozen),
         0x2000 => IoError::Unsupported,
@@ -106,6 +108,7 @@ mod tests {
             IoError::NotReady(NotReady::Standby),
             IoError::NotReady(NotReady::Starting),
             IoError::NotReady(NotReady::Frozen),
+            IoError::NotReady(NotReady::Moving),
         ] {
             let back = match to_scsi(error, Writing::Yes) {
                 Outcome::Check(sense) => {

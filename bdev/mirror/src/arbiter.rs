@@ -27,6 +27,17 @@ pub enum Ask {
     },
 }
 
+/// For whom a question is asked: an answer says nothing to whoever comes after him.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// A node that looks for its peer before it serves.
+    Hold,
+    /// A standby that would take over.
+    Standby,
+    /// A holder that changes to this config.
+    Change(ConfigId),
+}
+
 /// What comes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -58,6 +69,7 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Ballot {
     ticket: Ticket,
+    asker: Asker,
     state: State,
     asked_at: Instant,
     not_before: Instant,
@@ -66,7 +78,8 @@ pub(crate) struct Ballot {
 impl Ballot {
     pub(crate) fn new() -> Self {
         let never = Instant::EPOCH;
-        Self { ticket: Ticket(0), state: State::Free, asked_at: never, not_before: never }
+        let state = State::Free;
+        Self { ticket: Ticket(0), asker: Asker::Hold, state, asked_at: never, not_before: never }
     }
 
     /// True when something may be asked.
@@ -75,9 +88,10 @@ impl Ballot {
     }
 
     /// Asks; the answer will carry the ticket.
-    pub(crate) fn ask(&mut self, ask: Ask, now: Instant) {
+    pub(crate) fn ask(&mut self, asker: Asker, ask: Ask, now: Instant) {
         debug_assert!(self.state == State::Free, "one question at a time");
         self.ticket = Ticket(self.ticket.0 + 1);
+        self.asker = asker;
         (self.state, self.asked_at) = (State::Asking(ask), now);
     }
 
@@ -92,16 +106,16 @@ impl Ballot {
         }
     }
 
-    /// True when the answer is to the question that is open.
-    pub(crate) fn accept(&mut self, ticket: Ticket, answer: &Answer, now: Instant) -> bool {
+    /// Whose the answer is; nobody's, unless it is to the question that is open.
+    pub(crate) fn accept(&mut self, ticket: Ticket, answer: &Answer, now: Instant) -> Option<Asker> {
         if ticket != self.ticket || self.state == State::Free {
-            return false;
+            return None;
         }
         self.state = State::Free;
         if let Answer::Unknown(_) = answer {
             self.not_before = now + PAUSE;
         }
-        true
+        Some(self.asker)
     }
 
     /// Nobody needs the answer any more.
@@ -137,18 +151,19 @@ mod tests {
         let now = Instant::EPOCH + Duration::from_secs(1);
         let mut ballot = Ballot::new();
         assert!(ballot.is_free(now) && ballot.take().is_none());
-        ballot.ask(Ask::Read, now);
+        ballot.ask(Asker::Hold, Ask::Read, now);
         assert!(!ballot.is_free(now));
         let (first, ask) = ballot.take().expect("asked");
         assert_eq!((ask, ballot.take()), (Ask::Read, None));
         assert_eq!(ballot.overdue(now), None);
         assert_eq!(ballot.overdue(now + PATIENCE), Some(first));
         ballot.forget();
-        ballot.ask(Ask::Read, now);
+        ballot.ask(Asker::Standby, Ask::Read, now);
         let (second, _) = ballot.take().expect("asked");
-        assert!(!ballot.accept(first, &Answer::Swapped, now), "nobody waits for it");
-        assert!(ballot.accept(second, &Answer::Unknown("slow".to_owned()), now));
-        assert!(!ballot.accept(second, &Answer::Swapped, now), "once");
+        assert_eq!(ballot.accept(first, &Answer::Swapped, now), None, "nobody waits for it");
+        let asker = ballot.accept(second, &Answer::Unknown("slow".to_owned()), now);
+        assert_eq!(asker, Some(Asker::Standby));
+        assert_eq!(ballot.accept(second, &Answer::Swapped, now), None, "once");
         assert!(!ballot.is_free(now) && ballot.is_free(now + PAUSE));
         assert_eq!(ballot.next_deadline(now), Some(now + PAUSE));
         assert_eq!(ballot.next_deadline(now + PAUSE), None, "nothing is due for ever");

@@ -1,5 +1,6 @@
 //! What an operator sees of a node.
 
+use bdev::AccessState;
 use engine::Instant;
 
 use crate::events::Event;
@@ -19,6 +20,8 @@ pub enum RoleKind {
     Standby,
     /// On its way to becoming the holder.
     Promoting,
+    /// About to serve, when its first config is durable.
+    Opening,
     /// Serves.
     Holder,
     /// I/O is frozen until the operator decides.
@@ -43,6 +46,7 @@ impl RoleKind {
             Self::Holding => "consistent-hold",
             Self::Standby => "standby",
             Self::Promoting => "promoting",
+            Self::Opening => "opening",
             Self::Holder => "holder",
             Self::Frozen => "frozen",
             Self::SwitchingOver => "switching-over",
@@ -103,6 +107,8 @@ pub struct Status {
     pub role: RoleKind,
     /// Why, where that needs a reason.
     pub reason: Option<String>,
+    /// How good hosts' way to the volume through this node is.
+    pub access: AccessState,
     /// The config, once a leg is known.
     pub config: Option<Config>,
     /// The records of leg 0 and leg 1.

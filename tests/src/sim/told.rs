@@ -1,6 +1,7 @@
 //! Every change of state is told: what a node is, why, with which config, and whether its peer takes part leaves an event since the
 //! state before, with a code for machines.
 
+use bdev::AccessState;
 use mirror::decide::HoldReason;
 use mirror::events::{Codes, EventKind};
 use mirror::format::ConfigId;
@@ -36,6 +37,7 @@ struct State {
     reason: Option<String>,
     config: Option<ConfigId>,
     part: Option<Part>,
+    access: AccessState,
 }
 
 /// What a node was when it was last looked at, and the events since it became that.
@@ -70,6 +72,7 @@ impl Told {
         self.stopping |= self.has(&["stopping"]);
         let told = self.of_role(&before, &state).and_then(|()| self.of_config(&before, &state));
         let told = told.and_then(|()| self.of_peer(&before, &state));
+        let told = told.and_then(|()| self.of_access(&before, &state));
         if before != state {
             self.since.clear();
         }
@@ -125,12 +128,31 @@ impl Told {
         };
         if self.has(codes) { Ok(()) } else { Err(format!("its peer went from {was:?} to {is:?}")) }
     }
+
+    /// Of a node that stays a standby: how its ports are. Of others it goes with what they are.
+    fn of_access(&self, before: &State, now: &State) -> Result<(), String> {
+        let stands_by = before.role == RoleKind::Standby && now.role == RoleKind::Standby;
+        if !stands_by || before.access == now.access || self.has(of_standby(now.access)) {
+            return Ok(());
+        }
+        Err(format!("its ports went from {:?} to {:?}", before.access, now.access))
+    }
+}
+
+/// The codes of which one says that a standby's ports have become this.
+fn of_standby(access: AccessState) -> &'static [&'static str] {
+    match access {
+        AccessState::NonOptimized => &["holder-heard"],
+        AccessState::Transitioning => &["holder-silent"],
+        AccessState::Unavailable => &["nobody-serves"],
+        _ => &[],
+    }
 }
 
 /// The codes of which one says that a node has become this; none for what it passes through.
 fn announcements(role: RoleKind) -> &'static [&'static str] {
     match role {
-        RoleKind::Starting => &[],
+        RoleKind::Starting | RoleKind::Opening => &[],
         RoleKind::Holding => &["holding", "split"],
         RoleKind::Standby => &[
             "standing-by",
@@ -164,6 +186,7 @@ impl World {
             reason: status.reason.clone(),
             config: status.config.map(|config| config.id),
             part: status.peer.as_ref().map(|peer| Part::of(peer.sight)),
+            access: status.access,
         };
         let told = self.told[node].look(state);
         told.map_err(|what| format!("node {node} says nothing of a change: {what}"))
@@ -178,7 +201,7 @@ mod tests {
 
     fn state(role: RoleKind, reason: &str) -> State {
         let reason = Some(reason.to_owned()).filter(|reason| !reason.is_empty());
-        State { run: 1, role, reason, config: None, part: None }
+        State { run: 1, role, reason, config: None, part: None, access: AccessState::Transitioning }
     }
 
     #[test]
@@ -195,6 +218,16 @@ mod tests {
         assert_eq!(told.look(state(RoleKind::Standby, &holds)), Ok(()));
         assert_eq!(told.look(state(RoleKind::Stopping, "")), Ok(()), "it said so before");
         assert!(told.look(state(RoleKind::Stopped, "")).is_err());
+    }
+
+    #[test]
+    fn so_is_a_standby_that_loses_its_holder() {
+        let with = |access| State { access, ..state(RoleKind::Standby, "") };
+        let mut told = Told::default();
+        assert_eq!(told.look(with(AccessState::NonOptimized)), Ok(()));
+        assert!(told.look(with(AccessState::Transitioning)).is_err());
+        told.hear(&EventKind::NobodyServes);
+        assert_eq!(told.look(with(AccessState::Unavailable)), Ok(()));
     }
 
     #[test]

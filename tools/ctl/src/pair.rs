@@ -392,7 +392,7 @@ fn look_at_leg(client: &mut Client, name: &str) -> Result<(), Failure> {
                 let why = status[0]["reason"].as_str().unwrap_or("it cannot be used");
                 return Err(Failure::Usage(format!("the leg of {name}: {why}")));
             }
-            Some("starting") => std::thread::park_timeout(LOOK),
+            Some("starting" | "opening") => std::thread::park_timeout(LOOK),
             _ => return Ok(()),
         }
     }

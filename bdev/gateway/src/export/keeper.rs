@@ -174,7 +174,7 @@ impl Keeper {
             if !self.is_known() {
                 return (
                     Progress::Busy,
-                    Some(Outcome::Stored(Err(IoError::NotReady(bdev::NotReady::Standby)))),
+                    Some(Outcome::Stored(Err(IoError::NotReady(bdev::NotReady::Moving)))),
                 );
             }
             let started = self.submit(core, &kept, now);

@@ -17,7 +17,7 @@ pub trait Codes {
 
 impl EventKind {
     /// All codes of events: the types of `notify_get_types`.
-    pub const CODES: [&'static str; 44] = [
+    pub const CODES: [&'static str; 47] = [
         "formatting",
         "leg-unusable",
         "own-leg-failed",
@@ -38,6 +38,9 @@ impl EventKind {
         "stopping",
         "stopped",
         "orphaned",
+        "holder-silent",
+        "holder-heard",
+        "nobody-serves",
         "frozen",
         "thawed",
         "promoting",
@@ -90,6 +93,8 @@ impl EventKind {
             Self::SwitchoverAbandoned(why) => why.code(),
             Self::Demoting(Demotion::Orderly) => "orderly",
             Self::Demoting(Demotion::AtOnce) => "at-once",
+            Self::HolderSilent | Self::HolderHeard => "heartbeat",
+            Self::NobodyServes => "transition-too-long",
             Self::Orphaned | Self::PeerUnreachable(_) => Reason::LinkLost.code(),
             Self::Frozen(cause) => cause.code(),
             Self::Thawed => "decided",
@@ -143,6 +148,9 @@ impl Codes for EventKind {
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Orphaned => "orphaned",
+            Self::HolderSilent => "holder-silent",
+            Self::HolderHeard => "holder-heard",
+            Self::NobodyServes => "nobody-serves",
             Self::Frozen(_) => "frozen",
             Self::Thawed => "thawed",
             Self::Promoting { .. } => "promoting",
@@ -346,6 +354,7 @@ fn io_code(error: IoError) -> &'static str {
         IoError::NotReady(NotReady::Standby) => "standby",
         IoError::NotReady(NotReady::Starting) => "starting",
         IoError::NotReady(NotReady::Frozen) => "frozen",
+        IoError::NotReady(NotReady::Moving) => "moving",
         IoError::Busy => "busy",
         IoError::Aborted => "aborted",
         IoError::Miscompare { .. } => "miscompare",

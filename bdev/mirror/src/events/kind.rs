@@ -127,6 +127,12 @@ pub enum EventKind {
     Stopped,
     /// The peer went away while this leg was being brought in sync from it.
     Orphaned,
+    /// This standby does not hear its holder any more.
+    HolderSilent,
+    /// It hears it.
+    HolderHeard,
+    /// For longer than hosts are told that a transition takes, nobody this node knows of has served: its ports are unavailable.
+    NobodyServes,
     /// I/O stands still.
     Frozen(FreezeCause),
     /// It flows again.
@@ -232,6 +238,7 @@ impl EventKind {
             | Self::ArbiterOlder { .. }
             | Self::ArbiterVacant
             | Self::UnitStateLost
+            | Self::NobodyServes
             | Self::ResyncStopped { .. } => Severity::Alarm,
             Self::PeerBarred(BarCause::Entry(bar)) if bar.is_split() => Severity::Alarm,
             Self::Promoting { data: DataAge::Past | DataAge::Mixed, .. } => Severity::Alarm,
@@ -241,6 +248,7 @@ impl EventKind {
             | Self::SwitchoverAbandoned(_)
             | Self::Demoting(Demotion::AtOnce)
             | Self::Orphaned
+            | Self::HolderSilent
             | Self::PromotionFailed(_)
             | Self::PromotionRefused(_)
             | Self::ArbiterSilent(_)

@@ -92,6 +92,9 @@ impl Display for EventKind {
             Self::Stopping => write!(f, "stopping"),
             Self::Stopped => write!(f, "stopped in order"),
             Self::Orphaned => write!(f, "the peer went away before this leg was in sync"),
+            Self::HolderSilent => write!(f, "the holder is not heard any more"),
+            Self::HolderHeard => write!(f, "the holder is heard"),
+            Self::NobodyServes => write!(f, "nobody serves, for too long: hosts find the ports unavailable"),
             Self::Frozen(cause) => write!(f, "I/O is frozen: {cause}"),
             Self::Thawed => write!(f, "I/O flows again"),
             Self::Promoting { generation, mode, data } => {

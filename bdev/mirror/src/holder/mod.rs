@@ -312,7 +312,7 @@ impl Holder {
             Phase::Serving => io.op().check(self.geometry()).err(),
             Phase::Opening(_) => Some(IoError::NotReady(NotReady::Starting)),
             Phase::Closing(_) | Phase::Leaving(_) | Phase::Ended(_) => {
-                Some(IoError::NotReady(NotReady::Standby))
+                Some(IoError::NotReady(NotReady::Moving))
             }
         };
         if let Some(error) = refusal {

@@ -49,7 +49,7 @@ impl Holder {
         status.role = match (self.phase, self.freeze) {
             (Phase::Serving, Freeze::Frozen(_)) => RoleKind::Frozen,
             (Phase::Serving, Freeze::Flowing) => RoleKind::Holder,
-            (Phase::Opening(_), _) => RoleKind::Starting,
+            (Phase::Opening(_), _) => RoleKind::Opening,
             (Phase::Closing(_), _) => match self.farewell {
                 Farewell::Stop => RoleKind::Stopping,
                 Farewell::Demote => RoleKind::Demoting,

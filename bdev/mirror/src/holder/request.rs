@@ -265,9 +265,12 @@ impl Holder {
         let Some(Request { asker, shell, work, .. }) = self.requests.remove(key) else { return };
         self.release(Owner::Request(key));
         let now = ctx.now();
-        // Once a newer generation is at work, no answer of ours may pass for an acknowledgement (I4).
+        // Once a newer generation is at work, no answer of ours may pass for an acknowledgement (I4); and that the last leg has locked
+        // this node out is nothing that a host has to do with: it would take it for a reservation.
         let result = match (self.phase, result) {
-            (Phase::Leaving(_) | Phase::Ended(_), _) => Err(IoError::NotReady(NotReady::Standby)),
+            (Phase::Leaving(_) | Phase::Ended(_), _) | (_, Err(IoError::Fenced)) => {
+                Err(IoError::NotReady(NotReady::Standby))
+            }
             (_, result) => result,
         };
         if let Asker::Host(_) = asker {

@@ -11,6 +11,7 @@ use engine::Instant;
 
 use super::{Node, Role};
 use crate::decide::HolderSession;
+use crate::events::EventKind;
 use crate::format::LegIndex;
 use crate::holder::Phase;
 
@@ -18,28 +19,30 @@ use crate::holder::Phase;
 /// TRANSITION TIME).
 pub const TRANSITION_MAX: Duration = Duration::from_secs(12);
 
-/// Since when it is not clear who serves.
+/// How long it has not been clear who serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Transit {
+enum Transit {
     /// It is clear.
     #[default]
     Over,
-    /// Since then.
-    Since(Instant),
+    /// It will have been too long then.
+    Until(Instant),
+    /// For too long.
+    TooLong,
 }
 
-impl Transit {
-    /// When a transition has taken too long.
-    fn limit(self) -> Option<Instant> {
-        match self {
-            Self::Over => None,
-            Self::Since(began) => Some(began + TRANSITION_MAX),
-        }
-    }
+/// What this node has told of the ways to the volume.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    transit: Transit,
+    /// Of a standby: whether its holder is at work.
+    session: Option<HolderSession>,
+}
 
+impl Ways {
     /// When there is more to say to hosts, if nothing happens before.
-    pub(super) fn next_deadline(self, now: Instant) -> Option<Instant> {
-        self.limit().filter(|limit| *limit > now)
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        if let Transit::Until(limit) = self.transit { Some(limit) } else { None }
     }
 }
 
@@ -47,7 +50,7 @@ impl Node {
     /// See the module.
     pub fn access(&self) -> Access {
         let (mut own, mut peer) = self.ways();
-        if self.transit.limit().is_some_and(|limit| self.desk.now >= limit) {
+        if self.told.transit == Transit::TooLong {
             for way in [&mut own, &mut peer] {
                 if *way == AccessState::Transitioning {
                     *way = AccessState::Unavailable;
@@ -57,13 +60,31 @@ impl Node {
         Access::Shared(Shared { node: self.node_side(), own, peer, epoch: self.epoch() })
     }
 
-    /// Notes since when it is not clear who serves.
-    pub(super) fn watch_transit(&mut self) {
-        self.transit = match (self.ways(), self.transit) {
-            ((AccessState::Transitioning, _), Transit::Over) => Transit::Since(self.desk.now),
-            ((AccessState::Transitioning, _), since) => since,
+    /// Tells what has become of the ways.
+    pub(super) fn watch_ways(&mut self) {
+        self.watch_holder();
+        let now = self.desk.now;
+        self.told.transit = match (self.ways().0, self.told.transit) {
+            (AccessState::Transitioning, Transit::Over) => Transit::Until(now + TRANSITION_MAX),
+            (AccessState::Transitioning, Transit::Until(limit)) if now >= limit => {
+                self.note(EventKind::NobodyServes);
+                Transit::TooLong
+            }
+            (AccessState::Transitioning, transit) => transit,
             _ => Transit::Over,
         };
+    }
+
+    /// Of a standby: its holder is at work, or is so no more.
+    fn watch_holder(&mut self) {
+        let stands_by = matches!(self.role, Role::Standby(_));
+        let session = stands_by.then(|| self.holder_session());
+        match (self.told.session, session) {
+            (Some(HolderSession::Alive), Some(HolderSession::Absent)) => self.note(EventKind::HolderSilent),
+            (Some(HolderSession::Absent), Some(HolderSession::Alive)) => self.note(EventKind::HolderHeard),
+            _ => {}
+        }
+        self.told.session = session;
     }
 
     /// The own way, and the peer's, however long that has been so.

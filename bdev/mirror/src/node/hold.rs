@@ -6,8 +6,8 @@ use core::time::Duration;
 use engine::Instant;
 
 use super::claim::{Claim, is_promoting};
-use super::{Node, Role};
-use crate::arbiter::{Answer, Ask};
+use super::{Node, Role, Run};
+use crate::arbiter::{Answer, Ask, Asker};
 use crate::bitmap::Bitmap;
 use crate::command::Refusal;
 use crate::decide::{
@@ -166,6 +166,9 @@ impl Hold {
 
 impl Node {
     pub(super) fn drive_hold(&mut self) {
+        if self.run == Run::Stopping {
+            return self.end();
+        }
         self.allow_by_policy();
         let now = self.desk.now;
         let up = self.link.is_up();
@@ -193,7 +196,7 @@ impl Node {
         let Role::Holding(hold) = &mut self.role else { return };
         if arbitrated && !taking_up && now >= hold.next_ask && self.ballot.is_free(now) {
             hold.next_ask = now + ASK;
-            self.ballot.ask(Ask::Read, now);
+            self.ballot.ask(Asker::Hold, Ask::Read, now);
         }
     }
 
@@ -372,8 +375,9 @@ impl Node {
         log: &Replay,
         mut bitmap: Bitmap,
     ) {
-        // What was known of a hold is a thing of the past.
+        // What was known of a hold, and asked in it, is a thing of the past.
         self.watch.doubt = DataAge::Current;
+        self.ballot.forget();
         let Superblock { array, layout, .. } = *self.own();
         let log = IntentLog::resume(array, layout.log, log, &mut bitmap);
         let unit = self.unit.clone();

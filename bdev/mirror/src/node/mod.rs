@@ -46,7 +46,7 @@ use crate::setup::Setup;
 use crate::status::{PeerSight, RoleKind, Status};
 use crate::store::{Store, Stored};
 pub use access::TRANSITION_MAX;
-use access::Transit;
+use access::Ways;
 use boot::Boot;
 use ending::Last;
 use hold::{Hold, StartCause};
@@ -125,7 +125,8 @@ pub struct Node {
     cause: StartCause,
     /// The logical unit's state, as the own leg had it when it was last read as a whole.
     unit: UnitState,
-    transit: Transit,
+    /// What hosts were told of the ways to the volume.
+    told: Ways,
     disk: DiskWatch,
 }
 
@@ -155,7 +156,7 @@ impl Node {
             watch: Watch::default(),
             cause: StartCause::Again,
             unit: UnitState::lost(),
-            transit: Transit::default(),
+            told: Ways::default(),
             disk: DiskWatch::default(),
             setup,
         };
@@ -254,7 +255,7 @@ impl Node {
             Role::Ending(_) | Role::Stopped | Role::Failed(_) => {}
         }
         self.settle();
-        self.watch_transit();
+        self.watch_ways();
     }
 
     /// When [`Node::on_tick`] has to be called at the latest.
@@ -277,7 +278,7 @@ impl Node {
             Role::Standby(_) if self.is_arbitrated() || self.run == Run::Stopping => {
                 Some(self.desk.now + Duration::from_millis(20))
             }
-            Role::Standby(_) => self.transit.next_deadline(self.desk.now),
+            Role::Standby(_) => self.told.next_deadline(),
             Role::Stopped | Role::Failed(_) => None,
         }
     }
@@ -372,6 +373,9 @@ impl Node {
         }
         self.run = Run::Stopping;
         self.note(EventKind::Stopping);
+        if !matches!(self.role, Role::Holder(_)) {
+            self.ballot.forget();
+        }
         match self.role {
             Role::Holder(_) => self.with_holder(|holder, ctx| holder.close(ctx)),
             // Its holder may be stopping as well, and has yet to say so on this leg (R12).
@@ -432,6 +436,7 @@ impl Node {
             counters: crate::holder::Counters::default(),
             events: self.events.all().cloned().collect(),
             now: self.desk.now,
+            access: self.access().state(),
         };
         if let Role::Holder(holder) = &self.role {
             holder.report(&mut status);
@@ -527,8 +532,9 @@ impl Node {
     }
 
     fn stand_aside(&mut self) {
-        // What the operator wanted before, he does not want any more.
+        // What the operator wanted before, he does not want any more; nor does an answer that is on its way undo this.
         self.watch.wanted = None;
+        self.ballot.forget();
         let demoted = match &self.role {
             Role::Standby(_) => self.own().config().holder == self.setup.who,
             _ => true,

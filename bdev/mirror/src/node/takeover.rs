@@ -13,7 +13,7 @@ use bdev::{Completed, Link};
 use engine::Instant;
 
 use super::{Node, Role};
-use crate::arbiter::{ASKED_AGAIN, Answer, Ask, Ticket};
+use crate::arbiter::{ASKED_AGAIN, Answer, Ask, Asker, Ticket};
 use crate::decide::{
     DataAge, HolderSession, HolderState, PromoteMode, PromoteRefusal, StandbyReason, Standing,
     TakeoverVerdict, on_word, seen_by,
@@ -87,17 +87,18 @@ impl Node {
     /// The arbiter's answer.
     pub fn on_arbiter(&mut self, ticket: Ticket, answer: Answer, now: Instant) {
         self.desk.now = now;
-        if !self.ballot.accept(ticket, &answer, now) {
-            return;
-        }
+        let Some(asker) = self.ballot.accept(ticket, &answer, now) else { return };
         if let Answer::Holds(Some(line)) = &answer {
             self.hear_of(line.current().generation());
         }
-        match &mut self.role {
-            Role::Holder(_) => self.with_holder(|holder, ctx| holder.on_arbiter(answer, ctx)),
-            Role::Holding(hold) => hold.arbiter = Some(answer),
-            Role::Standby(_) => self.on_takeover_answer(answer),
-            Role::Booting(_) | Role::Promoting(_) | Role::Ending(_) | Role::Stopped | Role::Failed(_) => {}
+        match (asker, &mut self.role) {
+            (Asker::Change(next), Role::Holder(_)) => {
+                self.with_holder(|holder, ctx| holder.on_arbiter(next, answer, ctx));
+            }
+            (Asker::Hold, Role::Holding(hold)) => hold.arbiter = Some(answer),
+            (Asker::Standby, Role::Standby(_)) => self.on_takeover_answer(answer),
+            // The node is something else by now.
+            (Asker::Change(_) | Asker::Hold | Asker::Standby, _) => {}
         }
         self.settle();
     }
@@ -131,7 +132,7 @@ impl Node {
                 self.watch.sight = reader.map_or(Sight::Seen(None), Sight::Looking);
             }
             Sight::Looking(reader) => reader.poke(&mut self.desk),
-            Sight::Seen(_) if self.ballot.is_free(now) => self.ballot.ask(Ask::Read, now),
+            Sight::Seen(_) if self.ballot.is_free(now) => self.ballot.ask(Asker::Standby, Ask::Read, now),
             Sight::Seen(_) => {}
         }
     }

@@ -15,6 +15,8 @@ pub(crate) struct Arbiter {
     pub(crate) record: Option<History>,
     /// Whether each node can reach it.
     pub(crate) reach: [bool; 2],
+    /// How much longer each way takes.
+    pub(crate) delay: Duration,
     asks: VecDeque<(Instant, Asker, Ticket, Ask)>,
     answers: VecDeque<(Instant, Asker, Ticket, Answer)>,
     prng: Prng,
@@ -23,7 +25,8 @@ pub(crate) struct Arbiter {
 impl Arbiter {
     pub(crate) fn new(seed: u64) -> Self {
         let (asks, answers) = (VecDeque::new(), VecDeque::new());
-        Self { record: None, reach: [true; 2], asks, answers, prng: Prng::from_seed(seed ^ 0xa4b1) }
+        let delay = Duration::ZERO;
+        Self { record: None, reach: [true; 2], delay, asks, answers, prng: Prng::from_seed(seed ^ 0xa4b1) }
     }
 
     /// What counts.
@@ -31,8 +34,13 @@ impl Arbiter {
         self.record.map(|record| *record.current())
     }
 
+    /// A question or its answer is on its way.
+    pub(crate) fn is_asked(&self) -> bool {
+        !self.asks.is_empty() || !self.answers.is_empty()
+    }
+
     fn later(&mut self, now: Instant) -> Instant {
-        now + Duration::from_micros(100 + self.prng.below(3000))
+        now + self.delay + Duration::from_micros(100 + self.prng.below(3000))
     }
 
     pub(crate) fn ask(&mut self, asker: Asker, ticket: Ticket, ask: Ask, now: Instant) {

@@ -3,6 +3,8 @@
 use core::time::Duration;
 
 use mirror::command::{Command, Demotion};
+use mirror::decide::{HolderState, PromoteMode};
+use mirror::events::Codes;
 use mirror::format::{ArbiterKind, LegIndex, LegMask, Reason};
 use mirror::status::RoleKind;
 
@@ -363,4 +365,46 @@ fn a_promotion_that_was_taken_back_is_not_made() {
     world.run(millis(1500));
     let events = world.status(1).events;
     assert!(!events.iter().any(|event| event.kind.reason().starts_with("forced")), "{events:?}");
+}
+
+/// The arbiter is asked while the node looks for its peer. What it says then is no answer to the holder that the node is by the time.
+#[test]
+fn a_start_without_the_peer_raises_no_alarm() {
+    for seed in 340..350 {
+        let mut world = arbitrated(seed);
+        world.load(0, millis(20));
+        world.drain();
+        world.kill(1);
+        world.kill(0);
+        world.arbiter.delay = millis(40 * (seed - 340));
+        world.start(0);
+        world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+        world.run(SECOND);
+        let events = world.status(0).events;
+        assert!(!events.iter().any(|event| event.kind.code().starts_with("arbiter-")), "{seed}: {events:?}");
+    }
+}
+
+/// The question of a hold is on its way when the operator takes the node out of service.
+#[test]
+fn an_answer_does_not_undo_a_demotion() {
+    for seed in 380..400 {
+        let mut world = arbitrated(seed);
+        world.load(0, millis(20));
+        world.drain();
+        world.kill(1);
+        world.kill(0);
+        world.start(0);
+        let asks = |world: &World| world.status(0).role == RoleKind::Holding && world.arbiter.is_asked();
+        world.wait("a question", SECOND, asks);
+        world.run(core::time::Duration::from_micros(100 * (seed - 380)));
+        world.command(0, Command::Demote(Demotion::AtOnce)).expect("it stands by");
+        world.run(5 * SECOND);
+        assert_eq!(world.status(0).role, RoleKind::Standby, "{seed}: {}", world.describe());
+        world.start(1);
+        world
+            .command(0, Command::Promote { mode: PromoteMode::Ordinary, holder: HolderState::Unknown })
+            .expect("it is counted");
+        world.wait("service", 10 * SECOND, |world| world.is_holder(0));
+    }
 }

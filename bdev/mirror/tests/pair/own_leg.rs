@@ -1,8 +1,10 @@
 //! The holder's own leg fails: what goes on without it, and how it comes back.
 
-use bdev::BlockRange;
 use bdev::sim::SimFault;
+use bdev::{BlockRange, IoError};
+use mirror::events::EventKind;
 use mirror::format::{ArbiterKind, LegMask};
+use mirror::status::RoleKind;
 
 use super::world::{BLOCK, World};
 use super::{SECOND, millis, pair, settle};
@@ -355,4 +357,31 @@ fn a_config_that_may_have_been_written_is_waited_for() {
     world.load(0, SECOND);
     assert!(world.acks > acks, "{}", world.describe());
     settle(&mut world, 0);
+}
+
+/// The holder lives on the peer's leg, stands still, and the peer takes over meanwhile: its leg refuses what the holder writes then. The
+/// link is cut before the holder has seen why.
+#[test]
+fn a_host_of_a_holder_that_was_succeeded_hears_of_no_reservation() {
+    for seed in 420..430 {
+        let mut world = World::new(seed, ArbiterKind::Etcd);
+        world.create();
+        without_own_leg(&mut world);
+        world.drain();
+        let sleeper = world.pause(0);
+        world.wait("a promotion", 10 * SECOND, |world| world.status(1).role == RoleKind::Promoting);
+        world.resume(0, sleeper);
+        for _ in 0..8 {
+            world.write(0);
+        }
+        let refused = |world: &World| {
+            world.status(0).events.iter().any(|event| event.kind == EventKind::PeerFailed(IoError::Fenced))
+        };
+        world.wait("a refusal", SECOND, refused);
+        world.cut();
+        world.run(8 * SECOND);
+        assert!(world.is_holder(1), "{}", world.describe());
+        world.heal();
+        world.drain();
+    }
 }

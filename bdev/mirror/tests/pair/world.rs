@@ -292,6 +292,12 @@ impl World {
     }
 
     fn on_done(&mut self, index: usize, completed: &bdev::Completed) {
+        assert_ne!(
+            completed.result,
+            Err(IoError::Fenced),
+            "no host has to do with fences: {}",
+            self.describe()
+        );
         if completed.tag.0 == ASKED {
             self.answer = Some(completed.result);
             return;

@@ -520,6 +520,7 @@ fn describe(name: &str, entry: &Entry, status: &Status) -> Value {
         "uuid": entry.bdev.uuid().to_string(),
         "role": status.role.words(),
         "reason": status.reason,
+        "access_state": status.access.words(),
         "generation": status.config.map(|config| config.generation()),
         "holder": status.config.map(|config| config.holder.number()),
         "policy": status.arbiter.map(policy),

@@ -50,7 +50,9 @@ impl Category {
     fn of(role: RoleKind) -> Self {
         match role {
             RoleKind::Holder => Self::Online,
-            RoleKind::Starting | RoleKind::Holding | RoleKind::Promoting => Self::Configuring,
+            RoleKind::Starting | RoleKind::Holding | RoleKind::Promoting | RoleKind::Opening => {
+                Self::Configuring
+            }
             RoleKind::Standby
             | RoleKind::Frozen
             | RoleKind::SwitchingOver

@@ -1,6 +1,6 @@
 //! The arbiter's answer to a change (R8).
 
-use super::{Kind, Stage};
+use super::{Change, Kind, Stage};
 use crate::arbiter::Answer;
 use crate::decide::{Step, SwapVerdict, on_refused_swap};
 use crate::events::{ArbiterTrouble, EventKind, FreezeCause};
@@ -8,12 +8,12 @@ use crate::format::{ConfigId, History};
 use crate::holder::{Ctx, Holder};
 
 impl Holder {
-    /// The arbiter answered.
-    pub(crate) fn on_arbiter(&mut self, answer: Answer, ctx: &mut Ctx<'_>) {
-        let Some(change) = self.change.as_mut().filter(|change| change.steps.next() == Some(Step::Arbiter))
-        else {
-            return;
+    /// The arbiter answered whether this config may be.
+    pub(crate) fn on_arbiter(&mut self, asked: ConfigId, answer: Answer, ctx: &mut Ctx<'_>) {
+        let is_asked = |change: &&mut Change| {
+            change.steps.next() == Some(Step::Arbiter) && change.next.config().id == asked
         };
+        let Some(change) = self.change.as_mut().filter(is_asked) else { return };
         change.stage = Stage::Ready;
         let next = *change.next.config();
         let now = *self.truth.config();

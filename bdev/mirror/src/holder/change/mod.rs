@@ -24,7 +24,7 @@ use core::time::Duration;
 use super::caching::{Flushed, Flushing};
 use super::own_leg::OwnLeg;
 use super::{Ctx, Holder, Truth};
-use crate::arbiter::Ask;
+use crate::arbiter::{Ask, Asker};
 use crate::command::Overwrite;
 use crate::decide::{Able, Novelty, Starting, Step, Steps, steps, takes_up};
 use crate::desk::Side;
@@ -187,8 +187,8 @@ impl Holder {
             Some(Step::Arbiter) => {
                 if ctx.ballot.is_free(ctx.desk.now) {
                     let next = Box::new(change.next.history);
-                    let ask = Ask::Swap { from: self.arbiter_has, next };
-                    ctx.ballot.ask(ask, ctx.desk.now);
+                    let asker = Asker::Change(next.current().id);
+                    ctx.ballot.ask(asker, Ask::Swap { from: self.arbiter_has, next }, ctx.desk.now);
                     change.stage = Stage::Writing;
                 }
                 return;
