@@ -2,8 +2,8 @@
 //! it.
 //!
 //! Owner: the node. Invariants: each I/O has one purpose; a completion finds it or is the programmer's
-//! mistake; metadata blocks have frames of their own, so that no shortage of frames stops a config change or
-//! a transaction (I23).
+//! mistake; metadata blocks have frames of their own, so that no shortage of frames stops a config change,
+//! a transaction (I23), a heartbeat or a look at a leg: those who have the frames may be waiting for that.
 //!
 //! The own disk may hang: it neither does an I/O nor fails it. Where the peer's leg can stand in, the core gives such I/Os up
 //! (`Desk::give_up`): it is told that they timed out, and the disk still has them. What a disk has may land at any time, so
@@ -191,6 +191,21 @@ impl Desk {
     /// A frame for data.
     pub(crate) fn frame(&self, len: usize) -> Option<BufMut> {
         self.pool.alloc(len)
+    }
+
+    /// A frame of a block for reading metadata, or for a heartbeat: of those kept back, where the pool has none.
+    pub(crate) fn metadata_frame(&mut self) -> Option<BufMut> {
+        self.pool.alloc(BLOCK_SIZE).or_else(|| self.frames.pop())
+    }
+
+    /// What metadata were read into is used no more.
+    pub(crate) fn give_back(&mut self, completed: Completed) {
+        if let Op::Read { into, .. } = completed.op
+            && into.len() == BLOCK_SIZE
+            && self.frames.len() < FRAMES_KEPT
+        {
+            self.frames.push(into);
+        }
     }
 
     fn blocks(&self, side: Side, bytes: ByteRange) -> BlockRange {

@@ -85,14 +85,20 @@ impl Reader {
         self.stretches.iter().zip(&self.images).find_map(unread)
     }
 
-    /// Sends the next read, if a frame is there.
+    /// Sends the next read, if a frame is there; of a block, where there is none for more.
     pub(crate) fn poke(&mut self, desk: &mut Desk) {
         if self.sent.is_some() {
             return;
         }
         let Some(chunk) = self.next_chunk() else { return };
         let len = usize::try_from(chunk.len).expect("a chunk is short");
-        let Some(frame) = desk.frame(len) else { return };
+        let (chunk, frame) = match desk.frame(len) {
+            Some(frame) => (chunk, frame),
+            None => {
+                let Some(frame) = desk.metadata_frame() else { return };
+                (ByteRange::new(chunk.start, BLOCK_BYTES.min(chunk.len)), frame)
+            }
+        };
         desk.read(self.side, chunk, frame, Purpose::Read { job: self.job });
         self.sent = Some(chunk);
     }

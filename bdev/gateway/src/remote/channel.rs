@@ -22,7 +22,7 @@ use iscsi::initiator::{self, Command, Completion, Connection, Direction, Event, 
 use net::Network;
 use scsi::initiator as cdb;
 
-use super::flights::{Flight, Lateness, Payload, command, is_repeatable, parameter_list};
+use super::flights::{CAPACITY_LEN, Flight, Lateness, Payload, command, is_repeatable, parameter_list};
 use super::live::ladder::Rung;
 use super::live::ways::{Way, WayNews, WayState};
 use super::live::{Live, Verdict};
@@ -317,19 +317,18 @@ impl RemoteChannel {
     }
 
     fn probe(&mut self, now: Instant) {
-        let Some(frame) = self.core.pool().alloc_zeroed(32) else { return };
         if let State::Live(live) = &mut self.state {
             live.phase = Phase::Probing;
         }
         let flight = Flight {
             io: None,
-            payload: Payload::Capacity(frame),
+            payload: Payload::Capacity(Box::default()),
             lun: scsi::lun::encode(self.config.lun),
             deadline: now + self.config.io_timeout,
             lateness: Lateness::Ends,
             syncing: false,
         };
-        self.send_own(cdb::read_capacity(), 32, flight);
+        self.send_own(cdb::read_capacity(), CAPACITY_LEN as u32, flight);
     }
 
     fn on_event(&mut self, cid: u16, event: Event, now: Instant) {
@@ -383,7 +382,9 @@ impl RemoteChannel {
         // Another initiator's reset or CLEAR TASK SET, where TAS is one.
         let aborted = completion.status == scsi::status::TASK_ABORTED;
         match (flight.io, flight.payload) {
-            (None, Payload::Capacity(data)) => self.on_capacity(&data, completion, attention || aborted, now),
+            (None, Payload::Capacity(data)) => {
+                self.on_capacity(&data[..], completion, attention || aborted, now);
+            }
             (Some(io), _) if attention || (aborted && is_repeatable(io.op())) => {
                 self.again.push_back((io, flight.deadline));
             }

@@ -1,7 +1,7 @@
 //! What is under way on a session, and the commands that it is made of.
 
 use bdev::{Durability, Io, Op};
-use engine::{Buf, BufMut, Instant};
+use engine::{Buf, Instant};
 use iscsi::initiator::{Command, Direction};
 use iscsi::{TaskId, TaskMap};
 use scsi::initiator as cdb;
@@ -9,14 +9,17 @@ use scsi::initiator as cdb;
 use crate::payload::Parts;
 use crate::wire::Buffers;
 
+/// Bytes of the data of READ CAPACITY(16) (SBC-3 section 5.16).
+pub(super) const CAPACITY_LEN: usize = 32;
+
 /// What a command's data are, beside those of its I/O.
 pub(super) enum Payload {
     /// The I/O's own buffer, or none.
     Io,
     /// A parameter list.
     List(Buf),
-    /// Capacity data of a new session.
-    Capacity(BufMut),
+    /// Capacity data of a new session. They wait for no frame: whoever holds those may wait for this session.
+    Capacity(Box<[u8; CAPACITY_LEN]>),
 }
 
 /// What is done when a deadline passes.
@@ -58,7 +61,7 @@ pub(super) struct Flights {
 impl Buffers for Flights {
     fn store(&mut self, task: TaskId, offset: usize, bytes: &[u8]) {
         let target: &mut [u8] = match self.open.get_mut(&task) {
-            Some(Flight { payload: Payload::Capacity(data), .. }) => data,
+            Some(Flight { payload: Payload::Capacity(data), .. }) => &mut data[..],
             Some(Flight { io: Some(io), .. }) => match io.op_mut() {
                 Op::Read { into, .. } => into,
                 _ => return,

@@ -348,6 +348,7 @@ impl Holder {
             | Purpose::Emptying { .. }
             | Purpose::Heartbeat { .. } => {
                 self.on_membership(purpose, &completed, ctx);
+                ctx.desk.give_back(completed);
             }
             Purpose::Guarded { .. }
             | Purpose::Format

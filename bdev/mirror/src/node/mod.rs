@@ -216,6 +216,7 @@ impl Node {
             }
             Purpose::Read { job } if !matches!(self.role, Role::Holder(_)) => {
                 self.on_read(side, job, &completed);
+                self.desk.give_back(completed);
             }
             _ if matches!(self.role, Role::Holder(_)) => {
                 self.with_holder(|holder, ctx| holder.on_completed(side, purpose, completed, ctx));

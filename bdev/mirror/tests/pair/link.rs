@@ -3,7 +3,7 @@
 //! lost.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bdev::hop::HopBdev;
 use bdev::{
@@ -153,6 +153,12 @@ impl Drop for Session {
     }
 }
 
+/// The memory of the far end, which another node has.
+fn far_pool() -> &'static Pool {
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    POOL.get_or_init(Pool::for_tests)
+}
+
 fn copy_of(op: &Op, pool: &Pool) -> Op {
     match op {
         Op::Read { range, into } => Op::Read { range: *range, into: pool.alloc(into.len()).expect("frames") },
@@ -214,7 +220,7 @@ impl Channel for WireChannel {
     fn submit(&mut self, io: Io, now: Instant) -> Result<(), Refused> {
         self.follow(now);
         let Some(session) = &mut self.current else { return Err(io.refuse(IoError::LinkDown)) };
-        let mut op = copy_of(io.op(), self.core.pool());
+        let mut op = copy_of(io.op(), far_pool());
         if let (Op::Read { range, .. }, Link::Up { geometry: far, .. }) = (&mut op, session.far.link(now)) {
             // Whatever its size is said to be, a block is where it is.
             let scale = self.wire.geometry.block_size / far.block_size;

@@ -2,6 +2,7 @@
 
 use mirror::command::Command;
 use mirror::decide::{HolderState, PromoteMode};
+use mirror::events::Codes;
 use mirror::format::{ArbiterKind, LegMask, LegState};
 use mirror::status::{PeerSight, RoleKind};
 
@@ -149,4 +150,29 @@ fn a_peer_that_was_promoted_behind_a_paused_holder_is_reported_and_not_overwritt
         assert_ne!(world.in_sync(0), LegMask::both(), "{}", world.describe());
     }
     assert!(splits > 0, "no moment met the fence under way");
+}
+
+/// Hosts' commands have every frame, and may be waiting for the lease: neither it nor a look at the peer waits for them.
+#[test]
+fn a_peer_that_comes_back_is_known_again_without_a_frame_of_the_pool() {
+    let mut world = pair(450);
+    world.load(0, millis(50));
+    world.drain();
+    let pool = world.core.pool().clone();
+    let mut taken = Vec::new();
+    for size in [1 << 20, 64 << 10, 4096] {
+        taken.extend(core::iter::from_fn(|| pool.alloc(size)));
+    }
+    world.run(5 * SECOND);
+    let events = world.status(0).events;
+    assert!(!events.iter().any(|event| event.kind.code().starts_with("peer-un")), "{events:?}");
+    world.cut();
+    world.run(3 * SECOND);
+    world.heal();
+    world.run(SECOND);
+    let sight = world.status(0).peer.expect("one").sight;
+    assert_eq!(sight, PeerSight::Resync, "copies need frames, and nothing else: {}", world.describe());
+    drop(taken);
+    world.load(0, millis(50));
+    settle(&mut world, 0);
 }

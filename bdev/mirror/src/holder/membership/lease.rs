@@ -18,7 +18,7 @@ impl Holder {
         }
         let range = heartbeat_range();
         let place = self.on_leg(Side::Peer, range);
-        let Some(frame) = ctx.desk.frame(usize::try_from(range.len).expect("a block")) else { return };
+        let Some(frame) = ctx.desk.metadata_frame() else { return };
         let sent = ctx.now();
         self.next_heartbeat = sent + ctx.setup.timing.heartbeat;
         ctx.desk.read(Side::Peer, place, frame, Purpose::Heartbeat { attempt: self.attempt, sent });
