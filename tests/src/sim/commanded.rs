@@ -15,8 +15,29 @@ use super::world::{Check, World};
 impl World {
     /// One of the two serves again soon: the peer where it has everything.
     pub(super) fn demote(&mut self, how: Demotion) {
-        if self.command(self.serving, Command::Demote(how)) {
-            self.demoted = Some(self.now + Duration::from_millis(300 + self.prng.below(2000)));
+        let node = self.serving;
+        let role = self.status(node).map(|status| status.role);
+        if !self.command(node, Command::Demote(how)) {
+            return;
+        }
+        self.demoted = Some(self.now + Duration::from_millis(300 + self.prng.below(2000)));
+        // Another one has not served, and is left to serve by itself.
+        if matches!(role, Some(RoleKind::Holder | RoleKind::Frozen | RoleKind::Holding | RoleKind::Opening)) {
+            self.retired[node] = Some(self.machines[node].run);
+        }
+    }
+
+    /// Whoever was taken out of service serves when somebody says so, or after its peer has.
+    pub(super) fn check_retired(&mut self, node: usize, role: RoleKind) -> Check {
+        if role != RoleKind::Holder {
+            return Ok(());
+        }
+        self.retired[1 - node] = None;
+        match self.retired[node] {
+            Some(run) if run == self.machines[node].run => {
+                Err(format!("node {node} was demoted, and serves though nobody promoted it"))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -4,7 +4,7 @@
 use core::time::Duration;
 
 use gateway::LunMode;
-use mirror::command::Command;
+use mirror::command::{Command, Demotion};
 use mirror::decide::{HolderState, PromoteMode};
 use mirror::format::{ArbiterKind, LegIndex, LegMask};
 use mirror::status::RoleKind;
@@ -25,6 +25,10 @@ impl World {
         let Some(process) = &mut machine.process else { return false };
         let answer = process.driver.command(command, local);
         machine.wake(now);
+        if answer.is_ok() && matches!(command, Command::Promote { .. }) {
+            self.retired[node] = None;
+            self.on_start_with_record(node);
+        }
         self.note("operator", format_args!("node {node}: {command:?}: {answer:?}"));
         answer.is_ok()
     }
@@ -69,10 +73,13 @@ impl World {
 
     fn promote_node_if_right(&mut self, node: usize, mode: PromoteMode) -> bool {
         let stands = self.role(node) == Some(RoleKind::Standby);
+        if self.plan.policy == ArbiterKind::Etcd && mode == PromoteMode::Ordinary {
+            // The arbiter decides what is right.
+            return stands && self.command(node, Command::Promote { mode, holder: HolderState::Unknown });
+        }
         let knows = self.newest_config()
             == checks::superblock(&self.machines[node].disk).map(|superblock| *superblock.config());
-        if self.plan.policy == ArbiterKind::Etcd && mode == PromoteMode::Ordinary
-            || !stands
+        if !stands
             || !knows
             || !self.is_out_of_the_way(1 - node)
             || !(self.has_everything(node) || self.misses_nothing(node))
@@ -116,11 +123,11 @@ impl World {
         if let Some((_, mode)) = self.promote_at.take_if(|(at, _)| *at <= self.now) {
             self.promote_if_right(mode);
         }
-        if self.plan.policy == ArbiterKind::Etcd {
-            return Ok(());
-        }
         if self.demoted.take_if(|at| *at <= self.now).is_some() {
             self.serve_somewhere();
+        }
+        if self.plan.policy == ArbiterKind::Etcd {
+            return Ok(());
         }
         for node in 0..2 {
             match self.role(node) {
@@ -128,6 +135,10 @@ impl World {
                     self.command(node, Command::Degrade);
                 }
                 Some(RoleKind::Holding) => self.start_degraded_if_right(node),
+                // Its I/O is frozen, and nobody decides: it is not demoted in order.
+                Some(RoleKind::Demoting) if self.prng.percent(2) => {
+                    self.command(node, Command::Demote(Demotion::AtOnce));
+                }
                 Some(RoleKind::Standby) => self.manage(node),
                 _ => {}
             }
@@ -135,10 +146,14 @@ impl World {
         Ok(())
     }
 
-    /// The peer, or the node that served last.
+    /// The peer, or the node that served last. What an arbiter is asked for may come to nothing, and is tried again.
     pub(crate) fn serve_somewhere(&mut self) {
         if !self.promote_if_right(PromoteMode::Ordinary) {
             self.promote_node_if_right(self.serving, PromoteMode::Ordinary);
+        }
+        let served = (0..2).any(|node| self.role(node) == Some(RoleKind::Holder));
+        if self.plan.policy == ArbiterKind::Etcd && !served {
+            self.demoted = Some(self.now + Duration::from_secs(1));
         }
     }
 

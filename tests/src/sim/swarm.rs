@@ -55,6 +55,7 @@ pub(crate) fn plan(seed: u64) -> Plan {
     events.extend(force(seed, load_for));
     events.extend(hang(seed, load_for));
     events.extend(wishes(seed, policy, contenders, load_for));
+    events.extend(retire(seed, policy, load_for));
     let behind = split.map(|split| split.event(load_for));
     events.extend(behind);
     events.extend(rots);
@@ -195,7 +196,7 @@ fn wishes(seed: u64, policy: ArbiterKind, contenders: usize, load_for: Duration)
     let prng = &mut Prng::from_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x3154);
     let most = u64::try_from(load_for.as_millis()).expect("short");
     let mut wishes = vec![Point::StartAlone, Point::PauseResync];
-    // Where an arbiter decides nobody is demoted without being succeeded: that is a switchover.
+    // Where an arbiter decides it has dice of its own.
     wishes.extend((policy != ArbiterKind::Etcd).then_some(Point::Demote));
     wishes.extend((contenders > 0).then_some(Point::ChooseGroup));
     let (at, kind) = (millis(prng, 0, most), pick(prng, &wishes));
@@ -209,6 +210,22 @@ fn wishes(seed: u64, policy: ArbiterKind, contenders: usize, load_for: Duration)
         events.insert(0, Event { at: before, during: None, fault: cause(prng) });
     }
     if prng.percent(if contenders > 0 { 40 } else { 12 }) { events } else { Vec::new() }
+}
+
+/// Where an arbiter decides the operator takes out of service who serves, or who is about to after both were away; dice of its own, too.
+fn retire(seed: u64, policy: ArbiterKind, load_for: Duration) -> Vec<Event> {
+    let prng = &mut Prng::from_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x4e71);
+    let most = u64::try_from(load_for.as_millis()).expect("short");
+    let (at, how) = (millis(prng, 0, most), pick(prng, &[Demotion::Orderly, Demotion::AtOnce]));
+    let demotion = |at, during| Event { at, during, fault: Fault::Demote(how) };
+    let events = if prng.percent(50) {
+        let away = millis(prng, 20, 1000);
+        let death = Event { at, during: None, fault: Fault::Kill(Who::Both, away) };
+        vec![death, demotion(at + away + millis(prng, 0, 2500), None)]
+    } else {
+        vec![demotion(at, prng.percent(60).then(|| pick(prng, &Phase::ALL)))]
+    };
+    if policy == ArbiterKind::Etcd && prng.percent(6) { events } else { Vec::new() }
 }
 
 /// When hosts begin to abort; dice of its own, too.

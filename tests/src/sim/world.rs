@@ -90,6 +90,8 @@ pub(crate) struct World {
     pub(crate) promote_at: Option<(Instant, PromoteMode)>,
     /// When somebody is to serve again, whose holder was demoted.
     pub(crate) demoted: Option<Instant>,
+    /// The run of each node that the operator took out of service, until it may serve again.
+    pub(crate) retired: [Option<u64>; 2],
     /// After how long a node that starts next goes on without its peer.
     pub(crate) alone: [Option<Duration>; 2],
     /// The node that serves, or served last.
@@ -169,6 +171,7 @@ impl World {
             operator_at: Instant::EPOCH,
             promote_at: None,
             demoted: None,
+            retired: [None; 2],
             alone: [None; 2],
             serving: 0,
             backups: [None, None],
@@ -455,6 +458,7 @@ impl World {
         if let (RoleKind::Holder, Some(config)) = (view.role, view.config) {
             self.checks.on_service((node, self.machines[node].run), config)?;
         }
+        self.check_retired(node, view.role)?;
         self.watch_sessions(node, &status);
         self.look_what_is_told(node, &status)?;
         self.checks.on_config((node, self.side_of(node)), status.config)?;
