@@ -71,10 +71,11 @@ impl Timing {
         }
     }
 
-    /// With the array's own lease.
+    /// With the array's own lease. Whatever profile the peer has, its heartbeats come often enough not to count as silence here.
     #[must_use]
     pub fn with_lease(self, lease: Duration) -> Self {
-        Self { lease, heartbeat: self.heartbeat.min(lease / 4), ..self }
+        let (heartbeat, silence) = (self.heartbeat.min(lease / 5), self.silence.max(lease * 7 / 10));
+        Self { lease, heartbeat, silence, ..self }
     }
 }
 
@@ -148,4 +149,24 @@ pub struct Setup {
     pub timing: Timing,
     /// Decides nonces and leg uuids: from the system's random source.
     pub seed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The nodes of an array may have been given different profiles: its lease they share.
+    #[test]
+    fn heartbeats_are_no_silence_whatever_profiles_the_nodes_have() {
+        let profiles = [Timing::default(), Timing::fast()];
+        for lease in profiles.map(|profile| profile.lease) {
+            let [of_holder, of_standby] = profiles.map(|profile| profile.with_lease(lease));
+            for (holder, standby) in [(of_holder, of_standby), (of_standby, of_holder)] {
+                assert!(3 * holder.heartbeat <= standby.silence, "{holder:?} {standby:?}");
+            }
+        }
+        for profile in profiles {
+            assert_eq!(profile.with_lease(profile.lease), profile, "as it is");
+        }
+    }
 }
