@@ -72,6 +72,23 @@ fn an_aborted_write_that_arrives_late_does_not_come_back() {
     }
 }
 
+/// A host that repeats an abort that is not answered yet is not told that there is nothing to abort.
+#[test]
+fn an_abort_that_is_repeated_waits_for_the_write_as_well() {
+    let mut world = world();
+    world.network.slow_down(node_ip(1), node_ip(0), Duration::from_secs(1));
+    let task = world.send_write(1, 5, 0xaa);
+    run(&mut world, 50);
+    let aborts = [(); 2].map(|()| {
+        let abort = world.hosts[1].manage(1, 0, Some(task));
+        run(&mut world, 50);
+        abort
+    });
+    assert_eq!(aborts.map(|abort| world.hosts[1].take_managed(abort)), [None; 2], "the write is on its way");
+    assert!(aborts.map(|abort| managed(&mut world, 1, abort)).iter().all(|answer| *answer != 1));
+    overwrite(&mut world, 2000);
+}
+
 /// It is aborted when the way is lost already, and waits to be passed again.
 #[test]
 fn a_write_that_looks_for_another_way_is_aborted_behind_a_barrier() {

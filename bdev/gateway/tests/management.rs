@@ -210,6 +210,81 @@ fn what_has_ended_is_not_ended_again() {
     }
 }
 
+/// A host that repeats its abort, or whose task somebody else has ended before, waits like the first one.
+#[test]
+fn a_task_that_was_ended_and_is_still_at_work_is_not_gone() {
+    let mut world = World::new(2);
+    let held = held_write(&mut world, 1);
+    let aborts = [(); 2].map(|()| world.hosts[1].manage(ABORT_TASK, 0, Some(held)));
+    assert!(still_waits(&mut world, 1, aborts[0]) && still_waits(&mut world, 1, aborts[1]));
+    world.fault.plan().clear(FaultTarget::Write);
+    assert_eq!(aborts.map(|abort| answered(&mut world, 1, abort)), [COMPLETE; 2]);
+    assert_eq!(world.managed(1, ABORT_TASK, 0, Some(held)), NO_TASK);
+
+    let held = held_write(&mut world, 1);
+    let cleared = world.hosts[0].manage(CLEAR_TASK_SET, 0, None);
+    assert!(still_waits(&mut world, 0, cleared));
+    let abort = world.hosts[1].manage(ABORT_TASK, 0, Some(held));
+    assert!(still_waits(&mut world, 1, abort), "the write may still land");
+    world.fault.plan().clear(FaultTarget::Write);
+    assert_eq!((answered(&mut world, 0, cleared), answered(&mut world, 1, abort)), (COMPLETE, COMPLETE));
+}
+
+/// A write of a host that reaches the medium so much later; those that come after it do at once.
+fn late_write(world: &mut World, host: usize, cdb: &[u8], later: Duration) -> TaskId {
+    world.fault.plan().set_latency(FaultTarget::Write, later);
+    let late = world.hosts[host].send(cdb, &[7; 512], 0);
+    world.until("the write is under way", |world| world.target.luns()[0].active == 1);
+    world.run_for(Duration::from_millis(1));
+    world.fault.plan().set_latency(FaultTarget::Write, Duration::ZERO);
+    late
+}
+
+/// WRITE(10) of one block.
+fn write_to(lba: u8) -> [u8; 10] {
+    [0x2a, 0, 0, 0, 0, lba, 0, 0, 1, 0]
+}
+
+/// A unit attention says that a write is over while it is still on its way to the medium: what is written there next comes behind it.
+#[test]
+fn what_is_written_after_an_abort_comes_behind_what_was_aborted() {
+    for function in [CLEAR_TASK_SET, LOGICAL_UNIT_RESET, TARGET_WARM_RESET] {
+        let mut world = World::new(2);
+        late_write(&mut world, 1, &write_to(0), Duration::from_millis(500));
+        let reset = world.hosts[0].manage(function, 0, None);
+        assert!(still_waits(&mut world, 0, reset), "{function}");
+        assert_eq!(world.ready(1).0, scsi::status::CHECK_CONDITION, "{function}: the attention");
+        assert_eq!(world.ready(1), GOOD, "{function}: the unit is ready all the same");
+        let next = world.hosts[1].send(&write_to(0), &[9; 512], 0);
+        assert_eq!(world.run(1, &write_to(1), &[9; 512]), GOOD, "{function}: other blocks are nobody's");
+        assert_eq!(world.hosts[1].take(next), None, "{function}: the aborted write may still land");
+        assert_eq!((answered(&mut world, 0, reset), world.end(1, next)), (COMPLETE, GOOD), "{function}");
+        world.run_for(Duration::from_millis(500));
+        assert_eq!(world.first_byte(), 9, "{function}");
+    }
+}
+
+/// The same of a session that ends: its host goes on by another path.
+#[test]
+fn what_is_written_by_another_path_comes_behind_what_a_dead_session_wrote() {
+    let mut world = World::new(1);
+    let other = world.add(0, |config| config.isid[5] = 2);
+    world.until("a login", |world| world.hosts[other].is_in());
+    // WRITE SAME of more than a piece: it ends with the one that it is at.
+    let same = [0x93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0];
+    late_write(&mut world, 0, &same, Duration::from_millis(500));
+    world.hosts[0].hang_up();
+    world.run_for(Duration::from_millis(5));
+    let next = world.hosts[other].send(&write_to(0), &[9; 512], 0);
+    world.run_for(Duration::from_millis(200));
+    assert_eq!(world.hosts[other].take(next), None, "the first write may still land");
+    assert_eq!(world.end(other, next), GOOD);
+    world.run_for(Duration::from_millis(500));
+    let medium = |lba| world.medium.snapshot(bdev::BlockRange::new(lba, 1))[0];
+    assert_eq!([0, 1, 0xfff].map(medium), [9, 7, 0]);
+    assert_eq!(world.target.luns()[0].active, 0);
+}
+
 #[test]
 fn a_reset_ends_what_came_before_it_and_nothing_that_came_after() {
     let mut world = World::new(1);

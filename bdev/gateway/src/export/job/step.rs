@@ -210,7 +210,7 @@ impl Step {
         let shared = |range: &BlockRange| Some((Span::from(*range), Mode::Shared));
         let exclusive = |range: &BlockRange| Some((Span::from(*range), Mode::Exclusive));
         match self {
-            Self::Examine(walk) | Self::CompareEach(walk, _) => shared(&walk.piece()),
+            Self::CompareEach(walk, _) => shared(&walk.piece()),
             Self::Read(range)
             | Self::Test(range)
             | Self::Write(range, ..)
@@ -228,7 +228,9 @@ impl Step {
             | Self::CompareAndWrite(CompareAndWrite { range, .. }) => exclusive(range),
             Self::Copy(copying) => copying.hold(),
             Self::Populate(populating) => Some((populating.span(), Mode::Exclusive)),
-            Self::Flush
+            // Nobody sees what it reads: a unit is ready, whoever is at its blocks.
+            Self::Examine(_)
+            | Self::Flush
             | Self::Fence(_)
             | Self::HandOver
             | Self::Reserve(_)

@@ -48,6 +48,14 @@ impl Background {
         self.state != State::Waiting || self.footing.has_frames() || goes_on()
     }
 
+    /// It ends with the I/O that it is at, which may yet change its blocks.
+    fn abort(&mut self) {
+        self.state = State::Aborted;
+        if let Some(step) = &self.step {
+            self.footing.shield(step);
+        }
+    }
+
     fn is_at(&self, unit: &Rc<LogicalUnit>) -> bool {
         let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
         at(&self.place) || self.step.as_ref().is_some_and(|step| step.touches(&at))
@@ -151,6 +159,7 @@ impl Session {
     pub(super) fn poll_background(&mut self, now: Instant) -> Progress {
         if self.is_over() {
             self.background.retain(|background| background.state != State::Waiting);
+            self.background.iter_mut().for_each(Background::abort);
         }
         let waiting = self.background.iter().filter(|background| background.state == State::Waiting);
         let waiting: Vec<u32> = waiting.map(|background| background.number).collect();
@@ -163,9 +172,7 @@ impl Session {
     /// A reset or an abort of everything at the unit: they end with the I/O that they are at.
     pub(super) fn abort_background(&mut self, unit: &Rc<LogicalUnit>) {
         self.background.retain(|background| !(background.is_at(unit) && background.state == State::Waiting));
-        for background in self.background.iter_mut().filter(|background| background.is_at(unit)) {
-            background.state = State::Aborted;
-        }
+        self.background.iter_mut().filter(|background| background.is_at(unit)).for_each(Background::abort);
     }
 
     /// True while an aborted one's I/O is under way.

@@ -57,6 +57,14 @@ impl Footing {
         self.op = Some(op);
     }
 
+    /// Nobody waits for the end of the step's I/O any more, which may yet change its blocks: others wait for it there. Its place is held
+    /// by an I/O that has begun, so they wait for nothing but the device.
+    pub(super) fn shield(&mut self, step: &Step) {
+        if let Some(hold) = self.hold.as_ref().filter(|_| step.changes().is_some()) {
+            hold.exclude();
+        }
+    }
+
     /// The next I/O is at other blocks.
     pub(super) fn leave(&mut self) {
         self.hold = None;

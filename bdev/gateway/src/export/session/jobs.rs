@@ -429,6 +429,13 @@ impl Job {
         }
     }
 
+    /// It is told to be over while a write of it is still on its way to the medium: whatever comes for those blocks is done behind it.
+    pub(super) fn shield(&mut self) {
+        if let Some(step) = self.steps.front() {
+            self.footing.shield(step);
+        }
+    }
+
     fn is_waiting(&self) -> bool {
         matches!(self.stage, Stage::Working) && !self.in_flight && !self.aborted && self.dormant.is_none()
     }

@@ -62,6 +62,17 @@ pub(super) fn is_for_the_host(completion: &Completion) -> bool {
     !completion.sense.is_empty()
 }
 
+/// What there is of a task, as far as management goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Nothing: its status has been sent, or there never was any.
+    Gone,
+    /// It has still to be answered.
+    Open,
+    /// It was ended, and something of it is at work all the same.
+    Ending,
+}
+
 /// A management request that waits for the tasks that it ends.
 pub(super) struct Management {
     request: TaskId,
@@ -120,7 +131,9 @@ impl Session {
     ) {
         match function {
             TaskFunction::AbortTask(task) => self.abort_task(request, task, now),
-            TaskFunction::QueryTask(task) => self.answer_query(request, self.links.is_open(task)),
+            TaskFunction::QueryTask(task) => {
+                self.answer_query(request, self.presence(task) == Presence::Open);
+            }
             TaskFunction::TargetWarmReset => self.reset_all(request, ResetKind::WarmTarget, now, requests),
             TaskFunction::TargetColdReset => self.reset_all(request, ResetKind::ColdTarget, now, requests),
             TaskFunction::NexusReset => self.lose_nexus(request, now),
@@ -195,9 +208,19 @@ impl Session {
         self.answer_management(request, response);
     }
 
-    /// ABORT TASK: a task whose status has been sent does not exist any more.
+    /// What there is of a task: asked by every function, so that none takes for gone what may still land.
+    pub(super) fn presence(&self, task: TaskId) -> Presence {
+        match (self.jobs.open.get(&task), self.links.is_open(task)) {
+            (Some(job), _) if job.aborted => Presence::Ending,
+            (_, true) => Presence::Open,
+            (Some(job), false) if job.in_flight => Presence::Ending,
+            (_, false) => Presence::Gone,
+        }
+    }
+
+    /// ABORT TASK: a task whose status has been sent does not exist any more; one that was ended already is waited for like any other.
     fn abort_task(&mut self, request: TaskId, task: TaskId, now: Instant) {
-        if !self.links.is_open(task) {
+        if self.presence(task) == Presence::Gone {
             //= rfc7143#section-7.11(b): a task that was answered before its abort is none.
             //= rfc7143#section-11.6.1(b): what is not there is named: the task, elsewhere the LUN.
             return self.answer_management(request, TaskResponse::NoTask);
@@ -317,7 +340,8 @@ impl Session {
         let place = job.as_ref().and_then(|job| job.place.as_ref());
         let hears = place.map_or(Hears::Nothing, |place| Hears::of(by, &place.lun.unit, self.origin));
         let at_work = job.as_ref().is_some_and(|job| job.in_flight || job.is_astray());
-        let in_flight = job.as_ref().is_some_and(|job| job.in_flight);
+        // The peer is told once.
+        let is_to_be_passed = job.as_ref().is_some_and(|job| job.in_flight && !job.aborted);
         match (job, hears) {
             (Some(job), Hears::Host) if at_work => job.hears_of_end = hears,
             (job, _) => {
@@ -327,7 +351,7 @@ impl Session {
                 self.silence(task, hears);
             }
         }
-        if in_flight {
+        if is_to_be_passed {
             self.abort_passed(task);
         }
         self.end_aborted(task, now);
@@ -356,6 +380,7 @@ impl Session {
         let Some(job) = self.jobs.open.get_mut(&task) else { return };
         if job.in_flight || job.is_astray() {
             (job.aborted, job.in_flight) = (true, true);
+            job.shield();
         } else {
             self.close_job(task, now);
         }

@@ -15,7 +15,7 @@ use super::super::node::{Lun, Place};
 use super::super::reservations::Changing;
 use super::dormant::Arrival;
 use super::jobs::{Job, Stage};
-use super::management::{Aborter, Hears};
+use super::management::{Aborter, Hears, Presence};
 use super::{Request as Ask, Session};
 
 /// How a command ends that somebody else's reservation keeps out.
@@ -193,7 +193,7 @@ impl Session {
         // An answer that nobody has acknowledged yet is no command any more.
         let ends = |task: TaskId, job: &Job| {
             let is_ended = job.aborted && by == Aborter::Another;
-            job.place.as_ref().is_some_and(at) && !is_ended && (job.in_flight || self.links.is_open(task))
+            job.place.as_ref().is_some_and(at) && !is_ended && self.presence(task) != Presence::Gone
         };
         let mut tasks: Vec<TaskId> =
             open.filter(|(task, job)| ends(**task, job)).map(|(task, _)| *task).collect();
@@ -211,8 +211,8 @@ impl Session {
     /// True while the nexus has a command open at the unit.
     pub(super) fn is_busy_at(&self, unit: &Rc<LogicalUnit>) -> bool {
         let at = |place: &Place| Rc::ptr_eq(&place.lun.unit, unit);
-        let mut open = self.jobs.open.iter().filter(|(task, _)| self.links.is_open(**task));
-        open.any(|(_, job)| !job.aborted && job.place.as_ref().is_some_and(at))
+        let mut open = self.jobs.open.iter().filter(|(task, _)| self.presence(**task) == Presence::Open);
+        open.any(|(_, job)| job.place.as_ref().is_some_and(at))
             || self.stalled.as_ref().is_some_and(|stalled| at(&stalled.place))
     }
 

@@ -33,6 +33,7 @@ use super::super::state::NexusId;
 use super::Session;
 use super::jobs::{Job, Stage};
 use super::links::Link;
+use super::management::Aborter;
 use super::paths::Origin;
 use crate::payload::Payload;
 
@@ -212,18 +213,16 @@ impl Session {
         self.turns.deadline().filter(|_| !self.is_over())
     }
 
-    /// The session is over and waits for its devices: what waits for its initiator ends, and holds up nobody.
+    /// The session is over and waits for its devices: what is at work there ends with the I/O that it is at, and everything else ends
+    /// now and holds up nobody. What may be at the peer ends there (`barrier.rs`).
     pub(super) fn end_waiting(&mut self, now: Instant) -> Progress {
-        let waits = |job: &Job| job.is_collecting() || matches!(job.stage, Stage::Answering(_));
-        let waiting =
-            self.jobs.open.iter().filter(|(_, job)| waits(job) && !job.in_flight && !job.is_astray());
-        let mut waiting: Vec<TaskId> = waiting.map(|(task, _)| *task).collect();
-        waiting.extend(self.stalled.take().map(|stalled| stalled.task()));
-        for task in &waiting {
-            self.links.abort(*task);
-            self.close_job(*task, now);
+        let open = self.jobs.open.iter().filter(|(_, job)| !job.aborted && !job.may_be_at_peer());
+        let mut ending: Vec<TaskId> = open.map(|(task, _)| *task).collect();
+        ending.extend(self.stalled.take().map(|stalled| stalled.task()));
+        for task in &ending {
+            self.abort(*task, Aborter::Itself, now);
         }
-        Progress::from_count(waiting.len())
+        Progress::from_count(ending.len())
     }
 
     /// Commands with a turn that have not moved for [`STALL`].

@@ -75,6 +75,13 @@ impl Ranges {
         !self.entries.iter().any(|other| other.number < number && other.excludes(own))
     }
 
+    /// From now on one is alone: those that came before it go on.
+    fn exclude(&mut self, number: u64) {
+        let Some(own) = self.entries.iter_mut().find(|entry| entry.number == number) else { return };
+        self.exclusive += usize::from(own.mode == Mode::Shared);
+        own.mode = Mode::Exclusive;
+    }
+
     fn leave(&mut self, number: u64) {
         let Some(at) = self.entries.iter().position(|entry| entry.number == number) else { return };
         let gone = self.entries.swap_remove(at);
@@ -97,6 +104,11 @@ impl Hold {
     /// True when the blocks may be touched.
     pub(in crate::export) fn is_granted(&self) -> bool {
         self.unit.ranges.borrow().is_granted(self.number)
+    }
+
+    /// Whoever overlaps it and comes later waits from now on.
+    pub(in crate::export) fn exclude(&self) {
+        self.unit.ranges.borrow_mut().exclude(self.number);
     }
 }
 
@@ -130,6 +142,23 @@ mod tests {
         assert!(ranges.is_granted(atomic) && !ranges.is_granted(late));
         ranges.leave(atomic);
         assert!(ranges.is_granted(late));
+        assert_eq!(ranges.exclusive, 0);
+    }
+
+    #[test]
+    fn one_that_becomes_exclusive_holds_up_those_after_and_waits_for_nobody_new() {
+        let mut ranges = Ranges::default();
+        let before = ranges.enter(span(0, 8), Mode::Shared);
+        let aborted = ranges.enter(span(4, 8), Mode::Shared);
+        let after = ranges.enter(span(6, 1), Mode::Shared);
+        assert!(ranges.is_granted(after));
+        ranges.exclude(aborted);
+        ranges.exclude(aborted);
+        assert!(ranges.is_granted(before) && !ranges.is_granted(after));
+        let aside = ranges.enter(span(12, 4), Mode::Shared);
+        assert!(ranges.is_granted(aside));
+        ranges.leave(aborted);
+        assert!(ranges.is_granted(after));
         assert_eq!(ranges.exclusive, 0);
     }
 }
