@@ -374,6 +374,54 @@ fn one_address_and_one_initiator_leave_places_to_others() {
     assert!(join(&mut world, 6, &|_| {}), "another host");
 }
 
+/// A host that logs in again and again, has its sessions kept for as long as they may be, and hangs up.
+#[test]
+fn sessions_that_nobody_is_connected_to_keep_nobody_out() {
+    let enter = |world: &mut World, at: u8, isid: u8, level: u32| {
+        let host = world.add(at, |config| {
+            config.initiator = format!("iqn.2026-11.example:a{at}");
+            config.isid[5] = isid;
+            config.preferences.error_recovery_level = level;
+            (config.preferences.default_time2wait, config.preferences.default_time2retain) = (3600, 20);
+        });
+        world.until("a decision", |world| world.hosts[host].is_in() || world.hosts[host].closed().is_some());
+        (world.hosts[host].is_in(), host)
+    };
+    let leave = |world: &mut World, host: usize| {
+        world.hosts[host].hang_up();
+        world.run_for(Duration::from_millis(5));
+    };
+    let usual =
+        Limits { connections_per_address: 9, sessions: 9, sessions_per_initiator: 9, ..Limits::default() };
+    // Of all, of one initiator, of one address.
+    for limits in [
+        Limits { sessions: 3, ..usual },
+        Limits { sessions_per_initiator: 2, ..usual },
+        Limits { connections_per_address: 2, ..usual },
+    ] {
+        let mut world = World::empty();
+        world.target.set_config(gateway::TargetConfig { limits, ..world.target.config() });
+        let (is_in, other) = enter(&mut world, 9, 1, 2);
+        assert!(is_in);
+        // It has a write open: it goes later than those that have none.
+        world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+        world.write(other);
+        world.run_for(Duration::from_millis(5));
+        leave(&mut world, other);
+        for isid in 1..=6 {
+            let (is_in, host) = enter(&mut world, 3, isid, 2);
+            assert!(is_in, "{limits:?}: session {isid}");
+            leave(&mut world, host);
+        }
+        let (is_in, late) = enter(&mut world, 5, 1, 0);
+        assert!(is_in, "{limits:?}: somebody else");
+        assert_eq!(world.ready(late), GOOD, "{limits:?}");
+        world.fault.plan().clear(FaultTarget::Write);
+        world.run_for(Duration::from_millis(5));
+        assert_eq!(world.target.luns()[0].active, 1, "{limits:?}: its answer is kept");
+    }
+}
+
 /// Discovery sessions need no secret, and sessions of hosts have their places beside however many of them.
 #[test]
 fn discovery_sessions_are_few_in_all_and_end_when_they_ask_for_nothing() {

@@ -150,9 +150,9 @@ impl Target {
             return self.on_joining_complete(id, &who, now);
         }
         let limits = self.config.limits;
-        let predecessors = self.end_predecessors(id, &who);
-        let others = |entry: &Entry| entry.session.node.is_some() && entry.session.tsih != 0;
-        let sessions = self.sessions.values().filter(|entry| others(entry)).count() - predecessors.len();
+        let mut predecessors = self.end_predecessors(id, &who);
+        self.make_places(id, &who, &mut predecessors);
+        let sessions = self.count_sessions(&predecessors);
         let enough = self.has_enough(id, &who, &predecessors);
         if who.session_type == SessionType::Discovery && !enough {
             self.make_room_for_discovery();

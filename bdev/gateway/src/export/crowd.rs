@@ -124,6 +124,48 @@ impl Target {
         }
     }
 
+    /// Sessions that nobody is connected to give their places to one that comes, wherever a limit is reached: theirs of the same address,
+    /// of the same initiator, and of all. How long they wait for their hosts is what those asked for, up to an hour.
+    pub(super) fn make_places(&mut self, id: u64, who: &LoginRequest, replaced: &mut Vec<u64>) {
+        let Some(own) = self.sessions.get(&id).map(|entry| &entry.session) else { return };
+        if own.origin == Origin::Peer || who.session_type == SessionType::Discovery {
+            return;
+        }
+        let (limits, source) = (self.config.limits, own.source());
+        // A session without connections counts like one that has one.
+        let of_source = |session: &&Session| session.source() == source && !replaced.contains(&session.id);
+        let places: usize = self.running().filter(of_source).map(|own| own.links.len().max(1)).sum();
+        if places > limits.connections_per_address {
+            replaced.extend(self.end_deserted(|session| session.source() == source));
+        }
+        if self.has_enough(id, who, replaced) {
+            let same = |other: &LoginRequest| other.initiator == who.initiator;
+            replaced.extend(self.end_deserted(|session| session.who.as_ref().is_some_and(same)));
+        }
+        if self.count_sessions(replaced) >= limits.sessions {
+            replaced.extend(self.end_deserted(|_| true));
+        }
+    }
+
+    /// Normal sessions, logged in, but for those that are replaced.
+    pub(super) fn count_sessions(&self, replaced: &[u64]) -> usize {
+        let counts = |session: &&Session| {
+            session.node.is_some() && session.tsih != 0 && !replaced.contains(&session.id)
+        };
+        self.running().filter(counts).count()
+    }
+
+    /// Ends the session that has been without connections the longest, one without open commands before any other.
+    fn end_deserted(&mut self, counts: impl Fn(&Session) -> bool) -> Option<u64> {
+        let deserted = self.running().filter(|session| counts(session)).filter_map(|session| {
+            let since = session.deserted_since()?;
+            Some((session.has_tasks(), since, session.id))
+        });
+        let (.., id) = deserted.min()?;
+        self.sessions.get_mut(&id)?.session.end("nobody was connected to it, and its place was wanted");
+        Some(id)
+    }
+
     /// One more discovery session comes in.
     pub(super) fn make_room_for_discovery(&mut self) {
         let open = self.of_kind(SessionType::Discovery).filter(|session| !session.is_over());

@@ -38,6 +38,7 @@ pub(super) enum Standing {
 /// A connection that is gone, with its tasks.
 pub(in crate::export) struct Lost {
     pub(super) link: Link,
+    since: Instant,
     /// When they are aborted.
     until: Instant,
 }
@@ -50,7 +51,7 @@ impl Lost {
         link.end("the connection was lost");
         let parameters = link.connection.parameters();
         let seconds = u64::from(parameters.time2wait) + u64::from(parameters.time2retain);
-        Self { link, until: now + Duration::from_secs(seconds) }
+        Self { link, since: now, until: now + Duration::from_secs(seconds) }
     }
 
     /// True for one with this identifier.
@@ -88,6 +89,17 @@ impl Session {
     /// True while something is kept of a connection that is gone.
     pub(in crate::export) fn has_lost(&self) -> bool {
         !self.links.lost.is_empty()
+    }
+
+    /// Since when nobody is connected to it, while it waits for its initiator to come back.
+    pub(in crate::export) fn deserted_since(&self) -> Option<Instant> {
+        let last = self.links.lost.iter().map(|lost| lost.since).max();
+        last.filter(|_| self.links.len() == 0)
+    }
+
+    /// True while a command of it is open, or its answer is kept.
+    pub(in crate::export) fn has_tasks(&self) -> bool {
+        self.stalled.is_some() || !self.jobs.open.is_empty()
     }
 
     /// When the first of it is forgotten.
