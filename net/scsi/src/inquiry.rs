@@ -92,6 +92,10 @@ fn standard(unit: &Unit) -> Vec<u8> {
     let mut data = vec![0, 0, 0x06, 0x12, 0, 0, 0, 0x02];
     // 3PC: third-party copy. TPGS.
     data[5] = 0x08 | unit.management.code() << 4;
+    // MULTIP: there are more ports than the one that answers.
+    if unit.identity.ports.len() > 1 {
+        data[6] = 0x10;
+    }
     if unit.medium == Medium::Removable {
         data[1] = 0x80;
     }
@@ -211,4 +215,21 @@ fn characteristics(unit: &Unit) -> Vec<u8> {
         payload[3] |= 0x10;
     }
     payload
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::example::unit;
+
+    #[test]
+    fn a_device_with_several_ports_says_so_wherever_it_tells_of_them() {
+        let mut unit = unit();
+        for (ports, multiple) in [(2, 0x10), (1, 0)] {
+            unit.identity.ports.truncate(ports);
+            assert_eq!(data(None, &unit).expect("standard data")[6], multiple);
+            let names = data(Some(0x88), &unit).expect("its ports");
+            assert_eq!(names.windows(4).filter(|bytes| bytes == b"iqn.").count(), ports);
+        }
+    }
 }

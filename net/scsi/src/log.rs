@@ -1,5 +1,8 @@
 //! Log pages (SPC-4 section 7.3, SBC-3 section 6.4): errors, provisioning, temperature, statistics.
 //!
+//! Page 0Fh (application client) is none of them: it is a place where hosts keep what they like, which would have to be kept for them,
+//! and SPC-4 leaves it to the device whether there is one. Page 11h (solid state media) would be of a device's own medium.
+//!
 //! Nothing is saved (DS and TSD are one), and there are no thresholds. A page is parameters, a parameter is a number; what each
 //! is made of is [`Counters`], which its owner counts.
 

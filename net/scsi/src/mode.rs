@@ -287,10 +287,8 @@ pub fn select(long: bool, list: &[u8], unit: &Unit) -> Result<Settings, Sense> {
         (true, _) => usize::from(u16::from_be_bytes([list[6], list[7]])),
         (false, _) => usize::from(list[3]),
     };
+    check_descriptor(long, list, header, descriptor_len, unit)?;
     let mut at = header + descriptor_len;
-    if at > list.len() {
-        return Err(Sense::PARAMETER_LENGTH);
-    }
     while at < list.len() {
         let subpage =
             if list[at] & 0x40 != 0 { *list.get(at + 1).ok_or(Sense::PARAMETER_LENGTH)? } else { 0 };
@@ -298,6 +296,26 @@ pub fn select(long: bool, list: &[u8], unit: &Unit) -> Result<Settings, Sense> {
     }
     settings.thresholds = settings.thresholds.filter(|chosen| *chosen != unit.default_thresholds);
     Ok(settings)
+}
+
+/// A block descriptor says what is so already (SBC-3 section 6.4.2): blocks are as many and as long as they are.
+fn check_descriptor(long: bool, list: &[u8], header: usize, len: usize, unit: &Unit) -> Result<(), Sense> {
+    const LONG_LBA: u8 = 1;
+    if long && list[4] & LONG_LBA != 0 {
+        return Err(Sense::invalid_parameter_byte(4));
+    }
+    let current = block_descriptor(unit);
+    if len != 0 && len != current.len() {
+        return Err(Sense::invalid_parameter_byte(if long { 6 } else { 3 }));
+    }
+    let given = list.get(header..header + len).ok_or(Sense::PARAMETER_LENGTH)?;
+    // Zero, and all ones, are as many blocks as there are.
+    let keeps_count = given.starts_with(&[0; 4]) || given.starts_with(&[0xff; 4]);
+    let differs = |at: &usize| given[*at] != current[*at] && !(keeps_count && *at < 4);
+    match (0..len).find(differs) {
+        Some(at) => Err(Sense::invalid_parameter_byte(u16::try_from(header + at).unwrap_or(u16::MAX))),
+        None => Ok(()),
+    }
 }
 
 /// One page of a list, which starts `at` bytes into it; returns its length.
@@ -451,6 +469,40 @@ mod tests {
         }
         // D_SENSE, SWP, TAS, LBPERE, and of each threshold ENABLED and its count.
         assert_eq!(changed, 4 + 2 * 33);
+    }
+
+    #[test]
+    fn a_block_descriptor_changes_nothing() {
+        let unit = Unit { blocks: 0x0102_0304, ..unit() };
+        for (long, header, len_at) in [(false, 4, 3), (true, 8, 7)] {
+            let told = sent_back(long, sense(&ask(long, 0, 0x0a, 0, false), &unit).expect("a page"));
+            let given = |at: usize, byte: u8| {
+                let mut list = told.clone();
+                list[at] = byte;
+                select(long, &list, &unit)
+            };
+            for at in header..header + 8 {
+                assert_eq!(given(at, told[at]), Ok(unit.settings));
+                for bit in (0..8).map(|bit| 1u8 << bit) {
+                    let refused = Err(Sense::invalid_parameter_byte(at as u16));
+                    assert_eq!(given(at, told[at] ^ bit), refused, "byte {at}, bit {bit:02x}");
+                }
+            }
+            for count in [0, 0xff] {
+                let mut list = told.clone();
+                list[header..header + 4].fill(count);
+                assert_eq!(select(long, &list, &unit), Ok(unit.settings));
+            }
+            // No length but none and eight, nor one that the list is too short for.
+            for len in [1, 5, 7, 9, 16] {
+                let refused = Err(Sense::invalid_parameter_byte(if long { 6 } else { 3 }));
+                assert_eq!(given(len_at, len), refused, "{len}");
+            }
+            assert_eq!(select(long, &told[..header + 7], &unit), Err(Sense::PARAMETER_LENGTH));
+        }
+        let mut long_lba = sent_back(true, sense(&ask(true, 0, 0x0a, 0, false), &unit).expect("a page"));
+        long_lba[4] = 1;
+        assert_eq!(select(true, &long_lba, &unit), Err(Sense::invalid_parameter_byte(4)));
     }
 
     #[test]

@@ -43,6 +43,12 @@ pub(super) mod usage {
         fill(fill(map, ranges[0].0, ranges[0].1), ranges[1].0, ranges[1].1)
     }
 
+    /// A map of which a byte has these bits.
+    pub(in crate::command) const fn with(mut map: [u8; 16], at: usize, bits: u8) -> [u8; 16] {
+        map[at] = bits;
+        map
+    }
+
     const fn fill(mut map: [u8; 16], from: usize, to: usize) -> [u8; 16] {
         let mut at = from;
         while at < to {

@@ -17,17 +17,27 @@ fn start_stop(cdb: &[u8; 16]) -> Result<Command, Sense> {
     Ok(Command::StartStopUnit { action, immediate })
 }
 
+/// No range of bytes.
+const NOTHING: [(usize, usize); 2] = [(0, 0); 2];
+
 /// The rows.
 pub(super) const ROWS: &[Row] = &[
-    row!(0x1b, None, 6, usage::block(0x1b, 1, [(4, 5), (0, 0)]), "START STOP UNIT", start_stop),
-    row!(0x1e, None, 6, usage::block(0x1e, 0, [(4, 5), (0, 0)]), "PREVENT ALLOW MEDIUM REMOVAL", |cdb| {
-        match cdb[4] & 3 {
-            0 => Ok(Command::PreventAllow(Removal::Allowed)),
-            1 => Ok(Command::PreventAllow(Removal::Prevented)),
-            // Persistent prevention is of medium changers.
-            _ => Err(Sense::invalid_cdb_byte(4)),
+    row!(0x1b, None, 6, usage::with(usage::block(0x1b, 1, NOTHING), 4, 0xf3), "START STOP UNIT", start_stop),
+    row!(
+        0x1e,
+        None,
+        6,
+        usage::with(usage::block(0x1e, 0, NOTHING), 4, 0x03),
+        "PREVENT ALLOW MEDIUM REMOVAL",
+        |cdb| {
+            match cdb[4] & 3 {
+                0 => Ok(Command::PreventAllow(Removal::Allowed)),
+                1 => Ok(Command::PreventAllow(Removal::Prevented)),
+                // Persistent prevention is of medium changers.
+                _ => Err(Sense::invalid_cdb_byte(4)),
+            }
         }
-    }),
+    ),
     row!(0x37, None, 10, usage::block(0x37, 0, [(2, 3), (7, 9)]), "READ DEFECT DATA(10)", |cdb| {
         let list = DefectList { request: cdb[2] & 0x1f, header: 4 };
         Ok(Command::ReadDefectData { list, allocation: u32::from(u16_at(cdb, 7)) })

@@ -472,6 +472,17 @@ mod tests {
 
     /// REPORT SUPPORTED OPERATION CODES tells hosts which bits count.
     #[test]
+    fn the_usage_maps_of_bits_that_stand_alone_name_no_reserved_bit() {
+        for opcode in [0x1b, 0x1e] {
+            let row = TABLE.iter().find(|row| row.opcode == opcode).expect("a row");
+            let parsed = |byte: u8| parse(&[opcode, 0, 0, 0, byte, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            for bit in (0..8).map(|bit| 1u8 << bit) {
+                assert_eq!(row.usage[4] & bit != 0, parsed(bit) != parsed(0), "{}: {bit:02x}", row.name);
+            }
+        }
+    }
+
+    #[test]
     fn a_bit_outside_the_usage_map_changes_nothing_or_is_refused() {
         for row in &TABLE {
             let mut base = [0; 16];
