@@ -34,7 +34,18 @@ fn range(lba: u64, blocks: u32) -> Range {
 
 /// A WRITE USING TOKEN list with a token's bytes, or the zero token.
 fn using(token: Option<&[u8]>, offset: u64, immediate: Immediate, ranges: &[Range]) -> Vec<u8> {
-    let (delete, source) = (Delete::No, Source::Zeroes);
+    deleting(Delete::No, token, offset, immediate, ranges)
+}
+
+/// The same, with DEL_TKN.
+fn deleting(
+    delete: Delete,
+    token: Option<&[u8]>,
+    offset: u64,
+    immediate: Immediate,
+    ranges: &[Range],
+) -> Vec<u8> {
+    let source = Source::Zeroes;
     let mut list = WriteUsing { immediate, delete, offset, source, ranges: ranges.to_vec() }.encode();
     if let Some(token) = token {
         list[16..16 + TOKEN_LEN].copy_from_slice(token);
@@ -151,6 +162,47 @@ fn a_token_that_nobody_uses_expires_and_a_write_that_waits_for_it_is_not_in_it()
     world.run_for(Duration::from_millis(1100));
     assert_eq!(world.use_token(1, 0, 2, &list), attention(0x2307));
     assert_eq!(world.use_token(1, 0, 3, &list), attention(0x2304));
+}
+
+/// DEL_TKN: the token goes with the copy that was made, and not with one that was refused or failed.
+#[test]
+fn a_token_is_deleted_when_its_copy_is_made() {
+    let mut world = World::new(1);
+    world.fill(0, 0, 4, 5);
+    assert_eq!(world.populate(0, 7, 0, &[range(0, 4)]), GOOD);
+    let token = world.token(0, 7);
+    let list = |immediate| deleting(Delete::Yes, Some(&token), 0, immediate, &[range(80, 4)]);
+    // A copy in the background has the identifier.
+    world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+    let zeroes = using(None, 0, Immediate::Yes, &[range(40, 1)]);
+    assert_eq!(world.use_token(0, 0, 1, &zeroes), GOOD);
+    assert_eq!(world.use_token(0, 0, 1, &list(Immediate::No)), attention(0x0016));
+    // There are as many in the background as may be.
+    for id in 2..=8 {
+        assert_eq!(world.use_token(0, 0, id, &zeroes), GOOD);
+    }
+    assert_eq!(world.use_token(0, 0, 9, &list(Immediate::Yes)), attention(0x0016));
+    world.fault.plan().clear(FaultTarget::Write);
+    world.until("the end of all", |world| (1..=8).all(|id| world.outcome(0, 0, id).0 == DONE));
+    // The device fails.
+    world.fault.plan().arm(FaultTarget::Write, Fault::Error, 1);
+    assert_eq!(world.use_token(0, 0, 10, &list(Immediate::No)), attention(0x0d01));
+    assert_eq!(world.blocks(0, 80, 4), [0; 4]);
+    // It is made, before the status and behind it.
+    assert_eq!(world.use_token(0, 0, 11, &list(Immediate::No)), GOOD);
+    assert_eq!(world.blocks(0, 80, 4), [5; 4]);
+    assert_eq!(world.use_token(0, 0, 12, &list(Immediate::No)), attention(0x2304));
+
+    assert_eq!(world.populate(0, 8, 0, &[range(0, 4)]), GOOD);
+    let token = world.token(0, 8);
+    let list = |delete| deleting(delete, Some(&token), 0, Immediate::Yes, &[range(120, 4)]);
+    world.fault.plan().arm(FaultTarget::Write, Fault::Silence, 1);
+    assert_eq!(world.use_token(0, 0, 13, &list(Delete::Yes)), GOOD);
+    assert_eq!(world.use_token(0, 0, 14, &list(Delete::No)), GOOD, "it is there as long as it is needed");
+    world.fault.plan().clear(FaultTarget::Write);
+    world.until("the end of both", |world| [13, 14].iter().all(|id| world.outcome(0, 0, *id).0 == DONE));
+    assert_eq!(world.blocks(0, 120, 4), [5; 4]);
+    assert_eq!(world.use_token(0, 0, 15, &list(Delete::No)), attention(0x2304));
 }
 
 #[test]

@@ -274,7 +274,7 @@ pub(super) struct Node {
     pub(super) config: RefCell<NodeConfig>,
     pub(super) luns: RefCell<BTreeMap<u16, Rc<Lun>>>,
     /// ROD tokens.
-    pub(super) tokens: RefCell<Tokens>,
+    pub(super) tokens: Rc<RefCell<Tokens>>,
     /// As many others have it as there are copies in the background.
     pub(super) behind: Rc<()>,
 }
@@ -303,7 +303,7 @@ impl Node {
         Self {
             config: RefCell::new(config),
             luns: RefCell::new(luns),
-            tokens: RefCell::default(),
+            tokens: Rc::default(),
             behind: Rc::default(),
         }
     }

@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use bdev::{BlockRange, Completed, Durability, Op};
 use engine::{Buf, BufMut, Pool};
+use scsi::copy::token::Token;
 use scsi::copy::{
     self, Amount, CopyList, CopyState, CopyStatus, Origin, Results, SEGMENT_LEN_MAX, Segment, THIS_UNIT,
 };
@@ -23,7 +24,7 @@ use scsi::{Command, Immediate, Sense, reservation};
 use super::super::lun::LunMode;
 use super::super::node::{Node, Place};
 use super::super::state::{Mode, Shared, Span};
-use super::super::tokens::Watched;
+use super::super::tokens::{Tokens, Watched};
 use super::{After, Context, Start, Step, Steps, steps};
 use crate::access::LunMask;
 
@@ -87,7 +88,7 @@ pub(super) fn collected(command: &Command, list: &[u8], context: &Context<'_>) -
     if let Results::Kept(list) = results {
         record.keep(list, context)?;
     }
-    Ok(Copying::begin(runs, record, CopyState::Done).into_iter().collect())
+    Ok(Copying::begin(runs, record, CopyState::Done.into()).into_iter().collect())
 }
 
 /// Looks at a copy that another node is to carry out, which does not know what the initiator may see: every unit that it is between
@@ -230,6 +231,19 @@ impl Drop for Record {
     }
 }
 
+/// How a copy ends if all goes well.
+pub(super) struct Ending {
+    pub(super) state: CopyState,
+    /// A token that is not needed any more then (DEL_TKN): one whose copy was not made is there for another try.
+    pub(super) spent: Option<(Rc<RefCell<Tokens>>, Token)>,
+}
+
+impl From<CopyState> for Ending {
+    fn from(state: CopyState) -> Self {
+        Self { state, spent: None }
+    }
+}
+
 enum Stage {
     Reading,
     /// The piece's bytes, read, and what is around them at the destination is not yet.
@@ -251,8 +265,7 @@ pub(in crate::export) struct Copying {
     stage: Stage,
     /// What is around the piece goes there: taken with the frame of the piece, and not while that is held.
     around: RefCell<Option<BufMut>>,
-    /// How it ends if all goes well.
-    end: CopyState,
+    end: Ending,
 }
 
 impl core::fmt::Debug for Copying {
@@ -294,7 +307,7 @@ impl Run {
 
 impl Copying {
     /// The first step, or `None` and a record of the end.
-    pub(super) fn begin(runs: VecDeque<Run>, record: Record, end: CopyState) -> Option<Step> {
+    pub(super) fn begin(runs: VecDeque<Run>, record: Record, end: Ending) -> Option<Step> {
         Box::new(Self { runs, record, stage: Stage::Reading, around: RefCell::default(), end }).next()
     }
 
@@ -310,8 +323,11 @@ impl Copying {
             self.record.change(|status| status.segments = status.segments.saturating_add(1));
         }
         if self.runs.is_empty() {
-            let end = self.end;
-            self.record.change(|status| status.state = end);
+            let Ending { state, spent } = self.end;
+            self.record.change(|status| status.state = state);
+            if let Some((tokens, token)) = spent {
+                tokens.borrow_mut().delete(&token);
+            }
             return None;
         }
         self.stage = Stage::Reading;

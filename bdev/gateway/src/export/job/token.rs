@@ -9,7 +9,7 @@ use scsi::{Command, Sense};
 
 use super::super::node::{Node, Place};
 use super::super::state::Span;
-use super::copy::{self, Copying, Record, Run};
+use super::copy::{self, Copying, Ending, Record, Run};
 use super::{Context, Start, Step, Steps, steps};
 use crate::auth;
 
@@ -125,7 +125,7 @@ fn write_using(id: u32, write: &WriteUsing, context: &Context<'_>) -> Result<Ste
                 to: extent.at,
                 left: extent.len,
             };
-            (wanted.iter().map(zeroes).collect(), CopyState::Done)
+            (wanted.iter().map(zeroes).collect(), CopyState::Done.into())
         }
         Source::Token(token) => {
             let meaning = context.node.tokens.borrow_mut().find(token, context.now)?;
@@ -143,11 +143,9 @@ fn write_using(id: u32, write: &WriteUsing, context: &Context<'_>) -> Result<Ste
                 return Err(Sense::invalid_parameter_byte(8));
             }
             let source = copy::Source::Watched(meaning.place, meaning.watched);
-            let runs = pair(&source, available, &destination, wanted, u64::from(size));
-            if write.delete == Delete::Yes {
-                context.node.tokens.borrow_mut().delete(token);
-            }
-            runs
+            let (runs, state) = pair(&source, available, &destination, wanted, u64::from(size));
+            let spent = (write.delete == Delete::Yes).then(|| (context.node.tokens.clone(), token.clone()));
+            (runs, Ending { state, spent })
         }
     };
     let record = Record::new(Origin::WriteUsingToken, write.immediate, size);
