@@ -153,6 +153,36 @@ fn many_large_writes_behind_an_ordered_one_come_to_their_end() {
     }
 }
 
+/// A host that does not send what it was asked for, because it has died perhaps, holds up its own commands for long, and nobody else's.
+#[test]
+fn data_that_do_not_come_hold_up_no_other_host() {
+    const READ_ONE: [u8; 10] = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+    // What is withheld, and what waits for it: the second is there before what waits, where it is a simple one.
+    for (attribute, waiting) in [(ORDERED, SIMPLE), (HEAD_OF_QUEUE, SIMPLE), (SIMPLE, ORDERED)] {
+        let mut world = World::empty();
+        for host in [0, 1] {
+            world.add(host, |config| {
+                config.preferences.immediate_data = iscsi::keys::Choice::No;
+                config.preferences.initial_r2t = iscsi::keys::Choice::Yes;
+            });
+        }
+        world.until("logins", |world| world.hosts.iter().all(host::Host::is_in));
+        world.hosts[0].withhold_data();
+        let withheld = world.hosts[0].send_as(attribute, 0, &write(1), &[1; 512], 0);
+        world.run_for(Duration::from_millis(1000));
+        // Nobody waits, and it may take its time.
+        world.run_for(Duration::from_secs(5));
+        let ready = world.hosts[1].send_as(waiting, 0, &READ_ONE, &[], 512);
+        let before = world.now;
+        world.run_for(Duration::from_secs(2));
+        assert_eq!(world.hosts[1].take(ready), None, "{attribute}: it waits");
+        world.until("the other host's turn", |world| world.hosts[1].take(ready).is_some());
+        assert!(world.now - before < Duration::from_secs(6), "{attribute}: {:?}", world.now - before);
+        assert_eq!(world.hosts[0].take(withheld), None, "{attribute}: what it owes comes before its status");
+        assert_eq!(world.hosts[0].closed(), None);
+    }
+}
+
 #[test]
 fn attributes_that_mean_nothing_here_are_refused() {
     let mut world = World::new(1);

@@ -55,6 +55,9 @@ struct Run {
     open: u32,
 }
 
+/// These go beside each other.
+const BOTH_SIMPLE: (Attribute, Attribute) = (Attribute::Simple, Attribute::Simple);
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct TaskSet {
@@ -94,6 +97,18 @@ impl TaskSet {
         }
     }
 
+    /// Whether a command that is carried out has others of the set wait for it, or may have.
+    pub fn is_waited_for(&self, member: &Member) -> bool {
+        match member {
+            Member::Head => self.runs.iter().any(|run| run.open > 0),
+            Member::Of(run) => {
+                let at = self.place_of(*run);
+                let beside = |run: &Run| (self.runs[at].attribute, run.attribute) == BOTH_SIMPLE;
+                self.runs.range(at + 1..).any(|run| run.open > 0 && !beside(run))
+            }
+        }
+    }
+
     fn place_of(&self, run: u64) -> usize {
         usize::try_from(run - self.first).expect("runs are few")
     }
@@ -101,7 +116,7 @@ impl TaskSet {
     /// Whether nothing that is open stands in the way of a run. Commands may end, by an abort, before their time.
     fn is_free(&self, at: usize) -> bool {
         let own = self.runs[at].attribute;
-        let beside = |run: &Run| (own, run.attribute) == (Attribute::Simple, Attribute::Simple);
+        let beside = |run: &Run| (own, run.attribute) == BOTH_SIMPLE;
         self.runs.range(..at).all(|run| run.open == 0 || beside(run))
     }
 
@@ -148,6 +163,16 @@ mod tests {
         }
     }
 
+    /// Whether one waits for another, as far as those two go.
+    fn waits(all: &[Attribute], one: usize, other: usize) -> bool {
+        match (all[one], all[other]) {
+            (Attribute::HeadOfQueue, _) => false,
+            (_, Attribute::HeadOfQueue) => true,
+            (Attribute::Simple, Attribute::Simple) => false,
+            _ => other < one,
+        }
+    }
+
     fn attribute() -> impl Strategy<Value = Attribute> {
         prop_oneof![Just(Attribute::Simple), Just(Attribute::Ordered), Just(Attribute::HeadOfQueue)]
     }
@@ -170,6 +195,8 @@ mod tests {
                 for (at, (own, member)) in open.iter().enumerate() {
                     let expected = may_begin(&all[..at], &all, *own);
                     prop_assert_eq!(set.is_enabled(member), expected, "{:?} at {}", &all, at);
+                    let expected = (0..all.len()).any(|other| waits(&all, other, at));
+                    prop_assert_eq!(set.is_waited_for(member), expected, "{:?} at {}", &all, at);
                 }
             }
             for (_, member) in open {

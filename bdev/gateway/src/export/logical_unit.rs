@@ -113,6 +113,8 @@ pub(super) struct LogicalUnit {
     pub(super) ranges: RefCell<Ranges>,
     /// Commands of all nexuses: TST is zero.
     pub(super) tasks: RefCell<TaskSet>,
+    /// Of each command that waits for others there, whose it is.
+    pub(super) dormant: RefCell<Vec<NexusId>>,
     /// Blocks that tokens stand for.
     watched: RefCell<Vec<Weak<Watched>>>,
     /// Where the medium is.
@@ -142,6 +144,7 @@ impl LogicalUnit {
             bdev,
             ranges: RefCell::default(),
             tasks: RefCell::default(),
+            dormant: RefCell::default(),
             watched: RefCell::default(),
             medium: Cell::default(),
             prevented: RefCell::default(),

@@ -7,7 +7,7 @@ use iscsi::{TaskId, target};
 use scsi::task_set::Attribute;
 
 use super::super::node::Place;
-use super::super::state::Standing;
+use super::super::state::{Dormant, Standing};
 use super::Session;
 use super::jobs::{Job, Stage};
 use crate::wire::Buffers;
@@ -17,6 +17,8 @@ pub(super) struct Arrival {
     pub(super) command: target::Command,
     /// Absent for commands that wait for nobody.
     pub(super) standing: Option<Standing>,
+    /// Of one that waits for others.
+    waiting: Option<Dormant>,
     /// Write data that came while it waited, from offset zero.
     pub(super) early: Vec<u8>,
     pub(super) at: Instant,
@@ -48,7 +50,7 @@ impl Session {
         };
         let standing = (!is_implicit_head(&parsed)).then(|| Standing::enter(&place.lun.unit, attribute));
         let enabled = standing.as_ref().is_none_or(Standing::is_enabled);
-        let arrival = Arrival { command, standing, early: Vec::new(), at: now };
+        let arrival = Arrival { command, standing, waiting: None, early: Vec::new(), at: now };
         match enabled {
             true => self.arrive(arrival, parsed, place, now),
             false => self.lay_down(arrival, parsed, place, now),
@@ -56,7 +58,7 @@ impl Session {
     }
 
     /// Has a command wait.
-    fn lay_down(&mut self, arrival: Arrival, parsed: scsi::Command, place: Place, now: Instant) {
+    fn lay_down(&mut self, mut arrival: Arrival, parsed: scsi::Command, place: Place, now: Instant) {
         let task = arrival.task();
         let stage = match arrival.command.expected_len {
             len if arrival.command.writes && len > 0 => match self.room_to_park(len) {
@@ -65,6 +67,7 @@ impl Session {
             },
             _ => Stage::Working,
         };
+        arrival.waiting = Some(Dormant::new(&place.lun.unit, self.id));
         let mut job = Job::new(Some(place), parsed, arrival.command.expected_len, stage, now);
         job.dormant = Some(Box::new(arrival));
         self.open_job(task, job);
@@ -105,6 +108,7 @@ impl Session {
         if let Stage::Parked(parked) = job.stage {
             arrival.early = parked.into_bytes();
         }
+        arrival.waiting = None;
         self.arrive(*arrival, job.command, place, now);
     }
 }

@@ -23,6 +23,7 @@ mod passed_resets;
 pub(super) mod paths;
 mod reservation;
 mod turns;
+mod withheld;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -108,6 +109,7 @@ pub(super) struct Session {
     /// Since when no command that had to be parked could be.
     impatient_since: Option<Instant>,
     data_looked_at: Instant,
+    withheld_looked_at: Instant,
     management: Vec<Management>,
     target_resets: Vec<TargetReset>,
     passed_resets: Vec<PassedReset>,
@@ -157,6 +159,7 @@ impl Session {
             parked: VecDeque::new(),
             impatient_since: None,
             data_looked_at: Instant::EPOCH,
+            withheld_looked_at: Instant::EPOCH,
             management: Vec::new(),
             target_resets: Vec::new(),
             passed_resets: Vec::new(),
@@ -258,6 +261,7 @@ impl Session {
             self.patience_deadline(),
             self.barrier_deadline(),
             self.turns_deadline(),
+            self.withheld_deadline(),
         ];
         [channels, farewell, silence, relay].into_iter().chain(others).flatten().min()
     }
@@ -284,6 +288,7 @@ impl Session {
             self.watch_silence(now);
             self.watch_data(now);
             progress |= self.watch_turns(now);
+            progress |= self.watch_withheld(now);
             self.take_leave(now);
             self.finish_management();
             self.finish_fenced();

@@ -20,7 +20,7 @@ use super::super::logical_unit::LogicalUnit;
 use super::super::long::{Room, Turn, Wanted};
 use super::super::node::{Lun, Place, port_group};
 use super::super::relay::{Ends, News, Passed, Passing, PassingData, Relay};
-use super::super::state::Resets;
+use super::super::state::{Resets, Standing};
 use super::Session;
 use super::access_states::News as StateNews;
 use super::barrier::Settled;
@@ -565,6 +565,11 @@ impl Passage {
             (None, true) => u64::from(self.arrival.command.expected_len),
             (None, false) => 0,
         }
+    }
+
+    /// Its place in the unit's task set.
+    pub(super) fn standing(&self) -> Option<&Standing> {
+        self.arrival.standing.as_ref()
     }
 
     fn next_look(&self) -> Instant {

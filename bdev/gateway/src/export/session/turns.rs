@@ -38,9 +38,9 @@ use super::paths::Origin;
 use crate::payload::Payload;
 
 /// How long nothing may come of what was asked for, while another session waits for the room.
-const STALL: Duration = Duration::from_secs(4);
+pub(super) const STALL: Duration = Duration::from_secs(4);
 /// Between looks.
-const LOOK: Duration = Duration::from_millis(500);
+pub(super) const LOOK: Duration = Duration::from_millis(500);
 
 /// Whether a session has brought what its turns were for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +135,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// True for a command for which nothing has come for [`STALL`], nor for any other of its session, and whose initiator takes nothing.
+    pub(super) fn brings_nothing(&mut self, arrived: u64, taken: u64, now: Instant) -> bool {
+        self.is_stalled(Mark::Moved { arrived, taken }, now)
+    }
+
     /// True for what has not moved for [`STALL`].
     fn is_stalled(&mut self, mark: Mark, now: Instant) -> bool {
         let since = self.since.filter(|_| mark == self.mark);
@@ -252,7 +257,7 @@ impl Session {
     }
 
     /// Ends a command whose data do not come.
-    fn give_up(&mut self, task: TaskId) {
+    pub(super) fn give_up(&mut self, task: TaskId) {
         if !self.links.give_up_data(task) {
             return;
         }

@@ -20,7 +20,7 @@ pub(super) use medium::Medium;
 pub(super) use nexus::{NexusId, Nexuses, Resets};
 pub(super) use ranges::{Hold, Mode, Ranges, Span};
 pub(super) use sanitize::{Running, Turn};
-pub(super) use standing::Standing;
+pub(super) use standing::{Dormant, Standing};
 
 /// See the module.
 #[derive(Default)]
