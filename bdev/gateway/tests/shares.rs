@@ -93,6 +93,30 @@ fn data_that_do_not_come_are_not_waited_for_without_end() {
     world.until("the end", |world| world.hosts[stingy].closed().is_some());
 }
 
+/// A host that is only slow keeps its connection: something comes again and again, of whichever of its commands.
+#[test]
+fn data_that_come_slowly_are_waited_for() {
+    let mut world = World::empty();
+    let slow = world.add(0, withholds);
+    world.until("a login", |world| world.hosts[slow].is_in());
+    let all: Vec<TaskId> = (0..30).map(|lba| send_large(&mut world, slow, lba % 8)).collect();
+    world.run_for(Duration::from_millis(1));
+    let rounds = Limits::default().silence.as_secs() / 5 + 4;
+    for _ in 0..rounds {
+        world.hosts[slow].sleep();
+        world.now += Duration::from_secs(5);
+        world.run_for(Duration::from_millis(1));
+        world.hosts[slow].wake();
+        world.run_for(Duration::from_micros(20));
+    }
+    assert_eq!(world.hosts[slow].closed(), None);
+    let last = *all.last().expect("some");
+    assert_eq!(world.hosts[slow].take(last), None, "it was slow");
+    for task in all {
+        assert_eq!(world.end(slow, task), GOOD);
+    }
+}
+
 /// Where answers are kept until they are acknowledged, many reads at once do not stand still for want of an acknowledgement.
 #[test]
 fn many_large_reads_at_once_come_to_their_end() {

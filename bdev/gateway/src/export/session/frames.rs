@@ -87,6 +87,30 @@ pub(super) fn may_hold(held: usize, pool: &Pool, len: usize) -> bool {
     with <= SMALL || held == 0 || with <= SHARE.saturating_mul(pool.free_bytes(len))
 }
 
+/// How the data come that a session's initiator was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Arrivals {
+    looked_at: Instant,
+    /// Bytes that had come then,
+    seen: u64,
+    /// and since when there have been no more.
+    since: Instant,
+}
+
+impl Arrivals {
+    /// Looks whether any have come; `None` when it was looked a moment ago.
+    fn look(&mut self, arrived: u64, now: Instant) -> Option<Instant> {
+        if now < self.looked_at + LOOK {
+            return None;
+        }
+        self.looked_at = now;
+        if arrived != self.seen {
+            (self.seen, self.since) = (arrived, now);
+        }
+        Some(self.since)
+    }
+}
+
 impl Session {
     /// Room for a command's data, and a frame beside it where it reads while it has them, if the session may have that now. More than a
     /// frame has its turn (`long.rs`).
@@ -201,13 +225,10 @@ impl Session {
     }
 
     /// Drops the connection by which data were asked for that do not come: what they are for is not held for ever. The session ends
-    /// with its only connection.
+    /// with its only connection. A host that sends any of what it was asked for is only slow.
     pub(super) fn watch_data(&mut self, now: Instant) {
-        if now < self.data_looked_at + LOOK {
-            return;
-        }
-        self.data_looked_at = now;
-        let late = |job: &Job| job.is_taking() && now >= job.asked_at + self.patience.silence;
+        let Some(since) = self.arrivals.look(self.jobs.arrived, now) else { return };
+        let late = |job: &Job| job.is_taking() && now >= job.asked_at.max(since) + self.patience.silence;
         let late: Vec<TaskId> =
             self.jobs.open.iter().filter(|(_, job)| late(job)).map(|(task, _)| *task).collect();
         const WHY: &str = "the initiator does not send the data that it was asked for";

@@ -52,6 +52,7 @@ use background::Background;
 use commands::{CachedUnit, Stalled};
 use farewell::Farewell;
 use fence::Fenced;
+use frames::Arrivals;
 use jobs::{Attached, Jobs};
 pub(super) use links::Link;
 use links::Links;
@@ -108,7 +109,7 @@ pub(super) struct Session {
     parked: VecDeque<TaskId>,
     /// Since when no command that had to be parked could be.
     impatient_since: Option<Instant>,
-    data_looked_at: Instant,
+    arrivals: Arrivals,
     withheld_looked_at: Instant,
     management: Vec<Management>,
     target_resets: Vec<TargetReset>,
@@ -158,7 +159,7 @@ impl Session {
             dormant: VecDeque::new(),
             parked: VecDeque::new(),
             impatient_since: None,
-            data_looked_at: Instant::EPOCH,
+            arrivals: Arrivals::default(),
             withheld_looked_at: Instant::EPOCH,
             management: Vec::new(),
             target_resets: Vec::new(),
