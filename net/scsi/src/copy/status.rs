@@ -115,14 +115,14 @@ impl CopyStatus {
         data
     }
 
-    /// Data of RECEIVE COPY STATUS(LID4).
-    pub fn lid4(&self) -> Vec<u8> {
-        framed(self.body())
+    /// Data of RECEIVE COPY STATUS(LID4), with sense data as the unit has them.
+    pub fn lid4(&self, format: SenseFormat) -> Vec<u8> {
+        framed(self.body(format))
     }
 
-    /// Data of RECEIVE ROD TOKEN INFORMATION.
-    pub fn token_information(&self) -> Vec<u8> {
-        let mut data = self.body();
+    /// The same of RECEIVE ROD TOKEN INFORMATION.
+    pub fn token_information(&self, format: SenseFormat) -> Vec<u8> {
+        let mut data = self.body(format);
         let made = self.token.as_ref().filter(|_| matches!(self.state, CopyState::Done | CopyState::Partial));
         let descriptor = made.map(|token| [&[0, 0], token.as_bytes()].concat()).unwrap_or_default();
         data.extend_from_slice(&u32::try_from(descriptor.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -131,9 +131,9 @@ impl CopyStatus {
     }
 
     /// What both have in common, with room for AVAILABLE DATA.
-    fn body(&self) -> Vec<u8> {
+    fn body(&self, format: SenseFormat) -> Vec<u8> {
         let sense = match self.state {
-            CopyState::Failed(sense) => sense.encode(SenseFormat::Fixed),
+            CopyState::Failed(sense) => sense.encode(format),
             _ => Vec::new(),
         };
         let delay = if self.state.is_in_progress() { LOOK_AGAIN_MS } else { ENDED };
@@ -174,14 +174,16 @@ mod tests {
     fn statuses_are_laid_out_as_the_standard_says() {
         let mut status = CopyStatus::new(Origin::Lid4, CopyState::Background, 512);
         (status.bytes, status.segments, status.operations) = (4096, 1, 2);
-        let data = status.lid4();
+        let data = status.lid4(SenseFormat::Fixed);
         assert_eq!(data.len(), 32);
         assert_eq!(data[..16], [0, 0, 0, 28, 1, 0x12, 0, 2, 0, 0, 0, 100, 0, 0, 0, 0]);
         assert_eq!(data[16..26], [0, 0, 0, 0, 0, 0, 0x10, 0, 0, 1]);
         status.state = CopyState::Failed(Sense::TOKEN_REVOKED);
-        let data = status.lid4();
+        let data = status.lid4(SenseFormat::Fixed);
         assert_eq!((data.len(), &data[8..16]), (52, &[0xff, 0xff, 0xff, 0xfe, 2, 20, 18, 0][..]));
         assert_eq!(crate::sense::decode(&data[32..]), Some((5, 0x2306)));
+        let data = status.lid4(SenseFormat::Descriptor);
+        assert_eq!((data[32], crate::sense::decode(&data[32..])), (0x72, Some((5, 0x2306))));
         assert_eq!(status.lid1()[4..], [2, 0, 1, 1, 0, 0, 0, 4]);
     }
 
@@ -190,9 +192,9 @@ mod tests {
         let mut status = CopyStatus::new(Origin::PopulateToken, CopyState::Foreground, 512);
         status.token = Some(Token::new(1, &[3; 32], 4096, &unit()));
         status.bytes = 4096;
-        assert_eq!(status.token_information().len(), 36);
+        assert_eq!(status.token_information(SenseFormat::Fixed).len(), 36);
         status.state = CopyState::Done;
-        let data = status.token_information();
+        let data = status.token_information(SenseFormat::Fixed);
         assert_eq!((data.len(), data[4], data[5], data[15], data[23]), (36 + 514, 0x10, 1, 0xf1, 8));
         assert_eq!(data[32..38], [0, 0, 2, 2, 0, 0]);
         assert_eq!(data[38..42], [0, 0x80, 0, 1]);

@@ -19,7 +19,7 @@ use scsi::copy::{
     self, Amount, CopyList, CopyState, CopyStatus, Origin, Results, SEGMENT_LEN_MAX, Segment, THIS_UNIT,
 };
 use scsi::reservation::Nexus;
-use scsi::{Command, Immediate, Sense, reservation};
+use scsi::{Command, Immediate, Sense, SenseFormat, reservation};
 
 use super::super::lun::LunMode;
 use super::super::node::{Node, Place};
@@ -49,7 +49,7 @@ pub(super) fn begin(command: &Command, context: &Context<'_>) -> Result<Start, S
             if known { steps([]) } else { Err(Sense::invalid_cdb_byte(2)) }
         }
         Command::ReceiveCopyStatus { list, allocation } => {
-            answer(u32::from(*list), *allocation, context, CopyStatus::lid1)
+            answer(u32::from(*list), *allocation, context, |status, _| status.lid1())
         }
         Command::ReceiveCopyStatusLid4 { list, allocation } => {
             answer(*list, *allocation, context, CopyStatus::lid4)
@@ -66,10 +66,10 @@ fn answer(
     list: u32,
     allocation: u32,
     context: &Context<'_>,
-    encode: impl FnOnce(&CopyStatus) -> Vec<u8>,
+    encode: impl FnOnce(&CopyStatus, SenseFormat) -> Vec<u8>,
 ) -> Result<Start, Sense> {
     let status = context.lun.unit.copies.borrow().status(context.nexus, list);
-    let mut data = encode(&status.ok_or(Sense::invalid_cdb_byte(2))?);
+    let mut data = encode(&status.ok_or(Sense::invalid_cdb_byte(2))?, context.unit.sense_format());
     data.truncate(allocation as usize);
     Ok(Start::Data(data))
 }

@@ -54,6 +54,21 @@ pub(super) struct CachedUnit {
     unit: Rc<Unit>,
 }
 
+/// Commands that are looked at where there is no logical unit, too (SPC-4 section 5.12): REQUEST SENSE, INQUIRY, REPORT LUNS.
+fn is_for_no_lun(opcode: u8) -> bool {
+    matches!(opcode, 0x03 | 0x12 | 0xa0)
+}
+
+/// How a command ends that is refused, in the format that the unit has sense data in; without a unit there is one format.
+pub(super) fn refusal(sense: Sense, place: Option<&Place>) -> Response {
+    job::failure(sense, sense_format(place))
+}
+
+/// Format of sense data at a place.
+pub(super) fn sense_format(place: Option<&Place>) -> SenseFormat {
+    place.map_or(SenseFormat::Fixed, |place| place.lun.unit.settings().sense_format)
+}
+
 impl Session {
     /// What a command meets here.
     pub(super) fn context<'a>(
@@ -109,23 +124,25 @@ impl Session {
         if self.jobs.open.contains_key(&command.task) {
             return self.end("the initiator reuses the tag of a task that it has just aborted");
         }
-        let parsed = match scsi::parse(&command.cdb) {
-            Ok(parsed) => parsed,
-            Err(sense) => return self.refuse(command.task, sense, self.sense_format(command.lun)),
-        };
-        if let scsi::Command::ReportLuns { select, allocation } = parsed {
-            return self.report_luns(command.task, select, allocation, now);
-        }
         let number = scsi::lun::decode(command.lun);
-        let lun = number.and_then(|number| Some((number, self.lun(number)?)));
-        let Some((number, lun)) = lun else { return self.absent(&command, &parsed, now) };
-        self.enter_task_set(command, parsed, Place { number, lun }, now);
+        let place = number.and_then(|number| Some(Place { number, lun: self.lun(number)? }));
+        match (scsi::parse(&command.cdb), place) {
+            (Ok(scsi::Command::ReportLuns { select, allocation }), place) => {
+                self.report_luns(command.task, (select, allocation), place.as_ref(), now);
+            }
+            (Ok(parsed), Some(place)) => self.enter_task_set(command, parsed, place, now),
+            (Ok(parsed), None) => self.absent(&command, &parsed, now),
+            (Err(sense), place) if place.is_some() || is_for_no_lun(command.cdb[0]) => {
+                self.refuse(command.task, sense, place.as_ref());
+            }
+            (Err(_), _) => self.refuse(command.task, Sense::LUN_NOT_SUPPORTED, None),
+        }
     }
 
     /// A command that waits for no other one.
     pub(super) fn arrive(&mut self, arrival: Arrival, parsed: scsi::Command, place: Place, now: Instant) {
         if let Some(sense) = self.take_attention(place.number, &place.lun, &parsed, now) {
-            return self.refuse(arrival.task(), sense, place.lun.unit.settings().sense_format);
+            return self.refuse(arrival.task(), sense, Some(&place));
         }
         let stats = &place.lun.stats;
         stats.commands.set(stats.commands.get() + 1);
@@ -143,7 +160,7 @@ impl Session {
             return self.bar_arrival(arrival, parsed, &place, refusal, now);
         }
         if let Some(sense) = self.stands_in_the_way(&place, &cdb, &parsed) {
-            return self.refuse(task, sense, place.lun.unit.settings().sense_format);
+            return self.refuse(task, sense, Some(&place));
         }
         let arrival = match parsed {
             scsi::Command::Reservation(request)
@@ -164,7 +181,7 @@ impl Session {
         let Some(node) = self.node.clone() else { return };
         let context = self.context(&unit, &place, &node, now);
         match job::start(&parsed, &context) {
-            Start::Fail(sense) => self.refuse(task, sense, unit.sense_format()),
+            Start::Fail(sense) => self.refuse(task, sense, Some(&place)),
             Start::Data(data) => self.answer_bytes(task, Some(place), &data, now),
             Start::Collect(len) => {
                 self.stalled = Some(Stalled { arrival, parsed, place, len, way: Way::Here, ticket: None });
@@ -177,12 +194,6 @@ impl Session {
                 self.advance(task, now);
             }
         }
-    }
-
-    /// Format of sense data at a raw LUN.
-    fn sense_format(&self, lun: u64) -> SenseFormat {
-        let lun = scsi::lun::decode(lun).and_then(|number| self.lun(number));
-        lun.map_or(SenseFormat::Fixed, |lun| lun.unit.settings().sense_format)
     }
 
     /// What keeps the unit from doing a command: its state, or its protection.
@@ -259,11 +270,17 @@ impl Session {
                 data.truncate(allocation as usize);
                 self.answer_bytes(command.task, None, &data, now);
             }
-            Err(sense) => self.refuse(command.task, sense, SenseFormat::Fixed),
+            Err(sense) => self.refuse(command.task, sense, None),
         }
     }
 
-    pub(super) fn report_luns(&mut self, task: TaskId, select: u8, allocation: u32, now: Instant) {
+    fn report_luns(
+        &mut self,
+        task: TaskId,
+        (select, allocation): (u8, u32),
+        place: Option<&Place>,
+        now: Instant,
+    ) {
         let luns: Vec<u64> = match (select, &self.node) {
             // Those of SPC-5 (section 6.39): every unit is a simple one, and none is in a conglomerate. 11h leaves out subsidiary units.
             (0 | 2 | 0x11, Some(node)) => {
@@ -278,10 +295,10 @@ impl Session {
             // Well known, and administrative logical units.
             (1 | 0x10, _) => Vec::new(),
             // 12h asks for the subsidiary units of an administrative one, and this is none.
-            _ => return self.refuse(task, Sense::invalid_cdb_byte(2), SenseFormat::Fixed),
+            _ => return self.refuse(task, Sense::invalid_cdb_byte(2), place),
         };
         if allocation < 16 {
-            return self.refuse(task, Sense::invalid_cdb_byte(6), SenseFormat::Fixed);
+            return self.refuse(task, Sense::invalid_cdb_byte(6), place);
         }
         let mut data = parameter::report_luns(&luns);
         data.truncate(allocation as usize);
@@ -314,9 +331,8 @@ impl Session {
         let len = stalled.len.min(expected);
         if moves_blocks && len % block_size != 0 {
             let (task, transfer_len) = (stalled.task(), u64::from(stalled.len));
-            let format = stalled.place.lun.unit.settings().sense_format;
+            let failure = refusal(Sense::INVALID_INFORMATION_UNIT, Some(&stalled.place));
             self.stalled = None;
-            let failure = job::failure(Sense::INVALID_INFORMATION_UNIT, format);
             return self.links.respond(task, Response { transfer_len, ..failure });
         }
         if len == 0 {
@@ -329,8 +345,7 @@ impl Session {
             Turn::Come(room) => (Stage::Working, Some(room)),
             Turn::Never => {
                 let Some(Stalled { place, .. }) = self.stalled.take() else { return };
-                let format = place.lun.unit.settings().sense_format;
-                return self.refuse(task, Sense::INVALID_FIELD_IN_CDB, format);
+                return self.refuse(task, Sense::INVALID_FIELD_IN_CDB, Some(&place));
             }
             Turn::Later => match self.park(task, len) {
                 Some(stage) => (stage, None),
@@ -370,9 +385,9 @@ impl Session {
         if stalled.way == Way::Elsewhere && finds_so {
             return self.move_nothing(now);
         }
-        let (task, format) = (stalled.task(), stalled.place.lun.unit.settings().sense_format);
+        let (task, place) = (stalled.task(), stalled.place.clone());
         self.stalled = None;
-        self.refuse(task, sense, format);
+        self.refuse(task, sense, Some(&place));
     }
 
     /// A command that stood still is a job.
@@ -413,27 +428,18 @@ impl Session {
 
     /// The data of a command that is carried out here.
     pub(super) fn take_collected(&mut self, task: TaskId, data: PayloadMut, now: Instant) {
-        let Some(job) = self.jobs.open.get_mut(&task) else { return };
-        let (Some(Place { number, lun }), command) = (job.place.clone(), job.command) else { return };
-        let unit = self.unit(number, &lun);
+        let Some(job) = self.jobs.open.get(&task) else { return };
+        let (Some(place), command) = (job.place.clone(), job.command) else { return };
+        let unit = self.unit(place.number, &place.lun);
         let Some(node) = self.node.clone() else { return };
-        let context = Context {
-            unit: &unit,
-            lun: &lun,
-            nexus: self.id,
-            node: &node,
-            reserver: self.nexus.as_deref(),
-            number,
-            mask: &self.mask,
-            now,
-        };
+        let context = self.context(&unit, &place, &node, now);
         match job::collected(&command, &context, data) {
             Ok(mut steps) => {
                 if let Some(Step::Copy(copying)) = steps.front()
                     && copying.is_in_background()
                     && let Some(step) = steps.pop_front()
                 {
-                    return match self.continue_in_background(Place { number, lun }, step, now) {
+                    return match self.continue_in_background(place, step, now) {
                         Ok(()) => self.succeed(task, None),
                         Err(sense) => self.fail(task, sense),
                     };
@@ -448,8 +454,8 @@ impl Session {
     }
 
     /// Ends a command that never became a job.
-    pub(super) fn refuse(&mut self, task: TaskId, sense: Sense, format: SenseFormat) {
-        self.links.respond(task, job::failure(sense, format));
+    pub(super) fn refuse(&mut self, task: TaskId, sense: Sense, place: Option<&Place>) {
+        self.links.respond(task, refusal(sense, place));
     }
 
     /// Answers a command with bytes that came from no medium.

@@ -46,7 +46,7 @@ impl Session {
     ) {
         let attribute = match Attribute::from_code(command.attribute) {
             Ok(attribute) => attribute,
-            Err(sense) => return self.refuse(command.task, sense, place.lun.unit.settings().sense_format),
+            Err(sense) => return self.refuse(command.task, sense, Some(&place)),
         };
         let standing = (!is_implicit_head(&parsed)).then(|| Standing::enter(&place.lun.unit, attribute));
         let enabled = standing.as_ref().is_none_or(Standing::is_enabled);

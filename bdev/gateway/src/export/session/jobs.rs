@@ -6,13 +6,14 @@ use bdev::{AccessState, Channel, Completed, Io, IoError, Tag};
 use engine::{Core, Instant, Pool, Progress};
 use iscsi::target::Response;
 use iscsi::{TaskId, TaskMap};
-use scsi::{Sense, SenseFormat};
+use scsi::Sense;
 
 use super::super::job::{self, After, Step, Steps};
 use super::super::long::{Ticket, Turn, Wanted};
 use super::super::node::{Lun, Place, port_group};
 use super::super::state::Standing;
 use super::Session;
+use super::commands::{refusal, sense_format};
 use super::dormant::Arrival;
 use super::footing::Footing;
 use super::frames::{Parked, may_hold};
@@ -286,7 +287,7 @@ impl Session {
             }
             After::FailIo(error, writing) => {
                 self.count_error(task, error, writing);
-                let format = self.format_of(task);
+                let format = sense_format(self.place_of(task));
                 self.respond(task, job::io_failure(error, writing, format));
             }
         }
@@ -311,10 +312,9 @@ impl Session {
         self.links.send_data(task, len, Response { transfer_len: u64::from(len), ..Response::default() });
     }
 
-    /// Format of sense data where a task is.
-    fn format_of(&self, task: TaskId) -> SenseFormat {
-        let place = self.jobs.open.get(&task).and_then(|job| job.place.as_ref());
-        place.map_or(SenseFormat::Fixed, |place| place.lun.unit.settings().sense_format)
+    /// Where a task is.
+    fn place_of(&self, task: TaskId) -> Option<&Place> {
+        self.jobs.open.get(&task)?.place.as_ref()
     }
 
     pub(super) fn succeed(&mut self, task: TaskId, data: Option<Payload>) {
@@ -343,12 +343,12 @@ impl Session {
     }
 
     pub(super) fn fail(&mut self, task: TaskId, sense: Sense) {
-        let format = self.format_of(task);
-        self.respond(task, job::failure(sense, format));
+        let refusal = refusal(sense, self.place_of(task));
+        self.respond(task, refusal);
     }
 
     pub(super) fn fail_io(&mut self, task: TaskId, error: IoError) {
-        let format = self.format_of(task);
+        let format = sense_format(self.place_of(task));
         self.respond(task, job::io_failure(error, Writing::No, format));
     }
 

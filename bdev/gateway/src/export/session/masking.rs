@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use iscsi::TaskId;
-use scsi::{Removal, Sense, SenseFormat};
+use scsi::{Removal, Sense};
 
 use super::super::logical_unit::LogicalUnit;
 use super::super::node::{Lun, Node, Place};
@@ -75,7 +75,7 @@ impl Session {
     fn hide(&mut self, number: u16, lun: &Rc<Lun>) {
         self.leave(lun);
         if let Some(stalled) = self.stalled.take_if(|stalled| stalled.place.number == number) {
-            self.refuse(stalled.task(), Sense::LUN_NOT_SUPPORTED, SenseFormat::Fixed);
+            self.refuse(stalled.task(), Sense::LUN_NOT_SUPPORTED, Some(&stalled.place));
         }
         if let Some(nexus) = &self.nexus {
             lun.unit.change_older(|table| table.forget_older(nexus));

@@ -230,7 +230,7 @@ impl Session {
             Route::Here => return Some(arrival),
             Route::Refuse(_) | Route::Hold if is_known_here(parsed) => return Some(arrival),
             Route::Refuse(sense) => {
-                self.refuse(arrival.task(), sense, place.lun.unit.settings().sense_format);
+                self.refuse(arrival.task(), sense, Some(place));
             }
             Route::Hold | Route::Peer => self.begin_passage(arrival, *parsed, place.clone(), now),
         }
@@ -249,7 +249,7 @@ impl Session {
             }
         };
         match start {
-            Some(Start::Fail(sense)) => self.refuse(task, sense, unit.sense_format()),
+            Some(Start::Fail(sense)) => self.refuse(task, sense, Some(&place)),
             Some(Start::Collect(len)) => self.collect_passage(arrival, parsed, place, len, now),
             Some(Start::Data(_) | Start::Steps(_)) | None => {
                 let resets = place.lun.state.nexuses.borrow().resets(self.id);
