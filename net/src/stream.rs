@@ -56,10 +56,10 @@ pub trait Stream {
     /// Where the stream is in its life.
     fn status(&self) -> StreamStatus;
 
-    /// This end's address, once known.
+    /// This end's address, once known. An IPv4 address is never told in the form that IPv6 sockets have for it.
     fn local_addr(&self) -> Option<SocketAddr>;
 
-    /// The other end's address.
+    /// The other end's address, in the same form.
     fn peer_addr(&self) -> Option<SocketAddr>;
 
     /// Shows the oldest received bytes to `reader`, which says how many of them it takes for good; returns that. Without any,

@@ -205,6 +205,25 @@ fn a_token_is_deleted_when_its_copy_is_made() {
     assert_eq!(world.use_token(0, 0, 15, &list(Delete::No)), attention(0x2304));
 }
 
+/// What is remembered has its bounds, and one host that makes many tokens costs no other one its own.
+#[test]
+fn a_host_that_makes_many_tokens_loses_its_own() {
+    let mut world = World::new(2);
+    world.fill(0, 0, 4, 5);
+    assert_eq!(world.populate(1, 7, 0, &[range(0, 4)]), GOOD);
+    for id in 100..164 {
+        assert_eq!(world.populate(0, id, 0, &[range(0, 1)]), GOOD);
+    }
+    let token = world.token(1, 7);
+    let first = world.hosts[0].send(&cdb(0x84, 0x07, 2, 100, 600), &[], 600);
+    assert_eq!(world.end(0, first), attention(0x2400), "64 copies are remembered");
+    for _ in 0..256 {
+        assert_eq!(world.populate(0, 100, 0, &[range(0, 1)]), GOOD);
+    }
+    let list = using(Some(&token), 0, Immediate::No, &[range(80, 4)]);
+    assert_eq!(world.use_token(1, 0, 1, &list), GOOD);
+}
+
 #[test]
 fn the_zero_token_writes_zeroes() {
     let mut world = World::new(1);

@@ -3,7 +3,7 @@
 //! At most one receive and one send are with the kernel. The connection's end is learnt from the receive, which comes
 //! after the last byte; a send that fails ends it too.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::io;
 
@@ -189,6 +189,15 @@ impl TcpStream {
     }
 }
 
+/// An IPv4 host that came through an IPv6 socket is the same host: its address is told as one of IPv4.
+fn plain(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        // It may have a scope.
+        IpAddr::V6(_) => address,
+    }
+}
+
 impl Stream for TcpStream {
     fn status(&self) -> StreamStatus {
         match &self.phase {
@@ -199,11 +208,11 @@ impl Stream for TcpStream {
     }
 
     fn local_addr(&self) -> Option<SocketAddr> {
-        self.local
+        self.local.map(plain)
     }
 
     fn peer_addr(&self) -> Option<SocketAddr> {
-        self.peer
+        self.peer.map(plain)
     }
 
     fn receive(&mut self, reader: &mut dyn FnMut(&[u8]) -> usize) -> usize {

@@ -39,6 +39,27 @@ fn accepted(core: &Core) -> (Box<dyn Stream>, std::net::TcpStream) {
     (stream.expect("accepted"), other)
 }
 
+/// A socket for both families calls IPv4 hosts by names of IPv6: whoever compares addresses knows one name of a host.
+#[test]
+fn a_host_has_one_address_whichever_socket_it_came_through() {
+    let core = core();
+    let network = TcpNetwork::new(&core, TcpConfig::default());
+    let mut listener = network.listen("[::]:0".parse().expect("address")).expect("listen");
+    let port = listener.local_addr().port();
+    for host in ["127.0.0.1", "::1"] {
+        let ip: core::net::IpAddr = host.parse().expect("address");
+        let other = std::net::TcpStream::connect((ip, port)).expect("connect");
+        let mut stream = None;
+        until(&core, |now| {
+            stream = stream.take().or_else(|| listener.accept(now));
+            stream.is_some()
+        });
+        let stream = stream.expect("accepted");
+        assert_eq!(stream.peer_addr(), other.local_addr().ok());
+        assert_eq!(stream.local_addr(), other.peer_addr().ok());
+    }
+}
+
 #[test]
 fn a_send_that_ends_early_goes_on_where_it_stopped() {
     let core = core();

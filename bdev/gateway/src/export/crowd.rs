@@ -2,6 +2,7 @@
 //!
 //! Counted when somebody comes or asks, never for a command.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use core::net::IpAddr;
@@ -48,6 +49,14 @@ fn most<T: Ord>(all: impl Iterator<Item = T>) -> usize {
     let mut counts = BTreeMap::new();
     all.for_each(|one| *counts.entry(one).or_insert(0) += 1);
     counts.into_values().max().unwrap_or(0)
+}
+
+/// Of those at these places, the oldest first, the oldest of whoever has the most.
+pub(super) fn oldest_of_most<T: Ord>(owners: impl Iterator<Item = (usize, T)>) -> Option<usize> {
+    let mut places: BTreeMap<T, Vec<usize>> = BTreeMap::new();
+    owners.for_each(|(at, owner)| places.entry(owner).or_default().push(at));
+    let oldest = |own: &Vec<usize>| (own.len(), Reverse(own.first().copied()));
+    places.into_values().max_by_key(oldest)?.first().copied()
 }
 
 impl Session {
@@ -97,7 +106,7 @@ impl Target {
                 .borrow()
                 .peer
                 .as_ref()
-                .is_some_and(|peer| peer.portal_group == portal_group && peer.is_at(address.to_canonical()))
+                .is_some_and(|peer| peer.portal_group == portal_group && peer.is_at(address))
         })
     }
 

@@ -64,7 +64,7 @@ fn reachable(portal: &Portal, own: Option<IpAddr>) -> Option<SocketAddr> {
         return Some(advertised);
     }
     let address = portal.address;
-    let ip = if address.ip().is_unspecified() { own?.to_canonical() } else { address.ip() };
+    let ip = if address.ip().is_unspecified() { own? } else { address.ip() };
     let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
     (!link_local).then(|| SocketAddr::new(ip, address.port()))
 }

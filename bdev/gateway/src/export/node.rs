@@ -130,9 +130,9 @@ pub struct PeerConfig {
 }
 
 impl PeerConfig {
-    /// True for an address of the peer's.
+    /// True for an address of the peer's, as a stream tells it; the administrator may have written it in the form of IPv6.
     pub(super) fn is_at(&self, ip: IpAddr) -> bool {
-        self.addresses.iter().any(|address| address.ip() == ip)
+        self.addresses.iter().any(|address| address.ip().to_canonical() == ip)
     }
 }
 
@@ -422,4 +422,21 @@ pub struct LunInfo {
     pub written_bytes: u64,
     /// Initiators that may use it, as their groups list them.
     pub initiators: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_known_by_its_address_however_it_was_written() {
+        let at = |text: &str| {
+            let addresses = vec![text.parse().expect("an address")];
+            let (standby, alua) = (StandbyMode::default(), Management::Implicit);
+            PeerConfig { addresses, portal_group: 1, standby, alua, account: None }
+        };
+        let ip = "10.0.0.2".parse().expect("an address");
+        assert!(["10.0.0.2:3261", "[::ffff:10.0.0.2]:3261"].iter().all(|text| at(text).is_at(ip)));
+        assert!(!at("10.0.0.3:3261").is_at(ip));
+    }
 }

@@ -13,12 +13,13 @@ use scsi::Sense;
 use scsi::copy::token::{Populate, Range, SECRET_LEN, Token};
 use scsi::reservation::Nexus;
 
+use super::crowd::oldest_of_most;
 use super::logical_unit::LogicalUnit;
 use super::node::{Lun, Place};
 use super::state::Span;
 use crate::access::LunMask;
 
-/// Tokens that are remembered; the oldest go.
+/// Tokens that are remembered; the oldest go of the initiator that has the most.
 const TOKENS_MAX: usize = 256;
 
 /// Blocks of a unit that nobody has written since.
@@ -116,7 +117,9 @@ impl Tokens {
         let watched = Rc::new(Watched::new(&populate.ranges));
         place.lun.unit.watch(&watched);
         if self.given.len() == TOKENS_MAX {
-            self.given.pop_front();
+            let makers = self.given.iter().map(|entry| entry.meaning.maker.as_deref());
+            let spare = oldest_of_most(makers.enumerate());
+            spare.and_then(|spare| self.given.remove(spare));
         }
         self.given.push_back(Entry {
             token: token.clone(),

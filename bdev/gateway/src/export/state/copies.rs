@@ -7,9 +7,10 @@ use std::rc::Rc;
 use scsi::Sense;
 use scsi::copy::{CopyState, CopyStatus};
 
+use super::super::crowd::oldest_of_most;
 use super::NexusId;
 
-/// Copies that are remembered; the oldest that have ended go.
+/// Copies that are remembered; those that have ended go, the oldest of the nexus that has the most.
 const KEPT_MAX: usize = 64;
 
 /// A copy's status, shared with whoever carries it out.
@@ -25,15 +26,18 @@ impl Copies {
     /// Remembers a copy, in place of an earlier one with its identifier.
     ///
     /// # Errors
-    /// That one goes on still.
+    /// That one goes on still, or as many as are remembered do.
     pub(in crate::export) fn keep(&mut self, nexus: NexusId, list: u32, status: Shared) -> Result<(), Sense> {
         if self.find(nexus, list).is_some_and(|known| known.borrow().state.is_in_progress()) {
             return Err(Sense::OPERATION_IN_PROGRESS);
         }
         self.known.retain(|(of, id, _)| (*of, *id) != (nexus, list));
         if self.known.len() == KEPT_MAX {
-            let ended = self.known.iter().position(|(.., status)| !status.borrow().state.is_in_progress());
-            self.known.remove(ended.unwrap_or(0));
+            let ended = |entry: &&(NexusId, u32, Shared)| !entry.2.borrow().state.is_in_progress();
+            let known = self.known.iter().enumerate();
+            let owners = known.filter(|(_, entry)| ended(entry)).map(|(at, (of, ..))| (at, *of));
+            let spare = oldest_of_most(owners).ok_or(Sense::OPERATION_IN_PROGRESS)?;
+            self.known.remove(spare);
         }
         self.known.push_back((nexus, list, status));
         Ok(())
