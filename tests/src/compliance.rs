@@ -122,13 +122,7 @@ pub fn look() -> Report {
             cite(name, &text, &mut report.citations);
         }
     }
-    let suite = crate::pdu::cases()
-        .chain(crate::pdu::digest_cases())
-        .chain(crate::pdu::recovery_cases())
-        .chain(crate::pdu::feature_cases())
-        .chain(crate::pdu::disorder_cases())
-        .chain(crate::pdu::chap_cases());
-    report.tests.extend(suite.map(|case| case.name.to_owned()));
+    report.tests.extend(crate::pdu::all_cases().map(|case| case.name.to_owned()));
     report
 }
 
@@ -244,13 +238,7 @@ impl Report {
             faults.extend(missing.map(|test| format!("{section}: there is no test {test}")));
             named.extend(tests.iter().map(String::as_str));
         }
-        let suite = crate::pdu::cases()
-            .chain(crate::pdu::digest_cases())
-            .chain(crate::pdu::recovery_cases())
-            .chain(crate::pdu::feature_cases())
-            .chain(crate::pdu::disorder_cases())
-            .chain(crate::pdu::chap_cases());
-        let unnamed = suite.filter(|case| !named.contains(case.name));
+        let unnamed = crate::pdu::all_cases().filter(|case| !named.contains(case.name));
         faults.extend(unnamed.map(|case| format!("{}: no requirement names {}", case.section, case.name)));
         faults
     }

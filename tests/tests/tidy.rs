@@ -161,6 +161,37 @@ fn files_stay_short() {
     }
 }
 
+/// Files and folders of the repository; a folder has a slash behind it.
+fn paths() -> BTreeSet<String> {
+    let output = Command::new("git").arg("ls-files").current_dir(root()).output().expect("git");
+    let files = String::from_utf8(output.stdout).expect("names");
+    let mut paths = BTreeSet::new();
+    for file in files.lines() {
+        let folders = file.match_indices('/').map(|(at, _)| &file[..=at]);
+        paths.extend(folders.chain([file]).map(str::to_owned));
+    }
+    paths
+}
+
+/// A document calls files and folders by the ends of their paths, between backticks.
+#[test]
+fn documents_name_files_that_exist() {
+    let paths = paths();
+    for document in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = std::fs::read_to_string(root().join(document)).expect("a document");
+        let quoted = text.split('`').skip(1).step_by(2);
+        let is_path = |name: &&str| {
+            let one_of_ours = [".rs", ".sh", ".txt", "/"].iter().any(|end| name.ends_with(end));
+            one_of_ours && !name.starts_with('/') && !name.contains(' ')
+        };
+        let gone: Vec<&str> = quoted
+            .filter(is_path)
+            .filter(|name| !paths.iter().any(|path| path == name || path.ends_with(&format!("/{name}"))))
+            .collect();
+        assert!(gone.is_empty(), "{document} names what is not there: {gone:?}");
+    }
+}
+
 /// Every `make TARGET` that a document names, on a line of its own or between backticks.
 #[test]
 fn documents_name_commands_that_exist() {

@@ -124,6 +124,16 @@ pub fn chap_cases() -> impl Iterator<Item = &'static Case> {
     chap::CASES.iter()
 }
 
+/// All cases, whatever each asks of its target.
+pub fn all_cases() -> impl Iterator<Item = &'static Case> {
+    cases()
+        .chain(digest_cases())
+        .chain(recovery_cases())
+        .chain(feature_cases())
+        .chain(disorder_cases())
+        .chain(chap_cases())
+}
+
 /// Runs cases; gives the names and reasons of those that fail.
 pub fn run<'a>(subject: &Subject, cases: impl Iterator<Item = &'a Case>) -> Vec<(&'a Case, String)> {
     cases.filter_map(|case| (case.run)(subject).err().map(|reason| (case, reason))).collect()
