@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bdev::fault::{Fault, FaultTarget};
 use bdev::{AccessState, Power};
-use gateway::{StandbyMode, Target};
+use gateway::{InitiatorGroup, LunMask, Map, NetMask, StandbyMode, Target};
 use host::Host;
 use net::sim::Halt;
 use pair::{CONFLICT, EXCLUSIVE, GOOD, MASKED, NEXUS_LOSS, RESET, TARGET, World, attention, node_ip, portal};
 use scsi::alua::Management;
+use scsi::copy::token::{Delete, Immediate, Populate, Range, Source, TOKEN_LEN, WriteUsing};
 
 #[test]
 fn both_paths_lead_to_the_same_blocks_and_say_how_good_they_are() {
@@ -644,6 +645,54 @@ fn a_target_reset_at_one_node_reaches_what_the_mask_shows_at_the_other_and_no_mo
     world.until("the reset", |world| world.hosts[1].is_managed(cold));
     world.until("the end", |world| world.hosts[1].closed().is_some());
     assert_eq!(there(&mut world), [attention(0x2903), GOOD]);
+}
+
+/// A token of one's own is worth what one sees, and what one sees is known at the node that one comes to.
+#[test]
+fn a_token_of_ones_own_is_worth_nothing_where_its_unit_is_hidden() {
+    let mut world = World::new(StandbyMode::Forward, &[0, 1]);
+    let command = |action: u8, list: &[u8]| {
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[1]) = (0x83, action);
+        cdb[10..14].copy_from_slice(&u32::try_from(list.len()).expect("short").to_be_bytes());
+        cdb
+    };
+    let run = |world: &mut World, host: usize, lun: u16, (action, list): (u8, &[u8])| {
+        let task = world.hosts[host].send_to(lun, &command(action, list), list, 0);
+        world.end(host, task)
+    };
+    let ranges = vec![Range { lba: 0, blocks: 1 }];
+    // Each has a token for a block of LUN 1.
+    let tokens = [0, 1].map(|host| {
+        let populate = Populate { immediate: Immediate::No, timeout: 0, ranges: ranges.clone() }.encode();
+        assert_eq!(run(&mut world, host, 1, (0x10, &populate)), GOOD, "host {host}");
+        let told = [0x84, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x26, 0, 0];
+        let task = world.hosts[host].send_to(1, &told, &[], 0x226);
+        assert_eq!(world.end(host, task), GOOD);
+        world.hosts[host].data(task)[38..38 + TOKEN_LEN].to_vec()
+    });
+    let using = |token: &[u8]| {
+        let (immediate, delete, source) = (Immediate::No, Delete::No, Source::Zeroes);
+        let mut list = WriteUsing { immediate, delete, offset: 0, source, ranges: ranges.clone() }.encode();
+        list[16..16 + TOKEN_LEN].copy_from_slice(token);
+        list
+    };
+    for token in &tokens {
+        assert_eq!(run(&mut world, 1, 0, (0x11, &using(token))), GOOD);
+    }
+    // From now on host 1 sees LUN 0 alone, where it is.
+    let target = world.targets[1].as_mut().expect("lives");
+    let initiators = vec!["iqn.2026-11.example:h1".to_owned()];
+    target
+        .add_initiator_group(InitiatorGroup { tag: 3, initiators, netmasks: vec![NetMask::Any] })
+        .expect("new");
+    target.add_map(TARGET, Map { luns: LunMask::Only([0].into()), ..Map::new(2, 3) }).expect("new");
+    target.remove_map(TARGET, 2, 1).expect("there");
+    world.run_for(Duration::from_millis(10));
+    while world.ready(1) != GOOD {}
+    assert_eq!(run(&mut world, 1, 0, (0x11, &using(&tokens[1]))), attention(0x2306), "its own");
+    assert_eq!(run(&mut world, 1, 0, (0x11, &using(&tokens[0]))), GOOD, "it was handed this one");
+    assert_eq!(run(&mut world, 0, 0, (0x11, &using(&tokens[1]))), GOOD, "and this one was handed over");
 }
 
 #[test]

@@ -481,11 +481,11 @@ mod tests {
                 list[at] = byte;
                 select(long, &list, &unit)
             };
-            for at in header..header + 8 {
-                assert_eq!(given(at, told[at]), Ok(unit.settings));
+            for (at, is) in told.iter().enumerate().skip(header).take(8) {
+                assert_eq!(given(at, *is), Ok(unit.settings));
                 for bit in (0..8).map(|bit| 1u8 << bit) {
                     let refused = Err(Sense::invalid_parameter_byte(at as u16));
-                    assert_eq!(given(at, told[at] ^ bit), refused, "byte {at}, bit {bit:02x}");
+                    assert_eq!(given(at, is ^ bit), refused, "byte {at}, bit {bit:02x}");
                 }
             }
             for count in [0, 0xff] {

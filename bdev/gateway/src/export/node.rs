@@ -380,6 +380,12 @@ impl Node {
         Some(Place { number: *number, lun: lun.clone() })
     }
 
+    /// Whether such a unit shows.
+    pub(super) fn shows(&self, mask: &LunMask, is_it: impl Fn(&Unit) -> bool) -> bool {
+        let luns = self.luns.borrow();
+        luns.iter().any(|(number, lun)| mask.shows(*number) && is_it(&lun.described()))
+    }
+
     /// The name of a unit's device, if it shows here.
     pub(super) fn device_of(&self, unit: &Rc<LogicalUnit>) -> Option<String> {
         let luns = self.luns.borrow();

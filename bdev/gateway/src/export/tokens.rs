@@ -113,7 +113,9 @@ impl Tokens {
         let described = place.lun.described();
         let blocks: u64 = populate.ranges.iter().map(|range| u64::from(range.blocks)).sum();
         self.last += 1;
-        let token = Token::new(self.last, secret, blocks * u64::from(described.block_size), &described);
+        let bytes = blocks * u64::from(described.block_size);
+        let maker = maker.map(|nexus| nexus.initiator.name());
+        let token = Token::new(self.last, secret, bytes, &described, maker.unwrap_or_default());
         let watched = Rc::new(Watched::new(&populate.ranges));
         place.lun.unit.watch(&watched);
         if self.given.len() == TOKENS_MAX {
@@ -127,7 +129,7 @@ impl Tokens {
                 place: place.clone(),
                 ranges: populate.ranges.clone(),
                 watched,
-                maker: maker.map(|nexus| nexus.initiator.name().to_owned()),
+                maker: maker.map(str::to_owned),
             },
             epoch: place.lun.unit.epoch(),
             timeout: Duration::from_secs(populate.timeout.into()),

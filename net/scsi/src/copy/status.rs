@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_token_is_told_when_it_is_made_and_not_before() {
         let mut status = CopyStatus::new(Origin::PopulateToken, CopyState::Foreground, 512);
-        status.token = Some(Token::new(1, &[3; 32], 4096, &unit()));
+        status.token = Some(Token::new(1, &[3; 32], 4096, &unit(), "iqn.a"));
         status.bytes = 4096;
         assert_eq!(status.token_information(SenseFormat::Fixed).len(), 36);
         status.state = CopyState::Done;

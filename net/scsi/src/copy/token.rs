@@ -31,9 +31,19 @@ pub const LIST_LEN_MAX: u32 = (WRITE_HEADER_LEN + RANGES_MAX * RANGE_LEN) as u32
 const POPULATE_HEADER_LEN: usize = 16;
 const WRITE_HEADER_LEN: usize = 536;
 const RANGE_LEN: usize = 16;
+/// Where a WRITE USING TOKEN list has the token.
+const TOKEN_AT: usize = 16;
 /// ROD TOKEN LENGTH: the bytes that follow the field.
 const LENGTH: u16 = 0x01f8;
 const SECRET_AT: usize = 128;
+/// A mark of the initiator that asked for it, behind the secret.
+const MAKER_AT: usize = SECRET_AT + SECRET_LEN;
+
+/// The mark of a name (FNV-1a).
+fn mark(name: &str) -> u64 {
+    let add = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, add)
+}
 
 /// Point in time copy, change vulnerable.
 pub(super) const CHANGE_VULNERABLE: u32 = 0x0080_0001;
@@ -119,8 +129,8 @@ impl core::fmt::Debug for Token {
 }
 
 impl Token {
-    /// A token that stands for `bytes` bytes of a unit.
-    pub fn new(id: u64, secret: &[u8; SECRET_LEN], bytes: u64, unit: &Unit) -> Self {
+    /// A token that stands for `bytes` bytes of a unit, and that the initiator of this name has asked for.
+    pub fn new(id: u64, secret: &[u8; SECRET_LEN], bytes: u64, unit: &Unit, maker: &str) -> Self {
         let mut token = vec![0; TOKEN_LEN];
         token[..4].copy_from_slice(&CHANGE_VULNERABLE.to_be_bytes());
         token[6..8].copy_from_slice(&LENGTH.to_be_bytes());
@@ -133,7 +143,18 @@ impl Token {
         token[56..64].copy_from_slice(&bytes.to_be_bytes());
         token[96..100].copy_from_slice(&unit.block_size.to_be_bytes());
         token[SECRET_AT..SECRET_AT + SECRET_LEN].copy_from_slice(secret);
+        token[MAKER_AT..MAKER_AT + 8].copy_from_slice(&mark(maker).to_be_bytes());
         Self(token)
+    }
+
+    /// Whether an initiator of this name has asked for it. A token that says otherwise than it did when it was made is none any more.
+    pub fn is_made_by(&self, initiator: &str) -> bool {
+        u64_at(&self.0, MAKER_AT) == mark(initiator)
+    }
+
+    /// Whether it stands for blocks of this unit.
+    pub fn is_of(&self, unit: &Unit) -> bool {
+        u64_at(&self.0, 24) == unit.identity.naa
     }
 
     /// COPY MANAGER ROD TOKEN IDENTIFIER.
@@ -168,6 +189,14 @@ fn source(bytes: &[u8]) -> Result<Source, Sense> {
         ZERO => Ok(Source::Zeroes),
         CHANGE_VULNERABLE => Ok(Source::Token(Token(bytes.to_vec()))),
         _ => Err(Sense::UNSUPPORTED_TOKEN_TYPE),
+    }
+}
+
+/// The token that a WRITE USING TOKEN list names, if it is one of a target's.
+pub fn named(list: &[u8]) -> Option<Token> {
+    match source(list.get(TOKEN_AT..TOKEN_AT + TOKEN_LEN)?) {
+        Ok(Source::Token(token)) => Some(token),
+        Ok(Source::Zeroes) | Err(_) => None,
     }
 }
 
@@ -246,7 +275,7 @@ pub fn write_using(list: &[u8], unit: &Unit) -> Result<WriteUsing, Sense> {
         immediate: immediate(list[2]),
         delete: if list[2] & 2 != 0 { Delete::Yes } else { Delete::No },
         offset: u64_at(list, 8),
-        source: source(&list[16..16 + TOKEN_LEN])?,
+        source: source(&list[TOKEN_AT..TOKEN_AT + TOKEN_LEN])?,
         ranges: ranges(list, WRITE_HEADER_LEN, unit)?,
     })
 }
@@ -326,7 +355,7 @@ mod tests {
         ) {
             let list = Populate { immediate: whether(now), timeout, ranges: ranges.clone() };
             prop_assert_eq!(populate(&list.encode(), &unit()), Ok(list));
-            let source = if zeroes { Source::Zeroes } else { Source::Token(Token::new(7, &secret, 512, &unit())) };
+            let source = if zeroes { Source::Zeroes } else { Source::Token(Token::new(7, &secret, 512, &unit(), "")) };
             let delete = if keep { Delete::No } else { Delete::Yes };
             let list = WriteUsing { immediate: whether(now), delete, offset, source, ranges };
             prop_assert_eq!(write_using(&list.encode(), &unit()), Ok(list));
@@ -385,7 +414,15 @@ mod tests {
         assert_eq!(with(22, &[0, 1]), Err(Sense::INVALID_TOKEN_LENGTH));
         assert_eq!(with(16, &[0, 0x80, 0, 0]), Err(Sense::UNSUPPORTED_TOKEN_TYPE));
         assert_eq!(with(0, &[2, 0x25]), Err(byte(0)));
-        let token = Token::new(7, &[9; SECRET_LEN], 4096, &unit());
+        let token = Token::new(7, &[9; SECRET_LEN], 4096, &unit(), "iqn.a");
+        assert!(token.is_made_by("iqn.a") && !token.is_made_by("iqn.b") && !zero_token().is_made_by(""));
+        let mut other = unit();
+        other.identity.naa += 1;
+        assert!(token.is_of(&unit()) && !token.is_of(&other));
+        let mut bytes = list.encode();
+        assert_eq!(named(&bytes), None, "zeroes");
+        bytes[16..16 + TOKEN_LEN].copy_from_slice(token.as_bytes());
+        assert_eq!((named(&bytes), named(&bytes[..500])), (Some(token.clone()), None));
         assert!(token.is(&token.clone()) && !token.is(&zero_token()));
         assert_eq!(
             (token.id(), token.as_bytes().len(), &token.as_bytes()[56..64]),

@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use bdev::{BlockRange, Completed, Durability, Op};
 use engine::{Buf, BufMut, Pool};
-use scsi::copy::token::Token;
+use scsi::copy::token::{self, Token};
 use scsi::copy::{
     self, Amount, CopyList, CopyState, CopyStatus, Origin, Results, SEGMENT_LEN_MAX, Segment, THIS_UNIT,
 };
@@ -92,7 +92,7 @@ pub(super) fn collected(command: &Command, list: &[u8], context: &Context<'_>) -
 }
 
 /// Looks at a copy that another node is to carry out, which does not know what the initiator may see: every unit that it is between
-/// must show here.
+/// must show here, and the one that a token of its own stands for.
 ///
 /// # Errors
 /// One does not, or the list cannot be read.
@@ -100,13 +100,18 @@ pub(in crate::export) fn check_shown(
     command: &Command,
     list: &[u8],
     node: &Node,
-    mask: &LunMask,
+    (initiator, mask): (Option<&Nexus>, &LunMask),
 ) -> Result<(), Sense> {
     let CopyList { cscds, segments, .. } = match command {
         // No list, nothing to copy.
         Command::ExtendedCopy { length: 0 } | Command::ExtendedCopyLid4 { length: 0 } => return Ok(()),
         Command::ExtendedCopy { .. } => copy::parse(list)?,
         Command::ExtendedCopyLid4 { .. } => copy::parse_lid4(list)?,
+        Command::WriteUsingToken { .. } => {
+            let named = token::named(list).filter(|token| is_own(token, initiator));
+            let shown = named.is_none_or(|token| node.shows(mask, |unit| token.is_of(unit)));
+            return if shown { Ok(()) } else { Err(Sense::TOKEN_REVOKED) };
+        }
         _ => return Ok(()),
     };
     let shows = |index: usize| {
@@ -114,6 +119,11 @@ pub(in crate::export) fn check_shown(
     };
     let all = segments.iter().all(|segment| shows(segment.source.cscd) && shows(segment.destination.cscd));
     if all { Ok(()) } else { Err(Sense::COPY_TARGET_UNREACHABLE) }
+}
+
+/// Whether an initiator has asked for a token itself. One that it was handed is the right to read.
+fn is_own(token: &Token, initiator: Option<&Nexus>) -> bool {
+    initiator.is_some_and(|nexus| token.is_made_by(nexus.initiator.name()))
 }
 
 /// Bytes that follow each other in a source and in a destination.

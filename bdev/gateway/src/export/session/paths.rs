@@ -324,7 +324,7 @@ impl Session {
         let (Some(passage), Some(place)) = (&mut job.passage, &job.place) else { return };
         // What this host may see is known here alone.
         let list = passage.data.as_ref().map(Payload::list).unwrap_or_default();
-        if let Err(sense) = job::check_shown(&job.command, list, &node, &self.mask) {
+        if let Err(sense) = job::check_shown(&job.command, list, &node, (self.nexus.as_deref(), &self.mask)) {
             return self.fail(task, sense);
         }
         if !is_up {
