@@ -50,6 +50,11 @@ impl Raw {
 
     /// In full feature phase, as an initiator with these preferences brought it there.
     fn logged_in(preferences: Preferences) -> Self {
+        Self::with_initiator(preferences).0
+    }
+
+    /// The same, with that initiator.
+    fn with_initiator(preferences: Preferences) -> (Self, initiator::Connection) {
         let mut raw = Self::new();
         let mut initiator = initiator::Connection::new(initiator::Config {
             initiator: "iqn.2026-11.example:host".into(),
@@ -77,7 +82,7 @@ impl Raw {
         assert!(raw.target.poll_transmit().is_none());
         assert!(raw.target.is_full_feature());
         raw.on_events();
-        raw
+        (raw, initiator)
     }
 
     fn give(&mut self, mut bytes: &[u8]) {
@@ -468,4 +473,22 @@ fn a_status_in_place_of_the_rest_of_the_data_counts_those_that_came() {
     let answers = raw.answers();
     assert_eq!(answers.len(), 1);
     assert_eq!((answers[0].opcode(), answers[0].data_sn()), (opcode::SCSI_RESPONSE, 3), "ExpDataSN");
+}
+
+/// A target that pings and takes no answer does not fill the initiator's memory with them.
+#[test]
+fn an_initiator_that_is_pinged_without_end_ends_the_connection() {
+    let (mut raw, mut initiator) = Raw::with_initiator(preferences());
+    raw.target.ping();
+    let ping = raw.target.poll_transmit().expect("a ping");
+    for _ in 0..16 {
+        initiator.handle_bytes(ping.head());
+    }
+    assert!(initiator.is_full_feature(), "so many are answered");
+    let answers = core::iter::from_fn(|| initiator.poll_transmit()).count();
+    assert_eq!(answers, 16);
+    for _ in 0..17 {
+        initiator.handle_bytes(ping.head());
+    }
+    assert!(!initiator.is_full_feature(), "nobody needs more that are not taken");
 }

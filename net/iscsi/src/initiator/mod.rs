@@ -35,6 +35,8 @@ use task::{Outgoing, Piece, Task};
 
 /// Longest data segment of a control PDU that is kept, in bytes.
 const CONTROL_DATA_MAX: usize = 64 << 10;
+/// Answers to pings that wait to be sent at the most.
+const ECHOES_MAX: usize = 16;
 
 /// Who logs in, to what.
 #[derive(Clone, Debug)]

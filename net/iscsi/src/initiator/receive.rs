@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::login::Stage;
 use super::recovery::{self, Receipt};
 use super::task::{Piece, Task};
-use super::{CONTROL_DATA_MAX, Completion, Connection, Event, Outgoing, Topic};
+use super::{CONTROL_DATA_MAX, Completion, Connection, ECHOES_MAX, Event, Outgoing, Topic};
 use crate::deframe::{Sink, Step};
 use crate::pdu::{Header, NO_TAG, flag, opcode};
 use crate::protocol::{Body, CloseReason, TaskId};
@@ -207,6 +207,10 @@ impl Connection {
         }
         //= rfc7143#section-11.18: a ping is answered with its tag and its LUN.
         if header.ttt() != NO_TAG {
+            // Each has up to `CONTROL_DATA_MAX` bytes of the target's.
+            if self.outgoing.iter().filter(|outgoing| outgoing.is_echo()).count() >= ECHOES_MAX {
+                return self.misbehaved("more pings than it takes answers to");
+            }
             let answer = Header::new(opcode::NOP_OUT, flag::FINAL)
                 .with_immediate()
                 .with_lun(header.lun())

@@ -60,6 +60,11 @@ impl Outgoing {
 }
 
 impl Outgoing {
+    /// True for the answer to a ping.
+    pub(super) fn is_echo(&self) -> bool {
+        matches!(self, Self::Control { header, .. } if header.opcode() == opcode::NOP_OUT && header.ttt() != NO_TAG)
+    }
+
     /// True for the answer to an R2T of a task.
     pub(super) fn is_asked_of(&self, of: TaskId) -> bool {
         matches!(self, Self::Burst(Burst { task, ttt, .. }) if *task == of && *ttt != NO_TAG)
