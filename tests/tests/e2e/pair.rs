@@ -74,6 +74,25 @@ fn both_killed_at_once_lose_nothing() {
     assert!(pair.finish(0) < LEG / 2, "by delta");
 }
 
+/// Hosts write all the while: the nodes end with success in bounded time, and what was acknowledged is on both legs.
+#[test]
+fn nodes_that_are_stopped_under_load_end_in_order() {
+    let mut pair = Pair::start();
+    let mut dice = dice();
+    for _ in 0..3 {
+        let load = load(&pair, "2");
+        pause(Duration::from_micros(300_000 + dice.below(600_000)));
+        pair.stop_both(0);
+        pair.restart(0);
+        pair.restart(1);
+        verified(load);
+        let status = pair.wait_in_sync(0);
+        let copied = status["last_resync"]["copied_bytes"].as_u64().unwrap_or(0);
+        assert_eq!(copied, 0, "both were told of the end: {status:#}");
+    }
+    pair.stop_both(0);
+}
+
 #[test]
 fn refusals_say_why() {
     let pair = Pair::start();
