@@ -229,9 +229,9 @@ impl Bitmap {
     /// end of the data: what a resync copies next.
     pub fn next_run(&self, from: u64, max_bytes: u64) -> Option<ByteRange> {
         let first = self.find(from, Bit::Set)?;
-        let past = self.find(first, Bit::Clear).unwrap_or(self.granules);
-        let most = (max_bytes >> self.granule_shift).max(1);
-        let run = UnitRange { first, count: (past - first).min(most) };
+        let end = self.granules.min(first.saturating_add((max_bytes >> self.granule_shift).max(1)));
+        let past = self.find_before(end, first, Bit::Clear).unwrap_or(end);
+        let run = UnitRange { first, count: past - first };
         Some(run.bytes(self.granule_shift, self.data_size))
     }
 
@@ -239,7 +239,8 @@ impl Bitmap {
     pub fn leading_run(&self, range: ByteRange) -> ByteRange {
         let first = range.start >> self.granule_shift;
         let other = if self.is_any_set(ByteRange::new(range.start, 1)) { Bit::Clear } else { Bit::Set };
-        let end = self.find(first, other).map_or(range.end(), |past| past << self.granule_shift);
+        let past = range.touched(self.granule_shift).end();
+        let end = self.find_before(past, first, other).map_or(range.end(), |past| past << self.granule_shift);
         ByteRange::new(range.start, range.end().min(end) - range.start)
     }
 
@@ -255,13 +256,19 @@ impl Bitmap {
 
     /// The first granule at or after `from` whose bit is `wanted`.
     fn find(&self, from: u64, wanted: Bit) -> Option<u64> {
+        self.find_before(self.granules, from, wanted)
+    }
+
+    /// The same before granule `end`: no further is looked.
+    fn find_before(&self, end: u64, from: u64, wanted: Bit) -> Option<u64> {
         let (mut word, bit) = split(from);
         let mut mask = !low_bits(bit);
-        while let Some(&bits) = self.words.get(word) {
+        let words = self.words.get(..end.div_ceil(64) as usize)?;
+        while let Some(&bits) = words.get(word) {
             let hits = mask & if wanted == Bit::Set { bits } else { !bits };
             if hits != 0 {
                 let at = word as u64 * 64 + u64::from(hits.trailing_zeros());
-                return (at < self.granules).then_some(at);
+                return (at < end).then_some(at);
             }
             (word, mask) = (word + 1, u64::MAX);
         }

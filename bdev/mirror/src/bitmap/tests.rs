@@ -333,6 +333,19 @@ fn runs_are_cut_at_the_wanted_length() {
 }
 
 #[test]
+fn the_leading_run_of_a_range_ends_where_its_granules_differ() {
+    let mut bitmap = Bitmap::new(ARRAY, &layout());
+    bitmap.set(granules(10, 20));
+    let part = |first: u64, len: u64| ByteRange::new(first * GRANULE + 512, len);
+    assert_eq!(bitmap.leading_run(part(8, 4 * GRANULE)), part(8, 2 * GRANULE - 512));
+    assert_eq!(bitmap.leading_run(part(10, 30 * GRANULE)), part(10, 20 * GRANULE - 512));
+    assert_eq!(bitmap.leading_run(part(12, GRANULE)), part(12, GRANULE));
+    assert_eq!(bitmap.leading_run(part(60, GRANULE)), part(60, GRANULE));
+    let last = granules(layout().granules() - 1, 1).start;
+    assert_eq!(bitmap.leading_run(ByteRange::new(last, 4096)), ByteRange::new(last, 4096));
+}
+
+#[test]
 fn union_adds_the_other_legs_marks() {
     let (mut ours, mut theirs) = (Bitmap::new(ARRAY, &layout()), Bitmap::new(ARRAY, &layout()));
     ours.set(granules(1, 2));
