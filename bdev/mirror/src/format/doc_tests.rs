@@ -147,7 +147,7 @@ fn golden_transaction_and_bitmap_page() {
         let admitted = log.admit(ByteRange::new(block << 22, 4096));
         assert!(matches!(admitted, crate::intent_log::Admission::NeedsTransaction(_)));
     }
-    let transaction = log.next_transaction(3, &bitmap).expect("four extents to activate");
+    let transaction = log.next_transaction(3, &bitmap).cloned().expect("four extents to activate");
     golden("transaction.bin", &transaction.write.block);
     bitmap.set(ByteRange::new(0, 1));
     bitmap.set(ByteRange::new(63 << 16, 3 << 16));

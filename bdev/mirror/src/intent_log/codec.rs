@@ -96,7 +96,8 @@ pub(super) fn encode(
     for (i, update) in updates.iter().enumerate() {
         put_update(&mut block, i, *update);
     }
-    let rotated = table.iter().cycle().skip(start.into()).take(count);
+    let (behind, from_start) = table.split_at(start.into());
+    let rotated = from_start.iter().chain(behind).take(count);
     for (bytes, extent) in block[CONTEXT.offset..].chunks_exact_mut(4).zip(rotated) {
         bytes.copy_from_slice(&extent.to_le_bytes());
     }

@@ -125,6 +125,8 @@ pub struct IntentLog {
     base_seq: u64,
     flushes_begun: u64,
     flushes_done: u64,
+    /// The last flush that any extent waits for.
+    unstable_until: u64,
     /// Slots that the last write which was refused for want of room needs.
     needed: usize,
     usage: LogUsage,
@@ -195,6 +197,7 @@ impl IntentLog {
             base_seq: 1,
             flushes_begun: 0,
             flushes_done: 0,
+            unstable_until: 0,
             needed: 0,
             usage,
         }
@@ -213,6 +216,7 @@ impl IntentLog {
                 continue;
             }
             let stable_after = self.flushes_begun + 1;
+            self.unstable_until = stable_after;
             self.slots[usize::from(slot)] =
                 Slot { extent, state: SlotState::Active, pending: 0, stable_after, fresh: false };
             self.index.insert(extent, slot);
@@ -306,6 +310,7 @@ impl IntentLog {
             slot.fresh = false;
             if durability == Durability::Accepted {
                 slot.stable_after = self.flushes_begun + 1;
+                self.unstable_until = slot.stable_after;
             }
         }
     }
@@ -361,6 +366,11 @@ impl IntentLog {
         }
     }
 
+    /// No extent waits for a flush.
+    fn is_all_stable(&self) -> bool {
+        self.unstable_until <= self.flushes_done
+    }
+
     /// Slots kept free ahead of need: 5 %, more in small tables.
     fn reserve(&self) -> usize {
         let slots = usize::from(self.geometry.slots);
@@ -387,7 +397,7 @@ impl IntentLog {
         if let Phase::Salvaging(_) | Phase::Rewriting(_) = self.phase {
             relief.want_marks = u32::from(!self.may_write(bitmap));
         }
-        if self.free_soon() >= self.room_wanted() {
+        if self.is_all_stable() && bitmap.is_all_durable() || self.free_soon() >= self.room_wanted() {
             return relief;
         }
         let oldest =
@@ -406,11 +416,9 @@ impl IntentLog {
 
     /// The next transaction to write, if one is due and none is outstanding. After [`IntentLog::on_failed`]
     /// it is the same one again. `generation` is the holder's current one.
-    pub fn next_transaction(&mut self, generation: u64, bitmap: &Bitmap) -> Option<TransactionWrite> {
-        if let Some(outstanding) = &mut self.outstanding {
-            let failed = outstanding.delivery == Delivery::Failed;
-            outstanding.delivery = Delivery::InFlight;
-            return failed.then(|| outstanding.transaction.clone());
+    pub fn next_transaction(&mut self, generation: u64, bitmap: &Bitmap) -> Option<&TransactionWrite> {
+        if self.outstanding.is_some() {
+            return self.again();
         }
         if !self.may_write(bitmap) {
             return None;
@@ -420,12 +428,17 @@ impl IntentLog {
             Phase::Rewriting(_) => Some(self.send_empty(generation)),
             Phase::Salvaging(_) | Phase::Ready => {
                 self.phase = Phase::Ready;
-                let updates = self.collect_updates(bitmap);
-                let transaction = (!updates.is_empty()).then(|| self.send(generation, &updates));
-                self.updates = updates;
-                transaction
+                self.collect_updates(bitmap);
+                if self.updates.is_empty() { None } else { Some(self.send(generation)) }
             }
         }
+    }
+
+    /// The outstanding one, if it failed.
+    fn again(&mut self) -> Option<&TransactionWrite> {
+        let outstanding = self.outstanding.as_mut().filter(|one| one.delivery == Delivery::Failed)?;
+        outstanding.delivery = Delivery::InFlight;
+        Some(&outstanding.transaction)
     }
 
     /// True once the transaction that frees everything is durable (R12).
@@ -442,7 +455,7 @@ impl IntentLog {
     }
 
     /// What the next transaction says: queued extents first, then the oldest extents that may leave.
-    fn collect_updates(&mut self, bitmap: &Bitmap) -> Vec<Update> {
+    fn collect_updates(&mut self, bitmap: &Bitmap) {
         let mut updates = core::mem::take(&mut self.updates);
         updates.clear();
         while updates.len() < UPDATES_MAX
@@ -459,7 +472,7 @@ impl IntentLog {
             self.lru.remove(*slot);
             self.slots[usize::from(*slot)].state = SlotState::Leaving;
         }
-        updates
+        self.updates = updates;
     }
 
     /// Extents that may leave, least recently used first.
@@ -469,28 +482,26 @@ impl IntentLog {
         oldest.filter(|&slot| may_leave(self.facts(slot, bitmap)).is_ok())
     }
 
-    fn send(&mut self, generation: u64, updates: &[Update]) -> TransactionWrite {
-        for update in updates {
+    fn send(&mut self, generation: u64) -> &TransactionWrite {
+        for update in &self.updates {
             self.on_disk[usize::from(update.slot)] = update.extent;
         }
-        self.in_transaction.extend(updates.iter().map(|update| update.slot));
+        self.in_transaction.extend(self.updates.iter().map(|update| update.slot));
         let seq = self.next_seq;
-        let write = codec::encode(self.array, (seq, generation), self.base_seq, updates, &self.on_disk);
+        let write = codec::encode(self.array, (seq, generation), self.base_seq, &self.updates, &self.on_disk);
         self.hand_out(TransactionWrite { seq, write })
     }
 
-    fn send_empty(&mut self, generation: u64) -> TransactionWrite {
+    fn send_empty(&mut self, generation: u64) -> &TransactionWrite {
         self.base_seq = self.next_seq;
         self.on_disk.fill(FREE);
         self.hand_out(empty_transaction(self.array, &self.geometry, self.next_seq, generation))
     }
 
-    fn hand_out(&mut self, transaction: TransactionWrite) -> TransactionWrite {
+    fn hand_out(&mut self, transaction: TransactionWrite) -> &TransactionWrite {
         self.next_seq += 1;
         self.usage.transactions += 1;
-        self.outstanding =
-            Some(Outstanding { transaction: transaction.clone(), delivery: Delivery::InFlight });
-        transaction
+        &self.outstanding.insert(Outstanding { transaction, delivery: Delivery::InFlight }).transaction
     }
 
     /// The outstanding transaction is durable. Permits may have become active.
@@ -498,8 +509,9 @@ impl IntentLog {
     /// # Panics
     /// When `seq` is not the outstanding transaction: a programming error.
     pub fn on_durable(&mut self, seq: u64) {
-        let outstanding = self.outstanding.take().expect("a transaction is outstanding");
+        let outstanding = self.outstanding.as_ref().expect("a transaction is outstanding");
         assert_eq!(outstanding.transaction.seq, seq, "another transaction is outstanding");
+        self.outstanding = None;
         while let Some(slot) = self.in_transaction.pop() {
             let entry = &mut self.slots[usize::from(slot)];
             match entry.state {
@@ -528,7 +540,7 @@ impl IntentLog {
     /// # Errors
     /// Why some extent may not leave yet; [`Held::Busy`] also while a transaction is outstanding or the ring
     /// is being repaired.
-    pub fn close(&mut self, generation: u64, bitmap: &Bitmap) -> Result<TransactionWrite, Held> {
+    pub fn close(&mut self, generation: u64, bitmap: &Bitmap) -> Result<&TransactionWrite, Held> {
         if self.outstanding.is_some() || self.phase != Phase::Ready {
             return Err(Held::Busy);
         }

@@ -99,7 +99,7 @@ impl Bench {
 
     /// Writes the next transaction, if there is one.
     fn commit(&mut self) -> bool {
-        let Some(transaction) = self.log.next_transaction(1, &self.bitmap) else { return false };
+        let Some(transaction) = self.log.next_transaction(1, &self.bitmap).cloned() else { return false };
         self.ring.write(&transaction.write, 0xff);
         self.log.on_durable(transaction.seq);
         true
@@ -148,8 +148,8 @@ fn a_write_waits_for_its_transaction_and_a_second_one_does_not() {
     let mut bench = Bench::new(small());
     let Admission::NeedsTransaction(permit) = bench.log.admit(bench.extent(5)) else { panic!("a miss") };
     assert!(!bench.log.is_active(&permit) && !bench.is_logged(5));
-    let transaction = bench.log.next_transaction(1, &bench.bitmap).expect("a miss to write");
-    assert_eq!(bench.log.next_transaction(1, &bench.bitmap), None, "one outstanding at a time");
+    let transaction = bench.log.next_transaction(1, &bench.bitmap).cloned().expect("a miss to write");
+    assert_eq!(bench.log.next_transaction(1, &bench.bitmap).cloned(), None, "one outstanding at a time");
     assert!(!bench.log.is_active(&permit));
     bench.ring.write(&transaction.write, 0xff);
     bench.log.on_durable(transaction.seq);
@@ -178,9 +178,9 @@ fn misses_share_a_transaction() {
 fn a_failed_transaction_is_handed_out_again() {
     let mut bench = Bench::new(small());
     let Admission::NeedsTransaction(permit) = bench.log.admit(bench.extent(5)) else { panic!("a miss") };
-    let first = bench.log.next_transaction(1, &bench.bitmap).expect("a miss to write");
+    let first = bench.log.next_transaction(1, &bench.bitmap).cloned().expect("a miss to write");
     bench.log.on_failed();
-    let again = bench.log.next_transaction(1, &bench.bitmap);
+    let again = bench.log.next_transaction(1, &bench.bitmap).cloned();
     assert_eq!(again, Some(first.clone()));
     bench.log.on_durable(first.seq);
     assert!(bench.log.is_active(&permit));
@@ -367,13 +367,13 @@ fn a_clean_stop_empties_the_log_and_a_start_finds_it_empty() {
     for i in 0..20 {
         bench.write(i, Durability::Accepted);
     }
-    assert_eq!(bench.log.close(1, &bench.bitmap), Err(Held::Unflushed));
+    assert_eq!(bench.log.close(1, &bench.bitmap).cloned(), Err(Held::Unflushed));
     bench.flush();
     let permit = bench.admit(3);
-    assert_eq!(bench.log.close(1, &bench.bitmap), Err(Held::Busy));
+    assert_eq!(bench.log.close(1, &bench.bitmap).cloned(), Err(Held::Busy));
     bench.log.cancel(permit);
     bench.commit_all();
-    let last = bench.log.close(1, &bench.bitmap).expect("quiet and flushed");
+    let last = bench.log.close(1, &bench.bitmap).cloned().expect("quiet and flushed");
     assert_eq!(bench.log.admit(bench.extent(3)), Admission::Full);
     bench.ring.write(&last.write, 0xff);
     bench.log.on_durable(last.seq);
@@ -406,7 +406,7 @@ fn a_torn_tail_is_kept_until_it_is_marked() {
     let mut bench = Bench::new(small());
     bench.write(1, Durability::Durable);
     let Admission::NeedsTransaction(_permit) = bench.log.admit(bench.extent(9)) else { panic!("a miss") };
-    let torn = bench.log.next_transaction(1, &bench.bitmap).expect("a miss");
+    let torn = bench.log.next_transaction(1, &bench.bitmap).cloned().expect("a miss");
     // Header and updates are new, the end of the context is not.
     bench.ring.write(&torn.write, 0b0000_1111);
     assert_eq!(bench.ring.extents(&bench.layout), [0, 1, 9], "what was not written reads as extent 0");
@@ -629,7 +629,7 @@ fn step(bench: &mut Bench, truth: &mut Truth, event: &Event) {
             truth.pending.extend::<Vec<_>>(active);
         }
         Event::Fail(sectors) => {
-            if let Some(transaction) = bench.log.next_transaction(1, &bench.bitmap) {
+            if let Some(transaction) = bench.log.next_transaction(1, &bench.bitmap).cloned() {
                 bench.ring.write(&transaction.write, sectors);
                 bench.log.on_failed();
             }
