@@ -9,7 +9,7 @@ const SHOWN: [(Mutation, u64); 24] = [
     (Mutation::R2WritesOverlap, 8),
     (Mutation::R3AckWithoutConfig, 4),
     (Mutation::R4LeaveUnflushed, 169),
-    (Mutation::R5ClearBeforeCopy, 452),
+    (Mutation::R5ClearBeforeCopy, 586),
     (Mutation::R5CopyUnlocked, 138),
     (Mutation::R6LeaveUnmarked, 29),
     (Mutation::R7PartClears, 20),
@@ -28,7 +28,7 @@ const SHOWN: [(Mutation, u64); 24] = [
     (Mutation::SplitUnseen, 26),
     (Mutation::LossUnseen, 162),
     (Mutation::StateOnOneLeg, 1),
-    (Mutation::PreemptWithoutAbort, 77),
+    (Mutation::PreemptWithoutAbort, 239),
 ];
 
 /// Whatever changes the time that anything takes changes what seeds show: then the first ones are tried.

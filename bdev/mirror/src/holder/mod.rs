@@ -361,9 +361,7 @@ impl Holder {
 
     /// Time passed, or the link changed.
     pub(crate) fn on_tick(&mut self, ctx: &mut Ctx<'_>) {
-        let copying =
-            if self.resync.is_at_work() { crate::pace::Copying::Yes } else { crate::pace::Copying::No };
-        self.pace.on_time(ctx.now(), copying);
+        self.pace.on_time(ctx.now());
         self.watch_link(ctx);
         self.settle(ctx);
     }
@@ -445,9 +443,6 @@ impl Holder {
         next = Instant::earliest(next, self.own_leg_deadline(now));
         next = Instant::earliest(next, self.mark_deadline());
         next = Instant::earliest(next, self.errand_deadline(now));
-        if self.resync.is_at_work() {
-            next = Instant::earliest(next, Some(self.pace.next_try()));
-        }
-        next
+        Instant::earliest(next, self.resync_deadline(now))
     }
 }

@@ -275,7 +275,7 @@ impl Holder {
         };
         if let Asker::Host(_) = asker {
             self.count(&work, result);
-            self.pace.on_request(now - shell.stamps.queued);
+            self.pace.on_request(shell.stamps.queued, now);
         }
         let op = match work {
             Work::Read(Read { range, buffer, .. }) => {

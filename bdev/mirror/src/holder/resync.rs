@@ -22,13 +22,14 @@ use crate::format::Reason;
 use crate::holder::membership::Membership;
 use crate::locks::{Grant, Mode, Owner};
 use crate::mutation::{Mutation, is_broken};
+use crate::pace::{COPY_MIN, UNDER_WAY_MAX};
 use crate::range::ByteRange;
 
-/// Copies under way at a time.
-const COPIES_MAX: u32 = 4;
-/// Bytes of one copy, where frames of that size are left; else [`COPY_MIN`].
-const COPY_MAX: u64 = 512 << 10;
-const COPY_MIN: u64 = 64 << 10;
+/// Copies under way at a time: the smallest ones, of scattered granules, fill what may be under way.
+const COPIES_MAX: u32 = 32;
+const _: () = assert!(COPIES_MAX as u64 * COPY_MIN >= UNDER_WAY_MAX);
+/// How long to wait for a frame.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// Whether the operator lets it run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,7 @@ struct Copying {
     range: ByteRange,
     target: Side,
     attempt: u32,
+    began: Instant,
 }
 
 /// The cache of the leg that copies are made from.
@@ -162,13 +164,12 @@ impl Holder {
             return self.flush_source(target.other(), ctx);
         }
         while !self.resync.copies.is_full() {
-            let Some(range) = self.next_run(ctx) else { return };
-            if !self.pace.take(range.len) {
-                return;
-            }
+            let Some(most) = self.pace.next_copy(ctx.now()) else { return };
+            let Some(range) = self.next_run(most, ctx) else { return };
             self.resync.cursor = range.end().div_ceil(1 << self.bitmap.granule_shift());
-            let copying = Copying { range, target, attempt: self.attempt };
+            let copying = Copying { range, target, attempt: self.attempt, began: ctx.now() };
             let Ok(key) = self.resync.copies.insert(copying) else { return };
+            self.pace.on_copy(range.len, ctx.now());
             if self.locks.acquire(Owner::Copy(key), range, Mode::Copy) == Grant::Now {
                 self.read_copy(key, ctx);
             }
@@ -211,10 +212,11 @@ impl Holder {
         }
     }
 
-    /// The next stretch to copy: from the cursor on, and from the start again once all behind it is done.
-    fn next_run(&mut self, ctx: &Ctx<'_>) -> Option<ByteRange> {
-        let large = ctx.desk.frame(usize::try_from(COPY_MAX).expect("fits")).is_some();
-        let most = if large { COPY_MAX } else { COPY_MIN };
+    /// The next stretch to copy, of so many bytes at the most where frames of that size are left: from the cursor on, and from the
+    /// start again once all behind it is done.
+    fn next_run(&mut self, most: u64, ctx: &Ctx<'_>) -> Option<ByteRange> {
+        let has_frame = ctx.desk.frame(usize::try_from(most).expect("fits")).is_some();
+        let most = if has_frame { most } else { COPY_MIN };
         let run = self.bitmap.next_run(self.resync.cursor, most);
         if run.is_none() && self.resync.is_idle() {
             self.resync.cursor = 0;
@@ -229,7 +231,7 @@ impl Holder {
         let (range, source) = (copying.range, copying.target.other());
         let place = self.on_leg(source, range);
         let Some(frame) = ctx.desk.frame(usize::try_from(range.len).expect("a copy fits in a frame")) else {
-            return self.end_copy(key);
+            return self.end_copy(key, ctx);
         };
         ctx.desk.read(source, place, frame, Purpose::CopyRead(key));
     }
@@ -239,13 +241,13 @@ impl Holder {
         let (range, target, attempt) = (copying.range, copying.target, copying.attempt);
         // What an older copy meets says nothing about this one.
         if attempt != self.attempt || self.resync_target() != Some(target) {
-            return self.end_copy(key);
+            return self.end_copy(key, ctx);
         }
         if let Err(error) = completed.result {
-            self.end_copy(key);
+            self.end_copy(key, ctx);
             return self.source_failed(target.other(), range, error, ctx);
         }
-        let Op::Read { into, .. } = completed.op else { return self.end_copy(key) };
+        let Op::Read { into, .. } = completed.op else { return self.end_copy(key, ctx) };
         if is_broken(Mutation::R5ClearBeforeCopy) {
             self.bitmap.clear(range, ClearedBy::CopiedAndFlushed);
         }
@@ -259,7 +261,7 @@ impl Holder {
     pub(super) fn on_copy_written(&mut self, key: Key, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
         let Some(copying) = self.resync.copies.get(key) else { return };
         let (range, target, current) = (copying.range, copying.target, copying.attempt == self.attempt);
-        self.end_copy(key);
+        self.end_copy(key, ctx);
         match result {
             // A copy to a leg that went away since may be a copy to another leg than the one that is there now.
             Ok(()) if current => {
@@ -296,8 +298,15 @@ impl Holder {
         }
     }
 
-    fn end_copy(&mut self, key: Key) {
-        self.resync.copies.remove(key);
+    fn end_copy(&mut self, key: Key, ctx: &Ctx<'_>) {
+        if let Some(copying) = self.resync.copies.remove(key) {
+            self.pace.on_copied(copying.range.len, copying.began, ctx.now());
+        }
         self.release(Owner::Copy(key));
+    }
+
+    /// When to look again whether a copy may begin.
+    pub(super) fn resync_deadline(&self, now: Instant) -> Option<Instant> {
+        self.resync.is_at_work().then(|| self.pace.next_try(now).unwrap_or(now + RETRY))
     }
 }
