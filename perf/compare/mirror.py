@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,13 +23,17 @@ import threading
 import time
 from pathlib import Path
 
-from common import ROOT, Noise, free_port, machine, noise_line, output, pinned, publish, range_of, ratio, summary, until
+from common import ROOT, Noise, free_port, machine, noise_line, output, publish, range_of, ratio, summary, until
 
 GRANULE = 64 << 10
 HOT = "16m"
 NAME = "vol0"
 # Of the load that a resync disturbs, a second.
 ARRIVALS = "2000"
+# Its tail is that of so many seconds, so often, with a resync and without.
+SAMPLE, SAMPLES = 0.3, 6
+# Resyncs at the most that are run for them.
+RESYNCS = 6
 
 
 class Node:
@@ -121,8 +126,8 @@ class Pair:
         last = self.nodes["a"].status()["last_resync"]
         return last["copied_bytes"], last["copied_bytes"] / max(last["seconds"], 1e-6)
 
-    def load(self, seconds, *arguments):
-        text = output([str(self.binaries / "gemel-perf"), "run", self.url, "--json", "--warm-up", "0.3", "--seconds", str(seconds),
+    def load(self, seconds, *arguments, warm_up=0.3):
+        text = output([str(self.binaries / "gemel-perf"), "run", self.url, "--json", "--warm-up", str(warm_up), "--seconds", str(seconds),
                        "--mix", "write", "--seed", str(random.randrange(1, 1 << 30)), *arguments], timeout=300)
         report = json.loads(text)
         if report["errors"]:
@@ -138,7 +143,8 @@ class Pair:
 
 
 def bounds(binaries, folder, seconds):
-    """A raw write of 4 KiB where a leg would be, made stable as a leg's is, and bare round trips of a write's bytes."""
+    """A raw write of 4 KiB where a leg would be, made stable as a leg's is, and bare round trips of a write's bytes. Their two ends
+    poll, as nodes do: on one core each would wait for the other to let go of it."""
     file = Path(folder) / f"gemel-bound-{os.getpid()}"
     block = os.urandom(4096)
     with file.open("wb") as fresh:
@@ -146,7 +152,7 @@ def bounds(binaries, folder, seconds):
         fresh.flush()
         os.fsync(fresh.fileno())
     try:
-        raw = json.loads(output(pinned(1, [str(binaries / "gemel-perf"), "raw", "--json", "--seconds", str(seconds)])))
+        raw = json.loads(output([str(binaries / "gemel-perf"), "raw", "--json", "--seconds", str(seconds)]))
         descriptor = os.open(file, os.O_WRONLY | os.O_DSYNC)
         times, end = [], time.monotonic() + seconds
         while time.monotonic() < end:
@@ -244,25 +250,35 @@ def logs(pairs, seconds):
     return found
 
 
-def resyncs(pair, seconds):
-    """A whole leg copied to a blank one: by itself, and while hosts write."""
+def tail(pair):
+    """p99 of one sample of the steady load."""
+    return pair.load(SAMPLE, "--rate", ARRIVALS, "--span", HOT, warm_up=0.1)["p99_us"]
+
+
+def blank_returns(pair):
+    """A whole leg is to be copied to a blank one."""
     pair.lose_peer()
     pair.blank_peer()
     pair.peer_returns()
+
+
+def resyncs(pair):
+    """A whole leg copied to a blank one: by itself, and while hosts write. Tails are medians of samples of the same length, of which those
+    count as the resync's that lie in it as a whole."""
+    blank_returns(pair)
     _, idle = pair.resynced()
-    steady = ["--rate", ARRIVALS, "--span", HOT]
-    before = pair.load(seconds, *steady)
-    pair.lose_peer()
-    pair.blank_peer()
-    reports = []
-    pair.peer_returns()
-    holder = pair.nodes["a"]
-    until("a resync", lambda: holder.status()["resync"] or pair.in_sync(holder.status()))
-    while holder.status()["resync"]:
-        reports.append(pair.load(0.5, *steady))
-    _, busy = pair.resynced()
-    during = max((one["p99_us"] for one in reports), default=None)
-    return {"idle": idle, "busy": busy, "before_p99_us": before["p99_us"], "during_p99_us": during, "samples": len(reports)}
+    before = [tail(pair) for _ in range(SAMPLES)]
+    holder, during, busy = pair.nodes["a"], [], []
+    while len(during) < SAMPLES and len(busy) < RESYNCS:
+        blank_returns(pair)
+        until("a resync", lambda: holder.status()["resync"] or pair.in_sync(holder.status()))
+        while holder.status()["resync"]:
+            seen = tail(pair)
+            if holder.status()["resync"]:
+                during.append(seen)
+        busy.append(pair.resynced()[1])
+    return {"idle": idle, "busy": statistics.median(busy), "before_p99_us": statistics.median(before),
+            "during_p99_us": statistics.median(during) if during else None, "before_each_us": before, "during_each_us": during}
 
 
 def returns(pair, folder, counts):
@@ -289,7 +305,7 @@ def one_round(binaries, work, disk, leg, seconds, counts):
         hold_all(pairs["no log"])
         result = {"write, legs in memory": writes(pairs["log"], work, binaries, seconds), "log": logs(pairs, seconds)}
         pairs.pop("no log").stop()
-        result["resync"] = resyncs(pairs["log"], seconds)
+        result["resync"] = resyncs(pairs["log"])
         result["return"] = returns(pairs["log"], work, counts)
         if disk:
             pairs["disk"] = Pair(binaries, work / "disk", disk, 256 << 20)
