@@ -1,6 +1,7 @@
 //! The kernel's ways to an interface's frames as devices, and which of them a link gets.
 
 use core::fmt;
+use core::net::IpAddr;
 use core::str::FromStr;
 
 use engine::packet::{
@@ -103,6 +104,7 @@ pub(super) fn open(config: &LinkConfig, core: &Core) -> Result<Box<dyn FrameDevi
         interface: config.interface.clone(),
         mtu: config.mtu,
         address: config.hardware_address.unwrap_or_else(|| derived(interface.address)),
+        groups: groups(config.addresses.iter().map(|net| net.address)),
         receive_frames: config.ring_frames,
         transmit_frames: config.ring_frames / 2,
     };
@@ -151,6 +153,21 @@ fn derived(mut address: [u8; 6]) -> [u8; 6] {
     address[0] = if address[0] & 2 == 0 { address[0] | 2 } else { address[0] ^ 0x40 };
     address[0] &= !1;
     address
+}
+
+/// The Ethernet addresses that questions for neighbours come to (RFC 4861, section 7.2.1; RFC 2464, section 7): the kernel asks its NIC
+/// for those of its own addresses alone. IPv4's are broadcast.
+fn groups(addresses: impl Iterator<Item = IpAddr>) -> Vec<[u8; 6]> {
+    let mut groups: Vec<_> = addresses
+        .filter_map(|address| match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => Some(v6.octets()),
+        })
+        .flat_map(|octets| [[0x33, 0x33, 0, 0, 0, 1], [0x33, 0x33, 0xff, octets[13], octets[14], octets[15]]])
+        .collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
 }
 
 fn check_addresses(config: &LinkConfig) -> Result<(), LinkError> {
@@ -326,6 +343,16 @@ mod tests {
         assert_eq!(link.state(), LinkState::Gone);
         link.prepare_sleep();
         assert_eq!(ring.wait(Some(Duration::from_millis(20))).expect("wait"), 0, "nobody waits for it");
+    }
+
+    #[test]
+    fn a_link_hears_what_asks_for_its_ipv6_addresses() {
+        let addresses = ["10.0.0.1", "fd00::1:2345", "fd01::1:2345", "fd00::ab:cd"];
+        let addresses = addresses.map(|text| text.parse().expect("an address"));
+        let asked =
+            [[0x33, 0x33, 0, 0, 0, 1], [0x33, 0x33, 0xff, 1, 0x23, 0x45], [0x33, 0x33, 0xff, 0xab, 0, 0xcd]];
+        assert_eq!(groups(addresses.into_iter()), asked);
+        assert!(groups(addresses.into_iter().take(1)).is_empty());
     }
 
     #[test]

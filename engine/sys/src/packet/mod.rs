@@ -46,10 +46,21 @@ pub struct PacketConfig {
     pub mtu: u32,
     /// A unicast address that is received beside the interface's own.
     pub address: [u8; 6],
+    /// Multicast addresses that are received: a NIC drops what nobody has asked for.
+    pub groups: Vec<[u8; 6]>,
     /// Frames that the receive ring holds.
     pub receive_frames: u32,
     /// Frames that the transmit ring holds.
     pub transmit_frames: u32,
+}
+
+impl PacketConfig {
+    /// Has the interface receive what the socket wants beside its own address.
+    fn join(&self, fd: RawFd, interface: &Interface) -> io::Result<()> {
+        let own = [self.address].into_iter().filter(|address| *address != interface.address);
+        own.chain(self.groups.iter().copied())
+            .try_for_each(|address| option::add_address(fd, interface.index, address))
+    }
 }
 
 /// Why a packet socket cannot be had.
@@ -125,7 +136,7 @@ pub struct PacketStats {
     pub sent_bytes: u64,
     /// Calls that handed frames to the kernel.
     pub kicks: u64,
-    /// Frames that the kernel refused to send.
+    /// Frames that the kernel refused to send. Packet rings count calls that it took less of than it was given: it names no frames.
     pub refused: u64,
 }
 
@@ -239,9 +250,7 @@ impl PacketDevice {
         option::set_ring(raw, libc::PACKET_TX_RING, transmit.request()).map_err(fail("transmit ring"))?;
         let map = map_rings(raw, receive.bytes() + transmit.bytes()).map_err(fail("mapping the rings"))?;
         option::bind(raw, interface.index).map_err(fail("bind"))?;
-        if config.address != interface.address {
-            option::add_unicast(raw, interface.index, config.address).map_err(fail("a second address"))?;
-        }
+        config.join(raw, &interface).map_err(fail(MORE_ADDRESSES))?;
         let map = Rc::new(map);
         Ok(Self {
             receiver: Receiver::new(receive.ring(&map, 0)),
@@ -296,6 +305,8 @@ impl KernelDevice for PacketDevice {
 
 /// `TPACKET_V2` of `enum tpacket_versions`.
 const VERSION_2: libc::c_int = 1;
+/// What was tried when the interface takes no more addresses.
+const MORE_ADDRESSES: &str = "more addresses";
 /// What may be with the NIC at once, in bytes: the rings bound it, not the default of the system, which is three long frames.
 const SEND_BUFFER: libc::c_int = 8 << 20;
 

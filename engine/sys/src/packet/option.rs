@@ -28,6 +28,11 @@ pub(super) fn set_send_buffer(fd: RawFd, bytes: libc::c_int) {
     }
 }
 
+/// `PACKET_MR_MULTICAST`.
+const MULTICAST: libc::c_ushort = 0;
+/// `PACKET_MR_UNICAST`.
+const UNICAST: libc::c_ushort = 3;
+
 /// `struct packet_mreq`.
 #[repr(C)]
 struct Membership {
@@ -37,14 +42,13 @@ struct Membership {
     address: [u8; 8],
 }
 
-/// `PACKET_MR_UNICAST`.
-const UNICAST: libc::c_ushort = 3;
-
-pub(super) fn add_unicast(fd: RawFd, interface: u32, address: [u8; 6]) -> io::Result<()> {
+/// Frames to this address are received beside those to the interface's own, also by a NIC that looks at addresses itself.
+pub(super) fn add_address(fd: RawFd, interface: u32, address: [u8; 6]) -> io::Result<()> {
+    let kind = if address[0] & 1 == 0 { UNICAST } else { MULTICAST };
     let mut long = [0; 8];
     long[..6].copy_from_slice(&address);
     let interface = libc::c_int::try_from(interface).expect("an index is small");
-    let membership = Membership { interface, kind: UNICAST, address_len: 6, address: long };
+    let membership = Membership { interface, kind, address_len: 6, address: long };
     set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)
 }
 
@@ -89,12 +93,23 @@ pub(super) fn xdp_offsets(fd: RawFd) -> io::Result<libc::xdp_mmap_offsets> {
     get(fd, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, zero).ok_or_else(io::Error::last_os_error)
 }
 
-/// Frames that an AF_XDP socket dropped so far.
-pub(super) fn xdp_drops(fd: RawFd) -> u64 {
+/// Frames that did not pass an AF_XDP socket so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct XdpCounts {
+    /// Received ones that there was no room for.
+    pub(super) drops: u64,
+    /// Of those to be sent, descriptors that make no sense.
+    pub(super) refused: u64,
+}
+
+pub(super) fn xdp_counts(fd: RawFd) -> XdpCounts {
     // SAFETY: all-zero is a valid `xdp_statistics`.
     let zero: libc::xdp_statistics = unsafe { core::mem::zeroed() };
     let stats = get(fd, libc::SOL_XDP, libc::XDP_STATISTICS, zero);
-    stats.map_or(0, |stats| stats.rx_dropped + stats.rx_ring_full + stats.rx_fill_ring_empty_descs)
+    stats.map_or_else(XdpCounts::default, |stats| XdpCounts {
+        drops: stats.rx_dropped + stats.rx_ring_full + stats.rx_fill_ring_empty_descs,
+        refused: stats.tx_invalid_descs,
+    })
 }
 
 /// Frames of one queue of the interface, from now on.

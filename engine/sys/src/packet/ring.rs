@@ -72,30 +72,40 @@ impl Ring {
 
     /// The next frame's first byte; [`FRAME`] bytes follow.
     pub(super) fn frame(&self) -> NonNull<u8> {
-        let at = self.offset + self.next * FRAME;
+        self.nth(self.next)
+    }
+
+    fn nth(&self, index: usize) -> NonNull<u8> {
+        assert!(index < self.frames, "a frame of the ring");
+        let at = self.offset + index * FRAME;
         let base = NonNull::new(self.map.as_mut_ptr()).expect("a mapping is not at address zero");
-        // SAFETY: `next` is below `frames`, and the whole ring lies in the mapping (`Geometry::ring`). Blocks follow each
+        // SAFETY: `index` is below `frames`, and the whole ring lies in the mapping (`Geometry::ring`). Blocks follow each
         // other without a gap, and a block is a whole number of frames.
         unsafe { base.add(at) }
     }
 
     /// The next frame's status. What the kernel wrote before it set the status is visible after.
     pub(super) fn status(&self) -> u32 {
-        self.word().load(Ordering::Acquire)
+        self.word(self.next).load(Ordering::Acquire)
+    }
+
+    /// The status of the frame before the next one.
+    pub(super) fn last_status(&self) -> u32 {
+        self.word((self.next + self.frames - 1) % self.frames).load(Ordering::Acquire)
     }
 
     /// Sets the next frame's status; what was written to the frame before is visible to the kernel.
     pub(super) fn set_status(&self, status: u32) {
-        self.word().store(status, Ordering::Release);
+        self.word(self.next).store(status, Ordering::Release);
     }
 
     pub(super) fn advance(&mut self) {
         self.next = (self.next + 1) % self.frames;
     }
 
-    fn word(&self) -> &AtomicU32 {
+    fn word(&self, index: usize) -> &AtomicU32 {
         // SAFETY: `tp_status` is the first word of a frame, which is aligned to a page; the mapping outlives the borrow, and
         // both sides access the word atomically.
-        unsafe { AtomicU32::from_ptr(self.frame().as_ptr().cast()) }
+        unsafe { AtomicU32::from_ptr(self.nth(index).as_ptr().cast()) }
     }
 }

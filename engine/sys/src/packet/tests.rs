@@ -7,6 +7,7 @@ fn config(interface: &str) -> PacketConfig {
         interface: interface.to_owned(),
         mtu: 1500,
         address: [2, 0, 0, 0, 0, 1],
+        groups: Vec::new(),
         receive_frames: 16,
         transmit_frames: 16,
     }

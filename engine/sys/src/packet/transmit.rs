@@ -86,11 +86,20 @@ pub(super) enum Told {
     NotYet,
 }
 
-/// Tells the kernel that there are frames in a socket's ring.
-pub(super) fn tell(fd: RawFd) -> io::Result<()> {
+/// Tells the kernel that there are frames in a socket's ring. It says how many bytes it took.
+pub(super) fn tell(fd: RawFd) -> io::Result<u64> {
     // SAFETY: no buffer and no address are passed; the descriptor is its owner's, who is there.
     let sent = unsafe { libc::sendto(fd, core::ptr::null(), 0, libc::MSG_DONTWAIT, core::ptr::null(), 0) };
-    if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    u64::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Whether all that was committed since the kernel had everything will have been taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Account {
+    /// It has so many bytes to take yet.
+    Open(u64),
+    /// A call failed, and does not say what it took before.
+    Lost,
 }
 
 /// See the module.
@@ -99,6 +108,7 @@ pub struct Transmitter {
     ring: Ring,
     fd: RawFd,
     told: Told,
+    account: Account,
     counts: Counts,
 }
 
@@ -108,7 +118,7 @@ impl Transmitter {
 
     /// `fd` stays open as long as the device.
     pub(super) fn new(ring: Ring, fd: RawFd) -> Self {
-        Self { ring, fd, told: Told::Everything, counts: Counts::default() }
+        Self { ring, fd, told: Told::Everything, account: Account::Open(0), counts: Counts::default() }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -125,15 +135,34 @@ impl Transmitter {
             return Ok(());
         }
         self.counts.kicks += 1;
-        let Err(error) = tell(self.fd) else {
-            self.told = Told::Everything;
-            return Ok(());
-        };
-        match error.raw_os_error() {
-            // Later: the NIC's queue is full.
-            Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR) => Ok(()),
-            _ => Err(error),
+        match tell(self.fd) {
+            Ok(taken) => {
+                self.note_taken(taken);
+                Ok(())
+            }
+            Err(error) => {
+                self.account = Account::Lost;
+                match error.raw_os_error() {
+                    // Later: the NIC's queue is full.
+                    Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR) => Ok(()),
+                    _ => Err(error),
+                }
+            }
         }
+    }
+
+    /// A call took so many bytes. It ends early, without an error, where the socket has no room for all.
+    fn note_taken(&mut self, bytes: u64) {
+        if let Account::Open(open) = &mut self.account {
+            *open = open.saturating_sub(bytes);
+        }
+        if self.ring.last_status() & libc::TP_STATUS_SEND_REQUEST != 0 {
+            return;
+        }
+        self.told = Told::Everything;
+        // What is no use is skipped, and not among the bytes that were taken.
+        self.counts.refused += u64::from(matches!(self.account, Account::Open(1..)));
+        self.account = Account::Open(0);
     }
 }
 
@@ -154,7 +183,6 @@ impl Transmit for Transmitter {
 
     fn commit(&mut self, len: usize, request: SendRequest) {
         assert!(len <= Self::FRAME_MAX && self.has_room(), "committed a frame that was not reserved");
-        self.counts.refused += u64::from(self.ring.status() & libc::TP_STATUS_WRONG_FORMAT != 0);
         let frame = self.ring.frame().as_ptr();
         let vnet = request.header();
         let total = u32::try_from(len + VNET_HEADER).expect("a frame is short");
@@ -169,5 +197,85 @@ impl Transmit for Transmitter {
         self.counts.frames += 1;
         self.counts.bytes += len as u64;
         self.told = Told::NotYet;
+        if let Account::Open(open) = &mut self.account {
+            *open += len as u64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixDatagram;
+    use std::rc::Rc;
+
+    use memmap2::{MmapMut, MmapRaw};
+
+    use super::super::ring::Geometry;
+    use super::*;
+
+    const LEN: usize = 60;
+
+    /// A ring, the same one as the kernel sees it, and a socket that is told and takes nothing by itself.
+    struct Bench {
+        sender: Transmitter,
+        kernel: Ring,
+        _sockets: (UnixDatagram, UnixDatagram),
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let geometry = Geometry::new(15);
+            let map = Rc::new(MmapRaw::from(MmapMut::map_anon(geometry.bytes()).expect("memory")));
+            let sockets = UnixDatagram::pair().expect("a pair");
+            let sender = Transmitter::new(geometry.ring(&map, 0), sockets.0.as_raw_fd());
+            Self { sender, kernel: geometry.ring(&map, 0), _sockets: sockets }
+        }
+
+        fn commit(&mut self, frames: usize) {
+            for _ in 0..frames {
+                self.sender.reserve(LEN).expect("room").fill(1);
+                self.sender.commit(LEN, SendRequest::default());
+            }
+        }
+
+        /// The kernel is done with so many frames.
+        fn take(&mut self, frames: usize) {
+            for _ in 0..frames {
+                assert_eq!(self.kernel.status(), libc::TP_STATUS_SEND_REQUEST);
+                self.kernel.set_status(libc::TP_STATUS_AVAILABLE);
+                self.kernel.advance();
+            }
+        }
+    }
+
+    /// A socket whose buffer is full ends a call early, and that is no error.
+    #[test]
+    fn frames_that_a_call_did_not_come_to_are_told_of_again() {
+        let mut bench = Bench::new();
+        bench.commit(3);
+        bench.take(1);
+        bench.sender.note_taken(LEN as u64);
+        assert!(bench.sender.is_pending(), "two have not left");
+        bench.sender.kick().expect("no error");
+        assert!(bench.sender.is_pending(), "nor have they now");
+        bench.take(2);
+        bench.sender.note_taken(2 * LEN as u64);
+        assert!(!bench.sender.is_pending());
+        assert_eq!((bench.sender.counts.kicks, bench.sender.counts.refused), (1, 0));
+    }
+
+    #[test]
+    fn frames_that_the_kernel_skips_are_counted() {
+        let mut bench = Bench::new();
+        bench.commit(2);
+        bench.take(2);
+        bench.sender.note_taken(LEN as u64);
+        assert_eq!((bench.sender.is_pending(), bench.sender.counts.refused), (false, 1));
+        // The account is even again.
+        bench.commit(1);
+        bench.take(1);
+        bench.sender.note_taken(LEN as u64);
+        assert_eq!(bench.sender.counts.refused, 1);
     }
 }

@@ -22,6 +22,7 @@ use std::rc::Rc;
 
 use super::interface::{self, Interface, LinkState};
 use super::option;
+use super::transmit::Counts;
 use super::{KernelDevice, PacketConfig, PacketError, PacketStats, Received};
 use crate::socket::{Socket, descriptor};
 use program::Attached;
@@ -153,10 +154,7 @@ impl XdpDevice {
         option::bind_xdp(raw, interface.index, QUEUE, mode.flags()).map_err(fail("taking the queue so"))?;
         let attached = Attached::new(&interface, QUEUE, raw).map_err(|(what, error)| fail(what)(error))?;
         let watch = super::packet_socket().map_err(fail("packet socket"))?;
-        if config.address != interface.address {
-            option::add_unicast(watch.as_raw_fd(), interface.index, config.address)
-                .map_err(fail("a second address"))?;
-        }
+        config.join(watch.as_raw_fd(), &interface).map_err(fail(super::MORE_ADDRESSES))?;
         let socket = Socket::from_fd(fd);
         Ok(Self { interface, receiver, transmitter, _attached: attached, socket, watch, mode })
     }
@@ -201,8 +199,9 @@ impl KernelDevice for XdpDevice {
     }
 
     fn stats(&mut self) -> PacketStats {
-        let drops = option::xdp_drops(self.socket.raw());
-        PacketStats::new(self.receiver.counts(), self.transmitter.counts(), drops)
+        let counts = option::xdp_counts(self.socket.raw());
+        let sent = Counts { refused: counts.refused, ..self.transmitter.counts() };
+        PacketStats::new(self.receiver.counts(), sent, counts.drops)
     }
 
     fn socket(&self) -> &Socket {
