@@ -34,6 +34,7 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
+use engine::packet::PacketError;
 use engine::{Core, Instant, Progress};
 
 use crate::stillborn::Stillborn;
@@ -99,10 +100,14 @@ impl Link {
         let Some(again) = self.again.as_mut().filter(|again| now >= again.next) else { return };
         again.next = now + SEARCH;
         let mut stack = self.stack.borrow_mut();
-        if stack.is_gone()
-            && let Ok(device) = kernel::open(&again.config, &again.core)
-        {
-            stack.replace(device);
+        if !stack.is_gone() {
+            return;
+        }
+        match kernel::open(&again.config, &again.core) {
+            Ok(device) => stack.replace(device),
+            // It is away still: nothing new.
+            Err(LinkError::Device(PacketError::NoInterface(_))) => {}
+            Err(why) => stack.not_replaced(why.to_string()),
         }
     }
 

@@ -119,6 +119,11 @@ impl Paths {
         None
     }
 
+    /// True while a host is being asked, or is about to be.
+    pub(super) fn is_asking(&self) -> bool {
+        self.next_deadline().is_some()
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let waits = self.known.iter().any(|(_, check)| *check == PathCheck::Asking);
         self.asking.map(|question| question.due).or(waits.then_some(Instant::EPOCH))

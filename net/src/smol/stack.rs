@@ -13,7 +13,7 @@ use super::config::{IpNet, LinkConfig};
 use super::device::{FrameDevice, Phy};
 use super::offload::Tap;
 use super::path::{PathCheck, Paths};
-use super::socket::Sockets;
+use super::socket::{Sockets, Touched};
 use super::status::{LinkCounters, LinkNews, LinkStatus};
 
 /// Frames taken in one turn at the most.
@@ -22,6 +22,8 @@ const FRAMES_PER_TURN: usize = 256;
 const ROUNDS_PER_TURN: usize = 64;
 /// How often the interface is looked after.
 const LOOK: Duration = Duration::from_millis(20);
+/// Whoever was not polled for so long has no connections any more, and smoltcp's estimate of round trips does not take it.
+const STANDSTILL: Duration = Duration::from_secs(60);
 /// Ports for connections that begin here (RFC 6335, section 6).
 const PORTS: core::ops::RangeInclusive<u16> = 49_152..=65_535;
 /// News that nobody took; more is left out.
@@ -75,7 +77,11 @@ pub(super) struct Stack {
     /// Streams in use.
     streams: usize,
     state: LinkState,
+    /// Why an interface that is there again cannot be used.
+    why: Option<String>,
     next_look: Instant,
+    /// No socket has anything to send before, unless one is touched or a frame comes in.
+    pub(super) quiet_until: Instant,
     now: Instant,
     pub(super) counters: LinkCounters,
     news: Vec<LinkNews>,
@@ -104,7 +110,9 @@ impl Stack {
             listening: Vec::new(),
             streams: 0,
             state,
+            why: None,
             next_look: now + LOOK,
+            quiet_until: now,
             now,
             counters: LinkCounters::default(),
             news: Vec::new(),
@@ -114,6 +122,9 @@ impl Stack {
     // --- Turns ---
 
     pub(super) fn receive(&mut self, now: Instant) -> Progress {
+        if now.saturating_since(self.now) > STANDSTILL {
+            self.sockets.abort_all();
+        }
         self.now = now;
         self.phy.ledger.set_now(now);
         self.look(now);
@@ -125,6 +136,9 @@ impl Stack {
                 _ => taken += 1,
             }
         }
+        if taken > 0 || self.paths.is_asking() {
+            self.sockets.touch();
+        }
         self.sockets.tidy(now);
         if let Some((host, check)) = self.paths.poll(&mut self.sockets.set, now) {
             self.on_path(host, check);
@@ -132,33 +146,54 @@ impl Stack {
         Progress::from_count(taken)
     }
 
+    /// Where no frame can leave, none is made, and those that were wait until one can.
     pub(super) fn transmit(&mut self, now: Instant) -> Progress {
         self.now = now;
-        self.phy.ledger.set_now(now);
-        let at = self.clock.instant(now);
-        let mut rounds = 0;
-        while self.state == LinkState::Up && rounds < ROUNDS_PER_TURN {
-            match self.interface.poll_egress(at, &mut self.phy, &mut self.sockets.set) {
-                PollResult::None => break,
-                PollResult::SocketStateChanged => rounds += 1,
-            }
+        if self.state != LinkState::Up {
+            return Progress::Idle;
         }
+        self.phy.ledger.set_now(now);
+        let touched = self.sockets.take_touched() == Touched::Yes;
+        let rounds = if touched || now >= self.quiet_until { self.send(now) } else { 0 };
         self.phy.device.flush();
         Progress::from_count(rounds)
     }
 
-    pub(super) fn next_deadline(&mut self) -> Option<Instant> {
-        if self.phy.device.is_pending() {
-            return Some(self.now);
+    /// Sends what sockets have to send. When there was nothing, it is known until when that is so: the kernel is not kept waiting for that.
+    fn send(&mut self, now: Instant) -> usize {
+        let at = self.clock.instant(now);
+        for rounds in 0..ROUNDS_PER_TURN {
+            match self.interface.poll_egress(at, &mut self.phy, &mut self.sockets.set) {
+                PollResult::SocketStateChanged => {}
+                PollResult::None if rounds == 0 => {
+                    self.quiet_until = self.sockets_due().unwrap_or(Instant::FAR_FUTURE);
+                    return 0;
+                }
+                PollResult::None => return self.ask_again(rounds),
+            }
         }
+        self.ask_again(ROUNDS_PER_TURN)
+    }
+
+    fn ask_again(&mut self, rounds: usize) -> usize {
+        self.quiet_until = Instant::EPOCH;
+        rounds
+    }
+
+    /// When a socket has something to send, as things are.
+    fn sockets_due(&mut self) -> Option<Instant> {
         let at = self.clock.instant(self.now);
-        let stack = match self.state {
-            LinkState::Up => self.interface.poll_at(at, &self.sockets.set),
+        self.interface.poll_at(at, &self.sockets.set).map(|at| self.clock.world(at))
+    }
+
+    pub(super) fn next_deadline(&mut self) -> Option<Instant> {
+        let sending = match self.state {
+            LinkState::Up if self.phy.device.is_pending() => Some(self.now),
+            LinkState::Up => self.sockets_due(),
             LinkState::NoCarrier | LinkState::Down | LinkState::Gone => None,
         };
-        let stack = stack.map(|at| self.clock.world(at));
         let own = Instant::earliest(self.sockets.next_deadline(), self.paths.next_deadline());
-        Instant::earliest(Instant::earliest(stack, own), Some(self.next_look))
+        Instant::earliest(Instant::earliest(sending, own), Some(self.next_look))
     }
 
     pub(super) fn prepare_sleep(&mut self) {
@@ -171,6 +206,7 @@ impl Stack {
             return;
         }
         self.next_look = now + LOOK;
+        self.sockets.touch();
         let (before, after) = (self.state, self.phy.device.state());
         self.state = after;
         if before == after {
@@ -179,13 +215,7 @@ impl Stack {
         self.tell(LinkNews::Carrier { interface: self.config.interface.clone(), state: after });
         if before == LinkState::Up {
             self.counters.carrier_losses += 1;
-            for (_, socket) in self.sockets.set.iter_mut() {
-                if let smoltcp::socket::Socket::Tcp(socket) = socket
-                    && !socket.is_listening()
-                {
-                    socket.abort();
-                }
-            }
+            self.sockets.abort_all();
         }
     }
 
@@ -200,6 +230,15 @@ impl Stack {
         self.interface = interface_over(&mut self.phy, &self.config, self.prng.next_u64(), at);
         // The next look sees its state, and tells.
         self.next_look = self.now;
+        self.why = None;
+    }
+
+    /// The interface is there again, and cannot be used: told when the reason is another one.
+    pub(super) fn not_replaced(&mut self, why: String) {
+        if self.why.as_ref() != Some(&why) {
+            self.tell(LinkNews::Unusable { interface: self.config.interface.clone(), why: why.clone() });
+            self.why = Some(why);
+        }
     }
 
     pub(super) fn set_tap(&self, tap: Tap) {
@@ -366,6 +405,7 @@ impl Stack {
         };
         LinkStatus {
             state: self.state,
+            why: self.why.clone(),
             device: self.phy.device.properties().clone(),
             mtu: self.config.mtu,
             addresses: self.config.addresses.clone(),

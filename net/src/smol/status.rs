@@ -40,6 +40,8 @@ pub struct LinkCounters {
 pub struct LinkStatus {
     /// Whether it carries frames.
     pub state: LinkState,
+    /// Why its interface, which had gone and is there again, cannot be used.
+    pub why: Option<String>,
     /// Its device.
     pub device: Properties,
     /// The longest packet that it sends.
@@ -66,6 +68,13 @@ pub enum LinkNews {
         /// What it came to.
         state: LinkState,
     },
+    /// The interface had gone and is there again, and cannot be used.
+    Unusable {
+        /// Which.
+        interface: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// It has become known how far the longest packets get.
     Path {
         /// The far end.
@@ -88,6 +97,9 @@ impl fmt::Display for LinkNews {
                     LinkState::Gone => "is there no more; one of that name takes its place",
                 };
                 write!(f, "interface {interface} {words}")
+            }
+            Self::Unusable { interface, why } => {
+                write!(f, "interface {interface} is there again and cannot be used: {why}")
             }
             Self::Path { host, check: PathCheck::TooNarrow, mtu } => write!(
                 f,

@@ -102,6 +102,9 @@ impl SmolStream {
 
     /// Copies segments to the socket's buffer as far as there is room; the bytes copied.
     fn feed(&mut self, stack: &mut Stack) -> usize {
+        if self.queue.is_empty() || !stack.sockets.get(self.handle).can_send() {
+            return 0;
+        }
         let socket = stack.sockets.get_mut(self.handle);
         let mut copied = 0;
         while let Some(segment) = self.queue.front() {
@@ -140,6 +143,9 @@ impl Stream for SmolStream {
 
     fn receive(&mut self, reader: &mut dyn FnMut(&[u8]) -> usize) -> usize {
         let mut stack = self.stack.borrow_mut();
+        if stack.sockets.get(self.handle).recv_queue() == 0 {
+            return 0;
+        }
         let read = stack.sockets.get_mut(self.handle).recv(|window| {
             let count = if window.is_empty() { 0 } else { reader(window) };
             assert!(count <= window.len(), "took more than was shown");

@@ -1,3 +1,5 @@
+mod degraded;
+
 use core::ops::ControlFlow;
 use core::time::Duration;
 
@@ -392,6 +394,8 @@ fn an_idle_link_lets_its_reactor_sleep() {
     for link in &bench.links {
         let due = link.next_deadline().expect("it looks after its interface");
         assert!(due > bench.now, "{:?}", due.saturating_since(bench.now));
+        // Nor does a turn ask each socket what it has to send.
+        assert!(link.stack.borrow().quiet_until > bench.now + MS);
     }
 }
 

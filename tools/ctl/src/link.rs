@@ -168,6 +168,12 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// With the reason where it is not what it should be.
+fn state(link: &Value) -> String {
+    let state = text(&link["state"]);
+    link["why"].as_str().map_or_else(|| state.clone(), |why| format!("{state}: {why}"))
+}
+
 /// A table of two columns for each link.
 fn status(answer: &Value) -> String {
     let one = |link: &Value| {
@@ -182,7 +188,7 @@ fn status(answer: &Value) -> String {
         let lost = lost.map(|key| format!("{} {}", key.replace('_', " "), counters[key])).join(", ");
         let driver = link["driver"].as_str().filter(|driver| !driver.is_empty()).unwrap_or("unknown");
         let rows = [
-            ("interface", format!("{} ({driver}), {}", text(&link["interface"]), text(&link["state"]))),
+            ("interface", format!("{} ({driver}), {}", text(&link["interface"]), state(link))),
             ("device", format!("{}, address {}", text(&link["device"]), text(&link["hardware_address"]))),
             ("in place of", list(&link["fallbacks"], text)),
             ("addresses", list(&link["addresses"], text)),

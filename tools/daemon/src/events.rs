@@ -187,6 +187,7 @@ impl EventLog {
                 (LINK_TYPES[0], "carrier", Severity::Info, Value::Null)
             }
             LinkNews::Carrier { .. } => (LINK_TYPES[0], "no-carrier", Severity::Warning, Value::Null),
+            LinkNews::Unusable { .. } => (LINK_TYPES[0], "unusable", Severity::Warning, Value::Null),
             LinkNews::Path { host, check, mtu } => {
                 let data = json!({"host": host, "mtu": mtu});
                 match check {

@@ -303,6 +303,7 @@ fn describe(name: &str, entry: &LinkEntry, status: &LinkStatus) -> Value {
         "name": name,
         "interface": entry.created_by.1["interface"],
         "state": state(status.state),
+        "why": status.why,
         "device": device.kind,
         "fallbacks": device.fallbacks,
         "driver": device.driver,
