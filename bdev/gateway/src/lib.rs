@@ -7,6 +7,7 @@ pub mod export;
 mod payload;
 pub mod remote;
 pub mod translate;
+pub mod turn;
 pub mod url;
 mod wire;
 
@@ -21,4 +22,5 @@ pub use remote::{
     Discovered, Discovery, DiscoveryConfig, Remote, RemoteConfig, Rung, RungTimes, Served, Way, WayNews,
     WayState,
 };
+pub use turn::{Stations, poll_in_order};
 pub use url::LunUrl;

@@ -9,7 +9,7 @@ use bdev::{Bdev, Geometry};
 use engine::{Core, Instant, Progress};
 use gateway::{
     InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PortalGroup, Remote, RemoteConfig, Served,
-    Target, TargetConfig,
+    Stations, Target, TargetConfig, poll_in_order,
 };
 use mirror::driver::Driver;
 use mirror::format::LegIndex;
@@ -74,18 +74,30 @@ impl Node {
 
     /// One turn of its reactor, as the daemon's shard takes it.
     pub(super) fn poll(&mut self, now: Instant) -> Progress {
-        if let Some(half) = &mut self.half {
-            let _ = half.import.poll(now);
-            let _ = half.driver.poll(now);
-            // Nobody reads the log.
-            while half.driver.next_event().is_some() {}
-        }
-        self.target.poll(now)
+        poll_in_order(self, now)
     }
 
     /// True when it serves, and what is mirrored is in sync.
     pub(super) fn is_ready(&self) -> bool {
         self.half.as_ref().is_none_or(|half| pair::in_sync(&half.driver))
+    }
+}
+
+impl Stations for Node {
+    fn poll_imports(&mut self, now: Instant) -> Progress {
+        self.half.as_mut().map_or(Progress::Idle, |half| half.import.poll(now))
+    }
+
+    fn poll_mirrors(&mut self, now: Instant) -> Progress {
+        let Some(Half { driver, .. }) = &mut self.half else { return Progress::Idle };
+        let progress = driver.poll(now);
+        // Nobody reads the log.
+        while driver.next_event().is_some() {}
+        progress
+    }
+
+    fn poll_target(&mut self, now: Instant) -> Progress {
+        self.target.poll(now)
     }
 }
 

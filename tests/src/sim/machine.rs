@@ -9,7 +9,7 @@ use bdev::sim::SimBdev;
 use engine::{Core, Instant, Progress};
 use gateway::{
     AuthPolicy, InitiatorGroup, LunConfig, LunMode, Map, NetMask, NodeConfig, PeerConfig, PortalGroup,
-    Remote, RemoteConfig, Served, StandbyMode, Target, TargetConfig,
+    Remote, RemoteConfig, Served, StandbyMode, Stations, Target, TargetConfig, poll_in_order,
 };
 use iscsi::chap::{Account, Credential, Requirement, Secret};
 use mirror::driver::Driver;
@@ -130,13 +130,23 @@ impl Process {
         self.target.give_up_unit_state(&volume_name(), 0).is_ok()
     }
 
-    fn poll(&mut self, now: Instant) -> Progress {
-        self.import.poll(now) | self.driver.poll(now) | self.target.poll(now)
-    }
-
     fn next_deadline(&self) -> Option<Instant> {
         let back = Instant::earliest(self.import.next_deadline(), self.driver.next_deadline());
         Instant::earliest(back, self.target.next_deadline())
+    }
+}
+
+impl Stations for Process {
+    fn poll_imports(&mut self, now: Instant) -> Progress {
+        self.import.poll(now)
+    }
+
+    fn poll_mirrors(&mut self, now: Instant) -> Progress {
+        self.driver.poll(now)
+    }
+
+    fn poll_target(&mut self, now: Instant) -> Progress {
+        self.target.poll(now)
     }
 }
 
@@ -212,7 +222,7 @@ impl Machine {
         let local = self.clock.local(now);
         let Some(process) = &mut self.process else { return };
         let soon = now + self.turn_cost;
-        if process.poll(local).is_busy() {
+        if poll_in_order(process, local).is_busy() {
             self.due = soon;
             return;
         }

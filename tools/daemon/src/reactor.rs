@@ -15,7 +15,7 @@ use engine::{
     Core, Instant, MonotonicClock, Pinning, Pool, Progress, ReactorConfig, ReactorSnapshot, ReactorThread,
     RingCapabilities, Sender, Shard,
 };
-use gateway::{Served, Target, TargetConfig, Way};
+use gateway::{Served, Stations, Target, TargetConfig, Way, poll_in_order};
 use mirror::arbiter::{Answer, Ticket};
 use mirror::driver::Driver;
 use net::Routes;
@@ -200,7 +200,12 @@ impl Shard for Residents {
     }
 
     fn poll(&mut self, now: Instant) -> Progress {
-        self.receive(now) | self.poll_users(now) | self.transmit(now)
+        let mut progress = self.receive(now);
+        progress |= self.poll_errands(now);
+        progress |= poll_in_order(self, now);
+        progress |= self.transmit(now);
+        self.tell();
+        progress
     }
 
     fn prepare_sleep(&mut self) {
@@ -225,52 +230,66 @@ impl Shard for Residents {
     }
 }
 
-/// A turn: links take what arrived, their users act on it, links send what comes of that.
+/// What a turn is made of: links take what arrived, their users act on it, links send what comes of that, and the log is told.
 impl Residents {
     fn receive(&mut self, now: Instant) -> Progress {
-        let mut progress = Progress::Idle;
-        for (name, link) in &mut self.links {
-            progress |= link.count.count(link.what.receive(now));
-            for news in link.what.take_news() {
-                // The log outlives the reactors.
-                let _ = self.events.as_ref().map(|events| events.send(News::Link(name.clone(), news)));
-            }
-        }
-        progress
+        all(self.links.values_mut(), |link| link.count.count(link.what.receive(now)))
+    }
+
+    fn poll_errands(&mut self, now: Instant) -> Progress {
+        all(self.errands.values_mut(), |sent| sent.errand.poll(now))
     }
 
     fn transmit(&mut self, now: Instant) -> Progress {
-        self.links.values_mut().fold(Progress::Idle, |sum, link| sum | link.what.transmit(now))
+        all(self.links.values_mut(), |link| link.what.transmit(now))
     }
 
-    fn poll_users(&mut self, now: Instant) -> Progress {
-        let imports = self.imports.values_mut().map(|import| import.count.count(import.what.poll(now)));
-        let mut progress = imports.fold(Progress::Idle, |sum, one| sum | one);
-        for (name, import) in &mut self.imports {
-            for rung in import.what.take_rungs() {
-                // The log outlives the reactors.
-                let _ = self.events.as_ref().map(|events| events.send(News::Late(name.clone(), rung)));
-            }
-            for news in import.what.take_way_news() {
-                let _ = self.events.as_ref().map(|events| events.send(News::Way(name.clone(), news)));
-            }
+    fn tell(&mut self) {
+        let Self { links, imports, target, events, .. } = self;
+        let tell = |news: News| {
+            // The log outlives the reactors.
+            let _ = events.as_ref().map(|events| events.send(news));
+        };
+        for (name, link) in links {
+            link.what.take_news().into_iter().for_each(|news| tell(News::Link(name.clone(), news)));
         }
-        progress |= self.leaving.iter_mut().fold(Progress::Idle, |sum, import| sum | import.poll(now));
-        self.leaving.retain(|import| !import.is_gone());
-        progress |= self.mirrors.values_mut().fold(Progress::Idle, |sum, mirror| sum | mirror.poll(now));
-        progress |= self.errands.values_mut().fold(Progress::Idle, |sum, sent| sum | sent.errand.poll(now));
-        if let Some(target) = &mut self.target {
-            progress |= target.count.count(target.what.poll(now));
-            let (departed, more) = target.what.departures();
-            let more = (more > 0).then_some(News::MoreDeparted(more));
-            let unreadable = target.what.unreadable().into_iter().map(News::Unreadable);
-            for news in departed.into_iter().map(News::Departed).chain(more).chain(unreadable) {
-                // The log outlives the reactors.
-                let _ = self.events.as_ref().map(|events| events.send(news));
-            }
+        for (name, import) in imports {
+            import.what.take_rungs().into_iter().for_each(|rung| tell(News::Late(name.clone(), rung)));
+            import.what.take_way_news().into_iter().for_each(|news| tell(News::Way(name.clone(), news)));
         }
-        progress
+        let Some(Polled { what: target, .. }) = target else { return };
+        let (departed, more) = target.departures();
+        departed.into_iter().map(News::Departed).for_each(tell);
+        if more > 0 {
+            tell(News::MoreDeparted(more));
+        }
+        target.unreadable().into_iter().map(News::Unreadable).for_each(tell);
     }
+}
+
+impl Stations for Residents {
+    fn poll_imports(&mut self, now: Instant) -> Progress {
+        let progress = all(self.imports.values_mut(), |import| import.count.count(import.what.poll(now)));
+        if self.leaving.is_empty() {
+            return progress;
+        }
+        let leaving = all(self.leaving.iter_mut(), |import| import.poll(now));
+        self.leaving.retain(|import| !import.is_gone());
+        progress | leaving
+    }
+
+    fn poll_mirrors(&mut self, now: Instant) -> Progress {
+        all(self.mirrors.values_mut(), |mirror| mirror.poll(now))
+    }
+
+    fn poll_target(&mut self, now: Instant) -> Progress {
+        all(self.target.iter_mut(), |target| target.count.count(target.what.poll(now)))
+    }
+}
+
+/// Polls each one.
+fn all<T>(residents: impl Iterator<Item = T>, poll: impl FnMut(T) -> Progress) -> Progress {
+    residents.map(poll).fold(Progress::Idle, |sum, one| sum | one)
 }
 
 /// The control plane's end of a reactor.

@@ -53,17 +53,20 @@ impl Served {
         (bdev, Self { server, channel, owners, waiting, done, seen: None })
     }
 
-    /// One turn.
+    /// One turn. What users asked for leaves in it; what the far window had no room for, in the next one after that opens.
     pub fn poll(&mut self, now: Instant) -> Progress {
         while self.server.next_event().is_some() {}
-        let mut progress = self.channel.poll(now, &mut self.done);
+        let mut progress = self.submit(now);
+        progress |= self.channel.poll(now, &mut self.done);
         while let Some(mut completed) = self.done.pop_front() {
             let owner = self.owners.remove(Key::from_bits(completed.tag.0)).expect("an I/O has an owner");
             completed.tag = owner.tag;
             self.server.complete(owner.client, completed);
         }
         self.watch_link(now);
-        progress |= self.submit(now);
+        if !self.waiting.is_empty() {
+            progress |= self.submit(now);
+        }
         progress
     }
 
