@@ -1,8 +1,8 @@
 //! smoltcp's time: the world's, run faster.
 //!
 //! Its timers are constants of a wide-area network: a retransmission timeout of at least 1 s and at most 60 s, 1 s between
-//! two questions for a neighbour, 60 s for a neighbour's answer, 10 s of TIME-WAIT. On a clock that runs 500 times as fast
-//! they are 2 ms, 120 ms, 2 ms, 120 ms and 20 ms, and a round trip is measured 500 times as finely.
+//! two questions for a neighbour, 60 s for a neighbour's answer, 10 s of TIME-WAIT. On a clock that runs 2000 times as fast
+//! they are 500 us, 30 ms, 500 us (`neighbours.rs` makes that more), 30 ms and 5 ms, and a round trip is measured 2000 times as finely.
 
 use core::time::Duration;
 

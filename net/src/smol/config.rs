@@ -117,8 +117,8 @@ impl LinkConfig {
             buffer: 512 << 10,
             ring_frames: 256,
             congestion: Congestion::default(),
-            min_rto: Duration::from_millis(2),
-            ack_delay: Duration::from_micros(800),
+            min_rto: Duration::from_micros(500),
+            ack_delay: Duration::from_micros(200),
             connect_timeout: Duration::from_secs(5),
             seed,
         }
@@ -153,8 +153,8 @@ impl LinkConfig {
         if self.hardware_address.is_some_and(|address| address[0] & 1 != 0 || address == [0; 6]) {
             return wrong("the Ethernet address is none of one host".to_owned());
         }
-        if !(Duration::from_millis(1)..=Duration::from_secs(1)).contains(&self.min_rto) {
-            return wrong("min_rto must be 1 ms to 1 s".to_owned());
+        if !(Duration::from_micros(250)..=Duration::from_secs(1)).contains(&self.min_rto) {
+            return wrong("min_rto must be 250 us to 1 s".to_owned());
         }
         if self.ack_delay * 2 > self.min_rto {
             return wrong(

@@ -7,7 +7,8 @@ use smoltcp::phy::{
 };
 use smoltcp::time::Instant;
 
-use super::offload::{self, Direction, Ledger};
+use super::neighbours::{Neighbours, Talk};
+use super::offload::{self, Direction, Ledger, Segment};
 
 /// What a device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,7 @@ pub(super) const ETHERNET: usize = 14;
 pub(super) struct Phy {
     pub(super) device: Box<dyn FrameDevice>,
     pub(super) ledger: Ledger,
+    pub(super) neighbours: Neighbours,
     mtu: usize,
     segmentation: Option<usize>,
 }
@@ -69,7 +71,8 @@ pub(super) struct Phy {
 impl Phy {
     pub(super) fn new(device: Box<dyn FrameDevice>, mtu: u32) -> Self {
         let segmentation = device.properties().segmentation;
-        Self { device, ledger: Ledger::default(), mtu: mtu as usize, segmentation }
+        let (ledger, neighbours) = (Ledger::default(), Neighbours::default());
+        Self { device, ledger, neighbours, mtu: mtu as usize, segmentation }
     }
 
     /// Goes on with another device of an interface of the same name. It may do more or less than the one before: an [`Interface`] over
@@ -88,16 +91,17 @@ impl Device for Phy {
 
     fn receive(&mut self, _: Instant) -> Option<(FrameIn<'_>, FrameOut<'_>)> {
         let (received, transmit) = self.device.receive()?;
-        let (ledger, meta) = (&self.ledger, PacketMeta::default());
+        let (ledger, neighbours, meta) = (&self.ledger, &self.neighbours, PacketMeta::default());
         let completes = self.segmentation.is_some();
-        Some((FrameIn { received, ledger }, FrameOut { transmit, ledger, meta, completes }))
+        let out = FrameOut { transmit, ledger, neighbours, meta, completes };
+        Some((FrameIn { received, ledger, neighbours }, out))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<FrameOut<'_>> {
         let transmit = self.device.transmitter();
-        let (ledger, meta) = (&self.ledger, PacketMeta::default());
+        let (ledger, neighbours, meta) = (&self.ledger, &self.neighbours, PacketMeta::default());
         let completes = self.segmentation.is_some();
-        transmit.has_room().then_some(FrameOut { transmit, ledger, meta, completes })
+        transmit.has_room().then_some(FrameOut { transmit, ledger, neighbours, meta, completes })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -118,6 +122,15 @@ impl Device for Phy {
 pub(super) struct FrameIn<'a> {
     received: Received<'a>,
     ledger: &'a Ledger,
+    neighbours: &'a Neighbours,
+}
+
+impl FrameIn<'_> {
+    fn note_talk(&self, bytes: &[u8]) {
+        if let Some(Talk::Answers(host)) = Talk::of(bytes) {
+            self.neighbours.answered(host);
+        }
+    }
 }
 
 impl RxToken for FrameIn<'_> {
@@ -129,7 +142,10 @@ impl RxToken for FrameIn<'_> {
             // An empty frame is no frame.
             return f(&[]);
         }
-        self.ledger.note_received(bytes);
+        match Segment::of(bytes) {
+            Some(segment) => self.ledger.note_received(&segment),
+            None => self.note_talk(bytes),
+        }
         f(bytes)
     }
 }
@@ -138,20 +154,22 @@ impl RxToken for FrameIn<'_> {
 pub(super) struct FrameOut<'a> {
     transmit: &'a mut dyn Transmit,
     ledger: &'a Ledger,
+    neighbours: &'a Neighbours,
     meta: PacketMeta,
     completes: bool,
 }
 
 impl TxToken for FrameOut<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let Self { transmit, ledger, meta, completes } = self;
+        let Self { transmit, ledger, neighbours, meta, completes } = self;
         let Some(frame) = transmit.reserve(len) else {
             // An answer that the ring has no room for is lost, as on any wire.
             ledger.count_unsent();
             return f(&mut vec![0; len]);
         };
         let result = f(frame);
-        let request = match offload::Segment::of(frame) {
+        let request = match Segment::of(frame) {
+            None if !may_leave(frame, neighbours, ledger.now()) => return result,
             None => SendRequest::default(),
             Some(segment) => {
                 ledger.note(&segment);
@@ -169,5 +187,13 @@ impl TxToken for FrameOut<'_> {
 
     fn set_meta(&mut self, meta: PacketMeta) {
         self.meta = meta;
+    }
+}
+
+/// False for a question that comes too soon after the last one.
+fn may_leave(frame: &[u8], neighbours: &Neighbours, now: engine::Instant) -> bool {
+    match Talk::of(frame) {
+        Some(Talk::Asks(host)) => neighbours.may_ask(host, now),
+        Some(Talk::Answers(_)) | None => true,
     }
 }

@@ -21,6 +21,7 @@ mod device;
 mod kernel;
 mod listener;
 mod memory;
+mod neighbours;
 mod offload;
 mod path;
 mod socket;

@@ -157,6 +157,10 @@ impl Ledger {
         self.tap.borrow_mut().take_if(|tap| now >= tap.until);
     }
 
+    pub(super) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
     pub(super) fn set_tap(&self, tap: Tap) {
         *self.tap.borrow_mut() = Some(tap);
     }
@@ -172,8 +176,7 @@ impl Ledger {
     }
 
     /// A received segment may be the acknowledgement that is waited for.
-    pub(super) fn note_received(&self, frame: &[u8]) {
-        let Some(segment) = Segment::of(frame) else { return };
+    pub(super) fn note_received(&self, segment: &Segment) {
         let Some(acknowledged) = segment.acknowledged else { return };
         let (far, ports): (IpAddr, _) = (segment.source.into(), (segment.ports.1, segment.ports.0));
         let mut flows = self.flows.borrow_mut();

@@ -22,6 +22,8 @@ const FRAMES_PER_TURN: usize = 256;
 const ROUNDS_PER_TURN: usize = 64;
 /// How often the interface is looked after.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long others may be kept waiting for the sake of a host that does not answer.
+const LULL: Duration = Duration::from_millis(5);
 /// Whoever was not polled for so long has no connections any more, and smoltcp's estimate of round trips does not take it.
 const STANDSTILL: Duration = Duration::from_secs(60);
 /// Ports for connections that begin here (RFC 6335, section 6).
@@ -189,11 +191,17 @@ impl Stack {
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
         let sending = match self.state {
             LinkState::Up if self.phy.device.is_pending() => Some(self.now),
-            LinkState::Up => self.sockets_due(),
+            LinkState::Up => self.sockets_due().map(|due| due.max(self.lull())),
             LinkState::NoCarrier | LinkState::Down | LinkState::Gone => None,
         };
         let own = Instant::earliest(self.sockets.next_deadline(), self.paths.next_deadline());
         Instant::earliest(Instant::earliest(sending, own), Some(self.next_look))
+    }
+
+    /// The stack wants to ask a host that does not answer again and again: until then it need not be woken.
+    fn lull(&self) -> Instant {
+        let next = self.phy.neighbours.next(self.now);
+        next.map_or(Instant::EPOCH, |next| next.min(self.now + LULL))
     }
 
     pub(super) fn prepare_sleep(&mut self) {

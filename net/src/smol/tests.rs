@@ -441,8 +441,8 @@ fn a_lossy_link_keeps_most_of_its_rate() {
     let whole = took(congestion, min_rto, 0);
     assert_eq!(whole, took(Congestion::Reno, 5 * MS, 0));
     let [rarely, often] = [1, 10].map(|permille| took(congestion, min_rto, permille));
-    // On a wire of 20 us a loss costs a hundred round trips, where it is noticed by the timer alone.
-    assert!(rarely < whole * 3 / 2 && often < whole * 3, "{whole:?}, {rarely:?}, {often:?}");
+    // On a wire of 20 us a loss costs a dozen round trips, where it is noticed by the timer alone.
+    assert!(rarely < whole * 11 / 10 && often < whole * 9 / 5, "{whole:?}, {rarely:?}, {often:?}");
     let slow = took(Congestion::Reno, 5 * MS, 10);
     assert!(slow > often * 3, "{often:?}, {slow:?}");
 }

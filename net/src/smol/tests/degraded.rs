@@ -123,7 +123,7 @@ fn a_node_that_stood_still_for_hours_goes_on_without_its_connections() {
         let mut bench = Bench::new(15);
         let mut listener =
             bench.links[1].network().listen("10.0.0.2:3260".parse().expect("ours")).expect("free");
-        let mut a = bench.links[0].network().connect(listener.local_addr());
+        let a = bench.links[0].network().connect(listener.local_addr());
         (0..turns).for_each(|_| bench.turn(|_| {}));
         // Both nodes stop, with whatever is on the wire.
         bench.now += Duration::from_secs(3 * 3600);
@@ -137,5 +137,35 @@ fn a_node_that_stood_still_for_hours_goes_on_without_its_connections() {
             b.is_some() && a.status() == StreamStatus::Open
         });
         bench.ping_pong(&mut *a, &mut *b.expect("accepted"), 3);
+    }
+}
+
+/// Nobody answers for a dead peer: it is looked for, and neither the wire nor the reactor has much of that.
+#[test]
+fn a_dead_peer_is_asked_for_rarely_and_found_soon() {
+    for v6 in [false, true] {
+        let mut bench = Bench::with(16, Congestion::default(), LinkConfig::new("test", 1).min_rto);
+        bench.wire.cut([true; 2]);
+        let address = SocketAddr::new(config(1, 0).addresses[usize::from(v6)].address, 3260);
+        let mut listener = bench.links[1].network().listen(address).expect("free");
+        let mut stream = bench.links[0].network().connect(address);
+        let begin = bench.now;
+        let mut turns = 0;
+        while bench.now - begin < Duration::from_secs(1) {
+            // Asleep in between.
+            bench.now = bench.links[0].next_deadline().map_or(bench.now, |due| due.max(bench.now));
+            bench.turn(|now| {
+                let _ = stream.poll(now);
+            });
+            turns += 1;
+        }
+        let sent = bench.sent(0);
+        assert!((10..60).contains(&sent), "{sent} frames");
+        assert!(turns < 500, "{turns} turns");
+        bench.wire.cut([false; 2]);
+        bench.until(150 * MS, |now| {
+            let _ = stream.poll(now);
+            listener.accept(now).is_some()
+        });
     }
 }
