@@ -245,9 +245,22 @@ impl Net {
     /// # Panics
     /// When it cannot be set up.
     pub fn dedicate(&self, node: usize) {
+        self.set_mtu(node, 9000);
+        self.take_addresses(node);
+    }
+
+    /// The longest packet that a node's end of the link takes.
+    ///
+    /// # Panics
+    /// When it cannot be set.
+    pub fn set_mtu(&self, node: usize, mtu: u32) {
+        let device = ends(Way::Link)[node].device;
+        must(&["-n", &self.spaces[node], "link", "set", device, "mtu", &mtu.to_string()]);
+    }
+
+    fn take_addresses(&self, node: usize) {
         let end = &ends(Way::Link)[node];
         let space = self.spaces[node].as_str();
-        must(&["-n", space, "link", "set", end.device, "mtu", "9000"]);
         must(&["-n", space, "addr", "flush", "dev", end.device]);
         // Nor does it tell its neighbours of one that it would give itself.
         let quiet = format!("net.ipv6.conf.{}.disable_ipv6=1", end.device);
@@ -289,10 +302,42 @@ impl Net {
     /// # Panics
     /// When they do not.
     pub fn renew_link(&self) {
+        self.renew_link_as_it_comes();
+        [0, 1].into_iter().for_each(|node| self.set_mtu(node, 9000));
+    }
+
+    /// As [`Net::renew_link`]; they have the MTU that they are born with.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn renew_link_as_it_comes(&self) {
         let [near, _] = ends(Way::Link);
         must(&["-n", &self.spaces[near.space], "link", "del", near.device]);
         self.connect(Way::Link);
-        [0, 1].into_iter().for_each(|node| self.dedicate(node));
+        [0, 1].into_iter().for_each(|node| self.take_addresses(node));
+    }
+
+    /// The kernel of a node has this address on the link.
+    ///
+    /// # Panics
+    /// When it does not take it.
+    pub fn add_address(&self, node: usize, address: &str) {
+        let (space, device) = (self.spaces[node].as_str(), ends(Way::Link)[node].device);
+        let quiet = format!("net.ipv6.conf.{device}.disable_ipv6=0");
+        must(&["netns", "exec", space, "sysctl", "-qw", &quiet]);
+        let family: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+        must(&[&["-n", space, "addr", "add", address, "dev", device][..], family].concat());
+    }
+
+    /// The multicast addresses that a node's end of the link receives.
+    ///
+    /// # Panics
+    /// When nobody tells.
+    pub fn groups(&self, node: usize) -> String {
+        let device = ends(Way::Link)[node].device;
+        let output =
+            Command::new("ip").args(["-n", &self.spaces[node], "maddr", "show", "dev", device]).output();
+        String::from_utf8_lossy(&output.expect("ip").stdout).into_owned()
     }
 
     /// Takes the link's plug out at a node, or puts it in again: both ends see it.

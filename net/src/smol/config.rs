@@ -113,7 +113,7 @@ impl LinkConfig {
             gateways: Vec::new(),
             mtu: 9000,
             hardware_address: None,
-            sockets: 16,
+            sockets: 32,
             buffer: 512 << 10,
             ring_frames: 256,
             congestion: Congestion::default(),

@@ -49,6 +49,11 @@ pub trait FrameDevice {
     /// Whether it carries frames now.
     fn state(&mut self) -> LinkState;
 
+    /// The longest packet in bytes that it takes now, which is not what it took when it was opened.
+    fn mtu(&mut self) -> u32 {
+        self.properties().mtu
+    }
+
     /// What passed.
     fn stats(&mut self) -> PacketStats;
 

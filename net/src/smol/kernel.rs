@@ -215,6 +215,10 @@ impl<D: KernelDevice> FrameDevice for KernelLink<D> {
         self.state
     }
 
+    fn mtu(&mut self) -> u32 {
+        self.device.mtu().unwrap_or(self.properties.mtu)
+    }
+
     fn stats(&mut self) -> PacketStats {
         self.device.stats()
     }
@@ -305,6 +309,10 @@ mod tests {
 
         fn link_state(&self) -> LinkState {
             self.state
+        }
+
+        fn mtu(&self) -> Option<u32> {
+            None
         }
 
         fn stats(&mut self) -> PacketStats {

@@ -28,6 +28,7 @@ mod socket;
 mod stack;
 mod status;
 mod stream;
+mod watch;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -108,7 +109,7 @@ impl Link {
             Ok(device) => stack.replace(device),
             // It is away still: nothing new.
             Err(LinkError::Device(PacketError::NoInterface(_))) => {}
-            Err(why) => stack.not_replaced(why.to_string()),
+            Err(why) => stack.watch.not_replaced(why.to_string()),
         }
     }
 
@@ -144,7 +145,7 @@ impl Link {
 
     /// What happened since the last call.
     pub fn take_news(&mut self) -> Vec<LinkNews> {
-        self.stack.borrow_mut().take_news()
+        self.stack.borrow_mut().watch.take_news()
     }
 
     /// Listeners and streams that use it.

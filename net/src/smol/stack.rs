@@ -14,22 +14,19 @@ use super::device::{FrameDevice, Phy};
 use super::offload::Tap;
 use super::path::{PathCheck, Paths};
 use super::socket::{Sockets, Touched};
-use super::status::{LinkCounters, LinkNews, LinkStatus};
+use super::status::{LinkCounters, LinkNews, LinkStatus, Meter};
+use super::watch::{Seen, Watch};
 
 /// Frames taken in one turn at the most.
 const FRAMES_PER_TURN: usize = 256;
 /// Rounds over all sockets in one turn at the most.
 const ROUNDS_PER_TURN: usize = 64;
-/// How often the interface is looked after.
-const LOOK: Duration = Duration::from_millis(20);
 /// How long others may be kept waiting for the sake of a host that does not answer.
 const LULL: Duration = Duration::from_millis(5);
 /// Whoever was not polled for so long has no connections any more, and smoltcp's estimate of round trips does not take it.
 const STANDSTILL: Duration = Duration::from_secs(60);
 /// Ports for connections that begin here (RFC 6335, section 6).
 const PORTS: core::ops::RangeInclusive<u16> = 49_152..=65_535;
-/// News that nobody took; more is left out.
-const NEWS_MAX: usize = 64;
 
 pub(super) const ENETDOWN: i32 = 100;
 const ENETUNREACH: i32 = 101;
@@ -78,15 +75,12 @@ pub(super) struct Stack {
     listening: Vec<SocketAddr>,
     /// Streams in use.
     streams: usize,
-    state: LinkState,
-    /// Why an interface that is there again cannot be used.
-    why: Option<String>,
-    next_look: Instant,
+    pub(super) watch: Watch,
+    meter: Meter,
     /// No socket has anything to send before, unless one is touched or a frame comes in.
     pub(super) quiet_until: Instant,
     now: Instant,
     pub(super) counters: LinkCounters,
-    news: Vec<LinkNews>,
 }
 
 impl Stack {
@@ -99,8 +93,8 @@ impl Stack {
         let mut sockets = Sockets::new(config, clock);
         let ident = prng.below(1 << 16) as u16;
         let paths = Paths::new(&mut sockets.set, mtu, ident);
-        let state = phy.device.state();
         let config = LinkConfig { mtu, ..config.clone() };
+        let watch = Watch::new(&config, phy.device.state(), now);
         Self {
             config,
             clock,
@@ -111,13 +105,11 @@ impl Stack {
             prng,
             listening: Vec::new(),
             streams: 0,
-            state,
-            why: None,
-            next_look: now + LOOK,
+            watch,
+            meter: Meter::new(now),
             quiet_until: now,
             now,
             counters: LinkCounters::default(),
-            news: Vec::new(),
         }
     }
 
@@ -151,7 +143,7 @@ impl Stack {
     /// Where no frame can leave, none is made, and those that were wait until one can.
     pub(super) fn transmit(&mut self, now: Instant) -> Progress {
         self.now = now;
-        if self.state != LinkState::Up {
+        if !self.watch.is_up() {
             return Progress::Idle;
         }
         self.phy.ledger.set_now(now);
@@ -189,13 +181,13 @@ impl Stack {
     }
 
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
-        let sending = match self.state {
+        let sending = match self.watch.state() {
             LinkState::Up if self.phy.device.is_pending() => Some(self.now),
             LinkState::Up => self.sockets_due().map(|due| due.max(self.lull())),
             LinkState::NoCarrier | LinkState::Down | LinkState::Gone => None,
         };
         let own = Instant::earliest(self.sockets.next_deadline(), self.paths.next_deadline());
-        Instant::earliest(Instant::earliest(sending, own), Some(self.next_look))
+        Instant::earliest(Instant::earliest(sending, own), Some(self.watch.next_look()))
     }
 
     /// The stack wants to ask a host that does not answer again and again: until then it need not be woken.
@@ -210,25 +202,24 @@ impl Stack {
 
     /// Looks whether the interface carries frames; when it stops, connections end at once.
     fn look(&mut self, now: Instant) {
-        if now < self.next_look {
+        if now < self.watch.next_look() {
             return;
         }
-        self.next_look = now + LOOK;
+        // Whatever was missed before is asked for now.
         self.sockets.touch();
-        let (before, after) = (self.state, self.phy.device.state());
-        self.state = after;
-        if before == after {
-            return;
+        self.meter.note(&mut *self.phy.device, now);
+        if self.sockets.free() > 0 {
+            self.watch.roomy();
         }
-        self.tell(LinkNews::Carrier { interface: self.config.interface.clone(), state: after });
-        if before == LinkState::Up {
+        let (state, mtu) = (self.phy.device.state(), self.phy.device.mtu());
+        if self.watch.look(state, mtu, now) == Seen::Lost {
             self.counters.carrier_losses += 1;
             self.sockets.abort_all();
         }
     }
 
     pub(super) fn is_gone(&self) -> bool {
-        self.state == LinkState::Gone
+        self.watch.state() == LinkState::Gone
     }
 
     /// The interface is there again: goes on with its device.
@@ -236,17 +227,8 @@ impl Stack {
         self.phy.replace(device);
         let at = self.clock.instant(self.now);
         self.interface = interface_over(&mut self.phy, &self.config, self.prng.next_u64(), at);
-        // The next look sees its state, and tells.
-        self.next_look = self.now;
-        self.why = None;
-    }
-
-    /// The interface is there again, and cannot be used: told when the reason is another one.
-    pub(super) fn not_replaced(&mut self, why: String) {
-        if self.why.as_ref() != Some(&why) {
-            self.tell(LinkNews::Unusable { interface: self.config.interface.clone(), why: why.clone() });
-            self.why = Some(why);
-        }
+        self.meter = Meter::new(self.now);
+        self.watch.replaced(self.now);
     }
 
     pub(super) fn set_tap(&self, tap: Tap) {
@@ -257,19 +239,9 @@ impl Stack {
         match check {
             PathCheck::Asking | PathCheck::Whole => {}
             PathCheck::TooNarrow | PathCheck::Silent => {
-                self.tell(LinkNews::Path { host, check, mtu: self.config.mtu });
+                self.watch.tell(LinkNews::Path { host, check, mtu: self.config.mtu });
             }
         }
-    }
-
-    fn tell(&mut self, news: LinkNews) {
-        if self.news.len() < NEWS_MAX {
-            self.news.push(news);
-        }
-    }
-
-    pub(super) fn take_news(&mut self) -> Vec<LinkNews> {
-        core::mem::take(&mut self.news)
     }
 
     // --- Addresses ---
@@ -313,15 +285,23 @@ impl Stack {
 
     // --- Connections ---
 
+    fn take_socket(&mut self) -> Option<SocketHandle> {
+        let taken = self.sockets.take();
+        if taken.is_none() {
+            self.watch.crowded(self.config.sockets);
+        }
+        taken
+    }
+
     /// Begins a connection.
     pub(super) fn connect(&mut self, to: SocketAddr) -> Result<(SocketHandle, SocketAddr), i32> {
-        if self.state != LinkState::Up {
+        if !self.watch.is_up() {
             return Err(ENETDOWN);
         }
         let source = self.source_for(to.ip()).ok_or(ENETUNREACH)?;
         let port = self.free_port(Self::is_port_used).ok_or(EADDRNOTAVAIL)?;
         let local = SocketAddr::new(source.address, port);
-        let handle = self.sockets.take().ok_or(ENOBUFS)?;
+        let handle = self.take_socket().ok_or(ENOBUFS)?;
         let (remote, near) = (IpEndpoint::from(to), IpEndpoint::from(local));
         let socket = self.sockets.get_mut(handle);
         if socket.connect(self.interface.context(), remote, near).is_err() {
@@ -369,7 +349,7 @@ impl Stack {
 
     /// A socket that listens; `None` when all are in use.
     pub(super) fn listening(&mut self, address: SocketAddr) -> Option<SocketHandle> {
-        let handle = self.sockets.take()?;
+        let handle = self.take_socket()?;
         let endpoint = IpListenEndpoint { addr: Some(address.ip().into()), port: address.port() };
         match self.sockets.get_mut(handle).listen(endpoint) {
             Ok(()) => Some(handle),
@@ -394,7 +374,7 @@ impl Stack {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.state == LinkState::Up
+        self.watch.is_up()
     }
 
     pub(super) fn users(&self) -> usize {
@@ -412,8 +392,9 @@ impl Stack {
             ..self.counters
         };
         LinkStatus {
-            state: self.state,
-            why: self.why.clone(),
+            state: self.watch.state(),
+            why: self.watch.why().cloned(),
+            rates: self.meter.rates(),
             device: self.phy.device.properties().clone(),
             mtu: self.config.mtu,
             addresses: self.config.addresses.clone(),

@@ -2,12 +2,13 @@
 
 use core::fmt;
 use core::net::IpAddr;
+use core::time::Duration;
 
-use engine::LatencySummary;
 use engine::packet::{LinkState, PacketStats};
+use engine::{Instant, LatencySummary};
 
 use super::config::IpNet;
-use super::device::Properties;
+use super::device::{FrameDevice, Properties};
 use super::path::PathCheck;
 
 /// Counters of a link since it was made.
@@ -42,6 +43,8 @@ pub struct LinkStatus {
     pub state: LinkState,
     /// Why its interface, which had gone and is there again, cannot be used.
     pub why: Option<String>,
+    /// Bytes a second, received and sent, over about the last second.
+    pub rates: [u64; 2],
     /// Its device.
     pub device: Properties,
     /// The longest packet that it sends.
@@ -56,6 +59,42 @@ pub struct LinkStatus {
     pub round_trips: LatencySummary,
     /// Hosts that were talked to, and whether the longest packets reach them.
     pub paths: Vec<(IpAddr, PathCheck)>,
+}
+
+/// Over how long a rate is taken.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How much passed in about the last second.
+pub(super) struct Meter {
+    since: Instant,
+    bytes: [u64; 2],
+    rates: [u64; 2],
+}
+
+impl Meter {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, bytes: [0; 2], rates: [0; 2] }
+    }
+
+    /// Looks at the device, once in a second.
+    pub(super) fn note(&mut self, device: &mut dyn FrameDevice, now: Instant) {
+        let time = now.saturating_since(self.since);
+        if time < SECOND {
+            return;
+        }
+        let stats = device.stats();
+        let bytes = [stats.received_bytes, stats.sent_bytes];
+        let rate = |way: usize| {
+            let passed = u128::from(bytes[way].saturating_sub(self.bytes[way]));
+            u64::try_from(passed * 1_000_000_000 / time.as_nanos()).unwrap_or(u64::MAX)
+        };
+        self.rates = [rate(0), rate(1)];
+        (self.since, self.bytes) = (now, bytes);
+    }
+
+    pub(super) fn rates(&self) -> [u64; 2] {
+        self.rates
+    }
 }
 
 /// Something that an operator may have to know.
@@ -74,6 +113,29 @@ pub enum LinkNews {
         interface: String,
         /// Why, and what to do.
         why: String,
+    },
+    /// The interface takes shorter packets than before.
+    Narrow {
+        /// Which.
+        interface: String,
+        /// Its MTU now.
+        has: u32,
+        /// What the link sends.
+        wanted: u32,
+    },
+    /// Connections were refused, because all sockets of the link are in use.
+    Crowded {
+        /// Which.
+        interface: String,
+        /// How many there are.
+        limit: usize,
+    },
+    /// The kernel has an address of the link's, since the link was made.
+    Clash {
+        /// Which.
+        address: IpAddr,
+        /// On which interface.
+        interface: String,
     },
     /// It has become known how far the longest packets get.
     Path {
@@ -101,6 +163,20 @@ impl fmt::Display for LinkNews {
             Self::Unusable { interface, why } => {
                 write!(f, "interface {interface} is there again and cannot be used: {why}")
             }
+            Self::Narrow { interface, has, wanted } => write!(
+                f,
+                "interface {interface} was made narrower: its MTU is {has} now: `ip link set {interface} mtu {wanted}`, or data will stall"
+            ),
+            Self::Crowded { interface, limit } => write!(
+                f,
+                "interface {interface}: all {limit} sockets are in use, and connections are refused. Give the link more (--sockets): an array \
+                 takes about 14"
+            ),
+            Self::Clash { address, interface } => write!(
+                f,
+                "the kernel has {address} now, on interface {interface}: both answer, and connections are reset. \
+                 `ip addr del {address} dev {interface}`"
+            ),
             Self::Path { host, check: PathCheck::TooNarrow, mtu } => write!(
                 f,
                 "packets of {mtu} bytes do not reach {host}, short ones do: data will stall. Set the MTU to {mtu} at both ends \

@@ -308,12 +308,15 @@ fn sockets_are_used_again_and_a_link_without_any_says_so() {
     let later = bench.now + Duration::from_secs(3);
     bench.until(Duration::from_secs(4), |now| now > later);
     let mut held = Vec::new();
-    for _ in 0..16 {
+    let limit = LinkConfig::new("test", 1).sockets;
+    for _ in 0..limit {
         held.push(bench.links[0].network().connect(listener.local_addr()));
     }
     let last = bench.links[0].network().connect(listener.local_addr());
     assert_eq!(last.status(), StreamStatus::Closed(CloseReason::Os(105)), "no buffer space");
-    assert!(bench.links[0].users() >= 16);
+    assert!(bench.links[0].users() >= limit);
+    let news = bench.links[0].take_news();
+    assert!(matches!(&news[..], [LinkNews::Crowded { limit: told, .. }] if *told == limit), "{news:?}");
     drop((held, last));
     assert_eq!(bench.links[0].users(), 0);
 }

@@ -1,6 +1,8 @@
 //! The dedicated replication NIC: TCP/IP in the nodes' own processes, on interfaces whose kernels have no address. Each party is in a
 //! network namespace of its own.
 
+mod trouble;
+
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

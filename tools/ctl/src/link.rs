@@ -182,7 +182,8 @@ fn status(answer: &Value) -> String {
         let counters = &link["counters"];
         let passed = |way: &str| {
             let [frames, bytes] = ["frames", "bytes"].map(|what| &counters[format!("{way}_{what}")]);
-            format!("{frames} frames, {bytes} bytes")
+            let rate = &link["rates"][format!("{way}_bytes_per_s")];
+            format!("{frames} frames, {bytes} bytes, {rate} bytes/s")
         };
         let lost = ["ring_drops", "unusable_frames", "refused_frames", "unsent_answers", "checksum_errors"];
         let lost = lost.map(|key| format!("{} {}", key.replace('_', " "), counters[key])).join(", ");

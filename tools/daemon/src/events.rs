@@ -30,8 +30,8 @@ const UNIT_STATE_TYPES: [&str; 2] = ["unit-state-unreadable", "unit-state-given-
 const IMPORT_TYPES: [&str; 3] = ["import_abort_task", "import_lun_reset", "import_session_drop"];
 /// A way of an import was cut while another stayed, or is used again.
 const WAY_TYPES: [&str; 2] = ["import_way_lost", "import_way_back"];
-/// A link's interface came or went, or a path of it became known.
-const LINK_TYPES: [&str; 2] = ["link_carrier", "link_path"];
+/// A link's interface came or went, a path of it became known, its sockets are all in use, or the kernel took its address.
+const LINK_TYPES: [&str; 4] = ["link_carrier", "link_path", "link_sockets", "link_address"];
 
 /// What a reactor has to tell.
 #[derive(Debug)]
@@ -188,6 +188,16 @@ impl EventLog {
             }
             LinkNews::Carrier { .. } => (LINK_TYPES[0], "no-carrier", Severity::Warning, Value::Null),
             LinkNews::Unusable { .. } => (LINK_TYPES[0], "unusable", Severity::Warning, Value::Null),
+            LinkNews::Narrow { has, wanted, .. } => {
+                (LINK_TYPES[1], "narrow", Severity::Alarm, json!({"has": has, "wanted": wanted}))
+            }
+            LinkNews::Crowded { limit, .. } => {
+                (LINK_TYPES[2], "all-in-use", Severity::Warning, json!({"limit": limit}))
+            }
+            LinkNews::Clash { address, interface } => {
+                let data = json!({"address": address, "interface": interface});
+                (LINK_TYPES[3], "taken", Severity::Alarm, data)
+            }
             LinkNews::Path { host, check, mtu } => {
                 let data = json!({"host": host, "mtu": mtu});
                 match check {

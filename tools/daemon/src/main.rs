@@ -167,6 +167,7 @@ fn wait(node: &SharedNode, end: &Receiver<()>, manager: Option<&Notifier>) {
         {
             manager.alive();
         }
+        locked(node, Node::look_at_addresses);
         // Its events go to the log.
         locked(node, Node::collect_events);
         if !locked(node, |node| node.is_sound()) {

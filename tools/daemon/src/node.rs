@@ -15,17 +15,18 @@ use bdev::fault::FaultPlan;
 use bdev::meter::Metered;
 use bdev::null::NullBdev;
 use bdev::uring::UringBdev;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
+use engine::packet::kernel_addresses;
 use engine::{Clock, Instant, MonotonicClock};
 use gateway::Target;
 use mirror::driver::Driver;
-use net::smol::IpNet;
+use net::smol::{IpNet, LinkNews};
 use rpc::RpcError;
 use serde_json::{Value, json};
 
 use crate::capture::Capture;
-use crate::events::EventLog;
+use crate::events::{EventLog, News};
 use crate::keep::Keeper;
 use crate::log::Log;
 use crate::reactor::{Reactor, Residents};
@@ -75,6 +76,24 @@ pub struct LinkEntry {
     pub created_by: (String, Value),
     /// Where its frames are, or were last, written to.
     pub(crate) capture: Option<Capture>,
+    /// Which of its addresses the kernel has taken meanwhile, and on which interface.
+    clash: Option<(IpAddr, String)>,
+}
+
+impl LinkEntry {
+    /// One that was just made.
+    pub fn new(reactor: ReactorIndex, addresses: Vec<IpNet>, created_by: (String, Value)) -> Self {
+        Self { reactor, addresses, created_by, capture: None, clash: None }
+    }
+
+    /// Of these addresses of the kernel's, one that is the link's, too.
+    fn clash_with(&self, known: &[(String, IpAddr)]) -> Option<(IpAddr, String)> {
+        let mine = |address: &IpAddr| self.addresses.iter().any(|net| net.address == *address);
+        known
+            .iter()
+            .find(|(_, address)| mine(address))
+            .map(|(interface, address)| (*address, interface.clone()))
+    }
 }
 
 /// A user's key of crypto devices.
@@ -288,6 +307,26 @@ impl Node {
     /// Takes in what mirrors noted.
     pub fn collect_events(&mut self) {
         self.events.collect(self.clock.now());
+    }
+
+    /// Tells of links whose address the kernel has taken: when they were made, it had none of them.
+    pub fn look_at_addresses(&mut self) {
+        if self.links.is_empty() {
+            return;
+        }
+        // Without a list nothing is known, and it is asked for again.
+        let Ok(known) = kernel_addresses() else { return };
+        for (name, link) in &mut self.links {
+            let clash = link.clash_with(&known);
+            if let Some((address, interface)) = clash.clone().filter(|_| link.clash != clash) {
+                // The log outlives the node.
+                let _ = self
+                    .events
+                    .sender()
+                    .send(News::Link(name.clone(), LinkNews::Clash { address, interface }));
+            }
+            link.clash = clash;
+        }
     }
 
     // --- Devices ---

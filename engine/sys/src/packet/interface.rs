@@ -205,6 +205,14 @@ pub(super) fn state_of(fd: RawFd, interface: &Interface) -> LinkState {
     }
 }
 
+/// The interface's MTU now; `None` where it is there no more.
+pub(super) fn mtu_of(fd: RawFd, interface: &Interface) -> Option<u32> {
+    let mut request = Request::new(&interface.name)?;
+    request.ask(fd, libc::SIOCGIFMTU).ok()?;
+    // SAFETY: the request before filled this field.
+    u32::try_from(unsafe { request.raw.ifr_ifru.ifru_mtu }).ok()
+}
+
 /// Every address that the kernel answers for, with its interface's name.
 ///
 /// # Errors

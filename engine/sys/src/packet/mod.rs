@@ -206,6 +206,9 @@ pub trait KernelDevice {
     /// Whether the interface carries frames now.
     fn link_state(&self) -> LinkState;
 
+    /// The interface's MTU now; `None` where it is there no more.
+    fn mtu(&self) -> Option<u32>;
+
     /// What passed since it was opened.
     fn stats(&mut self) -> PacketStats;
 
@@ -291,6 +294,10 @@ impl KernelDevice for PacketDevice {
         // A pending error would end every wait at once.
         option::clear_error(self.socket.raw());
         interface::state_of(self.socket.raw(), &self.interface)
+    }
+
+    fn mtu(&self) -> Option<u32> {
+        interface::mtu_of(self.socket.raw(), &self.interface)
     }
 
     fn stats(&mut self) -> PacketStats {

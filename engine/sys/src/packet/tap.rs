@@ -151,6 +151,10 @@ impl KernelDevice for TapDevice {
         interface::state_of(self.watch.as_raw_fd(), &self.interface)
     }
 
+    fn mtu(&self) -> Option<u32> {
+        interface::mtu_of(self.watch.as_raw_fd(), &self.interface)
+    }
+
     fn stats(&mut self) -> PacketStats {
         PacketStats::new(self.counts, self.transmitter.counts, 0)
     }

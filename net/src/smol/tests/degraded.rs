@@ -106,7 +106,7 @@ fn an_interface_that_is_back_and_cannot_be_used_is_told_of_once_for_each_reason(
     let mut bench = Bench::new(14);
     let stack = bench.links[0].stack.clone();
     for why in ["its MTU is 1500", "its MTU is 1500", "it is down", "its MTU is 1500"] {
-        stack.borrow_mut().not_replaced(why.to_owned());
+        stack.borrow_mut().watch.not_replaced(why.to_owned());
         assert_eq!(bench.links[0].status().why.as_deref(), Some(why));
     }
     let told: Vec<String> = bench.links[0].take_news().iter().map(LinkNews::to_string).collect();

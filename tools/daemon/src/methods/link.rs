@@ -150,8 +150,7 @@ fn create(node: &mut Node, given: Option<&Value>) -> Result<Value, RpcError> {
         tracing::warn!("link {}: its device is {}; {reason}", parsed.name, device.kind);
     }
     let created_by = ("link_create".to_owned(), given.cloned().unwrap_or_default());
-    node.links
-        .insert(parsed.name.clone(), LinkEntry { reactor: REACTOR, addresses, created_by, capture: None });
+    node.links.insert(parsed.name.clone(), LinkEntry::new(REACTOR, addresses, created_by));
     Ok(json!(parsed.name))
 }
 
@@ -304,6 +303,7 @@ fn describe(name: &str, entry: &LinkEntry, status: &LinkStatus) -> Value {
         "interface": entry.created_by.1["interface"],
         "state": state(status.state),
         "why": status.why,
+        "rates": {"received_bytes_per_s": status.rates[0], "sent_bytes_per_s": status.rates[1]},
         "device": device.kind,
         "fallbacks": device.fallbacks,
         "driver": device.driver,

@@ -198,6 +198,10 @@ impl KernelDevice for XdpDevice {
         interface::state_of(self.watch.as_raw_fd(), &self.interface)
     }
 
+    fn mtu(&self) -> Option<u32> {
+        interface::mtu_of(self.watch.as_raw_fd(), &self.interface)
+    }
+
     fn stats(&mut self) -> PacketStats {
         let counts = option::xdp_counts(self.socket.raw());
         let sent = Counts { refused: counts.refused, ..self.transmitter.counts() };
