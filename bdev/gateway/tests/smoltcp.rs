@@ -229,12 +229,15 @@ fn a_write_leaves_with_the_first_poll_of_its_import() {
     let remote = Remote::new("r1", Uuid::nil(), config);
     let (bdev, mut import) = Served::over(&remote, Box::new(world.links[1].network()), &world.core);
     let mut user = bdev.open(&world.core).expect("a channel");
-    // Until both sessions are up, and have nothing to say for a moment.
-    for _ in 0..5000 {
+    world.until("both sessions", Duration::from_secs(2), |world| {
+        let _ = import.poll(world.now);
+        user.link(world.now).is_up()
+    });
+    // They have nothing to say for a moment; after 30 ms the peer's Ethernet address is asked for again.
+    for _ in 0..250 {
         world.step();
         let _ = import.poll(world.now);
     }
-    assert!(user.link(world.now).is_up());
     let sent_bytes = |world: &World| world.links[1].status().counters.frames.sent_bytes;
     let before = sent_bytes(&world);
     let from = world.core.pool().alloc_zeroed(4096).expect("a frame").freeze();

@@ -29,6 +29,15 @@ pub struct Properties {
     pub fallbacks: Vec<String>,
 }
 
+/// Whether a device sees by itself that its interface has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watches {
+    /// It is told.
+    Itself,
+    /// Somebody has to look.
+    Nothing,
+}
+
 /// Carries Ethernet frames; polled.
 pub trait FrameDevice {
     /// What it is.
@@ -52,6 +61,16 @@ pub trait FrameDevice {
     /// The longest packet in bytes that it takes now, which is not what it took when it was opened.
     fn mtu(&mut self) -> u32 {
         self.properties().mtu
+    }
+
+    /// Whether [`FrameDevice::has_changed`] tells.
+    fn watches(&self) -> Watches {
+        Watches::Nothing
+    }
+
+    /// True when its interface, or another one, has changed since the last call. Wakes the reactor, too.
+    fn has_changed(&mut self) -> bool {
+        false
     }
 
     /// What passed.

@@ -5,16 +5,19 @@ use core::net::IpAddr;
 use core::str::FromStr;
 
 use engine::packet::{
-    Interface, KernelDevice, LinkState, PacketConfig, PacketDevice, PacketError, PacketStats, Received,
-    TapDevice, TapSender, Transmitter, XdpDevice, XdpMode, kernel_addresses,
+    Interface, InterfaceChanges, KernelDevice, LinkState, PacketConfig, PacketDevice, PacketError,
+    PacketStats, Received, TapDevice, TapSender, Transmitter, XdpDevice, XdpMode, kernel_addresses,
 };
 use engine::{Core, Operation, RingClient};
 use thiserror::Error;
 
 use super::config::{LinkConfig, LinkError};
-use super::device::{FrameDevice, Properties, Transmit};
+use super::device::{FrameDevice, Properties, Transmit, Watches};
 
+/// A frame is there.
 const ARRIVAL: u64 = 1;
+/// An interface of this machine has changed.
+const CHANGE: u64 = 2;
 
 /// What is to carry a link's frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,11 +75,13 @@ impl FromStr for DeviceKind {
     }
 }
 
-/// Whether the ring waits for a frame.
+/// Whether the ring waits for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
     None,
     Armed,
+    /// It came.
+    Over,
 }
 
 /// A device of the kernel's whose reactor can sleep.
@@ -85,6 +90,9 @@ struct KernelLink<D> {
     properties: Properties,
     client: RingClient,
     wait: Wait,
+    /// `None` where the kernel tells of no changes.
+    changes: Option<InterfaceChanges>,
+    change_wait: Wait,
     /// As somebody asked last.
     state: LinkState,
 }
@@ -183,7 +191,24 @@ fn check_addresses(config: &LinkConfig) -> Result<(), LinkError> {
 
 impl<D: KernelDevice + 'static> KernelLink<D> {
     fn boxed(device: D, properties: Properties, client: RingClient) -> Box<dyn FrameDevice> {
-        Box::new(Self { device, properties, client, wait: Wait::None, state: LinkState::Up })
+        Box::new(Self::new(device, properties, client, InterfaceChanges::open().ok()))
+    }
+
+    fn new(device: D, properties: Properties, client: RingClient, changes: Option<InterfaceChanges>) -> Self {
+        let (wait, change_wait) = (Wait::None, Wait::None);
+        Self { device, properties, client, wait, changes, change_wait, state: LinkState::Up }
+    }
+}
+
+impl<D> KernelLink<D> {
+    /// Takes what was waited for.
+    fn take_completions(&mut self) {
+        while let Some(completion) = self.client.take() {
+            match completion.token {
+                CHANGE => self.change_wait = Wait::Over,
+                _ => self.wait = Wait::None,
+            }
+        }
     }
 }
 
@@ -223,10 +248,27 @@ impl<D: KernelDevice> FrameDevice for KernelLink<D> {
         self.device.stats()
     }
 
-    fn prepare_sleep(&mut self) {
-        while self.client.take().is_some() {
-            self.wait = Wait::None;
+    fn watches(&self) -> Watches {
+        if self.changes.is_some() { Watches::Itself } else { Watches::Nothing }
+    }
+
+    fn has_changed(&mut self) -> bool {
+        self.take_completions();
+        let Some(changes) = &self.changes else { return false };
+        let changed = self.change_wait == Wait::Over;
+        if changed {
+            changes.clear();
+            self.change_wait = Wait::None;
         }
+        let operation = || Operation::Readable { socket: changes.socket().clone() };
+        if self.change_wait == Wait::None && self.client.submit(CHANGE, operation()).is_ok() {
+            self.change_wait = Wait::Armed;
+        }
+        changed
+    }
+
+    fn prepare_sleep(&mut self) {
+        self.take_completions();
         // The descriptor of a TAP that was deleted is ready for ever.
         if self.state == LinkState::Gone {
             return;
@@ -240,8 +282,8 @@ impl<D: KernelDevice> FrameDevice for KernelLink<D> {
 
 impl<D> Drop for KernelLink<D> {
     fn drop(&mut self) {
-        // A wait would keep the socket open.
-        self.client.cancel(ARRIVAL);
+        // A wait would keep its socket open.
+        [ARRIVAL, CHANGE].into_iter().for_each(|token| self.client.cancel(token));
     }
 }
 
@@ -340,8 +382,7 @@ mod tests {
         // One that never was connected is hung up.
         let socket = Socket::unconnected("127.0.0.1:0".parse().expect("address")).expect("a socket");
         let device = Deleted { socket, state: LinkState::Up, sender: Nobody };
-        let mut link =
-            KernelLink { device, properties, client: ring.attach(), wait: Wait::None, state: LinkState::Up };
+        let mut link = KernelLink::new(device, properties, ring.attach(), None);
         assert_eq!(link.state(), LinkState::Up);
         link.prepare_sleep();
         assert!(ring.wait(Some(Duration::from_secs(10))).expect("wait") > 0, "it is ready");

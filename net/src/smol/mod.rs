@@ -44,7 +44,7 @@ use crate::stream::{CloseReason, Listener, Network, Stream};
 use stack::Stack;
 
 pub use config::{Congestion, IpNet, LinkConfig, LinkError, UnknownCongestion, UnknownNet};
-pub use device::{FrameDevice, Properties, Transmit};
+pub use device::{FrameDevice, Properties, Transmit, Watches};
 pub use kernel::{DeviceKind, UnknownDevice};
 pub use memory::{MemoryDevice, MemoryWire};
 pub use offload::{Direction, See, Tap};

@@ -202,7 +202,7 @@ impl Stack {
 
     /// Looks whether the interface carries frames; when it stops, connections end at once.
     fn look(&mut self, now: Instant) {
-        if now < self.watch.next_look() {
+        if !self.watch.is_due(&mut *self.phy.device, now) {
             return;
         }
         // Whatever was missed before is asked for now.
@@ -212,7 +212,7 @@ impl Stack {
             self.watch.roomy();
         }
         let (state, mtu) = (self.phy.device.state(), self.phy.device.mtu());
-        if self.watch.look(state, mtu, now) == Seen::Lost {
+        if self.watch.look(state, mtu) == Seen::Lost {
             self.counters.carrier_losses += 1;
             self.sockets.abort_all();
         }

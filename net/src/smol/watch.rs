@@ -6,10 +6,13 @@ use engine::Instant;
 use engine::packet::LinkState;
 
 use super::config::LinkConfig;
+use super::device::{FrameDevice, Watches};
 use super::status::LinkNews;
 
-/// How often the interface is looked after.
+/// How often the interface is looked after where nobody tells of changes.
 const LOOK: Duration = Duration::from_millis(20);
+/// And where somebody does.
+const SECOND_LOOK: Duration = Duration::from_millis(500);
 /// News that nobody took; more is left out.
 const NEWS_MAX: usize = 64;
 
@@ -75,9 +78,21 @@ impl Watch {
         self.next_look
     }
 
+    /// Whether it is time to look: the interface has changed, or was not looked at for long.
+    pub(super) fn is_due(&mut self, device: &mut dyn FrameDevice, now: Instant) -> bool {
+        let due = device.has_changed() || now >= self.next_look;
+        if due {
+            self.next_look = now
+                + match device.watches() {
+                    Watches::Itself => SECOND_LOOK,
+                    Watches::Nothing => LOOK,
+                };
+        }
+        due
+    }
+
     /// The interface was looked at: its state, and the longest packet that it takes.
-    pub(super) fn look(&mut self, state: LinkState, mtu: u32, now: Instant) -> Seen {
-        self.next_look = now + LOOK;
+    pub(super) fn look(&mut self, state: LinkState, mtu: u32) -> Seen {
         let before = core::mem::replace(&mut self.state, state);
         if before != state {
             self.tell(LinkNews::Carrier { interface: self.interface.clone(), state });
@@ -147,10 +162,10 @@ mod tests {
         let mut watch = Watch::new(&LinkConfig::new("eth1", 1), LinkState::Up, now);
         let looks =
             [(LinkState::Up, 9000), (LinkState::Up, 1500), (LinkState::Up, 1500), (LinkState::Gone, 0)];
-        let seen = looks.map(|(state, mtu)| watch.look(state, mtu, now));
+        let seen = looks.map(|(state, mtu)| watch.look(state, mtu));
         assert_eq!(seen, [Seen::AsBefore, Seen::AsBefore, Seen::AsBefore, Seen::Lost]);
-        assert_eq!(watch.look(LinkState::Up, 9000, now), Seen::Changed);
-        assert_eq!(watch.look(LinkState::Up, 8999, now), Seen::AsBefore);
+        assert_eq!(watch.look(LinkState::Up, 9000), Seen::Changed);
+        assert_eq!(watch.look(LinkState::Up, 8999), Seen::AsBefore);
         let narrow = |news: &LinkNews| matches!(news, LinkNews::Narrow { .. });
         let news = watch.take_news();
         assert_eq!(news.iter().filter(|one| narrow(one)).count(), 2, "{news:?}");

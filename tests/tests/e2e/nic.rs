@@ -295,6 +295,9 @@ fn a_wire_that_is_pulled_out_heals_by_delta() {
         "{status:#}"
     );
     assert_eq!((&bench.link(0)["state"], &bench.link(1)["state"]), (&json!("no-carrier"), &json!("down")));
+    // What it had to send, when the wire went, keeps nobody awake.
+    let used = trouble::used_in_a_second(bench.pair.node(1));
+    assert!(used < Duration::from_millis(300), "{used:?}");
     bench.net.set_plugged(1, Plug::In);
     bench.pair.wait_in_sync(0);
     let report = verified(load);

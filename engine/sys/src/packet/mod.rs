@@ -13,6 +13,7 @@
 //!   [`PacketDevice::kick`] is called next, which give it back;
 //! - a frame to send is written only while its status word says that the kernel is done with it.
 
+mod changes;
 mod interface;
 mod option;
 mod receive;
@@ -28,6 +29,7 @@ use std::rc::Rc;
 use memmap2::{MmapOptions, MmapRaw};
 use thiserror::Error;
 
+pub use changes::InterfaceChanges;
 pub use interface::{Interface, LinkState, kernel_addresses};
 pub use receive::{ChecksumState, Received, Receiver};
 pub use tap::{TapDevice, TapSender};

@@ -20,6 +20,50 @@ fn events(node: &Node, kind: &str) -> Vec<Value> {
     all.as_array().into_iter().flatten().filter(|one| one["type"] == kind).cloned().collect()
 }
 
+/// How often threads of a node went to sleep so far.
+fn naps(node: &Node) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", node.pid())).expect("it runs");
+    let of = |thread: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    threads.filter_map(Result::ok).map(of).sum()
+}
+
+/// Processor time of a node in the next second.
+pub(super) fn used_in_a_second(node: &Node) -> Duration {
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", node.pid())).expect("it runs");
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")
+    };
+    let before = ticks();
+    pause(Duration::from_secs(1));
+    // Ticks are of 10 ms.
+    Duration::from_millis((ticks() - before) * 10)
+}
+
+/// The kernel tells when an interface changes: nobody looks at it fifty times a second.
+#[test]
+fn a_link_without_work_leaves_its_node_asleep() {
+    let Some((node, net)) = half() else { return };
+    make_link(&node, 9000);
+    pause(Duration::from_millis(500));
+    let before = naps(&node);
+    pause(Duration::from_secs(1));
+    let woken = naps(&node) - before;
+    println!("woken {woken} times in a second");
+    // A reactor never sleeps for more than 100 ms.
+    assert!(woken < 45, "{woken}");
+    net.set_plugged(1, Plug::Out);
+    until(&node, "no carrier", |link| link["state"] == "no-carrier");
+    net.set_plugged(0, Plug::Out);
+    until(&node, "down", |link| link["state"] == "down");
+    [0, 1].into_iter().for_each(|end| net.set_plugged(end, Plug::In));
+    until(&node, "up", |link| link["state"] == "up");
+}
+
 #[test]
 fn an_interface_that_comes_back_too_narrow_says_so_and_is_used_when_it_is_mended() {
     let Some((node, net)) = half() else { return };
