@@ -47,7 +47,9 @@ pub(super) struct Sockets {
 impl Sockets {
     pub(super) fn new(config: &LinkConfig, clock: Clock) -> Self {
         let mut set = SocketSet::new(Vec::with_capacity(config.sockets + 1));
-        let free = (0..config.sockets).map(|_| set.add(socket(config, clock))).collect();
+        let mut free: Vec<_> = (0..config.sockets).map(|_| set.add(socket(config, clock))).collect();
+        // The first ones are handed out first: that is the order in which the stack looks for a frame's.
+        free.reverse();
         Self { set, free, ending: Vec::with_capacity(config.sockets), touched: Touched::Yes }
     }
 
