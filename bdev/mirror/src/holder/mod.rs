@@ -42,7 +42,7 @@ use crate::events::{EventKind, Events};
 use crate::format::{ArbiterKind, Config, ConfigId, Layout, LegIndex, LegMask, Reason, UnitState};
 use crate::intent_log::IntentLog;
 use crate::locks::{Owner, RangeLocks};
-use crate::pace::Pace;
+use crate::pace::{Asked, Pace};
 use crate::range::ByteRange;
 use crate::setup::Setup;
 use crate::store::Store;
@@ -361,7 +361,8 @@ impl Holder {
 
     /// Time passed, or the link changed.
     pub(crate) fn on_tick(&mut self, ctx: &mut Ctx<'_>) {
-        self.pace.on_time(ctx.now());
+        let asked = if self.requests.is_empty() { Asked::Nothing } else { Asked::Something };
+        self.pace.on_time(asked, ctx.now());
         self.watch_link(ctx);
         self.settle(ctx);
     }

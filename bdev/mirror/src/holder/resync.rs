@@ -172,6 +172,10 @@ impl Holder {
             self.pace.on_copy(range.len, ctx.now());
             if self.locks.acquire(Owner::Copy(key), range, Mode::Copy) == Grant::Now {
                 self.read_copy(key, ctx);
+                // Somebody else has taken the last frame meanwhile.
+                if self.resync.copies.get(key).is_none() {
+                    return;
+                }
             }
         }
     }
@@ -212,11 +216,11 @@ impl Holder {
         }
     }
 
-    /// The next stretch to copy, of so many bytes at the most where frames of that size are left: from the cursor on, and from the
+    /// The next stretch to copy, of so many bytes at the most, or as frames are left: from the cursor on, and from the
     /// start again once all behind it is done.
     fn next_run(&mut self, most: u64, ctx: &Ctx<'_>) -> Option<ByteRange> {
-        let has_frame = ctx.desk.frame(usize::try_from(most).expect("fits")).is_some();
-        let most = if has_frame { most } else { COPY_MIN };
+        let has_frame = |bytes: &u64| ctx.desk.frame(usize::try_from(*bytes).expect("fits")).is_some();
+        let most = [most, COPY_MIN].into_iter().find(has_frame)?;
         let run = self.bitmap.next_run(self.resync.cursor, most);
         if run.is_none() && self.resync.is_idle() {
             self.resync.cursor = 0;
@@ -261,6 +265,9 @@ impl Holder {
     pub(super) fn on_copy_written(&mut self, key: Key, result: Result<(), IoError>, ctx: &mut Ctx<'_>) {
         let Some(copying) = self.resync.copies.get(key) else { return };
         let (range, target, current) = (copying.range, copying.target, copying.attempt == self.attempt);
+        if result.is_ok() {
+            self.pace.on_copied(range.len, ctx.now().saturating_since(copying.began));
+        }
         self.end_copy(key, ctx);
         match result {
             // A copy to a leg that went away since may be a copy to another leg than the one that is there now.
@@ -300,7 +307,7 @@ impl Holder {
 
     fn end_copy(&mut self, key: Key, ctx: &Ctx<'_>) {
         if let Some(copying) = self.resync.copies.remove(key) {
-            self.pace.on_copied(copying.range.len, copying.began, ctx.now());
+            self.pace.on_copy_over(copying.range.len, ctx.now());
         }
         self.release(Owner::Copy(key));
     }

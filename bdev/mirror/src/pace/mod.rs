@@ -46,9 +46,11 @@ const SHORT: Duration = Duration::from_micros(100);
 /// A copy that begins late by no more than this does not put off the next ones.
 const SLACK: Duration = Duration::from_millis(1);
 
-/// How often copies rest while hosts are at work, and for how long.
+/// How often copies rest while hosts are at work, and for how long; longer, and as much more seldom, where it takes long until none is
+/// under way.
 const REST_EVERY: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_millis(30);
+const REST_SHARE: u32 = 16;
 /// So long after the last copy nothing of it disturbs anybody.
 const SETTLED: Duration = Duration::from_millis(5);
 
@@ -57,11 +59,18 @@ const LATE_WEIGHT: u32 = 100;
 /// with more than this many of them close together the rate falls.
 const LATE_MAX: u32 = 3;
 
+/// Whether requests of hosts wait for their answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Nothing,
+    Something,
+}
+
 /// Whether hosts ask for anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hosts {
     Silent,
-    /// The last answer was given then.
+    /// They did then.
     AtWork {
         last: Instant,
     },
@@ -110,6 +119,8 @@ pub(crate) struct Pace {
     ended: Instant,
     /// What the quickest copy took, give or take, once there was one.
     quickest: Option<Duration>,
+    /// What a copy takes.
+    typical: Duration,
     calm: Calm,
     /// Of requests that came while it was calm.
     usual: Tail,
@@ -135,6 +146,7 @@ impl Default for Pace {
             under_way: 0,
             ended: start,
             quickest: None,
+            typical: Duration::ZERO,
             calm: Calm::Since(start),
             usual: Tail::default(),
             burden: 0,
@@ -151,10 +163,7 @@ impl Pace {
 
     /// A request of a host was answered.
     pub(crate) fn on_request(&mut self, queued: Instant, now: Instant) {
-        if self.hosts == Hosts::Silent {
-            self.next_rest = now + REST_EVERY;
-        }
-        self.hosts = Hosts::AtWork { last: now };
+        self.see_hosts(now);
         let latency = now.saturating_since(queued);
         if self.calm.has(queued) {
             return self.usual.learn(latency);
@@ -169,6 +178,15 @@ impl Pace {
         if self.burden > LATE_MAX * LATE_WEIGHT {
             self.fall();
         }
+    }
+
+    fn see_hosts(&mut self, now: Instant) {
+        if self.hosts == Hosts::Silent {
+            self.next_rest = now + REST_EVERY;
+            // No rate comes of what was copied undisturbed.
+            (self.copied, self.looked_at) = (0, now);
+        }
+        self.hosts = Hosts::AtWork { last: now };
     }
 
     fn fall(&mut self) {
@@ -190,16 +208,23 @@ impl Pace {
     }
 
     /// A copy ended, whatever became of it.
-    pub(crate) fn on_copied(&mut self, bytes: u64, began: Instant, now: Instant) {
+    pub(crate) fn on_copy_over(&mut self, bytes: u64, now: Instant) {
         self.under_way -= bytes;
-        self.copied += bytes;
         self.ended = now;
-        let took = now.saturating_since(began);
+    }
+
+    /// So much was copied: only that says how long it takes.
+    pub(crate) fn on_copied(&mut self, bytes: u64, took: Duration) {
+        self.copied += bytes;
         self.quickest = Some(self.quickest.map_or(took, |quickest| quickest.min(took)));
+        self.typical = (self.typical * 7 + took) / 8;
     }
 
     /// Time passes.
-    pub(crate) fn on_time(&mut self, now: Instant) {
+    pub(crate) fn on_time(&mut self, asked: Asked, now: Instant) {
+        if asked == Asked::Something {
+            self.see_hosts(now);
+        }
         if let (Calm::Was { .. }, 0) = (self.calm, self.under_way)
             && now.saturating_since(self.ended) >= SETTLED
         {
@@ -213,7 +238,8 @@ impl Pace {
             self.look(now);
         }
         if now >= self.next_rest {
-            (self.next_rest, self.due) = (now + REST_EVERY, self.due.max(now + REST));
+            let rest = REST + self.typical * 2;
+            (self.next_rest, self.due) = (now + REST_EVERY.max(rest * REST_SHARE), self.due.max(now + rest));
             // No rate comes of a rest.
             (self.copied, self.looked_at) = (0, self.due);
         }
@@ -243,10 +269,12 @@ impl Pace {
         (self.under_way < limit).then_some(most)
     }
 
-    /// One copy after the other, so that both nodes have time for hosts in between, and beside that what a long way holds.
+    /// One copy after the other, so that both nodes have time for hosts in between, and beside that what a long way holds; but no less than
+    /// makes the lowest rate of copies that take what they take.
     fn needed_under_way(&self) -> u64 {
         let way = self.quickest.unwrap_or(Duration::ZERO).saturating_sub(SHORT);
-        bytes_in(way, self.rate).saturating_add(1).min(UNDER_WAY_MAX)
+        let held = bytes_in(way, self.rate).max(bytes_in(self.typical, FLOOR));
+        held.saturating_add(1).min(UNDER_WAY_MAX)
     }
 
     /// When one may begin that may not yet.

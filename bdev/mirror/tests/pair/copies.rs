@@ -10,7 +10,7 @@ use mirror::holder::resync::Throttle;
 use mirror::status::PeerSight;
 
 use super::world::World;
-use super::{SECOND, millis, settle};
+use super::{SECOND, millis, pair, settle};
 
 /// A pair whose hosts flush nothing.
 fn cached(seed: u64) -> World {
@@ -188,5 +188,25 @@ fn a_source_that_failed_an_older_copy_has_not_failed_this_one() {
     let barred = |event: &mirror::events::Event| matches!(event.kind, EventKind::ResyncStopped { .. });
     assert!(!world.status(0).events.iter().any(barred), "{}", world.describe());
     throttle(&mut world, 0, Throttle::Running);
+    settle(&mut world, 0);
+}
+
+/// No host is at work, and somebody else has every frame that a copy could take.
+#[test]
+fn a_resync_waits_for_frames() {
+    let mut world = pair(460);
+    world.kill(1);
+    world.load(0, millis(500));
+    world.drain();
+    world.run(2 * SECOND);
+    let pool = world.core.pool().clone();
+    let taken: Vec<_> = [1 << 20, 64 << 10]
+        .into_iter()
+        .flat_map(|size| core::iter::from_fn(|| pool.alloc(size)).collect::<Vec<_>>())
+        .collect();
+    world.start(1);
+    world.run(3 * SECOND);
+    assert!(world.status(0).dirty_bytes > 0, "{}", world.describe());
+    drop(taken);
     settle(&mut world, 0);
 }
