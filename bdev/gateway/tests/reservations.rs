@@ -125,7 +125,7 @@ fn a_node_that_does_not_serve_any_more_tells_nobody_of_a_conflict() {
         assert_eq!(world.end(1, task), CONFLICT);
         world.fault.plan().arm(FaultTarget::Read, Fault::Error, 1);
         let task = refused(&mut world);
-        assert_eq!(world.end(1, task), attention(0x1100), "nobody knows");
+        assert_eq!(world.end(1, task), CONFLICT, "a node that finds the block bad serves");
         world.fault.plan().clear(FaultTarget::Read);
     }
 }

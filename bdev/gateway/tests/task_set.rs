@@ -183,6 +183,31 @@ fn data_that_do_not_come_hold_up_no_other_host() {
     }
 }
 
+/// Nor does one that sends the data of its other commands.
+#[test]
+fn data_that_do_not_come_hold_up_nobody_while_others_do() {
+    let mut world = World::empty();
+    for host in [0, 1] {
+        world.add(host, |config| {
+            config.preferences.immediate_data = iscsi::keys::Choice::No;
+            config.preferences.initial_r2t = iscsi::keys::Choice::Yes;
+        });
+    }
+    world.until("logins", |world| world.hosts.iter().all(host::Host::is_in));
+    world.hosts[0].withhold_data();
+    world.hosts[0].send_as(SIMPLE, 0, &write(1), &[1; 512], 0);
+    world.run_for(Duration::from_millis(100));
+    world.hosts[0].send_data();
+    let ordered = world.hosts[1].send_as(ORDERED, 0, &READY, &[], 0);
+    let before = world.now;
+    while world.hosts[1].take(ordered).is_none() {
+        world.hosts[0].send_to(1, &write(2), &[2; 512], 0);
+        world.run_for(Duration::from_secs(1));
+        assert!(world.now - before < Duration::from_secs(25), "it waits for ever");
+    }
+    assert_eq!(world.hosts[0].closed(), None);
+}
+
 #[test]
 fn attributes_that_mean_nothing_here_are_refused() {
     let mut world = World::new(1);

@@ -215,6 +215,11 @@ impl Host {
         self.data = DataOut::Withheld;
     }
 
+    /// Sends them again; what was withheld stays so.
+    pub(crate) fn send_data(&mut self) {
+        self.data = DataOut::Sent;
+    }
+
     pub(crate) fn is_in(&self) -> bool {
         self.connection.is_full_feature() && self.attentions == Attentions::Settled
     }

@@ -1,9 +1,11 @@
 //! Commands whose data do not come while another session's commands wait for them in the unit's task set.
 //!
 //! A task set is the unit's, of all nexuses, and a command is in it before its data are there. One that is ORDERED or HEAD OF QUEUE,
-//! or before an ORDERED one, holds up whoever comes, and its host may have died. As with room (`turns.rs`), a host that sends none of
+//! or before an ORDERED one, holds up whoever comes, and its host may have died, or be busy with other commands. As with room (`turns.rs`), a host that sends none of
 //! what it was asked for in [`STALL`](super::turns::STALL) while others wait is not asked any more: its command ends with BUSY behind
-//! what it still owes, and is out of the task set at once.
+//! what it still owes, and is out of the task set at once. So does one whose data have not all come in [`HELD_UP_MAX`].
+
+use core::time::Duration;
 
 use engine::{Instant, Progress};
 use iscsi::TaskId;
@@ -12,6 +14,9 @@ use super::super::state::NexusId;
 use super::Session;
 use super::jobs::{Job, Stage};
 use super::turns::LOOK;
+
+/// How long a command whose data are on their way may hold others up: less than hosts wait for an answer.
+const HELD_UP_MAX: Duration = Duration::from_secs(20);
 
 impl Job {
     /// True while its data are awaited and another session's command may wait for it.
@@ -33,7 +38,8 @@ impl Session {
         let withheld = self.jobs.open.iter_mut().filter(|(_, job)| job.withholds(id));
         let stalled = withheld.filter_map(|(task, job)| {
             let taken = links.taken_by_owner(*task);
-            job.pace.brings_nothing(arrived, taken, now).then_some(*task)
+            let late = now >= job.asked_at + HELD_UP_MAX;
+            (late || job.pace.brings_nothing(arrived, taken, now)).then_some(*task)
         });
         let stalled: Vec<TaskId> = stalled.collect();
         for task in &stalled {
