@@ -5,7 +5,7 @@
 //! it yields the core where somebody else wants it, and otherwise pauses. It learns which from the yields themselves: one
 //! that comes back at once found nobody, one that keeps it away for long met a thread that never yields. So reactors of
 //! other processes count too. Beside such a thread it sleeps at once: a thread that polls away its share of the core waits for a whole
-//! slice of the other's when there is work, one that sleeps is let in.
+//! slice of the other's when there is work, one that sleeps is let in, with slices that are short enough (`slices.rs`).
 
 use ::core::str::FromStr;
 use ::core::time::Duration;
@@ -92,16 +92,16 @@ const IDLE_YIELD: Duration = Duration::from_nanos(1_500);
 const PAUSES: u32 = 8;
 /// A yield that keeps the reactor away for longer than this is slow.
 const SLOW_YIELD: Duration = Duration::from_millis(1);
-/// This many slow yields in a row switch yielding off,
-const SLOW_YIELDS_MAX: u32 = 2;
+/// Two slow yields within this time switch yielding off,
+const HABIT: Duration = Duration::from_millis(20);
 /// for this long.
 const YIELD_HOLIDAY: Duration = Duration::from_millis(50);
 
 /// What the last yields said of the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Neighbours {
-    /// Somebody runs when this reactor yields; `slow` yields in a row kept it away for long.
-    Yielding { slow: u32 },
+    /// Somebody runs when this reactor yields.
+    Yielding,
     /// Nobody: pause this often before looking again.
     Absent { pauses: u32 },
     /// Somebody who does not give the core back: neither yield nor poll before then.
@@ -114,12 +114,15 @@ pub struct Idler {
     policy: IdlePolicy,
     idle_since: Option<Instant>,
     neighbours: Neighbours,
+    /// When the last yield ended that kept it away for long. One that comes back at once in between says nothing where the reactor may
+    /// sleep: who was away for long has its share to come.
+    last_slow: Option<Instant>,
 }
 
 impl Idler {
     /// An idler that has just seen work.
     pub fn new(policy: IdlePolicy) -> Self {
-        Self { policy, idle_since: None, neighbours: Neighbours::Yielding { slow: 0 } }
+        Self { policy, idle_since: None, neighbours: Neighbours::Yielding, last_slow: None }
     }
 
     /// A turn found work.
@@ -142,9 +145,7 @@ impl Idler {
     fn always_yield(&self, now: Instant) -> Rest {
         match self.neighbours {
             Neighbours::Hogging { until } if now < until => Rest::Pause,
-            Neighbours::Hogging { .. } | Neighbours::Absent { .. } | Neighbours::Yielding { .. } => {
-                Rest::Yield
-            }
+            Neighbours::Hogging { .. } | Neighbours::Absent { .. } | Neighbours::Yielding => Rest::Yield,
         }
     }
 
@@ -155,27 +156,32 @@ impl Idler {
                 Rest::Pause
             }
             Neighbours::Hogging { until } if now < *until => Rest::Sleep,
-            Neighbours::Hogging { .. } | Neighbours::Absent { .. } | Neighbours::Yielding { .. } => {
+            Neighbours::Hogging { .. } | Neighbours::Absent { .. } | Neighbours::Yielding => {
                 self.always_yield(now)
             }
         }
     }
 
+    /// Somebody has the core who does not give it back.
+    pub fn is_beside_a_hog(&self) -> bool {
+        matches!(self.neighbours, Neighbours::Hogging { .. })
+    }
+
     /// A yield lasted from `before` to `after`.
     pub fn on_yielded(&mut self, before: Instant, after: Instant) {
         let away = after.saturating_since(before);
-        let slow_so_far = match self.neighbours {
-            Neighbours::Yielding { slow } => slow,
-            Neighbours::Absent { .. } | Neighbours::Hogging { .. } => 0,
-        };
+        let is_slow = away > SLOW_YIELD;
+        let before = if is_slow { self.last_slow.replace(after) } else { None };
+        if !is_slow && self.policy == IdlePolicy::Yield {
+            // What it does beside a hog, it must not do beside those who yield: it never sleeps.
+            self.last_slow = None;
+        }
         self.neighbours = if away <= IDLE_YIELD {
             Neighbours::Absent { pauses: PAUSES }
-        } else if away <= SLOW_YIELD {
-            Neighbours::Yielding { slow: 0 }
-        } else if slow_so_far + 1 < SLOW_YIELDS_MAX {
-            Neighbours::Yielding { slow: slow_so_far + 1 }
-        } else {
+        } else if is_slow && before.is_some_and(|before| after.saturating_since(before) <= HABIT) {
             Neighbours::Hogging { until: after + YIELD_HOLIDAY }
+        } else {
+            Neighbours::Yielding
         };
     }
 }
@@ -235,6 +241,18 @@ mod tests {
         assert_eq!(idler.on_idle(at(57_999)), Rest::Sleep, "work does not change who is there");
         idler.on_busy();
         assert_eq!(idler.on_idle(at(58_000)), Rest::Yield, "it looks again");
+    }
+
+    /// Who was away for a whole slice has its share to come: its next yields come back at once.
+    #[test]
+    fn quick_yields_between_slow_ones_say_nothing_where_it_may_sleep() {
+        for (policy, rest) in [(IdlePolicy::default(), Rest::Sleep), (IdlePolicy::Yield, Rest::Yield)] {
+            let mut idler = Idler::new(policy);
+            idler.on_yielded(at(0), at(4_000));
+            idler.on_yielded(at(4_001), at(4_002));
+            idler.on_yielded(at(4_010), at(8_000));
+            assert_eq!(idler.on_idle(at(8_000)), rest);
+        }
     }
 
     #[test]

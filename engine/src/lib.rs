@@ -11,6 +11,7 @@ pub mod mutation;
 pub mod prng;
 pub mod progress;
 pub mod reactor;
+mod slices;
 pub mod slots;
 pub mod stats;
 pub mod topology;

@@ -10,6 +10,7 @@ use engine_sys::{RingHandle, Waker};
 
 use crate::idle::{IdlePolicy, Idler, Rest};
 use crate::mailbox::Receiver;
+use crate::slices::{Slice, Slices};
 use crate::stats::ReactorStats;
 use crate::{Clock, Instant, Progress};
 
@@ -49,6 +50,7 @@ pub struct Reactor<S: Shard, C> {
     waker: Waker,
     clock: C,
     idler: Idler,
+    slices: Slices,
     stats: ReactorStats,
 }
 
@@ -63,7 +65,16 @@ impl<S: Shard, C: Clock> Reactor<S, C> {
         stats: ReactorStats,
     ) -> Self {
         let waker = ring.waker();
-        Self { shard, inbox, ring, waker, clock, idler: Idler::new(policy), stats }
+        Self {
+            shard,
+            inbox,
+            ring,
+            waker,
+            clock,
+            idler: Idler::new(policy),
+            slices: Slices::of_this_thread(),
+            stats,
+        }
     }
 
     /// One turn.
@@ -115,10 +126,14 @@ impl<S: Shard, C: Clock> Reactor<S, C> {
         match self.idler.on_idle(now) {
             Rest::Pause => ::core::hint::spin_loop(),
             Rest::Yield => {
+                self.slices.have(Slice::Ordinary);
                 std::thread::yield_now();
                 self.idler.on_yielded(now, self.clock.now());
             }
-            Rest::Sleep => self.sleep(now)?,
+            Rest::Sleep => {
+                self.slices.have(if self.idler.is_beside_a_hog() { Slice::Short } else { Slice::Ordinary });
+                self.sleep(now)?;
+            }
         }
         Ok(())
     }

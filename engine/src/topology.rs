@@ -1,6 +1,5 @@
 //! Cores and pinned reactor threads.
 
-use ::core::time::Duration;
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
@@ -13,8 +12,6 @@ use crate::reactor::{Reactor, Shard};
 use crate::stats::ReactorStats;
 use crate::{Clock, Core};
 
-/// How long a reactor that shares its core runs at a time: as short as Linux has it.
-const SLICE: Duration = Duration::from_micros(100);
 /// Messages that a reactor's mailbox holds.
 const MAILBOX_CAPACITY: usize = 1024;
 
@@ -125,7 +122,6 @@ where
         let stats = stats.clone();
         move || {
             let pinning = pin(core);
-            be_let_in(policy);
             let ring = match RingHandle::new(RingConfig { mode, ..RingConfig::default() }, &pool, waker) {
                 Ok(ring) => ring,
                 Err(error) => {
@@ -149,14 +145,6 @@ fn pin(core: u32) -> Pinning {
     let id = core_affinity::CoreId { id: core as usize };
     let exists = core_affinity::get_core_ids().is_some_and(|ids| ids.contains(&id));
     if exists && core_affinity::set_for_current(id) { Pinning::Pinned } else { Pinning::Floating }
-}
-
-/// A reactor that sleeps and yields shares its core: beside a thread that never does, it is to be let in when there is work, not when that
-/// one's slice ends, which takes milliseconds. Where the system cannot, it waits so long.
-fn be_let_in(policy: IdlePolicy) {
-    if policy != IdlePolicy::Spin {
-        let _ = engine_sys::schedule::ask_for_slices_of(SLICE);
-    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,14 @@ pub fn ask_for_slices_of(slice: Duration) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How long the calling thread's slices are; zero where Linux does not tell (before 6.12).
+///
+/// # Errors
+/// The system's.
+pub fn slice() -> io::Result<Duration> {
+    get().map(|attributes| Duration::from_nanos(attributes.sched_runtime))
+}
+
 /// What the calling thread has.
 fn get() -> io::Result<libc::sched_attr> {
     let size = u32::try_from(size_of::<libc::sched_attr>()).expect("small");
@@ -45,6 +53,8 @@ mod tests {
             let before = get().expect("Linux");
             ask_for_slices_of(Duration::from_micros(100)).expect("Linux");
             let after = get().expect("Linux");
+            // An older kernel tells nothing.
+            assert!([0, 100_000].contains(&after.sched_runtime), "{}", after.sched_runtime);
             assert_eq!((before.sched_policy, before.sched_nice), (after.sched_policy, after.sched_nice));
         });
         thread.join().expect("no panic");
