@@ -9,7 +9,7 @@ use core::time::Duration;
 use bdev::sim::SimBdev;
 use engine::Instant;
 use mirror::format::layout::{UNIT_STATE_LEN, UNIT_STATE_OFFSET};
-use mirror::format::{LegIndex, LegMask, UnitState, UnitStateHealth};
+use mirror::format::{Config, LegIndex, LegMask, UnitState, UnitStateHealth};
 
 use super::checks;
 use super::disks::Damaged;
@@ -91,6 +91,13 @@ impl World {
         self.records.unreadable[node] = None;
         let alone = LegMask::only(LegIndex::BOTH[node]);
         if self.records.damaged[node] && self.newest_config().is_some_and(|config| config.in_sync == alone) {
+            self.records.reach = Reach::Lost;
+        }
+    }
+
+    /// A node serves: where it does so alone, without its record, nobody else is asked for one any more.
+    pub(crate) fn on_service_with_record(&mut self, node: usize, config: Config) {
+        if self.records.damaged[node] && config.in_sync == LegMask::only(LegIndex::BOTH[node]) {
             self.records.reach = Reach::Lost;
         }
     }

@@ -88,10 +88,13 @@ impl Told {
             _ => codes.is_empty(),
         };
         let asking = HoldReason::ArbiterUnasked.to_string();
-        let knew_nothing =
-            before.role == RoleKind::Holding && before.reason.as_ref().is_none_or(|it| *it == asking);
-        // A hold that never knew why leaves nothing: the node is what it has said that it is.
-        let as_before = knew_nothing
+        let is_silent = match before.role {
+            RoleKind::Starting => true,
+            RoleKind::Holding => before.reason.as_ref().is_none_or(|it| *it == asking),
+            _ => false,
+        };
+        // A start that comes to nothing before it knew why it waits leaves nothing: the node is what it has said that it is.
+        let as_before = is_silent
             && self.reasons.iter().any(|(role, last)| *role == now.role && Some(last) == now.reason.as_ref());
         if before.role != now.role && !passes && !as_before && !self.has(codes) {
             return Err(format!("it went from {:?} to {:?}", before.role, now.role));
