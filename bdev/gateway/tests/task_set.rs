@@ -153,20 +153,26 @@ fn many_large_writes_behind_an_ordered_one_come_to_their_end() {
     }
 }
 
+/// Two hosts that send data when they are asked for them, and not before.
+fn who_sends_when_asked() -> World {
+    let mut world = World::empty();
+    for host in [0, 1] {
+        world.add(host, |config| {
+            config.preferences.immediate_data = iscsi::keys::Choice::No;
+            config.preferences.initial_r2t = iscsi::keys::Choice::Yes;
+        });
+    }
+    world.until("logins", |world| world.hosts.iter().all(host::Host::is_in));
+    world
+}
+
 /// A host that does not send what it was asked for, because it has died perhaps, holds up its own commands for long, and nobody else's.
 #[test]
 fn data_that_do_not_come_hold_up_no_other_host() {
     const READ_ONE: [u8; 10] = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];
     // What is withheld, and what waits for it: the second is there before what waits, where it is a simple one.
     for (attribute, waiting) in [(ORDERED, SIMPLE), (HEAD_OF_QUEUE, SIMPLE), (SIMPLE, ORDERED)] {
-        let mut world = World::empty();
-        for host in [0, 1] {
-            world.add(host, |config| {
-                config.preferences.immediate_data = iscsi::keys::Choice::No;
-                config.preferences.initial_r2t = iscsi::keys::Choice::Yes;
-            });
-        }
-        world.until("logins", |world| world.hosts.iter().all(host::Host::is_in));
+        let mut world = who_sends_when_asked();
         world.hosts[0].withhold_data();
         let withheld = world.hosts[0].send_as(attribute, 0, &write(1), &[1; 512], 0);
         world.run_for(Duration::from_millis(1000));
@@ -186,14 +192,7 @@ fn data_that_do_not_come_hold_up_no_other_host() {
 /// Nor does one that sends the data of its other commands.
 #[test]
 fn data_that_do_not_come_hold_up_nobody_while_others_do() {
-    let mut world = World::empty();
-    for host in [0, 1] {
-        world.add(host, |config| {
-            config.preferences.immediate_data = iscsi::keys::Choice::No;
-            config.preferences.initial_r2t = iscsi::keys::Choice::Yes;
-        });
-    }
-    world.until("logins", |world| world.hosts.iter().all(host::Host::is_in));
+    let mut world = who_sends_when_asked();
     world.hosts[0].withhold_data();
     world.hosts[0].send_as(SIMPLE, 0, &write(1), &[1; 512], 0);
     world.run_for(Duration::from_millis(100));

@@ -200,11 +200,15 @@ impl Desk {
 
     /// What metadata were read into is used no more.
     pub(crate) fn give_back(&mut self, completed: Completed) {
-        if let Op::Read { into, .. } = completed.op
-            && into.len() == BLOCK_SIZE
-            && self.frames.len() < FRAMES_KEPT
-        {
-            self.frames.push(into);
+        if let Op::Read { into, .. } = completed.op {
+            self.keep(into);
+        }
+    }
+
+    /// Keeps a block's frame back, if there are too few.
+    fn keep(&mut self, frame: BufMut) {
+        if frame.len() == BLOCK_SIZE && self.frames.len() < FRAMES_KEPT {
+            self.frames.push(frame);
         }
     }
 
@@ -319,10 +323,9 @@ impl Desk {
 
     fn keep_frame(&mut self, mut completed: Completed) -> Completed {
         if let Op::Write { from, .. } = core::mem::replace(&mut completed.op, Op::Flush)
-            && self.frames.len() < FRAMES_KEPT
             && let Ok(frame) = from.try_unique()
         {
-            self.frames.push(frame);
+            self.keep(frame);
         }
         completed
     }

@@ -367,15 +367,21 @@ fn a_promotion_that_was_taken_back_is_not_made() {
     assert!(!events.iter().any(|event| event.kind.reason().starts_with("forced")), "{events:?}");
 }
 
+/// Both nodes have died, in sync.
+fn both_down(seed: u64) -> World {
+    let mut world = arbitrated(seed);
+    world.load(0, millis(20));
+    world.drain();
+    world.kill(1);
+    world.kill(0);
+    world
+}
+
 /// The arbiter is asked while the node looks for its peer. What it says then is no answer to the holder that the node is by the time.
 #[test]
 fn a_start_without_the_peer_raises_no_alarm() {
     for seed in 340..350 {
-        let mut world = arbitrated(seed);
-        world.load(0, millis(20));
-        world.drain();
-        world.kill(1);
-        world.kill(0);
+        let mut world = both_down(seed);
         world.arbiter.delay = millis(40 * (seed - 340));
         world.start(0);
         world.wait("service", 10 * SECOND, |world| world.is_holder(0));
@@ -389,11 +395,7 @@ fn a_start_without_the_peer_raises_no_alarm() {
 #[test]
 fn an_answer_does_not_undo_a_demotion() {
     for seed in 380..400 {
-        let mut world = arbitrated(seed);
-        world.load(0, millis(20));
-        world.drain();
-        world.kill(1);
-        world.kill(0);
+        let mut world = both_down(seed);
         world.start(0);
         let asks = |world: &World| world.status(0).role == RoleKind::Holding && world.arbiter.is_asked();
         world.wait("a question", SECOND, asks);

@@ -20,6 +20,7 @@ use super::super::node::Place;
 use super::Session;
 use super::footing::Footing;
 use super::jobs::{Job, Stage};
+use super::turns::Pace;
 use crate::payload::FRAME;
 
 /// What is held may be this many times what is free.
@@ -91,23 +92,17 @@ pub(super) fn may_hold(held: usize, pool: &Pool, len: usize) -> bool {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Arrivals {
     looked_at: Instant,
-    /// Bytes that had come then,
-    seen: u64,
-    /// and since when there have been no more.
-    since: Instant,
+    pace: Pace,
 }
 
 impl Arrivals {
-    /// Looks whether any have come; `None` when it was looked a moment ago.
+    /// Looks since when none have come; `None` when it was looked a moment ago.
     fn look(&mut self, arrived: u64, now: Instant) -> Option<Instant> {
         if now < self.looked_at + LOOK {
             return None;
         }
         self.looked_at = now;
-        if arrived != self.seen {
-            (self.seen, self.since) = (arrived, now);
-        }
-        Some(self.since)
+        Some(self.pace.nothing_since(arrived, now))
     }
 }
 

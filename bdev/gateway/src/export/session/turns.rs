@@ -140,11 +140,21 @@ impl Pace {
         self.is_stalled(Mark::Moved { arrived, taken }, now)
     }
 
+    /// Since when nothing has come of what a session's initiator was asked for.
+    pub(super) fn nothing_since(&mut self, arrived: u64, now: Instant) -> Instant {
+        self.rests_since(Mark::Moved { arrived, taken: 0 }, now)
+    }
+
     /// True for what has not moved for [`STALL`].
     fn is_stalled(&mut self, mark: Mark, now: Instant) -> bool {
-        let since = self.since.filter(|_| mark == self.mark);
-        *self = Self { mark, since: since.or(Some(now)) };
-        since.is_some_and(|since| now >= since + STALL)
+        now >= self.rests_since(mark, now) + STALL
+    }
+
+    /// Since when it has been as far as it is.
+    fn rests_since(&mut self, mark: Mark, now: Instant) -> Instant {
+        let since = self.since.filter(|_| mark == self.mark).unwrap_or(now);
+        *self = Self { mark, since: Some(since) };
+        since
     }
 }
 
