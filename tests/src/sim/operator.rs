@@ -27,7 +27,6 @@ impl World {
         machine.wake(now);
         if answer.is_ok() && matches!(command, Command::Promote { .. }) {
             self.retired[node] = None;
-            self.on_start_with_record(node);
         }
         self.note("operator", format_args!("node {node}: {command:?}: {answer:?}"));
         answer.is_ok()

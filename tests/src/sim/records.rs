@@ -89,14 +89,13 @@ impl World {
     /// A node starts: it has what its leg has, and where that counts alone, nobody else has more.
     pub(crate) fn on_start_with_record(&mut self, node: usize) {
         self.records.unreadable[node] = None;
-        let alone = LegMask::only(LegIndex::BOTH[node]);
-        if self.records.damaged[node] && self.newest_config().is_some_and(|config| config.in_sync == alone) {
-            self.records.reach = Reach::Lost;
+        if let Some(config) = self.newest_config() {
+            self.lose_record_where_alone(node, config);
         }
     }
 
-    /// A node serves: where it does so alone, without its record, nobody else is asked for one any more.
-    pub(crate) fn on_service_with_record(&mut self, node: usize, config: Config) {
+    /// A node whose leg counts alone has nobody to ask for the record that it lacks.
+    pub(crate) fn lose_record_where_alone(&mut self, node: usize, config: Config) {
         if self.records.damaged[node] && config.in_sync == LegMask::only(LegIndex::BOTH[node]) {
             self.records.reach = Reach::Lost;
         }

@@ -457,7 +457,7 @@ impl World {
         }
         if let (RoleKind::Holder, Some(config)) = (view.role, view.config) {
             self.checks.on_service((node, self.machines[node].run), config)?;
-            self.on_service_with_record(node, config);
+            self.lose_record_where_alone(node, config);
         }
         self.check_retired(node, view.role)?;
         self.watch_sessions(node, &status);
